@@ -1,0 +1,62 @@
+# Each target makes .venv when it has to: `make PYTHON=python3.12 test` chooses the interpreter, and
+# ARGS goes to the command that is run: `make quickstart ARGS=--config.seed=1`.
+
+PY := .venv/bin/python
+INPUTS := setup.cfg setup.py $(wildcard constraints-*.txt)
+KINDS := slow parity faults launch browser install
+SHORT := not $(subst $() $(), and not ,$(KINDS))
+
+.PHONY: help quickstart test $(KINDS:%=test-%) lint constraints clean
+
+help:
+	@echo 'make quickstart    fine-tune with five methods on the embedded benchmark, and write a report'
+	@echo 'make test          the tests (under 10 minutes)'
+	@echo 'make lint          ruff and pyright'
+	@echo 'make test-KIND     the longer tests; KIND: $(KINDS)'
+	@echo 'make constraints   write constraints-pyXYY.txt again with the newest versions (PYTHON=...)'
+	@echo 'make clean         remove .venv and everything that was built; runs/ stays'
+
+quickstart: .venv/with-test
+	$(PY) -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
+
+# Tests see eight devices on any machine.
+test $(KINDS:%=test-%): export JAX_PLATFORMS := cpu
+test $(KINDS:%=test-%): export XLA_FLAGS := --xla_force_host_platform_device_count=8
+
+test: .venv/with-test
+	$(PY) -m pytest -m '$(SHORT)' $(ARGS)
+
+# pytest ends with 5 where nothing was collected.
+$(KINDS:%=test-%): test-%: .venv/with-test
+	@$(PY) -m pytest -m $* $(ARGS) || { test $$? -eq 5 && echo 'no tests of this kind yet: $*'; }
+
+lint: .venv/with-lint
+	.venv/bin/ruff check .
+	.venv/bin/pyright --pythonpath $(PY)
+
+# A stamp says what .venv holds. It is out of date when what it was made from has changed, when .venv no longer
+# runs (its interpreter is gone) or an installation was stopped, and when PYTHON names another version.
+HAS := $(if $(wildcard .venv/unfinished),,$(shell $(PY) -V 2>/dev/null))
+WANTED := $(if $(PYTHON),$(shell $(PYTHON) -V 2>/dev/null),$(HAS))
+ifeq ($(HAS),)
+.PHONY: .venv/with-test
+else ifneq ($(HAS),$(WANTED))
+.PHONY: .venv/with-test
+endif
+export PYTHON
+
+.venv/with-test: $(INPUTS)
+	@.ci/venv test,report
+	@touch $@
+
+.venv/with-lint: .venv/with-test
+	@.ci/venv lint
+	@touch $@
+
+# For one interpreter: make constraints PYTHON=python3.12
+constraints:
+	@.ci/constraints
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""One short file per experiment; `mixjax/config.py` holds the defaults.
+
+In an installation this folder is the package `mixjax.configs`, so that `--config=quickstart` works
+anywhere.
+"""

@@ -1,0 +1,22 @@
+"""mixjax: transfer learning and mixup in JAX/Flax.
+
+Importing the package imports nothing else; `mixjax.losses`, `mixjax.config`, `mixjax.train` .. load
+when they are first used.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = '0.1.0'
+
+_MODULES = ('config', 'data', 'errors', 'losses', 'method', 'methods', 'mix', 'models', 'pairing', 'report', 'train')
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f'mixjax.{name}')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

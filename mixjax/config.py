@@ -1,0 +1,300 @@
+"""Configs: the defaults, loading a config file, overrides from the command line, and checking.
+
+A config is data only, an `ml_collections.ConfigDict` that is locked once it is complete: an unknown
+key is an error that names the nearest known one. `base()` holds every default; a file in `configs/`
+starts from it and changes what its experiment needs.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.resources
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mixjax import method as method_lib
+from mixjax.errors import UserError, nearest
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def base() -> ConfigDict:
+    """The defaults: fine-tuning by the protocol that the three papers share for ImageNet networks."""
+    config = ConfigDict()
+    config.seed = 0  # of the first run; the others use seed + 1, ..
+    config.num_seeds = 1  # independent repeats: own labelled examples, initialisation and order
+
+    config.method = ConfigDict({'name': 'finetune'})  # its knobs are filled in from the method's file
+    config.compare = ConfigDict()  # {label: method}: several methods, each in its own sub-folder
+    config.baseline = ''  # label of the one that the others are compared with; '' is the first by name
+    config.mix = ConfigDict({'groups': 1})  # partners are drawn within this many parts of the batch
+
+    config.model = ConfigDict(
+        {
+            'name': 'resnet50',
+            'weights': '',  # the pretrained network: embedded://glyphnet, a run folder, a file; '' is from scratch
+            'dtype': 'float32',  # of the computation; bfloat16 keeps parameters and statistics in float32
+        }
+    )
+    config.target = ConfigDict(
+        {
+            'name': 'synthetic',
+            'per_class': 0,  # labelled examples of each class; 0 takes `rate` of them
+            'rate': 1.0,  # share of each class that is labelled, rounded up
+        }
+    )
+    config.source = ConfigDict({'name': ''})  # the data set that the weights were trained on
+    config.data_dir = ''  # where data sets lie; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
+    config.synthetic = ConfigDict({'per_class': 0, 'side': 0})  # replace all images by made-up ones (`:smoke`)
+
+    config.image = ConfigDict(
+        {
+            'crop': 224,  # side of the random (training) or centre (test) crop
+            'pad': 0,  # black border before the random crop
+            'flip': True,  # random horizontal flip
+            'mean': IMAGENET_MEAN,
+            'std': IMAGENET_STD,
+        }
+    )
+    config.optim = ConfigDict(
+        {
+            'lr': 0.01,
+            'momentum': 0.9,
+            'nesterov': True,
+            'weight_decay': 1e-4,
+            'schedule': 'step',  # step: times `factor` at each of `drops`; cosine: to 0; constant
+            'drops': (2 / 3,),  # as shares of `steps`
+            'factor': 0.1,
+        }
+    )
+    config.steps = 9000
+    config.batch_size = 48
+    config.eval_batch_size = 256
+    config.eval_every = 1000  # steps; the last step is always evaluated
+    config.checkpoint_every = 1000
+    config.log_every = 50
+    config.devices = 0  # how many to use; 0 is all that divide the batch
+    config.dispatch = 0  # training steps per call of the compiled program; 0 is 1 on a CPU and 25 elsewhere
+    return config
+
+
+# --- from a file and the command line to a complete config ------------------------------------------------------------
+
+
+def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+    """A complete, locked and checked config.
+
+    Args:
+      spec: `FILE.py` or the name of a shipped config, then perhaps `:ARGUMENT[,ARGUMENT]`. The argument
+        `smoke` (and `full` with it) turns any config into a two-step trial on made-up images; the
+        rest is handed to the file's `get_config`.
+      overrides: (dotted key, text) pairs, as `--config.optim.lr=0.1` gives them.
+    """
+    path, _, text = spec.partition(':')
+    arguments = [a for a in text.split(',') if a]
+    own = [a for a in arguments if a not in ('smoke', 'full')]
+    config = _read(path, ','.join(own))
+    names = {key: value for key, value in overrides if key == 'method.name' or _is_compared_name(key)}
+    for key, value in names.items():
+        _replace_method(config, key, value)
+    complete(config)
+    if 'smoke' in arguments:
+        make_smoke(config, full='full' in arguments)
+    elif 'full' in arguments:
+        raise UserError("config argument 'full' goes with 'smoke': FILE.py:smoke,full")
+    for key, value in overrides:
+        if key not in names:
+            override(config, key, value)
+    check(config)
+    return config
+
+
+def shipped() -> list[str]:
+    """Names of the configs that ship with the package."""
+    root = importlib.resources.files('mixjax.configs')
+    return sorted(_python_files(root, ''))
+
+
+def _python_files(folder: Any, prefix: str) -> Iterator[str]:
+    for item in folder.iterdir():
+        if item.is_dir() and not item.name.startswith('_'):
+            yield from _python_files(item, f'{prefix}{item.name}/')
+        elif item.name.endswith('.py') and not item.name.startswith('_'):
+            yield prefix + item.name.removesuffix('.py')
+
+
+def _read(path: str, argument: str) -> ConfigDict:
+    file = Path(path)
+    if not file.is_file():
+        # `configs/quickstart.py` and `quickstart` both name the shipped file, in any folder.
+        name = path.removesuffix('.py').removeprefix('configs/')
+        if name not in shipped():
+            raise UserError(
+                f'there is no config {path!r}{nearest(name, shipped())}; '
+                f'give a file, or one of the shipped configs: {", ".join(shipped())}'
+            )
+        file = Path(str(importlib.resources.files('mixjax.configs').joinpath(name + '.py')))
+    spec = importlib.util.spec_from_file_location('_mixjax_config', file)
+    if spec is None or spec.loader is None:
+        raise UserError(f'config {path!r} is not a Python file (its name must end in .py)')
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        make = module.get_config
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f'config {path!r} could not be read: {type(error).__name__}: {error}') from error
+    try:
+        config = make(argument) if argument else make()
+    except TypeError as error:
+        raise UserError(f'config {path!r} does not take the argument {argument!r}') from error
+    except (AttributeError, KeyError, ValueError) as error:
+        raise UserError(f'config {path!r}: {error}') from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f'config {path!r}: get_config() must return an ml_collections.ConfigDict')
+    return config
+
+
+def _is_compared_name(key: str) -> bool:
+    parts = key.split('.')
+    return len(parts) == 3 and parts[0] == 'compare' and parts[2] == 'name'
+
+
+def _replace_method(config: ConfigDict, key: str, name: str) -> None:
+    """Another method takes the place of the file's, with its own knobs at their defaults."""
+    *parents, _ = key.split('.')
+    node = config
+    for part in parents[:-1]:
+        node = node[part]
+    if parents[-1] not in node:
+        raise UserError(f'unknown config key {key!r}{nearest(parents[-1], node.keys())}')
+    with node.unlocked():
+        node[parents[-1]] = ConfigDict({'name': name})
+    if parents[0] == 'method' and len(config.compare):
+        with config.unlocked():
+            config.compare = ConfigDict()  # one method was asked for
+
+
+def methods(config: ConfigDict) -> dict[str, ConfigDict]:
+    """{dotted place: method config} of all methods that a config names."""
+    places = {'method': config.method}
+    places |= {f'compare.{label}': node for label, node in config.compare.items()}
+    return places
+
+
+def complete(config: ConfigDict) -> ConfigDict:
+    """Fill in the knobs of every method from its file, refuse those it lacks, and lock the config."""
+    for place, node in methods(config).items():
+        if not isinstance(node, ConfigDict) or not isinstance(node.get('name'), str):
+            raise UserError(f"config.{place} must be a method: {{'name': ..., <its knobs>}}")
+        known = method_lib.knobs(method_lib.load(node.name))
+        given = {key: value for key, value in node.items() if key != 'name'}
+        for key, value in given.items():
+            if key not in known:
+                raise UserError(
+                    f'method {node.name!r} has no knob {key!r} (config.{place}.{key}){nearest(key, known)}; '
+                    f'it has {", ".join(known) or "none"}'
+                )
+            given[key] = _typed(f'{place}.{key}', known[key], value)
+        with node.unlocked():
+            node.update({**known, **given})
+    return config.lock()
+
+
+def make_smoke(config: ConfigDict, *, full: bool) -> None:
+    """Two steps on made-up images with the true classes and heads; random weights; small unless `full`."""
+    from mixjax.data import catalog
+    from mixjax.models import weights
+
+    side = config.image.crop if full else min(config.image.crop, 64)
+    config.steps = 2
+    config.num_seeds = 1
+    config.batch_size = config.eval_batch_size = 8
+    config.eval_every = config.checkpoint_every = 2
+    config.log_every = 1
+    config.mix.groups = 1
+    config.target.per_class = 0
+    config.target.rate = 1.0
+    config.image.crop = side
+    config.synthetic.per_class = 2
+    config.synthetic.side = side
+    if config.model.weights:
+        source = config.source.name
+        classes = catalog.entry(source).classes if source else weights.classes(config.model.weights)
+        config.model.weights = f'{weights.RANDOM}{classes}'
+
+
+def override(config: ConfigDict, key: str, text: str) -> None:
+    """Set one value from text, by the type that the config has for it."""
+    node: Any = config
+    *parents, last = key.split('.')
+    for depth, part in enumerate([*parents, last]):
+        if not isinstance(node, ConfigDict) or part not in node:
+            known = list(_keys(config))
+            hint = nearest(key, known) or nearest(last, [k.rpartition('.')[2] for k in known])
+            raise UserError(f'unknown config key {key!r}{hint}')
+        if depth < len(parents):
+            node = node[part]
+    if isinstance(node[last], ConfigDict):
+        raise UserError(f'config.{key} is a group; set one of {", ".join(f"{key}.{k}" for k in node[last])}')
+    node[last] = _typed(key, node[last], _parse(key, node[last], text))
+
+
+def _keys(config: ConfigDict, prefix: str = '') -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _keys(value, f'{prefix}{key}.')
+        else:
+            yield prefix + key
+
+
+def _parse(key: str, old: Any, text: str) -> Any:
+    if isinstance(old, str):
+        return text
+    if isinstance(old, bool):
+        lowered = text.lower()
+        if lowered not in ('true', 'false', '1', '0'):
+            raise UserError(f'config.{key} is true or false, not {text!r}')
+        return lowered in ('true', '1')
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise UserError(f'config.{key} must be {_KINDS[type(old)]}, not {text!r}') from None
+    if isinstance(old, tuple) and not isinstance(value, (tuple, list)):
+        value = (value,)
+    return value
+
+
+_KINDS = {
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'text',
+    tuple: 'numbers separated by commas',
+}
+
+
+def _typed(key: str, old: Any, value: Any) -> Any:
+    """`value` with the type of `old`, or an error in one sentence."""
+    kind = type(old)
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is tuple and type(value) in (tuple, list):
+        if all(type(v) in (int, float) for v in value):
+            return tuple(value)
+    elif type(value) is kind:
+        return value
+    raise UserError(f'config.{key} must be {_KINDS.get(kind, kind.__name__)}, not {value!r}')
+
+
+def check(config: ConfigDict) -> None:
+    """Refuse impossible values, before anything is loaded or compiled."""
+    from mixjax import validate
+
+    validate.check(config, base())

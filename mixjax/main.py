@@ -1,0 +1,147 @@
+"""Train: `python -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart`.
+
+  --config=FILE[:smoke]    a config file, or the name of a shipped one (--list names them);
+                           :smoke tries it for two steps on made-up images, without data or weights
+  --workdir=DIR            where results go; the same command again continues a run that was stopped
+  --config.KEY=VALUE       change one setting, for example --config.seed=7 --config.optim.lr=0.001
+  --list                   the shipped configs, methods, networks and data sets
+  --help                   this text
+
+Exit codes: 0 done, 2 wrong input (one message says what to do), 130 interrupted (run it again to go on).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mixjax.errors import UserError, nearest
+
+FLAGS = ('config', 'workdir', 'list', 'help')
+
+
+class Command(NamedTuple):
+    """What the command line asks for."""
+
+    flags: dict[str, str]
+    overrides: list[tuple[str, str]]
+
+
+def parse(words: Sequence[str]) -> Command:
+    """`--flag=value` and `--flag value`; `--config.key=value` goes to the overrides, in order."""
+    flags: dict[str, str] = {}
+    overrides: list[tuple[str, str]] = []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if word in ('-h', '--help', '--list'):
+            flags['help' if word != '--list' else 'list'] = ''
+            continue
+        if not word.startswith('--'):
+            raise UserError(f'unexpected {word!r}: settings are written --name=value (see --help)')
+        name, equals, value = word[2:].partition('=')
+        if not name.startswith('config.') and name not in FLAGS:
+            raise UserError(f'unknown flag --{name}{nearest(name, FLAGS)} (see --help)')
+        if not equals:
+            if not queue or queue[0].startswith('--'):
+                raise UserError(f'--{name} needs a value: --{name}=VALUE')
+            value = queue.pop(0)
+        if name.startswith('config.'):
+            overrides.append((name.removeprefix('config.'), value))
+        elif name in flags:
+            raise UserError(f'--{name} is given twice')
+        else:
+            flags[name] = value
+    return Command(flags, overrides)
+
+
+def listing() -> str:
+    """What ships with mixjax, by name."""
+    from mixjax import config, method, models
+    from mixjax.data import catalog
+
+    rows = {
+        'configs': config.shipped(),
+        'methods': method.names(),
+        'networks': models.names(),
+        'data sets': catalog.names(),
+    }
+    return '\n'.join(f'{title:10} {", ".join(names)}' for title, names in rows.items())
+
+
+def train(command: Command) -> int:
+    """Run what the flags say, then print the tables and write the report."""
+    from mixjax import config as config_lib
+
+    for name in ('config', 'workdir'):
+        if not command.flags.get(name):
+            raise UserError(f'--{name} is missing (see --help)')
+    config = config_lib.load(command.flags['config'], command.overrides)
+    workdir = Path(command.flags['workdir'])
+
+    from mixjax.train import loop
+    from mixjax.train.progress import Progress
+
+    before = (workdir / 'results.json').exists()
+    progress = Progress(0)
+    progress.say(plan(config))
+    try:
+        results = loop.run(config, workdir, progress=progress)
+    finally:
+        progress.clear()
+    if before and not progress.trained:
+        print(f'{workdir} holds a finished run of this config; nothing was trained.')
+        print('To train longer raise --config.steps; for another run use another --workdir.')
+    show(results, workdir)
+    return 0
+
+
+def plan(config: Any) -> str:
+    """One line: what is about to happen."""
+    what = ', '.join(sorted(config.compare)) if config.compare else config.method.name
+    few = f'{config.target.per_class} labels per class of ' if config.target.per_class else ''
+    return (
+        f'{what} on {few}{config.target.name}: {config.num_seeds} seed{"s" * (config.num_seeds > 1)} '
+        f'x {config.steps} steps, batch {config.batch_size}, {config.model.name}'
+    )
+
+
+def show(results: dict[str, Any], workdir: Path) -> None:
+    """The pair table, the accuracy table and the path of the report."""
+    from mixjax import report
+    from mixjax.report import tables
+    from mixjax.train import workdir as files
+
+    for folder in [workdir, *(workdir / label for label in results.get('runs', {}))]:
+        if (folder / 'pairs.json').exists():
+            print(f'\n{tables.pairs_text(files.read_json(folder / "pairs.json"))}')
+    print(f'\n{tables.accuracy_text(results)}')
+    print(f'\nreport: {report.write(workdir)}')
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    # A CPU has no use for a search of accelerators, and its messages frighten people.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    try:
+        command = parse(sys.argv[1:] if words is None else words)
+        if 'help' in command.flags:
+            print(__doc__)
+            return 0
+        if 'list' in command.flags:
+            print(listing())
+            return 0
+        return train(command)
+    except UserError as error:
+        print(f'mixjax: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('mixjax: stopped; the same command goes on from the last checkpoint', file=sys.stderr)
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())

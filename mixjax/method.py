@@ -1,0 +1,210 @@
+"""The contract between a method and the trainer.
+
+A method is a value: a `Method` holds a few pure functions, of which only `loss` is required. The
+trainer never names a method, and a method never knows where its pixels came from or how many chips
+there are. `docs/methods.md` explains the contract with examples.
+
+Four lifetimes, four places:
+
+    params    optimised; checkpointed
+    state     changed by `after_step`; checkpointed (an EMA teacher, corrected labels)
+    frozen    constant for a seed; made by `prepare`, kept in the work directory, read back on resume
+    pretrained()  the network training started from; shared by all seeds, reloaded from its weights
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mixjax.errors import UserError, nearest
+from mixjax.models.net import Net, Out
+
+Array = jax.Array
+Tree = Any
+
+
+class Head(NamedTuple):
+    """A classifier on the pooled features.
+
+    width: its number of classes.
+    rows: None for a fresh head; else, for each of its classes, the class of the pretrained
+        classifier whose weights it starts from, with -1 for a fresh one.
+    """
+
+    width: int
+    rows: np.ndarray | None = None
+
+
+class Segments(NamedTuple):
+    """The law of drawing one source image for each target image.
+
+    A target class owns one or more segments of `rows`. A draw chooses a segment of the target's
+    class uniformly, then a row of that segment uniformly. Classes may share segments.
+
+    rows: (n,) rows of the source data set.
+    start, count: (classes_t, rounds) where each segment begins in `rows`, and its length.
+    rounds: (classes_t,) how many segments the class owns; the rest of its line is padding.
+    score: (classes_t, rounds) what a segment was chosen by, shown in the pair table.
+    """
+
+    rows: np.ndarray
+    start: np.ndarray
+    count: np.ndarray
+    rounds: np.ndarray
+    score: np.ndarray
+
+
+class Prepared(NamedTuple):
+    """What `prepare` made. frozen: a (nested) dict of arrays. draw: the source batch's law, if any."""
+
+    frozen: Tree = ()
+    draw: Segments | None = None
+
+
+class Run(NamedTuple):
+    """What a method may know of the run; Python numbers, the same at every step."""
+
+    total_steps: int
+    steps_per_epoch: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Ctx(NamedTuple):
+    """What a loss may read besides the parameters. Nothing in it is written.
+
+    batch: image (B, H, W, C) float, label (B,), index (B,) row of the example in the labelled
+        target set, partner (see `mix.partner`); with a `draw` also source_image, source_label.
+    rng: a key of this step, for the loss; `after_step` sees another one.
+    """
+
+    model_state: Tree
+    state: Tree
+    frozen: Tree
+    batch: dict[str, Array]
+    rng: Array
+    step: Array
+    run: Run
+
+    def variables(self, params: Tree) -> Tree:
+        """What `net.apply` takes: these parameters with the current model state."""
+        return {'params': params, **self.model_state}
+
+
+class Aux(NamedTuple):
+    """What a loss gives besides its value.
+
+    model_state: of the forward pass in train mode. metrics: {name: scalar}, logged.
+    carry: anything `after_step` needs from the forward pass.
+    """
+
+    model_state: Tree
+    metrics: Mapping[str, Array] = {}
+    carry: Tree = ()
+
+
+class Part(NamedTuple):
+    """The target's or the source's training examples, as `prepare` and `init` see them.
+
+    classes: class names in label order. labels: (n,) int.
+    batches(size, augmented=False): batches with image, label, index; in order and each example once
+        (the last one may be short), or without end and augmented as in training.
+    class_means(per_class=None): (classes, d) mean pretrained feature of each class, over at most
+        `per_class` of its images; computed once and shared by all seeds.
+    """
+
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    batches: Callable[..., Iterator[dict[str, Array]]]
+    class_means: Callable[..., np.ndarray]
+
+
+class Data(NamedTuple):
+    """The parts of the data. `source` is None where the config names no source data set."""
+
+    target: Part
+    source: Part | None = None
+
+
+def _target_head(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
+    del classes_s, prepared
+    return {'target': Head(classes_t)}
+
+
+def _keep(net: Net, old: Tree, new: Tree, aux: Aux, ctx: Ctx) -> tuple[Tree, Tree]:
+    del net, old, aux
+    return new, ctx.state
+
+
+class Method(NamedTuple):
+    """A training method as a value.
+
+    loss(net, params, ctx) -> (scalar, Aux)
+        Differentiated with respect to `params`, inside jit.
+    after_step(net, old, new, aux, ctx) -> (params, state)
+        Inside jit, after the optimiser: parameters before and after it. Default: new, ctx.state.
+    prepare(net, data, rng) -> Prepared
+        On the host, once a seed; the result is stored and read back. Default: nothing.
+    heads(classes_t, classes_s, prepared) -> {name: Head}
+        The classifiers, after `prepare`. Default: one head, `target`.
+    init(net, params, prepared, data) -> state
+        The method's own state at step 0. Default: ().
+    predict(out) -> (B, classes_t) logits
+        What evaluation uses. Default: the head `target`.
+    groups: {part: (lr factor, decay factor)}
+        Parts are `stem`, `stage1` .., `head:<name>`, or `trunk` and `heads` for all of a kind; the
+        more exact name wins. (0, 0) freezes. Default: 1 and 1 everywhere.
+    """
+
+    loss: Callable[[Net, Tree, Ctx], tuple[Array, Aux]]
+    after_step: Callable[[Net, Tree, Tree, Aux, Ctx], tuple[Tree, Tree]] = _keep
+    prepare: Callable[[Net, Data, Array], Prepared] = lambda net, data, rng: Prepared()
+    heads: Callable[[int, int, Prepared], dict[str, Head]] = _target_head
+    init: Callable[[Net, Tree, Prepared, Data], Tree] = lambda net, params, prepared, data: ()
+    predict: Callable[[Out], Array] = lambda out: out.logits['target']
+    groups: Mapping[str, tuple[float, float]] = {}
+
+
+def names() -> list[str]:
+    """The methods that ship with mixjax: the modules of `mixjax.methods`."""
+    import mixjax.methods
+
+    return sorted(info.name for info in pkgutil.iter_modules(mixjax.methods.__path__))
+
+
+def load(name: str) -> Callable[..., Method]:
+    """The `make` function of a method: `load('xmixup')`, or `load('my_package.my_method')`.
+
+    The module path is the registry: a plain name is a module of `mixjax.methods`, a dotted one is
+    imported as it stands.
+    """
+    known = names()
+    path = name if '.' in name else f'mixjax.methods.{name}'
+    if '.' not in name and name not in known:
+        raise UserError(f'unknown method {name!r}{nearest(name, known)}; the methods are {", ".join(known)}')
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (path == error.name or path.startswith(error.name + '.')):
+            raise
+        raise UserError(f'method {name!r}: there is no module {error.name!r} on the Python path') from error
+    if not callable(getattr(module, 'make', None)):
+        raise UserError(f'method {name!r}: the module has no function make(classes_t, *, ...) -> Method')
+    return module.make
+
+
+def knobs(make: Callable[..., Method]) -> dict[str, Any]:
+    """The hyper-parameters of a method and their defaults: the keyword-only arguments of `make`."""
+    parameters = inspect.signature(make).parameters.values()
+    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    missing = [p.name for p in keywords if p.default is inspect.Parameter.empty]
+    if missing:
+        raise UserError(f'{make.__module__}.make: give {", ".join(missing)} a default value')
+    return {p.name: p.default for p in keywords}

@@ -1,0 +1,1 @@
+"""One file for each method; each exports `make(classes_t, *, <hyper-parameters>) -> Method`."""

@@ -1,0 +1,161 @@
+"""The layers that the networks share: convolution, batch normalisation, a stage of blocks.
+
+Everything is NHWC with HWIO kernels and pads as torch does: the same number of zeros on both sides,
+also where the stride is 2 (XLA's 'SAME' would pad the end only).
+
+The rule of `dtype`, a field of every layer: None computes in the promoted type of input and
+parameters, so float64 variables give a float64 network; bfloat16 computes the convolutions in it and
+stores their results in it. Parameters, running statistics and every mean are float32 or wider.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mixjax.errors import UserError
+from mixjax.models.net import Tap
+
+Array = jax.Array
+Initializer = Callable[..., Array]
+
+
+def torch_conv(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """torch's default for a convolution: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), fan_in = kh kw C_in."""
+    bound = math.prod(shape[:-1]) ** -0.5
+    return jax.random.uniform(rng, shape, dtype, -bound, bound)
+
+
+def kaiming_out(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """What torchvision's ResNets draw: N(0, 2/fan_out), fan_out = kh kw C_out; not truncated."""
+    kh, kw, _, width = shape
+    return jax.random.normal(rng, shape, dtype) * (2 / (kh * kw * width)) ** 0.5
+
+
+def conv(
+    width: int, size: int, stride: int = 1, *, dtype: Any = None, init: Initializer = kaiming_out, name: str
+) -> nn.Conv:
+    """A convolution without bias and with size // 2 zeros on every side: (B, h, w, C) -> (B, h', w', width)."""
+    pad = size // 2
+    return nn.Conv(
+        width,
+        (size, size),
+        strides=stride,
+        padding=((pad, pad), (pad, pad)),
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=init,
+        name=name,
+    )
+
+
+def wide(*arrays: Array) -> Any:
+    """The type that means are taken in: the arrays' own, but float32 at least."""
+    return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
+
+
+def global_mean(h: Array) -> Array:
+    """Global average pooling: (B, h, w, C) -> (B, C), float32 or wider."""
+    return jnp.mean(h, axis=(1, 2), dtype=wide(h))
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation with torch's running statistics: (.., C) -> (.., C).
+
+    y = (x - mean) / sqrt(var + eps) * scale + bias, where in train mode mean and var are those of the
+    batch: var = E[x^2] - E[x]^2, from one pass over x. The running statistics move by 1 - momentum
+    towards the batch's mean and its *unbiased* variance n/(n-1) var, as in torch (flax's own layer
+    takes the biased one).
+    """
+
+    momentum: float = 0.9
+    eps: float = 1e-5
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        shape = x.shape[-1:]
+        mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, jnp.float32)
+        var = self.variable('batch_stats', 'var', jnp.ones, shape, jnp.float32)
+        scale = self.param('scale', nn.initializers.ones, shape, jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
+        h = x.astype(wide(x, scale))
+        mu, sigma2 = mean.value, var.value
+        if train:
+            n = x.size // x.shape[-1]
+            if n < 2:
+                raise UserError('batch statistics need more than one value per channel: use a larger batch or image')
+            axes = tuple(range(x.ndim - 1))
+            mu = jnp.mean(h, axes)
+            # Rounding can make the difference of two large means negative.
+            sigma2 = jnp.maximum(jnp.mean(h * h, axes) - mu * mu, 0.0)
+            if not self.is_initializing():
+                mean.value = self._move(mean.value, mu)
+                var.value = self._move(var.value, sigma2 * (n / (n - 1)))
+        y = (h - mu) * (jax.lax.rsqrt(sigma2 + self.eps) * scale) + bias
+        return y.astype(self.dtype or jnp.result_type(x, scale))
+
+    def _move(self, old: Array, new: Array) -> Array:
+        """The running statistic after this batch, in the type it had: a loop must not change it."""
+        return (self.momentum * old + (1 - self.momentum) * new).astype(old.dtype)
+
+
+class Stem(nn.Module):
+    """3x3 convolution, BN, ReLU, for small images: (B, H, W, C) -> (B, H, W, width)."""
+
+    width: int
+    kernel_init: Initializer = kaiming_out
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, image: Array, train: bool) -> Array:
+        h = conv(self.width, 3, init=self.kernel_init, dtype=self.dtype, name='conv')(image)
+        return nn.relu(BatchNorm(dtype=self.dtype, name='bn')(h, train))
+
+
+class Stage(nn.Module):
+    """`count` residual blocks, the first with the stride: map -> (map, output of the last convolution).
+
+    A block is a module with a field `stride` that maps (h, train) to (h, last), where `last` is the
+    output of its last convolution, before normalisation and before the shortcut is added.
+    """
+
+    block: Callable[..., nn.Module]
+    count: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, h: Array, train: bool) -> tuple[Array, Array]:
+        last = h
+        for i in range(self.count):
+            h, last = self.block(stride=self.stride if i == 0 else 1, name=f'block{i}')(h, train)
+        return h, last
+
+
+def stages(block: Callable[..., nn.Module], counts: Sequence[int], width: int, dtype: Any) -> list[Stage]:
+    """`stage1` .. with `counts[i]` blocks of width `width` 2^i; all but the first halve the resolution."""
+    return [
+        Stage(partial(block, width=width * 2**i, dtype=dtype), count, stride=1 if i == 0 else 2, name=f'stage{i + 1}')
+        for i, count in enumerate(counts)
+    ]
+
+
+def run(h: Array, parts: Sequence[Stage], *, train: bool, tap: Tap) -> tuple[Array, dict[str, Array]]:
+    """The stem's output through all stages and the pooling: (features, maps), as `Network` wants them.
+
+    maps: `stage1` .., after the tap; `stage1.conv` .., the output of the last convolution of the
+    stage's last block; `last`, the last stage's map.
+    """
+    maps: dict[str, Array] = {}
+    h = tap('stem', h)
+    for stage in parts:
+        name = str(stage.name)
+        h, maps[f'{name}.conv'] = stage(h, train)
+        maps[name] = h = tap(name, h)
+    return global_mean(h), {**maps, 'last': h}

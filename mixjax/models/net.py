@@ -1,0 +1,178 @@
+"""What the rest of mixjax knows of a network: `Net`, a value of pure functions.
+
+Every network, whatever library it is written in, is wrapped in a `Net`. Variables are plain
+dictionaries with one layout for all families::
+
+    variables = {'params':      {'backbone': {'stem': .., 'stage1': .., ..}, 'heads': {name: {'kernel', 'bias'}}},
+                 'batch_stats': {'backbone': {..}}}
+
+`model_state` is `variables` without `'params'`: what a forward pass in train mode changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mixjax.errors import UserError
+
+Array = jax.Array
+Tree = Any
+Tap = Callable[[str, Array], Array]
+
+
+def no_tap(name: str, hidden: Array) -> Array:
+    """The tap that changes nothing."""
+    del name
+    return hidden
+
+
+class Out(NamedTuple):
+    """What a forward pass gives.
+
+    logits: one (B, width) array for each head.
+    features: (B, d), the pooled last map, input of every head.
+    maps: named (B, h, w, C) maps, `stage1` .. `stageN`; `last` is the one that is pooled.
+    """
+
+    logits: dict[str, Array]
+    features: Array
+    maps: dict[str, Array]
+
+
+def _no_weights(*_: Any) -> Any:
+    raise UserError(
+        'this method compares with a pretrained network, and there is none: '
+        'set config.model.weights (for example embedded://glyphnet)'
+    )
+
+
+class Net(NamedTuple):
+    """A network as pure functions.
+
+    init(rng, image, heads) -> variables
+        Fresh variables for images shaped like `image` (B, H, W, C) and heads `{name: width}`.
+    apply(variables, image, *, train, tap=no_tap, rng=None) -> (Out, model_state)
+        One forward pass with the heads that `variables` holds. `train` uses the batch's own
+        statistics and returns the updated running ones. `tap(name, hidden)` may replace the
+        hidden activation at `input`, `stem`, `stage1` ..; `rng` feeds dropout where there is any
+        (the trainer binds it).
+    group(path) -> str
+        Where a parameter belongs: `stem`, `stage1` .. or `head:<name>`; `path` is its keys.
+    redraw(rng, params, head) -> params
+        The same parameters with one head drawn anew.
+    pretrained() -> variables
+        The pretrained network that training started from; its own classifier is the head `source`.
+    source(image) -> Out
+        That network in eval mode.
+
+    The last two are bound by the trainer and raise a clear error where there are no weights.
+    """
+
+    init: Callable[[Array, Array, Mapping[str, int]], Tree]
+    apply: Callable[..., tuple[Out, Tree]]
+    group: Callable[[tuple[str, ...]], str]
+    redraw: Callable[[Array, Tree, str], Tree]
+    pretrained: Callable[[], Tree] = _no_weights
+    source: Callable[[Array], Out] = _no_weights
+
+
+def bind(net: Net, pretrained: Tree | None, rng: Array | None = None) -> Net:
+    """The net with the pretrained variables (None: there are none) and the dropout key filled in."""
+
+    def apply(variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap) -> tuple[Out, Tree]:
+        return net.apply(variables, image, train=train, tap=tap, rng=rng)
+
+    if pretrained is None:
+        return net._replace(apply=apply)
+
+    def source(image: Array) -> Out:
+        out, _ = net.apply(pretrained, image, train=False)
+        return out
+
+    return net._replace(apply=apply, pretrained=lambda: pretrained, source=source)
+
+
+def torch_linear(rng: Array, fan_in: int, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """torch's default for a linear layer, weight and bias alike: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    bound = fan_in**-0.5
+    return jax.random.uniform(rng, shape, dtype, -bound, bound)
+
+
+class Linear(nn.Module):
+    """A classifier on pooled features: (B, d) -> (B, width), float32 or wider."""
+
+    width: int
+
+    @nn.compact
+    def __call__(self, features: Array) -> Array:
+        d = features.shape[-1]
+        kernel = self.param('kernel', lambda rng: torch_linear(rng, d, (d, self.width)))
+        bias = self.param('bias', lambda rng: torch_linear(rng, d, (self.width,)))
+        features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+        return features @ kernel + bias
+
+
+class Heads(nn.Module):
+    """All classifiers of a network, side by side on the same features."""
+
+    widths: Mapping[str, int]
+
+    @nn.compact
+    def __call__(self, features: Array) -> dict[str, Array]:
+        return {name: Linear(width, name=name)(features) for name, width in self.widths.items()}
+
+
+class Network(nn.Module):
+    """A backbone and its heads. The backbone maps (image, train, tap) to (features, maps)."""
+
+    backbone: nn.Module
+    widths: Mapping[str, int]
+
+    @nn.compact
+    def __call__(self, image: Array, *, train: bool, tap: Tap = no_tap) -> Out:
+        features, maps = self.backbone(tap('input', image), train=train, tap=tap)
+        return Out(Heads(self.widths, name='heads')(features), features, maps)
+
+
+def group(path: tuple[str, ...]) -> str:
+    """`('backbone', 'stage1', ..)` is `stage1`; `('heads', 'target', ..)` is `head:target`."""
+    return f'head:{path[1]}' if path[0] == 'heads' else path[1]
+
+
+def redraw(rng: Array, params: Tree, head: str) -> Tree:
+    """`params` with the head drawn anew, by the law that `init` uses."""
+    old = params['heads'][head]
+    fan_in = old['kernel'].shape[0]
+    keys = jax.random.split(rng)
+    new = {
+        'kernel': torch_linear(keys[0], fan_in, old['kernel'].shape, old['kernel'].dtype),
+        'bias': torch_linear(keys[1], fan_in, old['bias'].shape, old['bias'].dtype),
+    }
+    return {**params, 'heads': {**params['heads'], head: new}}
+
+
+def from_linen(backbone: nn.Module) -> Net:
+    """Wrap a linen backbone, whose children are named `stem`, `stage1` .., in a `Net`."""
+
+    def module(widths: Mapping[str, int]) -> Network:
+        return Network(backbone=backbone, widths=dict(widths))
+
+    def init(rng: Array, image: Array, heads: Mapping[str, int]) -> Tree:
+        return module(heads).init(rng, image, train=False)
+
+    def apply(
+        variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap, rng: Array | None = None
+    ) -> tuple[Out, Tree]:
+        heads = {name: head['bias'].shape[-1] for name, head in variables['params'].get('heads', {}).items()}
+        rngs = None if rng is None else {'dropout': rng}
+        state = {name: tree for name, tree in variables.items() if name != 'params'}
+        if not train:
+            return module(heads).apply(variables, image, train=False, tap=tap), state
+        return module(heads).apply(variables, image, train=True, tap=tap, rngs=rngs, mutable=list(state))
+
+    return Net(init=init, apply=apply, group=group, redraw=redraw)

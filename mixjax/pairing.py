@@ -1,0 +1,99 @@
+"""Pairing target classes with source classes (XMixup section 3): numpy, once a run.
+
+The paper's Eq. 2 takes the *argmin* over a "dist" that it defines as the cosine; that would pair
+each class with the least similar one. The cosine is maximised here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mixjax.errors import UserError
+
+
+def centroids(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
+    """Mean feature of each class (Eq. 1), in float64.
+
+    Args:
+      features: (n, d). labels: (n,) int.
+
+    Returns:
+      (classes, d); a class without examples gets zeros.
+    """
+    sums = np.zeros((classes, features.shape[1]))
+    np.add.at(sums, labels, features.astype(np.float64))
+    return sums / np.maximum(np.bincount(labels, minlength=classes), 1)[:, None]
+
+
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cosine of every row of `a` (p, d) with every row of `b` (q, d): (p, q); 0 for a zero row."""
+
+    def unit(x: np.ndarray) -> np.ndarray:
+        norm = np.linalg.norm(x, axis=1, keepdims=True)
+        return x / np.where(norm == 0, 1.0, norm)
+
+    return unit(a) @ unit(b).T
+
+
+def greedy(score: np.ndarray) -> np.ndarray:
+    """One round of one-to-one pairing: again and again the best remaining (target, source) pair.
+
+    Args:
+      score: (c, m) with c <= m; a source class that may not be used has -inf.
+
+    Returns:
+      (c,) the source class of each target class. Equal scores go to the lower target class, then
+      to the lower source class.
+    """
+    score = score.copy()
+    mapping = np.full(len(score), -1)
+    for _ in range(len(score)):
+        t, s = np.unravel_index(np.argmax(score), score.shape)
+        mapping[t] = s
+        score[t, :] = -np.inf
+        score[:, s] = -np.inf
+    return mapping
+
+
+def assignment(score: np.ndarray) -> np.ndarray:
+    """The one-to-one pairing of the greatest total score (Hungarian algorithm); as `greedy`."""
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment(np.where(np.isneginf(score), -1e9, score), maximize=True)[1]
+
+
+class Pairs(NamedTuple):
+    """mapping: (rounds, c) source class of each target class. score: (rounds, c) their cosines."""
+
+    mapping: np.ndarray
+    score: np.ndarray
+
+
+def pair(score: np.ndarray, sizes: np.ndarray, *, min_images: int = 0, exact: bool = False) -> Pairs:
+    """Whole rounds of pairing until the chosen source classes hold `min_images` images.
+
+    Each round pairs every target class with a source class that no earlier round has used.
+
+    Args:
+      score: (c, m) similarity. sizes: (m,) images of each source class.
+      min_images: at least one round is made; 0 makes exactly one.
+      exact: the optimal assignment in each round instead of the greedy one.
+    """
+    c, m = score.shape
+    if c > m:
+        raise UserError(f'{c} target classes cannot each get a source class of their own: the source has only {m}')
+    free, rounds, images = score.copy(), [], 0
+    while not rounds or images < min_images:
+        if (len(rounds) + 1) * c > m:
+            raise UserError(
+                f'{min_images} source images need more than {len(rounds)} rounds of {c} classes, '
+                f'and the source has only {m} classes; ask for at most {images} images'
+            )
+        mapping = (assignment if exact else greedy)(free)
+        free[:, mapping] = -np.inf
+        images += int(sizes[mapping].sum())
+        rounds.append(mapping)
+    mapping = np.stack(rounds)
+    return Pairs(mapping, score[np.arange(c), mapping])

@@ -1,0 +1,128 @@
+"""The answer in words: which method, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from mixjax.report.tables import Difference, Row, accuracy_rows, best_row
+from mixjax.report.words import TYPESET, count, mean_std, number, percent, points, spread, t95
+
+FEW = 5  # below so many seeds a standard error is itself hardly known
+
+
+class Answer(NamedTuple):
+    """headline: one sentence. figures: (number, what it is). remarks: sentences."""
+
+    headline: str
+    figures: tuple[tuple[str, str], ...]
+    remarks: tuple[str, ...]
+
+
+def answer(results: Mapping[str, Any]) -> Answer:
+    """Of a run or a comparison."""
+    rows = accuracy_rows(results)
+    best = best_row(rows)
+    run = results['runs'][best.label] if results['kind'] == 'comparison' else results
+    figures = [_accuracy_figure(best, run)]
+    if len(rows) == 1:
+        remarks = () if best.n > 1 else ('One seed was run, so nothing is known about how much the result varies.',)
+        return Answer(f'{best.label} gets {percent(best.mean)} % of the test images right.', tuple(figures), remarks)
+    base = next(row for row in rows if row.baseline)
+    rival = best_row([row for row in rows if row is not best])
+    gap = best.difference or paired(best, base)
+    if best.baseline:
+        nearest = rival.difference or paired(rival, base)
+        figures.append(_difference_figure(nearest, f'{rival.label} to {base.label}'))
+        headline = f'No method scored above {base.label}.'
+        return Answer(headline, tuple(figures), (_second(best, rival),))
+    figures.append(_difference_figure(gap, f'to {base.label}'))
+    headline, remarks = _lead(best.label, base.label, gap, len(rows) - 1)
+    if not rival.baseline:
+        remarks.append(_second(best, rival))
+    return Answer(headline, tuple(figures), tuple(remarks))
+
+
+def paired(row: Row, other: Row) -> Difference | None:
+    """`row` minus `other` over the seeds that both have; None where they share none."""
+    theirs = dict(other.seeds)
+    gaps = [accuracy - theirs[seed] for seed, accuracy in row.seeds if seed in theirs]
+    if not gaps:
+        return None
+    mean, std = mean_std(gaps)
+    return Difference(mean, None if std is None else std / len(gaps) ** 0.5, len(gaps))
+
+
+def interval(difference: Difference) -> tuple[float, float] | None:
+    """The 95 % interval of a paired difference by Student's t; None for one seed."""
+    if difference.stderr is None or difference.n < 2:
+        return None
+    half = t95(difference.n - 1) * difference.stderr
+    return difference.mean - half, difference.mean + half
+
+
+def sure(difference: Difference | None) -> str:
+    """How sure the sign of a difference is.
+
+    `unknown` (one seed), `chance` (within two standard errors), `weak` (beyond them, but two seeds or
+    a 95 % interval that reaches zero), `clear`.
+    """
+    limits = interval(difference) if difference else None
+    if not difference or difference.stderr is None or limits is None:
+        return 'unknown'
+    if abs(difference.mean) <= 2 * difference.stderr:
+        return 'chance'
+    return 'weak' if difference.n < 3 or limits[0] <= 0 <= limits[1] else 'clear'
+
+
+def _accuracy_figure(row: Row, run: Mapping[str, Any]) -> tuple[str, str]:
+    classes, shown = len(run['classes']), run['train_examples']
+    each = f', {number(shown // classes)} per class' if classes and shown % classes == 0 else ''
+    over = f'mean {TYPESET} standard deviation over {count(row.n, "seed")}; ' if row.n > 1 else 'one seed; '
+    what = f'{row.label}: {over}{count(run["test_examples"], "test image")}, {number(shown)} labelled{each}'
+    return spread(percent(row.mean), row.std, TYPESET) + ' %', what
+
+
+def _difference_figure(difference: Difference | None, to: str) -> tuple[str, str]:
+    if difference is None:
+        return '?', f'percentage points {to}: no seed in common'
+    text = spread(points(difference.mean, True), difference.stderr, TYPESET)
+    if difference.stderr is None:
+        return text, f'percentage points {to}; one seed'
+    return text, f'percentage points {to}: paired over {count(difference.n, "seed")}, {TYPESET} standard error'
+
+
+def _lead(best: str, base: str, gap: Difference | None, tried: int) -> tuple[str, list[str]]:
+    """Headline and remarks on the lead of the best method over the baseline."""
+    level = sure(gap)
+    if gap is None or level == 'unknown':
+        headline = f'{best} scored highest, in the one seed that can be compared.'
+        return headline, [f'One seed cannot tell a lead over {base} from chance; run several (--config.num_seeds=5).']
+    limits = interval(gap)
+    assert limits is not None
+    low, high = (points(limit, True) for limit in limits)
+    reach = f'The 95 % interval of the difference (Student\u2019s t) is {low} to {high}.'
+    if level == 'chance':
+        headline = f'{best} scored highest, but its lead over {base} may be chance.'
+        remarks = ['The difference is within two standard errors.', reach]
+    elif level == 'weak':
+        headline = f'{best} scored highest; {count(gap.n, "seed")} are too few to be sure that it beats {base}.'
+        remarks = ['The difference is beyond two standard errors, but these are known only roughly.', reach]
+    else:
+        headline = f'{best} is ahead of {base} by {percent(gap.mean)} points.'
+        few = f' {gap.n} seeds are few: take the size of the lead as rough.' if gap.n < FEW else ''
+        remarks = [reach + few]
+    if tried > 1:
+        remarks.append(f'It was picked as the best of {tried} after they were run, which flatters its lead a little.')
+    return headline, remarks
+
+
+def _second(best: Row, rival: Row) -> str:
+    """One sentence on the next best."""
+    gap = paired(best, rival)
+    if gap is None:
+        return f'Next is {rival.label} with {percent(rival.mean)} %.'
+    by = spread(percent(gap.mean), gap.stderr, TYPESET)
+    if sure(gap) == 'clear':
+        return f'{rival.label} is next, {by} points behind.'
+    return f'{rival.label} is next, {by} points behind: too close to tell the two apart.'

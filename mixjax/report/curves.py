@@ -1,0 +1,60 @@
+"""Learning curves: what the seeds of a run logged, as a mean with a band of one standard deviation."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from mixjax.report.read import Run
+from mixjax.report.svg import Series
+from mixjax.report.words import mean_std
+
+MOST = 120  # points of a curve; more cannot be seen, and would make the file large
+
+
+def by_step(run: Run, kind: str, name: str) -> dict[int, list[float]]:
+    """{step: the values of all seeds}, for the steps that every seed logged."""
+    values: dict[int, dict[int, float]] = defaultdict(dict)
+    for line in run.metrics:
+        value = line.get(name)
+        if line['kind'] == kind and isinstance(value, int | float) and math.isfinite(value):
+            values[line['step']][line['seed']] = float(value)
+    seeds = max((len(found) for found in values.values()), default=0)
+    return {
+        step: [found[seed] for seed in sorted(found)] for step, found in sorted(values.items()) if len(found) == seeds
+    }
+
+
+def thin(curve: dict[int, list[float]], most: int = MOST) -> list[tuple[float, list[float]]]:
+    """At most `most` points: means over neighbouring steps, seed by seed. The last step stays as it is."""
+    points = [(float(step), values) for step, values in curve.items()]
+    size = -(-(len(points) - 1) // (most - 1)) if len(points) > most else 1
+    if size == 1:
+        return points
+    bins = [points[start : min(start + size, len(points) - 1)] for start in range(0, len(points) - 1, size)]
+    means = [(math.fsum(step for step, _ in part) / len(part), _by_seed(part)) for part in bins]
+    return [*means, points[-1]]
+
+
+def _by_seed(part: Sequence[tuple[float, list[float]]]) -> list[float]:
+    return [math.fsum(values) / len(part) for values in zip(*(values for _, values in part), strict=True)]
+
+
+def series(run: Run, colour: int, kind: str, name: str, factor: float = 1.0) -> Series | None:
+    """The curve of one method; None where it logged no such thing."""
+    points = thin(by_step(run, kind, name))
+    if not points:
+        return None
+    found = [mean_std([factor * value for value in values]) for _, values in points]
+    mean = tuple(value for value, _ in found)
+    # one seed has no deviation, and so no band
+    low = tuple(value - (std or 0.0) for value, std in found)
+    high = tuple(value + (std or 0.0) for value, std in found)
+    return Series(run.label, colour, tuple(step for step, _ in points), mean, low, high)
+
+
+def colours(runs: Sequence[Run], baseline: str | None) -> dict[str, int]:
+    """{label: colour}: 0 is the baseline's, the others count from 1."""
+    others = [run.label for run in runs if run.label != baseline]
+    return {**({baseline: 0} if baseline is not None else {}), **{label: i for i, label in enumerate(others, 1)}}

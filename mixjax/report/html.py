@@ -1,0 +1,212 @@
+"""The report: one HTML file that needs no network and no script, answer first.
+
+A pure function of the files in the folders: the same files give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mixjax.errors import UserError
+from mixjax.report import curves, pictures, settings, style, svg, tables
+from mixjax.report.answer import answer
+from mixjax.report.read import Folder, Run, read
+from mixjax.report.words import count, escape, number, percent
+
+BUDGET = 1_800_000  # bytes for the pictures of the whole page
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing can be fetched or run
+
+
+def write(*workdirs: str | Path, out: str | Path | None = None) -> Path:
+    """Write the report of one or more folders; by default `report.html` in the folder, or beside several."""
+    page = render(workdirs)
+    path = Path(out) if out is not None else _beside([Path(folder) for folder in workdirs])
+    part = path.with_name(path.name + '.part')
+    try:
+        part.write_text(page, encoding='utf-8', newline='\n')
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f'the report cannot be written to {path}: {error.strerror}; choose another --out') from error
+    return path
+
+
+def _beside(folders: Sequence[Path]) -> Path:
+    if len(folders) == 1:
+        return folders[0] / 'report.html'
+    common = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+    if (common / 'config.json').exists():
+        raise UserError(f'{common / "report.html"} is the report of another run; say where this one goes with --out')
+    try:
+        return common.relative_to(Path.cwd()) / 'report.html'
+    except ValueError:
+        return common / 'report.html'
+
+
+def render(workdirs: Sequence[str | Path]) -> str:
+    """The page of one or more finished work directories."""
+    folders = read(workdirs)
+    if len(folders) == 1:
+        title, body = _title(folders[0]), _folder(folders[0], 's', 2, BUDGET)
+        top = f'<p class="sub">{escape(_subtitle(folders[0]))}</p>'
+    else:
+        title = f'{len(folders)} runs of mixjax'
+        sections = []
+        for index, folder in enumerate(folders, 1):
+            about = escape(f'{_title(folder)}. {_subtitle(folder)}')
+            head = f'<h2>{escape(folder.name)}</h2><p class="sub">{about}</p>'
+            inner = _folder(folder, f's{index}', 3, BUDGET // len(folders))
+            sections.append(f'<section class="folder" id="s{index}">\n{head}\n{inner}\n</section>')
+        links = (
+            f'<li><a href="#s{index}">{escape(folder.name)}</a>: {escape(answer(folder.results).headline)}</li>'
+            for index, folder in enumerate(folders, 1)
+        )
+        top, body = f'<ol>{"".join(links)}</ol>', '\n'.join(sections)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta name="color-scheme" content="light dark">\n'
+        f'<title>{escape(title)}</title>\n<style>\n{style.sheet()}</style>\n</head>\n<body>\n'
+        f'<header><h1>{escape(title)}</h1>{top}</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
+    )
+
+
+def _title(folder: Folder) -> str:
+    what = folder.runs[0].label if len(folder.runs) == 1 else count(len(folder.runs), 'method')
+    return f'{what} on {settings.target(folder)}'
+
+
+def _subtitle(folder: Folder) -> str:
+    results = folder.runs[0].results
+    labelled = count(results['train_examples'], 'labelled image')
+    test = count(results['test_examples'], 'test image')
+    seeds, steps = count(len(results['seeds']), 'seed'), count(results['steps'], 'step')
+    return f'{count(len(results["classes"]), "class", "classes")}, {labelled}, {test}; {seeds} of {steps}'
+
+
+# --- one folder -------------------------------------------------------------------------------------------------------
+
+
+def _folder(folder: Folder, prefix: str, level: int, budget: int) -> str:
+    """All blocks of one folder. prefix: of the ids; level: of the headings."""
+    plan = pictures.plan(folder, budget)
+    blocks = {
+        'accuracy': ('Accuracy', _accuracy(folder, prefix)),
+        'curves': ('Learning curves', _curves(folder, prefix)),
+        'pairs': ('Class pairs', _pairs(folder.runs[: plan.runs], plan)),
+        'samples': ('What the network saw', _samples(folder.runs[: plan.runs], plan)),
+        'settings': ('Settings', settings.settings_html(folder)),
+        'repeat': ('Repeat it', settings.repeat_html(folder)),
+    }
+    kept = {name: block for name, block in blocks.items() if block[1]}
+    links = ''.join(f'<li><a href="#{prefix}-{name}">{title}</a></li>' for name, (title, _) in kept.items())
+    label = f' aria-label="Contents of {escape(folder.name)}"' if level > 2 else ' aria-label="Contents"'
+    parts = [_answer(folder), f'<nav{label}><ul>{links}</ul></nav>']
+    for name, (title, block) in kept.items():
+        parts.append(f'<h{level} id="{prefix}-{name}">{title}</h{level}>\n{block}')
+        if name == 'curves' and plan.runs < len(folder.runs):
+            parts.append(f'<p class="note">{_left_out(len(folder.runs) - plan.runs)}</p>')
+    return '\n'.join(parts)
+
+
+def _left_out(runs: int) -> str:
+    return (
+        f'The pictures of {count(runs, "run")} are left out to keep the file small; they are in reports of their own.'
+    )
+
+
+def _answer(folder: Folder) -> str:
+    found = answer(folder.results)
+    # a name before its value in the source, the value above its name on the page
+    figures = ''.join(f'<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd></div>' for value, what in found.figures)
+    remarks = f'<p>{escape(" ".join(found.remarks))}</p>' if found.remarks else ''
+    return (
+        f'<section class="answer" aria-label="Answer"><p class="headline">{escape(found.headline)}</p>'
+        f'<dl>{figures}</dl>{remarks}</section>'
+    )
+
+
+def _accuracy(folder: Folder, prefix: str) -> str:
+    rows = tables.accuracy_rows(folder.results)
+    table = f'<div>{tables.accuracy_html(folder.results)}{_each_seed(rows)}</div>'
+    if sum(len(row.seeds) for row in rows) == 1:  # one dot says nothing
+        return table
+    colours = curves.colours(folder.runs, folder.baseline)
+    reference = next((100 * row.mean for row in rows if row.baseline), None)
+    dots = [
+        svg.Dots(row.label, colours[row.label], tuple((seed, 100 * value) for seed, value in row.seeds), 100 * row.mean)
+        for row in rows
+    ]
+    desc = '; '.join(f'{row.label} {percent(row.mean)}' for row in rows)
+    text = svg.Text(f'{prefix}-dots', 'Test accuracy of each seed, in percent', f'Means: {desc}.')
+    several = len({row.n for row in rows} - {1}) > 0
+    note = 'Each dot is a seed, the bar their mean' if several else 'One seed each'
+    note += '; the dashed line is the mean of the baseline.' if reference is not None else '.'
+    chart = svg.dot_chart(dots, text, 'test accuracy (%)', reference)
+    return f'<div class="two">{table}<figure class="plot">{chart}<figcaption>{note}</figcaption></figure></div>'
+
+
+def _each_seed(rows: Sequence[tables.Row]) -> str:
+    """The dots as a table, for those who cannot see them."""
+    seeds = sorted({seed for row in rows for seed, _ in row.seeds})
+    if len(seeds) < 2:
+        return ''
+    body = []
+    for row in rows:
+        found = dict(row.seeds)
+        body.append([row.label, *(percent(found[seed]) if seed in found else '-' for seed in seeds)])
+    head = ['accuracy %', *(f'seed {seed}' for seed in seeds)]
+    table = tables.html_table('Test accuracy of each seed', head, body, numbers=len(seeds))
+    return f'<details><summary>Accuracy of each seed</summary>{table}</details>'
+
+
+def _curves(folder: Folder, prefix: str) -> str:
+    several = any(len(run.results['seeds']) > 1 for run in folder.runs)
+    band = ' Lines are means over seeds, bands one standard deviation to each side.' if several else ''
+    losses = ' Each method minimises a loss of its own: compare shapes, not heights.' if len(folder.runs) > 1 else ''
+    charts = [
+        _curve(
+            folder, f'{prefix}-test', 'eval', 'accuracy', 'Test accuracy over steps', 'test accuracy (%)', 100.0, band
+        ),
+        _curve(folder, f'{prefix}-train', 'train', 'loss', 'Training loss over steps', 'training loss', 1.0, losses),
+    ]
+    found = [chart for chart in charts if chart]
+    if not found:
+        return '<p>No curves: there is no metrics.jsonl with evaluations or losses in this folder.</p>'
+    return f'<div class="two">{"".join(found)}</div>'
+
+
+def _curve(
+    folder: Folder, name: str, kind: str, metric: str, title: str, label: str, factor: float, note: str
+) -> str:  # fmt: skip
+    colours = curves.colours(folder.runs, folder.baseline)
+    found = [curves.series(run, colours[run.label], kind, metric, factor) for run in folder.runs]
+    lines = [one for one in found if one is not None]
+    if not lines:
+        return ''
+    ends = '; '.join(f'{one.label} {one.mean[-1]:.4g} at step {number(int(one.x[-1]))}' for one in lines)
+    chart = svg.line_chart(lines, svg.Text(name, title, f'Last values: {ends}.'), 'step', label)
+    return f'<figure class="plot">{chart}<figcaption>{title}.{note}</figcaption></figure>'
+
+
+def _pairs(runs: Sequence[Run], plan: pictures.Plan) -> str:
+    shown = [run for run in runs if run.pairs and run.pairs.table['pairs']]
+    parts = []
+    for run in shown:
+        assert run.pairs is not None
+        seed = run.pairs.table.get('seed')
+        which = f', seed {seed}' if seed is not None else ''
+        parts.append(
+            f'<p><b>{escape(run.label)}</b>{escape(which)}: each target class and the source classes its images are '
+            f'mixed with, as the method paired them; the number is their similarity.</p>{pictures.pairs(run, plan)}'
+        )
+    return '\n'.join(parts)
+
+
+def _samples(runs: Sequence[Run], plan: pictures.Plan) -> str:
+    shown = [pictures.samples(run, plan) for run in runs if run.samples is not None and len(run.samples.label)]
+    if not shown:
+        return ''
+    return '<p>Some images of one training batch, after augmentation.</p>\n' + '\n'.join(shown)

@@ -1,0 +1,140 @@
+"""Class pairs and mixed samples as pictures, small enough that the whole page stays a small file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mixjax.report import png
+from mixjax.report.read import Folder, Run, Samples
+from mixjax.report.tables import PairRow, pair_rows, pairs_html
+from mixjax.report.words import escape
+
+SMALL = 32  # pictures up to this side are enlarged without smoothing
+LEAST, MOST = 24, 112  # sides to which larger pictures are reduced
+
+
+class Plan(NamedTuple):
+    """What fits. runs: how many show pictures; columns of samples, cards of pairs; side in pixels."""
+
+    runs: int
+    columns: int
+    cards: int
+    side: int
+
+
+def plan(folder: Folder, budget: int) -> Plan:
+    """As many and as large pictures as fit in `budget` bytes even where nothing can be compressed."""
+    native = max((max(array.shape[-3:-1]) for run in folder.runs for array in _arrays(run)), default=1)
+    columns, cards = (8, 24) if native <= SMALL else (4, 12)
+    for runs in range(len(folder.runs), 0, -1):
+        planes = sum(_planes(run, columns, cards) for run in folder.runs[:runs])
+        side = math.isqrt(int(budget * 3 / 4 / max(1, planes)))  # base64 makes 4 bytes of 3
+        if side >= min(native, LEAST):
+            return Plan(runs, columns, cards, min(side, native, MOST))
+    return Plan(0, columns, cards, LEAST)
+
+
+def _arrays(run: Run) -> list[np.ndarray]:
+    found = [run.pairs.target, run.pairs.source] if run.pairs else []
+    return [array for array in found if array is not None] + ([run.samples.image] if run.samples else [])
+
+
+def _planes(run: Run, columns: int, cards: int) -> int:
+    """Pictures of a run, times their channels."""
+    total = 0
+    if run.samples:
+        rows = sample_rows(run.samples)
+        total += sum(min(columns, len(images)) * images.shape[-1] for _, images in rows)
+    if run.pairs and run.pairs.target is not None:
+        rows = pair_rows(run.pairs.table)[:cards]
+        total += sum(1 + len(row.sources) for row in rows) * run.pairs.target.shape[-1]
+    return total
+
+
+def picture(pixels: np.ndarray, alt: str, side: int) -> str:
+    """(H, W, C) uint8 -> an image of at most `side` pixels with its bytes in the page."""
+    small = png.shrink(pixels, side)
+    kind = ' class="pixels"' if max(pixels.shape[:2]) <= SMALL else ''
+    size = f'width="{small.shape[1]}" height="{small.shape[0]}"'
+    return f'<img{kind} {size} alt="{escape(alt)}" src="{png.data_uri(small)}">'
+
+
+# --- class pairs ------------------------------------------------------------------------------------------------------
+
+
+def pairs(run: Run, plan: Plan) -> str:
+    """A card for each target class: its example beside one of each source class it is paired with."""
+    assert run.pairs is not None
+    rows = pair_rows(run.pairs.table)
+    shown = rows[: plan.cards] if run.pairs.target is not None else ()
+    cards = '\n'.join(_card(run, index, row, plan.side) for index, row in enumerate(shown))
+    widest = 1 + max((len(row.sources) for row in shown), default=1)
+    parts = [f'<ul class="pairs" style="--n:{widest}">\n{cards}\n</ul>'] if cards else []
+    if len(shown) < len(rows):
+        text = f'The first {len(shown)} of {len(rows)} classes; all are in the table.' if shown else ''
+        parts += [f'<p class="note">{text}</p>'] if text else []
+        parts.append(f'<details><summary>All pairs as a table</summary>{pairs_html(run.pairs.table)}</details>')
+    return '\n'.join(parts)
+
+
+def _card(run: Run, index: int, row: PairRow, side: int) -> str:
+    assert run.pairs is not None and run.pairs.target is not None and run.pairs.source is not None
+    target = picture(run.pairs.target[index], f'an example of the target class {row.target}', side)
+    sources = [
+        picture(run.pairs.source[index, place], f'an example of the source class {name}', side)
+        for place, name in enumerate(row.sources)
+    ]
+    arrow = '<span class="arrow" aria-hidden="true">\u2192</span>'
+    values = ', '.join(f'{value:.2f}' for value in row.similarity)
+    names = f'<b>{escape(row.target)}</b> \u2192 {escape(", ".join(row.sources))}'
+    return (
+        f'<li><div class="pictures">{target}{arrow}{"".join(sources)}</div>'
+        f'<p>{names} <span class="value">{values}</span></p></li>'
+    )
+
+
+# --- mixed samples ----------------------------------------------------------------------------------------------------
+
+
+def sample_rows(samples: Samples) -> list[tuple[str, np.ndarray]]:
+    """(what it is, (k, H, W, C)): what went in and what came out, without rows that say nothing.
+
+    The partner is shown where the network saw something else than the target image and no source
+    image was drawn; where it saw the target image itself there is one row.
+    """
+    same = samples.seen.shape == samples.image.shape and bool(
+        (np.abs(samples.seen.astype(int) - samples.image) <= 1).all()  # rounding
+    )
+    if samples.source is not None:
+        return [('target image', samples.image), ('source image', samples.source), ('seen', samples.seen)]
+    if same:
+        return [('seen', samples.image)]
+    return [('target image', samples.image), ('its partner', samples.partner), ('seen', samples.seen)]
+
+
+def samples(run: Run, plan: Plan) -> str:
+    """Rows of pictures: the target images, what they were mixed with, and what the network was given."""
+    assert run.samples is not None
+    rows = sample_rows(run.samples)
+    columns = min(plan.columns, len(run.samples.label))
+    names = [_class_name(run.results['classes'], int(label)) for label in run.samples.label[:columns]]
+    labels = ''.join(f'<span class="label" title="{escape(name)}">{escape(name)}</span>' for name in names)
+    body = [f'<div class="row labels"><span class="what">label</span>{labels}</div>']
+    body += [_row(title, images[:columns], names, plan.side) for title, images in rows]
+    large = ' large' if columns <= 4 else ''
+    note = ' <span class="note">sees the target images as they are</span>' if len(rows) == 1 else ''
+    caption = f'<figcaption><b>{escape(run.label)}</b>{note}</figcaption>'
+    return '\n'.join([f'<figure class="samples{large}" style="--n:{columns}">{caption}', *body, '</figure>'])
+
+
+def _class_name(classes: Sequence[str], label: int) -> str:
+    return classes[label] if 0 <= label < len(classes) else str(label)
+
+
+def _row(title: str, images: np.ndarray, names: Sequence[str], side: int) -> str:
+    cells = [picture(image, f'{title}, label {name}', side) for image, name in zip(images, names, strict=True)]
+    return f'<div class="row"><span class="what">{title}</span>{"".join(cells)}</div>'

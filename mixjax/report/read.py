@@ -1,0 +1,228 @@
+"""A finished run or comparison, read from its folder. A pure function of the files.
+
+`results.json` and `config.json` and `env.json` must be there, for a comparison also in the folder of
+each of its runs; curves, pairs and pictures are shown where their files exist.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from zipfile import BadZipFile
+
+import numpy as np
+
+from mixjax.errors import UserError
+
+
+class Pairs(NamedTuple):
+    """Class pairs of the first seed.
+
+    table: what `pairs.json` holds. target: (c, H, W, C) uint8, one example of each target class;
+    source: (c, rounds, H, W, C) uint8, one of each class paired with it; None without pictures.
+    """
+
+    table: dict[str, Any]
+    target: np.ndarray | None
+    source: np.ndarray | None
+
+
+class Samples(NamedTuple):
+    """Part of one training batch, (k, H, W, C) uint8 each; label: (k,).
+
+    image: target images, augmented. partner: the same, in the order of the partners. source: drawn
+    source images, if any. seen: what the network was given.
+    """
+
+    image: np.ndarray
+    partner: np.ndarray
+    source: np.ndarray | None
+    seen: np.ndarray
+    label: np.ndarray
+
+
+class Run(NamedTuple):
+    """One method with all its seeds. metrics: the lines of `metrics.jsonl`."""
+
+    label: str
+    results: dict[str, Any]
+    config: dict[str, Any]
+    metrics: tuple[dict[str, Any], ...]
+    pairs: Pairs | None
+    samples: Samples | None
+
+
+class Folder(NamedTuple):
+    """A work directory. name: the part of its path that tells it from the others."""
+
+    name: str
+    results: dict[str, Any]
+    config: dict[str, Any]
+    env: dict[str, Any]
+    runs: tuple[Run, ...]
+
+    @property
+    def baseline(self) -> str | None:
+        """The label that the others are compared with; None for a single run."""
+        return self.results.get('baseline')
+
+
+NUMBER = (int, float)
+RUN = {'label': str, 'method': str, 'steps': int, 'classes': list, 'test_examples': int, 'train_examples': int}
+RUN_KINDS = {**RUN, 'seeds': list, 'accuracy': dict}
+
+
+def read(paths: Sequence[str | Path]) -> tuple[Folder, ...]:
+    """The folders, in the order given."""
+    folders = [Path(path) for path in paths]
+    whole = [folder.resolve() for folder in folders]
+    for index, path in enumerate(whole):
+        if path in whole[:index]:
+            raise UserError(f'{folders[index]} is given twice; name each folder once')
+    return tuple(_folder(folder, name) for folder, name in zip(folders, _names(whole), strict=True))
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as many as tell it from the others; never a whole path."""
+    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ['/'.join(path.parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise AssertionError('paths that differ have different parts')
+
+
+def _folder(path: Path, name: str) -> Folder:
+    results = _results(path)
+    config, env = _json(path / 'config.json'), _json(path / 'env.json')
+    if results['kind'] == 'run':
+        return Folder(name, results, config, env, (_run(path, results['label'], results),))
+    runs = [_run(path / label, label, _results(path / label)) for label in results['runs']]
+    return Folder(name, results, config, env, tuple(runs))
+
+
+def _run(path: Path, label: str, results: dict[str, Any]) -> Run:
+    metrics = tuple(_lines(path / 'metrics.jsonl'))
+    return Run(label, results, _json(path / 'config.json'), metrics, _pairs(path), _samples(path))
+
+
+# --- results.json -----------------------------------------------------------------------------------------------------
+
+
+def _results(path: Path) -> dict[str, Any]:
+    file = path / 'results.json'
+    if not path.is_dir():
+        raise UserError(f'{path} is not a folder; give the --workdir of a finished run')
+    if not file.exists() and not (path / 'config.json').exists():
+        raise UserError(f'{path} is not a work directory: config.json and results.json are missing')
+    if not file.exists():
+        raise UserError(f'{path} is not finished: results.json is missing; give the command that began it again')
+    results = _json(file)
+    if results.get('kind') == 'run':
+        _check_run(results, file)
+    elif results.get('kind') == 'comparison':
+        _check_comparison(results, file)
+    else:
+        raise UserError(f"{file} is not a result of mixjax: 'kind' must be 'run' or 'comparison'")
+    return results
+
+
+def _check(data: Mapping[str, Any], kinds: Mapping[str, Any], file: Path) -> None:
+    for key, kind in kinds.items():
+        if not isinstance(data, Mapping) or key not in data or not isinstance(data[key], kind):
+            raise UserError(f'{file} is damaged: {key!r} is missing or of the wrong kind; remove it and run again')
+
+
+def _check_run(results: Mapping[str, Any], file: Path) -> None:
+    _check(results, RUN_KINDS, file)
+    _check(results['accuracy'], {'mean': NUMBER, 'std': (*NUMBER, type(None)), 'n': int}, file)
+    for seed in results['seeds']:
+        _check(seed, {'seed': int, 'accuracy': NUMBER}, file)
+    if not results['seeds'] or not all(isinstance(name, str) for name in results['classes']):
+        raise UserError(f"{file} is damaged: 'seeds' is empty, or 'classes' is not a list of names")
+
+
+def _check_comparison(results: Mapping[str, Any], file: Path) -> None:
+    _check(results, {'baseline': str, 'runs': dict, 'differences': dict}, file)
+    for label, run in results['runs'].items():
+        if label in ('', '.', '..') or '/' in label or '\\' in label or '\0' in label:
+            raise UserError(f'{file} is damaged: {label!r} cannot be the name of a sub-folder')
+        _check(results['runs'], {label: dict}, file)
+        _check_run(run, file)
+    for difference in results['differences'].values():
+        _check(difference, {'mean': NUMBER, 'stderr': (*NUMBER, type(None)), 'n': int}, file)
+    if results['baseline'] not in results['runs']:
+        raise UserError(f'{file} is damaged: there is no run of the baseline {results["baseline"]!r}')
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise UserError(f'{path.parent} is not complete: {path.name} is missing') from None
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read: {error}') from error
+    if not isinstance(data, dict):
+        raise UserError(f'{path} is damaged: it holds no JSON object')
+    return data
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """The whole lines; one that a dying process left half-written is passed over, and so is a missing file."""
+    found = []
+    for text in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict) and {'seed', 'step', 'kind'} <= line.keys():
+            found.append(line)
+    return found
+
+
+def _arrays(path: Path, names: Mapping[str, int], optional: Sequence[str] = ()) -> dict[str, np.ndarray] | None:
+    """Pictures of an .npz, each with its number of dimensions; None where there is no such file."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in names if name in file.files or name not in optional}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise UserError(f'{path} cannot be read: {error}') from error
+    for name, array in arrays.items():
+        picture = names[name] > 1
+        if array.ndim != names[name] or picture and (array.dtype != np.uint8 or array.shape[-1] not in (1, 3)):
+            raise UserError(f'{path} is damaged: {name!r} holds no pictures ({array.dtype} {array.shape})')
+    return arrays
+
+
+def _pairs(path: Path) -> Pairs | None:
+    file = path / 'pairs.json'
+    if not file.exists():
+        return None
+    table = _json(file)
+    _check(table, {'pairs': list}, file)
+    for pair in table['pairs']:
+        _check(pair, {'target': str, 'sources': list, 'similarity': list}, file)
+    arrays = _arrays(path / 'pairs.npz', {'target': 4, 'source': 5})
+    if arrays is None:
+        return Pairs(table, None, None)
+    rounds = max((len(pair['sources']) for pair in table['pairs']), default=0)
+    target, source = arrays['target'], arrays['source']
+    if not len(table['pairs']) == len(target) == len(source) or source.shape[1] < rounds:
+        raise UserError(f'{path / "pairs.npz"} does not fit {file.name}: {len(table["pairs"])} pairs, {target.shape}')
+    return Pairs(table, target, source)
+
+
+def _samples(path: Path) -> Samples | None:
+    names = {'image': 4, 'partner': 4, 'source': 4, 'seen': 4, 'label': 1}
+    arrays = _arrays(path / 'samples.npz', names, optional=('source',))
+    if arrays is None:
+        return None
+    if len({len(array) for array in arrays.values()}) > 1:
+        raise UserError(f'{path / "samples.npz"} is damaged: its arrays differ in length')
+    return Samples(arrays['image'], arrays['partner'], arrays.get('source'), arrays['seen'], arrays['label'])

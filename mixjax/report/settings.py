@@ -1,0 +1,118 @@
+"""What was run, on what, and how to do it again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from mixjax.report.read import Folder
+from mixjax.report.tables import html_table
+from mixjax.report.words import count, escape
+
+# The settings that a reader asks for first, by their place in the config.
+KEYS = (
+    ('Target data', 'target.name'),
+    ('Labels per class', 'target.per_class'),
+    ('Share of labels', 'target.rate'),
+    ('Source data', 'source.name'),
+    ('Network', 'model.name'),
+    ('Pretrained weights', 'model.weights'),
+    ('Precision', 'model.dtype'),
+    ('Image crop', 'image.crop'),
+    ('Border before the crop', 'image.pad'),
+    ('Random flip', 'image.flip'),
+    ('Steps', 'steps'),
+    ('Batch size', 'batch_size'),
+    ('Learning rate', 'optim.lr'),
+    ('Schedule', 'optim.schedule'),
+    ('Momentum', 'optim.momentum'),
+    ('Weight decay', 'optim.weight_decay'),
+    ('First seed', 'seed'),
+    ('Seeds', 'num_seeds'),
+)
+
+
+def lookup(config: Mapping[str, Any], place: str) -> Any:
+    """`lookup(config, 'optim.lr')`; None where there is no such key."""
+    value: Any = config
+    for part in place.split('.'):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def value_text(value: Any) -> str:
+    """A setting in words: lists with commas, truth as yes and no, numbers in their shortest form."""
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if isinstance(value, float):
+        return f'{value:g}'
+    if isinstance(value, list):
+        return ', '.join(map(value_text, value))
+    if isinstance(value, Mapping):
+        return ', '.join(f'{key} = {value_text(item)}' for key, item in value.items())
+    return 'none' if value is None else str(value)
+
+
+def target(folder: Folder) -> str:
+    """The name of the target data."""
+    return str(lookup(folder.config, 'target.name') or 'results')
+
+
+def settings_html(folder: Folder) -> str:
+    """The settings that matter most, the knobs of each method, and the whole config folded away."""
+    config = folder.config
+    synthetic = bool(lookup(config, 'synthetic.side'))
+    rows = [[title, value_text(lookup(config, place))] for title, place in KEYS if _said(config, place)]
+    if synthetic:
+        rows.insert(0, ['Images', 'made up: a trial of the settings, not a result'])
+    methods = []
+    for run in folder.runs:
+        method = dict(lookup(run.config, 'method') or {'name': run.results['method']})
+        methods.append([run.label, str(method.pop('name', '')), value_text(method) or 'none'])
+    whole = json.dumps(config, indent=2, ensure_ascii=False)
+    return (
+        f'<div class="two">{html_table("Experiment", ["", ""], rows)}<div class="stack">'
+        f'{html_table("Methods", ["label", "method", "settings"], methods)}{environment_html(folder.env)}</div></div>\n'
+        f'<details><summary>The whole configuration</summary>{_code(whole, "configuration")}</details>'
+    )
+
+
+def _said(config: Mapping[str, Any], place: str) -> bool:
+    value = lookup(config, place)
+    if place == 'target.per_class':
+        return bool(value)
+    if place == 'target.rate' and lookup(config, 'target.per_class'):
+        return False
+    return value is not None and value != ''
+
+
+def environment_html(env: Mapping[str, Any]) -> str:
+    """Versions, devices and commit."""
+    rows = []
+    for key, value in env.items():
+        if key == 'command':
+            continue
+        if key == 'devices' and isinstance(value, list):
+            kinds = dict.fromkeys(map(str, value))
+            value = ', '.join(f'{value.count(kind)} \u00d7 {kind}' for kind in kinds)
+        rows.append([key, value_text(value)])
+    return html_table('Environment', ['', ''], rows)
+
+
+def repeat_html(folder: Folder) -> str:
+    """The command that gives these numbers again."""
+    command = folder.env.get('command')
+    if isinstance(command, list):
+        command = shlex.join(map(str, command))
+    if not command:
+        return '<p>No command was recorded; the whole configuration is above.</p>'
+    seeds = count(len(folder.runs[0].results['seeds']), 'seed') + (' of each method' if len(folder.runs) > 1 else '')
+    same = 'On the same machine and versions it gives the same numbers, bit for bit.'
+    return f'<p>All of the above, {seeds}. {same}</p>{_code(str(command), "command")}'
+
+
+def _code(text: str, what: str) -> str:
+    """Text as it is, in a box that scrolls by keyboard."""
+    return f'<pre role="region" tabindex="0" aria-label="{what}"><code>{escape(text)}</code></pre>'

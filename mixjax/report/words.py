@@ -1,0 +1,69 @@
+"""Numbers and text as the report writes them: percent, signs, spreads, and what is safe to print."""
+
+from __future__ import annotations
+
+import html
+import math
+
+PLAIN, TYPESET = '+-', '\u00b1'
+
+
+def percent(fraction: float) -> str:
+    """`0.88412` -> `88.41`."""
+    return f'{100 * fraction:.2f}'
+
+
+def points(fraction: float, typeset: bool = False) -> str:
+    """A difference of two accuracies in percentage points, always signed: `0.0321` -> `+3.21`."""
+    text = f'{round(100 * fraction, 2) + 0.0:+.2f}'  # + 0.0 makes minus zero a plain zero
+    return text.replace('-', '\u2212') if typeset else text
+
+
+def spread(text: str, fraction: float | None, mark: str = PLAIN, width: int = 0) -> str:
+    """`text +- spread`, the spread padded to `width`; one seed has no spread, and shows none."""
+    return text if fraction is None else f'{text} {mark} {percent(fraction).rjust(width)}'
+
+
+def number(value: float) -> str:
+    """A count with thousands set off: `1767` -> `1,767`; other numbers in their shortest form."""
+    return f'{value:,}' if isinstance(value, int) else f'{value:g}'
+
+
+def count(n: int, noun: str, plural: str | None = None) -> str:
+    """`1 seed`, `3 seeds`, `2 classes`."""
+    return f'{number(n)} {noun if n == 1 else plural or noun + "s"}'
+
+
+def plain(text: str) -> str:
+    """Text that cannot move the cursor: what is not printable becomes `?`."""
+    return ''.join(char if char.isprintable() else '?' for char in text)
+
+
+def escape(text: object) -> str:
+    """Text for HTML, in content and in quoted attributes; lone surrogates have no UTF-8 form."""
+    return html.escape(str(text).encode('utf-8', 'replace').decode('utf-8'), quote=True)
+
+
+def markdown(text: str) -> str:
+    """Text for one cell of a Markdown table, without any markup of its own."""
+    return ''.join('\\' + char if char in '\\`*_{}[]()<>#|~!' else char for char in plain(text))
+
+
+def t95(freedom: int) -> float:
+    """The 97.5 % quantile of Student's t: half of a 95 % interval, in standard errors.
+
+    From 5 degrees of freedom on by the Cornish-Fisher series, exact to 0.02.
+    """
+    if freedom <= 4:
+        return {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}[freedom]
+    z = 1.959964
+    series = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return series + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+
+
+def mean_std(values: list[float]) -> tuple[float, float | None]:
+    """Mean and sample standard deviation (n - 1); no deviation for one value."""
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, None
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))

@@ -1,0 +1,65 @@
+"""Checkpoints: a thin wrapper of Orbax, so that nothing else knows of it.
+
+A checkpoint holds the whole `TrainState` and the format's version; not `frozen` (it lies in
+`prepared-<seed>.npz`) and not the pretrained network (it is read from its weights).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+
+from mixjax.errors import UserError
+
+Tree = Any
+FORMAT = 1
+KEEP = 2
+
+
+def open_folder(folder: Path) -> ocp.CheckpointManager:
+    """The checkpoints of one seed; the caller closes it (it is a context manager)."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, create=True, step_prefix='step')
+    return ocp.CheckpointManager(folder.absolute(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
+    """Start writing the state of this step; Orbax finishes in the background.
+
+    A copy is saved, because the training program reuses the memory of the state that it is given.
+    """
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
+            meta=ocp.args.JsonSave({'format': FORMAT}),
+        ),
+    )
+
+
+def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree | None:
+    """The newest checkpoint in the layout of `state`, or None if there is none."""
+    step = manager.latest_step()
+    if step is None:
+        return None
+    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    try:
+        restored = manager.restore(
+            step,
+            args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()),
+        )
+    except (ValueError, KeyError, OSError) as error:
+        place = f'{manager.directory.parent.name}/{manager.directory.name}/step_{step}'
+        raise UserError(
+            f'the checkpoint {place} cannot be read ({str(error).splitlines()[0]}); remove that folder to go on '
+            'from the one before it'
+        ) from error
+    if restored.meta['format'] != FORMAT:
+        raise UserError(
+            f'the checkpoints are of format {restored.meta["format"]} and this version of mixjax reads {FORMAT}; '
+            'continue the run with the version that began it (see env.json), or use another --workdir'
+        )
+    return restored.state

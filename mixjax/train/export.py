@@ -1,0 +1,134 @@
+"""What a run leaves for others: the model file, and pictures of what the network was given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mixjax.data import augment
+from mixjax.data.feed import Feed
+from mixjax.method import Method, Run, Segments
+from mixjax.models import weights
+from mixjax.models.net import Net, Out, Tap, bind, no_tap
+from mixjax.train import workdir
+from mixjax.train.step import TrainState, context
+
+Array = jax.Array
+Tree = Any
+SHOWN = 8  # examples in a picture
+
+
+# --- the model --------------------------------------------------------------------------------------------------------
+
+
+def plain_heads(method: Method, heads: Tree) -> Tree:
+    """The heads that prediction needs: one, `target`, wherever the method's `predict` only selects classes.
+
+    A head's kernel is what it makes of the unit features, and its bias what it makes of none, so
+    `predict` itself picks the columns out. Where it does more than that, all heads are kept.
+    """
+
+    def picked(logits: dict[str, Array], features: Array) -> Array:
+        return method.predict(Out(logits, features, {}))
+
+    some = jax.random.normal(jax.random.key(0), (4, next(iter(heads.values()))['kernel'].shape[0]))
+    try:
+        kernel = picked({name: head['kernel'] for name, head in heads.items()}, jnp.eye(some.shape[1]))
+        bias = picked({name: head['bias'][None] for name, head in heads.items()}, 0 * some[:1])[0]
+        whole = picked({name: some @ head['kernel'] + head['bias'] for name, head in heads.items()}, some)
+        if bool(jnp.array_equal(whole, some @ kernel + bias)) or bool(jnp.allclose(whole, some @ kernel + bias)):
+            return {'target': {'kernel': kernel, 'bias': bias}}
+    except (KeyError, TypeError, ValueError):  # it reads the maps, say
+        pass
+    return dict(heads)
+
+
+def model(folder: Path, config: ConfigDict, method: Method, ts: TrainState, classes: tuple[str, ...]) -> None:
+    """`model.safetensors` and `model.json`: all that prediction, or another run, needs."""
+    params = {**ts.params, 'heads': plain_heads(method, ts.params['heads'])}
+    variables = jax.tree.map(np.asarray, {'params': params, **ts.model_state})
+    workdir.write(folder / 'model.safetensors', weights.to_bytes(variables))
+    about = {
+        'format': 1,
+        'model': config.model.name,
+        'dtype': config.model.dtype,
+        'classes': list(classes),
+        'data': config.target.name,
+        'image': workdir.as_data(config.image),
+        'method': workdir.as_data(config.method),
+        'steps': config.steps,
+    }
+    workdir.write_json(folder / 'model.json', about)
+
+
+# --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def seen(
+    net: Net, method: Method, feed: Feed, run: Run, geometry: augment.Geometry
+) -> Callable[[TrainState, Tree, Tree, Tree], dict[str, Array]]:
+    """A batch, and the images that the method made of it: what enters the network in train mode.
+
+    The net is asked to remember its input, so this knows nothing of any method. The loss itself is
+    dead code here and costs nothing.
+    """
+
+    def look(ts: TrainState, start: Tree | None, frozen: Tree, inputs: Tree) -> dict[str, Array]:
+        # Step 1: methods that alternate between two kinds of batches begin with the plain kind.
+        ctx = context(feed, run, ts._replace(step=jnp.ones((), jnp.int32)), frozen, inputs)
+        bound = bind(net, start, ctx.rng)
+        entered = []
+
+        def apply(variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap) -> tuple[Out, Tree]:
+            if train:
+                entered.append(image)
+            return bound.apply(variables, image, train=train, tap=tap)
+
+        method.loss(bound._replace(apply=apply), ts.params, ctx)
+        partner = ctx.batch['partner']
+        order = (partner + jnp.arange(len(partner))[:, None] * partner.shape[1]).ravel()
+        pictures = {'image': ctx.batch['image'], 'partner': ctx.batch['image'][order]}
+        # A method may forward two batches at once; the first of them is the target's.
+        pictures['seen'] = (entered[-1] if entered else ctx.batch['image'])[: len(order)]
+        if 'source_image' in ctx.batch:
+            pictures['source'] = ctx.batch['source_image']
+        pictures = {name: augment.denormalise(x[:SHOWN], geometry) for name, x in pictures.items()}
+        return {**pictures, 'label': ctx.batch['label'][:SHOWN]}
+
+    return jax.jit(look)
+
+
+def samples(path: Path, pictures: dict[str, Array]) -> None:
+    """`samples.npz`; see `seen`."""
+    with path.open('wb') as file:
+        np.savez_compressed(file, **{name: np.asarray(x) for name, x in pictures.items()})
+
+
+def pairs(
+    folder: Path, seed: int, draw: Segments,
+    classes_t: tuple[str, ...], labels_t: np.ndarray, read_t: Callable[[np.ndarray], np.ndarray],
+    classes_s: tuple[str, ...], labels_s: np.ndarray, read_s: Callable[[np.ndarray], np.ndarray],
+) -> None:  # fmt: skip
+    """`pairs.json` and `pairs.npz`: which source classes each target class draws from, with a picture of each."""
+
+    def name(t: int, k: int) -> str:
+        inside = np.unique(labels_s[draw.rows[draw.start[t, k] :][: draw.count[t, k]]])
+        return classes_s[inside[0]] if len(inside) == 1 else f'{len(inside)} classes'
+
+    table = []
+    for t, target in enumerate(classes_t):
+        rounds = range(int(draw.rounds[t]))
+        similarity = [round(float(draw.score[t, k]), 6) for k in rounds]
+        table.append({'target': target, 'sources': [name(t, k) for k in rounds], 'similarity': similarity})
+    first = np.array([np.flatnonzero(labels_t == t)[0] for t in range(len(classes_t))])
+    shown = draw.rows[draw.start.ravel()]
+    source = read_s(shown)
+    with (folder / 'pairs.npz').open('wb') as file:
+        np.savez_compressed(file, target=read_t(first), source=source.reshape(draw.start.shape + source.shape[1:]))
+    workdir.write_json(folder / 'pairs.json', {'seed': seed, 'pairs': table})

@@ -1,0 +1,97 @@
+"""SGD as torch has it, with a learning rate and a weight decay factor for each part of the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from mixjax.errors import UserError, nearest
+
+Array = jax.Array
+Tree = Any
+
+
+def schedule(optim: ConfigDict, steps: int) -> Callable[[Array], Array]:
+    """Step number -> learning rate.
+
+    `step`: times `factor` from the first step i with i >= share * steps on, for each of `drops`.
+    `cosine`: lr (1 + cos(pi i / steps)) / 2.
+    """
+    if optim.schedule == 'cosine':
+        return lambda step: optim.lr * 0.5 * (1 + jnp.cos(jnp.pi * step / steps))
+    # 2 / 3 of 9000 is 5999.9999999999991 or 6000.0000000000009 by rounding: meant is 6000.
+    drops = [math.ceil(share * steps - 1e-6) for share in optim.drops] if optim.schedule == 'step' else []
+    rates = [optim.lr * optim.factor**k for k in range(len(drops) + 1)]
+    return lambda step: jnp.asarray(rates)[sum((step >= drop for drop in drops), jnp.zeros((), jnp.int32))]
+
+
+def factors(groups: Mapping[str, tuple[float, float]], group: Callable[[tuple[str, ...]], str], params: Tree) -> Tree:
+    """For each parameter its (learning rate factor, decay factor).
+
+    A part's exact name (`stage1`, `head:target`) goes before its kind (`trunk`, `heads`); what is
+    not named has (1, 1).
+    """
+
+    def of(path: Any, leaf: Array) -> tuple[float, float]:
+        del leaf
+        name = group(tuple(key.key for key in path))
+        kind = 'heads' if name.startswith('head:') else 'trunk'
+        return groups.get(name, groups.get(kind, (1.0, 1.0)))
+
+    parts = {group(tuple(key.key for key in path)) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
+    for name in groups:
+        if name not in parts | {'trunk', 'heads'}:
+            raise UserError(
+                f'the method sets a factor for {name!r}{nearest(name, parts)}; this network has '
+                f'{", ".join(sorted(parts))}, and trunk and heads for all of a kind'
+            )
+    return jax.tree_util.tree_map_with_path(of, params)
+
+
+def _each(function: Callable[..., Array], factor_tree: Tree, which: int, *trees: Tree) -> Tree:
+    def one(*leaves: Any) -> Array:
+        *arrays, factor = leaves
+        return function(*arrays, factor[which])
+
+    return jax.tree.map(one, *trees, factor_tree)
+
+
+def freeze(grads: Tree, factor_tree: Tree) -> Tree:
+    """Zero gradients where the learning rate factor is 0, so that they count in no norm."""
+    return _each(lambda g, f: g if f else jnp.zeros_like(g), factor_tree, 0, grads)
+
+
+def make(
+    optim: ConfigDict, steps: int, factor_of: Callable[[Tree], Tree]
+) -> tuple[optax.GradientTransformation, Callable[[Array], Array]]:
+    """The optimiser and its schedule. Decay is added to the gradient (torch), not decoupled.
+
+    `factor_of(params)` gives the tree of `factors`. The momentum is of plain gradients; the learning
+    rate multiplies afterwards, so a drop takes effect at once, also as in torch.
+    """
+    rate = schedule(optim, steps)
+
+    def decay(updates: Tree, params: Tree) -> Tree:
+        return _each(lambda u, p, f: u + optim.weight_decay * f * p if f else u, factor_of(params), 1, updates, params)
+
+    def scale(updates: Tree, step: Array, params: Tree) -> Tree:
+        lr = rate(step)
+        return _each(lambda u, f: (-lr * f * u).astype(u.dtype), factor_of(params), 0, updates)
+
+    trace = optax.trace(decay=optim.momentum, nesterov=optim.nesterov)
+
+    def init(params: Tree) -> Tree:
+        return {'momentum': trace.init(params), 'step': jnp.zeros((), jnp.int32)}
+
+    def update(updates: Tree, state: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
+        assert params is not None
+        updates, momentum = trace.update(decay(freeze(updates, factor_of(params)), params), state['momentum'])
+        return scale(updates, state['step'], params), {'momentum': momentum, 'step': state['step'] + 1}
+
+    return optax.GradientTransformation(init, update), rate

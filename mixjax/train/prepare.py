@@ -1,0 +1,197 @@
+"""Before the first step of a seed: the pretrained network, what `prepare` makes, the initial state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mixjax import pairing
+from mixjax.data import augment, plan
+from mixjax.data.augment import Geometry
+from mixjax.errors import UserError
+from mixjax.method import Data, Head, Method, Part, Prepared
+from mixjax.models import weights
+from mixjax.models.net import Net, bind
+from mixjax.train import workdir
+from mixjax.train.step import TrainState, keys
+
+Array = jax.Array
+Tree = Any
+Read = Callable[[np.ndarray], np.ndarray]
+
+
+# --- the pretrained network -------------------------------------------------------------------------------------------
+
+
+def pretrained(spec: str, net: Net, name: str, image: Array, classes: tuple[str, ...]) -> Tree | None:
+    """Variables of the network that training starts from, its classifier renamed `source`; None from scratch.
+
+    Args:
+      image: zeros of the training images' shape. classes: names of the source data set's classes, if
+        the config names one; the weights' classes must be these, in this order.
+    """
+    if not spec:
+        return None
+    if spec.startswith(weights.RANDOM):
+        width = int(spec.removeprefix(weights.RANDOM))
+        return jax.jit(lambda key: net.init(key, image, {'source': width}))(jax.random.key(0))
+    loaded = weights.load(spec)
+    if loaded.about.get('model') != name:
+        raise UserError(f'weights {spec} are of a {loaded.about.get("model")!r}, and config.model.name is {name!r}')
+    known = tuple(loaded.about.get('classes', ()))
+    if classes and known != classes:
+        raise UserError(
+            f'weights {spec} know {len(known)} classes that are not the {len(classes)} of the source data set in '
+            'their order; set config.source.name to the data set that the weights were trained on'
+        )
+    params = dict(loaded.variables['params'])
+    params['heads'] = {'source' if head == 'target' else head: tree for head, tree in params.get('heads', {}).items()}
+    variables = {**loaded.variables, 'params': params}
+    widths = {head: int(np.shape(tree['bias'])[0]) for head, tree in params['heads'].items()}
+    wanted = jax.eval_shape(lambda key: net.init(key, image, widths), jax.random.key(0))
+    weights.fit(spec, variables, wanted)
+    return jax.tree.map(jnp.asarray, variables)
+
+
+# --- what the method makes --------------------------------------------------------------------------------------------
+
+
+def part(
+    classes: tuple[str, ...], labels: np.ndarray, read: Read, features: Callable[[Array], Array], geometry: Geometry,
+    *, batch: int, key: Array, cache: dict | None = None,
+) -> Part:  # fmt: skip
+    """The method's view of one set of training examples.
+
+    Args:
+      read: rows -> uint8 images. features: images -> (B, d) pretrained features.
+      batch: size of the passes over the data. cache: shared by the seeds, where they share the examples.
+    """
+
+    def batches(size: int, augmented: bool = False) -> Iterator[dict[str, Array]]:
+        def make(rows: np.ndarray, change: Callable[[Array], Array]) -> dict[str, Array]:
+            image = change(jnp.asarray(read(rows)))
+            return {'image': image, 'label': jnp.asarray(labels[rows]), 'index': jnp.asarray(rows)}
+
+        if not augmented:
+            for start in range(0, len(labels), size):
+                yield make(np.arange(start, min(start + size, len(labels))), lambda x: augment.centre(x, geometry))
+            return
+        order, change = jax.random.split(key)
+        step = 0
+        while True:
+            rows = np.asarray(plan.epochs(order, jnp.asarray(step), size, len(labels)))
+            crop = jax.random.fold_in(change, step)
+            yield make(rows, lambda x, crop=crop: augment.train(crop, x, geometry))
+            step += 1
+
+    def means(per_class: int | None) -> np.ndarray:
+        rows = some_of_each(labels, len(classes), per_class)
+        total = []
+        for start in range(0, len(rows), batch):
+            here = rows[start : start + batch]
+            filled = np.resize(here, batch)  # one shape, one compilation
+            total.append(np.asarray(features(augment.centre(jnp.asarray(read(filled)), geometry)))[: len(here)])
+        return pairing.centroids(np.concatenate(total), labels[rows], len(classes))
+
+    kept: dict = {} if cache is None else cache
+
+    def class_means(per_class: int | None = None) -> np.ndarray:
+        if per_class not in kept:
+            kept[per_class] = means(per_class)
+        return kept[per_class]
+
+    return Part(classes, labels, batches, class_means)
+
+
+def some_of_each(labels: np.ndarray, classes: int, per_class: int | None) -> np.ndarray:
+    """At most `per_class` rows of each class, always the same ones, ascending; None takes all."""
+    if per_class is None:
+        return np.arange(len(labels))
+    shuffled = np.random.RandomState(0).permutation(len(labels))
+    by_class = [shuffled[labels[shuffled] == c][:per_class] for c in range(classes)]
+    return np.sort(np.concatenate(by_class))
+
+
+def prepared(path: Path, method: Method, net: Net, data: Data, key: Array) -> Prepared:
+    """What the method prepared for a seed: read back if it is there, else made and stored."""
+    if not path.exists():
+        workdir.save_prepared(path, method.prepare(net, data, key))
+    return workdir.load_prepared(path)
+
+
+# --- the initial state ------------------------------------------------------------------------------------------------
+
+
+def heads(method: Method, classes_t: int, classes_s: int, made: Prepared) -> dict[str, Head]:
+    """The method's heads; a bare number is short for a fresh head of that width."""
+    wanted = method.heads(classes_t, classes_s, made)
+    return {name: head if isinstance(head, Head) else Head(int(head)) for name, head in wanted.items()}
+
+
+def initial_params(
+    net: Net, wanted: Mapping[str, Head], image: Array, key: Array, start: Tree | None, dtype: Any
+) -> tuple[Tree, Tree]:
+    """(params, model_state): the backbone of `start` where there is one, heads as `wanted` says."""
+    widths = {name: head.width for name, head in wanted.items()}
+    variables = jax.jit(lambda key: net.init(key, image, widths))(key)
+    variables = jax.tree.map(lambda x: x.astype(dtype), variables)
+    if start is None:
+        return variables['params'], {name: tree for name, tree in variables.items() if name != 'params'}
+    new_heads = dict(variables['params'].get('heads', {}))
+    for name, head in wanted.items():
+        if head.rows is not None:
+            new_heads[name] = copy_rows(new_heads[name], head, start)
+    params = {**variables['params'], 'backbone': start['params']['backbone'], 'heads': new_heads}
+    return params, {name: tree for name, tree in start.items() if name != 'params'}
+
+
+def copy_rows(fresh: Tree, head: Head, start: Tree) -> Tree:
+    """A fresh head with the classes that `head.rows` names taken over from the pretrained classifier."""
+    classifier = start['params']['heads'].get('source')
+    rows = np.asarray(head.rows)
+    taken = np.flatnonzero(rows >= 0)
+    if len(rows) != head.width:
+        raise UserError(f'a head of width {head.width} names {len(rows)} rows; they must be as many')
+    if len(taken) == 0:
+        return fresh
+    if classifier is None or rows.max() >= classifier['bias'].shape[0]:
+        raise UserError('the method starts from the pretrained classifier, which the weights do not hold')
+    kernel = fresh['kernel'].at[:, taken].set(classifier['kernel'][:, rows[taken]])
+    return {'kernel': kernel, 'bias': fresh['bias'].at[taken].set(classifier['bias'][rows[taken]])}
+
+
+def initial_state(
+    net: Net, method: Method, tx: optax.GradientTransformation, image: Array, seed_key: Array,
+    made: Prepared, data: Data, start: Tree | None, dtype: Any,
+) -> TrainState:  # fmt: skip
+    """The state at step 0."""
+    classes_s = 0 if start is None else _width(start)
+    wanted = heads(method, len(data.target.classes), classes_s, made)
+    if start is None and any(head.rows is not None and (np.asarray(head.rows) >= 0).any() for head in wanted.values()):
+        net.pretrained()  # raises: there is none
+    params, model_state = initial_params(net, wanted, image, keys(seed_key).init, start, dtype)
+    state = method.init(net, params, made, data)
+    ts = TrainState(jnp.zeros((), jnp.int32), seed_key, params, model_state, tx.init(params), state)
+    # The program reuses the memory of its state: nothing in it may be shared, with `start` least of all.
+    return jax.tree.map(jnp.array, ts)
+
+
+def _width(start: Tree) -> int:
+    classifier = start['params'].get('heads', {}).get('source')
+    return 0 if classifier is None else int(classifier['bias'].shape[0])
+
+
+def view(net: Net, start: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
+    """The net as `prepare` and `init` see it, and pretrained features of images; both compiled once."""
+    bound = bind(net, start)
+    if start is None:
+        return bound, lambda image: bound.source(image).features
+    compiled = jax.jit(lambda variables, image: net.apply(variables, image, train=False)[0])
+    features = jax.jit(lambda variables, image: net.apply(variables, image, train=False)[0].features)
+    return bound._replace(source=lambda image: compiled(start, image)), lambda image: features(start, image)

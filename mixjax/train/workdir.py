@@ -1,0 +1,173 @@
+"""The work directory: which files a run leaves, and what may be continued there."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+import mixjax
+from mixjax.errors import UserError
+from mixjax.method import Prepared, Segments
+
+Tree = Any
+
+
+def write(path: Path, data: bytes | str) -> None:
+    """Write a file whole or not at all."""
+    part = path.with_name(path.name + '.part')
+    part.write_bytes(data.encode() if isinstance(data, str) else data)
+    os.replace(part, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write(path, json.dumps(value, indent=2, sort_keys=True) + '\n')
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read ({type(error).__name__}); use another --workdir') from error
+
+
+def create(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / '.write'
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f'the work directory {folder} cannot be written to: {error.strerror}') from error
+
+
+# --- one config for one directory -------------------------------------------------------------------------------------
+
+
+def as_data(config: ConfigDict) -> dict[str, Any]:
+    """A config as JSON has it: tuples become lists."""
+    return json.loads(config.to_json(sort_keys=True))
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    return {'.'.join(key): value for key, value in traverse_util.flatten_dict(config, keep_empty_nodes=True).items()}
+
+
+def claim(folder: Path, config: ConfigDict) -> bool:
+    """Record the config of a new directory, or check that an old one was made by the same config.
+
+    Only `steps` may differ, and only grow: that extends the run.
+
+    Returns:
+      Whether the run is an old one that is extended.
+    """
+    create(folder)
+    path, new = folder / 'config.json', as_data(config)
+    if not path.exists():
+        if any(folder.iterdir()):
+            raise UserError(f'{folder} has files in it and is not a work directory; choose an empty or a new folder')
+        write_json(path, new)
+        return False
+    before, after = flat(read_json(path)), flat(new)
+    changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    if changed == ['steps'] and after['steps'] > before['steps']:
+        write_json(path, new)
+        return True
+    if changed:
+        lines = [f'  {key}: {before.get(key, "(absent)")!r} there, {after.get(key, "(absent)")!r} now' for key in changed]
+        raise UserError(
+            f'{folder} holds a run with another config; use another --workdir, or the same settings '
+            '(only steps may change, and only grow):\n' + '\n'.join(lines)
+        )
+    return False
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and commit: what a number depends on. No name of a host, user or folder."""
+    packages = {name: version(name) for name in ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')}
+    devices = [device.device_kind for device in jax.devices()]
+    return {
+        'mixjax': mixjax.__version__,
+        'python': platform.python_version(),
+        **packages,
+        'devices': devices,
+        'commit': commit(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the source tree that runs, marked `+` where it has changes; None outside one."""
+    source = Path(mixjax.__file__).parent
+    if not (source.parent / '.git').exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(['git', '-C', str(source), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        head = git('rev-parse', '--short=12', 'HEAD').strip()
+        return head + ('+' if git('status', '--porcelain', '--untracked-files=no').strip() else '')
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+# --- lines of metrics -------------------------------------------------------------------------------------------------
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    with path.open('a') as file:
+        file.write(json.dumps(line) + '\n')
+
+
+def lines(path: Path) -> Iterable[dict[str, Any]]:
+    """The whole lines of a file; one that a dying process left half-written is passed over."""
+    if path.exists():
+        for text in path.read_text().splitlines():
+            try:
+                yield json.loads(text)
+            except ValueError:
+                continue
+
+
+def rewind(path: Path, seed: int, step: int) -> None:
+    """Drop what a seed logged after `step`: it will be done, and logged, again."""
+    if path.exists():
+        kept = [line for line in lines(path) if line['seed'] != seed or line['step'] <= step]
+        write(path, ''.join(json.dumps(line) + '\n' for line in kept))
+
+
+# --- what `prepare` made ----------------------------------------------------------------------------------------------
+
+
+def save_prepared(path: Path, prepared: Prepared) -> None:
+    """frozen and draw as one .npz of plain arrays, keys joined by '/'."""
+    arrays = {}
+    if prepared.frozen != ():
+        flat_frozen = traverse_util.flatten_dict(prepared.frozen, sep='/')
+        arrays |= {f'frozen/{key}': np.asarray(value) for key, value in flat_frozen.items()}
+    if prepared.draw is not None:
+        arrays |= {f'draw/{key}': np.asarray(value) for key, value in prepared.draw._asdict().items()}
+    part = path.with_name(path.name + '.part')
+    with part.open('wb') as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(part, path)
+
+
+def load_prepared(path: Path) -> Prepared:
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    frozen = {key.removeprefix('frozen/'): value for key, value in arrays.items() if key.startswith('frozen/')}
+    draw = {key.removeprefix('draw/'): value for key, value in arrays.items() if key.startswith('draw/')}
+    return Prepared(
+        traverse_util.unflatten_dict(frozen, sep='/') if frozen else (), Segments(**draw) if draw else None
+    )

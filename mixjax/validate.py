@@ -1,0 +1,149 @@
+"""What values a config may hold. Every refusal is one sentence that names the key and the allowed values."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mixjax import method as method_lib
+from mixjax import models
+from mixjax.data import catalog
+from mixjax.errors import UserError, nearest
+
+# Counters of drawn examples are 32-bit (data/plan.py).
+MOST_EXAMPLES = 2**32
+
+
+def _at_least(least: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: v >= least, f'a whole number of at least {least}'
+
+
+_POSITIVE = (lambda v: 0 < v < math.inf, 'a number above 0')
+_NOT_NEGATIVE = (lambda v: 0 <= v < math.inf, 'a number of at least 0')
+_SHARE = (lambda v: 0 < v <= 1, 'above 0 and at most 1')
+_COLOURS = (lambda v: len(v) in (1, 3) and all(0 <= x <= 1 for x in v), 'one or three numbers between 0 and 1')
+_SPREADS = (lambda v: len(v) in (1, 3) and all(0 < x <= 1 for x in v), 'one or three numbers above 0 and at most 1')
+
+
+def _one_of(*allowed: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: v in allowed, 'one of ' + ', '.join(allowed)
+
+
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    'seed': (lambda v: 0 <= v < 2**31, 'a whole number from 0 to 2147483647'),
+    'num_seeds': _at_least(1),
+    'mix.groups': _at_least(1),
+    'model.dtype': _one_of('float32', 'bfloat16', 'float64'),
+    'target.per_class': _at_least(0),
+    'target.rate': _SHARE,
+    'synthetic.per_class': _at_least(0),
+    'synthetic.side': _at_least(0),
+    'image.crop': _at_least(1),
+    'image.pad': _at_least(0),
+    'image.mean': _COLOURS,
+    'image.std': _SPREADS,
+    'optim.lr': _POSITIVE,
+    'optim.momentum': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
+    'optim.weight_decay': _NOT_NEGATIVE,
+    'optim.schedule': _one_of('step', 'cosine', 'constant'),
+    'optim.drops': (
+        lambda v: all(0 < x < 1 for x in v) and list(v) == sorted(v),
+        'rising shares of the steps, each above 0 and below 1',
+    ),
+    'optim.factor': _POSITIVE,
+    'steps': _at_least(1),
+    'batch_size': _at_least(1),
+    'eval_batch_size': _at_least(1),
+    'eval_every': _at_least(1),
+    'checkpoint_every': _at_least(1),
+    'log_every': _at_least(1),
+    'devices': _at_least(0),
+    'dispatch': _at_least(0),
+}
+
+
+def check(config: ConfigDict, base: ConfigDict) -> None:
+    """Types against `base`, single values against RULES, then what must fit together."""
+    _same_types(config, base, '')
+    for key, (allowed, sentence) in RULES.items():
+        value = _get(config, key)
+        if not allowed(value):
+            raise UserError(f'config.{key} must be {sentence}, not {value!r}')
+    if config.model.name not in models.names():
+        hint = nearest(config.model.name, models.names())
+        raise UserError(f'unknown network {config.model.name!r}{hint}; the networks are {", ".join(models.names())}')
+    for part in ('target', 'source'):
+        if config[part].name or part == 'target':
+            catalog.entry(config[part].name)
+    for label in config.compare:
+        if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.-]*', label):
+            raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')
+    if config.baseline and config.compare and config.baseline not in config.compare:
+        raise UserError(f'config.baseline is one of {", ".join(config.compare)}, not {config.baseline!r}')
+    _together(config)
+    _build_methods(config)
+
+
+def _together(config: ConfigDict) -> None:
+    batch, groups = config.batch_size, config.mix.groups
+    if batch % groups:
+        raise UserError(f'config.mix.groups={groups} must divide config.batch_size={batch}')
+    if config.steps * batch >= MOST_EXAMPLES:
+        raise UserError(f'config.steps x config.batch_size must stay below 2^32, not {config.steps} x {batch}')
+    if config.seed + config.num_seeds > 2**31:
+        raise UserError('config.seed + config.num_seeds must stay below 2^31')
+    if len(config.image.mean) != len(config.image.std):
+        raise UserError('config.image.mean and config.image.std must have the same number of colours')
+    if bool(config.synthetic.per_class) != bool(config.synthetic.side):
+        raise UserError('config.synthetic needs both per_class and side, or neither')
+    side = config.synthetic.side or catalog.entry(config.target.name).image[0]
+    if config.image.crop > side + 2 * config.image.pad:
+        raise UserError(
+            f'config.image.crop={config.image.crop} is larger than the stored images of {config.target.name} '
+            f'({side} pixels) with a border of config.image.pad={config.image.pad}'
+        )
+
+
+def _build_methods(config: ConfigDict) -> None:
+    """A method refuses bad knobs in its own words."""
+    from mixjax.config import methods
+
+    classes = catalog.entry(config.target.name).classes
+    for place, node in methods(config).items():
+        knobs = {key: value for key, value in node.items() if key != 'name'}
+        try:
+            made = method_lib.load(node.name)(classes, **knobs)
+        except (UserError, TypeError, ValueError) as error:
+            raise UserError(f'config.{place}: {error}') from error
+        if not isinstance(made, method_lib.Method):
+            raise UserError(f'method {node.name!r}: make() must return a mixjax.method.Method')
+
+
+def _get(config: ConfigDict, key: str) -> Any:
+    node: Any = config
+    for part in key.split('.'):
+        node = node[part]
+    return node
+
+
+def _same_types(config: ConfigDict, base: ConfigDict, prefix: str) -> None:
+    """Every key of `base` is there with its type. Methods' knobs are checked where they are filled in."""
+    for key in config:
+        if key not in base and prefix not in ('method.', 'compare.'):
+            raise UserError(f'unknown config key {prefix + key!r}{nearest(key, base.keys())}')
+    for key, default in base.items():
+        if key not in config:
+            raise UserError(f'config.{prefix}{key} is missing; start from mixjax.config.base()')
+        value = config[key]
+        if isinstance(default, ConfigDict):
+            if not isinstance(value, ConfigDict):
+                raise UserError(f'config.{prefix}{key} is a group of settings, not {value!r}')
+            _same_types(value, default, f'{prefix}{key}.')
+        elif type(value) is not type(default) and not (type(default) is float and type(value) is int):
+            raise UserError(f'config.{prefix}{key} must be of type {type(default).__name__}, not {value!r}')
+        elif isinstance(value, float) and math.isnan(value):
+            raise UserError(f'config.{prefix}{key} must be a number, not nan')

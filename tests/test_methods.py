@@ -1,0 +1,324 @@
+"""One contract for every method and variant, and what is particular to each."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mixjax import config as config_lib
+from mixjax import method as method_lib
+from mixjax import models
+from mixjax.errors import UserError
+from mixjax.models import net as net_lib
+from mixjax.train import checkpoint, program
+from tests.common import Tiny, assert_trees_equal, fixture
+
+VARIANTS = {
+    'finetune': {},
+    'finetune smoothed': {'name': 'finetune', 'label_smoothing': 0.1},
+    'mixup': {},
+    'mixup folded': {'name': 'mixup', 'alpha': 0.2, 'fold': True},
+    'smile': {},
+    'smile vector': {'name': 'smile', 'feature': 'vector'},
+    'xmixup': {},
+    'xmixup two heads': {'name': 'xmixup', 'labels': 'two_heads', 'source_rows': 'pretrained', 'exact': True},
+    'xmixup two rounds': {'name': 'xmixup', 'min_images': 30},
+    'lamix': {},
+    'lamix mixed only': {'name': 'lamix', 'originals': False, 'local_label': 'mean', 'stop_global': True},
+    'lamix no global': {'name': 'lamix', 'beta': 1.0},
+}
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    monkeypatch.setitem(models.BACKBONES, 'tiny', lambda dtype=None: Tiny(8))
+
+
+def settings(method, **changes):
+    """A toy task: 5 of the target's classes' examples each, as many source classes again."""
+    config = config_lib.base()
+    config.method = {'name': method} if isinstance(method, str) else method
+    config.model.name = 'tiny'
+    config.model.weights = 'random://160'
+    config.target.name = 'synthetic'
+    config.source.name = 'glyphs'
+    config.synthetic.per_class, config.synthetic.side = 2, 16
+    config.image.crop, config.image.pad, config.image.flip = 16, 1, False
+    config.image.mean = config.image.std = (0.5,)
+    config.optim.schedule = 'constant'
+    config.optim.lr = 0.03
+    config.batch_size, config.steps, config.devices = 16, 40, 1
+    config.update(changes)
+    return config_lib.complete(config)
+
+
+def opened(config, folder):
+    built = program.build(config)
+    data, ts = program.open_seed(built, 0, folder)
+    return built, data, ts
+
+
+def walk(built, data, ts, steps):
+    out = []
+    for _ in range(steps):
+        ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs)
+        out.append({name: float(value) for name, value in metrics.items()})
+    return ts, out
+
+
+def test_every_method_has_a_variant_here():
+    assert {v.get('name', k) for k, v in VARIANTS.items()} == set(method_lib.names())
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_contract(variant, tmp_path):
+    config = settings({'name': variant} | VARIANTS[variant])
+    built, data, ts = opened(config, tmp_path)
+    start, frozen = jax.tree.map(np.array, (built.start, data.frozen))
+    shapes = jax.eval_shape(lambda x: x, ts)
+
+    middle, metrics = walk(built, data, ts, 15)
+    with checkpoint.open_folder(tmp_path / 'checkpoints') as manager:
+        checkpoint.save(manager, 15, middle)
+        manager.wait_until_finished()
+        fresh = program.open_seed(built, 0, tmp_path)[1]
+        resumed = checkpoint.restore(manager, fresh)
+    straight, rest = walk(built, data, middle, 25)
+    again, rest_again = walk(built, data, resumed, 25)
+
+    # A restart continues bit for bit.
+    assert_trees_equal(straight, again)
+    assert rest == rest_again
+    # Traced once.
+    assert built.advance(1)._cache_size() == 1
+    # Finite, and the loss falls.
+    losses = [m['loss'] for m in metrics + rest]
+    assert np.isfinite([list(m.values()) for m in metrics + rest]).all()
+    assert np.mean(losses[-8:]) < np.mean(losses[:8])
+    # `frozen` and the pretrained network are untouched, and the state keeps its shape.
+    assert_trees_equal(start, jax.tree.map(np.array, built.start))
+    assert_trees_equal(frozen, jax.tree.map(np.array, data.frozen))
+    assert jax.eval_shape(lambda x: x, straight) == shapes
+    # The declared heads exist, and predictions are over the target's classes.
+    heads = built.method.heads(10, 160, data.made)
+    assert {n: h['bias'].shape[0] for n, h in straight.params['heads'].items()} == {
+        n: h.width for n, h in heads.items()
+    }
+    out, _ = built.net.apply(
+        {'params': straight.params, **straight.model_state}, jnp.zeros((3, 16, 16, 1)), train=False
+    )
+    assert built.method.predict(out).shape == (3, 10)
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('variant', ['finetune', 'mixup', 'smile', 'xmixup', 'lamix'])
+def test_one_device_and_eight_agree(variant, tmp_path):
+    found = []
+    with jax.enable_x64(True):
+        for devices in (1, 8):
+            config = settings(variant, devices=devices)
+            config.model.dtype = 'float64'
+            folder = tmp_path / str(devices)
+            folder.mkdir()
+            built, data, ts = opened(config, folder)
+            assert built.mesh.devices.size == devices
+            found.append([m['loss'] for m in walk(built, data, ts, 20)[1]])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
+
+
+def test_several_steps_in_one_program_are_the_same_steps(tmp_path):
+    built, data, ts = opened(settings('smile'), tmp_path)
+    one, metrics = walk(built, data, ts, 4)
+    ts = program.open_seed(built, 0, tmp_path)[1]
+    four, last = built.advance(4)(ts, built.start, data.frozen, data.inputs)
+    assert int(four.step) == int(one.step) == 4
+    np.testing.assert_allclose(last['loss'], metrics[-1]['loss'], rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+# --- SMILE ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_teacher_moves_every_ten_steps_by_the_weights_of_before_the_step(tmp_path):
+    built, data, ts = opened(settings('smile'), tmp_path)
+    teacher = jax.tree.map(np.array, ts.state['teacher'])
+    assert_trees_equal(teacher, jax.tree.map(np.array, built.start['params']))
+    for i in range(21):
+        before = jax.tree.map(np.array, ts.params['backbone'])
+        ts, _ = walk(built, data, ts, 1)
+        if i % 10 == 0:
+            teacher['backbone'] = jax.tree.map(lambda t, s: 0.999 * t + 0.001 * s, teacher['backbone'], before)
+        for a, b in zip(jax.tree.leaves(teacher), jax.tree.leaves(ts.state['teacher']), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+    # Its classifier never moves, and its statistics are the pretrained network's: it has none of its own.
+    assert_trees_equal(teacher['heads'], jax.tree.map(np.array, built.start['params']['heads']))
+    assert set(ts.state['teacher']) == {'backbone', 'heads'}
+
+
+def test_the_moving_average_equals_the_released_code():
+    f = fixture('smile')
+    trunk_t = [not name.startswith('fc.') for name in f['ema_teacher_param_of_entry']]
+    trunk_s = [not name.startswith('fc.') for name in f['ema_student_param_of_entry']]
+    method = method_lib.load('smile')(3)
+    with jax.enable_x64(True):
+        teacher = {'backbone': jnp.asarray(f['ema_teacher_init'][trunk_t]), 'heads': {}}
+        student = f['ema_student_init']
+        for i, increment in enumerate(f['ema_student_increment']):
+            old, new = ({'backbone': jnp.asarray(x[trunk_s])} for x in (student, student + increment))
+            ctx = method_lib.Ctx({}, {'teacher': teacher}, (), {}, jax.random.key(0), jnp.asarray(i), ())
+            params, state = method.after_step(None, old, new, None, ctx)
+            teacher, student = state['teacher'], student + increment
+            np.testing.assert_allclose(teacher['backbone'], f['ema_teacher_after_loss'][i][trunk_t], rtol=1e-12)
+            assert params is new
+
+
+def test_the_source_head_starts_as_the_pretrained_classifier(tmp_path):
+    built, data, ts = opened(settings('smile'), tmp_path)
+    image = jax.random.normal(jax.random.key(0), (4, 16, 16, 1))
+    out, _ = built.net.apply({'params': ts.params, **ts.model_state}, image, train=False)
+    source = net_lib.bind(built.net, built.start).source(image)
+    np.testing.assert_array_equal(out.logits['source'], source.logits['source'])
+
+
+def test_smile_without_a_pretrained_network(tmp_path):
+    config = settings('smile')
+    with config.unlocked():
+        config.model.weights = ''
+    with pytest.raises(UserError, match='config.model.weights'):
+        opened(config, tmp_path)
+
+
+# --- XMixup -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('variant', ['xmixup', 'xmixup two rounds'])
+def test_every_source_image_is_of_a_class_paired_with_the_targets(variant, tmp_path):
+    built, data, ts = opened(settings({'name': variant} | VARIANTS[variant]), tmp_path)
+    draw = data.made.draw
+    source_label = built.sets.source.labels[draw.rows]
+    allowed = {
+        t: {int(source_label[draw.start[t, k]]) for k in range(draw.rounds[t])} for t in range(len(draw.start))
+    }
+    assert all(len(classes) == draw.start.shape[1] for classes in allowed.values())
+    batch = jax.jit(lambda ts: program.step.context(built.feed, built.run, ts, data.frozen, data.inputs).batch)
+    for step in range(5):
+        found = batch(ts._replace(step=jnp.asarray(step)))
+        for t, s in zip(found['label'], found['source_label'], strict=True):
+            assert int(s) in allowed[int(t)]
+    assert set(np.unique(data.frozen['column'])) == {-1, *range(len(data.frozen['chosen']))}
+
+
+def test_xmixup_takes_over_pretrained_rows(tmp_path):
+    built, data, ts = opened(settings({'name': 'xmixup', 'source_rows': 'pretrained'}), tmp_path)
+    classifier = built.start['params']['heads']['source']
+    chosen = np.asarray(data.frozen['chosen'])
+    np.testing.assert_array_equal(ts.params['heads']['joint']['kernel'][:, 10:], classifier['kernel'][:, chosen])
+    assert not np.isin(ts.params['heads']['joint']['bias'][:10], classifier['bias']).any()
+
+
+def test_xmixup_without_source_data(tmp_path):
+    config = settings('xmixup')
+    with config.unlocked():
+        config.source.name = ''
+    with pytest.raises(UserError, match='config.source.name'):
+        opened(config, tmp_path)
+
+
+# --- LaMix ------------------------------------------------------------------------------------------------------------
+
+
+def lamix_loss(f, c, beta, *, stop):
+    """The method's own loss on the reference's features: the network is replaced by two linear heads."""
+    method = method_lib.load('lamix')(c, beta=beta, stop_global=stop)
+    lam, perm = float(f[f'c{c}_lam']), jnp.asarray(f[f'c{c}_perm'])[None]
+
+    def loss(features, heads):
+        def apply(variables, image, *, train):
+            logits = {name: features @ w + b for name, (w, b) in heads.items()}
+            return net_lib.Out(logits, features, {}), {}
+
+        net = net_lib.Net(None, apply, None, None)
+        batch = {'image': features, 'label': jnp.asarray(f[f'c{c}_labels']), 'partner': perm}
+        ctx = method_lib.Ctx({}, (), (), batch, jax.random.key(0), jnp.asarray(1), ())
+        return method.loss(net, {}, ctx)[0]
+
+    return loss, lam
+
+
+@pytest.mark.parametrize('c', [10, 100])
+@pytest.mark.parametrize('stop', [False, True])
+def test_lamix_equals_the_closed_form(c, stop, monkeypatch):
+    f = fixture('lamix')
+    for k, beta in enumerate(f['beta']):
+        with jax.enable_x64(True):
+            loss, lam = lamix_loss(f, c, float(beta), stop=stop)
+            monkeypatch.setattr(jax.random, 'uniform', lambda *_, lam=lam, **__: jnp.asarray(lam))
+            features = jnp.asarray(f[f'c{c}_features'])
+            heads = {
+                name: (jnp.asarray(f[f'c{c}_W_{part}']), jnp.asarray(f[f'c{c}_b_{part}']))
+                for name, part in (('target', 'local'), ('global', 'global'))
+            }
+            value, (d_features, d_heads) = jax.value_and_grad(loss, argnums=(0, 1))(features, heads)
+            mode = 'stop' if stop else 'full'
+            np.testing.assert_allclose(value, f[f'c{c}_loss'][k], rtol=1e-10)
+            np.testing.assert_allclose(d_features, f[f'c{c}_grad_{mode}_dS'][k], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(d_heads['target'][0], f[f'c{c}_grad_full_dWl'][k], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(d_heads['target'][1], f[f'c{c}_grad_full_dbl'][k], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(d_heads['global'][1], f[f'c{c}_grad_{mode}_dbt'][k], rtol=1e-9, atol=1e-12)
+            if stop or beta == 1:
+                assert float(jnp.abs(d_heads['global'][0]).max()) == 0
+            else:
+                np.testing.assert_allclose(d_heads['global'][0], f[f'c{c}_grad_full_dWt'][k], rtol=1e-9, atol=1e-12)
+
+
+def test_lamix_shows_originals_on_even_steps_and_averages_on_odd_ones(tmp_path):
+    built, data, ts = opened(settings('lamix'), tmp_path)
+    seen = []
+
+    def apply(variables, image, *, train, tap=None):
+        seen.append(image)
+        return built.net.apply(variables, image, train=train)
+
+    for step in (0, 1):
+        ctx = program.step.context(built.feed, built.run, ts._replace(step=jnp.asarray(step)), (), data.inputs)
+        built.method.loss(built.net._replace(apply=apply), ts.params, ctx)
+        image = ctx.batch['image']
+        other = image[ctx.batch['partner'][0]]
+        np.testing.assert_allclose(seen[-1], image if step == 0 else (image + other) / 2, atol=1e-6)
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def test_load_names_the_nearest_method():
+    with pytest.raises(UserError, match="did you mean 'xmixup'"):
+        method_lib.load('xmixupp')
+    with pytest.raises(UserError, match='no module'):
+        method_lib.load('no_such_package.method')
+    with pytest.raises(UserError, match='no function make'):
+        method_lib.load('os.path')
+
+
+def test_knobs_are_the_keyword_arguments():
+    assert method_lib.knobs(method_lib.load('mixup')) == {'alpha': 1.0, 'fold': False}
+
+
+@pytest.mark.parametrize(
+    ('method', 'knob', 'value'),
+    [
+        ('finetune', 'label_smoothing', 1.0),
+        ('mixup', 'alpha', 0.0),
+        ('smile', 'feature', 'maps'),
+        ('smile', 'ema_every', 0),
+        ('smile', 'source_weight', -1.0),
+        ('xmixup', 'labels', 'both'),
+        ('xmixup', 'source_rows', 'random'),
+        ('xmixup', 'per_class', -1),
+        ('lamix', 'beta', 1.5),
+        ('lamix', 'local_label', 'half'),
+    ],
+)
+def test_methods_refuse_impossible_values(method, knob, value):
+    with pytest.raises(UserError, match='must be'):
+        method_lib.load(method)(10, **{knob: value})

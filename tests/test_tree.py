@@ -1,0 +1,238 @@
+"""Rules that hold for the whole tree: what files may say, who may import whom, and how long a file is."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# Brackets keep these patterns from finding themselves.
+UNWANTED = {
+    'a path of one machine': r'/hom[e]/\w|/roo[t]/|/User[s]/\w|/wor[k]/|/tm[p]/v3|[.]{2}/share[d]',
+    'the address of a package index': r'index-ur[l]|find-link[s]|pypi[.]or[g]|pythonhoste[d]|file:/[/]/',
+}
+# The trainer and the data know no method. As whole words, in code and in text, but not in comments.
+METHOD_NAMES = r'\b(smile|xmixup|mixup|lamix|delta|rifle|cotuning|regsl)\b'
+
+GROUND = ('errors', 'losses', 'mix', 'puzzle', 'pairing', 'models', 'data.plan')
+COMMANDS = ('main', 'prepare_data', 'predict', 'analyse', 'grid', 'pods')
+# Of these modules (with all that is in them): what of mixjax they may import ..
+MAY_IMPORT = {name: GROUND for name in GROUND}
+# .. and what they must not.
+MUST_NOT_IMPORT = {
+    'method': ('train', 'report', 'analysis', 'data', *COMMANDS),
+    'methods': ('train', 'report', 'analysis', *COMMANDS),
+    'data': ('train', 'report', 'analysis', 'method', 'methods', 'models', *COMMANDS),
+    'train': ('report', 'analysis', 'methods', *COMMANDS),
+}
+
+MAX_FILE, MAX_FUNCTION = 300, 70
+# What may be longer, with the reason: {'mixjax/x.py': ..., 'mixjax/y.py:function': ...}
+LONG: dict[str, str] = {}
+
+
+def listed() -> list[Path]:
+    """The files that git tracks, or would on `git add .`."""
+    command = ['git', 'ls-files', '--cached', '--others', '--exclude-standard', '-z']
+    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return sorted(ROOT / name for name in set(names.split('\0')) if name and (ROOT / name).is_file())
+
+
+def text(path: Path) -> str | None:
+    """What the file says; None for one that is not text."""
+    data = path.read_bytes()
+    return None if b'\0' in data else data.decode()
+
+
+def sources(folder: str = 'mixjax') -> list[Path]:
+    return sorted((ROOT / folder).rglob('*.py'))
+
+
+def matches(pattern: str, source: str) -> list[str]:
+    """`line number: line` of each line of `source` in which `pattern` is found."""
+    return [f'{n}: {line.strip()}' for n, line in enumerate(source.splitlines(), 1) if re.search(pattern, line)]
+
+
+def without_comments(source: str) -> str:
+    """Python source with its comments blanked; the lines stay where they are."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return '\n'.join(lines)
+
+
+def module_name(path: Path) -> str:
+    """'data.plan' of mixjax/data/plan.py, 'data' of mixjax/data/__init__.py."""
+    parts = path.relative_to(ROOT / 'mixjax').with_suffix('').parts
+    return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
+
+
+def imports(source: str, package: str, known: set[str]) -> Iterator[str]:
+    """The mixjax modules that `source` imports anywhere, without 'mixjax.': 'losses', 'models.net', '' for the package.
+
+    package: the package the source is in, against which relative imports count, such as 'mixjax.data'.
+    known: the modules there are, which tell `from mixjax import losses` from a name in a module.
+    """
+    for node in ast.walk(ast.parse(source)):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split('.')[: len(package.split('.')) + 1 - node.level] if node.level else []
+            base = '.'.join([*base, *([node.module] if node.module else [])])
+            inner = [f'{base}.{alias.name}' for alias in node.names]
+            names = [name if name.removeprefix('mixjax.') in known else base for name in inner]
+        for name in names:
+            if name == 'mixjax' or name.startswith('mixjax.'):
+                yield name.removeprefix('mixjax').removeprefix('.')
+
+
+def under(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(name + '.') for name in names)
+
+
+def forbidden(module: str, imported: str) -> bool:
+    """Whether `module` must not import `imported`."""
+    limits = [allowed for name, allowed in MAY_IMPORT.items() if under(module, (name,))]
+    if limits:
+        return not under(imported, limits[0])
+    return any(under(module, (name,)) and under(imported, banned) for name, banned in MUST_NOT_IMPORT.items())
+
+
+def too_long(source: str) -> Iterator[tuple[str, int]]:
+    """('', lines) of a file that is too long, (name, lines) of its functions that are."""
+    if (lines := len(source.splitlines())) >= MAX_FILE:
+        yield '', lines
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
+            start = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            if (lines := node.end_lineno - start + 1) >= MAX_FUNCTION:
+                yield node.name, lines
+
+
+@pytest.mark.parametrize('what', UNWANTED)
+def test_no_file_speaks_of_one_machine_or_of_an_index(what):
+    files = [(path.relative_to(ROOT), text(path)) for path in listed()]
+    found = [f'{path}:{line}' for path, source in files if source for line in matches(UNWANTED[what], source)]
+    assert not found, f'{what}: {found}'
+
+
+def test_pins_are_names_with_one_version():
+    files = sorted(ROOT.glob('constraints-py*.txt'))
+    assert {path.stem for path in files} >= {'constraints-py311', 'constraints-py312', 'constraints-py313'}
+    for path in files:
+        pins = [line for line in path.read_text().splitlines() if not line.startswith('#')]
+        wrong = [line for line in pins if not re.fullmatch(r'[\w.-]+==[\w.]+', line)]
+        assert not wrong, f'{path.name}: {wrong}'
+        assert any(line.startswith('jax==') for line in pins), path.name
+
+
+def test_trainer_and_data_name_no_method():
+    files = [*sources('mixjax/train'), *sources('mixjax/data')]
+    assert files
+    found = [
+        f'{path.relative_to(ROOT)}:{line}'
+        for path in files
+        for line in matches(METHOD_NAMES, without_comments(path.read_text()))
+    ]
+    assert not found
+
+
+def test_imports_point_down():
+    known = {module_name(path) for path in sources()}
+    found = []
+    for path in sources():
+        module = module_name(path)
+        package = '.'.join(path.parent.relative_to(ROOT).parts)
+        found += [
+            f'mixjax.{module} imports mixjax.{name}'
+            for name in imports(path.read_text(), package, known)
+            if forbidden(module, name)
+        ]
+    assert not found
+
+
+def test_the_mathematics_is_light():
+    heavy = {'flax', 'grain', 'matplotlib', 'optax', 'orbax', 'sklearn', 'tensorflow', 'tensorflow_datasets'}
+    script = 'import sys; from mixjax import losses, mix; print(*{name.partition(".")[0] for name in sys.modules})'
+    loaded = subprocess.run([sys.executable, '-c', script], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert 'jax' in loaded.split()
+    assert not heavy & set(loaded.split())
+
+
+def test_files_and_functions_are_short():
+    found = {}
+    for path in sources():
+        name = str(path.relative_to(ROOT))
+        found |= {name + (f':{function}' if function else ''): n for function, n in too_long(path.read_text())}
+    assert not {name: n for name, n in found.items() if name not in LONG}
+    assert not [name for name in LONG if name not in found], 'no longer long: take these out of LONG'
+
+
+# The rules themselves find what they are for.
+
+
+def test_unwanted_patterns_find():
+    machine, index = UNWANTED.values()
+    for line in ('cd /' + 'home/me/x', '/' + 'root/.cache', 'read /' + 'work/main', '..' + '/shared/x'):
+        assert matches(machine, line), line
+    for line in ('--extra-index-' + 'url x', 'https://pypi' + '.org/simple', 'a @ file:/' + '//x'):
+        assert matches(index, line), line
+    assert not matches(machine, 'a/network/x /homework/ ../data')
+
+
+def test_method_names_are_found_as_whole_words_outside_comments():
+    source = '"""mixjax."""\nx = 1  # smile\ny = "a # mixup"\nl2sp_delta = 2\nz.delta\n'
+    assert matches(METHOD_NAMES, without_comments(source)) == ['3: y = "a # mixup"', '5: z.delta']
+
+
+def test_imports_are_found():
+    known = {'losses', 'models', 'models.net', 'train'}
+    source = (
+        'import jax, mixjax.train\nfrom mixjax import losses\nfrom mixjax.losses import x\nimport mixjax\n'
+        'from . import net\nfrom .net import y\nfrom .. import losses\ndef f():\n  from ..train import z\n'
+    )
+    expected = ['train', 'losses', 'losses', '', 'models.net', 'models.net', 'losses', 'train']
+    assert sorted(imports(source, 'mixjax.models', known)) == sorted(expected)
+
+
+@pytest.mark.parametrize(
+    ('module', 'imported', 'wrong'),
+    [
+        ('losses', 'train.loop', True),
+        ('losses', 'config', True),
+        ('losses', '', True),
+        ('mix', 'losses', False),
+        ('models.resnet', 'models.net', False),
+        ('models.resnet', 'data.feed', True),
+        ('data.plan', 'data.feed', True),
+        ('data.feed', 'data.plan', False),
+        ('data.feed', 'methods.smile', True),
+        ('methods.smile', 'train.step', True),
+        ('methods.smile', 'losses', False),
+        ('train.loop', 'report', True),
+        ('train.loop', 'main', True),
+        ('train.loop', 'method', False),
+        ('main', 'report', False),
+    ],
+)
+def test_arrows(module, imported, wrong):
+    assert forbidden(module, imported) == wrong
+
+
+def test_long_files_and_functions_are_found():
+    body = '    x = 1\n' * (MAX_FUNCTION - 1)
+    assert list(too_long('def f():\n' + body)) == [('f', MAX_FUNCTION)]
+    assert list(too_long('def f():\n' + body[: -len('    x = 1\n')])) == []
+    assert list(too_long('x = 1\n' * MAX_FILE)) == [('', MAX_FILE)]
