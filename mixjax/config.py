@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib.resources
 import importlib.util
+import inspect
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -114,10 +115,17 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
     return config
 
 
+def _folder() -> Any:
+    """`configs/`: a package of an installed mixjax, a folder beside the package in a source tree."""
+    try:
+        return importlib.resources.files('mixjax.configs')
+    except ModuleNotFoundError:
+        return importlib.resources.files('mixjax').joinpath('..', 'configs')
+
+
 def shipped() -> list[str]:
     """Names of the configs that ship with the package."""
-    root = importlib.resources.files('mixjax.configs')
-    return sorted(_python_files(root, ''))
+    return sorted(_python_files(_folder(), ''))
 
 
 def _python_files(folder: Any, prefix: str) -> Iterator[str]:
@@ -138,7 +146,7 @@ def _read(path: str, argument: str) -> ConfigDict:
                 f'there is no config {path!r}{nearest(name, shipped())}; '
                 f'give a file, or one of the shipped configs: {", ".join(shipped())}'
             )
-        file = Path(str(importlib.resources.files('mixjax.configs').joinpath(name + '.py')))
+        file = Path(str(_folder().joinpath(name + '.py')))
     spec = importlib.util.spec_from_file_location('_mixjax_config', file)
     if spec is None or spec.loader is None:
         raise UserError(f'config {path!r} is not a Python file (its name must end in .py)')
@@ -150,11 +158,11 @@ def _read(path: str, argument: str) -> ConfigDict:
         raise
     except (Exception, SystemExit) as error:
         raise UserError(f'config {path!r} could not be read: {type(error).__name__}: {error}') from error
+    if argument and not inspect.signature(make).parameters:
+        raise UserError(f'config {path!r} takes no argument, and {argument!r} was given')
     try:
         config = make(argument) if argument else make()
-    except TypeError as error:
-        raise UserError(f'config {path!r} does not take the argument {argument!r}') from error
-    except (AttributeError, KeyError, ValueError) as error:
+    except (TypeError, AttributeError, KeyError, ValueError) as error:
         raise UserError(f'config {path!r}: {error}') from error
     if not isinstance(config, ConfigDict):
         raise UserError(f'config {path!r}: get_config() must return an ml_collections.ConfigDict')

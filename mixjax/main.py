@@ -13,6 +13,7 @@ Exit codes: 0 done, 2 wrong input (one message says what to do), 130 interrupted
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +90,7 @@ def train(command: Command) -> int:
     progress = Progress(0)
     progress.say(plan(config))
     try:
-        results = loop.run(config, workdir, progress=progress)
+        results = loop.run(config, workdir, progress=progress, command=written(command))
     finally:
         progress.clear()
     if before and not progress.trained:
@@ -99,9 +100,25 @@ def train(command: Command) -> int:
     return 0
 
 
+def written(command: Command) -> str:
+    """The command line as it may be recorded: paths relative to the current folder, or only their last part."""
+
+    def relative(value: str) -> str:
+        path = Path(value)
+        if not path.is_absolute():
+            return value
+        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+
+    words = [f'--{name}={relative(value)}' for name, value in command.flags.items()]
+    words += [f'--config.{key}={relative(value)}' for key, value in command.overrides]
+    return shlex.join(['python', '-m', 'mixjax.main', *words])
+
+
 def plan(config: Any) -> str:
     """One line: what is about to happen."""
-    what = ', '.join(sorted(config.compare)) if config.compare else config.method.name
+    from mixjax.train import loop
+
+    what = ', '.join(loop.order(config)) or config.method.name
     few = f'{config.target.per_class} labels per class of ' if config.target.per_class else ''
     return (
         f'{what} on {few}{config.target.name}: {config.num_seeds} seed{"s" * (config.num_seeds > 1)} '

@@ -1,10 +1,16 @@
 """Shared by the tests: fixtures from disk, and a network small enough to compile in a second."""
 
+import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from flax import linen as nn
 
 from mixjax.models.net import Net, from_linen
@@ -48,3 +54,67 @@ def assert_trees_equal(a, b):
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             x, y = jax.random.key_data(x), jax.random.key_data(y)
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+
+
+# --- the command, as a person runs it ---------------------------------------------------------------------------------
+
+ROOT = Path(__file__).parent.parent
+SHORT = ['--config.steps=24', '--config.eval_every=8', '--config.checkpoint_every=8', '--config.log_every=4']
+
+
+def environment() -> dict[str, str]:
+    """One CPU device, and the source tree importable from any folder."""
+    env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
+    env.pop('XLA_FLAGS', None)
+    return env
+
+
+def command(*words: str, module: str = 'mixjax.main') -> list[str]:
+    return [sys.executable, '-m', module, *words]
+
+
+def call(folder: Path, *words: str, module: str = 'mixjax.main') -> subprocess.CompletedProcess:
+    """Run a command in `folder` to its end."""
+    return subprocess.run(
+        command(*words, module=module), cwd=folder, env=environment(), capture_output=True, text=True, timeout=600
+    )
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def kill_after(folder: Path, seed: int, step: int, *words: str) -> None:
+    """Start the command, and SIGKILL it as soon as `metrics.jsonl` of `run/` has that step of that seed."""
+    process = subprocess.Popen(command(*words), cwd=folder, env=environment(), stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            metrics = folder / 'run' / 'metrics.jsonl'
+            if metrics.exists() and f'"seed": {seed}, "step": {step},' in metrics.read_text():
+                break
+            time.sleep(0.01)
+        assert process.poll() is None, 'the run ended before it could be killed'
+    finally:
+        process.kill()
+        process.wait()
+
+
+def final_state(run: Path, seed: int, steps: int) -> dict:
+    """All arrays of a checkpoint, by name."""
+    folder = run / 'checkpoints' / str(seed) / f'step_{steps}' / 'state'
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore(folder.absolute())
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
+
+
+def assert_same_run(a: Path, b: Path, seeds: range, steps: int) -> None:
+    """Parameters, method state, metrics and results of two runs are equal bit for bit."""
+    for name in ('metrics.jsonl', 'results.json', 'splits.json', 'config.json', 'model.safetensors'):
+        assert (a / name).read_bytes() == (b / name).read_bytes(), name
+    for seed in seeds:
+        left, right = final_state(a, seed, steps), final_state(b, seed, steps)
+        assert left.keys() == right.keys() and len(left) > 20
+        for name in left:
+            np.testing.assert_array_equal(left[name], right[name], err_msg=name)

@@ -54,7 +54,7 @@ def epochs(key: Array, step: Array, batch: int, count: int) -> Array:
     place = offset.astype(jnp.int32) + jnp.arange(batch, dtype=jnp.int32)
     span = (batch - 1) // count + 2  # epochs that one batch can touch
     keys = jax.vmap(lambda i: jax.random.fold_in(key, epoch + i))(jnp.arange(span, dtype=jnp.uint32))
-    orders = jnp.stack([jax.random.permutation(k, count) for k in keys]).astype(jnp.int32)
+    orders = jax.vmap(lambda k: jax.random.permutation(k, count))(keys).astype(jnp.int32)
     return orders[place // count, place % count]
 
 

@@ -116,23 +116,48 @@ def sample_rows(samples: Samples) -> list[tuple[str, np.ndarray]]:
     return [('target image', samples.image), ('its partner', samples.partner), ('seen', samples.seen)]
 
 
+def shares(rows: Sequence[tuple[str, np.ndarray]]) -> list[float | None]:
+    """How much of each target image is in what was seen, where that is a blend of the two rows above it.
+
+    The least-squares weight w of `seen = w * target + (1 - w) * other`; None where the two pictures
+    are alike, and nothing at all where some picture is no such blend (pasted boxes, say).
+    """
+    if len(rows) < 3 or len({images.shape for _, images in rows}) > 1:
+        return []
+    image, other, seen = (images.astype(float).reshape(len(images), -1) for _, images in rows)
+    gap = image - other
+    weight = ((seen - other) * gap).sum(axis=1) / np.maximum((gap**2).sum(axis=1), 1)
+    left = np.abs(other + weight[:, None] * gap - seen).max(axis=1)
+    if (left > 2).any():  # grey levels; each of the three is rounded
+        return []
+    return [float(w) if wide else None for w, wide in zip(weight, np.abs(gap).max(axis=1) > 16, strict=True)]
+
+
 def samples(run: Run, plan: Plan) -> str:
     """Rows of pictures: the target images, what they were mixed with, and what the network was given."""
     assert run.samples is not None
     rows = sample_rows(run.samples)
     columns = min(plan.columns, len(run.samples.label))
     names = [_class_name(run.results['classes'], int(label)) for label in run.samples.label[:columns]]
-    labels = ''.join(f'<span class="label" title="{escape(name)}">{escape(name)}</span>' for name in names)
-    body = [f'<div class="row labels"><span class="what">label</span>{labels}</div>']
+    body = [_words('label', names)]
     body += [_row(title, images[:columns], names, plan.side) for title, images in rows]
+    found = ['' if share is None else f'{100 * share:.0f} %' for share in shares(rows)[:columns]]
+    body += [_words('target\u2019s share', found)] if found else []
     large = ' large' if columns <= 4 else ''
-    note = ' <span class="note">sees the target images as they are</span>' if len(rows) == 1 else ''
+    note = (
+        ' <span class="note">in this batch it was given the target images as they are</span>' if len(rows) == 1 else ''
+    )
     caption = f'<figcaption><b>{escape(run.label)}</b>{note}</figcaption>'
     return '\n'.join([f'<figure class="samples{large}" style="--n:{columns}">{caption}', *body, '</figure>'])
 
 
 def _class_name(classes: Sequence[str], label: int) -> str:
     return classes[label] if 0 <= label < len(classes) else str(label)
+
+
+def _words(title: str, words: Sequence[str]) -> str:
+    cells = ''.join(f'<span class="label" title="{escape(word)}">{escape(word)}</span>' for word in words)
+    return f'<div class="row words"><span class="what">{title}</span>{cells}</div>'
 
 
 def _row(title: str, images: np.ndarray, names: Sequence[str], side: int) -> str:

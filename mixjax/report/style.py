@@ -102,7 +102,7 @@ img { display: block; width: 100%; height: auto; border-radius: 3px; background:
 .pairs img { width: auto; flex: 0 1 4rem; min-width: 0; }
 .pairs .arrow { color: var(--soft); }
 .pairs p { margin: 0.4rem 0 0; font-size: 0.9rem; line-height: 1.4; }
-.pairs .value { color: var(--soft); font-variant-numeric: tabular-nums; margin-left: 0.4rem; }
+.pairs .value { color: var(--soft); font-variant-numeric: tabular-nums; }
 .samples { margin: 1.6rem 0 2.2rem; max-width: 54rem; --cell: 5rem; }
 .samples.large { --cell: 7.5rem; }
 .samples .row { display: grid; grid-template-columns: 6rem repeat(var(--n), minmax(0, var(--cell))); gap: 0.4rem;
@@ -117,7 +117,6 @@ img { display: block; width: 100%; height: auto; border-radius: 3px; background:
   .pairs { gap: 1.4rem 1rem; grid-template-columns: repeat(auto-fill, minmax(max(9.8rem, var(--n) * 3.4rem), 1fr)); }
   .samples .row { grid-template-columns: repeat(var(--n), minmax(0, 1fr)); gap: 0.25rem; }
   .samples .what { grid-column: 1 / -1; margin-top: 0.3rem; }
-  .samples .labels .what { display: none; }
 }
 @media print { details { break-inside: avoid; } .chart, .pairs li, .samples { break-inside: avoid; } }
 """

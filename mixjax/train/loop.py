@@ -27,8 +27,15 @@ Tree = Any
 DISPATCH = 25  # steps a program, where convolutions in a loop are not slow
 
 
-def run(config: ConfigDict, folder: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    config: ConfigDict, folder: str | Path, *, progress: Progress | None = None, command: str = ''
+) -> dict[str, Any]:
     """Do all that `config` says in the work directory `folder`, or what is left of it.
+
+    Args:
+      config: from `mixjax.config.load`, or `mixjax.config.base()` with what differs set.
+      progress: where to tell how far it is; by default nowhere.
+      command: the line that repeats the run, kept in `env.json`.
 
     Returns:
       What `results.json` holds.
@@ -42,11 +49,11 @@ def run(config: ConfigDict, folder: str | Path, *, progress: Progress | None = N
     progress = progress or Progress(steps, quiet=True)
     progress.total = steps
     if not labels:
-        return one(config, folder, config.method.name, progress)
+        return one(config, folder, config.method.name, progress, command)
 
     workdir.claim(folder, config)
-    describe(folder)
-    runs = {label: one(alone(config, label), folder / label, label, progress) for label in labels}
+    describe(folder, command)
+    runs = {label: one(alone(config, label), folder / label, label, progress, command) for label in labels}
     results = {'kind': 'comparison', 'baseline': labels[0], 'runs': runs, 'differences': differences(runs, labels[0])}
     workdir.write(folder / 'results.json', as_json(results))
     return results
@@ -68,12 +75,12 @@ def alone(config: ConfigDict, label: str) -> ConfigDict:
     return config.lock()
 
 
-def describe(folder: Path) -> None:
+def describe(folder: Path, command: str) -> None:
     if not (folder / 'env.json').exists():
-        workdir.write_json(folder / 'env.json', workdir.environment())
+        workdir.write_json(folder / 'env.json', {**workdir.environment(), 'command': command})
 
 
-def one(config: ConfigDict, folder: Path, label: str, progress: Progress) -> dict[str, Any]:
+def one(config: ConfigDict, folder: Path, label: str, progress: Progress, command: str) -> dict[str, Any]:
     """One method with all its seeds."""
     progress.label = label
     if workdir.claim(folder, config):
@@ -84,7 +91,7 @@ def one(config: ConfigDict, folder: Path, label: str, progress: Progress) -> dic
         progress.skip(config.steps * config.num_seeds)
         progress.say(f'{label}: finished before')
         return workdir.read_json(folder / 'results.json')
-    describe(folder)
+    describe(folder, command)
     built = program.build(config)
     seeds = [config.seed + i for i in range(config.num_seeds)]
     drawn = {str(seed): [int(row) for row in program.labelled(config, built.sets, seed)] for seed in seeds}
@@ -172,7 +179,11 @@ def pictures(built: Program, data: Seed, ts: TrainState, seed: int, folder: Path
             built.sets.train.classes, data.train.label, lambda rows: data.train.image[rows],
             source.classes, source.labels, source.read,
         )  # fmt: skip
-    export.samples(folder / 'samples.npz', built.seen(ts, built.start, data.frozen, data.inputs))
+
+    def look(step: jax.Array) -> Tree:
+        return built.seen(ts._replace(step=step), built.start, data.frozen, data.inputs)
+
+    export.samples(folder / 'samples.npz', look)
 
 
 # --- results ----------------------------------------------------------------------------------------------------------

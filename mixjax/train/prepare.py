@@ -135,20 +135,29 @@ def heads(method: Method, classes_t: int, classes_s: int, made: Prepared) -> dic
 
 
 def initial_params(
-    net: Net, wanted: Mapping[str, Head], image: Array, key: Array, start: Tree | None, dtype: Any
+    program: Callable[[Array], Tree], wanted: Mapping[str, Head], key: Array, start: Tree | None, dtype: Any
 ) -> tuple[Tree, Tree]:
-    """(params, model_state): the backbone of `start` where there is one, heads as `wanted` says."""
-    widths = {name: head.width for name, head in wanted.items()}
-    variables = jax.jit(lambda key: net.init(key, image, widths))(key)
-    variables = jax.tree.map(lambda x: x.astype(dtype), variables)
+    """(params, model_state) from the program of `initialiser`, the pretrained network and the heads' rows."""
+    made = jax.tree.map(lambda x: x.astype(dtype), program(key))
     if start is None:
-        return variables['params'], {name: tree for name, tree in variables.items() if name != 'params'}
-    new_heads = dict(variables['params'].get('heads', {}))
-    for name, head in wanted.items():
-        if head.rows is not None:
-            new_heads[name] = copy_rows(new_heads[name], head, start)
-    params = {**variables['params'], 'backbone': start['params']['backbone'], 'heads': new_heads}
+        return made['params'], {name: tree for name, tree in made.items() if name != 'params'}
+    heads = {
+        name: head if wanted[name].rows is None else copy_rows(head, wanted[name], start)
+        for name, head in made['params'].get('heads', {}).items()
+    }
+    params = {**start['params'], 'heads': heads}
     return params, {name: tree for name, tree in start.items() if name != 'params'}
+
+
+def initialiser(net: Net, wanted: Mapping[str, Head], image: Array, pretrained: bool) -> Callable[[Array], Tree]:
+    """The compiled net.init; of a pretrained network only the heads are new, so only they are computed."""
+    widths = {name: head.width for name, head in wanted.items()}
+
+    def init(key: Array) -> Tree:
+        variables = net.init(key, image, widths)
+        return {'params': {'heads': variables['params'].get('heads', {})}} if pretrained else variables
+
+    return jax.jit(init)
 
 
 def copy_rows(fresh: Tree, head: Head, start: Tree) -> Tree:
@@ -168,14 +177,17 @@ def copy_rows(fresh: Tree, head: Head, start: Tree) -> Tree:
 
 def initial_state(
     net: Net, method: Method, tx: optax.GradientTransformation, image: Array, seed_key: Array,
-    made: Prepared, data: Data, start: Tree | None, dtype: Any,
+    made: Prepared, data: Data, start: Tree | None, dtype: Any, compiled: dict,
 ) -> TrainState:  # fmt: skip
-    """The state at step 0."""
+    """The state at step 0. compiled: programs kept for the next seed, by the widths of the heads."""
     classes_s = 0 if start is None else _width(start)
     wanted = heads(method, len(data.target.classes), classes_s, made)
     if start is None and any(head.rows is not None and (np.asarray(head.rows) >= 0).any() for head in wanted.values()):
         net.pretrained()  # raises: there is none
-    params, model_state = initial_params(net, wanted, image, keys(seed_key).init, start, dtype)
+    widths = tuple((name, head.width) for name, head in wanted.items())
+    if widths not in compiled:
+        compiled[widths] = initialiser(net, wanted, image, start is not None)
+    params, model_state = initial_params(compiled[widths], wanted, keys(seed_key).init, start, dtype)
     state = method.init(net, params, made, data)
     ts = TrainState(jnp.zeros((), jnp.int32), seed_key, params, model_state, tx.init(params), state)
     # The program reuses the memory of its state: nothing in it may be shared, with `start` least of all.
@@ -188,7 +200,7 @@ def _width(start: Tree) -> int:
 
 
 def view(net: Net, start: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
-    """The net as `prepare` and `init` see it, and pretrained features of images; both compiled once."""
+    """The net as `prepare` and `init` see it, and pretrained features of images; made once, compiled once."""
     bound = bind(net, start)
     if start is None:
         return bound, lambda image: bound.source(image).features

@@ -53,7 +53,9 @@ class Program(NamedTuple):
     advance: Callable[[int], Callable]
     evaluate: Callable
     seen: Callable
+    view: tuple[Net, Callable[[Array], Array]]
     source_means: dict
+    initialisers: dict
 
 
 class Seed(NamedTuple):
@@ -150,7 +152,8 @@ def build(config: ConfigDict) -> Program:
     whole = mesh.shard_batch(devices) if config.eval_batch_size % devices.size == 0 else lambda x: x
     return Program(
         config, net, method, feed, run, geometry, devices, sets, start, image, tx, advance,
-        evaluate.make(net, method, geometry, whole), export.seen(net, method, feed, run, geometry), {},
+        evaluate.make(net, method, geometry, whole), export.seen(net, method, feed, run, geometry),
+        prepare.view(net, start), {}, {},
     )  # fmt: skip
 
 
@@ -174,7 +177,7 @@ def open_seed(program: Program, seed: int, folder: Any) -> tuple[Seed, step.Trai
 
     seed_key = jax.random.key(seed)
     key = step.keys(seed_key).prepare
-    bound, features = prepare.view(program.net, program.start)
+    bound, features = program.view
     size = config.eval_batch_size
     target = prepare.part(sets.train.classes, labels, read, features, program.geometry, batch=size, key=key)
     source = sets.source and prepare.part(
@@ -196,8 +199,9 @@ def open_seed(program: Program, seed: int, folder: Any) -> tuple[Seed, step.Trai
     frozen = put(jax.tree.map(jnp.asarray, made.frozen))
     test = evaluate.batches(test_images(sets, rows), size, put)
     ts = prepare.initial_state(
-        bound, program.method, program.tx, program.image, seed_key, made, data, program.start, float_type(config)
-    )
+        bound, program.method, program.tx, program.image, seed_key, made, data, program.start, float_type(config),
+        program.initialisers,
+    )  # fmt: skip
     return Seed(rows, train, test, made, data, inputs, frozen), put(ts)
 
 

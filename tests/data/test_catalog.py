@@ -278,10 +278,11 @@ def test_load_of_a_prepared_copy(tmp_path):
     assert str(folder) in str(error.value)
 
 
-@pytest.mark.parametrize('made_up', [None, (2, 8)])
-def test_unknown_part(made_up):
+def test_unknown_part():
     with pytest.raises(UserError, match="unknown part 'tests' of digits; did you mean 'test'"):
-        catalog.load('digits', 'tests', synthetic=made_up)
+        catalog.load('digits', 'tests')
+    with pytest.raises(UserError, match="unknown part 'tests' of digits; did you mean 'test'"):
+        catalog.synthetic_like('digits', 'tests', per_class=2, side=8)
 
 
 # Made-up images.

@@ -61,25 +61,3 @@ def test_width_blocks_and_image_size_are_free(width, blocks, side, channels):
     assert out.features.shape == (2, 4 * width)
     for stage in shapes:
         assert set(variables['params']['backbone'][stage]) == {f'block{i}' for i in range(blocks)}
-
-
-def test_glyphnet_learns_two_patterns():
-    net = from_linen(GlyphNet(width=4))
-    label = jnp.arange(8) % 2
-    stripes = jnp.broadcast_to(jnp.arange(16) % 2, (16, 16)).astype(jnp.float32)
-    image = jnp.where(label[:, None, None] == 1, stripes, stripes.T)[..., None]
-    image += 0.1 * jax.random.normal(jax.random.key(1), image.shape)
-    variables = jax.jit(lambda rng: net.init(rng, image, {'target': 2}))(jax.random.key(0))
-
-    def loss(params, state):
-        out, state = net.apply({'params': params, **state}, image, train=True)
-        logits = jax.nn.log_softmax(out.logits['target'])
-        return -jnp.take_along_axis(logits, label[:, None], 1).mean(), state
-
-    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    params, state, losses = variables['params'], {'batch_stats': variables['batch_stats']}, []
-    for _ in range(20):
-        (value, state), grad = step(params, state)
-        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grad)
-        losses.append(float(value))
-    assert losses[-1] < 0.2 * losses[0]

@@ -12,6 +12,7 @@ import pytest
 
 from mixjax import models
 from mixjax.errors import UserError
+from tests.common import assert_trees_equal
 
 # name -> (stages, image, parameters with a 10-way head)
 NETWORKS = {
@@ -69,17 +70,18 @@ def test_every_parameter_belongs_to_a_part(name):
 def test_taps_and_maps(name, train):
     net, variables, image = traced(name)
     stages = [f'stage{i + 1}' for i in range(NETWORKS[name][0])]
-    seen = {}
+    seen = []
 
     def tap(where, hidden):
-        seen[where] = hidden.shape
+        seen.append((where, hidden.shape))
         return hidden
 
     out, state = jax.eval_shape(lambda v, x: net.apply(v, x, train=train, tap=tap), variables, image)
-    assert list(seen) == ['input', 'stem', *stages]
+    assert [where for where, _ in seen] == ['input', 'stem', *stages]
+    shapes = dict(seen)
     assert set(out.maps) == {'last', *stages, *(f'{stage}.conv' for stage in stages)}
     for stage in stages:
-        assert out.maps[stage].shape == out.maps[f'{stage}.conv'].shape == seen[stage]
+        assert out.maps[stage].shape == out.maps[f'{stage}.conv'].shape == shapes[stage]
     assert out.maps['last'].shape == out.maps[stages[-1]].shape
     assert out.features.shape == (2, out.maps['last'].shape[-1])
     assert {head: logits.shape for head, logits in out.logits.items()} == {'target': (2, 10), 'source': (2, 7)}
@@ -103,14 +105,17 @@ def test_bfloat16_is_only_inside(name):
 
 @pytest.fixture(scope='module')
 def glyphs():
-    """GlyphNet in both types with the same variables, and images."""
-    image = jax.random.normal(jax.random.key(1), (8, 16, 16, 1))
+    """GlyphNet in both types, a function that draws variables for both, and images of two patterns."""
+    stripes = jnp.broadcast_to(jnp.arange(16) % 2, (16, 16)).astype(jnp.float32)
+    image = jnp.stack([stripes, stripes.T] * 4)[..., None]
+    image += 0.1 * jax.random.normal(jax.random.key(1), image.shape)
     nets = {dtype: models.build('glyphnet', dtype=dtype) for dtype in ('float32', 'bfloat16')}
-    return nets, jax.jit(lambda rng: nets['float32'].init(rng, image, {'target': 5}))(jax.random.key(0)), image
+    return nets, jax.jit(lambda rng: nets['float32'].init(rng, image, {'target': 5})), image
 
 
 def test_bfloat16_is_near_float32(glyphs):
-    nets, variables, image = glyphs
+    nets, init, image = glyphs
+    variables = init(jax.random.key(0))
     outs = {
         dtype: jax.jit(lambda v, x, n=net: n.apply(v, x, train=True))(variables, image) for dtype, net in nets.items()
     }
@@ -121,8 +126,8 @@ def test_bfloat16_is_near_float32(glyphs):
 
 
 def test_a_tap_replaces_what_follows(glyphs):
-    nets, variables, image = glyphs
-    net = nets['float32']
+    nets, init, image = glyphs
+    net, variables = nets['float32'], init(jax.random.key(0))
 
     def features(where):
         out, _ = net.apply(variables, image, train=False, tap=lambda name, h: 0 * h if name == where else h)
@@ -140,8 +145,8 @@ def test_a_tap_replaces_what_follows(glyphs):
 
 
 def test_eval_and_train_mode_differ_only_in_the_statistics(glyphs):
-    nets, variables, image = glyphs
-    net = nets['float32']
+    nets, init, image = glyphs
+    net, variables = nets['float32'], init(jax.random.key(0))
     frozen, same = net.apply(variables, image, train=False)
     trained, new = net.apply(variables, image, train=True)
     assert all(a is b for a, b in zip(jax.tree.leaves(same), jax.tree.leaves(variables['batch_stats']), strict=True))
@@ -150,14 +155,32 @@ def test_eval_and_train_mode_differ_only_in_the_statistics(glyphs):
     assert np.abs(frozen.logits['target'] - trained.logits['target']).max() > 1e-3
 
 
-def test_different_keys_draw_different_networks():
-    net, image = models.build('glyphnet'), jnp.zeros((1, 16, 16, 1))
-    init = jax.jit(lambda rng: net.init(rng, image, {'target': 5}))
+def test_different_keys_draw_different_networks(glyphs):
+    _, init, _ = glyphs
     first, again, other = (init(jax.random.key(seed)) for seed in (0, 0, 1))
-    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, again)))
+    assert_trees_equal(first, again)
     kernels = [tree['params']['backbone']['stage1']['block0'] for tree in (first, other)]
     assert not np.array_equal(kernels[0]['conv1']['kernel'], kernels[1]['conv1']['kernel'])
     assert not np.array_equal(kernels[0]['conv1']['kernel'], kernels[0]['conv2']['kernel'])
+
+
+def test_glyphnet_learns_two_patterns(glyphs):
+    nets, init, image = glyphs
+    label = jnp.arange(8) % 2
+
+    def loss(params, state):
+        out, state = nets['float32'].apply({'params': params, **state}, image, train=True)
+        logits = jax.nn.log_softmax(out.logits['target'])
+        return -jnp.take_along_axis(logits, label[:, None], 1).mean(), state
+
+    step = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    variables, losses = init(jax.random.key(0)), []
+    params, state = variables['params'], {'batch_stats': variables['batch_stats']}
+    for _ in range(20):
+        (value, state), grad = step(params, state)
+        params = jax.tree.map(lambda p, g: p - 0.1 * g, params, grad)
+        losses.append(float(value))
+    assert losses[-1] < 0.2 * losses[0]
 
 
 def test_unknown_names_are_told_with_the_nearest_one():

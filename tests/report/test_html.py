@@ -232,3 +232,8 @@ def test_several_go_beside_the_folders_unless_that_is_another_run(quickstart, tm
 def test_a_place_that_cannot_be_written(quickstart, tmp_path):
     with pytest.raises(UserError, match='cannot be written'):
         write(quickstart, out=tmp_path / 'no' / 'such' / 'folder.html')
+
+
+def test_the_share_of_the_target_is_read_off_the_blend(page):
+    assert page.text().count('target\u2019s share') == 4
+    assert page.text().count('60 %') == 4 * 8
