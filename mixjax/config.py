@@ -7,7 +7,6 @@ starts from it and changes what its experiment needs.
 
 from __future__ import annotations
 
-import ast
 import importlib.resources
 import importlib.util
 import inspect
@@ -18,15 +17,19 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixjax import method as method_lib
+from mixjax import override
 from mixjax.errors import UserError, nearest
+
+# An ml_collections.ConfigDict. What its attributes hold is known to `base()` and not to a type checker.
+Config = Any
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def base() -> ConfigDict:
+def base() -> Config:
     """The defaults: fine-tuning by the protocol that the three papers share for ImageNet networks."""
-    config = ConfigDict()
+    config: Config = ConfigDict()
     config.seed = 0  # of the first run; the others use seed + 1, ..
     config.num_seeds = 1  # independent repeats: own labelled examples, initialisation and order
 
@@ -87,7 +90,7 @@ def base() -> ConfigDict:
 # --- from a file and the command line to a complete config ------------------------------------------------------------
 
 
-def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
+def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     """A complete, locked and checked config.
 
     Args:
@@ -110,7 +113,7 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> ConfigDict:
         raise UserError("config argument 'full' goes with 'smoke': FILE.py:smoke,full")
     for key, value in overrides:
         if key not in names:
-            override(config, key, value)
+            override.apply(config, key, value)
     check(config)
     return config
 
@@ -136,7 +139,7 @@ def _python_files(folder: Any, prefix: str) -> Iterator[str]:
             yield prefix + item.name.removesuffix('.py')
 
 
-def _read(path: str, argument: str) -> ConfigDict:
+def _read(path: str, argument: str) -> Config:
     file = Path(path)
     if not file.is_file():
         # `configs/quickstart.py` and `quickstart` both name the shipped file, in any folder.
@@ -174,10 +177,10 @@ def _is_compared_name(key: str) -> bool:
     return len(parts) == 3 and parts[0] == 'compare' and parts[2] == 'name'
 
 
-def _replace_method(config: ConfigDict, key: str, name: str) -> None:
+def _replace_method(config: Config, key: str, name: str) -> None:
     """Another method takes the place of the file's, with its own knobs at their defaults."""
     *parents, _ = key.split('.')
-    node = config
+    node: Any = config
     for part in parents[:-1]:
         node = node[part]
     if parents[-1] not in node:
@@ -189,14 +192,14 @@ def _replace_method(config: ConfigDict, key: str, name: str) -> None:
             config.compare = ConfigDict()  # one method was asked for
 
 
-def methods(config: ConfigDict) -> dict[str, ConfigDict]:
+def methods(config: Config) -> dict[str, Config]:
     """{dotted place: method config} of all methods that a config names."""
     places = {'method': config.method}
     places |= {f'compare.{label}': node for label, node in config.compare.items()}
     return places
 
 
-def complete(config: ConfigDict) -> ConfigDict:
+def complete(config: Config) -> Config:
     """Fill in the knobs of every method from its file, refuse those it lacks, and lock the config."""
     for place, node in methods(config).items():
         if not isinstance(node, ConfigDict) or not isinstance(node.get('name'), str):
@@ -209,13 +212,13 @@ def complete(config: ConfigDict) -> ConfigDict:
                     f'method {node.name!r} has no knob {key!r} (config.{place}.{key}){nearest(key, known)}; '
                     f'it has {", ".join(known) or "none"}'
                 )
-            given[key] = _typed(f'{place}.{key}', known[key], value)
+            given[key] = override.typed(f'{place}.{key}', known[key], value)
         with node.unlocked():
             node.update({**known, **given})
     return config.lock()
 
 
-def make_smoke(config: ConfigDict, *, full: bool) -> None:
+def make_smoke(config: Config, *, full: bool) -> None:
     """Two steps on made-up images with the true classes and heads; random weights; small unless `full`."""
     from mixjax.data import catalog
     from mixjax.models import weights
@@ -238,70 +241,7 @@ def make_smoke(config: ConfigDict, *, full: bool) -> None:
         config.model.weights = f'{weights.RANDOM}{classes}'
 
 
-def override(config: ConfigDict, key: str, text: str) -> None:
-    """Set one value from text, by the type that the config has for it."""
-    node: Any = config
-    *parents, last = key.split('.')
-    for depth, part in enumerate([*parents, last]):
-        if not isinstance(node, ConfigDict) or part not in node:
-            known = list(_keys(config))
-            hint = nearest(key, known) or nearest(last, [k.rpartition('.')[2] for k in known])
-            raise UserError(f'unknown config key {key!r}{hint}')
-        if depth < len(parents):
-            node = node[part]
-    if isinstance(node[last], ConfigDict):
-        raise UserError(f'config.{key} is a group; set one of {", ".join(f"{key}.{k}" for k in node[last])}')
-    node[last] = _typed(key, node[last], _parse(key, node[last], text))
-
-
-def _keys(config: ConfigDict, prefix: str = '') -> Iterator[str]:
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from _keys(value, f'{prefix}{key}.')
-        else:
-            yield prefix + key
-
-
-def _parse(key: str, old: Any, text: str) -> Any:
-    if isinstance(old, str):
-        return text
-    if isinstance(old, bool):
-        lowered = text.lower()
-        if lowered not in ('true', 'false', '1', '0'):
-            raise UserError(f'config.{key} is true or false, not {text!r}')
-        return lowered in ('true', '1')
-    try:
-        value = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise UserError(f'config.{key} must be {_KINDS[type(old)]}, not {text!r}') from None
-    if isinstance(old, tuple) and not isinstance(value, (tuple, list)):
-        value = (value,)
-    return value
-
-
-_KINDS = {
-    bool: 'true or false',
-    int: 'a whole number',
-    float: 'a number',
-    str: 'text',
-    tuple: 'numbers separated by commas',
-}
-
-
-def _typed(key: str, old: Any, value: Any) -> Any:
-    """`value` with the type of `old`, or an error in one sentence."""
-    kind = type(old)
-    if kind is float and type(value) is int:
-        return float(value)
-    if kind is tuple and type(value) in (tuple, list):
-        if all(type(v) in (int, float) for v in value):
-            return tuple(value)
-    elif type(value) is kind:
-        return value
-    raise UserError(f'config.{key} must be {_KINDS.get(kind, kind.__name__)}, not {value!r}')
-
-
-def check(config: ConfigDict) -> None:
+def check(config: Config) -> None:
     """Refuse impossible values, before anything is loaded or compiled."""
     from mixjax import validate
 

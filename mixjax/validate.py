@@ -66,7 +66,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 }
 
 
-def check(config: ConfigDict, base: ConfigDict) -> None:
+def check(config: Any, base: Any) -> None:
     """Types against `base`, single values against RULES, then what must fit together."""
     _same_types(config, base, '')
     for key, (allowed, sentence) in RULES.items():
@@ -76,9 +76,9 @@ def check(config: ConfigDict, base: ConfigDict) -> None:
     if config.model.name not in models.names():
         hint = nearest(config.model.name, models.names())
         raise UserError(f'unknown network {config.model.name!r}{hint}; the networks are {", ".join(models.names())}')
-    for part in ('target', 'source'):
-        if config[part].name or part == 'target':
-            catalog.entry(config[part].name)
+    catalog.entry(config.target.name)
+    if config.source.name:
+        catalog.entry(config.source.name)
     for label in config.compare:
         if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.-]*', label):
             raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')
@@ -88,7 +88,7 @@ def check(config: ConfigDict, base: ConfigDict) -> None:
     _build_methods(config)
 
 
-def _together(config: ConfigDict) -> None:
+def _together(config: Any) -> None:
     batch, groups = config.batch_size, config.mix.groups
     if batch % groups:
         raise UserError(f'config.mix.groups={groups} must divide config.batch_size={batch}')
@@ -108,7 +108,7 @@ def _together(config: ConfigDict) -> None:
         )
 
 
-def _build_methods(config: ConfigDict) -> None:
+def _build_methods(config: Any) -> None:
     """A method refuses bad knobs in its own words."""
     from mixjax.config import methods
 
@@ -123,14 +123,14 @@ def _build_methods(config: ConfigDict) -> None:
             raise UserError(f'method {node.name!r}: make() must return a mixjax.method.Method')
 
 
-def _get(config: ConfigDict, key: str) -> Any:
+def _get(config: Any, key: str) -> Any:
     node: Any = config
     for part in key.split('.'):
         node = node[part]
     return node
 
 
-def _same_types(config: ConfigDict, base: ConfigDict, prefix: str) -> None:
+def _same_types(config: Any, base: Any, prefix: str) -> None:
     """Every key of `base` is there with its type. Methods' knobs are checked where they are filled in."""
     for key in config:
         if key not in base and prefix not in ('method.', 'compare.'):

@@ -62,9 +62,7 @@ def smile_terms(f, case):
         teacher = jnp.asarray(f['teacher_map'])
         feature = losses.feature_mixup(student_map, mix.blend(lam, teacher, mix.partner(teacher, perm)))
         source = jax.nn.softmax(jnp.asarray(f['teacher_logits']))
-        source_ce = losses.soft_cross_entropy(
-            source_logits, mix.blend(lam, source, mix.partner(source, perm))
-        ).mean()
+        source_ce = losses.soft_cross_entropy(source_logits, mix.blend(lam, source, mix.partner(source, perm))).mean()
         return target_ce + 0.01 * feature + 0.1 * source_ce, (target_ce, feature, source_ce)
 
     return terms

@@ -197,9 +197,7 @@ def test_every_source_image_is_of_a_class_paired_with_the_targets(variant, tmp_p
     built, data, ts = opened(settings({'name': variant} | VARIANTS[variant]), tmp_path)
     draw = data.made.draw
     source_label = built.sets.source.labels[draw.rows]
-    allowed = {
-        t: {int(source_label[draw.start[t, k]]) for k in range(draw.rounds[t])} for t in range(len(draw.start))
-    }
+    allowed = {t: {int(source_label[draw.start[t, k]]) for k in range(draw.rounds[t])} for t in range(len(draw.start))}
     assert all(len(classes) == draw.start.shape[1] for classes in allowed.values())
     batch = jax.jit(lambda ts: program.step.context(built.feed, built.run, ts, data.frozen, data.inputs).batch)
     for step in range(5):

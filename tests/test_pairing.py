@@ -33,9 +33,7 @@ def test_reference_case():
     np.testing.assert_allclose(score, f['cosine'], rtol=1e-12, atol=1e-15)
     pairs = pairing.pair(score, f['source_class_sizes'], min_images=int(f['size_threshold']))
     np.testing.assert_array_equal(pairs.mapping, f['greedy_mapping'])
-    np.testing.assert_array_equal(
-        np.cumsum(f['source_class_sizes'][pairs.mapping].sum(axis=1)), f['cumulative_size']
-    )
+    np.testing.assert_array_equal(np.cumsum(f['source_class_sizes'][pairs.mapping].sum(axis=1)), f['cumulative_size'])
     np.testing.assert_allclose(pairs.score[0].sum(), f['greedy_round1_total'], rtol=1e-12)
     best = pairing.pair(score, f['source_class_sizes'], exact=True)
     np.testing.assert_array_equal(best.mapping[0], f['hungarian_mapping'])

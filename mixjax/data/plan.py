@@ -6,7 +6,7 @@ result. Nothing in it depends on how many devices or processes there are.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,9 @@ Array = jax.Array
 class Draw(NamedTuple):
     """The arrays of `method.Segments` that decide a draw; positions in its `rows`."""
 
-    start: Array
-    count: Array
-    rounds: Array
+    start: Any
+    count: Any
+    rounds: Any
 
 
 class Rows(NamedTuple):

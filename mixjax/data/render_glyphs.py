@@ -21,6 +21,7 @@ import argparse
 import io
 import os
 import sys
+import unicodedata
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -50,13 +51,10 @@ _PHONETIC = [
     ('ɟ', 'barred_j'), ('ɱ', 'hooked_m'), ('ɲ', 'hooked_n'), ('ɕ', 'curled_c'), ('ʑ', 'curled_z'), ('ʂ', 'hooked_s'),
     ('ɖ', 'tailed_d'), ('ɓ', 'hooked_b'), ('ɠ', 'hooked_g'), ('ƙ', 'hooked_k'), ('ƕ', 'hwair'), ('ʧ', 'tesh'),
 ]  # fmt: skip
+# Unicode spells one of them differently: GREEK SMALL LETTER LAMDA.
 _GREEK = [
-    ('α', 'alpha'), ('β', 'beta'), ('γ', 'gamma'), ('δ', 'delta'), ('ε', 'epsilon'), ('ζ', 'zeta'), ('η', 'eta'),
-    ('θ', 'theta'), ('ι', 'iota'), ('κ', 'kappa'), ('λ', 'lambda'), ('μ', 'mu'), ('ν', 'nu'), ('ξ', 'xi'),
-    ('ο', 'omicron'), ('π', 'pi'), ('ρ', 'rho'), ('ς', 'final_sigma'), ('σ', 'sigma'), ('τ', 'tau'),
-    ('υ', 'upsilon'), ('φ', 'phi'), ('χ', 'chi'), ('ψ', 'psi'), ('ω', 'omega'), ('ϝ', 'digamma'), ('ϟ', 'koppa'),
-    ('ϙ', 'archaic_koppa'), ('ϛ', 'stigma'), ('ϡ', 'sampi'),
-]  # fmt: skip
+    (char, unicodedata.name(char).split()[-1].lower().replace('lamda', 'lambda')) for char in 'αβγδεζηθικλμνξοπρστυφχψω'
+] + [('ς', 'final_sigma'), ('ϝ', 'digamma'), ('ϟ', 'koppa'), ('ϙ', 'archaic_koppa'), ('ϛ', 'stigma'), ('ϡ', 'sampi')]
 _CYRILLIC = [
     ('а', 'a_cyrillic'), ('б', 'be'), ('в', 've'), ('г', 'ghe'), ('д', 'de'), ('е', 'ie'), ('ж', 'zhe'), ('з', 'ze'),
     ('и', 'i_cyrillic'), ('й', 'short_i'), ('к', 'ka'), ('л', 'el'), ('м', 'em'), ('н', 'en'), ('о', 'o_cyrillic'),

@@ -69,9 +69,7 @@ def make(
         image_mix = mix.blend(lam, image, mix.partner(image, partner))
         student, model_state = net.apply(ctx.variables(params), image_mix, train=True)
 
-        target_ce = losses.mixed_cross_entropy(
-            student.logits['target'], label, mix.partner(label, partner), lam
-        ).mean()
+        target_ce = losses.mixed_cross_entropy(student.logits['target'], label, mix.partner(label, partner), lam).mean()
         feature_mix = mix.blend(lam, feature_t, mix.partner(feature_t, partner))
         feature_loss = losses.feature_mixup(shown(student), feature_mix)
         source_mix = mix.blend(lam, source_t, mix.partner(source_t, partner))

@@ -173,6 +173,7 @@ def from_linen(backbone: nn.Module) -> Net:
         state = {name: tree for name, tree in variables.items() if name != 'params'}
         if not train:
             return module(heads).apply(variables, image, train=False, tap=tap), state
-        return module(heads).apply(variables, image, train=True, tap=tap, rngs=rngs, mutable=list(state))
+        out: Any = module(heads).apply(variables, image, train=True, tap=tap, rngs=rngs, mutable=list(state))
+        return out
 
     return Net(init=init, apply=apply, group=group, redraw=redraw)

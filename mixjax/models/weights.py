@@ -105,10 +105,12 @@ def fit(spec: str, given: Tree, wanted: Tree) -> None:
     Args:
       given, wanted: variables trees; of `wanted` only the shapes matter.
     """
-    have, want = (
-        {name: tuple(np.shape(leaf)) for name, leaf in traverse_util.flatten_dict(tree, sep='/').items()}
-        for tree in (_shapes(given), _shapes(wanted))
-    )
+
+    def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+        flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep='/')
+        return {name: tuple(leaf.shape) for name, leaf in flat.items()}
+
+    have, want = shapes(given), shapes(wanted)
     wrong = [f'{name} is not in the file' for name in sorted(want.keys() - have.keys())]
     wrong += [f'{name} has no place in the network' for name in sorted(have.keys() - want.keys())]
     wrong += [
@@ -119,9 +121,3 @@ def fit(spec: str, given: Tree, wanted: Tree) -> None:
     if wrong:
         shown = wrong[:20] + ([f'and {len(wrong) - 20} more'] if len(wrong) > 20 else [])
         raise UserError(f'weights {spec} do not fit the network:\n  ' + '\n  '.join(shown))
-
-
-def _shapes(tree: Tree) -> Tree:
-    if isinstance(tree, Mapping):
-        return {key: _shapes(value) for key, value in tree.items()}
-    return np.broadcast_to(np.zeros((), np.int8), np.shape(tree))

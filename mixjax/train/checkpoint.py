@@ -47,7 +47,7 @@ def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree | None:
         return None
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     try:
-        restored = manager.restore(
+        restored: Any = manager.restore(
             step,
             args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()),
         )

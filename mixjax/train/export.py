@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from mixjax.data import augment
 from mixjax.data.feed import Feed
@@ -49,7 +48,7 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
     return dict(heads)
 
 
-def model(folder: Path, config: ConfigDict, method: Method, ts: TrainState, classes: tuple[str, ...]) -> None:
+def model(folder: Path, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...]) -> None:
     """`model.safetensors` and `model.json`: all that prediction, or another run, needs."""
     params = {**ts.params, 'heads': plain_heads(method, ts.params['heads'])}
     variables = jax.tree.map(np.asarray, {'params': params, **ts.model_state})

@@ -27,9 +27,7 @@ Tree = Any
 DISPATCH = 25  # steps a program, where convolutions in a loop are not slow
 
 
-def run(
-    config: ConfigDict, folder: str | Path, *, progress: Progress | None = None, command: str = ''
-) -> dict[str, Any]:
+def run(config: Any, folder: str | Path, *, progress: Progress | None = None, command: str = '') -> dict[str, Any]:
     """Do all that `config` says in the work directory `folder`, or what is left of it.
 
     Args:
@@ -59,14 +57,14 @@ def run(
     return results
 
 
-def order(config: ConfigDict) -> list[str]:
+def order(config: Any) -> list[str]:
     """Labels of the compared methods: the baseline, then the others by name."""
     labels = sorted(config.compare)
     first = config.baseline or next(iter(labels), '')
     return [label for label in [first] if label in labels] + [label for label in labels if label != first]
 
 
-def alone(config: ConfigDict, label: str) -> ConfigDict:
+def alone(config: Any, label: str) -> Any:
     """The config of one method of a comparison."""
     config = copy.deepcopy(config).unlock()
     config.method = config.compare[label]
@@ -80,7 +78,7 @@ def describe(folder: Path, command: str) -> None:
         workdir.write_json(folder / 'env.json', {**workdir.environment(), 'command': command})
 
 
-def one(config: ConfigDict, folder: Path, label: str, progress: Progress, command: str) -> dict[str, Any]:
+def one(config: Any, folder: Path, label: str, progress: Progress, command: str) -> dict[str, Any]:
     """One method with all its seeds."""
     progress.label = label
     if workdir.claim(folder, config):
@@ -189,7 +187,7 @@ def pictures(built: Program, data: Seed, ts: TrainState, seed: int, folder: Path
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-def summary(config: ConfigDict, folder: Path, label: str, built: Program, seeds: list[int]) -> dict[str, Any]:
+def summary(config: Any, folder: Path, label: str, built: Program, seeds: list[int]) -> dict[str, Any]:
     """What `results.json` holds: from the last evaluations in `metrics.jsonl`."""
     final = {
         line['seed']: line
@@ -206,9 +204,7 @@ def summary(config: ConfigDict, folder: Path, label: str, built: Program, seeds:
         'classes': list(built.sets.train.classes),
         'train_examples': len(rows),
         'test_examples': test,
-        'seeds': [
-            {'seed': seed, 'accuracy': final[seed]['accuracy'], 'loss': final[seed]['loss']} for seed in seeds
-        ],
+        'seeds': [{'seed': seed, 'accuracy': final[seed]['accuracy'], 'loss': final[seed]['loss']} for seed in seeds],
         'accuracy': spread([final[seed]['accuracy'] for seed in seeds]),
     }
 

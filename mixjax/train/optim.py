@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
 from mixjax.errors import UserError, nearest
 
@@ -17,7 +16,7 @@ Array = jax.Array
 Tree = Any
 
 
-def schedule(optim: ConfigDict, steps: int) -> Callable[[Array], Array]:
+def schedule(optim: Any, steps: int) -> Callable[[Array], Array]:
     """Step number -> learning rate.
 
     `step`: times `factor` from the first step i with i >= share * steps on, for each of `drops`.
@@ -68,7 +67,7 @@ def freeze(grads: Tree, factor_tree: Tree) -> Tree:
 
 
 def make(
-    optim: ConfigDict, steps: int, factor_of: Callable[[Tree], Tree]
+    optim: Any, steps: int, factor_of: Callable[[Tree], Tree]
 ) -> tuple[optax.GradientTransformation, Callable[[Array], Array]]:
     """The optimiser and its schedule. Decay is added to the gradient (torch), not decoupled.
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mixjax import method as method_lib
 from mixjax import models
@@ -39,7 +38,7 @@ class Sets(NamedTuple):
 class Program(NamedTuple):
     """What the seeds of a run share."""
 
-    config: ConfigDict
+    config: Any
     net: Net
     method: Method
     feed: Feed
@@ -70,7 +69,7 @@ class Seed(NamedTuple):
     frozen: Tree
 
 
-def preflight(config: ConfigDict) -> None:
+def preflight(config: Any) -> None:
     """Refuse a run whose data or weights are not here, all in one message, before anything is read or made."""
     problems = [weights.missing(config.model.weights)]
     if not config.synthetic.per_class:
@@ -82,7 +81,7 @@ def preflight(config: ConfigDict) -> None:
         raise UserError('cannot start, something is missing:\n\n' + '\n\n'.join(found) + f'\n\n{trial}')
 
 
-def load_sets(config: ConfigDict) -> Sets:
+def load_sets(config: Any) -> Sets:
     def one(name: str, split: str) -> Dataset:
         if config.synthetic.per_class:
             made_up = config.synthetic
@@ -97,15 +96,13 @@ def load_sets(config: ConfigDict) -> Sets:
     )
 
 
-def labelled(config: ConfigDict, sets: Sets, seed: int) -> np.ndarray:
+def labelled(config: Any, sets: Sets, seed: int) -> np.ndarray:
     """Rows of the examples that this seed may learn from."""
     target = config.target
-    return splits.draw(
-        sets.train.labels, sets.train.classes, per_class=target.per_class, rate=target.rate, seed=seed
-    )
+    return splits.draw(sets.train.labels, sets.train.classes, per_class=target.per_class, rate=target.rate, seed=seed)
 
 
-def build(config: ConfigDict) -> Program:
+def build(config: Any) -> Program:
     """Load the data, build the network and the method, and the programs around them; nothing is compiled yet."""
     sets = load_sets(config)
     knobs = {key: value for key, value in config.method.items() if key != 'name'}
@@ -130,7 +127,9 @@ def build(config: ConfigDict) -> Program:
     start = prepare.pretrained(config.model.weights, net, config.model.name, image, classes_s)
 
     devices = mesh.make(config.batch_size, config.devices)
-    start = None if start is None else mesh.replicate(devices)(jax.tree.map(lambda x: x.astype(float_type(config)), start))
+    start = (
+        None if start is None else mesh.replicate(devices)(jax.tree.map(lambda x: x.astype(float_type(config)), start))
+    )
     shard = mesh.shard_batch(devices)
     batch = feed_lib.make_batch(geometry, batch=config.batch_size, groups=config.mix.groups, shard=shard)
     feed = Feed(inputs=lambda step: None, batch=batch)
@@ -157,11 +156,11 @@ def build(config: ConfigDict) -> Program:
     )  # fmt: skip
 
 
-def float_type(config: ConfigDict) -> Any:
+def float_type(config: Any) -> Any:
     """Type of parameters and statistics."""
     if config.model.dtype != 'float64':
         return jnp.float32
-    if not jax.config.jax_enable_x64:
+    if not jax.config.read('jax_enable_x64'):
         raise UserError('config.model.dtype=float64 needs the environment variable JAX_ENABLE_X64=1')
     return jnp.float64
 

@@ -1,6 +1,6 @@
 """The train step: plan, batch, loss, gradient, optimiser, `after_step`. It is the same for every method.
 
-    metrics are of the parameters before the step; the order of operations is part of the contract.
+metrics are of the parameters before the step; the order of operations is part of the contract.
 """
 
 from __future__ import annotations

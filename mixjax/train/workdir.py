@@ -14,7 +14,6 @@ from typing import Any
 import jax
 import numpy as np
 from flax import traverse_util
-from ml_collections import ConfigDict
 
 import mixjax
 from mixjax.errors import UserError
@@ -54,7 +53,7 @@ def create(folder: Path) -> None:
 # --- one config for one directory -------------------------------------------------------------------------------------
 
 
-def as_data(config: ConfigDict) -> dict[str, Any]:
+def as_data(config: Any) -> dict[str, Any]:
     """A config as JSON has it: tuples become lists."""
     return json.loads(config.to_json(sort_keys=True))
 
@@ -63,7 +62,7 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     return {'.'.join(key): value for key, value in traverse_util.flatten_dict(config, keep_empty_nodes=True).items()}
 
 
-def claim(folder: Path, config: ConfigDict) -> bool:
+def claim(folder: Path, config: Any) -> bool:
     """Record the config of a new directory, or check that an old one was made by the same config.
 
     Only `steps` may differ, and only grow: that extends the run.
@@ -84,7 +83,9 @@ def claim(folder: Path, config: ConfigDict) -> bool:
         write_json(path, new)
         return True
     if changed:
-        lines = [f'  {key}: {before.get(key, "(absent)")!r} there, {after.get(key, "(absent)")!r} now' for key in changed]
+        lines = [
+            f'  {key}: {before.get(key, "(absent)")!r} there, {after.get(key, "(absent)")!r} now' for key in changed
+        ]
         raise UserError(
             f'{folder} holds a run with another config; use another --workdir, or the same settings '
             '(only steps may change, and only grow):\n' + '\n'.join(lines)
@@ -168,6 +169,4 @@ def load_prepared(path: Path) -> Prepared:
         arrays = {key: file[key] for key in file.files}
     frozen = {key.removeprefix('frozen/'): value for key, value in arrays.items() if key.startswith('frozen/')}
     draw = {key.removeprefix('draw/'): value for key, value in arrays.items() if key.startswith('draw/')}
-    return Prepared(
-        traverse_util.unflatten_dict(frozen, sep='/') if frozen else (), Segments(**draw) if draw else None
-    )
+    return Prepared(traverse_util.unflatten_dict(frozen, sep='/') if frozen else (), Segments(**draw) if draw else None)

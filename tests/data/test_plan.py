@@ -71,7 +71,9 @@ def test_rows_of_a_step(groups):
     label = jnp.arange(30) % 3
     rows = plan.rows(KEY, jnp.asarray(4), label, batch=12, groups=groups, draw=law())
     again = jax.jit(lambda s: plan.rows(KEY, s, label, batch=12, groups=groups, draw=law()))(jnp.asarray(4))
-    for a, b in zip(jax.tree.leaves(rows._replace(augment=())), jax.tree.leaves(again._replace(augment=())), strict=True):
+    for a, b in zip(
+        jax.tree.leaves(rows._replace(augment=())), jax.tree.leaves(again._replace(augment=())), strict=True
+    ):
         np.testing.assert_array_equal(a, b)
     assert rows.partner.shape == (groups, 12 // groups)
     np.testing.assert_array_equal(np.sort(rows.partner, axis=1), np.tile(np.arange(12 // groups), (groups, 1)))

@@ -1,0 +1,75 @@
+"""Setting one value of a config from text, with the type that the config has for it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mixjax.errors import UserError, nearest
+
+
+def apply(config: Any, key: str, text: str) -> None:
+    """Set one value from text, by the type that the config has for it."""
+    node: Any = config
+    *parents, last = key.split('.')
+    for depth, part in enumerate([*parents, last]):
+        if not isinstance(node, ConfigDict) or part not in node:
+            known = list(keys(config))
+            hint = nearest(key, known) or nearest(last, [k.rpartition('.')[2] for k in known])
+            raise UserError(f'unknown config key {key!r}{hint}')
+        if depth < len(parents):
+            node = node[part]
+    old: Any = node[last]
+    if isinstance(old, ConfigDict):
+        raise UserError(f'config.{key} is a group; set one of {", ".join(f"{key}.{k}" for k in old)}')
+    node[last] = typed(key, old, _parse(key, old, text))
+
+
+def keys(config: Any, prefix: str = '') -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from keys(value, f'{prefix}{key}.')
+        else:
+            yield prefix + key
+
+
+def _parse(key: str, old: Any, text: str) -> Any:
+    if isinstance(old, str):
+        return text
+    if isinstance(old, bool):
+        lowered = text.lower()
+        if lowered not in ('true', 'false', '1', '0'):
+            raise UserError(f'config.{key} is true or false, not {text!r}')
+        return lowered in ('true', '1')
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        raise UserError(f'config.{key} must be {_KINDS[type(old)]}, not {text!r}') from None
+    if isinstance(old, tuple) and not isinstance(value, (tuple, list)):
+        value = (value,)
+    return value
+
+
+_KINDS = {
+    bool: 'true or false',
+    int: 'a whole number',
+    float: 'a number',
+    str: 'text',
+    tuple: 'numbers separated by commas',
+}
+
+
+def typed(key: str, old: Any, value: Any) -> Any:
+    """`value` with the type of `old`, or an error in one sentence."""
+    kind = type(old)
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind is tuple and type(value) in (tuple, list):
+        if all(type(v) in (int, float) for v in value):
+            return tuple(value)
+    elif type(value) is kind:
+        return value
+    raise UserError(f'config.{key} must be {_KINDS.get(kind, kind.__name__)}, not {value!r}')
