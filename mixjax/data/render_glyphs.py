@@ -51,10 +51,11 @@ _PHONETIC = [
     ('ɟ', 'barred_j'), ('ɱ', 'hooked_m'), ('ɲ', 'hooked_n'), ('ɕ', 'curled_c'), ('ʑ', 'curled_z'), ('ʂ', 'hooked_s'),
     ('ɖ', 'tailed_d'), ('ɓ', 'hooked_b'), ('ɠ', 'hooked_g'), ('ƙ', 'hooked_k'), ('ƕ', 'hwair'), ('ʧ', 'tesh'),
 ]  # fmt: skip
-# Unicode spells one of them differently: GREEK SMALL LETTER LAMDA.
+# Unicode's own names, but for the rarer ones and GREEK SMALL LETTER LAMDA.
+_RARE = {'λ': 'lambda', 'ς': 'final_sigma', 'ϙ': 'archaic_koppa'}
 _GREEK = [
-    (char, unicodedata.name(char).split()[-1].lower().replace('lamda', 'lambda')) for char in 'αβγδεζηθικλμνξοπρστυφχψω'
-] + [('ς', 'final_sigma'), ('ϝ', 'digamma'), ('ϟ', 'koppa'), ('ϙ', 'archaic_koppa'), ('ϛ', 'stigma'), ('ϡ', 'sampi')]
+    (char, _RARE.get(char, unicodedata.name(char).split()[-1].lower())) for char in 'αβγδεζηθικλμνξοπρςστυφχψωϝϟϙϛϡ'
+]
 _CYRILLIC = [
     ('а', 'a_cyrillic'), ('б', 'be'), ('в', 've'), ('г', 'ghe'), ('д', 'de'), ('е', 'ie'), ('ж', 'zhe'), ('з', 'ze'),
     ('и', 'i_cyrillic'), ('й', 'short_i'), ('к', 'ka'), ('л', 'el'), ('м', 'em'), ('н', 'en'), ('о', 'o_cyrillic'),

@@ -171,9 +171,10 @@ def from_linen(backbone: nn.Module) -> Net:
         heads = {name: head['bias'].shape[-1] for name, head in variables['params'].get('heads', {}).items()}
         rngs = None if rng is None else {'dropout': rng}
         state = {name: tree for name, tree in variables.items() if name != 'params'}
-        if not train:
-            return module(heads).apply(variables, image, train=False, tap=tap), state
-        out: Any = module(heads).apply(variables, image, train=True, tap=tap, rngs=rngs, mutable=list(state))
-        return out
+        if train:
+            both: Any = module(heads).apply(variables, image, train=True, tap=tap, rngs=rngs, mutable=list(state))
+            return both
+        out: Any = module(heads).apply(variables, image, train=False, tap=tap)
+        return out, state
 
     return Net(init=init, apply=apply, group=group, redraw=redraw)

@@ -108,6 +108,7 @@ def test_fit_refuses_an_empty_page():
         render_glyphs.fit(np.zeros((4, 4)))
 
 
+@pytest.mark.slow
 def test_drawing_again_gives_the_shipped_classes(shipped, drawn):
     first = render_glyphs.group(render_glyphs.similarity(drawn.image, drawn.label, drawn.font))
     again = render_glyphs.keep(drawn, np.unique(first))
@@ -131,6 +132,7 @@ def test_the_file_has_no_time_in_it(tmp_path, shipped):
         assert arrays['classes'].tolist() == drawing.classes
 
 
+@pytest.mark.slow
 def test_commands(tmp_path, capsys, monkeypatch, drawn):
     monkeypatch.setattr(render_glyphs, 'draw', lambda: drawn)
     assert render_glyphs.main(['--duplicates']) == 0
