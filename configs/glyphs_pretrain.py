@@ -2,7 +2,7 @@
 
     python -m mixjax.main --config=configs/glyphs_pretrain.py --workdir=runs/glyphs
 
-A few minutes on two CPU cores. `model.safetensors` and `model.json` of the run are the package's
+Two minutes on two CPU cores. `model.safetensors` and `model.json` of the run are the package's
 mixjax/models/glyphnet.safetensors and glyphnet.json.
 """
 
@@ -18,11 +18,10 @@ def get_config():
     config.image.crop = 16
     config.image.pad = 2
     config.image.flip = False
-    config.image.mean = (0.5,)
-    config.image.std = (0.5,)
+    config.image.mean = (0.0,)
+    config.image.std = (1.0,)
 
     config.optim.lr = 0.1
-    config.optim.schedule = 'cosine'
     config.steps = 1500
     config.batch_size = 128
     config.eval_every = config.checkpoint_every = 500

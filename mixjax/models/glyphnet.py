@@ -21,7 +21,7 @@ Array = jax.Array
 class GlyphNet(nn.Module):
     """Three stages of `blocks` blocks, of width `width`, 2 `width`, 4 `width`; features (B, 4 width)."""
 
-    width: int = 24
+    width: int = 16
     blocks: int = 1
     dtype: Any = None
 

@@ -150,10 +150,10 @@ def advance(
     last: Any = {}
     while step < stop:
         count = most if step + most <= stop else 1
+        before = last
         ts, last = built.advance(count)(ts, built.start, data.frozen, data.inputs)
+        jax.block_until_ready(before)  # the host stays one call ahead, and the counter honest
         step += count
-        if count == 1:  # keep the host a step ahead at most, and the counter honest
-            jax.block_until_ready(last['loss'])
         progress.step(seed, step, config.steps, None if step < stop else float(last['loss']), count)
     return ts, {name: float(value) for name, value in last.items()}, step
 

@@ -1,0 +1,94 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mixjax import config as config_lib
+from mixjax.errors import UserError
+from mixjax.method import Prepared, Segments
+from mixjax.train import loop, workdir
+from tests.common import assert_trees_equal
+
+
+def config(**changes):
+    out = config_lib.load('quickstart').unlock()
+    out.update(changes)
+    return out.lock()
+
+
+def test_only_more_steps_may_differ(tmp_path):
+    assert workdir.claim(tmp_path / 'run', config()) is False
+    assert workdir.claim(tmp_path / 'run', config()) is False
+    with pytest.raises(UserError, match='batch_size: 48 there, 16 now'):
+        workdir.claim(tmp_path / 'run', config(batch_size=16))
+    with pytest.raises(UserError, match='steps: 400 there, 300 now'):
+        workdir.claim(tmp_path / 'run', config(steps=300))
+    assert workdir.claim(tmp_path / 'run', config(steps=500)) is True
+    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['steps'] == 500
+    with pytest.raises(UserError, match='seed'):
+        workdir.claim(tmp_path / 'run', config(steps=600, seed=1))
+
+
+def test_a_file_in_the_way(tmp_path):
+    (tmp_path / 'file').write_text('x')
+    with pytest.raises(UserError, match='cannot be written to'):
+        workdir.claim(tmp_path / 'file', config())
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run' / 'config.json').write_text('{"steps": ')
+    with pytest.raises(UserError, match='cannot be read'):
+        workdir.claim(tmp_path / 'run', config())
+
+
+def test_rewind_drops_later_lines_of_one_seed_and_a_half_written_one(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    for seed in (0, 1):
+        for step in (10, 20, 30):
+            workdir.append(path, {'seed': seed, 'step': step})
+    with path.open('a') as file:
+        file.write('{"seed": 1, "st')
+    workdir.rewind(path, 1, 20)
+    assert [(x['seed'], x['step']) for x in workdir.lines(path)] == [(0, 10), (0, 20), (0, 30), (1, 10), (1, 20)]
+    workdir.rewind(tmp_path / 'absent.jsonl', 0, 0)
+
+
+def test_what_prepare_made_comes_back(tmp_path):
+    draw = Segments(*(np.arange(n, dtype=np.int32) for n in (5, 2, 2, 1)), score=np.array([[0.5]]))
+    frozen = {'a': np.arange(3, dtype=np.int32), 'b': {'c': np.eye(2, dtype=np.float32)}}
+    for made in (Prepared(frozen, draw), Prepared(), Prepared(frozen), Prepared((), draw)):
+        workdir.save_prepared(tmp_path / 'prepared.npz', made)
+        again = workdir.load_prepared(tmp_path / 'prepared.npz')
+        assert_trees_equal(jax.tree.map(np.asarray, made), again)
+
+
+def test_spread_and_paired_differences():
+    assert loop.spread([0.5]) == {'mean': 0.5, 'std': None, 'n': 1}
+    found = loop.spread([0.8, 0.9, 1.0])
+    np.testing.assert_allclose([found['mean'], found['std']], [0.9, 0.1])
+
+    def run(*values):
+        return {'seeds': [{'accuracy': value} for value in values]}
+
+    out = loop.differences({'a': run(0.5, 0.7, 0.6), 'b': run(0.6, 0.8, 0.8)}, 'a')
+    np.testing.assert_allclose(
+        [out['b']['mean'], out['b']['stderr']], [0.4 / 3, np.std([0.1, 0.1, 0.2], ddof=1) / 3**0.5]
+    )
+    assert list(out) == ['b'] and out['b']['n'] == 3
+
+
+def test_the_baseline_runs_first_then_the_others_by_name():
+    assert loop.order(config()) == ['finetune', 'lamix', 'mixup', 'smile', 'xmixup']
+    assert loop.order(config(baseline='smile'))[0] == 'smile'
+    assert loop.order(config_lib.load('smile_cub')) == []
+    one = loop.alone(config(), 'xmixup')
+    assert one.method.name == 'xmixup' and not one.compare
+
+
+def test_a_loss_that_is_no_number_stops_the_run():
+    with pytest.raises(UserError, match=r'the loss is nan at step 7 \(loss nan, lr 0.1\); lower config.optim.lr'):
+        loop.finite({'loss': float('nan'), 'lr': 0.1}, 7)
+
+
+def test_the_environment_names_no_place():
+    text = json.dumps(workdir.environment())
+    assert '/' not in text.replace('"commit"', '')
