@@ -51,9 +51,7 @@ def assert_trees_equal(a, b):
     """Bit for bit, also of typed keys."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x, y = jax.random.key_data(x), jax.random.key_data(y)
-        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+        np.testing.assert_array_equal(plain(x), plain(y))
 
 
 # --- the command, as a person runs it ---------------------------------------------------------------------------------
@@ -84,13 +82,13 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def kill_after(folder: Path, seed: int, step: int, *words: str) -> None:
-    """Start the command, and SIGKILL it as soon as `metrics.jsonl` of `run/` has that step of that seed."""
+def kill_after(folder: Path, seed: int, step: int, *words: str, run: str = 'run') -> None:
+    """Start the command, and SIGKILL it as soon as `metrics.jsonl` of `run` has that step of that seed."""
     process = subprocess.Popen(command(*words), cwd=folder, env=environment(), stdout=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 300
         while process.poll() is None and time.monotonic() < deadline:
-            metrics = folder / 'run' / 'metrics.jsonl'
+            metrics = folder / run / 'metrics.jsonl'
             if metrics.exists() and f'"seed": {seed}, "step": {step},' in metrics.read_text():
                 break
             time.sleep(0.01)
@@ -106,7 +104,12 @@ def final_state(run: Path, seed: int, steps: int) -> dict:
     with ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore(folder.absolute())
     flat = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in flat}
+    return {jax.tree_util.keystr(path): plain(leaf) for path, leaf in flat}
+
+
+def plain(leaf: jax.Array) -> np.ndarray:
+    """As numpy has it; a typed key by its data."""
+    return np.asarray(jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
 
 
 def assert_same_run(a: Path, b: Path, seeds: range, steps: int) -> None:

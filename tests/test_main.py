@@ -84,35 +84,6 @@ def test_a_finished_run_says_so_is_extended_and_refuses_other_settings(finished,
     assert json.loads(Path('run/results.json').read_text())['steps'] == 32
 
 
-METHOD = """
-from mixjax import losses
-from mixjax.method import Aux, Method
-
-
-def make(classes_t, *, scale: float = 1.0):
-    def loss(net, params, ctx):
-        out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True)
-        value = losses.cross_entropy(scale * out.logits['target'], ctx.batch['label']).mean()
-        return value, Aux(model_state, {'scaled': value})
-
-    return Method(loss, groups={'trunk': (0.1, 1.0)})
-"""
-
-
-def test_a_method_from_outside_the_package(tmp_path):
-    package = tmp_path / 'my_package'
-    package.mkdir()
-    (package / '__init__.py').write_text('')
-    (package / 'my_method.py').write_text(METHOD)
-    words = ['--config=quickstart', '--config.method.name=my_package.my_method', '--config.num_seeds=1', *SHORT]
-    done = call(tmp_path, *words, '--config.method.scale=2', '--workdir=run')
-    assert done.returncode == 0, done.stderr
-    assert 'scaled' in lines(tmp_path / 'run' / 'metrics.jsonl')[0]
-    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['method']['scale'] == 2.0
-    misspelt = call(tmp_path, *words, '--config.method.scalee=2', '--workdir=other')
-    assert misspelt.returncode == 2 and "did you mean 'method.scale'" in misspelt.stderr
-
-
 @pytest.mark.parametrize('config', ['xmixup_dogs', 'smile_cub', 'lamix_cifar100'])
 def test_without_data_and_weights_one_message_says_what_is_missing(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'nowhere'))

@@ -1,0 +1,38 @@
+"""Runs that are killed and started again end bit for bit as if they had never stopped."""
+
+import json
+
+import pytest
+
+from tests.common import SHORT, assert_same_run, call, kill_after
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.mark.parametrize('method', ['finetune', 'mixup', 'xmixup', 'lamix'])
+def test_killed_in_mid_training(method, tmp_path):
+    words = ['--config=quickstart', f'--config.method.name={method}', *SHORT, '--workdir=run']
+    straight, killed = tmp_path / 'straight', tmp_path / 'killed'
+    straight.mkdir()
+    killed.mkdir()
+    assert call(straight, *words).returncode == 0
+    kill_after(killed, 0, 12, *words)
+    kill_after(killed, 0, 20, *words)
+    assert call(killed, *words).returncode == 0
+    assert_same_run(straight / 'run', killed / 'run', range(1), 24)
+    for name in ('samples.npz', 'prepared-0.npz', 'report.html', *(['pairs.json'] if method == 'xmixup' else [])):
+        assert (straight / 'run' / name).read_bytes() == (killed / 'run' / name).read_bytes()
+
+
+def test_a_comparison_killed_in_its_second_method(tmp_path):
+    words = ['--config=quickstart', '--config.num_seeds=2', *SHORT, '--workdir=run']
+    straight, killed = tmp_path / 'straight', tmp_path / 'killed'
+    straight.mkdir()
+    killed.mkdir()
+    assert call(straight, *words).returncode == 0
+    kill_after(killed, 1, 12, *words, run='run/lamix')
+    assert call(killed, *words).returncode == 0
+    for name in ('results.json', 'report.html', 'config.json'):
+        assert (straight / 'run' / name).read_bytes() == (killed / 'run' / name).read_bytes()
+    for label in json.loads((straight / 'run' / 'results.json').read_text())['runs']:
+        assert_same_run(straight / 'run' / label, killed / 'run' / label, range(2), 24)

@@ -1,0 +1,95 @@
+"""What README and docs say to type works as written."""
+
+import json
+import re
+import shlex
+
+import pytest
+
+from mixjax import config as config_lib
+from mixjax.main import FLAGS, parse
+from mixjax.train import program
+from tests.common import ROOT, SHORT, call, lines
+
+PAGES = sorted([ROOT / 'README.md', ROOT / 'launch/README.md', *(ROOT / 'docs').glob('*.md')])
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf'```{language}\n(.*?)```', (ROOT / page).read_text(), re.DOTALL)
+
+
+def commands() -> list[str]:
+    """Every `python -m mixjax..` line of an indented block, without comments."""
+    found = []
+    for page in PAGES:
+        found += re.findall(r'^    (python -m mixjax\S* .*?)(?:  +#.*)?$', page.read_text(), re.MULTILINE)
+    for name in config_lib.shipped():
+        text = (ROOT / 'configs' / f'{name}.py').read_text()
+        found += re.findall(r'^    (python -m mixjax.*)$', text, re.MULTILINE)
+    return found
+
+
+def test_there_are_commands():
+    assert len(commands()) > 8
+
+
+@pytest.mark.parametrize(
+    'line', [c for c in commands() if 'mixjax.main' in c and '--list' not in c and 'FILE' not in c]
+)
+def test_commands_load_their_config(line, monkeypatch):
+    words = shlex.split(line)[3:]
+    command = parse(words)
+    assert command.flags.keys() == {'config', 'workdir'} and set(command.flags) <= set(FLAGS)
+    if 'my_methods' in line:
+        pytest.skip('run by the test below')
+    config = config_lib.load(command.flags['config'], command.overrides)
+    if not config.model.weights.startswith('hf://') and config.target.name != 'cifar100':
+        program.preflight(config)
+
+
+def test_the_example_method_trains(tmp_path):
+    code = next(block for block in blocks('docs/methods.md', 'python') if 'def make' in block)
+    assert len(code.splitlines()) <= 30
+    (tmp_path / 'my_methods').mkdir()
+    (tmp_path / 'my_methods' / 'vicinal.py').write_text(code)
+    line = next(c for c in commands() if 'my_methods.vicinal' in c)
+    done = call(tmp_path, *shlex.split(line)[3:], *SHORT, '--config.num_seeds=1')
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / 'runs' / 'vicinal'
+    assert {'ce', 'distance'} <= lines(run / 'metrics.jsonl')[0].keys()
+    method = json.loads((run / 'config.json').read_text())['method']
+    assert method == {'name': 'my_methods.vicinal', 'noise': 0.2, 'pull': 0.01}
+    misspelt = call(tmp_path, '--config=quickstart', '--config.method.name=my_methods.vicinal',
+                    '--config.method.noize=1', '--workdir=x')  # fmt: skip
+    assert misspelt.returncode == 2 and "did you mean 'method.noise'" in misspelt.stderr
+
+
+def test_the_python_of_the_readme_runs(tmp_path):
+    notebook, maths = blocks('README.md', 'python')
+    short = notebook.replace('config.num_seeds = 1', 'config.num_seeds = 1; config.steps = 8')
+    assert short != notebook
+    (tmp_path / 'notebook.py').write_text(short)
+    done = call(tmp_path, module='notebook')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'runs' / 'notebook' / 'report.html').exists()
+    setup = 'import jax.numpy as jnp\nlam, image, label = 0.3, jnp.ones((4, 2, 2, 1)), jnp.arange(4)\n'
+    setup += 'partner, logits = jnp.array([[1, 0, 3, 2]]), jnp.zeros((4, 5))\n'
+    scope: dict = {}
+    exec(setup + maths, scope)
+    assert abs(float(scope['loss']) - 1.6094) < 1e-3
+
+
+def test_links_lead_somewhere():
+    for page in PAGES:
+        for target in re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', page.read_text()):
+            assert (page.parent / target).exists(), f'{page.name}: {target}'
+
+
+def test_every_method_has_a_section():
+    from mixjax import method
+
+    text = (ROOT / 'docs/methods.md').read_text()
+    for name in method.names():
+        assert f'### {name}\n' in text
+        for knob in method.knobs(method.load(name)):
+            assert f'`{knob}`' in text.split(f'### {name}\n')[1].split('\n### ')[0], f'{name}: {knob}'

@@ -1,0 +1,39 @@
+"""Every shipped config runs its `:smoke` form: two steps, made-up images, true classes and heads."""
+
+import json
+
+import pytest
+
+from mixjax import config as config_lib
+from mixjax.main import main
+from tests.common import final_state
+
+HEADS = {
+    'quickstart': {'xmixup': {'joint': 20}, 'smile': {'target': 10, 'source': 160}},
+    'glyphs_pretrain': {'': {'target': 160}},
+    'lamix_cifar100': {'': {'target': 100, 'global': 100}},
+    'xmixup_dogs': {'': {'joint': 240}},
+    'smile_cub': {'': {'target': 200, 'source': 1000}},
+}
+LARGE = ('xmixup_dogs', 'smile_cub')
+
+
+def test_every_config_is_here():
+    assert set(HEADS) == set(config_lib.shipped())
+
+
+@pytest.mark.parametrize(
+    'name', [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in HEADS]
+)
+def test_smoke(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    # One device, as a person's laptop has: eight would have to be compiled for.
+    assert main([f'--config={name}:smoke', '--config.devices=1', '--workdir=run']) == 0
+    assert 'report: run/report.html' in capsys.readouterr().out
+    for label, heads in HEADS[name].items():
+        arrays = final_state(tmp_path / 'run' / label, 0, 2)
+        biases = {key: array.shape for key, array in arrays.items() if 'params' in key and key.endswith("['bias']")}
+        for head, width in heads.items():
+            assert [shape for key, shape in biases.items() if f"['heads']['{head}']" in key] == [(width,)]
+        results = json.loads((tmp_path / 'run' / label / 'results.json').read_text())
+        assert results['steps'] == 2 and 0 <= results['accuracy']['mean'] <= 1
