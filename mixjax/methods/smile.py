@@ -46,7 +46,8 @@ def make(
     require(0 <= ema <= 1 and ema_every >= 1, 'ema must be between 0 and 1, and ema_every at least 1')
 
     def shown(out: Out) -> Array:
-        return out.maps['last'] if feature == 'map' else out.features
+        found = out.maps['last'] if feature == 'map' else out.features
+        return found.astype(jnp.promote_types(found.dtype, jnp.float32))
 
     def heads(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
         del prepared

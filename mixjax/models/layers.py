@@ -24,6 +24,7 @@ from mixjax.models.net import Tap
 
 Array = jax.Array
 Initializer = Callable[..., Array]
+Mark = Callable[[Array], Array]  # looks at a block's last convolution, or replaces its output
 
 
 def torch_conv(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
@@ -122,8 +123,10 @@ class Stem(nn.Module):
 class Stage(nn.Module):
     """`count` residual blocks, the first with the stride: map -> (map, output of the last convolution).
 
-    A block is a module with a field `stride` that maps (h, train) to (h, last), where `last` is the
-    output of its last convolution, before normalisation and before the shortcut is added.
+    A block is a module with a field `stride` that maps (h, train, mark) to (h, last), where `last` is the
+    output of its last convolution, before normalisation and before the shortcut is added. It hands
+    that output to `mark`: for the last block this is the tap `<stage>.conv`, by which DELTA's channels
+    can be switched off.
     """
 
     block: Callable[..., nn.Module]
@@ -131,11 +134,16 @@ class Stage(nn.Module):
     stride: int
 
     @nn.compact
-    def __call__(self, h: Array, train: bool) -> tuple[Array, Array]:
+    def __call__(self, h: Array, train: bool, tap: Tap) -> tuple[Array, Array]:
         last = h
         for i in range(self.count):
-            h, last = self.block(stride=self.stride if i == 0 else 1, name=f'block{i}')(h, train)
+            mark = partial(tap, f'{self.name}.conv') if i == self.count - 1 else _unmarked
+            h, last = self.block(stride=self.stride if i == 0 else 1, name=f'block{i}')(h, train, mark)
         return h, last
+
+
+def _unmarked(h: Array) -> Array:
+    return h
 
 
 def stages(block: Callable[..., nn.Module], counts: Sequence[int], width: int, dtype: Any) -> list[Stage]:
@@ -149,13 +157,13 @@ def stages(block: Callable[..., nn.Module], counts: Sequence[int], width: int, d
 def run(h: Array, parts: Sequence[Stage], *, train: bool, tap: Tap) -> tuple[Array, dict[str, Array]]:
     """The stem's output through all stages and the pooling: (features, maps), as `Network` wants them.
 
-    maps: `stage1` .., after the tap; `stage1.conv` .., the output of the last convolution of the
-    stage's last block; `last`, the last stage's map.
+    maps: `stage1` .. and `stage1.conv` .., the output of the last convolution of the stage's last
+    block, both after their taps; `last`, the last stage's map.
     """
     maps: dict[str, Array] = {}
     h = tap('stem', h)
     for stage in parts:
         name = str(stage.name)
-        h, maps[f'{name}.conv'] = stage(h, train)
+        h, maps[f'{name}.conv'] = stage(h, train, tap)
         maps[name] = h = tap(name, h)
     return global_mean(h), {**maps, 'last': h}

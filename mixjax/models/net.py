@@ -36,7 +36,8 @@ class Out(NamedTuple):
 
     logits: one (B, width) array for each head.
     features: (B, d), the pooled last map, input of every head.
-    maps: named (B, h, w, C) maps, `stage1` .. `stageN`; `last` is the one that is pooled.
+    maps: named (B, h, w, C) maps, `stage1` .. `stageN`; `last` is the one that is pooled; `stage1.conv`
+        .. the last convolution of a stage, before normalisation. bfloat16 in a bfloat16 network.
     """
 
     logits: dict[str, Array]
@@ -59,8 +60,8 @@ class Net(NamedTuple):
     apply(variables, image, *, train, tap=no_tap, rng=None) -> (Out, model_state)
         One forward pass with the heads that `variables` holds. `train` uses the batch's own
         statistics and returns the updated running ones. `tap(name, hidden)` may replace the
-        hidden activation at `input`, `stem`, `stage1` ..; `rng` feeds dropout where there is any
-        (the trainer binds it).
+        hidden activation at `input`, `stem`, `stage1` .., and at `stage1.conv` .. the output of a
+        stage's last convolution; `rng` feeds dropout where there is any (the trainer binds it).
     group(path) -> str
         Where a parameter belongs: `stem`, `stage1` .. or `head:<name>`; `path` is its keys.
     redraw(rng, params, head) -> params

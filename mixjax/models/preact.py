@@ -15,7 +15,7 @@ import jax
 from flax import linen as nn
 
 from mixjax.models import layers
-from mixjax.models.layers import BatchNorm, Stem, run, stages, torch_conv
+from mixjax.models.layers import BatchNorm, Mark, Stem, run, stages, torch_conv
 from mixjax.models.net import Tap, no_tap
 
 Array = jax.Array
@@ -30,13 +30,13 @@ class PreActBlock(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, h: Array, train: bool) -> tuple[Array, Array]:
+    def __call__(self, h: Array, train: bool, mark: Mark) -> tuple[Array, Array]:
         x = h = nn.relu(BatchNorm(dtype=self.dtype, name='bn1')(h, train))
         if self.stride != 1 or h.shape[-1] != self.width:
             x = conv(self.width, 1, self.stride, dtype=self.dtype, name='shortcut_conv')(h)
         h = conv(self.width, 3, self.stride, dtype=self.dtype, name='conv1')(h)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn2')(h, train))
-        last = conv(self.width, 3, dtype=self.dtype, name='conv2')(h)
+        last = mark(conv(self.width, 3, dtype=self.dtype, name='conv2')(h))
         return x + last, last
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from mixjax.models.layers import BatchNorm, conv, run, stages
+from mixjax.models.layers import BatchNorm, Mark, conv, run, stages
 from mixjax.models.net import Tap, no_tap
 
 Array = jax.Array
@@ -33,11 +33,11 @@ class BasicBlock(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, h: Array, train: bool) -> tuple[Array, Array]:
+    def __call__(self, h: Array, train: bool, mark: Mark) -> tuple[Array, Array]:
         x = shortcut(h, self.width, self.stride, self.dtype, train)
         h = conv(self.width, 3, self.stride, dtype=self.dtype, name='conv1')(h)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn1')(h, train))
-        last = conv(self.width, 3, dtype=self.dtype, name='conv2')(h)
+        last = mark(conv(self.width, 3, dtype=self.dtype, name='conv2')(h))
         h = BatchNorm(dtype=self.dtype, name='bn2')(last, train)
         return nn.relu(x + h), last
 
@@ -50,13 +50,13 @@ class Bottleneck(nn.Module):
     dtype: Any = None
 
     @nn.compact
-    def __call__(self, h: Array, train: bool) -> tuple[Array, Array]:
+    def __call__(self, h: Array, train: bool, mark: Mark) -> tuple[Array, Array]:
         x = shortcut(h, 4 * self.width, self.stride, self.dtype, train)
         h = conv(self.width, 1, dtype=self.dtype, name='conv1')(h)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn1')(h, train))
         h = conv(self.width, 3, self.stride, dtype=self.dtype, name='conv2')(h)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn2')(h, train))
-        last = conv(4 * self.width, 1, dtype=self.dtype, name='conv3')(h)
+        last = mark(conv(4 * self.width, 1, dtype=self.dtype, name='conv3')(h))
         h = BatchNorm(dtype=self.dtype, name='bn3')(last, train)
         return nn.relu(x + h), last
 

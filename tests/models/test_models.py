@@ -16,7 +16,7 @@ from tests.common import assert_trees_equal
 
 # name -> (stages, image, parameters with a 10-way head)
 NETWORKS = {
-    'glyphnet': (3, (2, 16, 16, 1), 173_842),
+    'glyphnet': (3, (2, 16, 16, 1), 77_754),
     'preactresnet18': (4, (2, 32, 32, 3), 11_171_274),
     'resnet50': (4, (2, 64, 64, 3), 23_528_522),
 }
@@ -77,7 +77,7 @@ def test_taps_and_maps(name, train):
         return hidden
 
     out, state = jax.eval_shape(lambda v, x: net.apply(v, x, train=train, tap=tap), variables, image)
-    assert [where for where, _ in seen] == ['input', 'stem', *stages]
+    assert [where for where, _ in seen] == ['input', 'stem', *(w for s in stages for w in (f'{s}.conv', s))]
     shapes = dict(seen)
     assert set(out.maps) == {'last', *stages, *(f'{stage}.conv' for stage in stages)}
     for stage in stages:
@@ -142,6 +142,13 @@ def test_a_tap_replaces_what_follows(glyphs):
         spread = np.ptp(features(where).features, axis=0)
         np.testing.assert_allclose(spread, 0, atol=1e-6)
     assert np.ptp(plain.features, axis=0).max() > 1e-3
+
+    # A tap on a convolution's output is as good as taking its kernels away.
+    kernel = variables['params']['backbone']['stage2']['block0']['conv2']['kernel']
+    silent = jax.tree.map(lambda x: 0 * x if x is kernel else x, variables)
+    expected, _ = net.apply(silent, image, train=False)
+    np.testing.assert_allclose(features('stage2.conv').features, expected.features, rtol=1e-6)
+    np.testing.assert_array_equal(features('stage2.conv').maps['stage2.conv'], 0)
 
 
 def test_eval_and_train_mode_differ_only_in_the_statistics(glyphs):
