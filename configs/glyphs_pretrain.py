@@ -11,6 +11,7 @@ from mixjax.config import base
 
 def get_config():
     config = base()
+    config.seed = 1
     config.model.name = 'glyphnet'
     config.target.name = 'glyphs'
     config.target.rate = 0.9  # the tenth of the images that is left tells how well the letters are known
