@@ -71,6 +71,12 @@ class Pairs(NamedTuple):
     score: np.ndarray
 
 
+def require_enough(c: int, m: int) -> None:
+    """Refuse c target classes that m source classes cannot be paired with one to one."""
+    if c > m:
+        raise UserError(f'{c} target classes cannot each get a source class of their own: the source has only {m}')
+
+
 def pair(score: np.ndarray, sizes: np.ndarray, *, min_images: int = 0, exact: bool = False) -> Pairs:
     """Whole rounds of pairing until the chosen source classes hold `min_images` images.
 
@@ -82,8 +88,7 @@ def pair(score: np.ndarray, sizes: np.ndarray, *, min_images: int = 0, exact: bo
       exact: the optimal assignment in each round instead of the greedy one.
     """
     c, m = score.shape
-    if c > m:
-        raise UserError(f'{c} target classes cannot each get a source class of their own: the source has only {m}')
+    require_enough(c, m)
     free, rounds, images = score.copy(), [], 0
     while not rounds or images < min_images:
         if (len(rounds) + 1) * c > m:

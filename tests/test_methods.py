@@ -61,7 +61,7 @@ def opened(config, folder):
 def walk(built, data, ts, steps):
     out = []
     for _ in range(steps):
-        ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs)
+        ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs(0))
         out.append({name: float(value) for name, value in metrics.items()})
     return ts, out
 
@@ -130,7 +130,7 @@ def test_several_steps_in_one_program_are_the_same_steps(tmp_path):
     built, data, ts = opened(settings('smile'), tmp_path)
     one, metrics = walk(built, data, ts, 4)
     ts = program.open_seed(built, 0, tmp_path)[1]
-    four, last = built.advance(4)(ts, built.start, data.frozen, data.inputs)
+    four, last = built.advance(4)(ts, built.start, data.frozen, data.inputs(0))
     assert int(four.step) == int(one.step) == 4
     np.testing.assert_allclose(last['loss'], metrics[-1]['loss'], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
@@ -199,7 +199,7 @@ def test_every_source_image_is_of_a_class_paired_with_the_targets(variant, tmp_p
     source_label = built.sets.source.labels[draw.rows]
     allowed = {t: {int(source_label[draw.start[t, k]]) for k in range(draw.rounds[t])} for t in range(len(draw.start))}
     assert all(len(classes) == draw.start.shape[1] for classes in allowed.values())
-    batch = jax.jit(lambda ts: program.step.context(built.feed, built.run, ts, data.frozen, data.inputs).batch)
+    batch = jax.jit(lambda ts: program.step.context(built.feed, built.run, ts, data.frozen, data.inputs(0)).batch)
     for step in range(5):
         found = batch(ts._replace(step=jnp.asarray(step)))
         for t, s in zip(found['label'], found['source_label'], strict=True):
@@ -279,7 +279,7 @@ def test_lamix_shows_originals_on_even_steps_and_averages_on_odd_ones(tmp_path):
         return built.net.apply(variables, image, train=train)
 
     for step in (0, 1):
-        ctx = program.step.context(built.feed, built.run, ts._replace(step=jnp.asarray(step)), (), data.inputs)
+        ctx = program.step.context(built.feed, built.run, ts._replace(step=jnp.asarray(step)), (), data.inputs(0))
         built.method.loss(built.net._replace(apply=apply), ts.params, ctx)
         image = ctx.batch['image']
         other = image[ctx.batch['partner'][0]]

@@ -1,8 +1,11 @@
 """From the plan's rows to a batch on the devices.
 
-A `Feed` has a host side and a device side, so that a resident and a streamed feed look the same to
-the trainer: `inputs` is what the host hands to a step's program, `batch` makes the batch of it inside
-that program.
+A feed has two sides, so that a resident and a streamed one look the same to the trainer. On the host,
+one for each seed: `inputs(step)`, the arrays that the program of a step is given. On the devices, one for
+all seeds: `batch(inputs, key, step)`, which makes the batch of them inside that program:
+
+    image (B, H, W, C) float32, label (B,), index (B,), partner (g, B/g), and where source images are
+    drawn source_image and source_label
 """
 
 from __future__ import annotations
@@ -18,17 +21,8 @@ from mixjax.data.augment import Geometry
 
 Array = jax.Array
 Tree = Any
-
-
-class Feed(NamedTuple):
-    """inputs(step) -> arrays, on the host. batch(inputs, key, step) -> the batch, inside jit.
-
-    A batch has image (B, H, W, C) float32, label (B,), index (B,), partner (g, B/g), and where source
-    images are drawn source_image and source_label.
-    """
-
-    inputs: Callable[[int], Tree]
-    batch: Callable[[Tree, Array, Array], dict[str, Array]]
+Inputs = Callable[[int], Tree]
+Batch = Callable[[Tree, Array, Array], dict[str, Array]]
 
 
 class Images(NamedTuple):
@@ -38,9 +32,9 @@ class Images(NamedTuple):
     label: np.ndarray
 
 
-def make_batch(
+def resident_batch(
     geometry: Geometry, *, batch: int, groups: int, shard: Callable[[Array], Array] = lambda x: x
-) -> Callable[[Tree, Array, Array], dict[str, Array]]:
+) -> Batch:
     """The device side of a feed whose images all lie on the devices: plan, gather, augment.
 
     `shard` lays a gathered array out over the devices, by its first axis.
@@ -64,10 +58,12 @@ def make_batch(
     return make
 
 
-def resident_inputs(target: Images, source: Images | None, draw: plan.Draw | None, put: Callable[[Tree], Tree]) -> Tree:
-    """All images and tables on the devices; `put` places a tree there (replicated).
+def resident_inputs(
+    target: Images, source: Images | None, draw: plan.Draw | None, put: Callable[[Tree], Tree]
+) -> Inputs:
+    """The host side where all images and tables lie on the devices: the same arrays at every step.
 
-    `source` holds the images of the draw's rows, in their order.
+    `put` places a tree there (replicated). `source` holds the images of the draw's rows, in their order.
     """
 
     def arrays(images: Images) -> dict[str, np.ndarray]:
@@ -77,4 +73,5 @@ def resident_inputs(target: Images, source: Images | None, draw: plan.Draw | Non
     if source is not None and draw is not None:
         inputs['source'] = arrays(source)
         inputs['draw'] = plan.Draw(*(np.asarray(table, np.int32) for table in draw))
-    return put(inputs)
+    placed = put(inputs)
+    return lambda step: placed

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax.data import augment
-from mixjax.data.feed import Feed
+from mixjax.data.feed import Batch
 from mixjax.method import Method, Run, Segments
 from mixjax.models import weights
 from mixjax.models.net import Net, Out, Tap, bind, no_tap
@@ -70,7 +70,7 @@ def model(folder: Path, config: Any, method: Method, ts: TrainState, classes: tu
 
 
 def seen(
-    net: Net, method: Method, feed: Feed, run: Run, geometry: augment.Geometry
+    net: Net, method: Method, feed: Batch, run: Run, geometry: augment.Geometry
 ) -> Callable[[TrainState, Tree, Tree, Tree], dict[str, Array]]:
     """A batch, and the images that the method made of it: what enters the network in train mode.
 
@@ -102,12 +102,12 @@ def seen(
     return jax.jit(look)
 
 
-def samples(path: Path, look: Callable[[Array], dict[str, Array]]) -> None:
+def samples(path: Path, look: Callable[[int], dict[str, Array]]) -> None:
     """`samples.npz`: of a few steps the one whose pictures differ most from the images they were made of.
 
     look: step -> pictures. Some methods leave some batches as they are, or nearly so.
     """
-    found = [jax.tree.map(np.asarray, look(jnp.asarray(step, jnp.int32))) for step in (1, 3, 5, 7)]
+    found = [jax.tree.map(np.asarray, look(step)) for step in (1, 3, 5, 7)]
     changed = [np.abs(one['seen'].astype(int) - one['image']).mean() for one in found]
     with path.open('wb') as file:
         np.savez_compressed(file, **found[int(np.argmax(changed))])

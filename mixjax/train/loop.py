@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -53,7 +54,7 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
     describe(folder, command)
     runs = {label: one(alone(config, label), folder / label, label, progress, command) for label in labels}
     results = {'kind': 'comparison', 'baseline': labels[0], 'runs': runs, 'differences': differences(runs, labels[0])}
-    workdir.write(folder / 'results.json', as_json(results))
+    workdir.write_json(folder / 'results.json', results)
     return results
 
 
@@ -97,7 +98,7 @@ def one(config: Any, folder: Path, label: str, progress: Progress, command: str)
     for seed in seeds:
         train_seed(built, seed, folder, progress)
     results = summary(config, folder, label, built, seeds)
-    workdir.write(folder / 'results.json', as_json(results))
+    workdir.write_json(folder / 'results.json', results)
     accuracy = results['accuracy']
     std = '' if accuracy['std'] is None else f' +- {100 * accuracy["std"]:.2f}'
     progress.say(f'{label}: {100 * accuracy["mean"]:.2f}{std} % correct (n={accuracy["n"]})')
@@ -151,7 +152,7 @@ def advance(
     while step < stop:
         count = most if step + most <= stop else 1
         before = last
-        ts, last = built.advance(count)(ts, built.start, data.frozen, data.inputs)
+        ts, last = built.advance(count)(ts, built.start, data.frozen, data.inputs(step))
         jax.block_until_ready(before)  # the host stays one call ahead, and the counter honest
         step += count
         progress.step(seed, step, config.steps, None if step < stop else float(last['loss']), count)
@@ -178,8 +179,8 @@ def pictures(built: Program, data: Seed, ts: TrainState, seed: int, folder: Path
             source.classes, source.labels, source.read,
         )  # fmt: skip
 
-    def look(step: jax.Array) -> Tree:
-        return built.seen(ts._replace(step=step), built.start, data.frozen, data.inputs)
+    def look(step: int) -> Tree:
+        return built.seen(ts._replace(step=jnp.asarray(step, jnp.int32)), built.start, data.frozen, data.inputs(step))
 
     export.samples(folder / 'samples.npz', look)
 
@@ -225,10 +226,3 @@ def differences(runs: dict[str, dict[str, Any]], baseline: str) -> dict[str, Any
             stderr = None if over['std'] is None else over['std'] / over['n'] ** 0.5
             out[label] = {'mean': over['mean'], 'stderr': stderr, 'n': over['n']}
     return out
-
-
-def as_json(value: Any) -> str:
-    """JSON in the order in which things were done."""
-    import json
-
-    return json.dumps(value, indent=2) + '\n'

@@ -16,7 +16,7 @@ from mixjax.data import catalog, plan, splits
 from mixjax.data import feed as feed_lib
 from mixjax.data.augment import Geometry
 from mixjax.data.catalog import Dataset
-from mixjax.data.feed import Feed, Images
+from mixjax.data.feed import Batch, Images, Inputs
 from mixjax.errors import UserError
 from mixjax.method import Data, Method, Prepared, Run
 from mixjax.models import weights
@@ -41,7 +41,7 @@ class Program(NamedTuple):
     config: Any
     net: Net
     method: Method
-    feed: Feed
+    feed: Batch
     run: Run
     geometry: Geometry
     mesh: Mesh
@@ -65,7 +65,7 @@ class Seed(NamedTuple):
     test: list[Tree]
     made: Prepared
     data: Data
-    inputs: Tree
+    inputs: Inputs
     frozen: Tree
 
 
@@ -131,8 +131,7 @@ def build(config: Any) -> Program:
         None if start is None else mesh.replicate(devices)(jax.tree.map(lambda x: x.astype(float_type(config)), start))
     )
     shard = mesh.shard_batch(devices)
-    batch = feed_lib.make_batch(geometry, batch=config.batch_size, groups=config.mix.groups, shard=shard)
-    feed = Feed(inputs=lambda step: None, batch=batch)
+    feed = feed_lib.resident_batch(geometry, batch=config.batch_size, groups=config.mix.groups, shard=shard)
     run = Run(config.steps, len(labelled(config, sets, 0)) / config.batch_size, geometry.mean, geometry.std)
 
     def factor_of(params: Tree) -> Tree:

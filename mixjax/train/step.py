@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from mixjax.data.feed import Feed
+from mixjax.data.feed import Batch
 from mixjax.method import Ctx, Method, Run
 from mixjax.models.net import Net, bind
 from mixjax.train import optim
@@ -50,10 +50,10 @@ def keys(seed_key: Array) -> Keys:
     return Keys(*jax.random.split(seed_key, len(Keys._fields)))
 
 
-def context(feed: Feed, run: Run, ts: TrainState, frozen: Tree, inputs: Tree) -> Ctx:
+def context(feed: Batch, run: Run, ts: TrainState, frozen: Tree, inputs: Tree) -> Ctx:
     """What the loss sees at this step."""
     stream = keys(ts.key)
-    batch = feed.batch(inputs, stream.data, ts.step)
+    batch = feed(inputs, stream.data, ts.step)
     rng = jax.random.fold_in(stream.loss, ts.step)
     return Ctx(ts.model_state, ts.state, frozen, batch, rng, ts.step, run)
 
@@ -61,7 +61,7 @@ def context(feed: Feed, run: Run, ts: TrainState, frozen: Tree, inputs: Tree) ->
 def make(
     net: Net,
     method: Method,
-    feed: Feed,
+    feed: Batch,
     run: Run,
     tx: optax.GradientTransformation,
     rate: Callable[[Array], Array],

@@ -30,7 +30,7 @@ def write(path: Path, data: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    write(path, json.dumps(value, indent=2, sort_keys=True) + '\n')
+    write(path, json.dumps(value, indent=2) + '\n')
 
 
 def read_json(path: Path) -> Any:
