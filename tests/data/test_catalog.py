@@ -338,7 +338,7 @@ def test_made_up_classes_can_be_learnt(name, side, per_class):
 @pytest.mark.parametrize('name', catalog.names())
 def test_made_up_images_in_place_of_a_set(name, split):
     """Both parts of every set, also where it has no test part of its own; the true classes and channels."""
-    data = catalog.load(name, split, synthetic=(2, 24))
+    data = catalog.synthetic_like(name, split, per_class=2, side=24)
     facts = catalog.entry(name)
     assert data.name == f'synthetic:{name}' and data.classes == catalog.class_names(name)
     assert np.bincount(data.labels).tolist() == [2] * facts.classes
