@@ -83,9 +83,10 @@ def train(command: Command) -> int:
     config = config_lib.load(command.flags['config'], command.overrides)
     workdir = Path(command.flags['workdir'])
 
-    from mixjax.train import loop
+    from mixjax.train import loop, program
     from mixjax.train.progress import Progress
 
+    program.preflight(config)
     before = (workdir / 'results.json').exists()
     progress = Progress(0)
     progress.say(plan(config))

@@ -112,7 +112,7 @@ def test_without_data_and_weights_one_message_says_what_is_missing(config, tmp_p
         (['--config=quickstart', '--workdir'], '--workdir needs a value'),
         (['--config=quickstart', '--workdir=x', '--config.optm.lr=1'], "did you mean 'optim.lr'"),
         (['--config=quickstart', '--workdir=x', '--config.target.per_class=400'], 'has only'),
-        (['--config=quickstart', '--workdir=x', '--config.model.weights=nothing'], 'weights nothing are not here'),
+        (['--config=quickstart', '--workdir=x', '--config.model.weights=nothing'], 'weights nothing are missing'),
         (['--config=quickstart', '--workdir=x', '--config.model.weights=embedded://x'], 'embedded weights are'),
         (['--config=quickstart', '--workdir=x', '--config.method.name=xmixup', '--config.source.name='], 'source.name'),
         (['--config=quickstart', '--workdir=x', '--config.source.name=digits'], 'trained on'),

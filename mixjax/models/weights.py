@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.resources
 import json
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from mixjax.errors import UserError
 
 Tree = Any
 EMBEDDED = ('glyphnet',)
+HUB = 'hf://'
 RANDOM = 'random://'  # followed by the number of classes: no file, a stand-in for trials
 HUB_CLASSES = {'hf://timm/resnet50.tv_in1k': 1000}
 
@@ -42,16 +44,14 @@ def to_bytes(variables: Tree) -> bytes:
 
 def missing(spec: str) -> str | None:
     """None if the weights are here, else what is missing, where it was looked for, and how to get it."""
-    if not spec or spec.startswith(RANDOM):
+    if not spec:
         return None
-    if spec.startswith('hf://'):
-        repository = spec.removeprefix('hf://')
-        return (
-            f'weights {spec} are not here\n'
-            '  looked in: the Hugging Face cache ($HF_HOME or ~/.cache/huggingface)\n'
-            "  get them:  pip install 'mixjax[hub]'\n"
-            f'             hf download {repository} model.safetensors'
-        )
+    if spec.startswith(RANDOM):
+        number = spec.removeprefix(RANDOM)
+        fits = number.isdecimal() and 0 < int(number) < 10**6
+        return None if fits else f'weights {spec}: write {RANDOM} and a number of classes'
+    if spec.startswith(HUB):
+        return _missing_from_hub(spec)
     if spec.startswith('embedded://'):
         name = spec.removeprefix('embedded://')
         return None if name in EMBEDDED else f'weights {spec}: the embedded weights are {", ".join(EMBEDDED)}'
@@ -59,9 +59,27 @@ def missing(spec: str) -> str | None:
     if path.is_file():
         return None
     return (
-        f'weights {spec} are not here\n'
-        f'  looked for: {path}\n'
-        '  give a run folder, a model.safetensors that mixjax wrote, or embedded://glyphnet'
+        f'the weights {spec} are missing; looked for\n'
+        f'  {path}\n'
+        'give a run folder, a model.safetensors that mixjax wrote, or embedded://glyphnet'
+    )
+
+
+def _missing_from_hub(spec: str) -> str:
+    repository = spec.removeprefix(HUB)
+    home = os.environ.get('HF_HOME', '~/.cache/huggingface')
+    folder = f'{home}/hub/models--{repository.replace("/", "--")}'
+    if any(Path(folder).expanduser().glob('snapshots/*/model.safetensors')):
+        return (
+            f'weights {spec} lie in {folder}, but this version of mixjax reads only files that it wrote itself; '
+            'give a run folder or embedded://glyphnet'
+        )
+    return (
+        f'the weights {spec} are missing; looked in\n'
+        f'  {folder}: no such copy\n'
+        'to get them:\n'
+        "  pip install 'mixjax[hub]'\n"
+        f'  hf download {repository} model.safetensors'
     )
 
 

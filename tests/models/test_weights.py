@@ -78,7 +78,7 @@ def test_every_tensor_is_accounted_for_in_one_error(net, variables, tmp_path):
         (lambda folder: (folder / 'model.safetensors').write_bytes(b'\xff' * 64), 'cannot be read'),
         (lambda folder: (folder / 'model.json').write_text('{'), 'cannot be read'),
         (lambda folder: (folder / 'model.json').unlink(), 'model.json is not beside'),
-        (lambda folder: (folder / 'model.safetensors').unlink(), 'are not here'),
+        (lambda folder: (folder / 'model.safetensors').unlink(), 'are missing'),
     ],
 )
 def test_damaged_files(damage, sentence, variables, tmp_path):
@@ -88,10 +88,17 @@ def test_damaged_files(damage, sentence, variables, tmp_path):
         weights.load(spec)
 
 
-def test_what_is_missing_and_how_to_get_it():
+def test_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setenv('HF_HOME', str(tmp_path))
     assert weights.missing('') is None and weights.missing('embedded://glyphnet') is None
     assert 'hf download timm/resnet50.tv_in1k model.safetensors' in str(weights.missing('hf://timm/resnet50.tv_in1k'))
+    for wrong in ('random://', 'random://abc', 'random://0', 'random://-3'):
+        assert 'a number of classes' in str(weights.missing(wrong))
     assert 'the embedded weights are glyphnet' in str(weights.missing('embedded://other'))
+    cached = tmp_path / 'hub' / 'models--timm--resnet50.tv_in1k' / 'snapshots' / 'abc'
+    cached.mkdir(parents=True)
+    (cached / 'model.safetensors').write_bytes(b'')
+    assert 'reads only files that it wrote itself' in str(weights.missing('hf://timm/resnet50.tv_in1k'))
     assert weights.classes('hf://timm/resnet50.tv_in1k') == 1000
 
 
