@@ -116,8 +116,8 @@ def test_without_data_and_weights_one_message_says_what_is_missing(config, tmp_p
         (['--config=quickstart', '--workdir=x', '--config.model.weights=embedded://x'], 'embedded weights are'),
         (['--config=quickstart', '--workdir=x', '--config.method.name=xmixup', '--config.source.name='], 'source.name'),
         (['--config=quickstart', '--workdir=x', '--config.source.name=digits'], 'trained on'),
-        (['--config=quickstart', '--workdir=x', '--config.method.name=xmixup', '--config.target.name=glyphs',
-          '--config.source.name=digits', '--config.model.weights='], 'config.model.weights'),
+        (['--config=quickstart', '--workdir=x', '--config.method.name=xmixup', '--config.model.weights='], 'weights'),
+        (['--config=quickstart', '--workdir=x', '--config.method.name=smile', '--config.model.weights='], 'weights'),
     ],
 )  # fmt: skip
 def test_wrong_commands_end_in_one_sentence(words, sentence, tmp_path, monkeypatch, capsys):

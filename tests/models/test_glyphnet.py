@@ -10,6 +10,10 @@ from mixjax.models.net import from_linen
 from mixjax.models.resnet import BasicBlock
 
 
+def same(h):
+    return h
+
+
 def convolve(x, kernel, stride):
     size = kernel.shape[0]
     x = np.pad(x, ((0, 0), (size // 2, size // 2), (size // 2, size // 2), (0, 0)))
@@ -31,12 +35,12 @@ def test_basic_block_is_the_formula(width, stride):
     rng = np.random.default_rng(0)
     h = rng.standard_normal((2, 8, 8, 3))
     block = BasicBlock(width, stride)
-    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), jnp.zeros(h.shape), False))
+    shapes = jax.eval_shape(lambda: block.init(jax.random.key(0), jnp.zeros(h.shape), False, same))
     values = jax.tree.map(lambda leaf: rng.uniform(0.3, 1, leaf.shape) * rng.choice([-1, 1], leaf.shape), shapes)
     params, stats = values['params'], jax.tree.map(np.abs, values['batch_stats'])
     with jax.enable_x64(True):
         y, last = block.apply(
-            jax.tree.map(jnp.asarray, {'params': params, 'batch_stats': stats}), jnp.asarray(h), False
+            jax.tree.map(jnp.asarray, {'params': params, 'batch_stats': stats}), jnp.asarray(h), False, same
         )
     projected = (width, stride) != (3, 1)
     assert ('shortcut_conv' in params) is ('shortcut_bn' in params) is projected
