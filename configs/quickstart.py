@@ -2,7 +2,7 @@
 
     python -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Two CPU cores, no download. Add --config.num_seeds=10 for the figures of docs/results.md.
+Two CPU cores, no download. Add --config.num_seeds=10 for the figures of docs/benchmark.md.
 """
 
 from mixjax.config import base

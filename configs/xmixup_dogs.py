@@ -5,7 +5,8 @@
 Batch 48, 9,000 steps, learning rate 0.001 (0.01 for the paper's other data sets) divided by 10 after
 6,000, five repeats; source images from ImageNet classes, 100,000 at least, which is one round of
 pairing. Images: short side 256, centre square, random crop 224, flip. The chosen source images, some
-154,000 of 256 x 256, take 30 GB of device memory. Not measured here yet.
+154,000 of 256 x 256, take 30 GB of device memory. Class means are over all images, as in Eq. 1
+(per_class 0). Not measured here yet.
 
 Open in the paper, chosen here: weight decay 1e-4 and Nesterov momentum as in the same authors' later
 code; alpha 0.5, inside the range 2^-3 .. 2^-1 that its Fig. 4 recommends for Dogs; one softmax over
@@ -18,7 +19,7 @@ from mixjax.config import base
 def get_config():
     config = base()
     config.num_seeds = 5
-    config.method = {'name': 'xmixup', 'alpha': 0.5, 'min_images': 100_000}
+    config.method = {'name': 'xmixup', 'alpha': 0.5, 'min_images': 100_000, 'per_class': 0}
     config.model.name = 'resnet50'
     config.model.weights = 'hf://timm/resnet50.tv_in1k'
     config.target.name = 'stanford_dogs'

@@ -112,6 +112,11 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     elif 'full' in arguments:
         raise UserError("config argument 'full' goes with 'smoke': FILE.py:smoke,full")
     for key, value in overrides:
+        if key.startswith('method.') and config.compare:
+            raise UserError(
+                f'config.{key} has no effect: this config compares {", ".join(config.compare)}; '
+                f'set config.compare.LABEL.{key.removeprefix("method.")}, or choose one with config.method.name'
+            )
         if key not in names:
             override.apply(config, key, value)
     check(config)
@@ -165,8 +170,10 @@ def _read(path: str, argument: str) -> Config:
         raise UserError(f'config {path!r} takes no argument, and {argument!r} was given')
     try:
         config = make(argument) if argument else make()
-    except (TypeError, AttributeError, KeyError, ValueError) as error:
-        raise UserError(f'config {path!r}: {error}') from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever a stranger's file does
+        raise UserError(f'config {path!r}: {type(error).__name__}: {error}') from error
     if not isinstance(config, ConfigDict):
         raise UserError(f'config {path!r}: get_config() must return an ml_collections.ConfigDict')
     return config
@@ -201,6 +208,9 @@ def methods(config: Config) -> dict[str, Config]:
 
 def complete(config: Config) -> Config:
     """Fill in the knobs of every method from its file, refuse those it lacks, and lock the config."""
+    for key in ('method', 'compare'):
+        if not isinstance(config.get(key), ConfigDict):
+            raise UserError(f'config.{key} is missing; start from mixjax.config.base()')
     for place, node in methods(config).items():
         if not isinstance(node, ConfigDict) or not isinstance(node.get('name'), str):
             raise UserError(f"config.{place} must be a method: {{'name': ..., <its knobs>}}")

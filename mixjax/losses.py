@@ -6,13 +6,10 @@ classes, d features. Logarithms are natural.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
-Tree = Any
 
 
 def cross_entropy(logits: Array, label: Array) -> Array:
@@ -98,8 +95,3 @@ def global_label(logits: Array) -> Array:
     The sigmoid bounds it: p_k lies in [1 / (1 + (c - 1) e), e / (e + c - 1)].
     """
     return jax.nn.softmax(jax.nn.sigmoid(logits))
-
-
-def squared_norm(tree: Tree) -> Array:
-    """sum over all arrays of ||w||_2^2, no factor 1/2."""
-    return sum((jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)), jnp.zeros(()))

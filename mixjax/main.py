@@ -102,13 +102,13 @@ def train(command: Command) -> int:
 
 
 def written(command: Command) -> str:
-    """The command line as it may be recorded: paths relative to the current folder, or only their last part."""
+    """The command line as it may be recorded: relative paths; of one outside this folder `.../` and its end."""
 
     def relative(value: str) -> str:
         path = Path(value)
         if not path.is_absolute():
             return value
-        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else f'.../{path.name}'
 
     words = [f'--{name}={relative(value)}' for name, value in command.flags.items()]
     words += [f'--config.{key}={relative(value)}' for key, value in command.overrides]

@@ -36,29 +36,34 @@ class Head(NamedTuple):
     width: its number of classes.
     rows: None for a fresh head; else, for each of its classes, the class of the pretrained
         classifier whose weights it starts from, with -1 for a fresh one.
+    std: None draws fresh weights and biases by torch's default for a linear layer; a number draws
+        weights from N(0, std^2) with biases 0.
     """
 
     width: int
     rows: np.ndarray | None = None
+    std: float | None = None
 
 
 class Segments(NamedTuple):
     """The law of drawing one source image for each target image.
 
     A target class owns one or more segments of `rows`. A draw chooses a segment of the target's
-    class uniformly, then a row of that segment uniformly. Classes may share segments.
+    class uniformly, then a row of that segment uniformly; with `union`, a row of all its segments
+    uniformly. Classes may share segments.
 
     rows: (n,) rows of the source data set.
     start, count: (classes_t, rounds) where each segment begins in `rows`, and its length.
     rounds: (classes_t,) how many segments the class owns; the rest of its line is padding.
-    score: (classes_t, rounds) what a segment was chosen by, shown in the pair table.
+    score: (classes_t, rounds) what a segment was chosen by, shown in the pair table; None: by nothing.
     """
 
     rows: np.ndarray
     start: np.ndarray
     count: np.ndarray
     rounds: np.ndarray
-    score: np.ndarray
+    score: np.ndarray | None = None
+    union: bool | np.ndarray = False
 
 
 class Prepared(NamedTuple):
@@ -113,7 +118,7 @@ class Aux(NamedTuple):
 class Part(NamedTuple):
     """The target's or the source's training examples, as `prepare` and `init` see them.
 
-    classes: class names in label order. labels: (n,) int.
+    classes: class names in label order. labels: (n,) int. sizes: (classes,) images of each class.
     batches(size, augmented=False): batches with image, label, index; in order and each example once
         (the last one may be short), or without end and augmented as in training.
     class_means(per_class=None): (classes, d) mean pretrained feature of each class, over at most
@@ -122,6 +127,7 @@ class Part(NamedTuple):
 
     classes: tuple[str, ...]
     labels: np.ndarray
+    sizes: np.ndarray
     batches: Callable[..., Iterator[dict[str, Array]]]
     class_means: Callable[..., np.ndarray]
 
@@ -153,7 +159,8 @@ class Method(NamedTuple):
     prepare(net, data, rng) -> Prepared
         On the host, once a seed; the result is stored and read back. Default: nothing.
     heads(classes_t, classes_s, prepared) -> {name: Head}
-        The classifiers, after `prepare`. Default: one head, `target`.
+        The classifiers, after `prepare`; a bare number is short for `Head(number)`. Default: one
+        head, `target`.
     init(net, params, prepared, data) -> state
         The method's own state at step 0. Default: ().
     predict(out) -> (B, classes_t) logits
@@ -186,6 +193,8 @@ def load(name: str) -> Callable[..., Method]:
     imported as it stands.
     """
     known = names()
+    if not all(part.isidentifier() for part in name.split('.')):
+        raise UserError(f'{name!r} is no name of a method or of a module')
     path = name if '.' in name else f'mixjax.methods.{name}'
     if '.' not in name and name not in known:
         raise UserError(f'unknown method {name!r}{nearest(name, known)}; the methods are {", ".join(known)}')
@@ -207,4 +216,7 @@ def knobs(make: Callable[..., Method]) -> dict[str, Any]:
     missing = [p.name for p in keywords if p.default is inspect.Parameter.empty]
     if missing:
         raise UserError(f'{make.__module__}.make: give {", ".join(missing)} a default value')
+    for p in keywords:
+        if type(p.default) not in (bool, int, float, str, tuple):
+            raise UserError(f'{make.__module__}.make: the default of {p.name} must be a number, text, bool or tuple')
     return {p.name: p.default for p in keywords}

@@ -46,7 +46,7 @@ def _parse(key: str, old: Any, text: str) -> Any:
         return lowered in ('true', '1')
     try:
         value = ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise UserError(f'config.{key} must be {_KINDS[type(old)]}, not {text!r}') from None
     if isinstance(old, tuple) and not isinstance(value, (tuple, list)):
         value = (value,)

@@ -87,9 +87,10 @@ def pair(score: np.ndarray, sizes: np.ndarray, *, min_images: int = 0, exact: bo
       min_images: at least one round is made; 0 makes exactly one.
       exact: the optimal assignment in each round instead of the greedy one.
     """
-    c, m = score.shape
+    c = len(score)
+    m = int(np.count_nonzero(sizes))  # a class without images can be nobody's pair
     require_enough(c, m)
-    free, rounds, images = score.copy(), [], 0
+    free, rounds, images = np.where(sizes > 0, score, -np.inf), [], 0
     while not rounds or images < min_images:
         if (len(rounds) + 1) * c > m:
             raise UserError(

@@ -80,7 +80,7 @@ def check(config: Any, base: Any) -> None:
     if config.source.name:
         catalog.entry(config.source.name)
     for label in config.compare:
-        if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_.-]*', label):
+        if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', label):
             raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')
     if config.baseline and config.compare and config.baseline not in config.compare:
         raise UserError(f'config.baseline is one of {", ".join(config.compare)}, not {config.baseline!r}')
@@ -96,6 +96,8 @@ def _together(config: Any) -> None:
         raise UserError(f'config.steps x config.batch_size must stay below 2^32, not {config.steps} x {batch}')
     if config.seed + config.num_seeds > 2**31:
         raise UserError('config.seed + config.num_seeds must stay below 2^31')
+    if config.target.per_class and config.target.rate != 1:
+        raise UserError('config.target.per_class and config.target.rate both say how many; set one of them')
     if len(config.image.mean) != len(config.image.std):
         raise UserError('config.image.mean and config.image.std must have the same number of colours')
     if bool(config.synthetic.per_class) != bool(config.synthetic.side):

@@ -64,6 +64,18 @@ def test_the_example_method_trains(tmp_path):
     assert misspelt.returncode == 2 and "did you mean 'method.noise'" in misspelt.stderr
 
 
+def test_the_method_with_a_memory_trains(tmp_path):
+    code = next(block for block in blocks('docs/methods.md', 'python') if 'average' in block)
+    imports = 'import jax\nimport jax.numpy as jnp\nimport numpy as np\nfrom mixjax import losses\n'
+    imports += 'from mixjax.method import Aux, Method, Prepared\n\n\n'
+    (tmp_path / 'my_methods').mkdir()
+    (tmp_path / 'my_methods' / 'memory.py').write_text(imports + code)
+    words = ['--config=quickstart', '--config.method.name=my_methods.memory', '--workdir=run', '--config.num_seeds=1']
+    done = call(tmp_path, *words, *SHORT)
+    assert done.returncode == 0, done.stderr
+    assert 'pull' in lines(tmp_path / 'run' / 'metrics.jsonl')[0]
+
+
 def test_the_python_of_the_readme_runs(tmp_path):
     notebook, maths = blocks('README.md', 'python')
     short = notebook.replace('config.num_seeds = 1', 'config.num_seeds = 1; config.steps = 8')

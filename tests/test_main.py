@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -77,11 +76,16 @@ def test_a_finished_run_says_so_is_extended_and_refuses_other_settings(finished,
     assert main([*words, '--config.steps=10']) == 2  # fewer steps than are done
     assert 'steps: 24 there, 10 now' in capsys.readouterr().err
 
+    kill_after(finished, 0, 28, *words, '--config.steps=32')
+    assert main(words) == 2 and 'steps: 32 there, 24 now' in capsys.readouterr().err
+    done = call(finished, 'run', module='mixjax.report')
+    assert done.returncode == 2 and 'is being extended' in done.stderr
     done = call(finished, *words, '--config.steps=32')
-    assert done.returncode == 0 and 'extended to 32 steps' in done.stdout
+    assert done.returncode == 0, done.stderr
     found = lines(Path('run/metrics.jsonl'))
     assert [m['step'] for m in found if m['seed'] == 0 and m['kind'] == 'train'] == list(range(4, 33, 4))
     assert json.loads(Path('run/results.json').read_text())['steps'] == 32
+    assert json.loads(Path('run/model.json').read_text())['steps'] == 32
 
 
 @pytest.mark.parametrize('config', ['xmixup_dogs', 'smile_cub', 'lamix_cifar100'])
@@ -136,6 +140,22 @@ def test_more_target_than_source_classes(tmp_path, monkeypatch, capsys):
     assert '160 target classes cannot each get a source class of their own' in capsys.readouterr().err
 
 
+def test_an_impossible_method_is_refused_before_another_one_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(['--config=quickstart', '--config.model.weights=', '--workdir=run']) == 2
+    captured = capsys.readouterr()
+    assert 'config.model.weights' in captured.err and 'seed 0' not in captured.out
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('wrong', ['--config.target.per_class=400', '--config.model.dtype=float64'])
+def test_a_refused_setting_leaves_the_folder_free(wrong, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ['--config=quickstart', '--config.method.name=finetune', '--workdir=run', wrong]
+    assert main(words) == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_exit_code_reaches_the_shell(tmp_path):
     done = call(tmp_path, '--config=quikstart', '--workdir=x')
     assert done.returncode == 2
@@ -153,7 +173,7 @@ def test_recorded_commands_have_no_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inside = parse([f'--config={tmp_path}/mine.py', '--workdir', f'{tmp_path}/runs/a', '--config.seed=3'])
     assert written(inside) == 'python -m mixjax.main --config=mine.py --workdir=runs/a --config.seed=3'
-    assert written(parse(['--workdir=/elsewhere/b'])) == 'python -m mixjax.main --workdir=b'
+    assert written(parse(['--workdir=/elsewhere/b'])) == 'python -m mixjax.main --workdir=.../b'
 
 
 def test_a_folder_that_is_no_work_directory(tmp_path, capsys):
@@ -175,4 +195,3 @@ assert not [m for m in {heavy} if m in sys.modules], sys.modules.keys()
     (tmp_path / 'light.py').write_text(script)
     done = call(tmp_path, module='light')
     assert done.returncode == 0, done.stderr
-    assert sys.modules['mixjax'].__version__

@@ -61,7 +61,7 @@ def opened(config, folder):
 def walk(built, data, ts, steps):
     out = []
     for _ in range(steps):
-        ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs(0))
+        ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs(0, 1))
         out.append({name: float(value) for name, value in metrics.items()})
     return ts, out
 
@@ -130,7 +130,7 @@ def test_several_steps_in_one_program_are_the_same_steps(tmp_path):
     built, data, ts = opened(settings('smile'), tmp_path)
     one, metrics = walk(built, data, ts, 4)
     ts = program.open_seed(built, 0, tmp_path)[1]
-    four, last = built.advance(4)(ts, built.start, data.frozen, data.inputs(0))
+    four, last = built.advance(4)(ts, built.start, data.frozen, data.inputs(0, 1))
     assert int(four.step) == int(one.step) == 4
     np.testing.assert_allclose(last['loss'], metrics[-1]['loss'], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
@@ -199,7 +199,7 @@ def test_every_source_image_is_of_a_class_paired_with_the_targets(variant, tmp_p
     source_label = built.sets.source.labels[draw.rows]
     allowed = {t: {int(source_label[draw.start[t, k]]) for k in range(draw.rounds[t])} for t in range(len(draw.start))}
     assert all(len(classes) == draw.start.shape[1] for classes in allowed.values())
-    batch = jax.jit(lambda ts: program.step.context(built.feed, built.run, ts, data.frozen, data.inputs(0)).batch)
+    batch = jax.jit(lambda ts: program.step.context(built.feed, built.run, ts, data.frozen, data.inputs(0, 1)).batch)
     for step in range(5):
         found = batch(ts._replace(step=jnp.asarray(step)))
         for t, s in zip(found['label'], found['source_label'], strict=True):
@@ -279,11 +279,44 @@ def test_lamix_shows_originals_on_even_steps_and_averages_on_odd_ones(tmp_path):
         return built.net.apply(variables, image, train=train)
 
     for step in (0, 1):
-        ctx = program.step.context(built.feed, built.run, ts._replace(step=jnp.asarray(step)), (), data.inputs(0))
+        ctx = program.step.context(built.feed, built.run, ts._replace(step=jnp.asarray(step)), (), data.inputs(0, 1))
         built.method.loss(built.net._replace(apply=apply), ts.params, ctx)
         image = ctx.batch['image']
         other = image[ctx.batch['partner'][0]]
         np.testing.assert_allclose(seen[-1], image if step == 0 else (image + other) / 2, atol=1e-6)
+
+
+# --- what a method of one's own may do wrong ---
+
+
+@pytest.mark.parametrize(
+    'metrics', [{'step': jnp.zeros(())}, {'loss': jnp.zeros(())}, {'each': jnp.zeros(4)}], ids=['step', 'loss', 'each']
+)
+def test_metrics_that_would_spoil_the_log(metrics, tmp_path, monkeypatch):
+    def make(classes_t):
+        def loss(net, params, ctx):
+            out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True)
+            return out.features.mean(), method_lib.Aux(model_state, metrics)
+
+        return method_lib.Method(loss)
+
+    monkeypatch.setattr(method_lib, 'load', lambda name: make)
+    built, data, ts = opened(settings('mine'), tmp_path)
+    with pytest.raises(UserError, match='must be a scalar, and not be called'):
+        walk(built, data, ts, 1)
+
+
+def test_a_head_with_its_own_law(tmp_path, monkeypatch):
+    def make(classes_t):
+        finetune = method_lib.load_finetune(classes_t)
+        return finetune._replace(heads=lambda t, s, prepared: {'target': method_lib.Head(t, std=0.01), 'wide': 300})
+
+    monkeypatch.setattr(method_lib, 'load_finetune', method_lib.load('finetune'), raising=False)
+    monkeypatch.setattr(method_lib, 'load', lambda name: make)
+    built, data, ts = opened(settings('mine'), tmp_path)
+    target, wide = ts.params['heads']['target'], ts.params['heads']['wide']
+    assert float(jnp.abs(target['bias']).max()) == 0 and 0.005 < float(target['kernel'].std()) < 0.015
+    assert float(jnp.abs(wide['bias']).max()) > 0 and wide['bias'].shape == (300,)
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------

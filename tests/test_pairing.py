@@ -48,6 +48,13 @@ def test_rounds_never_use_a_source_class_twice():
     np.testing.assert_array_equal(pairs.score, score[np.arange(5), pairs.mapping])
 
 
+def test_a_class_without_images_is_nobodys_pair():
+    score = np.array([[0.1, 0.9, 0.5]])
+    assert pairing.pair(score, np.array([5, 0, 5])).mapping.tolist() == [[2]]
+    with pytest.raises(UserError, match='only 1'):
+        pairing.pair(np.ones((2, 3)), np.array([5, 0, 0]))
+
+
 def test_too_few_source_classes():
     with pytest.raises(UserError, match='3 target classes .* the source has only 2'):
         pairing.pair(np.zeros((3, 2)), np.ones(2))

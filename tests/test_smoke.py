@@ -6,6 +6,8 @@ import pytest
 
 from mixjax import config as config_lib
 from mixjax.main import main
+from mixjax.models.net import bind
+from mixjax.train import loop, prepare, program
 from tests.common import final_state
 
 HEADS = {
@@ -20,6 +22,19 @@ LARGE = ('xmixup_dogs', 'smile_cub')
 
 def test_every_config_is_here():
     assert set(HEADS) == set(config_lib.shipped())
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_smoke_forms_are_ready_to_train(name, tmp_path, monkeypatch):
+    """All that comes before training, with the backbone's features made up: cheap for the large networks too."""
+    monkeypatch.setattr(prepare, 'view', lambda net, start: (bind(net, start), lambda image: image.mean((1, 2))))
+    config = config_lib.load(f'{name}:smoke')
+    for label in loop.order(config) or ['']:
+        one = loop.alone(config, label) if label else config
+        built = program.ready(one, tmp_path)
+        made = built.made[one.seed]
+        for head, width in HEADS[name].get(label, {}).items():
+            assert prepare.heads(built.method, len(built.sets.train.classes), 1000, made)[head].width in (width, 1000)
 
 
 @pytest.mark.parametrize(

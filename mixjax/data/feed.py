@@ -1,7 +1,7 @@
 """From the plan's rows to a batch on the devices.
 
 A feed has two sides, so that a resident and a streamed one look the same to the trainer. On the host,
-one for each seed: `inputs(step)`, the arrays that the program of a step is given. On the devices, one for
+one for each seed: `inputs(step, count)`, the arrays that the program of `count` steps is given. On the devices, one for
 all seeds: `batch(inputs, key, step)`, which makes the batch of them inside that program:
 
     image (B, H, W, C) float32, label (B,), index (B,), partner (g, B/g), and where source images are
@@ -21,7 +21,7 @@ from mixjax.data.augment import Geometry
 
 Array = jax.Array
 Tree = Any
-Inputs = Callable[[int], Tree]
+Inputs = Callable[[int, int], Tree]
 Batch = Callable[[Tree, Array, Array], dict[str, Array]]
 
 
@@ -74,4 +74,4 @@ def resident_inputs(
         inputs['source'] = arrays(source)
         inputs['draw'] = plan.Draw(*(np.asarray(table, np.int32) for table in draw))
     placed = put(inputs)
-    return lambda step: placed
+    return lambda step, count: placed

@@ -20,6 +20,7 @@ class Draw(NamedTuple):
     start: Any
     count: Any
     rounds: Any
+    union: Any = False
 
 
 class Rows(NamedTuple):
@@ -59,7 +60,7 @@ def epochs(key: Array, step: Array, batch: int, count: int) -> Array:
 
 
 def sources(key: Array, label: Array, draw: Draw) -> Array:
-    """For each target label a segment of its class, uniformly, and a row of that segment, uniformly.
+    """For each target label a row of a segment of its class, both uniform; or one of their union.
 
     A remainder of 32 random bits is taken: no row's probability is off by more than count / 2^32.
 
@@ -70,9 +71,20 @@ def sources(key: Array, label: Array, draw: Draw) -> Array:
       (B,) int32 positions in the draw's rows.
     """
     bits = jax.random.bits(key, (2,) + label.shape, jnp.uint32)
-    segment = (bits[0] % draw.rounds[label].astype(jnp.uint32)).astype(jnp.int32)
-    within = (bits[1] % draw.count[label, segment].astype(jnp.uint32)).astype(jnp.int32)
+    mine = jnp.arange(draw.count.shape[1]) < draw.rounds[label][:, None]
+    ends = jnp.cumsum(jnp.where(mine, draw.count[label], 0), axis=1)  # of the segments laid end to end
+    place = remainder(bits[0], ends[:, -1])
+    of_union = jnp.sum(place[:, None] >= ends, axis=1)
+    segment = jnp.where(draw.union, of_union, remainder(bits[0], draw.rounds[label]))
+    count = draw.count[label, segment]
+    before = jnp.take_along_axis(ends, segment[:, None], axis=1)[:, 0] - count
+    within = jnp.where(draw.union, place - before, remainder(bits[1], count))
     return draw.start[label, segment].astype(jnp.int32) + within
+
+
+def remainder(bits: Array, n: Array) -> Array:
+    """Uniform 32 bits -> int32 in [0, n)."""
+    return (bits % n.astype(jnp.uint32)).astype(jnp.int32)
 
 
 def rows(key: Array, step: Array, label: Array, *, batch: int, groups: int = 1, draw: Draw | None = None) -> Rows:

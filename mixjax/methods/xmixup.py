@@ -47,7 +47,7 @@ def make(
         if data.source is None:
             raise UserError('this method mixes with source images: set config.source.name')
         pairing.require_enough(len(data.target.classes), len(data.source.classes))  # before anything is compiled
-        sizes = np.bincount(data.source.labels, minlength=len(data.source.classes))
+        sizes = data.source.sizes
         score = pairing.cosine(data.target.class_means(), data.source.class_means(per_class or None))
         pairs = pairing.pair(score, sizes, min_images=min_images, exact=exact)
         chosen = np.sort(pairs.mapping.ravel())

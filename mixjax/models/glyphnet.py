@@ -1,7 +1,7 @@
 """GlyphNet: a small ResNet for the embedded benchmark's 16x16 grey images.
 
 Three stages of post-activation blocks at full, half and quarter resolution; with the default width
-of 24 it has 0.2 M parameters and trains in seconds on a laptop.
+of 16 it has 77,754 parameters (ten classes) and trains in seconds on a laptop.
 """
 
 from __future__ import annotations

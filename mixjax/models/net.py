@@ -85,7 +85,9 @@ class Net(NamedTuple):
 def bind(net: Net, pretrained: Tree | None, rng: Array | None = None) -> Net:
     """The net with the pretrained variables (None: there are none) and the dropout key filled in."""
 
-    def apply(variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap) -> tuple[Out, Tree]:
+    def apply(
+        variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap, rng: Array | None = rng
+    ) -> tuple[Out, Tree]:
         return net.apply(variables, image, train=train, tap=tap, rng=rng)
 
     if pretrained is None:

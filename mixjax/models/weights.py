@@ -114,7 +114,21 @@ def load(spec: str) -> Weights:
         described = json.loads(about.read_text())
     except (OSError, ValueError, struct.error, SafetensorError) as error:
         raise UserError(f'weights {spec} cannot be read: {error}') from error
+    if not isinstance(described, dict) or not _is_network(variables):
+        raise UserError(f'weights {spec} were not written by mixjax: give a run folder or embedded://glyphnet')
     return Weights(variables, described)
+
+
+def _is_network(variables: Tree) -> bool:
+    """Whether a tree of arrays has the layout of `models.net`: a backbone, and heads of kernel and bias."""
+    params = variables.get('params')
+    if not isinstance(params, dict) or not isinstance(params.get('backbone'), dict):
+        return False
+    heads = params.get('heads', {})
+    return isinstance(heads, dict) and all(
+        isinstance(head, dict) and {'kernel', 'bias'} == head.keys() and head['bias'].ndim == 1
+        for head in heads.values()
+    )
 
 
 def fit(spec: str, given: Tree, wanted: Tree) -> None:

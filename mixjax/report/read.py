@@ -96,6 +96,8 @@ def _names(paths: Sequence[Path]) -> list[str]:
 def _folder(path: Path, name: str) -> Folder:
     results = _results(path)
     config, env = _json(path / 'config.json'), _json(path / 'env.json')
+    if results.get('steps', config.get('steps')) != config.get('steps'):
+        raise UserError(f'{path} is being extended and not finished; give the command that began it again')
     if results['kind'] == 'run':
         return Folder(name, results, config, env, (_run(path, results['label'], results),))
     runs = [_run(path / label, label, _results(path / label)) for label in results['runs']]

@@ -47,19 +47,17 @@ def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree | None:
         return None
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     try:
-        restored: Any = manager.restore(
-            step,
-            args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract), meta=ocp.args.JsonRestore()),
-        )
+        found: Any = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
+        if found.meta['format'] != FORMAT:
+            raise UserError(
+                f'the checkpoints are of format {found.meta["format"]} and this version of mixjax reads {FORMAT}; '
+                'continue the run with the version that began it (see env.json), or use another --workdir'
+            )
+        restored: Any = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
     except (ValueError, KeyError, OSError) as error:
         place = f'{manager.directory.parent.name}/{manager.directory.name}/step_{step}'
         raise UserError(
             f'the checkpoint {place} cannot be read ({str(error).splitlines()[0]}); remove that folder to go on '
             'from the one before it'
         ) from error
-    if restored.meta['format'] != FORMAT:
-        raise UserError(
-            f'the checkpoints are of format {restored.meta["format"]} and this version of mixjax reads {FORMAT}; '
-            'continue the run with the version that began it (see env.json), or use another --workdir'
-        )
     return restored.state

@@ -66,6 +66,12 @@ def model(folder: Path, config: Any, method: Method, ts: TrainState, classes: tu
     workdir.write_json(folder / 'model.json', about)
 
 
+def is_of(folder: Path, steps: int) -> bool:
+    """Whether the model there is that of a run of so many steps, and not of one that was extended since."""
+    path = folder / 'model.json'
+    return path.exists() and workdir.read_json(path)['steps'] == steps
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
@@ -109,8 +115,7 @@ def samples(path: Path, look: Callable[[int], dict[str, Array]]) -> None:
     """
     found = [jax.tree.map(np.asarray, look(step)) for step in (1, 3, 5, 7)]
     changed = [np.abs(one['seen'].astype(int) - one['image']).mean() for one in found]
-    with path.open('wb') as file:
-        np.savez_compressed(file, **found[int(np.argmax(changed))])
+    workdir.write_arrays(path, found[int(np.argmax(changed))])
 
 
 def pairs(
@@ -127,11 +132,10 @@ def pairs(
     table = []
     for t, target in enumerate(classes_t):
         rounds = range(int(draw.rounds[t]))
-        similarity = [round(float(draw.score[t, k]), 6) for k in rounds]
+        similarity = [] if draw.score is None else [round(float(draw.score[t, k]), 6) for k in rounds]
         table.append({'target': target, 'sources': [name(t, k) for k in rounds], 'similarity': similarity})
     first = np.array([np.flatnonzero(labels_t == t)[0] for t in range(len(classes_t))])
-    shown = draw.rows[draw.start.ravel()]
-    source = read_s(shown)
-    with (folder / 'pairs.npz').open('wb') as file:
-        np.savez_compressed(file, target=read_t(first), source=source.reshape(draw.start.shape + source.shape[1:]))
+    source = read_s(draw.rows[draw.start.ravel()])
+    shown = {'target': read_t(first), 'source': source.reshape(draw.start.shape + source.shape[1:])}
+    workdir.write_arrays(folder / 'pairs.npz', shown)
     workdir.write_json(folder / 'pairs.json', {'seed': seed, 'pairs': table})

@@ -6,6 +6,7 @@ logs are never behind the checkpoint, and a restarted run drops what was logged 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import time
@@ -34,7 +35,7 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
     Args:
       config: from `mixjax.config.load`, or `mixjax.config.base()` with what differs set.
       progress: where to tell how far it is; by default nowhere.
-      command: the line that repeats the run, kept in `env.json`.
+      command: the line that began the run, kept in `env.json`.
 
     Returns:
       What `results.json` holds.
@@ -47,13 +48,33 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
     steps = config.steps * config.num_seeds * max(len(labels), 1)
     progress = progress or Progress(steps, quiet=True)
     progress.total = steps
-    if not labels:
-        return one(config, folder, config.method.name, progress, command)
-
+    workdir.look(folder, config)
+    singles = {label: alone(config, label) for label in labels} or {config.method.name: config}
+    folders = {label: folder / label if labels else folder for label in singles}
+    extended = {label: workdir.look(folders[label], singles[label]) for label in singles}
+    # All methods are built, and prepared for their first seed, before one of them trains for an hour.
+    built = {
+        label: program.ready(single, folders[label])
+        for label, single in singles.items()
+        if workdir.finished(folders[label], config.steps) is None
+    }
     workdir.claim(folder, config)
     describe(folder, command)
-    runs = {label: one(alone(config, label), folder / label, label, progress, command) for label in labels}
-    results = {'kind': 'comparison', 'baseline': labels[0], 'runs': runs, 'differences': differences(runs, labels[0])}
+    runs = {}
+    for label, single in singles.items():
+        progress.label = label
+        if extended[label]:
+            progress.say(f'{label}: extended to {config.steps} steps; earlier steps keep the schedule they had')
+        runs[label] = one(built.pop(label, None), single, folders[label], label, progress, command)
+    if not labels:
+        return runs[config.method.name]
+    results = {
+        'kind': 'comparison',
+        'steps': config.steps,
+        'baseline': labels[0],
+        'runs': runs,
+        'differences': differences(runs, labels[0]),
+    }
     workdir.write_json(folder / 'results.json', results)
     return results
 
@@ -79,19 +100,16 @@ def describe(folder: Path, command: str) -> None:
         workdir.write_json(folder / 'env.json', {**workdir.environment(), 'command': command})
 
 
-def one(config: Any, folder: Path, label: str, progress: Progress, command: str) -> dict[str, Any]:
-    """One method with all its seeds."""
-    progress.label = label
-    if workdir.claim(folder, config):
-        for made in ('results.json', 'model.json'):
-            (folder / made).unlink(missing_ok=True)
-        progress.say(f'{label}: extended to {config.steps} steps; earlier steps keep the schedule they had')
-    if (folder / 'results.json').exists():
+def one(
+    built: Program | None, config: Any, folder: Path, label: str, progress: Progress, command: str
+) -> dict[str, Any]:
+    """One method with all its seeds; `built` is None where it was finished before."""
+    if built is None:
         progress.skip(config.steps * config.num_seeds)
         progress.say(f'{label}: finished before')
         return workdir.read_json(folder / 'results.json')
+    workdir.claim(folder, config)
     describe(folder, command)
-    built = program.build(config)
     seeds = [config.seed + i for i in range(config.num_seeds)]
     drawn = {str(seed): [int(row) for row in program.labelled(config, built.sets, seed)] for seed in seeds}
     workdir.write_json(folder / 'splits.json', {'target': config.target.name, 'labelled rows': drawn})
@@ -135,7 +153,7 @@ def train_seed(built: Program, seed: int, folder: Path, progress: Progress) -> N
                 workdir.append(metrics, {'seed': seed, 'step': step, 'kind': 'eval', **found})
             if step % config.checkpoint_every == 0 or step == config.steps:
                 checkpoint.save(manager, step, ts)
-        if first and not (folder / 'model.json').exists():
+        if first and not export.is_of(folder, config.steps):
             export.model(folder, config, built.method, ts, built.sets.train.classes)
         manager.wait_until_finished()
 
@@ -152,7 +170,7 @@ def advance(
     while step < stop:
         count = most if step + most <= stop else 1
         before = last
-        ts, last = built.advance(count)(ts, built.start, data.frozen, data.inputs(step))
+        ts, last = built.advance(count)(ts, built.start, data.frozen, data.inputs(step, count))
         jax.block_until_ready(before)  # the host stays one call ahead, and the counter honest
         step += count
         progress.step(seed, step, config.steps, None if step < stop else float(last['loss']), count)
@@ -180,9 +198,13 @@ def pictures(built: Program, data: Seed, ts: TrainState, seed: int, folder: Path
         )  # fmt: skip
 
     def look(step: int) -> Tree:
-        return built.seen(ts._replace(step=jnp.asarray(step, jnp.int32)), built.start, data.frozen, data.inputs(step))
+        return built.seen(
+            ts._replace(step=jnp.asarray(step, jnp.int32)), built.start, data.frozen, data.inputs(step, 1)
+        )
 
-    export.samples(folder / 'samples.npz', look)
+    # A method may forward inside a transformation of its own; a run does not need the picture.
+    with contextlib.suppress(jax.errors.UnexpectedTracerError):
+        export.samples(folder / 'samples.npz', look)
 
 
 # --- results ----------------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,7 +18,6 @@ from mixjax.errors import UserError
 from mixjax.method import Data, Head, Method, Part, Prepared
 from mixjax.models import weights
 from mixjax.models.net import Net, bind
-from mixjax.train import workdir
 from mixjax.train.step import TrainState, keys
 
 Array = jax.Array
@@ -64,13 +63,14 @@ def pretrained(spec: str, net: Net, name: str, image: Array, classes: tuple[str,
 
 def part(
     classes: tuple[str, ...], labels: np.ndarray, read: Read, features: Callable[[Array], Array], geometry: Geometry,
-    *, batch: int, key: Array, cache: dict | None = None,
+    *, batch: int, key: Array, sizes: np.ndarray | None = None, cache: dict | None = None,
 ) -> Part:  # fmt: skip
     """The method's view of one set of training examples.
 
     Args:
       read: rows -> uint8 images. features: images -> (B, d) pretrained features.
-      batch: size of the passes over the data. cache: shared by the seeds, where they share the examples.
+      batch: size of the passes over the data. sizes: images of each class, where not all are here.
+      cache: shared by the seeds, where they share the examples.
     """
 
     def batches(size: int, augmented: bool = False) -> Iterator[dict[str, Array]]:
@@ -106,7 +106,8 @@ def part(
             kept[per_class] = means(per_class)
         return kept[per_class]
 
-    return Part(classes, labels, batches, class_means)
+    counted = np.bincount(labels, minlength=len(classes)) if sizes is None else sizes
+    return Part(classes, labels, counted, batches, class_means)
 
 
 def some_of_each(labels: np.ndarray, classes: int, per_class: int | None) -> np.ndarray:
@@ -118,18 +119,11 @@ def some_of_each(labels: np.ndarray, classes: int, per_class: int | None) -> np.
     return np.sort(np.concatenate(by_class))
 
 
-def prepared(path: Path, method: Method, net: Net, data: Data, key: Array) -> Prepared:
-    """What the method prepared for a seed: read back if it is there, else made and stored."""
-    if not path.exists():
-        workdir.save_prepared(path, method.prepare(net, data, key))
-    return workdir.load_prepared(path)
-
-
 # --- the initial state ------------------------------------------------------------------------------------------------
 
 
 def heads(method: Method, classes_t: int, classes_s: int, made: Prepared) -> dict[str, Head]:
-    """The method's heads; a bare number is short for a fresh head of that width."""
+    """The method's heads; a bare number is short for `Head(number)`."""
     wanted = method.heads(classes_t, classes_s, made)
     return {name: head if isinstance(head, Head) else Head(int(head)) for name, head in wanted.items()}
 
@@ -139,12 +133,12 @@ def initial_params(
 ) -> tuple[Tree, Tree]:
     """(params, model_state) from the program of `initialiser`, the pretrained network and the heads' rows."""
     made = jax.tree.map(lambda x: x.astype(dtype), program(key))
-    if start is None:
-        return made['params'], {name: tree for name, tree in made.items() if name != 'params'}
     heads = {
-        name: head if wanted[name].rows is None else copy_rows(head, wanted[name], start)
+        name: begin(head, wanted[name], jax.random.fold_in(key, zlib.crc32(name.encode())), start)
         for name, head in made['params'].get('heads', {}).items()
     }
+    if start is None:
+        return {**made['params'], 'heads': heads}, {name: tree for name, tree in made.items() if name != 'params'}
     params = {**start['params'], 'heads': heads}
     return params, {name: tree for name, tree in start.items() if name != 'params'}
 
@@ -158,6 +152,30 @@ def initialiser(net: Net, wanted: Mapping[str, Head], image: Array, pretrained: 
         return {'params': {'heads': variables['params'].get('heads', {})}} if pretrained else variables
 
     return jax.jit(init)
+
+
+def try_state(net: Net, method: Method, image: Array, made: Prepared, data: Data, start: Tree | None) -> None:
+    """Refuse what the method cannot begin with, before anything is compiled for it."""
+    wanted = wanted_heads(net, method, made, data, start)
+    widths = {name: head.width for name, head in wanted.items()}
+    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), image, widths))
+    jax.eval_shape(lambda params: method.init(net, params, made, data), shapes['params'])
+
+
+def wanted_heads(net: Net, method: Method, made: Prepared, data: Data, start: Tree | None) -> dict[str, Head]:
+    """The method's heads, refused where they start from a pretrained classifier that is not there."""
+    wanted = heads(method, len(data.target.classes), 0 if start is None else _width(start), made)
+    if start is None and any(head.rows is not None and (np.asarray(head.rows) >= 0).any() for head in wanted.values()):
+        net.pretrained()  # raises: there is none
+    return wanted
+
+
+def begin(drawn: Tree, head: Head, key: Array, start: Tree | None) -> Tree:
+    """A head as it begins: drawn by torch's law or by the head's own, with the pretrained rows it names."""
+    if head.std is not None:
+        kernel = head.std * jax.random.normal(key, drawn['kernel'].shape, drawn['kernel'].dtype)
+        drawn = {'kernel': kernel, 'bias': jnp.zeros_like(drawn['bias'])}
+    return drawn if head.rows is None or start is None else copy_rows(drawn, head, start)
 
 
 def copy_rows(fresh: Tree, head: Head, start: Tree) -> Tree:
@@ -180,10 +198,7 @@ def initial_state(
     made: Prepared, data: Data, start: Tree | None, dtype: Any, compiled: dict,
 ) -> TrainState:  # fmt: skip
     """The state at step 0. compiled: programs kept for the next seed, by the widths of the heads."""
-    classes_s = 0 if start is None else _width(start)
-    wanted = heads(method, len(data.target.classes), classes_s, made)
-    if start is None and any(head.rows is not None and (np.asarray(head.rows) >= 0).any() for head in wanted.values()):
-        net.pretrained()  # raises: there is none
+    wanted = wanted_heads(net, method, made, data, start)
     widths = tuple((name, head.width) for name, head in wanted.items())
     if widths not in compiled:
         compiled[widths] = initialiser(net, wanted, image, start is not None)
@@ -201,7 +216,8 @@ def _width(start: Tree) -> int:
 
 def view(net: Net, start: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
     """The net as `prepare` and `init` see it, and pretrained features of images; made once, compiled once."""
-    bound = bind(net, start)
+    # A key for dropout, for what `prepare` trains; the same for all.
+    bound = bind(net, start, jax.random.key(0))
     if start is None:
         return bound, lambda image: bound.source(image).features
     compiled = jax.jit(lambda variables, image: net.apply(variables, image, train=False)[0])

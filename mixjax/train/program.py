@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from mixjax.errors import UserError
 from mixjax.method import Data, Method, Prepared, Run
 from mixjax.models import weights
 from mixjax.models.net import Net
-from mixjax.train import evaluate, export, mesh, optim, prepare, step
+from mixjax.train import evaluate, export, mesh, optim, prepare, step, workdir
 
 Array = jax.Array
 Tree = Any
@@ -55,6 +56,7 @@ class Program(NamedTuple):
     view: tuple[Net, Callable[[Array], Array]]
     source_means: dict
     initialisers: dict
+    made: dict[int, Prepared]
 
 
 class Seed(NamedTuple):
@@ -151,7 +153,7 @@ def build(config: Any) -> Program:
     return Program(
         config, net, method, feed, run, geometry, devices, sets, start, image, tx, advance,
         evaluate.make(net, method, geometry, whole), export.seen(net, method, feed, run, geometry),
-        prepare.view(net, start), {}, {},
+        prepare.view(net, start), {}, {}, {},
     )  # fmt: skip
 
 
@@ -164,38 +166,79 @@ def float_type(config: Any) -> Any:
     return jnp.float64
 
 
-def open_seed(program: Program, seed: int, folder: Any) -> tuple[Seed, step.TrainState]:
-    """Draw the split, prepare the method, place everything on the devices: a seed, and its state at step 0."""
+def parts(program: Program, seed: int) -> tuple[np.ndarray, Data, Array]:
+    """A seed's labelled rows, the data as its method sees them, and the key for `prepare`."""
     config, sets = program.config, program.sets
     rows = labelled(config, sets, seed)
-    labels = sets.train.labels[rows]
 
     def read(places: np.ndarray) -> np.ndarray:
         return sets.train.read(rows[places])
 
-    seed_key = jax.random.key(seed)
-    key = step.keys(seed_key).prepare
-    bound, features = program.view
+    key_t, key_s, key = jax.random.split(step.keys(jax.random.key(seed)).prepare, 3)
+    _, features = program.view
     size = config.eval_batch_size
-    target = prepare.part(sets.train.classes, labels, read, features, program.geometry, batch=size, key=key)
-    source = sets.source and prepare.part(
+    target = prepare.part(
+        sets.train.classes, sets.train.labels[rows], read, features, program.geometry, batch=size, key=key_t
+    )
+    if sets.source is None:
+        return rows, Data(target), key
+    source = prepare.part(
         sets.source.classes, sets.source.labels, sets.source.read, features, program.geometry,
-        batch=size, key=jax.random.fold_in(key, 1), cache=program.source_means,
+        batch=size, key=key_s, sizes=class_sizes(config, sets.source), cache=program.source_means,
     )  # fmt: skip
-    data = Data(target, source)
-    made = prepare.prepared(folder / f'prepared-{seed}.npz', program.method, bound, data, jax.random.fold_in(key, 2))
+    return rows, Data(target, source), key
+
+
+def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
+    """Images of each source class; where they are made up, as many as the true data set has in the mean."""
+    if not config.synthetic.per_class:
+        return None
+    true = catalog.entry(config.source.name)
+    return np.full(len(source.classes), true.train // true.classes)
+
+
+def ready(config: Any, folder: Path) -> Program:
+    """Build a run and try what can go wrong with it, without a trace in its folder."""
+    built = build(config)
+    for seed in range(config.seed, config.seed + config.num_seeds):
+        rows = labelled(config, built.sets, seed)
+        if built.sets.test is None and len(rows) == len(built.sets.train.labels):
+            raise UserError(
+                'every example is labelled, so none is left to test on; lower config.target.'
+                + ('per_class' if config.target.per_class else 'rate')
+            )
+    if not (folder / f'prepared-{config.seed}.npz').exists():
+        _, data, key = parts(built, config.seed)
+        bound, _ = built.view
+        made = built.made[config.seed] = built.method.prepare(bound, data, key)
+        prepare.try_state(bound, built.method, built.image, made, data, built.start)
+    return built
+
+
+def open_seed(program: Program, seed: int, folder: Path) -> tuple[Seed, step.TrainState]:
+    """Draw the split, prepare the method, place everything on the devices: a seed, and its state at step 0."""
+    config, sets = program.config, program.sets
+    seed_key = jax.random.key(seed)
+    rows, data, key = parts(program, seed)
+    bound, _ = program.view
+    path = folder / f'prepared-{seed}.npz'
+    if not path.exists():
+        made = program.made.pop(seed, None) or program.method.prepare(bound, data, key)
+        workdir.save_prepared(path, made)
+    # Always by way of the file, so that a restart sees the same types and values.
+    made = workdir.load_prepared(path)
 
     put = mesh.replicate(program.mesh)
-    train = Images(read(np.arange(len(rows))), labels)
+    train = Images(sets.train.read(rows), sets.train.labels[rows])
     drawn, law = None, None
     if made.draw is not None:
         if sets.source is None:
             raise UserError('the method draws source images: set config.source.name')
         drawn = Images(sets.source.read(made.draw.rows), sets.source.labels[made.draw.rows])
-        law = plan.Draw(made.draw.start, made.draw.count, made.draw.rounds)
+        law = plan.Draw(made.draw.start, made.draw.count, made.draw.rounds, made.draw.union)
     inputs = feed_lib.resident_inputs(train, drawn, law, put)
     frozen = put(jax.tree.map(jnp.asarray, made.frozen))
-    test = evaluate.batches(test_images(sets, rows), size, put)
+    test = evaluate.batches(test_images(sets, rows), config.eval_batch_size, put)
     ts = prepare.initial_state(
         bound, program.method, program.tx, program.image, seed_key, made, data, program.start, float_type(config),
         program.initialisers,
@@ -208,6 +251,4 @@ def test_images(sets: Sets, labelled: np.ndarray) -> Images:
         everything = np.arange(len(sets.test.labels))
         return Images(sets.test.read(everything), sets.test.labels)
     rows = splits.rest(len(sets.train.labels), labelled)
-    if len(rows) == 0:
-        raise UserError('every example is labelled, so none is left to test on; lower config.target.per_class')
     return Images(sets.train.read(rows), sets.train.labels[rows])

@@ -9,15 +9,18 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from mixjax.data.feed import Batch
+from mixjax.errors import UserError
 from mixjax.method import Ctx, Method, Run
 from mixjax.models.net import Net, bind
 from mixjax.train import optim
 
 Array = jax.Array
 Tree = Any
+RESERVED = ('seed', 'step', 'kind', 'loss', 'lr', 'grad_norm')  # names in a line of metrics
 
 
 class TrainState(NamedTuple):
@@ -86,6 +89,9 @@ def make(
         after = ctx._replace(rng=jax.random.fold_in(stream.after, ts.step))
         params, state = method.after_step(bound, ts.params, new, aux, after)
 
+        for name, metric in aux.metrics.items():
+            if name in RESERVED or jnp.shape(metric):
+                raise UserError(f'the metric {name!r} must be a scalar, and not be called {", ".join(RESERVED)}')
         metrics = {'loss': value, 'lr': rate(ts.step), 'grad_norm': optax.tree.norm(grads), **aux.metrics}
         return TrainState(ts.step + 1, ts.key, params, aux.model_state, opt_state, state), metrics
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import platform
 import subprocess
+import zipfile
+import zlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -20,11 +23,12 @@ from mixjax.errors import UserError
 from mixjax.method import Prepared, Segments
 
 Tree = Any
+PART = '.part'  # ends the name of a file that is not whole yet
 
 
 def write(path: Path, data: bytes | str) -> None:
     """Write a file whole or not at all."""
-    part = path.with_name(path.name + '.part')
+    part = path.with_name(path.name + PART)
     part.write_bytes(data.encode() if isinstance(data, str) else data)
     os.replace(part, path)
 
@@ -43,7 +47,7 @@ def read_json(path: Path) -> Any:
 def create(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / '.write'
+        probe = folder / f'write{PART}'
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -62,25 +66,28 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     return {'.'.join(key): value for key, value in traverse_util.flatten_dict(config, keep_empty_nodes=True).items()}
 
 
-def claim(folder: Path, config: Any) -> bool:
-    """Record the config of a new directory, or check that an old one was made by the same config.
+def look(folder: Path, config: Any) -> bool:
+    """Check that a directory is new, or was made by the same config; nothing is written.
 
-    Only `steps` may differ, and only grow: that extends the run.
+    Only `steps` of a finished run may differ, and only grow: that extends the run.
 
     Returns:
-      Whether the run is an old one that is extended.
+      Whether a finished run is to be extended.
     """
-    create(folder)
-    path, new = folder / 'config.json', as_data(config)
+    path = folder / 'config.json'
     if not path.exists():
-        if any(folder.iterdir()):
+        left = [item for item in folder.iterdir() if not item.name.endswith(PART)] if folder.is_dir() else []
+        if left:
             raise UserError(f'{folder} has files in it and is not a work directory; choose an empty or a new folder')
-        write_json(path, new)
         return False
-    before, after = flat(read_json(path)), flat(new)
+    before, after = flat(read_json(path)), flat(as_data(config))
     changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     if changed == ['steps'] and after['steps'] > before['steps']:
-        write_json(path, new)
+        if finished(folder, before['steps']) is None:
+            raise UserError(
+                f'{folder} holds a run of {before["steps"]} steps that is not finished; finish it with '
+                'the same settings, then raise config.steps'
+            )
         return True
     if changed:
         lines = [
@@ -91,6 +98,20 @@ def claim(folder: Path, config: Any) -> bool:
             '(only steps may change, and only grow):\n' + '\n'.join(lines)
         )
     return False
+
+
+def claim(folder: Path, config: Any) -> None:
+    """Record the config of a directory that `look` has accepted."""
+    create(folder)
+    if not (folder / 'config.json').exists() or read_json(folder / 'config.json') != as_data(config):
+        write_json(folder / 'config.json', as_data(config))
+
+
+def finished(folder: Path, steps: int) -> dict[str, Any] | None:
+    """The results of a run of that many steps, if it was finished; an extended run's old ones do not count."""
+    path = folder / 'results.json'
+    results = read_json(path) if path.exists() else None
+    return results if results is not None and results['steps'] == steps else None
 
 
 def environment() -> dict[str, Any]:
@@ -150,23 +171,41 @@ def rewind(path: Path, seed: int, step: int) -> None:
 # --- what `prepare` made ----------------------------------------------------------------------------------------------
 
 
-def save_prepared(path: Path, prepared: Prepared) -> None:
-    """frozen and draw as one .npz of plain arrays, keys joined by '/'."""
-    arrays = {}
-    if prepared.frozen != ():
-        flat_frozen = traverse_util.flatten_dict(prepared.frozen, sep='/')
-        arrays |= {f'frozen/{key}': np.asarray(value) for key, value in flat_frozen.items()}
-    if prepared.draw is not None:
-        arrays |= {f'draw/{key}': np.asarray(value) for key, value in prepared.draw._asdict().items()}
-    part = path.with_name(path.name + '.part')
+def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """A compressed `.npz`, whole or not at all."""
+    part = path.with_name(path.name + PART)
     with part.open('wb') as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, **cast(Any, arrays))
     os.replace(part, path)
 
 
+def save_prepared(path: Path, prepared: Prepared) -> None:
+    """frozen and draw as one .npz of plain arrays, keys joined by '/'."""
+    if prepared.frozen != () and not isinstance(prepared.frozen, dict):
+        raise UserError('what prepare() makes as `frozen` must be a dict of arrays')
+    arrays = {}
+    if prepared.frozen != ():
+        leaves = traverse_util.flatten_dict(prepared.frozen)
+        if any('/' in str(part) for key in leaves for part in key):
+            raise UserError('the keys of what prepare() makes as `frozen` must have no / in them')
+        arrays |= {f'frozen/{"/".join(key)}': np.asarray(value) for key, value in leaves.items()}
+    if prepared.draw is not None:
+        fields = prepared.draw._asdict().items()
+        arrays |= {f'draw/{key}': np.asarray(value) for key, value in fields if value is not None}
+    for key, array in arrays.items():
+        if array.dtype.kind not in 'biuf':
+            raise UserError(f'prepare() made {key} of type {array.dtype}; frozen holds numbers, float32 for bfloat16')
+    write_arrays(path, arrays)
+
+
 def load_prepared(path: Path) -> Prepared:
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(
+            f'{path} is damaged ({type(error).__name__}), and with it the run; use another --workdir'
+        ) from error
     frozen = {key.removeprefix('frozen/'): value for key, value in arrays.items() if key.startswith('frozen/')}
     draw = {key.removeprefix('draw/'): value for key, value in arrays.items() if key.startswith('draw/')}
     return Prepared(traverse_util.unflatten_dict(frozen, sep='/') if frozen else (), Segments(**draw) if draw else None)

@@ -66,6 +66,17 @@ def test_source_rows_follow_the_law():
         assert chi2 < 30  # 99.9 % point for 7 degrees of freedom is 24.3
 
 
+def test_the_union_is_drawn_from_uniformly():
+    n = 60_000
+    label = jnp.arange(n) % 3
+    at = np.asarray(plan.sources(KEY, label, law()._replace(union=jnp.asarray(True))))
+    for c, rows in {0: range(2), 1: range(2, 10), 2: range(5, 11)}.items():
+        drawn = at[np.asarray(label) == c]
+        assert set(drawn) == set(rows)
+        counts, want = np.array([(drawn == row).sum() for row in rows]), len(drawn) / len(rows)
+        assert ((counts - want) ** 2 / want).sum() < 30
+
+
 @pytest.mark.parametrize('groups', [1, 3])
 def test_rows_of_a_step(groups):
     label = jnp.arange(30) % 3

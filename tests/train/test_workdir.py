@@ -1,6 +1,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,17 +18,35 @@ def config(**changes):
     return out.lock()
 
 
-def test_only_more_steps_may_differ(tmp_path):
-    assert workdir.claim(tmp_path / 'run', config()) is False
-    assert workdir.claim(tmp_path / 'run', config()) is False
+def test_only_more_steps_of_a_finished_run_may_differ(tmp_path):
+    run = tmp_path / 'run'
+    assert workdir.look(run, config()) is False and not run.exists()
+    workdir.claim(run, config())
+    assert workdir.look(run, config()) is False
     with pytest.raises(UserError, match='batch_size: 48 there, 16 now'):
-        workdir.claim(tmp_path / 'run', config(batch_size=16))
+        workdir.look(run, config(batch_size=16))
+    with pytest.raises(UserError, match='of 400 steps that is not finished'):
+        workdir.look(run, config(steps=500))
+    workdir.write_json(run / 'results.json', {'steps': 400})
     with pytest.raises(UserError, match='steps: 400 there, 300 now'):
-        workdir.claim(tmp_path / 'run', config(steps=300))
-    assert workdir.claim(tmp_path / 'run', config(steps=500)) is True
-    assert json.loads((tmp_path / 'run' / 'config.json').read_text())['steps'] == 500
+        workdir.look(run, config(steps=300))
     with pytest.raises(UserError, match='seed'):
-        workdir.claim(tmp_path / 'run', config(steps=600, seed=1))
+        workdir.look(run, config(steps=600, seed=1))
+    assert workdir.finished(run, 400) == {'steps': 400}
+    assert workdir.look(run, config(steps=500)) is True
+    workdir.claim(run, config(steps=500))
+    assert json.loads((run / 'config.json').read_text())['steps'] == 500
+    # Stopped before the new steps were done: the old results do not count, and it goes on.
+    assert workdir.finished(run, 500) is None and workdir.look(run, config(steps=500)) is False
+
+
+def test_leftovers_of_a_first_moment_are_no_other_peoples_files(tmp_path):
+    (tmp_path / 'config.json.part').write_text('{')
+    (tmp_path / 'write.part').touch()
+    assert workdir.look(tmp_path, config()) is False
+    (tmp_path / 'thesis.txt').touch()
+    with pytest.raises(UserError, match='is not a work directory'):
+        workdir.look(tmp_path, config())
 
 
 def test_a_file_in_the_way(tmp_path):
@@ -37,7 +56,7 @@ def test_a_file_in_the_way(tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'config.json').write_text('{"steps": ')
     with pytest.raises(UserError, match='cannot be read'):
-        workdir.claim(tmp_path / 'run', config())
+        workdir.look(tmp_path / 'run', config())
 
 
 def test_rewind_drops_later_lines_of_one_seed_and_a_half_written_one(tmp_path):
@@ -53,12 +72,38 @@ def test_rewind_drops_later_lines_of_one_seed_and_a_half_written_one(tmp_path):
 
 
 def test_what_prepare_made_comes_back(tmp_path):
-    draw = Segments(*(np.arange(n, dtype=np.int32) for n in (5, 2, 2, 1)), score=np.array([[0.5]]))
+    path = tmp_path / 'prepared.npz'
+    draw = Segments(*(np.arange(n, dtype=np.int32) for n in (5, 2, 2, 1)), np.array([[0.5]]), np.array(True))
     frozen = {'a': np.arange(3, dtype=np.int32), 'b': {'c': np.eye(2, dtype=np.float32)}}
     for made in (Prepared(frozen, draw), Prepared(), Prepared(frozen), Prepared((), draw)):
-        workdir.save_prepared(tmp_path / 'prepared.npz', made)
-        again = workdir.load_prepared(tmp_path / 'prepared.npz')
-        assert_trees_equal(jax.tree.map(np.asarray, made), again)
+        workdir.save_prepared(path, made)
+        assert_trees_equal(jax.tree.map(np.asarray, made), workdir.load_prepared(path))
+    workdir.save_prepared(path, Prepared((), draw._replace(score=None)))
+    assert workdir.load_prepared(path).draw.score is None
+
+
+@pytest.mark.parametrize(
+    ('frozen', 'sentence'),
+    [
+        ([np.zeros(2)], 'must be a dict'),
+        ({'a/b': np.zeros(2)}, 'must have no /'),
+        ({'a': jnp.zeros(2, jnp.bfloat16)}, 'float32 for bfloat16'),
+        ({'a': np.array(['x'])}, 'frozen holds numbers'),
+    ],
+)
+def test_what_cannot_be_stored(frozen, sentence, tmp_path):
+    with pytest.raises(UserError, match=sentence):
+        workdir.save_prepared(tmp_path / 'prepared.npz', Prepared(frozen))
+
+
+def test_a_damaged_file_of_what_was_prepared(tmp_path):
+    path = tmp_path / 'prepared.npz'
+    workdir.save_prepared(path, Prepared({'a': np.arange(1000)}))
+    whole = path.read_bytes()
+    for bad in (b'', whole[:200], whole[:100] + b'xxxx' + whole[104:]):
+        path.write_bytes(bad)
+        with pytest.raises(UserError, match='is damaged'):
+            workdir.load_prepared(path)
 
 
 def test_spread_and_paired_differences():
