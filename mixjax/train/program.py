@@ -128,10 +128,9 @@ def build(config: Any) -> Program:
     classes_s = sets.source.classes if sets.source else ()
     start = prepare.pretrained(config.model.weights, net, config.model.name, image, classes_s)
 
-    devices = mesh.make(config.batch_size, config.devices)
-    start = (
-        None if start is None else mesh.replicate(devices)(jax.tree.map(lambda x: x.astype(float_type(config)), start))
-    )
+    devices, floats = mesh.make(config.batch_size, config.devices), float_type(config)
+    if start is not None:
+        start = mesh.replicate(devices)(jax.tree.map(lambda x: x.astype(floats), start))
     shard = mesh.shard_batch(devices)
     feed = feed_lib.resident_batch(geometry, batch=config.batch_size, groups=config.mix.groups, shard=shard)
     run = Run(config.steps, len(labelled(config, sets, 0)) / config.batch_size, geometry.mean, geometry.std)
