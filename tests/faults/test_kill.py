@@ -20,7 +20,9 @@ def test_killed_in_mid_training(method, tmp_path):
     kill_after(killed, 0, 20, *words)
     assert call(killed, *words).returncode == 0
     assert_same_run(straight / 'run', killed / 'run', range(1), 24)
-    for name in ('samples.npz', 'prepared-0.npz', 'report.html', *(['pairs.json'] if method == 'xmixup' else [])):
+    for name in ('samples.npz', 'prepared-0.npz', 'report.html', 'pairs.json'):
+        if name == 'pairs.json' and not (straight / 'run' / name).exists():
+            continue  # only of a method that draws source images
         assert (straight / 'run' / name).read_bytes() == (killed / 'run' / name).read_bytes()
 
 
