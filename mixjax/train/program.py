@@ -62,7 +62,6 @@ class Program(NamedTuple):
 class Seed(NamedTuple):
     """What one seed of a run works on."""
 
-    labelled: np.ndarray
     train: Images
     test: list[Tree]
     made: Prepared
@@ -242,7 +241,7 @@ def open_seed(program: Program, seed: int, folder: Path) -> tuple[Seed, step.Tra
         bound, program.method, program.tx, program.image, seed_key, made, data, program.start, float_type(config),
         program.initialisers,
     )  # fmt: skip
-    return Seed(rows, train, test, made, data, inputs, frozen), put(ts)
+    return Seed(train, test, made, data, inputs, frozen), put(ts)
 
 
 def test_images(sets: Sets, labelled: np.ndarray) -> Images:
