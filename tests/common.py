@@ -27,9 +27,9 @@ class _Stage(nn.Module):
     width: int
 
     @nn.compact
-    def __call__(self, x, train):
-        x = nn.Conv(self.width, (3, 3), use_bias=False, name='conv')(x)
-        return nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name='bn')(x))
+    def __call__(self, x, train, tap):
+        x = tap(f'{self.name}.conv', nn.Conv(self.width, (3, 3), use_bias=False, name='conv')(x))
+        return nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9, name='bn')(x)), x
 
 
 class Tiny(nn.Module):
@@ -37,9 +37,10 @@ class Tiny(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, train, tap):
-        hidden = tap('stem', _Stage(self.width, name='stem')(image, train))
-        hidden = tap('stage1', _Stage(self.width, name='stage1')(hidden[:, ::2, ::2], train))
-        return hidden.mean((1, 2)), {'stage1': hidden, 'last': hidden}
+        hidden, _ = _Stage(self.width, name='stem')(image, train, tap)
+        hidden, conv = _Stage(self.width, name='stage1')(tap('stem', hidden)[:, ::2, ::2], train, tap)
+        hidden = tap('stage1', hidden)
+        return hidden.mean((1, 2)), {'stage1.conv': conv, 'stage1': hidden, 'last': hidden}
 
 
 def tiny_net(width: int = 4) -> Net:

@@ -12,21 +12,8 @@ from mixjax.errors import UserError
 from mixjax.models import net as net_lib
 from mixjax.train import checkpoint, program
 from tests.common import Tiny, assert_trees_equal, fixture
+from tests.variants import VARIANTS
 
-VARIANTS = {
-    'finetune': {},
-    'finetune smoothed': {'name': 'finetune', 'label_smoothing': 0.1},
-    'mixup': {},
-    'mixup folded': {'name': 'mixup', 'alpha': 0.2, 'fold': True},
-    'smile': {},
-    'smile vector': {'name': 'smile', 'feature': 'vector'},
-    'xmixup': {},
-    'xmixup two heads': {'name': 'xmixup', 'labels': 'two_heads', 'source_rows': 'pretrained', 'exact': True},
-    'xmixup two rounds': {'name': 'xmixup', 'min_images': 30},
-    'lamix': {},
-    'lamix mixed only': {'name': 'lamix', 'originals': False, 'local_label': 'mean', 'stop_global': True},
-    'lamix no global': {'name': 'lamix', 'beta': 1.0},
-}
 
 
 @pytest.fixture(autouse=True)
