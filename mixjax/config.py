@@ -54,6 +54,7 @@ def base() -> Config:
     )
     config.source = ConfigDict({'name': ''})  # the data set that the weights were trained on
     config.data_dir = ''  # where data sets lie; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
+    config.cache_dir = ''  # where what costs a pass over the source data is kept; '' is ~/.cache/mixjax
     config.synthetic = ConfigDict({'per_class': 0, 'side': 0})  # replace all images by made-up ones (`:smoke`)
 
     config.image = ConfigDict(

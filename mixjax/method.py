@@ -67,10 +67,15 @@ class Segments(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What `prepare` made. frozen: a (nested) dict of arrays. draw: the source batch's law, if any."""
+    """What `prepare` made.
+
+    frozen: a (nested) dict of arrays. draw: the source batch's law, if any.
+    notes: numbers worth telling (a similarity, a fitted scale); they go into `results.json` and the report.
+    """
 
     frozen: Tree = ()
     draw: Segments | None = None
+    notes: Mapping[str, float] = {}
 
 
 class Run(NamedTuple):
@@ -119,8 +124,9 @@ class Part(NamedTuple):
     """The target's or the source's training examples, as `prepare` and `init` see them.
 
     classes: class names in label order. labels: (n,) int. sizes: (classes,) images of each class.
-    batches(size, augmented=False): batches with image, label, index; in order and each example once
-        (the last one may be short), or without end and augmented as in training.
+    batches(size, augmented=False, per_class=None): batches with image, label, index; in order and each
+        example once (the last one may be short), or without end and augmented as in training. With
+        `per_class`, at most so many examples of each class, always the same ones.
     class_means(per_class=None): (classes, d) mean pretrained feature of each class, over at most
         `per_class` of its images; computed once and shared by all seeds.
     """
@@ -149,6 +155,18 @@ def _keep(net: Net, old: Tree, new: Tree, aux: Aux, ctx: Ctx) -> tuple[Tree, Tre
     return new, ctx.state
 
 
+class First(NamedTuple):
+    """Training on the source images that `draw` selects, before the run itself (mid-tuning).
+
+    method: classes -> Method; the classes are those of the selected images. The run then starts from
+        the trunk that this leaves, and from its statistics.
+    share: its length, as a share of the run's own steps. It has the run's optimiser and schedule.
+    """
+
+    method: Callable[[int], Method]
+    share: float = 1.0
+
+
 class Method(NamedTuple):
     """A training method as a value.
 
@@ -168,6 +186,7 @@ class Method(NamedTuple):
     groups: {part: (lr factor, decay factor)}
         Parts are `stem`, `stage1` .., `head:<name>`, or `trunk` and `heads` for all of a kind; the
         more exact name wins. (0, 0) freezes. Default: 1 and 1 everywhere.
+    first: a `First`, or None.
     """
 
     loss: Callable[[Net, Tree, Ctx], tuple[Array, Aux]]
@@ -177,6 +196,7 @@ class Method(NamedTuple):
     init: Callable[[Net, Tree, Prepared, Data], Tree] = lambda net, params, prepared, data: ()
     predict: Callable[[Out], Array] = lambda out: out.logits['target']
     groups: Mapping[str, tuple[float, float]] = {}
+    first: First | None = None
 
 
 def names() -> list[str]:

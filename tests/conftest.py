@@ -1,9 +1,16 @@
-"""Eight virtual CPU devices for every test, set before jax starts."""
+"""Eight virtual CPU devices for every test, set before jax starts; and no trace in the user's cache."""
 
 import os
+
+import pytest
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '').replace('--xla_force_host_platform_device_count=8', '').strip()
     + ' --xla_force_host_platform_device_count=8'
 ).strip()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv('MIXJAX_CACHE', str(tmp_path_factory.mktemp('cache')))

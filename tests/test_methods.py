@@ -1,5 +1,7 @@
 """One contract for every method and variant, and what is particular to each."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,10 +12,9 @@ from mixjax import method as method_lib
 from mixjax import models
 from mixjax.errors import UserError
 from mixjax.models import net as net_lib
-from mixjax.train import checkpoint, program
+from mixjax.train import checkpoint, mesh, program, seeds, step, wave, workdir
 from tests.common import Tiny, assert_trees_equal, fixture
 from tests.variants import VARIANTS
-
 
 
 @pytest.fixture(autouse=True)
@@ -39,17 +40,18 @@ def settings(method, **changes):
     return config_lib.complete(config)
 
 
-def opened(config, folder):
+def opened(config, folder, every=(0,)):
+    """The program, the seeds of `every` on its devices, and their state."""
     built = program.build(config)
-    data, ts = program.open_seed(built, 0, folder)
-    return built, data, ts
+    found = [seeds.open_seed(built, seed, folder) for seed in every]
+    return built, wave.place(built, found), wave.states(built, [one.state for one in found])
 
 
 def walk(built, data, ts, steps):
     out = []
     for _ in range(steps):
-        ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs(0, 1))
-        out.append({name: float(value) for name, value in metrics.items()})
+        ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs)
+        out.append({name: float(value[0]) for name, value in metrics.items()})
     return ts, out
 
 
@@ -66,10 +68,10 @@ def test_contract(variant, tmp_path):
 
     middle, metrics = walk(built, data, ts, 15)
     with checkpoint.open_folder(tmp_path / 'checkpoints') as manager:
-        checkpoint.save(manager, 15, middle)
+        checkpoint.save(manager, 15, mesh.take(middle, 0))
         manager.wait_until_finished()
-        fresh = program.open_seed(built, 0, tmp_path)[1]
-        resumed = checkpoint.restore(manager, fresh)
+        fresh = seeds.open_seed(built, 0, tmp_path)
+        resumed = wave.states(built, [checkpoint.restore(manager, 15, fresh.state)])
     straight, rest = walk(built, data, middle, 25)
     again, rest_again = walk(built, data, resumed, 25)
 
@@ -87,39 +89,82 @@ def test_contract(variant, tmp_path):
     assert_trees_equal(frozen, jax.tree.map(np.array, data.frozen))
     assert jax.eval_shape(lambda x: x, straight) == shapes
     # The declared heads exist, and predictions are over the target's classes.
-    heads = built.method.heads(10, 160, data.made)
-    assert {n: h['bias'].shape[0] for n, h in straight.params['heads'].items()} == {
-        n: h.width for n, h in heads.items()
-    }
-    out, _ = built.net.apply(
-        {'params': straight.params, **straight.model_state}, jnp.zeros((3, 16, 16, 1)), train=False
-    )
+    heads = built.method.heads(10, 160, fresh.made)
+    one = mesh.take(straight, 0)
+    assert {n: h['bias'].shape[0] for n, h in one.params['heads'].items()} == {n: h.width for n, h in heads.items()}
+    out, _ = built.net.apply({'params': one.params, **one.model_state}, jnp.zeros((3, 16, 16, 1)), train=False)
     assert built.method.predict(out).shape == (3, 10)
 
 
+def losses_of(built, folder, every=(0,), steps=20):
+    """{seed: losses} of seeds that are trained together."""
+    folder.mkdir(exist_ok=True)
+    found = [seeds.open_seed(built, seed, folder) for seed in every]
+    data, ts = wave.place(built, found), wave.states(built, [one.state for one in found])
+    losses = []
+    for _ in range(steps):
+        ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs)
+        losses.append(np.array(metrics['loss']))
+    return dict(zip(every, np.array(losses).T, strict=True))
+
+
+def laid_out(method, devices, trials, dtype='float32'):
+    config = settings(method, devices=devices, num_seeds=trials)
+    config.model.dtype = dtype
+    return program.build(config)
+
+
 @pytest.mark.parity
-@pytest.mark.parametrize('variant', ['finetune', 'mixup', 'smile', 'xmixup', 'lamix'])
-def test_one_device_and_eight_agree(variant, tmp_path):
-    found = []
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_every_layout_is_the_same_experiment(variant, tmp_path):
+    """One device, eight for a seed, and three seeds on two each: every seed has the same losses."""
+    method = {'name': variant} | VARIANTS[variant]
     with jax.enable_x64(True):
-        for devices in (1, 8):
-            config = settings(variant, devices=devices)
-            config.model.dtype = 'float64'
-            folder = tmp_path / str(devices)
-            folder.mkdir()
-            built, data, ts = opened(config, folder)
-            assert built.mesh.devices.size == devices
-            found.append([m['loss'] for m in walk(built, data, ts, 20)[1]])
-    np.testing.assert_allclose(found[1], found[0], rtol=1e-9)
+        one, eight, three = (laid_out(method, n, t, 'float64') for n, t in ((1, 1), (8, 1), (8, 3)))
+        shapes = [tuple(built.mesh.devices.shape) for built in (one, eight, three)]
+        assert shapes == [(1, 1), (1, 8), (3, 2)]
+        alone = {seed: losses_of(one, tmp_path / 'one', (seed,))[seed] for seed in range(3)}
+        np.testing.assert_allclose(losses_of(eight, tmp_path / 'eight')[0], alone[0], rtol=1e-9)
+        together = losses_of(three, tmp_path / 'three', (0, 1, 2))
+    for seed in range(3):
+        np.testing.assert_allclose(together[seed], alone[seed], rtol=1e-9)
+        assert seed == 0 or not np.allclose(together[seed], together[0])
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize('method', ['finetune', 'mixup', 'smile', 'xmixup', 'lamix'])
+def test_one_device_and_eight_agree_in_float32(method, tmp_path):
+    one, eight = (losses_of(laid_out(method, n, 1), tmp_path / str(n)) for n in (1, 8))
+    np.testing.assert_allclose(eight[0], one[0], rtol=1e-5)
+
+
+def test_no_traffic_between_trials(tmp_path):
+    built, data, ts = opened(settings('xmixup', devices=8, num_seeds=3), tmp_path, (0, 1, 2))
+    text = built.advance(1).lower(ts, built.start, data.frozen, data.inputs).compile().as_text()
+    groups = set(re.findall(r'replica_groups=(\S+?),? ', text))
+    # Devices 0 and 1 are of the first trial, 2 and 3 of the second: every group is such a pair.
+    assert groups and groups <= {'{{0,1},{2,3},{4,5}}', '[3,2]<=[6]'}
+    assert 'collective-permute' not in text
+
+
+def test_seeds_that_differ_in_size_are_trained_apart(tmp_path):
+    built = program.build(settings('xmixup', devices=8, num_seeds=3))
+    assert wave.plan(built, tmp_path) == [[0, 1, 2]]
+    narrow = seeds.prepared(built, 1, tmp_path)
+    chosen = narrow.frozen['chosen'][:-1]
+    workdir.save_prepared(tmp_path / 'prepared-1.npz', narrow._replace(frozen={**narrow.frozen, 'chosen': chosen}))
+    assert wave.plan(built, tmp_path) == [[0, 2], [1]]
+    placed = wave.place(built, [seeds.open_seed(built, seed, tmp_path) for seed in (0, 2)])
+    assert placed.seeds == (0, 2) and jax.tree.leaves(placed.inputs)[0].shape[0] == 3
 
 
 def test_several_steps_in_one_program_are_the_same_steps(tmp_path):
     built, data, ts = opened(settings('smile'), tmp_path)
     one, metrics = walk(built, data, ts, 4)
-    ts = program.open_seed(built, 0, tmp_path)[1]
-    four, last = built.advance(4)(ts, built.start, data.frozen, data.inputs(0, 1))
-    assert int(four.step) == int(one.step) == 4
-    np.testing.assert_allclose(last['loss'], metrics[-1]['loss'], rtol=1e-5)
+    ts = wave.states(built, [seeds.open_seed(built, 0, tmp_path).state])
+    four, last = built.advance(4)(ts, built.start, data.frozen, data.inputs)
+    assert int(four.step[0]) == int(one.step[0]) == 4
+    np.testing.assert_allclose(last['loss'][0], metrics[-1]['loss'], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -130,7 +175,7 @@ def test_several_steps_in_one_program_are_the_same_steps(tmp_path):
 def test_the_teacher_moves_every_ten_steps_by_the_weights_of_before_the_step(tmp_path):
     built, data, ts = opened(settings('smile'), tmp_path)
     teacher = jax.tree.map(np.array, ts.state['teacher'])
-    assert_trees_equal(teacher, jax.tree.map(np.array, built.start['params']))
+    assert_trees_equal(mesh.take(teacher, 0), jax.tree.map(np.array, built.start['params']))
     for i in range(21):
         before = jax.tree.map(np.array, ts.params['backbone'])
         ts, _ = walk(built, data, ts, 1)
@@ -139,16 +184,17 @@ def test_the_teacher_moves_every_ten_steps_by_the_weights_of_before_the_step(tmp
         for a, b in zip(jax.tree.leaves(teacher), jax.tree.leaves(ts.state['teacher']), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
     # Its classifier never moves, and its statistics are the pretrained network's: it has none of its own.
-    assert_trees_equal(teacher['heads'], jax.tree.map(np.array, built.start['params']['heads']))
+    assert_trees_equal(mesh.take(teacher['heads'], 0), jax.tree.map(np.array, built.start['params']['heads']))
     assert set(ts.state['teacher']) == {'backbone', 'heads'}
 
 
-def test_the_moving_average_equals_the_released_code():
+@pytest.mark.parametrize('x64', [True, False], ids=['float64', 'float32'])
+def test_the_moving_average_equals_the_released_code(x64):
     f = fixture('smile')
     trunk_t = [not name.startswith('fc.') for name in f['ema_teacher_param_of_entry']]
     trunk_s = [not name.startswith('fc.') for name in f['ema_student_param_of_entry']]
     method = method_lib.load('smile')(3)
-    with jax.enable_x64(True):
+    with jax.enable_x64(x64):
         teacher = {'backbone': jnp.asarray(f['ema_teacher_init'][trunk_t]), 'heads': {}}
         student = f['ema_student_init']
         for i, increment in enumerate(f['ema_student_increment']):
@@ -156,14 +202,16 @@ def test_the_moving_average_equals_the_released_code():
             ctx = method_lib.Ctx({}, {'teacher': teacher}, (), {}, jax.random.key(0), jnp.asarray(i), ())
             params, state = method.after_step(None, old, new, None, ctx)
             teacher, student = state['teacher'], student + increment
-            np.testing.assert_allclose(teacher['backbone'], f['ema_teacher_after_loss'][i][trunk_t], rtol=1e-12)
+            expected = f['ema_teacher_after_loss'][i][trunk_t]
+            np.testing.assert_allclose(teacher['backbone'], expected, rtol=0, atol=1e-12 if x64 else 1e-6)
             assert params is new
 
 
 def test_the_source_head_starts_as_the_pretrained_classifier(tmp_path):
     built, data, ts = opened(settings('smile'), tmp_path)
     image = jax.random.normal(jax.random.key(0), (4, 16, 16, 1))
-    out, _ = built.net.apply({'params': ts.params, **ts.model_state}, image, train=False)
+    one = mesh.take(ts, 0)
+    out, _ = built.net.apply({'params': one.params, **one.model_state}, image, train=False)
     source = net_lib.bind(built.net, built.start).source(image)
     np.testing.assert_array_equal(out.logits['source'], source.logits['source'])
 
@@ -181,25 +229,28 @@ def test_smile_without_a_pretrained_network(tmp_path):
 
 @pytest.mark.parametrize('variant', ['xmixup', 'xmixup two rounds'])
 def test_every_source_image_is_of_a_class_paired_with_the_targets(variant, tmp_path):
-    built, data, ts = opened(settings({'name': variant} | VARIANTS[variant]), tmp_path)
-    draw = data.made.draw
+    built = program.build(settings({'name': variant} | VARIANTS[variant]))
+    one = seeds.open_seed(built, 0, tmp_path)
+    draw, frozen = one.made.draw, one.made.frozen
     source_label = built.sets.source.labels[draw.rows]
     allowed = {t: {int(source_label[draw.start[t, k]]) for k in range(draw.rounds[t])} for t in range(len(draw.start))}
     assert all(len(classes) == draw.start.shape[1] for classes in allowed.values())
-    batch = jax.jit(lambda ts: program.step.context(built.feed, built.run, ts, data.frozen, data.inputs(0, 1)).batch)
-    for step in range(5):
-        found = batch(ts._replace(step=jnp.asarray(step)))
+    inputs = jax.tree.map(jnp.asarray, one.inputs)
+    batch = jax.jit(lambda ts: step.context(built.feed, built.run, ts, frozen, inputs).batch)
+    for i in range(5):
+        found = batch(one.state._replace(step=jnp.asarray(i)))
         for t, s in zip(found['label'], found['source_label'], strict=True):
             assert int(s) in allowed[int(t)]
-    assert set(np.unique(data.frozen['column'])) == {-1, *range(len(data.frozen['chosen']))}
+    assert set(np.unique(frozen['column'])) == {-1, *range(len(frozen['chosen']))}
 
 
 def test_xmixup_takes_over_pretrained_rows(tmp_path):
     built, data, ts = opened(settings({'name': 'xmixup', 'source_rows': 'pretrained'}), tmp_path)
     classifier = built.start['params']['heads']['source']
-    chosen = np.asarray(data.frozen['chosen'])
-    np.testing.assert_array_equal(ts.params['heads']['joint']['kernel'][:, 10:], classifier['kernel'][:, chosen])
-    assert not np.isin(ts.params['heads']['joint']['bias'][:10], classifier['bias']).any()
+    chosen = np.asarray(data.frozen['chosen'][0])
+    head = mesh.take(ts.params['heads']['joint'], 0)
+    np.testing.assert_array_equal(head['kernel'][:, 10:], classifier['kernel'][:, chosen])
+    assert not np.isin(head['bias'][:10], classifier['bias']).any()
 
 
 def test_xmixup_without_source_data(tmp_path):
@@ -231,12 +282,14 @@ def lamix_loss(f, c, beta, *, stop):
     return loss, lam
 
 
+@pytest.mark.parametrize('x64', [True, False], ids=['float64', 'float32'])
 @pytest.mark.parametrize('c', [10, 100])
 @pytest.mark.parametrize('stop', [False, True])
-def test_lamix_equals_the_closed_form(c, stop, monkeypatch):
+def test_lamix_equals_the_closed_form(c, stop, x64, monkeypatch):
     f = fixture('lamix')
+    close = {'rtol': 1e-9, 'atol': 1e-12} if x64 else {'rtol': 0, 'atol': 1e-5}
     for k, beta in enumerate(f['beta']):
-        with jax.enable_x64(True):
+        with jax.enable_x64(x64):
             loss, lam = lamix_loss(f, c, float(beta), stop=stop)
             monkeypatch.setattr(jax.random, 'uniform', lambda *_, lam=lam, **__: jnp.asarray(lam))
             features = jnp.asarray(f[f'c{c}_features'])
@@ -246,31 +299,32 @@ def test_lamix_equals_the_closed_form(c, stop, monkeypatch):
             }
             value, (d_features, d_heads) = jax.value_and_grad(loss, argnums=(0, 1))(features, heads)
             mode = 'stop' if stop else 'full'
-            np.testing.assert_allclose(value, f[f'c{c}_loss'][k], rtol=1e-10)
-            np.testing.assert_allclose(d_features, f[f'c{c}_grad_{mode}_dS'][k], rtol=1e-9, atol=1e-12)
-            np.testing.assert_allclose(d_heads['target'][0], f[f'c{c}_grad_full_dWl'][k], rtol=1e-9, atol=1e-12)
-            np.testing.assert_allclose(d_heads['target'][1], f[f'c{c}_grad_full_dbl'][k], rtol=1e-9, atol=1e-12)
-            np.testing.assert_allclose(d_heads['global'][1], f[f'c{c}_grad_{mode}_dbt'][k], rtol=1e-9, atol=1e-12)
+            np.testing.assert_allclose(value, f[f'c{c}_loss'][k], rtol=1e-10 if x64 else 1e-5)
+            np.testing.assert_allclose(d_features, f[f'c{c}_grad_{mode}_dS'][k], **close)
+            np.testing.assert_allclose(d_heads['target'][0], f[f'c{c}_grad_full_dWl'][k], **close)
+            np.testing.assert_allclose(d_heads['target'][1], f[f'c{c}_grad_full_dbl'][k], **close)
+            np.testing.assert_allclose(d_heads['global'][1], f[f'c{c}_grad_{mode}_dbt'][k], **close)
             if stop or beta == 1:
                 assert float(jnp.abs(d_heads['global'][0]).max()) == 0
             else:
-                np.testing.assert_allclose(d_heads['global'][0], f[f'c{c}_grad_full_dWt'][k], rtol=1e-9, atol=1e-12)
+                np.testing.assert_allclose(d_heads['global'][0], f[f'c{c}_grad_full_dWt'][k], **close)
 
 
 def test_lamix_shows_originals_on_even_steps_and_averages_on_odd_ones(tmp_path):
-    built, data, ts = opened(settings('lamix'), tmp_path)
+    built = program.build(settings('lamix'))
+    one = seeds.open_seed(built, 0, tmp_path)
     seen = []
 
     def apply(variables, image, *, train, tap=None):
         seen.append(image)
         return built.net.apply(variables, image, train=train)
 
-    for step in (0, 1):
-        ctx = program.step.context(built.feed, built.run, ts._replace(step=jnp.asarray(step)), (), data.inputs(0, 1))
-        built.method.loss(built.net._replace(apply=apply), ts.params, ctx)
+    for i in (0, 1):
+        ctx = step.context(built.feed, built.run, one.state._replace(step=jnp.asarray(i)), (), one.inputs)
+        built.method.loss(built.net._replace(apply=apply), one.state.params, ctx)
         image = ctx.batch['image']
         other = image[ctx.batch['partner'][0]]
-        np.testing.assert_allclose(seen[-1], image if step == 0 else (image + other) / 2, atol=1e-6)
+        np.testing.assert_allclose(seen[-1], image if i == 0 else (image + other) / 2, atol=1e-6)
 
 
 # --- what a method of one's own may do wrong ---
@@ -301,7 +355,8 @@ def test_a_head_with_its_own_law(tmp_path, monkeypatch):
     monkeypatch.setattr(method_lib, 'load_finetune', method_lib.load('finetune'), raising=False)
     monkeypatch.setattr(method_lib, 'load', lambda name: make)
     built, data, ts = opened(settings('mine'), tmp_path)
-    target, wide = ts.params['heads']['target'], ts.params['heads']['wide']
+    heads = mesh.take(ts.params['heads'], 0)
+    target, wide = heads['target'], heads['wide']
     assert float(jnp.abs(target['bias']).max()) == 0 and 0.005 < float(target['kernel'].std()) < 0.015
     assert float(jnp.abs(wide['bias']).max()) > 0 and wide['bias'].shape == (300,)
 
@@ -319,14 +374,14 @@ def test_load_names_the_nearest_method():
 
 
 def test_knobs_are_the_keyword_arguments():
-    assert method_lib.knobs(method_lib.load('mixup')) == {'alpha': 1.0, 'fold': False}
+    assert method_lib.knobs(method_lib.load('mixup')) == {'alpha': 1.0, 'fold': False, 'label_smoothing': 0.0}
 
 
 @pytest.mark.parametrize(
     ('method', 'knob', 'value'),
     [
-        ('finetune', 'label_smoothing', 1.0),
         ('mixup', 'alpha', 0.0),
+        ('mixup', 'label_smoothing', 1.0),
         ('smile', 'feature', 'maps'),
         ('smile', 'ema_every', 0),
         ('smile', 'source_weight', -1.0),

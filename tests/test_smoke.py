@@ -7,7 +7,7 @@ import pytest
 from mixjax import config as config_lib
 from mixjax.main import main
 from mixjax.models.net import bind
-from mixjax.train import loop, prepare, program
+from mixjax.train import loop, prepare, seeds
 from tests.common import final_state
 
 HEADS = {
@@ -31,7 +31,7 @@ def test_smoke_forms_are_ready_to_train(name, tmp_path, monkeypatch):
     config = config_lib.load(f'{name}:smoke')
     for label in loop.order(config) or ['']:
         one = loop.alone(config, label) if label else config
-        built = program.ready(one, tmp_path)
+        built = seeds.ready(one, tmp_path)
         made = built.made[one.seed]
         for head, width in HEADS[name].get(label, {}).items():
             assert prepare.heads(built.method, len(built.sets.train.classes), 1000, made)[head].width in (width, 1000)

@@ -1,8 +1,8 @@
 """From the plan's rows to a batch on the devices.
 
-A feed has two sides, so that a resident and a streamed one look the same to the trainer. On the host,
-one for each seed: `inputs(step, count)`, the arrays that the program of `count` steps is given. On the devices, one for
-all seeds: `batch(inputs, key, step)`, which makes the batch of them inside that program:
+A feed has two sides. On the host, one for each seed: the tree of arrays that the training program is
+given. On the devices, one for all seeds: `batch(inputs, key, step)`, which makes the batch of them
+inside that program:
 
     image (B, H, W, C) float32, label (B,), index (B,), partner (g, B/g), and where source images are
     drawn source_image and source_label
@@ -21,7 +21,6 @@ from mixjax.data.augment import Geometry
 
 Array = jax.Array
 Tree = Any
-Inputs = Callable[[int, int], Tree]
 Batch = Callable[[Tree, Array, Array], dict[str, Array]]
 
 
@@ -58,12 +57,10 @@ def resident_batch(
     return make
 
 
-def resident_inputs(
-    target: Images, source: Images | None, draw: plan.Draw | None, put: Callable[[Tree], Tree]
-) -> Inputs:
-    """The host side where all images and tables lie on the devices: the same arrays at every step.
+def resident_inputs(target: Images, source: Images | None, draw: plan.Draw | None) -> Tree:
+    """The host side where all images and tables lie on the devices: one tree, the same at every step.
 
-    `put` places a tree there (replicated). `source` holds the images of the draw's rows, in their order.
+    `source` holds the images of the draw's rows, in their order.
     """
 
     def arrays(images: Images) -> dict[str, np.ndarray]:
@@ -73,5 +70,19 @@ def resident_inputs(
     if source is not None and draw is not None:
         inputs['source'] = arrays(source)
         inputs['draw'] = plan.Draw(*(np.asarray(table, np.int32) for table in draw))
-    placed = put(inputs)
-    return lambda step, count: placed
+    return inputs
+
+
+def padded(inputs: list[Tree]) -> list[Tree]:
+    """The inputs of several seeds with source tables of one size; no draw ever reaches what is filled up."""
+    if 'source' not in inputs[0]:
+        return inputs
+    drawn = [{'source': one['source'], 'draw': one['draw']} for one in inputs]
+
+    def fill(leaf: np.ndarray, *others: np.ndarray) -> np.ndarray:
+        if leaf.ndim == 0:
+            return leaf
+        most = np.max([other.shape for other in others], axis=0)
+        return np.pad(leaf, [(0, n - m) for n, m in zip(most.tolist(), leaf.shape, strict=True)])
+
+    return [{**one, **jax.tree.map(fill, its, *drawn)} for one, its in zip(inputs, drawn, strict=True)]

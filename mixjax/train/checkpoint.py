@@ -40,11 +40,13 @@ def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
     )
 
 
-def restore(manager: ocp.CheckpointManager, state: Tree) -> Tree | None:
-    """The newest checkpoint in the layout of `state`, or None if there is none."""
-    step = manager.latest_step()
-    if step is None:
-        return None
+def latest(managers: list[ocp.CheckpointManager]) -> int | None:
+    """The newest step that all of these seeds have a checkpoint of; None if there is none."""
+    return max(set.intersection(*(set(manager.all_steps()) for manager in managers)), default=None)
+
+
+def restore(manager: ocp.CheckpointManager, step: int, state: Tree) -> Tree:
+    """The checkpoint of that step in the layout of `state`."""
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     try:
         found: Any = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))

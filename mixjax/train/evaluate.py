@@ -22,7 +22,7 @@ Tree = Any
 def make(
     net: Net, method: Method, geometry: augment.Geometry, shard: Callable[[Array], Array]
 ) -> Callable[[Tree, Array, Array, Array], tuple[Array, Array]]:
-    """The jitted evaluation of one batch: (variables, image, label, mask) -> (correct, loss), summed over the mask."""
+    """The evaluation of one batch: (variables, image, label, mask) -> (correct, loss), summed over the mask."""
 
     def batch(variables: Tree, image: Array, label: Array, mask: Array) -> tuple[Array, Array]:
         out, _ = net.apply(variables, augment.centre(shard(image), geometry), train=False)
@@ -30,24 +30,24 @@ def make(
         correct = (jnp.argmax(logits, axis=-1) == label) & mask
         return correct.sum(), jnp.where(mask, losses.cross_entropy(logits, label), 0.0).sum()
 
-    return jax.jit(batch)
+    return batch
 
 
-def batches(test: Images, size: int, put: Callable[[Tree], Tree]) -> list[Tree]:
-    """The test set on the devices, in batches of one size; the last is filled up and masked."""
+def batches(test: Images, size: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The test set as (image, label, mask), in batches of one size; the last is filled up and masked."""
     out = []
     for start in range(0, len(test.label), size):
         image, label = test.image[start : start + size], test.label[start : start + size]
         short = size - len(label)
         mask = np.arange(size) < len(label)
         image = np.pad(image, ((0, short), (0, 0), (0, 0), (0, 0)))
-        out.append(put((image, np.pad(label, (0, short)), mask)))
+        out.append((image, np.pad(label, (0, short)), mask))
     return out
 
 
-def run(evaluate: Callable, variables: Tree, test: list[Tree]) -> dict[str, float]:
-    """{'accuracy', 'loss'}: means over all test examples."""
+def run(evaluate: Callable, variables: Tree, test: list[Tree], count: int) -> list[dict[str, float]]:
+    """For each trial {'accuracy', 'loss'}: means over all `count` test examples."""
     sums = [evaluate(variables, *batch) for batch in test]
-    count = sum(int(np.sum(mask)) for _, _, mask in test)
-    correct = sum(int(c) for c, _ in sums)
-    return {'accuracy': correct / count, 'loss': float(np.sum([np.float64(x) for _, x in sums])) / count}
+    correct = np.sum([np.asarray(c, np.int64) for c, _ in sums], axis=0)
+    loss = np.sum([np.asarray(x, np.float64) for _, x in sums], axis=0)
+    return [{'accuracy': int(c) / count, 'loss': float(x) / count} for c, x in zip(correct, loss, strict=True)]

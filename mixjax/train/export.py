@@ -12,7 +12,7 @@ import numpy as np
 
 from mixjax.data import augment
 from mixjax.data.feed import Batch
-from mixjax.method import Method, Run, Segments
+from mixjax.method import Method, Prepared, Run
 from mixjax.models import weights
 from mixjax.models.net import Net, Out, Tap, bind, no_tap
 from mixjax.train import workdir
@@ -119,11 +119,13 @@ def samples(path: Path, look: Callable[[int], dict[str, Array]]) -> None:
 
 
 def pairs(
-    folder: Path, seed: int, draw: Segments,
+    folder: Path, seed: int, made: Prepared,
     classes_t: tuple[str, ...], labels_t: np.ndarray, read_t: Callable[[np.ndarray], np.ndarray],
     classes_s: tuple[str, ...], labels_s: np.ndarray, read_s: Callable[[np.ndarray], np.ndarray],
 ) -> None:  # fmt: skip
     """`pairs.json` and `pairs.npz`: which source classes each target class draws from, with a picture of each."""
+    draw = made.draw
+    assert draw is not None
 
     def name(t: int, k: int) -> str:
         inside = np.unique(labels_s[draw.rows[draw.start[t, k] :][: draw.count[t, k]]])
@@ -138,4 +140,4 @@ def pairs(
     source = read_s(draw.rows[draw.start.ravel()])
     shown = {'target': read_t(first), 'source': source.reshape(draw.start.shape + source.shape[1:])}
     workdir.write_arrays(folder / 'pairs.npz', shown)
-    workdir.write_json(folder / 'pairs.json', {'seed': seed, 'pairs': table})
+    workdir.write_json(folder / 'pairs.json', {'seed': seed, 'pairs': table, 'notes': dict(made.notes)})

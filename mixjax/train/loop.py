@@ -15,15 +15,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
 from mixjax.errors import UserError
-from mixjax.train import checkpoint, evaluate, export, program, workdir
-from mixjax.train.program import Program, Seed
+from mixjax.train import checkpoint, evaluate, export, mesh, outcome, program, seeds, wave, workdir
+from mixjax.train.program import Program
 from mixjax.train.progress import Progress
+from mixjax.train.seeds import Seed
 from mixjax.train.step import TrainState
+from mixjax.train.wave import Wave
 
 Tree = Any
 DISPATCH = 25  # steps a program, where convolutions in a loop are not slow
@@ -45,19 +46,16 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
     program.preflight(config)
     folder = Path(folder)
     labels = order(config)
-    steps = config.steps * config.num_seeds * max(len(labels), 1)
-    progress = progress or Progress(steps, quiet=True)
-    progress.total = steps
+    progress = progress or Progress(0, quiet=True)
     workdir.look(folder, config)
     singles = {label: alone(config, label) for label in labels} or {config.method.name: config}
     folders = {label: folder / label if labels else folder for label in singles}
     extended = {label: workdir.look(folders[label], singles[label]) for label in singles}
     # All methods are built, and prepared for their first seed, before one of them trains for an hour.
-    built = {
-        label: program.ready(single, folders[label])
-        for label, single in singles.items()
-        if workdir.finished(folders[label], config.steps) is None
-    }
+    todo = [label for label in singles if workdir.finished(folders[label], config.steps) is None]
+    on = program.ground(config) if todo else None
+    built = {label: seeds.ready(singles[label], folders[label], on) for label in todo}
+    progress.total = config.num_seeds * sum(steps_of(built.get(label), config) for label in singles)
     workdir.claim(folder, config)
     describe(folder, command)
     runs = {}
@@ -73,10 +71,16 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
         'steps': config.steps,
         'baseline': labels[0],
         'runs': runs,
-        'differences': differences(runs, labels[0]),
+        'differences': outcome.differences(runs, labels[0]),
     }
     workdir.write_json(folder / 'results.json', results)
     return results
+
+
+def steps_of(built: Program | None, config: Any) -> int:
+    """Steps of one seed, those of a first stage with them."""
+    first = built.method.first if built else None
+    return config.steps + (0 if first is None else seeds.first_steps(first, config))
 
 
 def order(config: Any) -> list[str]:
@@ -110,12 +114,12 @@ def one(
         return workdir.read_json(folder / 'results.json')
     workdir.claim(folder, config)
     describe(folder, command)
-    seeds = [config.seed + i for i in range(config.num_seeds)]
-    drawn = {str(seed): [int(row) for row in program.labelled(config, built.sets, seed)] for seed in seeds}
+    every = [config.seed + i for i in range(config.num_seeds)]
+    drawn = {str(seed): [int(row) for row in program.labelled(config, built.sets, seed)] for seed in every}
     workdir.write_json(folder / 'splits.json', {'target': config.target.name, 'labelled rows': drawn})
-    for seed in seeds:
-        train_seed(built, seed, folder, progress)
-    results = summary(config, folder, label, built, seeds)
+    for together in wave.plan(built, folder):
+        train([built] * len(together), together, folder, progress)
+    results = outcome.summary(config, folder, label, built, every)
     workdir.write_json(folder / 'results.json', results)
     accuracy = results['accuracy']
     std = '' if accuracy['std'] is None else f' +- {100 * accuracy["std"]:.2f}'
@@ -123,44 +127,91 @@ def one(
     return results
 
 
-# --- one seed ---------------------------------------------------------------------------------------------------------
+# --- the seeds that are trained at once -------------------------------------------------------------------------------
 
 
-def train_seed(built: Program, seed: int, folder: Path, progress: Progress) -> None:
-    """Train one seed to the end, from its newest checkpoint if there is one."""
+def train(programs: list[Program], together: list[int], folder: Path, progress: Progress) -> list[Tree]:
+    """Train seeds to the end, from their newest checkpoints if there are any.
+
+    Args:
+      programs: of each seed; they differ in their data only.
+
+    Returns:
+      The variables that each seed ends with.
+    """
+    built = programs[0]
     config = built.config
-    metrics, timing = folder / 'metrics.jsonl', folder / 'timing.jsonl'
-    data, ts = program.open_seed(built, seed, folder)
-    first = seed == config.seed
-    if first and not (folder / 'samples.npz').exists():
-        pictures(built, data, ts, seed, folder)
-    with checkpoint.open_folder(folder / 'checkpoints' / str(seed)) as manager:
-        ts = checkpoint.restore(manager, ts) or ts
-        step = int(ts.step)
-        workdir.rewind(metrics, seed, step)
-        workdir.rewind(timing, seed, step)
-        progress.skip(step)
+    trunks: list[Tree] = [None] * len(together)
+    if built.method.first is not None:
+        trunks = first_stage(built, together, folder, progress)
+    each = zip(programs, together, trunks, strict=True)
+    opened = [seeds.open_seed(mine, seed, folder, trunk) for mine, seed, trunk in each]
+    placed = wave.place(built, opened)
+    first = config.seed in together
+    if first and placed.test and not (folder / 'samples.npz').exists():
+        pictures(built, opened[together.index(config.seed)], folder)
+    with contextlib.ExitStack() as stack:
+        places = [folder / 'checkpoints' / str(seed) for seed in together]
+        managers = [stack.enter_context(checkpoint.open_folder(place)) for place in places]
+        step = checkpoint.latest(managers) or 0
+        begin = [one.state for one in opened]
+        if step:
+            begin = [checkpoint.restore(m, step, s) for m, s in zip(managers, begin, strict=True)]
+        ts = wave.states(built, begin)
+        del opened, begin
+        for name in ('metrics.jsonl', 'timing.jsonl'):
+            workdir.rewind(folder / name, together, step)
+        progress.skip(step * len(together))
         while step < config.steps:
             began, before = time.perf_counter(), step
-            ts, last, step = advance(built, data, ts, step, seed, progress)
-            if step % config.log_every == 0 or step == config.steps:
-                workdir.append(metrics, {'seed': seed, 'step': step, 'kind': 'train', **finite(last, step)})
-                seconds = time.perf_counter() - began
-                workdir.append(timing, {'seed': seed, 'step': step, 'seconds': seconds, 'steps': step - before})
-            if step % config.eval_every == 0 or step == config.steps:
-                variables = {'params': ts.params, **ts.model_state}
-                found = evaluate.run(built.evaluate, variables, data.test)
-                workdir.append(metrics, {'seed': seed, 'step': step, 'kind': 'eval', **found})
+            ts, last, step = advance(built, placed, ts, step, progress)
+            log(config, folder, together, step, last, time.perf_counter() - began, step - before)
+            if placed.test and (step % config.eval_every == 0 or step == config.steps):
+                found = evaluate.run(built.evaluate, variables(ts), placed.test, placed.tested)
+                for seed, line in zip(together, found, strict=False):
+                    workdir.append(folder / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': 'eval', **line})
             if step % config.checkpoint_every == 0 or step == config.steps:
-                checkpoint.save(manager, step, ts)
-        if first and not export.is_of(folder, config.steps):
-            export.model(folder, config, built.method, ts, built.sets.train.classes)
-        manager.wait_until_finished()
+                for i, manager in enumerate(managers):
+                    checkpoint.save(manager, step, mesh.take(ts, i))
+        if first and placed.test and not export.is_of(folder, config.steps):
+            one = mesh.take(ts, together.index(config.seed))
+            export.model(folder, config, built.method, one, built.sets.train.classes)
+        for manager in managers:
+            manager.wait_until_finished()
+    return [mesh.take(variables(ts), i) for i in range(len(together))]
+
+
+def first_stage(built: Program, together: list[int], folder: Path, progress: Progress) -> list[Tree]:
+    """What the seeds' runs start from: the variables that the method's first stage leaves.
+
+    It is a run of its own, in the sub-folder `first`, so a restart finds it done or goes on with it.
+    """
+    label, progress.label = progress.label, f'{progress.label}, first stage'
+    programs = [seeds.first_stage(built, seeds.prepared(built, seed, folder)) for seed in together]
+    workdir.create(folder / 'first')
+    ended = train(programs, together, folder / 'first', progress)
+    progress.label = label
+    return ended
+
+
+def variables(ts: TrainState) -> Tree:
+    return {'params': ts.params, **ts.model_state}
+
+
+def log(config: Any, folder: Path, together: list[int], step: int, last: Tree, seconds: float, steps: int) -> None:
+    """A line of metrics and of timing for each seed."""
+    if step % config.log_every and step != config.steps:
+        return
+    for i, seed in enumerate(together):
+        mine = {name: float(values[i]) for name, values in last.items()}
+        workdir.append(folder / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': 'train', **finite(mine, step)})
+        line = {'seed': seed, 'step': step, 'seconds': seconds, 'steps': steps, 'together': len(together)}
+        workdir.append(folder / 'timing.jsonl', line)
 
 
 def advance(
-    built: Program, data: Seed, ts: TrainState, step: int, seed: int, progress: Progress
-) -> tuple[TrainState, dict[str, float], int]:
+    built: Program, placed: Wave, ts: TrainState, step: int, progress: Progress
+) -> tuple[TrainState, Tree, int]:
     """Train up to the next step at which something is due; the metrics are of the last step."""
     config = built.config
     every = (config.log_every, config.eval_every, config.checkpoint_every)
@@ -170,11 +221,12 @@ def advance(
     while step < stop:
         count = most if step + most <= stop else 1
         before = last
-        ts, last = built.advance(count)(ts, built.start, data.frozen, data.inputs(step, count))
+        ts, last = built.advance(count)(ts, built.start, placed.frozen, placed.inputs)
         jax.block_until_ready(before)  # the host stays one call ahead, and the counter honest
         step += count
-        progress.step(seed, step, config.steps, None if step < stop else float(last['loss']), count)
-    return ts, {name: float(value) for name, value in last.items()}, step
+        shown = None if step < stop else float(last['loss'][0])
+        progress.step(placed.name, step, config.steps, shown, count * len(placed.seeds))
+    return ts, last, step
 
 
 def finite(metrics: dict[str, float], step: int) -> dict[str, float]:
@@ -187,64 +239,20 @@ def finite(metrics: dict[str, float], step: int) -> dict[str, float]:
     return metrics
 
 
-def pictures(built: Program, data: Seed, ts: TrainState, seed: int, folder: Path) -> None:
+def pictures(built: Program, one: Seed, folder: Path) -> None:
     """What the report shows of the first seed: class pairs, and what the network is given."""
-    source, draw = built.sets.source, data.made.draw
+    source, draw = built.sets.source, one.made.draw
     if draw is not None and source is not None:
         export.pairs(
-            folder, seed, draw,
-            built.sets.train.classes, data.train.label, lambda rows: data.train.image[rows],
+            folder, one.seed, one.made,
+            built.sets.train.classes, one.train.label, lambda rows: one.train.image[rows],
             source.classes, source.labels, source.read,
         )  # fmt: skip
+    frozen, inputs = jax.tree.map(jnp.asarray, (one.made.frozen, one.inputs))
 
     def look(step: int) -> Tree:
-        return built.seen(
-            ts._replace(step=jnp.asarray(step, jnp.int32)), built.start, data.frozen, data.inputs(step, 1)
-        )
+        return built.seen(one.state._replace(step=jnp.asarray(step, jnp.int32)), built.start, frozen, inputs)
 
     # A method may forward inside a transformation of its own; a run does not need the picture.
     with contextlib.suppress(jax.errors.UnexpectedTracerError):
         export.samples(folder / 'samples.npz', look)
-
-
-# --- results ----------------------------------------------------------------------------------------------------------
-
-
-def summary(config: Any, folder: Path, label: str, built: Program, seeds: list[int]) -> dict[str, Any]:
-    """What `results.json` holds: from the last evaluations in `metrics.jsonl`."""
-    final = {
-        line['seed']: line
-        for line in workdir.lines(folder / 'metrics.jsonl')
-        if line['kind'] == 'eval' and line['step'] == config.steps
-    }
-    rows = program.labelled(config, built.sets, config.seed)
-    test = len(built.sets.test.labels) if built.sets.test else len(built.sets.train.labels) - len(rows)
-    return {
-        'kind': 'run',
-        'label': label,
-        'method': config.method.name,
-        'steps': config.steps,
-        'classes': list(built.sets.train.classes),
-        'train_examples': len(rows),
-        'test_examples': test,
-        'seeds': [{'seed': seed, 'accuracy': final[seed]['accuracy'], 'loss': final[seed]['loss']} for seed in seeds],
-        'accuracy': spread([final[seed]['accuracy'] for seed in seeds]),
-    }
-
-
-def spread(values: list[float]) -> dict[str, Any]:
-    """Mean, sample standard deviation (n - 1; None for one value) and n."""
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return {'mean': float(np.mean(values)), 'std': std, 'n': len(values)}
-
-
-def differences(runs: dict[str, dict[str, Any]], baseline: str) -> dict[str, Any]:
-    """Accuracy minus the baseline's, paired over seeds: mean, standard error and n."""
-    base = [seed['accuracy'] for seed in runs[baseline]['seeds']]
-    out = {}
-    for label, results in runs.items():
-        if label != baseline:
-            over = spread([seed['accuracy'] - b for seed, b in zip(results['seeds'], base, strict=True)])
-            stderr = None if over['std'] is None else over['std'] / over['n'] ** 0.5
-            out[label] = {'mean': over['mean'], 'stderr': stderr, 'n': over['n']}
-    return out

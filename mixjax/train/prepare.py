@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from mixjax.errors import UserError
 from mixjax.method import Data, Head, Method, Part, Prepared
 from mixjax.models import weights
 from mixjax.models.net import Net, bind
+from mixjax.train.cache import Cache
 from mixjax.train.step import TrainState, keys
 
 Array = jax.Array
@@ -63,29 +65,30 @@ def pretrained(spec: str, net: Net, name: str, image: Array, classes: tuple[str,
 
 def part(
     classes: tuple[str, ...], labels: np.ndarray, read: Read, features: Callable[[Array], Array], geometry: Geometry,
-    *, batch: int, key: Array, sizes: np.ndarray | None = None, cache: dict | None = None,
+    *, batch: int, key: Array, sizes: np.ndarray | None = None, cache: Cache | None = None,
 ) -> Part:  # fmt: skip
     """The method's view of one set of training examples.
 
     Args:
       read: rows -> uint8 images. features: images -> (B, d) pretrained features.
       batch: size of the passes over the data. sizes: images of each class, where not all are here.
-      cache: shared by the seeds, where they share the examples.
+      cache: of the means, shared by the seeds, where they share the examples.
     """
 
-    def batches(size: int, augmented: bool = False) -> Iterator[dict[str, Array]]:
+    def batches(size: int, augmented: bool = False, per_class: int | None = None) -> Iterator[dict[str, Array]]:
         def make(rows: np.ndarray, change: Callable[[Array], Array]) -> dict[str, Array]:
             image = change(jnp.asarray(read(rows)))
             return {'image': image, 'label': jnp.asarray(labels[rows]), 'index': jnp.asarray(rows)}
 
+        chosen = some_of_each(labels, len(classes), per_class)
         if not augmented:
-            for start in range(0, len(labels), size):
-                yield make(np.arange(start, min(start + size, len(labels))), lambda x: augment.centre(x, geometry))
+            for start in range(0, len(chosen), size):
+                yield make(chosen[start : start + size], lambda x: augment.centre(x, geometry))
             return
         order, change = jax.random.split(key)
         step = 0
         while True:
-            rows = np.asarray(plan.epochs(order, jnp.asarray(step), size, len(labels)))
+            rows = chosen[np.asarray(plan.epochs(order, jnp.asarray(step), size, len(chosen)))]
             crop = jax.random.fold_in(change, step)
             yield make(rows, lambda x, crop=crop: augment.train(crop, x, geometry))
             step += 1
@@ -99,12 +102,10 @@ def part(
             total.append(np.asarray(features(augment.centre(jnp.asarray(read(filled)), geometry)))[: len(here)])
         return pairing.centroids(np.concatenate(total), labels[rows], len(classes))
 
-    kept: dict = {} if cache is None else cache
+    kept = Cache(Path(), None) if cache is None else cache
 
     def class_means(per_class: int | None = None) -> np.ndarray:
-        if per_class not in kept:
-            kept[per_class] = means(per_class)
-        return kept[per_class]
+        return kept.get(f'class means of {per_class or "all"}', lambda: means(per_class))
 
     counted = np.bincount(labels, minlength=len(classes)) if sizes is None else sizes
     return Part(classes, labels, counted, batches, class_means)
@@ -129,18 +130,21 @@ def heads(method: Method, classes_t: int, classes_s: int, made: Prepared) -> dic
 
 
 def initial_params(
-    program: Callable[[Array], Tree], wanted: Mapping[str, Head], key: Array, start: Tree | None, dtype: Any
-) -> tuple[Tree, Tree]:
-    """(params, model_state) from the program of `initialiser`, the pretrained network and the heads' rows."""
+    program: Callable[[Array], Tree], wanted: Mapping[str, Head], key: Array, start: Tree | None, dtype: Any,
+    trunk: Tree | None = None,
+) -> tuple[Tree, Tree]:  # fmt: skip
+    """(params, model_state) from the program of `initialiser`, the pretrained network and the heads' rows.
+
+    trunk: variables whose backbone and statistics take the pretrained network's place.
+    """
     made = jax.tree.map(lambda x: x.astype(dtype), program(key))
     heads = {
         name: begin(head, wanted[name], jax.random.fold_in(key, zlib.crc32(name.encode())), start)
         for name, head in made['params'].get('heads', {}).items()
     }
-    if start is None:
-        return {**made['params'], 'heads': heads}, {name: tree for name, tree in made.items() if name != 'params'}
-    params = {**start['params'], 'heads': heads}
-    return params, {name: tree for name, tree in start.items() if name != 'params'}
+    begin_from = trunk or start or made
+    params = {**begin_from['params'], 'heads': heads}
+    return params, {name: tree for name, tree in begin_from.items() if name != 'params'}
 
 
 def initialiser(net: Net, wanted: Mapping[str, Head], image: Array, pretrained: bool) -> Callable[[Array], Tree]:
@@ -164,7 +168,7 @@ def try_state(net: Net, method: Method, image: Array, made: Prepared, data: Data
 
 def wanted_heads(net: Net, method: Method, made: Prepared, data: Data, start: Tree | None) -> dict[str, Head]:
     """The method's heads, refused where they start from a pretrained classifier that is not there."""
-    wanted = heads(method, len(data.target.classes), 0 if start is None else _width(start), made)
+    wanted = heads(method, len(data.target.classes), 0 if start is None else width(start), made)
     if start is None and any(head.rows is not None and (np.asarray(head.rows) >= 0).any() for head in wanted.values()):
         net.pretrained()  # raises: there is none
     return wanted
@@ -195,21 +199,25 @@ def copy_rows(fresh: Tree, head: Head, start: Tree) -> Tree:
 
 def initial_state(
     net: Net, method: Method, tx: optax.GradientTransformation, image: Array, seed_key: Array,
-    made: Prepared, data: Data, start: Tree | None, dtype: Any, compiled: dict,
+    made: Prepared, data: Data, start: Tree | None, dtype: Any, compiled: dict, trunk: Tree | None = None,
 ) -> TrainState:  # fmt: skip
-    """The state at step 0. compiled: programs kept for the next seed, by the widths of the heads."""
+    """The state at step 0.
+
+    compiled: programs kept for the next seed, by the widths of the heads. trunk: as in `initial_params`.
+    """
     wanted = wanted_heads(net, method, made, data, start)
     widths = tuple((name, head.width) for name, head in wanted.items())
     if widths not in compiled:
         compiled[widths] = initialiser(net, wanted, image, start is not None)
-    params, model_state = initial_params(compiled[widths], wanted, keys(seed_key).init, start, dtype)
+    params, model_state = initial_params(compiled[widths], wanted, keys(seed_key).init, start, dtype, trunk)
     state = method.init(net, params, made, data)
     ts = TrainState(jnp.zeros((), jnp.int32), seed_key, params, model_state, tx.init(params), state)
     # The program reuses the memory of its state: nothing in it may be shared, with `start` least of all.
     return jax.tree.map(jnp.array, ts)
 
 
-def _width(start: Tree) -> int:
+def width(start: Tree) -> int:
+    """Number of classes that the pretrained classifier knows; 0 without one."""
     classifier = start['params'].get('heads', {}).get('source')
     return 0 if classifier is None else int(classifier['bias'].shape[0])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,16 +13,17 @@ from jax.sharding import Mesh
 
 from mixjax import method as method_lib
 from mixjax import models
-from mixjax.data import catalog, plan, splits
+from mixjax.data import catalog, splits
 from mixjax.data import feed as feed_lib
 from mixjax.data.augment import Geometry
 from mixjax.data.catalog import Dataset
-from mixjax.data.feed import Batch, Images, Inputs
+from mixjax.data.feed import Batch
 from mixjax.errors import UserError
-from mixjax.method import Data, Method, Prepared, Run
+from mixjax.method import Method, Prepared, Run
 from mixjax.models import weights
 from mixjax.models.net import Net
-from mixjax.train import evaluate, export, mesh, optim, prepare, step, workdir
+from mixjax.train import cache, evaluate, export, mesh, optim, prepare, step, workdir
+from mixjax.train.cache import Cache
 
 Array = jax.Array
 Tree = Any
@@ -36,38 +37,54 @@ class Sets(NamedTuple):
     source: Dataset | None
 
 
+class Ground(NamedTuple):
+    """What the methods of a comparison share.
+
+    start: the pretrained network's variables. image: zeros of a training image's shape.
+    view: the net as `prepare` and `init` see it, and pretrained features of images.
+    """
+
+    sets: Sets
+    net: Net
+    geometry: Geometry
+    mesh: Mesh
+    start: Tree | None
+    image: Array
+    view: tuple[Net, Callable[[Array], Array]]
+    means: Cache
+
+
 class Program(NamedTuple):
-    """What the seeds of a run share."""
+    """What the seeds of a run share: the ground, and the programs around one method.
+
+    feed: the device side of the data, for one trial.
+    advance(count), evaluate: compiled for all trials at once; seen: for one.
+    """
+
+    sets: Sets
+    net: Net
+    geometry: Geometry
+    mesh: Mesh
+    start: Tree | None
+    image: Array
+    view: tuple[Net, Callable[[Array], Array]]
+    means: Cache
 
     config: Any
-    net: Net
     method: Method
     feed: Batch
     run: Run
-    geometry: Geometry
-    mesh: Mesh
-    sets: Sets
-    start: Tree | None
-    image: Array
     tx: Any
     advance: Callable[[int], Callable]
     evaluate: Callable
     seen: Callable
-    view: tuple[Net, Callable[[Array], Array]]
-    source_means: dict
     initialisers: dict
     made: dict[int, Prepared]
+    firsts: dict[int, Program]
 
-
-class Seed(NamedTuple):
-    """What one seed of a run works on."""
-
-    train: Images
-    test: list[Tree]
-    made: Prepared
-    data: Data
-    inputs: Inputs
-    frozen: Tree
+    @property
+    def ground(self) -> Ground:
+        return Ground(self.sets, self.net, self.geometry, self.mesh, self.start, self.image, self.view, self.means)
 
 
 def preflight(config: Any) -> None:
@@ -103,56 +120,91 @@ def labelled(config: Any, sets: Sets, seed: int) -> np.ndarray:
     return splits.draw(sets.train.labels, sets.train.classes, per_class=target.per_class, rate=target.rate, seed=seed)
 
 
-def build(config: Any) -> Program:
-    """Load the data, build the network and the method, and the programs around them; nothing is compiled yet."""
+def ground(config: Any) -> Ground:
+    """Load the data and the pretrained network; the config's method plays no part."""
     sets = load_sets(config)
-    knobs = {key: value for key, value in config.method.items() if key != 'name'}
-    method = method_lib.load(config.method.name)(len(sets.train.classes), **knobs)
     # float64 is the type of the variables, and the network follows it.
     dtype = 'bfloat16' if config.model.dtype == 'bfloat16' else 'float32'
     net = models.build(config.model.name, dtype=dtype)
-    shape = sets.train.read(np.arange(1)).shape
-    channels = shape[-1]
-    if sets.source is not None and sets.source.read(np.arange(1)).shape != shape:
-        raise UserError(
-            f'images of {sets.source.name} are {sets.source.read(np.arange(1)).shape[1:]} and those of '
-            f'{sets.train.name} {shape[1:]}; source and target images must have one size and number of colours'
-        )
-    if channels % len(config.image.mean):
-        raise UserError(f'config.image.mean has {len(config.image.mean)} colours and the images have {channels}')
+    channels = check_images(config, sets)
     geometry = Geometry(
         config.image.crop, config.image.pad, config.image.flip, tuple(config.image.mean), tuple(config.image.std)
     )
     image = jnp.zeros((1, geometry.crop, geometry.crop, channels), jnp.float32)
     classes_s = sets.source.classes if sets.source else ()
     start = prepare.pretrained(config.model.weights, net, config.model.name, image, classes_s)
-
-    devices, floats = mesh.make(config.batch_size, config.devices), float_type(config)
+    devices, floats = mesh.make(config.batch_size, config.num_seeds, config.devices), float_type(config)
     if start is not None:
-        start = mesh.replicate(devices)(jax.tree.map(lambda x: x.astype(floats), start))
-    shard = mesh.shard_batch(devices)
-    feed = feed_lib.resident_batch(geometry, batch=config.batch_size, groups=config.mix.groups, shard=shard)
-    run = Run(config.steps, len(labelled(config, sets, 0)) / config.batch_size, geometry.mean, geometry.std)
+        start = mesh.replicate(devices, jax.tree.map(lambda x: x.astype(floats), start))
+    means = Cache(cache.folder(config.cache_dir), source_key(config, sets, start))
+    return Ground(sets, net, geometry, devices, start, image, prepare.view(net, start), means)
+
+
+def build(config: Any, on: Ground | None = None) -> Program:
+    """The method that the config names, and the programs around it; nothing is compiled yet."""
+    on = on or ground(config)
+    knobs = {key: value for key, value in config.method.items() if key != 'name'}
+    return around(on, config, method_lib.load(config.method.name)(len(on.sets.train.classes), **knobs))
+
+
+def around(on: Ground, config: Any, method: Method) -> Program:
+    """The programs of a method."""
+    feed = partial(feed_lib.resident_batch, on.geometry, batch=config.batch_size, groups=config.mix.groups)
+    examples = len(labelled(config, on.sets, 0))
+    run = Run(config.steps, examples / config.batch_size, on.geometry.mean, on.geometry.std)
 
     def factor_of(params: Tree) -> Tree:
-        return optim.factors(method.groups, net.group, params)
+        return optim.factors(method.groups, on.net.group, params)
 
     tx, rate = optim.make(config.optim, config.steps, factor_of)
-    one = step.make(net, method, feed, run, tx, rate, factor_of)
+    one = step.make(on.net, method, feed(shard=mesh.shard_batch), run, tx, rate, factor_of)
     compiled: dict[int, Callable] = {}
 
     def advance(count: int) -> Callable:
-        """The compiled program of `count` steps."""
+        """The compiled program of `count` steps: (state, pretrained, frozen, inputs) -> (state, metrics)."""
         if count not in compiled:
-            compiled[count] = jax.jit(one if count == 1 else step.several(one, count), donate_argnums=0)
+            steps = one if count == 1 else step.several(one, count)
+            every = mesh.each_trial(on.mesh, steps, shared=(False, True, False, False))
+            # The state comes out as it went in: one program, not one for the first call and one for the rest.
+            compiled[count] = jax.jit(every, donate_argnums=0, out_shardings=mesh.of_trials(on.mesh))
         return compiled[count]
 
-    whole = mesh.shard_batch(devices) if config.eval_batch_size % devices.size == 0 else lambda x: x
-    return Program(
-        config, net, method, feed, run, geometry, devices, sets, start, image, tx, advance,
-        evaluate.make(net, method, geometry, whole), export.seen(net, method, feed, run, geometry),
-        prepare.view(net, start), {}, {}, {},
-    )  # fmt: skip
+    whole = config.eval_batch_size % on.mesh.shape['data'] == 0
+    batch = evaluate.make(on.net, method, on.geometry, mesh.shard_batch if whole else lambda x: x)
+    same = on.sets.test is not None  # all seeds are tested on the same images
+    tested = jax.jit(mesh.each_trial(on.mesh, batch, shared=(False, same, same, same)))
+    seen = export.seen(on.net, method, feed(), run, on.geometry)
+    return Program(*on, config, method, feed(), run, tx, advance, tested, seen, {}, {}, {})
+
+
+def check_images(config: Any, sets: Sets) -> int:
+    """The number of colours, once it is sure that all images have one shape."""
+    shape = sets.train.read(np.arange(1)).shape
+    if sets.source is not None and sets.source.read(np.arange(1)).shape != shape:
+        raise UserError(
+            f'images of {sets.source.name} are {sets.source.read(np.arange(1)).shape[1:]} and those of '
+            f'{sets.train.name} {shape[1:]}; source and target images must have one size and number of colours'
+        )
+    if shape[-1] % len(config.image.mean):
+        raise UserError(f'config.image.mean has {len(config.image.mean)} colours and the images have {shape[-1]}')
+    return shape[-1]
+
+
+def source_key(config: Any, sets: Sets, start: Tree | None) -> Any:
+    """What the source's class means depend on, for the cache; None where they are not worth keeping."""
+    if sets.source is None or start is None or config.synthetic.per_class:
+        return None
+    return {
+        'network': config.model.name,
+        'dtype': config.model.dtype,
+        'weights': cache.digest(start),
+        'data': sets.source.name,
+        'split': 'train',
+        'examples': cache.digest((sets.source.labels, sets.source.read(np.arange(min(8, len(sets.source.labels)))))),
+        'classes': sets.source.classes,
+        'image': workdir.as_data(config.image),
+        'batch': config.eval_batch_size,
+    }
 
 
 def float_type(config: Any) -> Any:
@@ -162,91 +214,3 @@ def float_type(config: Any) -> Any:
     if not jax.config.read('jax_enable_x64'):
         raise UserError('config.model.dtype=float64 needs the environment variable JAX_ENABLE_X64=1')
     return jnp.float64
-
-
-def parts(program: Program, seed: int) -> tuple[np.ndarray, Data, Array]:
-    """A seed's labelled rows, the data as its method sees them, and the key for `prepare`."""
-    config, sets = program.config, program.sets
-    rows = labelled(config, sets, seed)
-
-    def read(places: np.ndarray) -> np.ndarray:
-        return sets.train.read(rows[places])
-
-    key_t, key_s, key = jax.random.split(step.keys(jax.random.key(seed)).prepare, 3)
-    _, features = program.view
-    size = config.eval_batch_size
-    target = prepare.part(
-        sets.train.classes, sets.train.labels[rows], read, features, program.geometry, batch=size, key=key_t
-    )
-    if sets.source is None:
-        return rows, Data(target), key
-    source = prepare.part(
-        sets.source.classes, sets.source.labels, sets.source.read, features, program.geometry,
-        batch=size, key=key_s, sizes=class_sizes(config, sets.source), cache=program.source_means,
-    )  # fmt: skip
-    return rows, Data(target, source), key
-
-
-def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
-    """Images of each source class; where they are made up, as many as the true data set has in the mean."""
-    if not config.synthetic.per_class:
-        return None
-    true = catalog.entry(config.source.name)
-    return np.full(len(source.classes), true.train // true.classes)
-
-
-def ready(config: Any, folder: Path) -> Program:
-    """Build a run and try what can go wrong with it, without a trace in its folder."""
-    built = build(config)
-    for seed in range(config.seed, config.seed + config.num_seeds):
-        rows = labelled(config, built.sets, seed)
-        if built.sets.test is None and len(rows) == len(built.sets.train.labels):
-            raise UserError(
-                'every example is labelled, so none is left to test on; lower config.target.'
-                + ('per_class' if config.target.per_class else 'rate')
-            )
-    if not (folder / f'prepared-{config.seed}.npz').exists():
-        _, data, key = parts(built, config.seed)
-        bound, _ = built.view
-        made = built.made[config.seed] = built.method.prepare(bound, data, key)
-        prepare.try_state(bound, built.method, built.image, made, data, built.start)
-    return built
-
-
-def open_seed(program: Program, seed: int, folder: Path) -> tuple[Seed, step.TrainState]:
-    """Draw the split, prepare the method, place everything on the devices: a seed, and its state at step 0."""
-    config, sets = program.config, program.sets
-    seed_key = jax.random.key(seed)
-    rows, data, key = parts(program, seed)
-    bound, _ = program.view
-    path = folder / f'prepared-{seed}.npz'
-    if not path.exists():
-        made = program.made.pop(seed, None) or program.method.prepare(bound, data, key)
-        workdir.save_prepared(path, made)
-    # Always by way of the file, so that a restart sees the same types and values.
-    made = workdir.load_prepared(path)
-
-    put = mesh.replicate(program.mesh)
-    train = Images(sets.train.read(rows), sets.train.labels[rows])
-    drawn, law = None, None
-    if made.draw is not None:
-        if sets.source is None:
-            raise UserError('the method draws source images: set config.source.name')
-        drawn = Images(sets.source.read(made.draw.rows), sets.source.labels[made.draw.rows])
-        law = plan.Draw(made.draw.start, made.draw.count, made.draw.rounds, made.draw.union)
-    inputs = feed_lib.resident_inputs(train, drawn, law, put)
-    frozen = put(jax.tree.map(jnp.asarray, made.frozen))
-    test = evaluate.batches(test_images(sets, rows), config.eval_batch_size, put)
-    ts = prepare.initial_state(
-        bound, program.method, program.tx, program.image, seed_key, made, data, program.start, float_type(config),
-        program.initialisers,
-    )  # fmt: skip
-    return Seed(train, test, made, data, inputs, frozen), put(ts)
-
-
-def test_images(sets: Sets, labelled: np.ndarray) -> Images:
-    if sets.test is not None:
-        everything = np.arange(len(sets.test.labels))
-        return Images(sets.test.read(everything), sets.test.labels)
-    rows = splits.rest(len(sets.train.labels), labelled)
-    return Images(sets.train.read(rows), sets.train.labels[rows])

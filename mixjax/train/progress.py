@@ -56,8 +56,8 @@ class Progress:
         """Steps that a checkpoint already holds."""
         self.done += steps
 
-    def step(self, seed: int, step: int, steps: int, loss: float | None, count: int) -> None:
-        """`count` steps were done; `step` of the seed's `steps`. loss: the last one known."""
+    def step(self, seed: int | str, step: int, steps: int, loss: float | None, count: int) -> None:
+        """`count` steps were done; `step` of `steps` of this seed, or of these. loss: the last one known."""
         self.done += count
         self._loss = loss if loss is not None else self._loss
         self.trained += count

@@ -161,10 +161,10 @@ def lines(path: Path) -> Iterable[dict[str, Any]]:
                 continue
 
 
-def rewind(path: Path, seed: int, step: int) -> None:
-    """Drop what a seed logged after `step`: it will be done, and logged, again."""
+def rewind(path: Path, seeds: list[int], step: int) -> None:
+    """Drop what seeds logged after `step`: it will be done, and logged, again."""
     if path.exists():
-        kept = [line for line in lines(path) if line['seed'] != seed or line['step'] <= step]
+        kept = [line for line in lines(path) if line['seed'] not in seeds or line['step'] <= step]
         write(path, ''.join(json.dumps(line) + '\n' for line in kept))
 
 
@@ -180,7 +180,7 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 
 def save_prepared(path: Path, prepared: Prepared) -> None:
-    """frozen and draw as one .npz of plain arrays, keys joined by '/'."""
+    """frozen, draw and notes as one .npz of plain arrays, keys joined by '/'."""
     if prepared.frozen != () and not isinstance(prepared.frozen, dict):
         raise UserError('what prepare() makes as `frozen` must be a dict of arrays')
     arrays = {}
@@ -192,6 +192,7 @@ def save_prepared(path: Path, prepared: Prepared) -> None:
     if prepared.draw is not None:
         fields = prepared.draw._asdict().items()
         arrays |= {f'draw/{key}': np.asarray(value) for key, value in fields if value is not None}
+    arrays |= {f'notes/{key}': np.asarray(float(value)) for key, value in prepared.notes.items()}
     for key, array in arrays.items():
         if array.dtype.kind not in 'biuf':
             raise UserError(f'prepare() made {key} of type {array.dtype}; frozen holds numbers, float32 for bfloat16')
@@ -206,6 +207,13 @@ def load_prepared(path: Path) -> Prepared:
         raise UserError(
             f'{path} is damaged ({type(error).__name__}), and with it the run; use another --workdir'
         ) from error
-    frozen = {key.removeprefix('frozen/'): value for key, value in arrays.items() if key.startswith('frozen/')}
-    draw = {key.removeprefix('draw/'): value for key, value in arrays.items() if key.startswith('draw/')}
-    return Prepared(traverse_util.unflatten_dict(frozen, sep='/') if frozen else (), Segments(**draw) if draw else None)
+
+    def group(name: str) -> dict[str, Any]:
+        return {key.removeprefix(name): value for key, value in arrays.items() if key.startswith(name)}
+
+    frozen, draw = group('frozen/'), group('draw/')
+    return Prepared(
+        traverse_util.unflatten_dict(frozen, sep='/') if frozen else (),
+        Segments(**draw) if draw else None,
+        {name: float(value) for name, value in group('notes/').items()},
+    )

@@ -8,7 +8,7 @@ import pytest
 from mixjax import config as config_lib
 from mixjax.errors import UserError
 from mixjax.method import Prepared, Segments
-from mixjax.train import loop, workdir
+from mixjax.train import loop, outcome, workdir
 from tests.common import assert_trees_equal
 
 
@@ -66,9 +66,9 @@ def test_rewind_drops_later_lines_of_one_seed_and_a_half_written_one(tmp_path):
             workdir.append(path, {'seed': seed, 'step': step})
     with path.open('a') as file:
         file.write('{"seed": 1, "st')
-    workdir.rewind(path, 1, 20)
+    workdir.rewind(path, [1], 20)
     assert [(x['seed'], x['step']) for x in workdir.lines(path)] == [(0, 10), (0, 20), (0, 30), (1, 10), (1, 20)]
-    workdir.rewind(tmp_path / 'absent.jsonl', 0, 0)
+    workdir.rewind(tmp_path / 'absent.jsonl', [0], 0)
 
 
 def test_what_prepare_made_comes_back(tmp_path):
@@ -107,14 +107,14 @@ def test_a_damaged_file_of_what_was_prepared(tmp_path):
 
 
 def test_spread_and_paired_differences():
-    assert loop.spread([0.5]) == {'mean': 0.5, 'std': None, 'n': 1}
-    found = loop.spread([0.8, 0.9, 1.0])
+    assert outcome.spread([0.5]) == {'mean': 0.5, 'std': None, 'n': 1}
+    found = outcome.spread([0.8, 0.9, 1.0])
     np.testing.assert_allclose([found['mean'], found['std']], [0.9, 0.1])
 
     def run(*values):
         return {'seeds': [{'accuracy': value} for value in values]}
 
-    out = loop.differences({'a': run(0.5, 0.7, 0.6), 'b': run(0.6, 0.8, 0.8)}, 'a')
+    out = outcome.differences({'a': run(0.5, 0.7, 0.6), 'b': run(0.6, 0.8, 0.8)}, 'a')
     np.testing.assert_allclose(
         [out['b']['mean'], out['b']['stderr']], [0.4 / 3, np.std([0.1, 0.1, 0.2], ddof=1) / 3**0.5]
     )

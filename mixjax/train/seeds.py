@@ -1,0 +1,164 @@
+"""One seed of a run: its labelled examples, what its method prepared, its state at step 0."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mixjax.data import catalog, feed, plan, splits
+from mixjax.data.catalog import Dataset
+from mixjax.data.feed import Images
+from mixjax.errors import UserError
+from mixjax.method import Data, First, Prepared
+from mixjax.train import prepare, program, step, workdir
+from mixjax.train.program import Ground, Program, Sets
+
+Array = jax.Array
+Tree = Any
+
+
+class Seed(NamedTuple):
+    """What one seed works on, on the host.
+
+    train: its labelled images. test: the images it is tested on; None where all seeds share them.
+    inputs: what its training program is given. state: the `TrainState` at step 0.
+    """
+
+    seed: int
+    train: Images
+    test: Images | None
+    made: Prepared
+    inputs: Tree
+    state: step.TrainState
+
+
+def ready(config: Any, folder: Path, on: Ground | None = None) -> Program:
+    """Build a run and try what can go wrong with it, without a trace in its folder."""
+    built = program.build(config, on)
+    for seed in range(config.seed, config.seed + config.num_seeds):
+        rows = program.labelled(config, built.sets, seed)
+        if built.sets.test is None and len(rows) == len(built.sets.train.labels):
+            raise UserError(
+                'every example is labelled, so none is left to test on; lower config.target.'
+                + ('per_class' if config.target.per_class else 'rate')
+            )
+    if not (folder / f'prepared-{config.seed}.npz').exists():
+        _, data, key = parts(built, config.seed)
+        bound, _ = built.view
+        made = built.made[config.seed] = built.method.prepare(bound, data, key)
+        prepare.try_state(bound, built.method, built.image, made, data, built.start)
+        if built.method.first is not None:
+            selected(built, made)
+    return built
+
+
+def parts(built: Program, seed: int) -> tuple[np.ndarray, Data, Array]:
+    """A seed's labelled rows, the data as its method sees them, and the key for `prepare`."""
+    config, sets = built.config, built.sets
+    rows = program.labelled(config, sets, seed)
+
+    def read(places: np.ndarray) -> np.ndarray:
+        return sets.train.read(rows[places])
+
+    key_t, key_s, key = jax.random.split(step.keys(jax.random.key(seed)).prepare, 3)
+    _, features = built.view
+    size = config.eval_batch_size
+    target = prepare.part(
+        sets.train.classes, sets.train.labels[rows], read, features, built.geometry, batch=size, key=key_t
+    )
+    if sets.source is None:
+        return rows, Data(target), key
+    source = prepare.part(
+        sets.source.classes, sets.source.labels, sets.source.read, features, built.geometry,
+        batch=size, key=key_s, sizes=class_sizes(config, sets.source), cache=built.means,
+    )  # fmt: skip
+    return rows, Data(target, source), key
+
+
+def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
+    """Images of each source class; where they are made up, as many as the true data set has in the mean."""
+    if not config.synthetic.per_class:
+        return None
+    true = catalog.entry(config.source.name)
+    return np.full(len(source.classes), true.train // true.classes)
+
+
+def prepared(built: Program, seed: int, folder: Path) -> Prepared:
+    """What the method makes for this seed: read from the work directory, or made and put there."""
+    path = folder / f'prepared-{seed}.npz'
+    if not path.exists():
+        made = built.made.pop(seed, None)
+        if made is None:
+            _, data, key = parts(built, seed)
+            made = built.method.prepare(built.view[0], data, key)
+        workdir.save_prepared(path, made)
+    # Always by way of the file, so that a restart sees the same types and values.
+    return workdir.load_prepared(path)
+
+
+def open_seed(built: Program, seed: int, folder: Path, trunk: Tree | None = None) -> Seed:
+    """Draw the split, read the images, make the initial state. trunk: of a `First`, to start from."""
+    config, sets = built.config, built.sets
+    made = prepared(built, seed, folder)
+    rows, data, _ = parts(built, seed)
+    train = Images(sets.train.read(rows), sets.train.labels[rows])
+    drawn, law = None, None
+    if made.draw is not None:
+        if sets.source is None:
+            raise UserError('the method draws source images: set config.source.name')
+        drawn = Images(sets.source.read(made.draw.rows), sets.source.labels[made.draw.rows])
+        law = plan.Draw(made.draw.start, made.draw.count, made.draw.rounds, made.draw.union)
+    inputs = feed.resident_inputs(train, drawn, law)
+    test = None if sets.test is not None else remaining(sets, rows)
+    state = prepare.initial_state(
+        built.view[0], built.method, built.tx, built.image, jax.random.key(seed), made, data,
+        built.start, program.float_type(config), built.initialisers, trunk,
+    )  # fmt: skip
+    return Seed(seed, train, test, made, inputs, state)
+
+
+def everything(dataset: Dataset) -> Images:
+    return Images(dataset.read(np.arange(len(dataset.labels))), dataset.labels)
+
+
+def remaining(sets: Sets, labelled: np.ndarray) -> Images:
+    """The examples that were not drawn."""
+    rows = splits.rest(len(sets.train.labels), labelled)
+    return Images(sets.train.read(rows), sets.train.labels[rows])
+
+
+# --- a stage before the run -------------------------------------------------------------------------------------------
+
+
+def selected(built: Program, made: Prepared) -> Dataset:
+    """The source images that `draw` selects, as a data set of its own: the target of a `First`."""
+    source = built.sets.source
+    if made.draw is None or source is None:
+        raise UserError("a method with a first stage needs source images: prepare() must make a 'draw'")
+    rows = np.unique(made.draw.rows)
+    chosen, labels = np.unique(source.labels[rows], return_inverse=True)
+    return Dataset(
+        f'{source.name}:selected', tuple(source.classes[c] for c in chosen), labels.astype(np.int32),
+        lambda places: source.read(rows[places]),
+    )  # fmt: skip
+
+
+def first_steps(first: First, config: Any) -> int:
+    return max(1, round(first.share * config.steps))
+
+
+def first_stage(built: Program, made: Prepared) -> Program:
+    """The program of a method's `First` on these selected images; compiled once for each number of classes."""
+    first, images = built.method.first, selected(built, made)
+    assert first is not None
+    sets, classes = Sets(images, None, None), len(images.classes)
+    if classes not in built.firsts:
+        config = built.config.copy_and_resolve_references().unlock()
+        config.steps = first_steps(first, config)
+        config.target.per_class, config.target.rate = 0, 1.0
+        on = built.ground._replace(sets=sets)
+        built.firsts[classes] = program.around(on, config.lock(), first.method(classes))
+    return built.firsts[classes]._replace(sets=sets)
