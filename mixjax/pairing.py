@@ -77,29 +77,29 @@ def require_enough(c: int, m: int) -> None:
         raise UserError(f'{c} target classes cannot each get a source class of their own: the source has only {m}')
 
 
-def pair(score: np.ndarray, sizes: np.ndarray, *, min_images: int = 0, exact: bool = False) -> Pairs:
-    """Whole rounds of pairing until the chosen source classes hold `min_images` images.
+def pair(score: np.ndarray, sizes: np.ndarray, *, rounds: int = 1, min_images: int = 0, exact: bool = False) -> Pairs:
+    """Whole rounds of pairing: at least `rounds`, and until the chosen source classes hold `min_images` images.
 
     Each round pairs every target class with a source class that no earlier round has used.
 
     Args:
       score: (c, m) similarity. sizes: (m,) images of each source class.
-      min_images: at least one round is made; 0 makes exactly one.
       exact: the optimal assignment in each round instead of the greedy one.
     """
     c = len(score)
     m = int(np.count_nonzero(sizes))  # a class without images can be nobody's pair
     require_enough(c, m)
-    free, rounds, images = np.where(sizes > 0, score, -np.inf), [], 0
-    while not rounds or images < min_images:
-        if (len(rounds) + 1) * c > m:
+    free, made, images = np.where(sizes > 0, score, -np.inf), [], 0
+    while len(made) < max(rounds, 1) or images < min_images:
+        if (len(made) + 1) * c > m:
+            what = f'{min_images} source images' if len(made) >= rounds else f'{rounds} rounds of pairing'
             raise UserError(
-                f'{min_images} source images need more than {len(rounds)} rounds of {c} classes, '
-                f'and the source has only {m} classes; ask for at most {images} images'
+                f'{what} need {(len(made) + 1) * c} source classes or more ({c} a round), and the source has only {m}; '
+                f'ask for at most rounds={len(made)} or min_images={images}'
             )
         mapping = (assignment if exact else greedy)(free)
         free[:, mapping] = -np.inf
         images += int(sizes[mapping].sum())
-        rounds.append(mapping)
-    mapping = np.stack(rounds)
+        made.append(mapping)
+    mapping = np.stack(made)
     return Pairs(mapping, score[np.arange(c), mapping])

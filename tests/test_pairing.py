@@ -58,5 +58,7 @@ def test_a_class_without_images_is_nobodys_pair():
 def test_too_few_source_classes():
     with pytest.raises(UserError, match='3 target classes .* the source has only 2'):
         pairing.pair(np.zeros((3, 2)), np.ones(2))
-    with pytest.raises(UserError, match='at most 40 images'):
+    with pytest.raises(UserError, match='50 source images need 6 source classes .* only 5; .* min_images=40'):
         pairing.pair(np.zeros((2, 5)), np.full(5, 10), min_images=50)
+    with pytest.raises(UserError, match='3 rounds of pairing need 6 source classes .* at most rounds=2'):
+        pairing.pair(np.zeros((2, 5)), np.full(5, 10), rounds=3)

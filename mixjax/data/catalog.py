@@ -89,6 +89,12 @@ ENTRIES: dict[str, Entry] = {
         _tfds(Entry('cub200', 'Caltech-UCSD Birds 200 (2011)', 200, 5_994, 5_794, PHOTO), 'caltech_birds2011', '0.2.0'),
         _tfds(Entry('cifar100', 'CIFAR-100', 100, 50_000, 10_000, SMALL), 'cifar100', '3.0.2'),
         _tfds(
+            Entry('places365', 'Places365 (standard, small images)', 365, 1_803_460, 36_500, PHOTO),
+            'places365_small',
+            '2.1.0',
+            splits=('train', 'validation'),
+        ),
+        _tfds(
             Entry('imagenet2012', 'ImageNet (ILSVRC 2012)', 1000, 1_281_167, 50_000, PHOTO),
             'imagenet2012',
             '5.1.0',

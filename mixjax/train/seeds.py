@@ -106,7 +106,8 @@ def open_seed(built: Program, seed: int, folder: Path, trunk: Tree | None = None
     rows, data, _ = parts(built, seed)
     train = Images(sets.train.read(rows), sets.train.labels[rows])
     drawn, law = None, None
-    if made.draw is not None:
+    # Where there is a first stage, the drawn images are its data, and the run itself has none.
+    if made.draw is not None and built.method.first is None:
         if sets.source is None:
             raise UserError('the method draws source images: set config.source.name')
         drawn = Images(sets.source.read(made.draw.rows), sets.source.labels[made.draw.rows])

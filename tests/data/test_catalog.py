@@ -105,6 +105,16 @@ def test_every_stanford_dog_is_an_imagenet_class():
         assert breed.replace('_', ' ') == imagenet[wnid].lower()
 
 
+def test_places_in_the_order_of_the_published_categories():
+    """That is the order of the logits of the published networks; `/` sorts before `_`, which flat folder names lose."""
+    names = catalog.class_names('places365')
+    assert list(names) == sorted(names)
+    known = {0: 'airfield', 8: 'apartment_building/outdoor', 116: 'desert/sand', 118: 'desert_road', 364: 'zen_garden'}
+    assert {k: names[k] for k in known} == known
+    flat = [name.replace('/', '_') for name in names]
+    assert flat != sorted(flat)
+
+
 def test_cub_in_the_order_of_the_numbers():
     names = catalog.class_names('cub200')
     assert [int(name.split('.')[0]) for name in names] == list(range(1, 201))

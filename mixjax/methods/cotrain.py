@@ -1,0 +1,58 @@
+"""Co-Train: the target task and a source task trained together (Ge and Yu 2017,
+https://arxiv.org/abs/1702.08690), as the XMixup paper compares with it.
+
+Each batch holds as many source images as target images, in one forward pass:
+
+    L = target_weight mean CE(z_t, y_t) + source_weight mean CE(z_s, y_s)
+
+The released joint-training files weigh both by 0.5 and draw both heads from N(0, 0.01^2) with bias 0. The XMixup
+paper chooses the source images by its own selection, as here, not by Ge and Yu's low-level
+neighbours; it does not say how many source images a batch has. BatchNorm sees both halves at once.
+"""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from mixjax import auxiliary, losses
+from mixjax.errors import require
+from mixjax.method import Array, Aux, Ctx, Data, Head, Method, Net, Prepared, Tree
+
+
+def make(
+    classes_t: int,
+    *,
+    target_weight: float = 0.5,
+    source_weight: float = 0.5,
+    rounds: int = 1,
+    min_images: int = 0,
+    max_images: int = 0,
+    per_class: int = 50,
+    exact: bool = False,
+) -> Method:
+    require(min(target_weight, source_weight) >= 0, 'target_weight and source_weight must be at least 0')
+    auxiliary.check(rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class)
+
+    def prepare(net: Net, data: Data, rng: Array) -> Prepared:
+        del net
+        made = auxiliary.paired(
+            data, rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class, exact=exact,
+            random=auxiliary.numbers(rng),
+        )  # fmt: skip
+        return auxiliary.pooled(made, data)
+
+    def heads(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
+        del classes_s
+        return {'target': Head(classes_t, std=0.01), 'source': Head(len(prepared.frozen['chosen']), std=0.01)}
+
+    def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
+        batch = ctx.batch
+        both = jnp.concatenate([batch['image'], batch['source_image']])
+        out, model_state = net.apply(ctx.variables(params), both, train=True)
+        n = len(batch['label'])
+        ce_t = losses.cross_entropy(out.logits['target'][:n], batch['label']).mean()
+        ce_s = losses.cross_entropy(out.logits['source'][n:], ctx.frozen['column'][batch['source_label']]).mean()
+        metrics = {'target_ce': ce_t, 'source_ce': ce_s}
+        return target_weight * ce_t + source_weight * ce_s, Aux(model_state, metrics)
+
+    return Method(loss, prepare=prepare, heads=heads)

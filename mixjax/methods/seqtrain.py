@@ -1,0 +1,42 @@
+"""Seq-Train: mid-tuning on selected source images, then fine-tuning (Cui et al. 2018,
+https://arxiv.org/abs/1806.06193), as the XMixup paper compares with it.
+
+First the network is trained on the source images that XMixup would choose, with a head for their
+classes; then it is fine-tuned on the target with a fresh head:
+
+    L = mean CE(z_s, y_s) for `share` x steps,   then   L = mean CE(z_t, y_t)
+
+The XMixup paper says that its Seq-Train takes its own selection (cosine of mean features) and not Cui et
+al.'s (earth mover's distance). It does not give the schedule of the first stage: here it has the
+run's own, and as many steps.
+"""
+
+from __future__ import annotations
+
+from mixjax import auxiliary
+from mixjax.errors import require
+from mixjax.method import Array, Data, First, Method, Net, Prepared
+from mixjax.methods import finetune
+
+
+def make(
+    classes_t: int,
+    *,
+    share: float = 1.0,
+    rounds: int = 1,
+    min_images: int = 0,
+    max_images: int = 0,
+    per_class: int = 50,
+    exact: bool = False,
+) -> Method:
+    require(share > 0, f'share must be above 0, not {share}')
+    auxiliary.check(rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class)
+
+    def prepare(net: Net, data: Data, rng: Array) -> Prepared:
+        del net
+        return auxiliary.paired(
+            data, rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class, exact=exact,
+            random=auxiliary.numbers(rng),
+        )  # fmt: skip
+
+    return Method(finetune.make(classes_t).loss, prepare=prepare, first=First(finetune.make, share))
