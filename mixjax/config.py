@@ -7,6 +7,7 @@ starts from it and changes what its experiment needs.
 
 from __future__ import annotations
 
+import copy
 import importlib.resources
 import importlib.util
 import inspect
@@ -36,6 +37,8 @@ def base() -> Config:
     config.method = ConfigDict({'name': 'finetune'})  # its knobs are filled in from the method's file
     config.compare = ConfigDict()  # {label: method}: several methods, each in its own sub-folder
     config.baseline = ''  # label of the one that the others are compared with; '' is the first by name
+    config.sweep = ConfigDict({'key': '', 'numbers': ()})  # the whole run once for each value of one number
+    config.results = ''  # a Markdown file that gets the accuracy table too
     config.mix = ConfigDict({'groups': 1})  # partners are drawn within this many parts of the batch
 
     config.model = ConfigDict(
@@ -68,8 +71,11 @@ def base() -> Config:
     )
     config.optim = ConfigDict(
         {
+            'name': 'sgd',  # sgd, adam or amsgrad, as torch has them
             'lr': 0.01,
-            'momentum': 0.9,
+            'betas': (0.9, 0.999),  # of adam and amsgrad
+            'eps': 1e-8,
+            'momentum': 0.9,  # of sgd
             'nesterov': True,
             'weight_decay': 1e-4,
             'schedule': 'step',  # step: times `factor` at each of `drops`; cosine: to 0; constant
@@ -207,6 +213,20 @@ def methods(config: Config) -> dict[str, Config]:
     return places
 
 
+def swept(config: Config) -> dict[str, Config]:
+    """{name: config} of a run for each value of `sweep`; without one, the config itself under ''."""
+    key = config.sweep.key
+    if not key:
+        return {'': config}
+    out = {}
+    for value in config.sweep.numbers:
+        one = copy.deepcopy(config).unlock()
+        one.sweep = base().sweep
+        override.apply(one, key, str(value))
+        out[f'{key.rpartition(".")[2]}={value}'] = one.lock()
+    return out
+
+
 def complete(config: Config) -> Config:
     """Fill in the knobs of every method from its file, refuse those it lacks, and lock the config."""
     for key in ('method', 'compare'):
@@ -243,6 +263,7 @@ def make_smoke(config: Config, *, full: bool) -> None:
     config.mix.groups = 1
     config.target.per_class = 0
     config.target.rate = 1.0
+    config.sweep.key, config.sweep.numbers, config.results = '', (), ''
     config.image.crop = side
     config.synthetic.per_class = 2
     config.synthetic.side = side

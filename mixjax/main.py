@@ -89,7 +89,8 @@ def train(command: Command) -> int:
     program.preflight(config)
     before = (workdir / 'results.json').exists()
     progress = Progress(0)
-    progress.say(plan(config))
+    for one in config_lib.swept(config).values():
+        progress.say(plan(one))
     try:
         results = loop.run(config, workdir, progress=progress, command=written(command))
     finally:
@@ -98,6 +99,12 @@ def train(command: Command) -> int:
         print(f'{workdir} holds a finished run of this config; nothing was trained.')
         print('To train longer raise --config.steps; for another run use another --workdir.')
     show(results, workdir)
+    if config.results:
+        from mixjax.report import sections
+
+        name = command.flags['config'].removesuffix('.py').removeprefix('configs/')
+        sections.write(config.results, name, sections.results_section(name, workdir))
+        print(f'table: {config.results}')
     return 0
 
 
@@ -133,10 +140,17 @@ def show(results: dict[str, Any], workdir: Path) -> None:
     from mixjax.report import tables
     from mixjax.train import workdir as files
 
-    for folder in [workdir, *(workdir / label for label in results.get('runs', {}))]:
-        if (folder / 'pairs.json').exists():
-            print(f'\n{tables.pairs_text(files.read_json(folder / "pairs.json"))}')
-    print(f'\n{tables.accuracy_text(results)}')
+    if results['kind'] == 'sweep':
+        for name, one in results['runs'].items():
+            print(f'\n{name}\n{tables.accuracy_text(one)}')
+    else:
+        shown = set()
+        for folder in [workdir, *(workdir / label for label in results.get('runs', {}))]:
+            if (folder / 'pairs.json').exists():
+                shown.add(tables.pairs_text(files.read_json(folder / 'pairs.json')))
+        # Methods that choose alike have one table.
+        print(''.join(f'\n{table}\n' for table in sorted(shown)), end='')
+        print(f'\n{tables.accuracy_text(results)}')
     print(f'\nreport: {report.write(workdir)}')
 
 

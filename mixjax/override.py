@@ -44,10 +44,12 @@ def _parse(key: str, old: Any, text: str) -> Any:
         if lowered not in ('true', 'false', '1', '0'):
             raise UserError(f'config.{key} is true or false, not {text!r}')
         return lowered in ('true', '1')
+    if _of_words(old):
+        return tuple(word.strip() for word in text.split(',') if word.strip())
     try:
         value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise UserError(f'config.{key} must be {_KINDS[type(old)]}, not {text!r}') from None
+        raise UserError(f'config.{key} must be {_kind(old)}, not {text!r}') from None
     if isinstance(old, tuple) and not isinstance(value, (tuple, list)):
         value = (value,)
     return value
@@ -62,14 +64,22 @@ _KINDS = {
 }
 
 
+def _of_words(old: Any) -> bool:
+    return isinstance(old, tuple) and bool(old) and all(isinstance(v, str) for v in old)
+
+
+def _kind(old: Any) -> str:
+    return 'words separated by commas' if _of_words(old) else _KINDS.get(type(old), type(old).__name__)
+
+
 def typed(key: str, old: Any, value: Any) -> Any:
     """`value` with the type of `old`, or an error in one sentence."""
     kind = type(old)
     if kind is float and type(value) is int:
         return float(value)
     if kind is tuple and type(value) in (tuple, list):
-        if all(type(v) in (int, float) for v in value):
+        if all(isinstance(v, str) if _of_words(old) else type(v) in (int, float) for v in value):
             return tuple(value)
     elif type(value) is kind:
         return value
-    raise UserError(f'config.{key} must be {_KINDS.get(kind, kind.__name__)}, not {value!r}')
+    raise UserError(f'config.{key} must be {_kind(old)}, not {value!r}')

@@ -46,7 +46,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'image.pad': _at_least(0),
     'image.mean': _COLOURS,
     'image.std': _SPREADS,
+    'optim.name': _one_of('sgd', 'adam', 'amsgrad'),
     'optim.lr': _POSITIVE,
+    'optim.betas': (lambda v: len(v) == 2 and all(0 <= x < 1 for x in v), 'two numbers of at least 0 and below 1'),
+    'optim.eps': _POSITIVE,
     'optim.momentum': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
     'optim.weight_decay': _NOT_NEGATIVE,
     'optim.schedule': _one_of('step', 'cosine', 'constant'),
@@ -84,8 +87,26 @@ def check(config: Any, base: Any) -> None:
             raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')
     if config.baseline and config.compare and config.baseline not in config.compare:
         raise UserError(f'config.baseline is one of {", ".join(config.compare)}, not {config.baseline!r}')
-    _together(config)
+    from mixjax.config import swept
+
+    _sweep(config)
+    for one in swept(config).values():
+        _together(one)
     _build_methods(config)
+
+
+def _sweep(config: Any) -> None:
+    key, values = config.sweep.key, config.sweep.numbers
+    if bool(key) != bool(values):
+        raise UserError('config.sweep needs both key and numbers, or neither')
+    if key and (key.partition('.')[0] in ('sweep', 'steps', 'compare', 'method', 'synthetic') or key not in RULES):
+        allowed = [k for k in RULES if k.partition('.')[0] not in ('steps', 'synthetic')]
+        raise UserError(f'config.sweep.key must be the name of a number, not {key!r}{nearest(key, allowed)}')
+    for value in values:
+        if not RULES[key][0](value):
+            raise UserError(f'config.sweep.numbers: {key} must be {RULES[key][1]}, not {value!r}')
+    if len(set(values)) < len(values):
+        raise UserError(f'config.sweep.numbers are given twice: {values}')
 
 
 def _together(config: Any) -> None:

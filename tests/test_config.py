@@ -74,7 +74,7 @@ WRONG = [
     ('optm.lr', '1', "unknown config key 'optm.lr'; did you mean 'optim.lr'"),
     ('optim.lrr', '1', "did you mean 'optim.lr'"),
     ('lr', '1', "unknown config key 'lr'; did you mean"),
-    ('optim', '1', 'config.optim is a group; set one of optim.drops'),
+    ('optim', '1', 'config.optim is a group; set one of optim.betas, optim.drops'),
     ('steps', 'ten', "config.steps must be a whole number, not 'ten'"),
     ('steps', '2.5', 'config.steps must be a whole number, not 2.5'),
     ('steps', '-1', 'config.steps must be a whole number of at least 1, not -1'),

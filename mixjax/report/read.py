@@ -75,13 +75,19 @@ RUN_KINDS = {**RUN, 'seeds': list, 'accuracy': dict}
 
 
 def read(paths: Sequence[str | Path]) -> tuple[Folder, ...]:
-    """The folders, in the order given."""
-    folders = [Path(path) for path in paths]
+    """The folders, in the order given; for that of a sweep, those of its values."""
+    folders = [inner for path in paths for inner in parts(Path(path))]
     whole = [folder.resolve() for folder in folders]
     for index, path in enumerate(whole):
         if path in whole[:index]:
             raise UserError(f'{folders[index]} is given twice; name each folder once')
     return tuple(_folder(folder, name) for folder, name in zip(folders, _names(whole), strict=True))
+
+
+def parts(path: Path) -> list[Path]:
+    """The folder itself, or of a sweep the folders of its values."""
+    results = _results(path)
+    return [path / name for name in results['runs']] if results['kind'] == 'sweep' else [path]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -125,8 +131,12 @@ def _results(path: Path) -> dict[str, Any]:
         _check_run(results, file)
     elif results.get('kind') == 'comparison':
         _check_comparison(results, file)
+    elif results.get('kind') == 'sweep':
+        _check(results, {'key': str, 'runs': dict}, file)
+        for name in results['runs']:
+            _check_name(name, file)
     else:
-        raise UserError(f"{file} is not a result of mixjax: 'kind' must be 'run' or 'comparison'")
+        raise UserError(f"{file} is not a result of mixjax: 'kind' must be 'run', 'comparison' or 'sweep'")
     return results
 
 
@@ -145,11 +155,15 @@ def _check_run(results: Mapping[str, Any], file: Path) -> None:
         raise UserError(f"{file} is damaged: 'seeds' is empty, or 'classes' is not a list of names")
 
 
+def _check_name(name: str, file: Path) -> None:
+    if name in ('', '.', '..') or '/' in name or '\\' in name or '\0' in name:
+        raise UserError(f'{file} is damaged: {name!r} cannot be the name of a sub-folder')
+
+
 def _check_comparison(results: Mapping[str, Any], file: Path) -> None:
     _check(results, {'baseline': str, 'runs': dict, 'differences': dict}, file)
     for label, run in results['runs'].items():
-        if label in ('', '.', '..') or '/' in label or '\\' in label or '\0' in label:
-            raise UserError(f'{file} is damaged: {label!r} cannot be the name of a sub-folder')
+        _check_name(label, file)
         _check(results['runs'], {label: dict}, file)
         _check_run(run, file)
     for difference in results['differences'].values():

@@ -45,8 +45,27 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
     config_lib.check(config)
     program.preflight(config)
     folder = Path(folder)
-    labels = order(config)
     progress = progress or Progress(0, quiet=True)
+    parts = config_lib.swept(config)
+    if '' in parts:
+        return whole(config, folder, progress, command)
+    workdir.look(folder, config)
+    for name, one_value in parts.items():
+        workdir.look(folder / name, one_value)
+    workdir.claim(folder, config)
+    describe(folder, command)
+    runs = {}
+    for name, one_value in parts.items():
+        progress.say(f'{name}:')
+        runs[name] = whole(one_value, folder / name, progress, command)
+    results = {'kind': 'sweep', 'steps': config.steps, 'key': config.sweep.key, 'runs': runs}
+    workdir.write_json(folder / 'results.json', results)
+    return results
+
+
+def whole(config: Any, folder: Path, progress: Progress, command: str) -> dict[str, Any]:
+    """A run, or a comparison of several, in the work directory `folder`."""
+    labels = order(config)
     workdir.look(folder, config)
     singles = {label: alone(config, label) for label in labels} or {config.method.name: config}
     folders = {label: folder / label if labels else folder for label in singles}
@@ -55,12 +74,12 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
     todo = [label for label in singles if workdir.finished(folders[label], config.steps) is None]
     on = program.ground(config) if todo else None
     built = {label: seeds.ready(singles[label], folders[label], on) for label in todo}
-    progress.total = config.num_seeds * sum(steps_of(built.get(label), config) for label in singles)
+    progress.total += config.num_seeds * sum(steps_of(built.get(label), config) for label in singles)
     workdir.claim(folder, config)
     describe(folder, command)
     runs = {}
     for label, single in singles.items():
-        progress.label = label
+        progress.begin(label)
         if extended[label]:
             progress.say(f'{label}: extended to {config.steps} steps; earlier steps keep the schedule they had')
         runs[label] = one(built.pop(label, None), single, folders[label], label, progress, command)
@@ -186,11 +205,12 @@ def first_stage(built: Program, together: list[int], folder: Path, progress: Pro
 
     It is a run of its own, in the sub-folder `first`, so a restart finds it done or goes on with it.
     """
-    label, progress.label = progress.label, f'{progress.label}, first stage'
+    label = progress.label
+    progress.begin(f'{label}, first stage')
     programs = [seeds.first_stage(built, seeds.prepared(built, seed, folder)) for seed in together]
     workdir.create(folder / 'first')
     ended = train(programs, together, folder / 'first', progress)
-    progress.label = label
+    progress.begin(label)
     return ended
 
 

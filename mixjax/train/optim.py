@@ -1,4 +1,4 @@
-"""SGD as torch has it, with a learning rate and a weight decay factor for each part of the network."""
+"""SGD and Adam as torch has them, with a learning rate and a weight decay factor for each part of the network."""
 
 from __future__ import annotations
 
@@ -71,10 +71,11 @@ def make(
 ) -> tuple[optax.GradientTransformation, Callable[[Array], Array]]:
     """The optimiser and its schedule. Decay is added to the gradient (torch), not decoupled.
 
-    `factor_of(params)` gives the tree of `factors`. The momentum is of plain gradients; the learning
-    rate multiplies afterwards, so a drop takes effect at once, also as in torch.
+    `factor_of(params)` gives the tree of `factors`. What the optimiser remembers is of plain gradients; the
+    learning rate multiplies afterwards, so a drop takes effect at once, also as in torch.
     """
     rate = schedule(optim, steps)
+    core = _sgd(optim) if optim.name == 'sgd' else _adam(optim, amsgrad=optim.name == 'amsgrad')
 
     def decay(updates: Tree, params: Tree) -> Tree:
         return _each(lambda u, p, f: u + optim.weight_decay * f * p if f else u, factor_of(params), 1, updates, params)
@@ -83,14 +84,46 @@ def make(
         lr = rate(step)
         return _each(lambda u, f: (-lr * f * u).astype(u.dtype), factor_of(params), 0, updates)
 
-    trace = optax.trace(decay=optim.momentum, nesterov=optim.nesterov)
-
     def init(params: Tree) -> Tree:
-        return {'momentum': trace.init(params), 'step': jnp.zeros((), jnp.int32)}
+        return {'core': core.init(params), 'step': jnp.zeros((), jnp.int32)}
 
     def update(updates: Tree, state: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
         assert params is not None
-        updates, momentum = trace.update(decay(freeze(updates, factor_of(params)), params), state['momentum'])
-        return scale(updates, state['step'], params), {'momentum': momentum, 'step': state['step'] + 1}
+        updates, inner = core.update(decay(freeze(updates, factor_of(params)), params), state['core'])
+        return scale(updates, state['step'], params), {'core': inner, 'step': state['step'] + 1}
 
     return optax.GradientTransformation(init, update), rate
+
+
+def _sgd(optim: Any) -> optax.GradientTransformation:
+    return optax.trace(decay=optim.momentum, nesterov=optim.nesterov)
+
+
+def _adam(optim: Any, *, amsgrad: bool) -> optax.GradientTransformation:
+    """Adam, torch's form: m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
+
+    AMSGrad takes the largest v so far, before its correction; optax's own takes it afterwards.
+    """
+    b1, b2 = optim.betas
+
+    def init(params: Tree) -> Tree:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        state = {'count': jnp.zeros((), jnp.int32), 'mean': zeros, 'square': zeros}
+        return {**state, 'most': zeros} if amsgrad else state
+
+    def update(updates: Tree, state: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
+        del params
+        count = state['count'] + 1
+        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state['mean'], updates)
+        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state['square'], updates)
+        new = {'count': count, 'mean': mean, 'square': square}
+        if amsgrad:
+            square = new['most'] = jax.tree.map(jnp.maximum, state['most'], square)
+
+        def step(m: Array, v: Array) -> Array:
+            t = count.astype(m.dtype)
+            return m / (1 - b1**t) / (jnp.sqrt(v / (1 - b2**t)) + optim.eps)
+
+        return jax.tree.map(step, mean, square), new
+
+    return optax.GradientTransformation(init, update)

@@ -37,6 +37,10 @@ class Progress:
     _shown: float = 0.0
     _line: int = 0  # width of the moving line
 
+    def begin(self, label: str) -> None:
+        """Another method: the last one's loss says nothing of it."""
+        self.label, self._loss = label, None
+
     def _out(self) -> TextIO:
         return self.stream or sys.stdout
 

@@ -52,7 +52,25 @@ def test_sgd_equals_torch(name):
             updates, state = tx.update(a @ x - b, state, x)
             x = optax.apply_updates(x, updates)
             np.testing.assert_allclose(x, f[f'{name}_x'][i], rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(state['momentum'].trace, f[f'{name}_momentum_buffer_final'], rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(state['core'].trace, f[f'{name}_momentum_buffer_final'], rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize('name', ['adam', 'amsgrad'])
+def test_adam_equals_torch(name):
+    f = fixture('optimizers')
+    with jax.enable_x64(True):
+        a, b, x = (jnp.asarray(f[key]) for key in ('A', 'b', 'x0'))
+        chosen = settings(
+            name=name, lr=float(f['adam_lr']), betas=tuple(map(float, f['adam_betas'])), eps=float(f['adam_eps']),
+            weight_decay=0.0, schedule='constant',
+        )  # fmt: skip
+        tx, _ = optim.make(chosen, 20, ones)
+        state = tx.init(x)
+        for i in range(20):
+            updates, state = tx.update((a @ x - b) * f['adam_grad_scale'][i], state, x)
+            x = optax.apply_updates(x, updates)
+            expected = f['adam_x' if name == 'adam' else 'adam_amsgrad_x'][i]
+            np.testing.assert_allclose(x, expected, rtol=1e-12, atol=1e-14)
 
 
 def test_the_learning_rate_drops_where_the_released_code_drops_it():

@@ -1,0 +1,73 @@
+"""A section of a Markdown file that a command writes and writes again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mixjax.errors import UserError
+from mixjax.report import tables
+from mixjax.report.read import Folder, read
+from mixjax.report.words import count
+
+
+def results_section(name: str, workdir: str | Path) -> str:
+    """The accuracy tables of a work directory, with the command that made them and what it ran on."""
+    folders = read([workdir])
+    env = folders[0].env
+    lines = [
+        f'## {name}',
+        '',
+        f'    {env.get("command", "")}',
+        '',
+        f'{_versions(env)}. Accuracy in percent: mean and standard deviation over n seeds; difference: percentage '
+        'points, paired over seeds, with its standard error.',
+        '',
+    ]
+    for folder in folders:
+        lines += ([f'### {_heading(folder)}', ''] if len(folders) > 1 else []) + [_about(folder), '']
+        lines += [tables.accuracy_markdown(folder.results)]
+    return '\n'.join(lines)
+
+
+def _versions(env: Mapping[str, Any]) -> str:
+    known = [f'{name} {env[name]}' for name in ('mixjax', 'jax', 'python') if env.get(name)]
+    commit = f'commit {env["commit"]}' if env.get('commit') else 'no commit'
+    return ', '.join([*known, commit, ' '.join(sorted(set(env.get('devices', []))))])
+
+
+def _heading(folder: Folder) -> str:
+    return f'{folder.config["target"]["name"]}, {folder.name.replace("=", " = ")}'
+
+
+def _about(folder: Folder) -> str:
+    one = folder.runs[0].results
+    return (
+        f'{count(one["train_examples"], "labelled image")}, {count(one["test_examples"], "test image")}, '
+        f'{count(len(one["classes"]), "class", "classes")}, {count(one["steps"], "step")}.'
+    )
+
+
+def write(path: str | Path, name: str, text: str) -> None:
+    """Put `text` between the marks of `name` in a file, in place of what is there, or at its end."""
+    path = Path(path)
+    begin, end = f'<!-- begin {name}: written by a command, not by hand -->', f'<!-- end {name} -->'
+    section = f'{begin}\n{text.strip()}\n{end}\n'
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        old = path.read_text(encoding='utf-8') if path.exists() else '# Results\n'
+        head, mark, rest = old.partition(begin)
+        if not mark:
+            new = f'{old.rstrip()}\n\n{section}'
+        else:
+            inner, closed, tail = rest.partition(f'{end}\n')
+            if not closed:
+                raise UserError(f'{path} has the mark {begin!r} and not the mark {end!r}; put it back')
+            new = head + section + tail
+        part = path.with_name(path.name + '.part')
+        part.write_text(new, encoding='utf-8', newline='\n')
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f'config.results: {path} cannot be written ({error.strerror})') from error
