@@ -109,7 +109,7 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     path, _, text = spec.partition(':')
     arguments = [a for a in text.split(',') if a]
     own = [a for a in arguments if a not in ('smoke', 'full')]
-    config = _read(path, ','.join(own))
+    config = read(path, ','.join(own))
     names = {key: value for key, value in overrides if key == 'method.name' or _is_compared_name(key)}
     for key, value in names.items():
         _replace_method(config, key, value)
@@ -151,7 +151,8 @@ def _python_files(folder: Any, prefix: str) -> Iterator[str]:
             yield prefix + item.name.removesuffix('.py')
 
 
-def _read(path: str, argument: str) -> Config:
+def read(path: str, argument: str = '') -> Config:
+    """What a config file says, or a shipped config by its name; a file may begin with another's."""
     file = Path(path)
     if not file.is_file():
         # `configs/quickstart.py` and `quickstart` both name the shipped file, in any folder.

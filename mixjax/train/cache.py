@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,9 +62,9 @@ class Cache:
 
     def _read(self, name: str) -> np.ndarray | None:
         try:
-            with np.load(self.path(name), allow_pickle=False) as file:
+            with np.load(io.BytesIO(self.path(name).read_bytes()), allow_pickle=False) as file:
                 return file['array']
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
             return None
 
     def _write(self, name: str, array: np.ndarray) -> None:
