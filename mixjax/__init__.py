@@ -9,7 +9,10 @@ from typing import Any
 
 __version__ = '0.1.0'
 
-_MODULES = ('config', 'data', 'errors', 'losses', 'method', 'methods', 'mix', 'models', 'pairing', 'report', 'train')
+_MODULES = (
+    'attention', 'auxiliary', 'config', 'data', 'errors', 'losses', 'method', 'methods', 'mix', 'models', 'pairing',
+    'project', 'puzzle', 'relation', 'report', 'train',
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -6,10 +6,13 @@ classes, d features. Logarithms are natural.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 Array = jax.Array
+Tree = Any
 
 
 def cross_entropy(logits: Array, label: Array) -> Array:
@@ -95,3 +98,114 @@ def global_label(logits: Array) -> Array:
     The sigmoid bounds it: p_k lies in [1 / (1 + (c - 1) e), e / (e + c - 1)].
     """
     return jax.nn.softmax(jax.nn.sigmoid(logits))
+
+
+def binary_cross_entropy(logits: Array, target: Array) -> Array:
+    """mean_k -[t_k log p_k + (1 - t_k) log(1 - p_k)] with p = softmax(z), each logarithm at least -100.
+
+    The objective of manifold mixup (https://arxiv.org/abs/1806.05236) and PuzzleMix in their released
+    code: torch's `BCELoss` after a softmax, clamped as there. It is about c times smaller than `soft_cross_entropy`.
+
+    Args:
+      logits: (B, c).
+      target: (B, c), in [0, 1].
+
+    Returns:
+      (B,)
+    """
+    log_p = jax.nn.log_softmax(logits)
+    # Only the largest p can be near 1, where 1 - p cancels: there log(1 - p) is that of the other classes' sum.
+    top = jnp.arange(logits.shape[-1]) == jnp.argmax(logits, axis=-1, keepdims=True)
+    others = jnp.where(top, jnp.finfo(logits.dtype).min, log_p)
+    log_rest = jax.nn.logsumexp(others, axis=-1, keepdims=True)
+    # The inner `where` keeps the gradient of the branch that is not taken finite.
+    log_q = jnp.where(top, log_rest, jnp.log1p(-jnp.where(top, 0.0, jnp.exp(log_p))))
+    return -jnp.mean(target * jnp.maximum(log_p, -100.0) + (1 - target) * jnp.maximum(log_q, -100.0), axis=-1)
+
+
+def squared_norm(tree: Tree) -> Array:
+    """sum ||w||^2 over all arrays of a pytree; ()."""
+    return jnp.asarray(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
+
+
+def l2sp(params: Tree, start: Tree) -> Array:
+    """0.5 sum ||w - w0||^2, the distance from the starting point; Li et al., https://arxiv.org/abs/1802.01483.
+
+    Args:
+      params, start: pytrees of the same structure; the caller leaves the head out.
+
+    Returns:
+      ()
+    """
+    return 0.5 * squared_norm(jax.tree.map(jnp.subtract, params, start))
+
+
+def attention(score: Array) -> Array:
+    """DELTA's channel weights: softmax(z / 5) of the standardised scores z; (.., C) -> (.., C), rows sum to 1.
+
+    z = (score - mean) / population standard deviation. Equal scores give equal weights, without NaN.
+    """
+    centred = score - jnp.mean(score, axis=-1, keepdims=True)
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    return jax.nn.softmax(centred / jnp.sqrt(jnp.where(variance == 0, 1.0, variance)) / 5)
+
+
+def map_distance(student: Array, start: Array) -> Array:
+    """0.5 ||F - F0||^2 of each example's map: DELTA without attention, not divided by the map's area.
+
+    Li et al., https://arxiv.org/abs/1901.09229. The released code adds up the batch; it takes no mean.
+
+    Args:
+      student, start: (B, h, w, C).
+
+    Returns:
+      (B,)
+    """
+    return 0.5 * jnp.sum(_squared_difference(student, start), axis=(1, 2, 3))
+
+
+def attention_distance(student: Array, start: Array, weight: Array) -> Array:
+    """sum_ch a_ch ||F_ch - F0_ch||^2 / (h w) of each example's map.
+
+    Times 0.5 C it is DELTA's distance in its authors' code; as it stands, that of the SMILE
+    repository. Both add up the batch.
+
+    Args:
+      student, start: (B, h, w, C).
+      weight: (C,), see `attention`.
+
+    Returns:
+      (B,)
+    """
+    return jnp.sum(weight * jnp.mean(_squared_difference(student, start), axis=(1, 2)), axis=-1)
+
+
+def _squared_difference(a: Array, b: Array) -> Array:
+    """(a - b)^2, in float32 at least: bfloat16 maps are close to each other."""
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.square(a.astype(wide) - b.astype(wide))
+
+
+def batch_spectral_shrinkage(features: Array, k: int = 1) -> Array:
+    """BSS: the sum of the k smallest squared singular values of a batch of features.
+
+    Neither divided by B nor by d. Chen et al. 2019,
+    https://proceedings.neurips.cc/paper/2019/hash/c6bff625bdb0393992c9d4db0c6bbe45-Abstract.html.
+
+    The gradient is 2 sum_i sigma_i u_i v_i^T. Differentiating the decomposition itself would divide by
+    differences of singular values, which are 0 for repeated ones. Here u and v are constants and
+    sigma_i = u_i^T F v_i is linear in F: the same gradient, and finite everywhere.
+
+    Args:
+      features: (B, d).
+      k: how many of the min(B, d) singular values.
+
+    Returns:
+      ()
+    """
+    u, s, vt = jnp.linalg.svd(jax.lax.stop_gradient(features), full_matrices=False)
+    first = max(s.shape[-1] - k, 0)
+    u, v = u[:, first:], vt[first:].T
+    highest = jax.lax.Precision.HIGHEST
+    sigma = jnp.sum(u * jnp.matmul(features, v, precision=highest), axis=0)
+    return jnp.sum(jnp.square(sigma))

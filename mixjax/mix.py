@@ -58,3 +58,51 @@ def partner(x: Array, index: Array) -> Array:
     groups, size = index.shape
     grouped = x.reshape((groups, size) + x.shape[1:])
     return jax.vmap(lambda rows, at: rows[at])(grouped, index).reshape(x.shape)
+
+
+def cut_box(lam: Array, centre: Array, height: int, width: int) -> Array:
+    """CutMix's rectangle, of about 1 - lam of the image, cut off at the borders.
+
+    Half sides are int(H sqrt(1 - lam)) // 2 and the same for W: an uncut box has even sides. At some
+    lam (0.75, 0.36, ..) H sqrt(1 - lam) is a whole number up to rounding; only float64 then agrees with the
+    authors' code for certain, and float32 may give a half side of one pixel less.
+
+    Yun et al. 2019, https://arxiv.org/abs/1905.04899.
+
+    Args:
+      lam: (..), the share of the image that should stay.
+      centre: (.., 2) int, row and column of the middle.
+
+    Returns:
+      (.., 4) int32: the box is rows [b0, b1) and columns [b2, b3); empty for lam = 1.
+    """
+    lam, centre = jnp.asarray(lam), jnp.asarray(centre)
+    size = jnp.array([height, width], jnp.int32)
+    half = (jnp.sqrt(1 - lam)[..., None] * size).astype(jnp.int32) // 2
+    start, stop = jnp.clip(centre - half, 0, size), jnp.clip(centre + half, 0, size)
+    return jnp.stack([start, stop], axis=-1).reshape(centre.shape[:-1] + (4,)).astype(jnp.int32)
+
+
+def box_mask(box: Array, height: int, width: int) -> Array:
+    """True inside the box; (.., 4) -> (.., H, W) bool, whatever the box's size."""
+    row, column = jnp.arange(height)[:, None], jnp.arange(width)
+    b0, b1, b2, b3 = (box[..., i, None, None] for i in range(4))
+    return (row >= b0) & (row < b1) & (column >= b2) & (column < b3)
+
+
+def box_lam(box: Array, height: int, width: int) -> Array:
+    """1 - area / (H W), the share of the image that stays outside the box; (.., 4) -> (..)."""
+    box = jnp.asarray(box)
+    area = (box[..., 1] - box[..., 0]) * (box[..., 3] - box[..., 2])
+    # Not in float32 where the run is in float64: an int32 would be divided so.
+    return 1 - area.astype(jnp.result_type(float)) / (height * width)
+
+
+def paste(mask: Array, a: Array, b: Array) -> Array:
+    """`b` where the mask is true, else `a`.
+
+    Args:
+      mask: (H, W) or (B, H, W) bool, such as `box_mask`'s.
+      a, b: (B, H, W, C).
+    """
+    return jnp.where(mask[..., None], b, a)

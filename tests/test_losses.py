@@ -50,7 +50,17 @@ def test_global_label_is_bounded_for_any_logits():
     assert p.max() <= np.e / (np.e + c - 1) + 1e-6
 
 
-# --- the authors' numbers, in float64 ---------------------------------------------------------------------------------
+# --- the authors' numbers ---------------------------------------------------------------------------------------------
+
+PRECISION = pytest.mark.parametrize('x64', [True, False], ids=['float64', 'float32'])
+
+
+def close(value, expected, x64, rtol=1e-10):
+    np.testing.assert_allclose(value, expected, rtol=rtol if x64 else 1e-5)
+
+
+def close_grad(grad, expected, x64, rtol=1e-10):
+    np.testing.assert_allclose(grad, expected, rtol=rtol if x64 else 0, atol=1e-12 if x64 else 1e-5)
 
 
 def smile_terms(f, case):
@@ -69,18 +79,20 @@ def smile_terms(f, case):
 
 
 @pytest.mark.parametrize('case', range(5))
-def test_smile_equals_the_released_code(case):
+@PRECISION
+def test_smile_equals_the_released_code(case, x64):
     f = fixture('smile')
-    with jax.enable_x64(True):
-        np.testing.assert_allclose(mix.fold(jnp.asarray(f['lam_drawn'][case])), f['lam'][case], rtol=1e-15)
+    with jax.enable_x64(x64):
+        folded = mix.fold(jnp.asarray(f['lam_drawn'][case]))
+        np.testing.assert_allclose(folded, f['lam'][case], rtol=1e-15 if x64 else 1e-6)
         at = [jnp.asarray(f[name]) for name in ('student_map', 'target_logits', 'source_logits')]
         (total, (target_ce, feature, source_ce)), grads = jax.value_and_grad(
             smile_terms(f, case), argnums=(0, 1, 2), has_aux=True
         )(*at)
         for name, value in dict(total=total, target_ce=target_ce, feature=feature, source_ce=source_ce).items():
-            np.testing.assert_allclose(value, f[name][case], rtol=1e-10)
+            close(value, f[name][case], x64)
         for name, grad in zip(('student_map', 'target_logits', 'source_logits'), grads, strict=True):
-            np.testing.assert_allclose(grad, f[f'grad_{name}'][case], rtol=1e-10, atol=1e-12)
+            close_grad(grad, f[f'grad_{name}'][case], x64)
 
 
 def test_smile_feature_term_is_zero_without_nan_where_student_equals_teacher():
@@ -102,17 +114,19 @@ def test_smile_feature_term_grows_with_the_root_of_the_batch():
 
 
 @pytest.mark.parametrize('case', range(5))
-def test_mixup_equals_the_authors_code(case):
+@PRECISION
+def test_mixup_equals_the_authors_code(case, x64):
     f = fixture('mixup')
-    with jax.enable_x64(True):
+    rtol = 1e-12 if x64 else 1e-6
+    with jax.enable_x64(x64):
         lam, perm = f['lam'][case], jnp.asarray(f['perm'][case])[None]
         image, label, soft = (jnp.asarray(f[name]) for name in ('images', 'labels', 'soft_labels'))
         image_mix = mix.blend(lam, image, mix.partner(image, perm))
-        np.testing.assert_allclose(image_mix, f['mixed_images'][case], rtol=1e-12)
+        np.testing.assert_allclose(image_mix, f['mixed_images'][case], rtol=rtol, atol=0 if x64 else 1e-6)
         folded = mix.fold(jnp.asarray(lam))
-        np.testing.assert_allclose(folded, f['folded_lam'][case], rtol=1e-15)
+        np.testing.assert_allclose(folded, f['folded_lam'][case], rtol=1e-15 if x64 else 1e-6)
         image_folded = mix.blend(folded, image, mix.partner(image, perm))
-        np.testing.assert_allclose(image_folded, f['folded_mixed_images'][case], rtol=1e-12)
+        np.testing.assert_allclose(image_folded, f['folded_mixed_images'][case], rtol=rtol, atol=0 if x64 else 1e-6)
 
         def hard(z):
             return losses.mixed_cross_entropy(z, label, mix.partner(label, perm), lam).mean()
@@ -122,5 +136,222 @@ def test_mixup_equals_the_authors_code(case):
 
         logits = jnp.asarray(f['logits'])
         for loss, value, grad in ((hard, 'loss', 'grad_logits'), (softly, 'soft_loss', 'soft_grad_logits')):
-            np.testing.assert_allclose(loss(logits), f[value][case], rtol=1e-12)
-            np.testing.assert_allclose(jax.grad(loss)(logits), f[grad][case], rtol=1e-12, atol=1e-15)
+            np.testing.assert_allclose(loss(logits), f[value][case], rtol=rtol)
+            np.testing.assert_allclose(jax.grad(loss)(logits), f[grad][case], rtol=rtol, atol=1e-15 if x64 else 1e-6)
+
+
+@PRECISION
+def test_label_smoothing_equals_torch(x64):
+    f = fixture('label_smoothing_bce')
+    with jax.enable_x64(x64):
+        logits, label, perm = jnp.asarray(f['logits']), jnp.asarray(f['labels']), jnp.asarray(f['perm'])[None]
+        for i, epsilon in enumerate(f['epsilon']):
+            y = losses.one_hot(label, 10, float(epsilon))
+            for name, target in (('', y), ('mixup_', mix.blend(f['lam'], y, mix.partner(y, perm)))):
+                value, grad = jax.value_and_grad(lambda z, t=target: losses.soft_cross_entropy(z, t).mean())(logits)
+                np.testing.assert_allclose(target, f[f'{name}target'][i], rtol=0, atol=1e-15 if x64 else 1e-6)
+                np.testing.assert_allclose(value, f[f'{name}loss'][i], rtol=1e-12 if x64 else 1e-6)
+                np.testing.assert_allclose(grad, f[f'{name}grad'][i], rtol=0, atol=1e-15 if x64 else 1e-6)
+
+
+# --- binary cross-entropy of a softmax --------------------------------------------------------------------------------
+
+
+@PRECISION
+@pytest.mark.parametrize('case', ['mixed', 'smoothed'])
+def test_binary_cross_entropy_equals_torch(case, x64):
+    f = fixture('label_smoothing_bce')
+    with jax.enable_x64(x64):
+        target = jnp.asarray(f[f'bce_{case}_target'])
+        value, grad = jax.value_and_grad(lambda z: losses.binary_cross_entropy(z, target).mean())(
+            jnp.asarray(f['logits'])
+        )
+        np.testing.assert_allclose(value, f[f'bce_{case}_loss'], rtol=1e-12 if x64 else 1e-6)
+        np.testing.assert_allclose(grad, f[f'bce_{case}_grad'], rtol=0, atol=1e-15 if x64 else 1e-6)
+
+
+@PRECISION
+def test_binary_cross_entropy_is_clamped_as_in_torch(x64):
+    f = fixture('label_smoothing_bce')
+    with jax.enable_x64(x64):
+        z, target = jnp.asarray(f['bce_saturated_logits']), jnp.asarray(f['bce_saturated_target'])
+        value, grad = jax.value_and_grad(lambda z: losses.binary_cross_entropy(z, target).mean())(z)
+        np.testing.assert_allclose(value, f['bce_saturated_loss'], rtol=1e-15)
+        assert np.isfinite(grad).all()
+
+
+def test_binary_cross_entropy_is_accurate_where_the_softmax_saturates():
+    # p = (1 - r, r / 2, r / 2) with r = 2 / (2 + e^gap): 1 - p_0 = r is lost in float32 arithmetic from gap 17 on.
+    gap = np.array([5.0, 20.0, 40.0, 90.0])
+    r = 2 / (2 + np.exp(gap))
+    target = np.array([0.25, 0.75, 0.0])
+    log_p = np.stack([np.log1p(-r), np.log(r / 2), np.log(r / 2)], axis=1)
+    log_q = np.stack([np.log(r), np.log1p(-r / 2), np.log1p(-r / 2)], axis=1)
+    expected = -(target * log_p + (1 - target) * log_q).mean(axis=1)
+    logits = jnp.stack([jnp.asarray(gap, jnp.float32), jnp.zeros(4), jnp.zeros(4)], axis=1)
+    found = losses.binary_cross_entropy(logits, jnp.asarray(target, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    # As p_0 tends to 1 the loss tends to -(0.75 log r + 0.75 log(r / 2)) / 3, where d log r / d z_0 = -1.
+    grad = jax.grad(lambda z: losses.binary_cross_entropy(z, jnp.asarray(target, jnp.float32)).sum())(logits)
+    np.testing.assert_allclose(grad[1:, 0], 0.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize('scale', [0.0, 1.0, 1e2, 1e4, 1e30])
+@pytest.mark.parametrize('c', [1, 2, 10])
+def test_binary_cross_entropy_has_finite_gradients(scale, c):
+    z = scale * jax.random.normal(jax.random.key(0), (20, c))
+    target = jax.nn.softmax(jax.random.normal(jax.random.key(1), (20, c)))
+    value, grad = jax.value_and_grad(lambda z: losses.binary_cross_entropy(z, target).sum())(z)
+    assert np.isfinite(value) and np.isfinite(grad).all()
+
+
+# --- distances to the starting point ----------------------------------------------------------------------------------
+
+
+def starting_point(f, kind):
+    names = [name.replace('.', '__') for name in f['l2sp_param_names']]
+    at = {name: jnp.asarray(f[f'l2sp_{kind}__{name}']) for name in names if f'l2sp_{kind}__{name}' in f}
+    return {n: w for n, w in at.items() if n[:2] != 'fc'}, {n: w for n, w in at.items() if n[:2] == 'fc'}
+
+
+@PRECISION
+def test_l2sp_equals_the_released_code(x64):
+    f = fixture('l2sp_delta')
+    with jax.enable_x64(x64):
+        (trunk, head), (start, _), (trunk_grad, head_grad) = (
+            starting_point(f, kind) for kind in ('target', 'source', 'grad')
+        )
+        value, grad = jax.value_and_grad(losses.l2sp)(trunk, start)
+        close(value, f['l2sp_value_tll'], x64, rtol=1e-12)
+        close(value, f['l2sp_value_smile_repo'], x64, rtol=1e-12)
+        close(0.5 * losses.squared_norm(head), f['l2_head_value_tll'], x64, rtol=1e-12)
+        for name, expected in trunk_grad.items():
+            close_grad(grad[name], expected, x64)
+        for name, expected in head_grad.items():
+            close_grad(jax.grad(losses.squared_norm)(head)[name] / 2, expected, x64)
+        # At the starting point both are 0, not NaN.
+        value, grad = jax.value_and_grad(losses.l2sp)(start, start)
+        assert value == 0 and all((g == 0).all() for g in grad.values())
+
+
+def test_l2sp_refuses_trees_of_different_structure():
+    with pytest.raises(ValueError, match='[Ss]tructure|keys'):
+        losses.l2sp({'a': jnp.ones(2)}, {'b': jnp.ones(2)})
+
+
+@PRECISION
+def test_map_distances_equal_the_released_code(x64):
+    f = fixture('l2sp_delta')
+    total = {'fea_map': 0.0, 'delta': 0.0}
+    with jax.enable_x64(x64):
+        for i in range(4):
+            student, start = jnp.asarray(f[f'map{i}_target']), jnp.asarray(f[f'map{i}_source'])
+            weight = losses.attention(jnp.asarray(f[f'raw_score{i}']))
+            np.testing.assert_allclose(weight, f[f'attention{i}'], rtol=1e-12 if x64 else 1e-5)
+            width = student.shape[-1]
+
+            def plain(x, start=start):
+                return losses.map_distance(x, start).sum()
+
+            def delta(x, start=start, weight=weight, width=width):
+                return 0.5 * width * losses.attention_distance(x, start, weight).sum()
+
+            close(delta(student), f['att_value_delta_repo_per_layer'][i], x64, rtol=1e-12)
+            close_grad(jax.grad(plain)(student), f[f'fea_map_grad{i}'], x64)
+            close_grad(jax.grad(delta)(student), f[f'att_grad{i}'], x64)
+            assert jnp.abs(jax.grad(delta)(start)).max() == jnp.abs(jax.grad(plain)(start)).max() == 0
+            total['fea_map'] += plain(student)
+            total['delta'] += delta(student)
+            if i == 3:
+
+                def smile(x, start=start, weight=weight):
+                    return losses.attention_distance(x, start, weight).sum()
+
+                close(smile(student), f['att_value_smile_repo_layer3'], x64, rtol=1e-12)
+                close_grad(jax.grad(smile)(student), f['att_grad_smile_repo_layer3'], x64)
+        close(total['fea_map'], f['fea_map_value'], x64, rtol=1e-12)
+        close(total['delta'], f['att_value_delta_repo'], x64, rtol=1e-12)
+
+
+def test_map_distances_by_hand():
+    student = jnp.zeros((2, 1, 2, 2)).at[0, 0, 0, 0].set(2.0).at[1, 0, 1, 1].set(3.0)
+    start = jnp.zeros_like(student)
+    np.testing.assert_allclose(losses.map_distance(student, start), [0.5 * 4, 0.5 * 9])
+    weight = jnp.array([0.25, 0.75])
+    np.testing.assert_allclose(losses.attention_distance(student, start, weight), [0.25 * 4 / 2, 0.75 * 9 / 2])
+    # bfloat16 maps are compared in float32.
+    half = losses.map_distance(student.astype(jnp.bfloat16), start.astype(jnp.bfloat16))
+    assert half.dtype == jnp.float32
+
+
+def test_attention_is_invariant_to_scale_and_shift_and_uniform_for_equal_scores():
+    score = jax.random.normal(jax.random.key(0), (3, 12))
+    weight = losses.attention(score)
+    np.testing.assert_allclose(weight.sum(axis=-1), 1, rtol=1e-6)
+    np.testing.assert_allclose(losses.attention(1e-4 * score + 0.001), weight, rtol=1e-4)
+    np.testing.assert_array_equal(jnp.argsort(weight), jnp.argsort(score))
+    np.testing.assert_allclose(losses.attention(jnp.full(5, 0.3)), 0.2, rtol=1e-6)
+    assert np.isfinite(jax.grad(lambda s: losses.attention(s)[0])(jnp.zeros(5))).all()
+    # Scores +-1 have mean 0 and population deviation 1.
+    a, b = np.exp([0.2, -0.2]) / np.exp([0.2, -0.2]).sum()
+    np.testing.assert_allclose(
+        losses.attention(jnp.array([1.0, -1.0, 1.0, -1.0])), np.array([a, b, a, b]) / 2, rtol=1e-6
+    )
+
+
+# --- batch spectral shrinkage -----------------------------------------------------------------------------------------
+
+
+@PRECISION
+@pytest.mark.parametrize('case', ['m0', 'm1', 'm2', 'm3_tall'])
+@pytest.mark.parametrize('k', [1, 2])
+def test_shrinkage_equals_the_released_code(case, k, x64):
+    f = fixture('bss')
+    with jax.enable_x64(x64):
+        features = jnp.asarray(f[f'{case}__features'])
+        value, grad = jax.jit(jax.value_and_grad(lambda x: losses.batch_spectral_shrinkage(x, k)))(features)
+        expected, slope = f[f'{case}__value_k{k}'], f[f'{case}__grad_k{k}']
+        # float32: of max(1, |expected|); a small singular value is known to eps times the largest one.
+        np.testing.assert_allclose(value, expected, rtol=1e-10 if x64 else 1e-5, atol=0 if x64 else 1e-5)
+        np.testing.assert_allclose(grad, slope, rtol=0, atol=1e-9 if x64 else 1e-5)
+
+
+@PRECISION
+@pytest.mark.parametrize(('case', 'k'), [('rankdef', 1), ('rankdef', 2), ('dup', 1), ('dup', 2)])
+def test_shrinkage_of_rank_deficient_features(case, k, x64):
+    f = fixture('bss')
+    with jax.enable_x64(x64):
+        features = jnp.asarray(f[f'{case}__features'])
+        value, grad = jax.value_and_grad(losses.batch_spectral_shrinkage)(features, k)
+        assert np.isfinite(grad).all()
+        if f[f'{case}__value_k{k}'] < 1e-20:
+            assert abs(value) < (1e-20 if x64 else 1e-6)
+            assert jnp.abs(grad).max() < (1e-12 if x64 else 1e-4)
+        else:
+            close(value, f[f'{case}__value_k{k}'], x64)
+            assert abs(float(jnp.abs(grad).max()) - f[f'{case}__grad_k{k}_absmax']) < (1e-9 if x64 else 1e-5)
+
+
+def test_shrinkage_of_the_pooled_map():
+    f = fixture('bss')
+    with jax.enable_x64(True):
+        pooled = jnp.asarray(f['smile_map']).mean(axis=(1, 2))
+        np.testing.assert_allclose(losses.batch_spectral_shrinkage(pooled), f['smile_value'], rtol=1e-10)
+
+
+def test_shrinkage_where_singular_values_repeat():
+    # 2 I: every direction is a smallest one; any choice has value 4 and a gradient of norm 2 sigma = 4.
+    value, grad = jax.value_and_grad(losses.batch_spectral_shrinkage)(2 * jnp.eye(5, 7), 1)
+    np.testing.assert_allclose([value, jnp.linalg.norm(grad)], [4, 4], rtol=1e-6)
+    value, grad = jax.value_and_grad(losses.batch_spectral_shrinkage)(jnp.ones((6, 4)), 2)
+    assert abs(value) < 1e-10 and np.isfinite(grad).all()
+    value, grad = jax.value_and_grad(losses.batch_spectral_shrinkage)(jnp.zeros((6, 4)), 1)
+    assert value == 0 and (grad == 0).all()
+
+
+def test_shrinkage_of_all_values_is_the_squared_norm():
+    features = jax.random.normal(jax.random.key(0), (5, 8))
+    for k in (5, 9):
+        value, grad = jax.value_and_grad(losses.batch_spectral_shrinkage)(features, k)
+        np.testing.assert_allclose(value, jnp.sum(features**2), rtol=1e-5)
+        np.testing.assert_allclose(grad, 2 * features, atol=1e-5)

@@ -1,10 +1,12 @@
 """Mixup (Zhang et al. 2018, https://arxiv.org/abs/1710.09412).
 
-    x = lam x_i + (1 - lam) x_j,   L = lam CE(z, y_i) + (1 - lam) CE(z, y_j),   lam ~ Beta(alpha, alpha)
+    x = lam x_i + (1 - lam) x_j,   t = lam y_i + (1 - lam) y_j,   lam ~ Beta(alpha, alpha)
+    L = mean_B - sum_k t_k log softmax(z)_k  =  lam CE(z, y_i) + (1 - lam) CE(z, y_j)
 
 One lam for the batch and a random partner for each image, as in the authors' code
 (mixup-cifar10, alpha = 1). `fold` replaces lam by max(lam, 1 - lam), as the released SMILE code does
 (with alpha = 0.2) in its Mixup baseline too; with random partners that changes no distribution.
+With `label_smoothing` e the target is (1 - e) t + e / c: LaMix's "Mixup + ULS".
 """
 
 from __future__ import annotations
@@ -14,17 +16,18 @@ from mixjax.errors import require
 from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
 
 
-def make(classes_t: int, *, alpha: float = 1.0, fold: bool = False) -> Method:
-    del classes_t
+def make(classes_t: int, *, alpha: float = 1.0, fold: bool = False, label_smoothing: float = 0.0) -> Method:
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
+    require(0 <= label_smoothing < 1, f'label_smoothing must be at least 0 and below 1, not {label_smoothing}')
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
-        image, label, partner = ctx.batch['image'], ctx.batch['label'], ctx.batch['partner']
+        image, partner = ctx.batch['image'], ctx.batch['partner']
         lam = mix.beta(ctx.rng, alpha, alpha)
         lam = mix.fold(lam) if fold else lam
         image_mix = mix.blend(lam, image, mix.partner(image, partner))
         out, model_state = net.apply(ctx.variables(params), image_mix, train=True)
-        per_example = losses.mixed_cross_entropy(out.logits['target'], label, mix.partner(label, partner), lam)
-        return per_example.mean(), Aux(model_state, {'lam': lam})
+        y = losses.one_hot(ctx.batch['label'], classes_t, label_smoothing)
+        target = mix.blend(lam, y, mix.partner(y, partner))
+        return losses.soft_cross_entropy(out.logits['target'], target).mean(), Aux(model_state, {'lam': lam})
 
     return Method(loss)

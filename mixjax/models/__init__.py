@@ -18,6 +18,7 @@ from mixjax.models.preact import PreActResNet
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     'glyphnet': GlyphNet,
     'preactresnet18': partial(PreActResNet, (2, 2, 2, 2)),
+    'preactresnet18_raw': partial(PreActResNet, (2, 2, 2, 2), raw=True),  # manifold mixup's and PuzzleMix's
     **{name: partial(resnet.ResNet, block, blocks) for name, (block, blocks) in resnet.TABLE.items()},
 }
 

@@ -120,6 +120,19 @@ class Stem(nn.Module):
         return nn.relu(BatchNorm(dtype=self.dtype, name='bn')(h, train))
 
 
+class PlainStem(nn.Module):
+    """3x3 convolution alone: (B, H, W, C) -> (B, H, W, width)."""
+
+    width: int
+    kernel_init: Initializer = kaiming_out
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, image: Array, train: bool) -> Array:
+        del train
+        return conv(self.width, 3, init=self.kernel_init, dtype=self.dtype, name='conv')(image)
+
+
 class Stage(nn.Module):
     """`count` residual blocks, the first with the stride: map -> (map, output of the last convolution).
 

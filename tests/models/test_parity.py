@@ -1,6 +1,6 @@
 """Networks against torch in float64: forward, gradients and running statistics, without any weight file.
 
-The fixtures were computed by mixup-cifar10's `ResNet18()` and torchvision's `resnet50()`, with
+The fixtures were computed by mixup-cifar10's `ResNet18()`, PuzzleMix's `preactresnet18` and torchvision's `resnet50()`, with
 parameters that `torch_names.fill` makes again from the entries' names.
 """
 
@@ -17,7 +17,11 @@ from mixjax import models
 from tests.common import assert_trees_equal, fixture
 from tests.models import torch_names
 
-FILES = {'preactresnet18': 'model_fb_resnet18', 'resnet50': 'model_tv_resnet50_96'}
+FILES = {
+    'preactresnet18': 'model_fb_resnet18',
+    'preactresnet18_raw': 'model_preactresnet18',
+    'resnet50': 'model_tv_resnet50_96',
+}
 CONVS = {
     'stage1.conv': 'layer1_2_conv3',
     'stage2.conv': 'layer2_3_conv3',
