@@ -20,6 +20,7 @@ from mixjax.train import program, seeds, workdir
 SEEDS = 10
 CAPS = (1, 2, 5, 10, 50)
 ROUNDS = (1, 2, 4, 8, 16)
+RULE = '| --: | --: | --: | --: |'
 PAGE = Path(__file__).parent.parent / 'docs' / 'benchmark.md'
 
 
@@ -37,7 +38,7 @@ def main() -> None:
     scores = [pairing.cosine(data.target.class_means(), everything) for data in parts]
     best = [pairing.pair(score, sizes) for score in scores]
 
-    lines = ['| images a class | pairs that change, of 10 | similarity of the pairs | fall |', '| --: | --: | --: | --: |']
+    lines = ['| images a class | pairs that change, of 10 | similarity of the pairs | fall |', RULE]
     top = np.mean([pairs.score.mean() for pairs in best])
     for cap in CAPS:
         means = source.class_means(cap)
@@ -46,10 +47,11 @@ def main() -> None:
             guess = pairing.pair(pairing.cosine(data.target.class_means(), means), sizes).mapping[0]
             changed.append((guess != pairs.mapping[0]).sum())
             kept.append(score[np.arange(len(guess)), guess].mean())  # what these pairs are truly worth
-        lines.append(f'| {cap} | {np.mean(changed):.1f} | {np.mean(kept):.4f} | {100 * (1 - np.mean(kept) / top):.2f} % |')
+        fall = 100 * (1 - np.mean(kept) / top)
+        lines.append(f'| {cap} | {np.mean(changed):.1f} | {np.mean(kept):.4f} | {fall:.2f} % |')
     lines.append(f'| all ({sizes.min()} to {sizes.max()}) | 0.0 | {top:.4f} | 0.00 % |')
 
-    gaps = ['| rounds | greedy | optimal assignment | gap |', '| --: | --: | --: | --: |']
+    gaps = ['| rounds | greedy | optimal assignment | gap |', RULE]
     for rounds in ROUNDS:
         greedy, exact = (
             np.mean([pairing.pair(score, sizes, rounds=rounds, exact=how).score.mean() for score in scores])
@@ -61,8 +63,9 @@ def main() -> None:
 
     python -m benchmarks.pairing
 
-XMixup's pairs at 3 labels per class, means over {SEEDS} seeds, commit {workdir.commit() or 'none'}. Means of the source classes from few
-images, against all of them; "similarity" is the mean cosine of the pairs with the means of all images:
+XMixup's pairs at 3 labels per class, means over {SEEDS} seeds, commit {workdir.commit() or 'none'}.
+Means of the source classes from few images, against all of them; "similarity" is the mean cosine of the pairs with the
+means of all images:
 
 {chr(10).join(lines)}
 

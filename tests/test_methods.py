@@ -59,7 +59,9 @@ def test_every_method_has_a_variant_here():
     assert {v.get('name', k) for k, v in VARIANTS.items()} == set(method_lib.names())
 
 
-@pytest.mark.parametrize('variant', VARIANTS)
+@pytest.mark.parametrize(
+    'variant', [name if ' ' not in name else pytest.param(name, marks=pytest.mark.parity) for name in VARIANTS]
+)
 def test_contract(variant, tmp_path):
     config = settings({'name': variant} | VARIANTS[variant])
     built, data, ts = opened(config, tmp_path)
@@ -167,6 +169,26 @@ def test_several_steps_in_one_program_are_the_same_steps(tmp_path):
     np.testing.assert_allclose(last['loss'][0], metrics[-1]['loss'], rtol=1e-5)
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+FROM_SCRATCH = {
+    'finetune', 'feature_extraction', 'bss', 'rifle', 'label_smoothing', 'mixup', 'cutmix', 'manifold_mixup',
+    'puzzlemix', 'lamix',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', method_lib.names())
+def test_from_scratch_or_a_clear_refusal(name, tmp_path):
+    """Methods that mix or smooth need no pretrained network; those that compare with one say that it is missing."""
+    config = settings({'name': name} | VARIANTS[name])
+    with config.unlocked():
+        config.model.weights = ''
+    if name not in FROM_SCRATCH:
+        with pytest.raises(UserError, match='config.model.weights'):
+            seeds.ready(config, tmp_path)
+        return
+    built = seeds.ready(config, tmp_path)  # traces a step
+    assert built.start is None and not list(tmp_path.iterdir())
 
 
 # --- SMILE ------------------------------------------------------------------------------------------------------------

@@ -77,6 +77,7 @@ def test_the_projection_equals_the_released_code(norm, dtype):
         assert not any(jax.tree.leaves(moved['backbone']['stem'])) and any(jax.tree.leaves(moved['backbone']))
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize('norm', NORMS)
 @pytest.mark.parametrize('dtype', ['float64', 'float32'])
 def test_the_penalty_equals_the_released_code(norm, dtype):
@@ -99,6 +100,7 @@ def test_the_penalty_equals_the_released_code(norm, dtype):
         assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(at_start))
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize('dtype', ['float64', 'float32'])
 def test_self_labelling_equals_the_released_code(dtype):
     f = fixture('regsl')

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mixjax import config as config_lib
+from mixjax import method as method_lib
 from mixjax.main import main
 from mixjax.models.net import bind
 from mixjax.train import loop, prepare, seeds
@@ -16,15 +17,27 @@ HEADS = {
     'lamix_cifar100': {'': {'target': 100, 'global': 100}},
     'xmixup_dogs': {'': {'joint': 240}},
     'smile_cub': {'': {'target': 200, 'source': 1000}},
+    'digits/all_methods': {
+        'cotuning': {'target': 10, 'source': 160},
+        'cotrain': {'target': 10, 'source': 10},
+        'seqtrain': {'target': 10},
+        'lamix_puzzle': {'target': 10, 'global': 10},
+    },
 }
-LARGE = ('xmixup_dogs', 'smile_cub')
+LONG = ('xmixup_dogs', 'smile_cub', 'digits/all_methods')
 
 
 def test_every_config_is_here():
     assert set(HEADS) == set(config_lib.shipped())
 
 
-@pytest.mark.parametrize('name', HEADS)
+def test_the_table_of_all_methods_has_them_all():
+    config = config_lib.load('digits/all_methods')
+    assert {node.name for node in config.compare.values()} == set(method_lib.names())
+    assert config.sweep.key == 'target.per_class' and config.sweep.numbers == (3, 10) and config.num_seeds == 5
+
+
+@pytest.mark.parametrize('name', [name for name in HEADS if name != 'digits/all_methods'])  # its long form is enough
 def test_smoke_forms_are_ready_to_train(name, tmp_path, monkeypatch):
     """All that comes before training, with the backbone's features made up: cheap for the large networks too."""
     monkeypatch.setattr(prepare, 'view', lambda net, start: (bind(net, start), lambda image: image.mean((1, 2))))
@@ -38,7 +51,7 @@ def test_smoke_forms_are_ready_to_train(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    'name', [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in HEADS]
+    'name', [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in HEADS]
 )
 def test_smoke(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

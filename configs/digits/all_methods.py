@@ -2,9 +2,8 @@
 
     python -m mixjax.main --config=configs/digits/all_methods.py --workdir=runs/all_methods
 
-Each method has the settings of its paper or its authors' code, none was tuned here. Three that these
-leave to the data set are named: the weight of the pull to the pretrained weights (the SMILE code's for
-CUB-200), manifold mixup's layers by the stages that the network has, and the number of RIFLE's resets.
+Each method has its defaults, which are the settings of its paper or its authors' code; none was tuned
+here. The schedule is the quickstart's for all. `lamix_puzzle` is the paper's PuzzleMix section (beta 1).
 """
 
 from mixjax.config import read

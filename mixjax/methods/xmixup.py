@@ -60,8 +60,7 @@ def make(
             data, rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class,
             exact=exact, union=union, random=random,
         )  # fmt: skip
-        assert made.draw is not None
-        return choose.at_random(data, len(made.draw.rows), random) if auxiliary == 'random' else made
+        return choose.at_random(data, int(made.notes['source images']), random) if auxiliary == 'random' else made
 
     def heads(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
         del classes_s
@@ -91,9 +90,8 @@ def make(
         if labels == 'target':
             return ce_t.mean(), Aux(model_state)
         ce_s = other_ce(out.logits, ctx.batch, ctx.frozen)
-        return (lam * ce_t + (1 - lam) * ce_s).mean(), Aux(
-            model_state, {'target_ce': ce_t.mean(), 'other_ce': ce_s.mean()}
-        )
+        metrics = {'target_ce': ce_t.mean(), 'other_ce': ce_s.mean()}
+        return (lam * ce_t + (1 - lam) * ce_s).mean(), Aux(model_state, metrics)
 
     def predict(out: Out) -> Array:
         return out.logits['joint'][:, :classes_t] if 'joint' in out.logits else out.logits['target']

@@ -16,7 +16,7 @@ from mixjax import pairing
 from mixjax.data import augment, plan
 from mixjax.data.augment import Geometry
 from mixjax.errors import UserError
-from mixjax.method import Data, Head, Method, Part, Prepared
+from mixjax.method import Ctx, Data, Head, Method, Part, Prepared, Run
 from mixjax.models import weights
 from mixjax.models.net import Net, bind
 from mixjax.train.cache import Cache
@@ -158,12 +158,27 @@ def initialiser(net: Net, wanted: Mapping[str, Head], image: Array, pretrained: 
     return jax.jit(init)
 
 
-def try_state(net: Net, method: Method, image: Array, made: Prepared, data: Data, start: Tree | None) -> None:
-    """Refuse what the method cannot begin with, before anything is compiled for it."""
+def try_step(
+    net: Net, method: Method, run: Run, image: Array, made: Prepared, data: Data, start: Tree | None, batch: int
+) -> None:
+    """Refuse what the method cannot begin or train with, before anything is compiled: shapes only."""
     wanted = wanted_heads(net, method, made, data, start)
     widths = {name: head.width for name, head in wanted.items()}
-    shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), image, widths))
-    jax.eval_shape(lambda params: method.init(net, params, made, data), shapes['params'])
+
+    def step(key: Array, images: Array, label: Array) -> Any:
+        variables = net.init(key, image, widths)
+        state = {name: tree for name, tree in variables.items() if name != 'params'}
+        example = {'image': images, 'label': label, 'index': label, 'partner': label[None]}
+        if made.draw is not None and method.first is None:
+            example |= {'source_image': images, 'source_label': label}
+        own = method.init(net, variables['params'], made, data)
+        frozen = jax.tree.map(jnp.asarray, made.frozen)
+        ctx = Ctx(state, own, frozen, example, key, jnp.zeros((), jnp.int32), run)
+        _, aux = method.loss(net, variables['params'], ctx)
+        return method.after_step(net, variables['params'], variables['params'], aux, ctx)
+
+    images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), image.dtype)
+    jax.eval_shape(step, jax.random.key(0), images, jax.ShapeDtypeStruct((batch,), jnp.int32))
 
 
 def wanted_heads(net: Net, method: Method, made: Prepared, data: Data, start: Tree | None) -> dict[str, Head]:

@@ -49,7 +49,7 @@ def ready(config: Any, folder: Path, on: Ground | None = None) -> Program:
         _, data, key = parts(built, config.seed)
         bound, _ = built.view
         made = built.made[config.seed] = built.method.prepare(bound, data, key)
-        prepare.try_state(bound, built.method, built.image, made, data, built.start)
+        prepare.try_step(bound, built.method, built.run, built.image, made, data, built.start, config.batch_size)
         if built.method.first is not None:
             selected(built, made)
     return built

@@ -10,6 +10,7 @@ from mixjax import mix, models
 from tests.common import fixture
 from tests.models import torch_names
 
+pytestmark = pytest.mark.parity
 LAYERS = ('input', 'stage1', 'stage2')  # their mix_layer 0, 1, 2
 
 

@@ -1,7 +1,7 @@
 """Networks against torch in float64: forward, gradients and running statistics, without any weight file.
 
-The fixtures were computed by mixup-cifar10's `ResNet18()`, PuzzleMix's `preactresnet18` and torchvision's `resnet50()`, with
-parameters that `torch_names.fill` makes again from the entries' names.
+The fixtures were computed by mixup-cifar10's `ResNet18()`, PuzzleMix's `preactresnet18` and torchvision's
+`resnet50()`, with parameters that `torch_names.fill` makes again from the entries' names.
 """
 
 from __future__ import annotations

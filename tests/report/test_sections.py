@@ -35,7 +35,7 @@ def test_a_run_over_several_values(tmp_path, monkeypatch, capsys):
     (tmp_path / 'two.py').write_text(
         'from mixjax.config import read\n\n\ndef get_config():\n'
         "    config = read('quickstart')\n"
-        "    config.compare = {name: {'name': name} for name in ('finetune', 'xmixup')}\n"
+        "    config.compare = {'finetune': {'name': 'finetune'}}\n"
         "    config.sweep.key, config.sweep.numbers = 'target.per_class', (1, 2)\n"
         "    config.results = 'out/results.md'\n"
         '    config.num_seeds, config.steps, config.eval_every, config.devices = 2, 2, 2, 1\n'
@@ -44,7 +44,7 @@ def test_a_run_over_several_values(tmp_path, monkeypatch, capsys):
     words = ['--config=two.py', '--workdir=run']
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert 'table: out/results.md' in out and out.count('xmixup') >= 4
+    assert 'table: out/results.md' in out and out.count('finetune') >= 4
     page = (tmp_path / 'run' / 'report.html').read_text()
     assert 'per_class=1' in page and 'per_class=2' in page
     text = (tmp_path / 'out' / 'results.md').read_text()
