@@ -6,8 +6,9 @@ A pure function of the files in the folders: the same files give the same bytes.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mixjax.errors import UserError
 from mixjax.report import curves, pictures, settings, style, svg, tables
@@ -200,9 +201,15 @@ def _pairs(runs: Sequence[Run], plan: pictures.Plan) -> str:
         which = f', seed {seed}' if seed is not None else ''
         parts.append(
             f'<p><b>{escape(run.label)}</b>{escape(which)}: each target class and the source classes its images are '
-            f'mixed with, as the method paired them; the number is their similarity.</p>{pictures.pairs(run, plan)}'
+            f'mixed with, as the method paired them; the number is their similarity.{_noted(run.pairs.table)}</p>'
+            f'{pictures.pairs(run, plan)}'
         )
     return '\n'.join(parts)
+
+
+def _noted(pairs: Mapping[str, Any]) -> str:
+    told = tables.notes_text(pairs)
+    return f' In all: {escape(told)}.' if told else ''
 
 
 def _samples(runs: Sequence[Run], plan: pictures.Plan) -> str:

@@ -115,7 +115,14 @@ def pairs_text(pairs: Mapping[str, Any], width: int = 80) -> str:
     entries = [f'{t.rjust(target)} -> {n.ljust(names)}   {v.ljust(values)}' for t, n, v in cells]
     columns = max(1, (width + 4) // (len(entries[0]) + 4))
     height = -(-len(entries) // columns)
-    return '\n'.join('    '.join(entries[row::height]).rstrip() for row in range(height))
+    table = '\n'.join('    '.join(entries[row::height]).rstrip() for row in range(height))
+    told = notes_text(pairs)
+    return f'{table}\n{plain(told)}' if told else table
+
+
+def notes_text(pairs: Mapping[str, Any]) -> str:
+    """What the method noted of its preparation: `similarity 0.84, best similarity 0.85`."""
+    return ', '.join(f'{name} {value:.4g}' for name, value in pairs.get('notes', {}).items())
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> str:

@@ -83,6 +83,8 @@ def test_pairs_text_stands_in_columns_read_downwards():
     one = {'pairs': PAIRS['pairs'][:2]}
     assert tables.pairs_text(one, width=1) == '3 -> ze   0.83\n5 -> xi   0.70'
     assert tables.pairs_text({'pairs': []}) == ''
+    told = {**one, 'notes': {'source images': 188.0, 'similarity': 0.84149}}
+    assert tables.pairs_text(told).splitlines()[-1] == 'source images 188, similarity 0.8415'
 
 
 def test_pairs_text_keeps_within_its_width():
