@@ -160,19 +160,23 @@ def train(programs: list[Program], together: list[int], folder: Path, progress: 
     """
     built = programs[0]
     config = built.config
-    trunks: list[Tree] = [None] * len(together)
-    if built.method.first is not None:
-        trunks = first_stage(built, together, folder, progress)
-    each = zip(programs, together, trunks, strict=True)
-    opened = [seeds.open_seed(mine, seed, folder, trunk) for mine, seed, trunk in each]
-    placed = wave.place(built, opened)
     first = config.seed in together
-    if first and placed.test and not (folder / 'samples.npz').exists():
-        pictures(built, opened[together.index(config.seed)], folder)
     with contextlib.ExitStack() as stack:
         places = [folder / 'checkpoints' / str(seed) for seed in together]
         managers = [stack.enter_context(checkpoint.open_folder(place)) for place in places]
         step = checkpoint.latest(managers) or 0
+        trunks: list[Tree] = [None] * len(together)
+        if built.method.first is not None:
+            # A run that has begun does not need it again, even if it is being extended.
+            if step:
+                progress.skip(seeds.first_steps(built.method.first, config) * len(together))
+            else:
+                trunks = first_stage(built, together, folder, progress)
+        each = zip(programs, together, trunks, strict=True)
+        opened = [seeds.open_seed(mine, seed, folder, trunk) for mine, seed, trunk in each]
+        placed = wave.place(built, opened)
+        if first and placed.test and not (folder / 'samples.npz').exists():
+            pictures(built, opened[together.index(config.seed)], folder)
         begin = [one.state for one in opened]
         if step:
             begin = [checkpoint.restore(m, step, s) for m, s in zip(managers, begin, strict=True)]

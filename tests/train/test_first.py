@@ -65,6 +65,17 @@ def test_the_run_starts_from_the_trunk_of_the_first_stage(tmp_path):
         np.testing.assert_array_equal(ended["['params']" + jax.tree_util.keystr(name)], leaf)
 
 
+def test_an_extended_run_keeps_its_first_stage(tmp_path):
+    loop.run(short(), tmp_path)
+    before = (tmp_path / 'first' / 'metrics.jsonl').read_bytes()
+    longer = short()
+    with longer.unlocked():
+        longer.steps = 12
+    assert loop.run(longer, tmp_path)['steps'] == 12
+    assert (tmp_path / 'first' / 'metrics.jsonl').read_bytes() == before
+    assert lines(tmp_path / 'metrics.jsonl')[-1]['step'] == 12
+
+
 def _tree(flat, *place):
     """The part of a flat checkpoint under `place`, nested again."""
     head = ''.join(f"['{part}']" for part in place)
