@@ -89,7 +89,7 @@ def base() -> Config:
     config.eval_every = 1000  # steps; the last step is always evaluated
     config.checkpoint_every = 1000
     config.log_every = 50
-    config.devices = 0  # how many to use; 0 is all that divide the batch
+    config.devices = 0  # how many to use at most; 0 is all: seeds side by side, and the batch of each shared out
     config.dispatch = 0  # training steps per call of the compiled program; 0 is 1 on a CPU and 25 elsewhere
     return config
 

@@ -87,6 +87,10 @@ def train(command: Command) -> int:
     from mixjax.train.progress import Progress
 
     program.preflight(config)
+    if config.results:
+        from mixjax.report import sections
+
+        sections.check(config.results)  # before hours of training, not after
     before = (workdir / 'results.json').exists()
     progress = Progress(0)
     for one in config_lib.swept(config).values():
@@ -100,9 +104,8 @@ def train(command: Command) -> int:
         print('To train longer raise --config.steps; for another run use another --workdir.')
     show(results, workdir)
     if config.results:
-        from mixjax.report import sections
-
-        name = command.flags['config'].removesuffix('.py').removeprefix('configs/')
+        path = Path(command.flags['config'].partition(':')[0])
+        name = (path.name if path.is_absolute() else str(path)).removesuffix('.py').removeprefix('configs/')
         sections.write(config.results, name, sections.results_section(name, workdir))
         print(f'table: {config.results}')
     return 0

@@ -70,7 +70,8 @@ class Prepared(NamedTuple):
     """What `prepare` made.
 
     frozen: a (nested) dict of arrays. draw: the source batch's law, if any.
-    notes: numbers worth telling (a similarity, a fitted scale); they go into `results.json` and the report.
+    notes: numbers worth telling (a similarity, a fitted scale); they go into `results.json`, and with a draw
+        into the report.
     """
 
     frozen: Tree = ()

@@ -102,7 +102,11 @@ def _sweep(config: Any) -> None:
     if key and (key.partition('.')[0] in ('sweep', 'steps', 'compare', 'method', 'synthetic') or key not in RULES):
         allowed = [k for k in RULES if k.partition('.')[0] not in ('steps', 'synthetic')]
         raise UserError(f'config.sweep.key must be the name of a number, not {key!r}{nearest(key, allowed)}')
+    if key and type(_get(config, key)) not in (int, float):
+        raise UserError(f'config.sweep.key must be the name of a number, and config.{key} is {_get(config, key)!r}')
     for value in values:
+        if type(value) not in (int, float):
+            raise UserError(f'config.sweep.numbers must be numbers, not {value!r}')
         if not RULES[key][0](value):
             raise UserError(f'config.sweep.numbers: {key} must be {RULES[key][1]}, not {value!r}')
     if len(set(values)) < len(values):

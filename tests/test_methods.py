@@ -370,6 +370,47 @@ def test_metrics_that_would_spoil_the_log(metrics, tmp_path, monkeypatch):
         walk(built, data, ts, 1)
 
 
+def test_an_init_that_works_on_the_host(tmp_path, monkeypatch):
+    """It cannot be tried beforehand, and is none the worse for it."""
+
+    def make(classes_t):
+        def init(net, params, prepared, data):
+            batch = next(data.target.batches(4))
+            return {'means': jnp.asarray(data.target.class_means()), 'first': np.asarray(batch['label'])}
+
+        return method_lib.load_finetune(classes_t)._replace(init=init)
+
+    monkeypatch.setattr(method_lib, 'load_finetune', method_lib.load('finetune'), raising=False)
+    monkeypatch.setattr(method_lib, 'load', lambda name: make)
+    built = seeds.ready(settings('mine'), tmp_path)
+    assert seeds.open_seed(built, 0, tmp_path).state.state['means'].shape == (10, 8)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'words'),
+    [
+        ({'groups': {'stage7': (0.0, 0.0)}}, "'stage7'; did you mean 'stage1'"),
+        ({'predict': lambda out: out.logits['nope']}, 'nope'),
+    ],
+)
+def test_what_would_fail_later_fails_at_once(changes, words, tmp_path, monkeypatch):
+    made = method_lib.load('finetune')(10)._replace(**changes)
+    monkeypatch.setattr(method_lib, 'load', lambda name: lambda classes_t: made)
+    with pytest.raises((UserError, KeyError), match=words):
+        seeds.ready(settings('mine'), tmp_path)
+
+
+def test_seeds_go_on_together_from_one_step_only(tmp_path):
+    """Begun on one device, where seeds come one after the other, and continued on eight."""
+    built = program.build(settings('finetune', devices=8, num_seeds=3))
+    assert wave.plan(built, tmp_path) == [[0, 1, 2]]
+    for seed, steps in ((0, (20, 40)), (1, (20,)), (2, (20, 40))):
+        for i in steps:
+            (tmp_path / 'checkpoints' / str(seed) / f'step_{i}').mkdir(parents=True)
+    (tmp_path / 'checkpoints' / '1' / 'step_40.orbax-checkpoint-tmp').mkdir()
+    assert wave.plan(built, tmp_path) == [[0, 2], [1]]
+
+
 def test_a_head_with_its_own_law(tmp_path, monkeypatch):
     def make(classes_t):
         finetune = method_lib.load_finetune(classes_t)

@@ -50,6 +50,14 @@ def _about(folder: Folder) -> str:
     )
 
 
+def check(path: str | Path) -> None:
+    """Refuse a place where no file can be written; nothing is made."""
+    path = Path(path)
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f'config.results: {path} cannot be written; name a file in a folder of yours')
+
+
 def write(path: str | Path, name: str, text: str) -> None:
     """Put `text` between the marks of `name` in a file, in place of what is there, or at its end."""
     path = Path(path)

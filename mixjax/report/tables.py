@@ -120,9 +120,13 @@ def pairs_text(pairs: Mapping[str, Any], width: int = 80) -> str:
     return f'{table}\n{plain(told)}' if told else table
 
 
+def _short(value: float) -> str:
+    return f'{value:,.0f}' if value == int(value) else f'{value:.4g}'
+
+
 def notes_text(pairs: Mapping[str, Any]) -> str:
     """What the method noted of its preparation: `similarity 0.84, best similarity 0.85`."""
-    return ', '.join(f'{name} {value:.4g}' for name, value in pairs.get('notes', {}).items())
+    return ', '.join(f'{name} {_short(value)}' for name, value in pairs.get('notes', {}).items())
 
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> str:

@@ -27,7 +27,10 @@ FORMAT = 1
 def folder(chosen: str) -> Path:
     """Where the cache lies."""
     home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    return Path(chosen or os.environ.get('MIXJAX_CACHE') or f'{home}/mixjax').expanduser()
+    path = Path(chosen or os.environ.get('MIXJAX_CACHE') or f'{home}/mixjax')
+    with contextlib.suppress(RuntimeError):  # a machine where the user has no home
+        path = path.expanduser()
+    return path
 
 
 def digest(tree: Any) -> str:
@@ -64,7 +67,16 @@ class Cache:
         try:
             with np.load(io.BytesIO(self.path(name).read_bytes()), allow_pickle=False) as file:
                 return file['array']
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
+            RuntimeError,
+        ):
             return None
 
     def _write(self, name: str, array: np.ndarray) -> None:
@@ -72,6 +84,9 @@ class Cache:
         part = path.with_name(f'{path.name}.{os.getpid()}.part')
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            with part.open('wb') as file:
-                np.savez(file, array=array)
-            os.replace(part, path)
+            try:
+                with part.open('wb') as file:
+                    np.savez(file, array=array)
+                os.replace(part, path)
+            finally:
+                part.unlink(missing_ok=True)

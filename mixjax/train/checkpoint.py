@@ -40,6 +40,12 @@ def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
     )
 
 
+def newest(folder: Path) -> int | None:
+    """The newest step that lies whole in a folder, without opening it."""
+    steps = [path.name.removeprefix('step_') for path in folder.glob('step_*')]
+    return max((int(step) for step in steps if step.isdigit()), default=None)
+
+
 def latest(managers: list[ocp.CheckpointManager]) -> int | None:
     """The newest step that all of these seeds have a checkpoint of; None if there is none."""
     return max(set.intersection(*(set(manager.all_steps()) for manager in managers)), default=None)

@@ -11,10 +11,9 @@ import copy
 import math
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
@@ -22,7 +21,6 @@ from mixjax.errors import UserError
 from mixjax.train import checkpoint, evaluate, export, mesh, outcome, program, seeds, wave, workdir
 from mixjax.train.program import Program
 from mixjax.train.progress import Progress
-from mixjax.train.seeds import Seed
 from mixjax.train.step import TrainState
 from mixjax.train.wave import Wave
 
@@ -47,52 +45,76 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
     folder = Path(folder)
     progress = progress or Progress(0, quiet=True)
     parts = config_lib.swept(config)
-    if '' in parts:
-        return whole(config, folder, progress, command)
-    workdir.look(folder, config)
-    for name, one_value in parts.items():
-        workdir.look(folder / name, one_value)
+    if '' not in parts:
+        workdir.look(folder, config)
+    # Everything is built, and prepared for its first seed, before any of it trains for an hour or leaves a file.
+    jobs = {name: tried(one_value, folder / name) for name, one_value in parts.items()}
+    progress.total += sum(job.steps for job in jobs.values())
+    if '' in jobs:
+        return carry_out(jobs[''], progress, command)
     workdir.claim(folder, config)
     describe(folder, command)
     runs = {}
-    for name, one_value in parts.items():
+    for name, job in jobs.items():
         progress.say(f'{name}:')
-        runs[name] = whole(one_value, folder / name, progress, command)
+        runs[name] = carry_out(job, progress, command)
     results = {'kind': 'sweep', 'steps': config.steps, 'key': config.sweep.key, 'runs': runs}
     workdir.write_json(folder / 'results.json', results)
     return results
 
 
-def whole(config: Any, folder: Path, progress: Progress, command: str) -> dict[str, Any]:
-    """A run, or a comparison of several, in the work directory `folder`."""
+class Job(NamedTuple):
+    """A run, or a comparison of several, that has been tried and can begin.
+
+    labels: of a comparison. singles, folders, extended: of each run, by its label. built: of those that
+    are not finished. steps: of all together.
+    """
+
+    config: Any
+    folder: Path
+    labels: list[str]
+    singles: dict[str, Any]
+    folders: dict[str, Path]
+    extended: dict[str, bool]
+    built: dict[str, Program]
+    steps: int
+
+
+def tried(config: Any, folder: Path) -> Job:
+    """Look at the folders, build what is to be trained; nothing is written."""
     labels = order(config)
     workdir.look(folder, config)
     singles = {label: alone(config, label) for label in labels} or {config.method.name: config}
     folders = {label: folder / label if labels else folder for label in singles}
     extended = {label: workdir.look(folders[label], singles[label]) for label in singles}
-    # All methods are built, and prepared for their first seed, before one of them trains for an hour.
     todo = [label for label in singles if workdir.finished(folders[label], config.steps) is None]
     on = program.ground(config) if todo else None
     built = {label: seeds.ready(singles[label], folders[label], on) for label in todo}
-    progress.total += config.num_seeds * sum(steps_of(built.get(label), config) for label in singles)
-    workdir.claim(folder, config)
-    describe(folder, command)
+    steps = config.num_seeds * sum(steps_of(built.get(label), config) for label in singles)
+    return Job(config, folder, labels, singles, folders, extended, built, steps)
+
+
+def carry_out(job: Job, progress: Progress, command: str) -> dict[str, Any]:
+    """Train what is not finished; returns, and writes, the results."""
+    workdir.claim(job.folder, job.config)
+    describe(job.folder, command, again=any(job.extended.values()))
     runs = {}
-    for label, single in singles.items():
+    for label, single in job.singles.items():
         progress.begin(label)
-        if extended[label]:
-            progress.say(f'{label}: extended to {config.steps} steps; earlier steps keep the schedule they had')
-        runs[label] = one(built.pop(label, None), single, folders[label], label, progress, command)
-    if not labels:
-        return runs[config.method.name]
+        if job.extended[label]:
+            progress.say(f'{label}: extended to {single.steps} steps; earlier steps keep the schedule they had')
+            describe(job.folders[label], command, again=True)
+        runs[label] = one(job.built.pop(label, None), single, job.folders[label], label, progress, command)
+    if not job.labels:
+        return runs[job.config.method.name]
     results = {
         'kind': 'comparison',
-        'steps': config.steps,
-        'baseline': labels[0],
+        'steps': job.config.steps,
+        'baseline': job.labels[0],
         'runs': runs,
-        'differences': outcome.differences(runs, labels[0]),
+        'differences': outcome.differences(runs, job.labels[0]),
     }
-    workdir.write_json(folder / 'results.json', results)
+    workdir.write_json(job.folder / 'results.json', results)
     return results
 
 
@@ -118,8 +140,9 @@ def alone(config: Any, label: str) -> Any:
     return config.lock()
 
 
-def describe(folder: Path, command: str) -> None:
-    if not (folder / 'env.json').exists():
+def describe(folder: Path, command: str, again: bool = False) -> None:
+    """What the run depends on; `again`: for a run that is extended, by this command."""
+    if again or not (folder / 'env.json').exists():
         workdir.write_json(folder / 'env.json', {**workdir.environment(), 'command': command})
 
 
@@ -176,7 +199,7 @@ def train(programs: list[Program], together: list[int], folder: Path, progress: 
         opened = [seeds.open_seed(mine, seed, folder, trunk) for mine, seed, trunk in each]
         placed = wave.place(built, opened)
         if first and placed.test and not (folder / 'samples.npz').exists():
-            pictures(built, opened[together.index(config.seed)], folder)
+            seeds.pictures(built, opened[together.index(config.seed)], folder)
         begin = [one.state for one in opened]
         if step:
             begin = [checkpoint.restore(m, step, s) for m, s in zip(managers, begin, strict=True)]
@@ -194,6 +217,9 @@ def train(programs: list[Program], together: list[int], folder: Path, progress: 
                 for seed, line in zip(together, found, strict=False):
                     workdir.append(folder / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': 'eval', **line})
             if step % config.checkpoint_every == 0 or step == config.steps:
+                # No seed more than one checkpoint ahead of another: two are kept, so one is common to all.
+                for manager in managers:
+                    manager.wait_until_finished()
                 for i, manager in enumerate(managers):
                     checkpoint.save(manager, step, mesh.take(ts, i))
         if first and placed.test and not export.is_of(folder, config.steps):
@@ -261,22 +287,3 @@ def finite(metrics: dict[str, float], step: int) -> dict[str, float]:
             f'the loss is {metrics["loss"]} at step {step} ({shown}); lower config.optim.lr and use another --workdir'
         )
     return metrics
-
-
-def pictures(built: Program, one: Seed, folder: Path) -> None:
-    """What the report shows of the first seed: class pairs, and what the network is given."""
-    source, draw = built.sets.source, one.made.draw
-    if draw is not None and source is not None:
-        export.pairs(
-            folder, one.seed, one.made,
-            built.sets.train.classes, one.train.label, lambda rows: one.train.image[rows],
-            source.classes, source.labels, source.read,
-        )  # fmt: skip
-    frozen, inputs = jax.tree.map(jnp.asarray, (one.made.frozen, one.inputs))
-
-    def look(step: int) -> Tree:
-        return built.seen(one.state._replace(step=jnp.asarray(step, jnp.int32)), built.start, frozen, inputs)
-
-    # A method may forward inside a transformation of its own; a run does not need the picture.
-    with contextlib.suppress(jax.errors.UnexpectedTracerError):
-        export.samples(folder / 'samples.npz', look)

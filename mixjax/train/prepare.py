@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -19,8 +20,9 @@ from mixjax.errors import UserError
 from mixjax.method import Ctx, Data, Head, Method, Part, Prepared, Run
 from mixjax.models import weights
 from mixjax.models.net import Net, bind
+from mixjax.train import optim
 from mixjax.train.cache import Cache
-from mixjax.train.step import TrainState, keys
+from mixjax.train.step import TrainState, check_metrics, keys
 
 Array = jax.Array
 Tree = Any
@@ -105,7 +107,7 @@ def part(
     kept = Cache(Path(), None) if cache is None else cache
 
     def class_means(per_class: int | None = None) -> np.ndarray:
-        return kept.get(f'class means of {per_class or "all"}', lambda: means(per_class))
+        return kept.get(f'class means of {per_class or "all"}', lambda: means(per_class or None))
 
     counted = np.bincount(labels, minlength=len(classes)) if sizes is None else sizes
     return Part(classes, labels, counted, batches, class_means)
@@ -161,7 +163,10 @@ def initialiser(net: Net, wanted: Mapping[str, Head], image: Array, pretrained: 
 def try_step(
     net: Net, method: Method, run: Run, image: Array, made: Prepared, data: Data, start: Tree | None, batch: int
 ) -> None:
-    """Refuse what the method cannot begin or train with, before anything is compiled: shapes only."""
+    """Refuse what the method cannot begin, train or predict with, before anything is compiled: shapes only.
+
+    A method whose `init` works on the host (numpy, passes over the data) cannot be tried so, and is not.
+    """
     wanted = wanted_heads(net, method, made, data, start)
     widths = {name: head.width for name, head in wanted.items()}
 
@@ -175,10 +180,14 @@ def try_step(
         frozen = jax.tree.map(jnp.asarray, made.frozen)
         ctx = Ctx(state, own, frozen, example, key, jnp.zeros((), jnp.int32), run)
         _, aux = method.loss(net, variables['params'], ctx)
+        check_metrics(aux.metrics)
+        optim.factors(method.groups, net.group, variables['params'])
+        method.predict(net.apply(variables, images, train=False)[0])
         return method.after_step(net, variables['params'], variables['params'], aux, ctx)
 
     images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), image.dtype)
-    jax.eval_shape(step, jax.random.key(0), images, jax.ShapeDtypeStruct((batch,), jnp.int32))
+    with contextlib.suppress(jax.errors.JAXTypeError):
+        jax.eval_shape(step, jax.random.key(0), images, jax.ShapeDtypeStruct((batch,), jnp.int32))
 
 
 def wanted_heads(net: Net, method: Method, made: Prepared, data: Data, start: Tree | None) -> dict[str, Head]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+import mixjax
 from mixjax import method as method_lib
 from mixjax import models
 from mixjax.data import catalog, splits
@@ -80,7 +81,7 @@ class Program(NamedTuple):
     seen: Callable
     initialisers: dict
     made: dict[int, Prepared]
-    firsts: dict[int, Program]
+    firsts: dict[tuple[int, int], Program]
 
     @property
     def ground(self) -> Ground:
@@ -195,6 +196,8 @@ def source_key(config: Any, sets: Sets, start: Tree | None) -> Any:
     if sets.source is None or start is None or config.synthetic.per_class:
         return None
     return {
+        'version': mixjax.__version__,
+        'backend': jax.default_backend(),
         'network': config.model.name,
         'dtype': config.model.dtype,
         'weights': cache.digest(start),

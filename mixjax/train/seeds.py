@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mixjax.data import catalog, feed, plan, splits
@@ -13,7 +15,7 @@ from mixjax.data.catalog import Dataset
 from mixjax.data.feed import Images
 from mixjax.errors import UserError
 from mixjax.method import Data, First, Prepared
-from mixjax.train import prepare, program, step, workdir
+from mixjax.train import export, prepare, program, step, workdir
 from mixjax.train.program import Ground, Program, Sets
 
 Array = jax.Array
@@ -152,14 +154,37 @@ def first_steps(first: First, config: Any) -> int:
 
 
 def first_stage(built: Program, made: Prepared) -> Program:
-    """The program of a method's `First` on these selected images; compiled once for each number of classes."""
+    """The program of a method's `First` on these selected images; compiled once for each size."""
     first, images = built.method.first, selected(built, made)
     assert first is not None
     sets, classes = Sets(images, None, None), len(images.classes)
-    if classes not in built.firsts:
+    size = (classes, len(images.labels))  # the length of an epoch is part of the program
+    if size not in built.firsts:
         config = built.config.copy_and_resolve_references().unlock()
         config.steps = first_steps(first, config)
         config.target.per_class, config.target.rate = 0, 1.0
         on = built.ground._replace(sets=sets)
-        built.firsts[classes] = program.around(on, config.lock(), first.method(classes))
-    return built.firsts[classes]._replace(sets=sets)
+        built.firsts[size] = program.around(on, config.lock(), first.method(classes))
+    return built.firsts[size]._replace(sets=sets)
+
+
+# --- what the report shows of it --------------------------------------------------------------------------------------
+
+
+def pictures(built: Program, one: Seed, folder: Path) -> None:
+    """What the report shows of the first seed: class pairs, and what the network is given."""
+    source, draw = built.sets.source, one.made.draw
+    if draw is not None and source is not None:
+        export.pairs(
+            folder, one.seed, one.made,
+            built.sets.train.classes, one.train.label, lambda rows: one.train.image[rows],
+            source.classes, source.labels, source.read,
+        )  # fmt: skip
+    frozen, inputs = jax.tree.map(jnp.asarray, (one.made.frozen, one.inputs))
+
+    def look(step: int) -> Tree:
+        return built.seen(one.state._replace(step=jnp.asarray(step, jnp.int32)), built.start, frozen, inputs)
+
+    # A method may forward inside a transformation of its own; a run does not need the picture.
+    with contextlib.suppress(jax.errors.UnexpectedTracerError):
+        export.samples(folder / 'samples.npz', look)

@@ -5,7 +5,7 @@ metrics are of the parameters before the step; the order of operations is part o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -53,6 +53,13 @@ def keys(seed_key: Array) -> Keys:
     return Keys(*jax.random.split(seed_key, len(Keys._fields)))
 
 
+def check_metrics(metrics: Mapping[str, Array]) -> None:
+    """Refuse what would spoil the log."""
+    for name, metric in metrics.items():
+        if name in RESERVED or jnp.shape(metric):
+            raise UserError(f'the metric {name!r} must be a scalar, and not be called {", ".join(RESERVED)}')
+
+
 def context(feed: Batch, run: Run, ts: TrainState, frozen: Tree, inputs: Tree) -> Ctx:
     """What the loss sees at this step."""
     stream = keys(ts.key)
@@ -89,9 +96,7 @@ def make(
         after = ctx._replace(rng=jax.random.fold_in(stream.after, ts.step))
         params, state = method.after_step(bound, ts.params, new, aux, after)
 
-        for name, metric in aux.metrics.items():
-            if name in RESERVED or jnp.shape(metric):
-                raise UserError(f'the metric {name!r} must be a scalar, and not be called {", ".join(RESERVED)}')
+        check_metrics(aux.metrics)
         metrics = {'loss': value, 'lr': rate(ts.step), 'grad_norm': optax.tree.norm(grads), **aux.metrics}
         return TrainState(ts.step + 1, ts.key, params, aux.model_state, opt_state, state), metrics
 

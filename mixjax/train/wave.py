@@ -10,7 +10,7 @@ import numpy as np
 
 from mixjax.data import feed
 from mixjax.method import Prepared
-from mixjax.train import evaluate, mesh, prepare, program, seeds
+from mixjax.train import checkpoint, evaluate, mesh, prepare, program, seeds
 from mixjax.train.program import Program
 from mixjax.train.seeds import Seed
 
@@ -50,8 +50,11 @@ def plan(built: Program, folder: Path) -> list[list[int]]:
     kinds: dict[Any, list[int]] = {}
     for seed in every:
         made = seeds.prepared(built, seed, folder)
-        kinds.setdefault(kind(built, made, len(program.labelled(config, built.sets, seed))), []).append(seed)
-    return [same[i : i + together] for same in kinds.values() for i in range(0, len(same), together)]
+        # Seeds go on together only from one step: a run may have been begun on other devices.
+        at = [checkpoint.newest(folder / part / 'checkpoints' / str(seed)) for part in ('', 'first')]
+        same = kind(built, made, len(program.labelled(config, built.sets, seed)))
+        kinds.setdefault((same, *at), []).append(seed)
+    return [those[i : i + together] for those in kinds.values() for i in range(0, len(those), together)]
 
 
 def kind(built: Program, made: Prepared, examples: int) -> Any:

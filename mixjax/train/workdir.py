@@ -23,6 +23,7 @@ from mixjax.errors import UserError
 from mixjax.method import Prepared, Segments
 
 Tree = Any
+ELSEWHERE = ('results', 'cache_dir', 'data_dir')  # settings that say where, and change no number
 PART = '.part'  # ends the name of a file that is not whole yet
 
 
@@ -81,7 +82,8 @@ def look(folder: Path, config: Any) -> bool:
             raise UserError(f'{folder} has files in it and is not a work directory; choose an empty or a new folder')
         return False
     before, after = flat(read_json(path)), flat(as_data(config))
-    changed = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    keys = (before.keys() | after.keys()) - set(ELSEWHERE)
+    changed = sorted(key for key in keys if before.get(key) != after.get(key))
     if changed == ['steps'] and after['steps'] > before['steps']:
         if finished(folder, before['steps']) is None:
             raise UserError(
@@ -203,7 +205,7 @@ def load_prepared(path: Path) -> Prepared:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise UserError(
             f'{path} is damaged ({type(error).__name__}), and with it the run; use another --workdir'
         ) from error

@@ -26,8 +26,13 @@ def test_a_lost_mark_and_a_file_in_the_way(tmp_path):
     with pytest.raises(UserError, match='not the mark .*; put it back'):
         sections.write(path, 'a', 'two')
     (tmp_path / 'file').touch()
+    for use in (lambda path: sections.write(path, 'a', 'two'), sections.check):
+        with pytest.raises(UserError, match='cannot be written'):
+            use(tmp_path / 'file' / 'results.md')
     with pytest.raises(UserError, match='cannot be written'):
-        sections.write(tmp_path / 'file' / 'results.md', 'a', 'two')
+        sections.check(tmp_path)
+    sections.check(tmp_path / 'new' / 'results.md')
+    assert not (tmp_path / 'new').exists()
 
 
 def test_a_run_over_several_values(tmp_path, monkeypatch, capsys):
@@ -58,3 +63,19 @@ def test_a_run_over_several_values(tmp_path, monkeypatch, capsys):
     # Another value is another run.
     assert main([*words, '--config.sweep.numbers=1,3']) == 2
     assert 'sweep.numbers: [1, 2] there, [1, 3] now' in capsys.readouterr().err
+
+
+def test_a_sweep_is_tried_whole_before_it_leaves_a_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        '--config=quickstart',
+        '--config.method.name=finetune',
+        '--workdir=run',
+        '--config.sweep.key=target.per_class',
+    ]
+    assert main([*words, '--config.sweep.numbers=3,500']) == 2
+    assert 'has only' in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+    for key in ('image.mean', 'optim.drops', 'model.name'):
+        assert main([*words[:3], f'--config.sweep.key={key}', '--config.sweep.numbers=0.5']) == 2
+        assert 'must be the name of a number' in capsys.readouterr().err
