@@ -26,7 +26,7 @@ def check(*, rounds: int, min_images: int, max_images: int, per_class: int) -> N
 
 def numbers(rng: jax.Array) -> np.random.RandomState:
     """numpy's random numbers, from a key."""
-    return np.random.RandomState(np.asarray(jax.random.bits(rng, (4,))))
+    return np.random.RandomState(np.asarray(jax.random.bits(rng, (4,), 'uint32')))
 
 
 def source_of(data: Data) -> Part:
