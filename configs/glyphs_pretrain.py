@@ -16,11 +16,8 @@ def get_config():
     config.target.name = 'glyphs'
     config.target.rate = 0.9  # the tenth of the images that is left tells how well the letters are known
 
-    config.image.crop = 16
     config.image.pad = 2
     config.image.flip = False
-    config.image.mean = (0.0,)
-    config.image.std = (1.0,)
 
     config.optim.lr = 0.1
     config.steps = 1500

@@ -20,11 +20,8 @@ def get_config():
     config.target.per_class = 3
     config.source.name = 'glyphs'
 
-    config.image.crop = 16
     config.image.pad = 2
     config.image.flip = False  # letters and digits have a left and a right
-    config.image.mean = (0.0,)
-    config.image.std = (1.0,)
 
     config.steps = 400
     config.eval_every = 100

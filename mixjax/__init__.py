@@ -1,5 +1,7 @@
 """mixjax: transfer learning and mixup in JAX/Flax.
 
+`mixjax.load(WORKDIR)` gives the network that a run left, ready to predict.
+
 Importing the package imports nothing else; `mixjax.losses`, `mixjax.config`, `mixjax.train` .. load
 when they are first used.
 """
@@ -10,16 +12,18 @@ from typing import Any
 __version__ = '0.1.0'
 
 _MODULES = (
-    'attention', 'auxiliary', 'config', 'data', 'errors', 'losses', 'method', 'methods', 'mix', 'models', 'pairing',
+    'attention', 'auxiliary', 'config', 'data', 'errors', 'inference', 'losses', 'method', 'methods', 'mix', 'models', 'pairing',
     'project', 'puzzle', 'relation', 'report', 'train',
 )  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
+    if name == 'load':
+        return importlib.import_module('mixjax.inference').load
     if name in _MODULES:
         return importlib.import_module(f'mixjax.{name}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULES])
+    return sorted([*globals(), 'load', *_MODULES])

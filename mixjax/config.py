@@ -24,9 +24,6 @@ from mixjax.errors import UserError, nearest
 # An ml_collections.ConfigDict. What its attributes hold is known to `base()` and not to a type checker.
 Config = Any
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
 
 def base() -> Config:
     """The defaults: fine-tuning by the protocol that the three papers share for ImageNet networks."""
@@ -44,7 +41,9 @@ def base() -> Config:
     config.model = ConfigDict(
         {
             'name': 'resnet50',
-            'weights': '',  # the pretrained network: embedded://glyphnet, a run folder, a file; '' is from scratch
+            'weights': '',  # the pretrained network: hf://.., a file, a run, embedded://glyphnet; '' is from scratch
+            'head': 'source',  # the weights' own classifier: becomes the head `source`; keep: the target's too; reset
+            'init': '',  # the law of what is not pretrained: torch, kaiming or flax; '' is the network's own
             'dtype': 'float32',  # of the computation; bfloat16 keeps parameters and statistics in float32
         }
     )
@@ -62,11 +61,15 @@ def base() -> Config:
 
     config.image = ConfigDict(
         {
-            'crop': 224,  # side of the random (training) or centre (test) crop
+            # Five settings that belong to the pretrained network; 0, '' and () take its own (see `settle`).
+            'resize': 0,  # side of the stored images, from which the crops are cut
+            'crop': 0,  # side of the random (training) or centre (test) crop
+            'interpolation': '',  # bilinear or bicubic
+            'mean': (),
+            'std': (),
+            'fit': 'short',  # short: the shorter side becomes `resize`, centre square; squash: both sides do
             'pad': 0,  # black border before the random crop
             'flip': True,  # random horizontal flip
-            'mean': IMAGENET_MEAN,
-            'std': IMAGENET_STD,
         }
     )
     config.optim = ConfigDict(
@@ -126,7 +129,7 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
             )
         if key not in names:
             override.apply(config, key, value)
-    check(config)
+    check(settle(config))
     return config
 
 
@@ -250,12 +253,46 @@ def complete(config: Config) -> Config:
     return config.lock()
 
 
+def from_data(data: dict[str, Any]) -> Config:
+    """The config that a work directory's `config.json` holds."""
+
+    def lists(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: lists(inner) for key, inner in value.items()}
+        return tuple(lists(inner) for inner in value) if isinstance(value, list) else value
+
+    config = base()
+    try:
+        with config.unlocked():
+            config.update(lists(data))
+        return settle(complete(config))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f'this config.json was written by another version of mixjax: {error}') from error
+
+
+def settle(config: Config) -> Config:
+    """Put the settings of images that are left open, where the weights or the network say what they are."""
+    from mixjax import models
+    from mixjax.models import images, weights
+
+    image = config.image
+    if config.model.name in models.names() and not all(image[key] for key in images.KEYS):
+        own = weights.image(config.model.weights, config.model.name)
+        if not image.resize and image.crop:
+            own['resize'] = round(own['resize'] * image.crop / own['crop'])  # the same share of the image is seen
+        for key in images.KEYS:
+            if not image[key]:
+                image[key] = tuple(own[key]) if isinstance(own[key], list) else own[key]
+    return config
+
+
 def make_smoke(config: Config, *, full: bool) -> None:
     """Two steps on made-up images with the true classes and heads; random weights; small unless `full`."""
     from mixjax.data import catalog
     from mixjax.models import weights
 
-    side = config.image.crop if full else min(config.image.crop, 64)
+    side = settle(copy.deepcopy(config)).image.crop
+    side = side if full else min(side, 64)
     config.steps = 2
     config.num_seeds = 1
     config.batch_size = config.eval_batch_size = 8
@@ -265,12 +302,12 @@ def make_smoke(config: Config, *, full: bool) -> None:
     config.target.per_class = 0
     config.target.rate = 1.0
     config.sweep.key, config.sweep.numbers, config.results = '', (), ''
-    config.image.crop = side
+    config.image.crop = config.image.resize = side
     config.synthetic.per_class = 2
     config.synthetic.side = side
     if config.model.weights:
         source = config.source.name
-        classes = catalog.entry(source).classes if source else weights.classes(config.model.weights)
+        classes = catalog.entry(source).classes if source else weights.classes(config.model.weights, config.model.name)
         config.model.weights = f'{weights.RANDOM}{classes}'
 
 

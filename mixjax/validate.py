@@ -13,6 +13,7 @@ from mixjax import method as method_lib
 from mixjax import models
 from mixjax.data import catalog
 from mixjax.errors import UserError, nearest
+from mixjax.models import laws
 
 # Counters of drawn examples are 32-bit (data/plan.py).
 MOST_EXAMPLES = 2**32
@@ -38,11 +39,16 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'num_seeds': _at_least(1),
     'mix.groups': _at_least(1),
     'model.dtype': _one_of('float32', 'bfloat16', 'float64'),
+    'model.init': (lambda v: not v or v in laws.LAWS, f"one of {', '.join(laws.LAWS)}, or '' for the network's own"),
+    'model.head': _one_of('source', 'keep', 'reset'),
     'target.per_class': _at_least(0),
     'target.rate': _SHARE,
     'synthetic.per_class': _at_least(0),
     'synthetic.side': _at_least(0),
+    'image.resize': _at_least(1),
     'image.crop': _at_least(1),
+    'image.interpolation': _one_of('bilinear', 'bicubic'),
+    'image.fit': _one_of('short', 'squash'),
     'image.pad': _at_least(0),
     'image.mean': _COLOURS,
     'image.std': _SPREADS,
@@ -72,13 +78,11 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 def check(config: Any, base: Any) -> None:
     """Types against `base`, single values against RULES, then what must fit together."""
     _same_types(config, base, '')
+    _network(config)
     for key, (allowed, sentence) in RULES.items():
         value = _get(config, key)
         if not allowed(value):
             raise UserError(f'config.{key} must be {sentence}, not {value!r}')
-    if config.model.name not in models.names():
-        hint = nearest(config.model.name, models.names())
-        raise UserError(f'unknown network {config.model.name!r}{hint}; the networks are {", ".join(models.names())}')
     catalog.entry(config.target.name)
     if config.source.name:
         catalog.entry(config.source.name)
@@ -93,6 +97,12 @@ def check(config: Any, base: Any) -> None:
     for one in swept(config).values():
         _together(one)
     _build_methods(config)
+
+
+def _network(config: Any) -> None:
+    if config.model.name not in models.names():
+        hint = nearest(config.model.name, models.names())
+        raise UserError(f'unknown network {config.model.name!r}{hint}; the networks are {", ".join(models.names())}')
 
 
 def _sweep(config: Any) -> None:
@@ -127,11 +137,11 @@ def _together(config: Any) -> None:
         raise UserError('config.image.mean and config.image.std must have the same number of colours')
     if bool(config.synthetic.per_class) != bool(config.synthetic.side):
         raise UserError('config.synthetic needs both per_class and side, or neither')
-    side = config.synthetic.side or catalog.entry(config.target.name).image[0]
+    side = config.synthetic.side or config.image.resize
     if config.image.crop > side + 2 * config.image.pad:
         raise UserError(
-            f'config.image.crop={config.image.crop} is larger than the stored images of {config.target.name} '
-            f'({side} pixels) with a border of config.image.pad={config.image.pad}'
+            f'config.image.crop={config.image.crop} is larger than the stored images '
+            f'(config.image.resize={side}) with a border of config.image.pad={config.image.pad}'
         )
 
 

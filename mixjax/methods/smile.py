@@ -14,7 +14,8 @@ the pretrained ones for ever. The source head starts as a copy of the pretrained
 
 As released, and kept here: the average is taken with the student's weights of *before* the step, at
 steps 0, 10, 20 ..; the feature norm is one unsquared norm over the whole map before pooling
-(`feature='map'`). The paper's words say "feature vector": `feature='vector'` takes the pooled one.
+(`feature='map'`). The paper's words say "feature vector": `feature='vector'` takes the pooled one. Any
+other map goes by its name: with an EfficientNet the released code takes the last block's, `stage7`.
 The weights 0.01 and 0.1 are the code's; the paper gives none.
 """
 
@@ -40,13 +41,15 @@ def make(
     ema_every: int = 10,
     feature: str = 'map',
 ) -> Method:
-    require(feature in ('map', 'vector'), f"feature must be 'map' or 'vector', not {feature!r}")
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     require(min(feature_weight, source_weight) >= 0, 'feature_weight and source_weight must be at least 0')
     require(0 <= ema <= 1 and ema_every >= 1, 'ema must be between 0 and 1, and ema_every at least 1')
 
     def shown(out: Out) -> Array:
-        found = out.maps['last'] if feature == 'map' else out.features
+        named = {**out.maps, 'map': out.maps['last'], 'vector': out.features}
+        known = ', '.join(sorted(named))
+        require(feature in named, f'feature must be one of {known}, not {feature!r}')
+        found = named[feature]
         return found.astype(jnp.promote_types(found.dtype, jnp.float32))
 
     def heads(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
@@ -55,7 +58,10 @@ def make(
 
     def init(net: Net, params: Tree, prepared: Prepared, data: Data) -> Tree:
         del params, prepared, data
-        return {'teacher': net.pretrained()['params']}
+        teacher = net.pretrained()['params']
+        has = 'source' in teacher['heads']
+        require(has, 'this method needs the pretrained classifier, which the weights do not hold')
+        return {'teacher': teacher}
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
         image, label, partner = ctx.batch['image'], ctx.batch['label'], ctx.batch['partner']

@@ -9,17 +9,48 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mixjax.errors import UserError, nearest
-from mixjax.models import resnet
+from mixjax.models import efficientnet, layers, resnet
+from mixjax.models.densenet import DenseNet
 from mixjax.models.glyphnet import GlyphNet
+from mixjax.models.laws import LAWS
+from mixjax.models.lenet import LeNet
 from mixjax.models.net import Net, from_linen
-from mixjax.models.preact import PreActResNet
+from mixjax.models.preact import PreActBottleneck, PreActResNet
+from mixjax.models.wideresnet import WideResNet
 
-# name -> builder(dtype=..) of a backbone
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
+Builder = Callable[..., nn.Module]
+RAW18 = partial(PreActResNet, (2, 2, 2, 2), raw=True)  # manifold mixup's and PuzzleMix's, as the next
+RAW50 = partial(PreActResNet, (3, 4, 6, 3), raw=True, block=PreActBottleneck)
+CIFAR = {'stem': layers.Stem, 'init': layers.torch_conv}
+
+
+def _efficientnets() -> dict[str, Builder]:
+    """Each in three forms: as published in TensorFlow, for one image size, and with torch's padding."""
+    out: dict[str, Builder] = {}
+    for name, scale in efficientnet.SCALES.items():
+        build = partial(efficientnet.EfficientNet, scale.width, scale.depth, scale.dropout)
+        out[f'efficientnet_{name}'] = build
+        out[f'efficientnet_{name}_fixed{scale.side}'] = partial(build, padding=scale.side)
+        out[f'efficientnet_{name}_symmetric'] = partial(build, padding='symmetric')
+    return out
+
+
+# name -> builder(dtype=..) of a backbone. `_64` is for 64x64 images: the stem has stride 2.
+BACKBONES: dict[str, Builder] = {
+    'cifar_resnet50': partial(resnet.ResNet, *resnet.TABLE['resnet50'], **CIFAR),
+    'densenet121': DenseNet,
+    'densenet121_cifar': partial(DenseNet, small=True),
     'glyphnet': GlyphNet,
+    'lenet': LeNet,
     'preactresnet18': partial(PreActResNet, (2, 2, 2, 2)),
-    'preactresnet18_raw': partial(PreActResNet, (2, 2, 2, 2), raw=True),  # manifold mixup's and PuzzleMix's
+    'preactresnet18_raw': RAW18,
+    'preactresnet18_raw_64': partial(RAW18, stride=2),
+    'preactresnet50_raw': RAW50,
+    'preactresnet50_raw_64': partial(RAW50, stride=2),
+    'wrn28_10': WideResNet,
+    'wrn28_10_64': partial(WideResNet, stride=2),
     **{name: partial(resnet.ResNet, block, blocks) for name, (block, blocks) in resnet.TABLE.items()},
+    **_efficientnets(),
 }
 
 # 'float32' is the type of the parameters: nothing is cast, and float64 variables give a float64 network.
@@ -31,13 +62,16 @@ def names() -> list[str]:
     return sorted(BACKBONES)
 
 
-def build(name: str, *, dtype: str = 'float32') -> Net:
+def build(name: str, *, dtype: str = 'float32', init: str = '') -> Net:
     """The network called `name`; parameters, statistics, features and logits are float32 at least.
 
     dtype: what the trunk computes and stores its maps in, 'float32' or 'bfloat16'.
+    init: the law of a fresh network, one of `laws.LAWS`; '' is the one the network was published with.
     """
     if name not in BACKBONES:
         raise UserError(f'unknown network {name!r}{nearest(name, BACKBONES)}; the networks are {", ".join(names())}')
     if dtype not in DTYPES:
         raise UserError(f'unknown dtype {dtype!r} for a network{nearest(dtype, DTYPES)}; choose {" or ".join(DTYPES)}')
-    return from_linen(BACKBONES[name](dtype=DTYPES[dtype]))
+    if init and init not in LAWS:
+        raise UserError(f"unknown init {init!r} for a network{nearest(init, LAWS)}; choose '' or {', '.join(LAWS)}")
+    return from_linen(BACKBONES[name](dtype=DTYPES[dtype]), init)

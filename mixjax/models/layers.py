@@ -39,19 +39,48 @@ def kaiming_out(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) ->
     return jax.random.normal(rng, shape, dtype) * (2 / (kh * kw * width)) ** 0.5
 
 
+def kaiming_in(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """What torchvision's DenseNets draw: N(0, 2/fan_in), fan_in = kh kw C_in; not truncated."""
+    return jax.random.normal(rng, shape, dtype) * (2 / math.prod(shape[:-1])) ** 0.5
+
+
+def torch_bias(fan_in: int) -> Initializer:
+    """torch's default for the bias of a layer: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); fan_in is the kernel's."""
+
+    def draw(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+        return jax.random.uniform(rng, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
+
+    return draw
+
+
 def conv(
-    width: int, size: int, stride: int = 1, *, dtype: Any = None, init: Initializer = kaiming_out, name: str
+    width: int,
+    size: int,
+    stride: int = 1,
+    *,
+    padding: Any = None,
+    groups: int = 1,
+    bias: Initializer | None = None,
+    dtype: Any = None,
+    init: Initializer = kaiming_out,
+    name: str,
 ) -> nn.Conv:
-    """A convolution without bias and with size // 2 zeros on every side: (B, h, w, C) -> (B, h', w', width)."""
+    """A convolution: (B, h, w, C) -> (B, h', w', width).
+
+    padding: as flax takes it; None puts size // 2 zeros on every side. bias: the law of a bias, None for none.
+    groups: C for a depthwise convolution, whose kernel is (size, size, 1, C).
+    """
     pad = size // 2
     return nn.Conv(
         width,
         (size, size),
         strides=stride,
-        padding=((pad, pad), (pad, pad)),
-        use_bias=False,
+        padding=((pad, pad), (pad, pad)) if padding is None else padding,
+        feature_group_count=groups,
+        use_bias=bias is not None,
         dtype=dtype,
         kernel_init=init,
+        bias_init=nn.initializers.zeros if bias is None else bias,
         name=name,
     )
 
@@ -107,6 +136,25 @@ class BatchNorm(nn.Module):
         return (self.momentum * old + (1 - self.momentum) * new).astype(old.dtype)
 
 
+class PlainStem(nn.Module):
+    """3x3 convolution alone, with torch's `bias` or without: (B, H, W, C) -> (B, H/stride, W/stride, width)."""
+
+    width: int
+    kernel_init: Initializer = kaiming_out
+    dtype: Any = None
+    stride: int = 1
+    bias: bool = False
+
+    @nn.compact
+    def __call__(self, image: Array, train: bool) -> Array:
+        del train
+        bias = torch_bias(9 * image.shape[-1]) if self.bias else None
+        layer = conv(
+            self.width, 3, self.stride, bias=bias, init=self.kernel_init, dtype=self.dtype, name='conv'
+        )  # fmt: skip
+        return layer(image)
+
+
 class Stem(nn.Module):
     """3x3 convolution, BN, ReLU, for small images: (B, H, W, C) -> (B, H, W, width)."""
 
@@ -120,8 +168,8 @@ class Stem(nn.Module):
         return nn.relu(BatchNorm(dtype=self.dtype, name='bn')(h, train))
 
 
-class PlainStem(nn.Module):
-    """3x3 convolution alone: (B, H, W, C) -> (B, H, W, width)."""
+class PooledStem(nn.Module):
+    """7x7 convolution with stride 2, BN, ReLU, 3x3 max-pooling with stride 2: (B, H, W, C) -> (B, H/4, W/4, width)."""
 
     width: int
     kernel_init: Initializer = kaiming_out
@@ -129,8 +177,21 @@ class PlainStem(nn.Module):
 
     @nn.compact
     def __call__(self, image: Array, train: bool) -> Array:
-        del train
-        return conv(self.width, 3, init=self.kernel_init, dtype=self.dtype, name='conv')(image)
+        h = conv(self.width, 7, 2, init=self.kernel_init, dtype=self.dtype, name='conv')(image)
+        h = nn.relu(BatchNorm(dtype=self.dtype, name='bn')(h, train))
+        pad: Any = ((1, 1), (1, 1))  # flax's annotation knows only the padding's names
+        return nn.max_pool(h, (3, 3), strides=(2, 2), padding=pad)
+
+
+class Final(nn.Module):
+    """The BN and ReLU that pre-activation networks put behind their last stage: (B, h, w, C) -> the same."""
+
+    momentum: float = 0.9
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, h: Array, train: bool) -> Array:
+        return nn.relu(BatchNorm(self.momentum, dtype=self.dtype, name='bn')(h, train))
 
 
 class Stage(nn.Module):
@@ -150,12 +211,12 @@ class Stage(nn.Module):
     def __call__(self, h: Array, train: bool, tap: Tap) -> tuple[Array, Array]:
         last = h
         for i in range(self.count):
-            mark = partial(tap, f'{self.name}.conv') if i == self.count - 1 else _unmarked
+            mark = partial(tap, f'{self.name}.conv') if i == self.count - 1 else unmarked
             h, last = self.block(stride=self.stride if i == 0 else 1, name=f'block{i}')(h, train, mark)
         return h, last
 
 
-def _unmarked(h: Array) -> Array:
+def unmarked(h: Array) -> Array:
     return h
 
 
@@ -167,11 +228,12 @@ def stages(block: Callable[..., nn.Module], counts: Sequence[int], width: int, d
     ]
 
 
-def run(h: Array, parts: Sequence[Stage], *, train: bool, tap: Tap) -> tuple[Array, dict[str, Array]]:
-    """The stem's output through all stages and the pooling: (features, maps), as `Network` wants them.
+def walk(h: Array, parts: Sequence[Any], *, train: bool, tap: Tap) -> tuple[Array, dict[str, Array]]:
+    """The stem's output through all stages: (last map, maps).
 
+    parts: modules that map (h, train, tap) to (h, last), as `Stage` does, named `stage1` ..
     maps: `stage1` .. and `stage1.conv` .., the output of the last convolution of the stage's last
-    block, both after their taps; `last`, the last stage's map.
+        block, both after their taps.
     """
     maps: dict[str, Array] = {}
     h = tap('stem', h)
@@ -179,4 +241,14 @@ def run(h: Array, parts: Sequence[Stage], *, train: bool, tap: Tap) -> tuple[Arr
         name = str(stage.name)
         h, maps[f'{name}.conv'] = stage(h, train, tap)
         maps[name] = h = tap(name, h)
+    return h, maps
+
+
+def pooled(h: Array, maps: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+    """(features, maps) as `Network` wants them, where `last` is the map that is pooled."""
     return global_mean(h), {**maps, 'last': h}
+
+
+def run(h: Array, parts: Sequence[Any], *, train: bool, tap: Tap) -> tuple[Array, dict[str, Array]]:
+    """`walk` and `pooled`, for networks where nothing follows the last stage."""
+    return pooled(*walk(h, parts, train=train, tap=tap))

@@ -12,6 +12,7 @@ dictionaries with one layout for all families::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mixjax.errors import UserError
+from mixjax.models import laws
 
 Array = jax.Array
 Tree = Any
@@ -35,7 +37,7 @@ class Out(NamedTuple):
     """What a forward pass gives.
 
     logits: one (B, width) array for each head.
-    features: (B, d), the pooled last map, input of every head.
+    features: (B, d), the pooled last map, input of every head (which may have dropout in between).
     maps: named (B, h, w, C) maps, `stage1` .. `stageN`; `last` is the one that is pooled; `stage1.conv`
         .. the last convolution of a stage, before normalisation. bfloat16 in a bfloat16 network.
     """
@@ -61,9 +63,11 @@ class Net(NamedTuple):
         One forward pass with the heads that `variables` holds. `train` uses the batch's own
         statistics and returns the updated running ones. `tap(name, hidden)` may replace the
         hidden activation at `input`, `stem`, `stage1` .., and at `stage1.conv` .. the output of a
-        stage's last convolution; `rng` feeds dropout where there is any (the trainer binds it).
+        stage's last convolution; `rng` feeds dropout and drop-connect where there are any (the trainer
+        binds it). They are on only if `train` and there is an `rng`: a pass that only moves the statistics has none.
     group(path) -> str
-        Where a parameter belongs: `stem`, `stage1` .. or `head:<name>`; `path` is its keys.
+        Where a parameter belongs: `stem`, `stage1` .., `final` for what some networks put behind the last
+        stage, or `head:<name>`; `path` is its keys.
     redraw(rng, params, head) -> params
         The same parameters with one head drawn anew.
     pretrained() -> variables
@@ -106,6 +110,11 @@ def torch_linear(rng: Array, fan_in: int, shape: tuple[int, ...], dtype: Any = j
     return jax.random.uniform(rng, shape, dtype, -bound, bound)
 
 
+def silent(module: nn.Module, train: bool) -> bool:
+    """Whether dropout is off: outside of training, and where no key was given for it."""
+    return not (train and module.has_rng('dropout'))
+
+
 class Linear(nn.Module):
     """A classifier on pooled features: (B, d) -> (B, width), float32 or wider."""
 
@@ -131,7 +140,10 @@ class Heads(nn.Module):
 
 
 class Network(nn.Module):
-    """A backbone and its heads. The backbone maps (image, train, tap) to (features, maps)."""
+    """A backbone and its heads. The backbone maps (image, train, tap) to (features, maps).
+
+    A backbone with a field `dropout` has that share of its features left out in front of the heads.
+    """
 
     backbone: nn.Module
     widths: Mapping[str, int]
@@ -139,7 +151,10 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, image: Array, *, train: bool, tap: Tap = no_tap) -> Out:
         features, maps = self.backbone(tap('input', image), train=train, tap=tap)
-        return Out(Heads(self.widths, name='heads')(features), features, maps)
+        shown, rate = features, getattr(self.backbone, 'dropout', 0.0)
+        if rate:
+            shown = nn.Dropout(rate, deterministic=silent(self, train), name='dropout')(features)
+        return Out(Heads(self.widths, name='heads')(shown), features, maps)
 
 
 def group(path: tuple[str, ...]) -> str:
@@ -147,8 +162,8 @@ def group(path: tuple[str, ...]) -> str:
     return f'head:{path[1]}' if path[0] == 'heads' else path[1]
 
 
-def redraw(rng: Array, params: Tree, head: str) -> Tree:
-    """`params` with the head drawn anew, by the law that `init` uses."""
+def redraw(rng: Array, params: Tree, head: str, law: str = '') -> Tree:
+    """`params` with the head drawn anew, by the law that `init` uses (`models.laws`)."""
     old = params['heads'][head]
     fan_in = old['kernel'].shape[0]
     keys = jax.random.split(rng)
@@ -156,17 +171,22 @@ def redraw(rng: Array, params: Tree, head: str) -> Tree:
         'kernel': torch_linear(keys[0], fan_in, old['kernel'].shape, old['kernel'].dtype),
         'bias': torch_linear(keys[1], fan_in, old['bias'].shape, old['bias'].dtype),
     }
+    new = laws.draw(law, rng, {'heads': {head: new}})['heads'][head]
     return {**params, 'heads': {**params['heads'], head: new}}
 
 
-def from_linen(backbone: nn.Module) -> Net:
-    """Wrap a linen backbone, whose children are named `stem`, `stage1` .., in a `Net`."""
+def from_linen(backbone: nn.Module, law: str = '') -> Net:
+    """Wrap a linen backbone, whose children are named `stem`, `stage1` .. and perhaps `final`, in a `Net`.
+
+    law: the law of initialisation (`models.laws`); '' leaves each layer its own.
+    """
 
     def module(widths: Mapping[str, int]) -> Network:
         return Network(backbone=backbone, widths=dict(widths))
 
     def init(rng: Array, image: Array, heads: Mapping[str, int]) -> Tree:
-        return module(heads).init(rng, image, train=False)
+        variables = module(heads).init(rng, image, train=False)
+        return {**variables, 'params': laws.draw(law, rng, variables['params'])}
 
     def apply(
         variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap, rng: Array | None = None
@@ -180,4 +200,4 @@ def from_linen(backbone: nn.Module) -> Net:
         out: Any = module(heads).apply(variables, image, train=False, tap=tap)
         return out, state
 
-    return Net(init=init, apply=apply, group=group, redraw=redraw)
+    return Net(init=init, apply=apply, group=group, redraw=partial(redraw, law=law))

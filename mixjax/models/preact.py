@@ -1,10 +1,10 @@
-"""PreActResNet-18 for 32x32 images (He et al. 2016, https://arxiv.org/abs/1603.05027), in two published forms.
+"""PreActResNets for small images (He et al. 2016, https://arxiv.org/abs/1603.05027), in two published forms.
 
 facebookresearch/mixup-cifar10, which LaMix's experiments inherit: the stem has its own BN and ReLU; a
 block without a convolution in its shortcut adds the *normalised* input relu(BN(h)), not h.
 
 vikasverma1077/manifold_mixup and snu-mllab/PuzzleMix (`raw`): the stem is a convolution alone, and such a
-block adds h itself, as in the paper.
+block adds h itself, as in the paper. For Tiny-ImageNet's 64x64 images the stem has stride 2.
 
 In both nothing follows the last block before the pooling; their 4x4 average pooling of the 4x4 map is the
 global mean, which also takes other sizes.
@@ -26,11 +26,19 @@ Array = jax.Array
 conv = partial(layers.conv, init=torch_conv)
 
 
-class PreActBlock(nn.Module):
-    """a = relu(BN(h)); shortcut(a) + conv(relu(BN(conv(a)))): (B, h, w, C) -> (B, h/stride, w/stride, width).
+def opened(h: Array, width: int, stride: int, raw: bool, dtype: Any, train: bool) -> tuple[Array, Array]:
+    """The shortcut of a block, and a = relu(BN(h)) for its convolutions. Call inside a block.
 
-    raw: where the shortcut is no convolution, it is h and not a.
+    Where the shape changes the shortcut is a 1x1 convolution of a; elsewhere a, or h itself if `raw`.
     """
+    a = nn.relu(BatchNorm(dtype=dtype, name='bn1')(h, train))
+    if stride != 1 or h.shape[-1] != width:
+        return conv(width, 1, stride, dtype=dtype, name='shortcut_conv')(a), a
+    return (h if raw else a), a
+
+
+class PreActBlock(nn.Module):
+    """a = relu(BN(h)); shortcut + conv(relu(BN(conv(a)))): (B, h, w, C) -> (B, h/stride, w/stride, width)."""
 
     width: int
     stride: int = 1
@@ -39,28 +47,48 @@ class PreActBlock(nn.Module):
 
     @nn.compact
     def __call__(self, h: Array, train: bool, mark: Mark) -> tuple[Array, Array]:
-        x, h = h, nn.relu(BatchNorm(dtype=self.dtype, name='bn1')(h, train))
-        if not self.raw:
-            x = h
-        if self.stride != 1 or h.shape[-1] != self.width:
-            x = conv(self.width, 1, self.stride, dtype=self.dtype, name='shortcut_conv')(h)
+        x, h = opened(h, self.width, self.stride, self.raw, self.dtype, train)
         h = conv(self.width, 3, self.stride, dtype=self.dtype, name='conv1')(h)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn2')(h, train))
         last = mark(conv(self.width, 3, dtype=self.dtype, name='conv2')(h))
         return x + last, last
 
 
+class PreActBottleneck(nn.Module):
+    """The same of 1x1, 3x3 and 1x1 convolutions: (B, h, w, C) -> (B, h/stride, w/stride, 4 width)."""
+
+    width: int
+    stride: int = 1
+    dtype: Any = None
+    raw: bool = False
+
+    @nn.compact
+    def __call__(self, h: Array, train: bool, mark: Mark) -> tuple[Array, Array]:
+        x, h = opened(h, 4 * self.width, self.stride, self.raw, self.dtype, train)
+        h = conv(self.width, 1, dtype=self.dtype, name='conv1')(h)
+        h = nn.relu(BatchNorm(dtype=self.dtype, name='bn2')(h, train))
+        h = conv(self.width, 3, self.stride, dtype=self.dtype, name='conv2')(h)
+        h = nn.relu(BatchNorm(dtype=self.dtype, name='bn3')(h, train))
+        last = mark(conv(4 * self.width, 1, dtype=self.dtype, name='conv3')(h))
+        return x + last, last
+
+
 class PreActResNet(nn.Module):
-    """Stages of `blocks[i]` blocks of width `width` * 2^i, the first at full resolution."""
+    """Stages of `blocks[i]` blocks of width `width` * 2^i, the first at the stem's resolution.
+
+    stride: of the `raw` form's stem.
+    """
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     width: int = 64
     dtype: Any = None
     raw: bool = False
+    block: Any = PreActBlock
+    stride: int = 1
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool, tap: Tap = no_tap) -> tuple[Array, dict[str, Array]]:
-        stem = PlainStem if self.raw else Stem
+        stem = partial(PlainStem, stride=self.stride) if self.raw else Stem
         h = stem(self.width, torch_conv, self.dtype, name='stem')(image, train)
-        block = partial(PreActBlock, raw=self.raw)
+        block = partial(self.block, raw=self.raw)
         return run(h, stages(block, self.blocks, self.width, self.dtype), train=train, tap=tap)

@@ -1,45 +1,71 @@
-"""Weights on disk: a `.safetensors` file of plain arrays, and beside it a `.json` that says what they are.
+"""The pretrained network: from the hub, from a file of torch or safetensors, or from a run of mixjax.
 
-The pair is what a run leaves (`model.safetensors`, `model.json`) and what `config.model.weights` takes.
-Tensors are named by their path, `params/backbone/stage1/..`; the classifier is the head `target`.
+`config.model.weights` is one of
+
+    hf://timm/resnet50.tv_in1k     the hub, with an explicit tag (models/hub.py)
+    PATH.safetensors               ours, or anybody's with torch's names
+    PATH.pth, .pt, .pth.tar, .bin  a torch checkpoint; read without torch, and nothing in it is run
+    FOLDER                         a run's work directory, or a folder with a model.safetensors
+    embedded://glyphnet            what ships with mixjax
+    random://CLASSES               no file: a stand-in for trials
+
+Our own files name tensors by their path, `params/backbone/stage1/..`; a `.json` beside them says what they
+are. Others' names are translated (models/dialects.py). Every tensor must have its place.
 """
 
 from __future__ import annotations
 
 import importlib.resources
 import json
-import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
+from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as save_tensors
 
 from mixjax.errors import UserError
+from mixjax.models import dialects, hub, images, torch_file
 
 Tree = Any
 EMBEDDED = ('glyphnet',)
-HUB = 'hf://'
-RANDOM = 'random://'  # followed by the number of classes: no file, a stand-in for trials
-HUB_CLASSES = {'hf://timm/resnet50.tv_in1k': 1000}
+EMBEDDED_PREFIX = 'embedded://'
+RANDOM = 'random://'
+# Of a safetensors file; its numpy reader knows no bfloat16.
+TYPES = {
+    'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'BOOL': np.bool_,
+    'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U8': np.uint8,
+}  # fmt: skip
 
 
 class Weights(NamedTuple):
-    """variables: params and batch_stats, numpy arrays. about: what the `.json` says (model, classes, image, ..)."""
+    """What a file holds.
 
-    variables: Tree
+    tensors: {name: array}. own: whether the names are ours. about: as far as it is known `model`,
+    `classes` (names; of the hub's a number) and `image`.
+    """
+
+    tensors: dict[str, np.ndarray]
+    own: bool
     about: Mapping[str, Any]
+
+    @property
+    def variables(self) -> Tree:
+        """The variables tree of our own file."""
+        return traverse_util.unflatten_dict(self.tensors, sep='/')
 
 
 def to_bytes(variables: Tree) -> bytes:
     """The `.safetensors` bytes of a variables tree; the same arrays give the same bytes."""
     flat = traverse_util.flatten_dict(variables, sep='/')
     return save_tensors({name: np.ascontiguousarray(flat[name]) for name in sorted(flat)})
+
+
+# --- is it here -------------------------------------------------------------------------------------------------------
 
 
 def missing(spec: str) -> str | None:
@@ -50,73 +76,111 @@ def missing(spec: str) -> str | None:
         number = spec.removeprefix(RANDOM)
         fits = number.isdecimal() and 0 < int(number) < 10**6
         return None if fits else f'weights {spec}: write {RANDOM} and a number of classes'
-    if spec.startswith(HUB):
-        return _missing_from_hub(spec)
-    if spec.startswith('embedded://'):
-        name = spec.removeprefix('embedded://')
+    if spec.startswith(hub.PREFIX):
+        return hub.missing(spec)
+    if spec.startswith(EMBEDDED_PREFIX):
+        name = spec.removeprefix(EMBEDDED_PREFIX)
         return None if name in EMBEDDED else f'weights {spec}: the embedded weights are {", ".join(EMBEDDED)}'
-    path = _tensor_file(Path(spec))
+    path = _file(spec)
     if path.is_file():
         return None
+    several = sorted(inner.parent.name for inner in Path(spec).glob('*/model.safetensors'))
+    if several:
+        return (
+            f'weights {spec}: this folder holds several models; give one of {", ".join(f"{spec}/{s}" for s in several)}'
+        )
     return (
         f'the weights {spec} are missing; looked for\n'
         f'  {path}\n'
-        'give a run folder, a model.safetensors that mixjax wrote, or embedded://glyphnet'
+        'give hf://OWNER/NAME, a .safetensors or torch file, a run folder, or embedded://glyphnet'
     )
 
 
-def _missing_from_hub(spec: str) -> str:
-    repository = spec.removeprefix(HUB)
-    home = os.environ.get('HF_HOME', '~/.cache/huggingface')
-    folder = f'{home}/hub/models--{repository.replace("/", "--")}'
-    if any(Path(folder).expanduser().glob('snapshots/*/model.safetensors')):
-        return (
-            f'weights {spec} lie in {folder}, but this version of mixjax reads only files that it wrote itself; '
-            'give a run folder or embedded://glyphnet'
-        )
-    return (
-        f'the weights {spec} are missing; looked in\n'
-        f'  {folder}: no such copy\n'
-        'to get them:\n'
-        "  pip install 'mixjax[hub]'\n"
-        f'  hf download {repository} model.safetensors'
-    )
+def _file(spec: str) -> Path:
+    path = Path(spec).expanduser()
+    return path / 'model.safetensors' if path.is_dir() or not path.suffix else path
 
 
-def classes(spec: str) -> int:
-    """How many classes the weights' own classifier has, known without the file for the hub's."""
-    return HUB_CLASSES[spec] if spec in HUB_CLASSES else len(load(spec).about['classes'])
-
-
-def _tensor_file(path: Path) -> Path:
-    return path / 'model.safetensors' if path.suffix != '.safetensors' else path
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def load(spec: str) -> Weights:
-    """Read weights that `missing` says are here.
-
-    spec: `embedded://NAME`, a run folder, or a `.safetensors` file with its `.json` beside it.
-    """
+    """Read weights that `missing` says are here."""
     problem = missing(spec)
     if problem:
         raise UserError(problem)
-    if spec.startswith('embedded://'):
-        folder = importlib.resources.files('mixjax.models')
-        name = spec.removeprefix('embedded://')
-        tensors, about = folder.joinpath(f'{name}.safetensors'), folder.joinpath(f'{name}.json')
-    else:
-        tensors = _tensor_file(Path(spec))
-        about = tensors.with_suffix('.json')
-        if not about.is_file():
-            raise UserError(f'weights {spec}: {about.name} is not beside {tensors.name}; it says what the tensors are')
+    if spec.startswith(EMBEDDED_PREFIX):
+        package = importlib.resources.files('mixjax.models')
+        name = spec.removeprefix(EMBEDDED_PREFIX)
+        with importlib.resources.as_file(package.joinpath(f'{name}.safetensors')) as path:
+            return _read(spec, path, {})
+    if spec.startswith(hub.PREFIX):
+        reference = hub.parse(spec)
+        path = hub.found(reference)
+        assert path is not None
+        return _read(spec, path, hub.about(reference, path))
+    path = _file(spec)
+    return _read(spec, path, hub.beside(path))
+
+
+def _read(spec: str, path: Path, about: Mapping[str, Any]) -> Weights:
+    """The tensors of a file, whichever kind it is by its first bytes."""
     try:
-        variables = traverse_util.unflatten_dict(load_tensors(tensors.read_bytes()), sep='/')
-        described = json.loads(about.read_text())
-    except (OSError, ValueError, struct.error, SafetensorError) as error:
-        raise UserError(f'weights {spec} cannot be read: {error}') from error
-    if not isinstance(described, dict) or not _is_network(variables):
-        raise UserError(f'weights {spec} were not written by mixjax: give a run folder or embedded://glyphnet')
-    return Weights(variables, described)
+        with path.open('rb') as file:
+            head = file.read(64)
+        tensors = torch_file.read(path) if torch_file.is_torch(head) else _safetensors(path.read_bytes())
+    except UserError as error:
+        raise UserError(f'weights {spec}: {error}') from error
+    except MemoryError as error:
+        raise UserError(f'weights {spec} cannot be read: they need more memory than there is') from error
+    except (OSError, ValueError, KeyError, struct.error, SafetensorError) as error:
+        raise UserError(
+            f'weights {spec} cannot be read: {path.name} is neither a whole safetensors nor a torch file ({error})'
+        ) from error
+    for name, tensor in tensors.items():
+        if not _finite(tensor):
+            raise UserError(f'weights {spec}: the tensor {name} holds NaN or infinite numbers')
+    if not any(name.startswith('params/') for name in tensors):
+        return Weights(tensors, False, about)
+    loaded = Weights(tensors, True, _described(spec, path))
+    if not _is_network(loaded.variables):
+        raise UserError(f'weights {spec} are not a network as mixjax writes it: give a run folder')
+    return loaded
+
+
+def _safetensors(data: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a file's bytes; half precision as float32."""
+    out = {}
+    for name, entry in deserialize(data):
+        if entry['dtype'] not in TYPES:
+            raise ValueError(f'the tensor {name} is of type {entry["dtype"]}')
+        tensor = np.frombuffer(entry['data'], TYPES[entry['dtype']]).reshape(entry['shape'])
+        out[name] = tensor.astype(np.float32) if entry['dtype'] in ('F16', 'BF16') else tensor
+    return out
+
+
+def _finite(tensor: np.ndarray) -> bool:
+    if not np.issubdtype(tensor.dtype, np.floating):
+        return True
+    # A sum finds NaN and infinity without a second array; a sum that overflows is looked at again.
+    with np.errstate(all='ignore'):
+        total = np.sum(tensor, dtype=np.float64)
+    return bool(np.isfinite(total)) or bool(np.isfinite(tensor.astype(np.float64)).all())
+
+
+def _described(spec: str, path: Path) -> dict[str, Any]:
+    """The `.json` beside a file of ours."""
+    beside = path.with_suffix('.json')
+    if not beside.is_file():
+        raise UserError(f'weights {spec}: {beside.name} is not beside {path.name}; it says what the tensors are')
+    try:
+        described = json.loads(beside.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'weights {spec}: {beside.name} cannot be read ({error})') from error
+    classes = described.get('classes') if isinstance(described, dict) else None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f'weights {spec}: {beside.name} was not written by mixjax; give a run folder')
+    return described
 
 
 def _is_network(variables: Tree) -> bool:
@@ -129,6 +193,75 @@ def _is_network(variables: Tree) -> bool:
         isinstance(head, dict) and {'kernel', 'bias'} == head.keys() and head['bias'].ndim == 1
         for head in heads.values()
     )
+
+
+# --- what they say of themselves --------------------------------------------------------------------------------------
+
+
+def classes(spec: str, network: str) -> int:
+    """How many classes the weights' own classifier has; of the hub's well-known ones without the file."""
+    if spec.startswith(hub.PREFIX):
+        known = hub.KNOWN.get(hub.parse(spec).repository)
+        if known is not None:
+            return known['classes']
+    loaded = load(spec)
+    return len(loaded.about['classes']) if loaded.own else dialects.classes_in(network, loaded.tensors)
+
+
+def image(spec: str, network: str) -> dict[str, Any]:
+    """The images that belong to the weights (`images.KEYS`): the network's own where they do not say."""
+    own = images.of_network(network)
+    if spec.startswith(hub.PREFIX):
+        reference = hub.parse(spec)
+        return {**own, **hub.about(reference, hub.found(reference)).get('image', {})}
+    if not spec or spec.startswith((RANDOM, EMBEDDED_PREFIX)):
+        return own
+    path = _file(spec)
+    if not path.is_file():
+        return own
+    try:
+        said = json.loads(path.with_suffix('.json').read_text())['image']
+        return {**own, **{key: said[key] for key in images.KEYS if key in said}}
+    except (OSError, ValueError, TypeError, KeyError):  # not a file of ours
+        return {**own, **hub.beside(path).get('image', {})}
+
+
+# --- into a network ---------------------------------------------------------------------------------------------------
+
+
+def widths(loaded: Weights, network: str) -> dict[str, int]:
+    """{head: number of classes} of the classifiers; that of a foreign file, and our `target`, is the head `source`."""
+    if not loaded.own:
+        return {'source': dialects.classes_in(network, loaded.tensors)}
+    heads = loaded.variables['params'].get('heads', {})
+    return {_renamed(name): int(np.shape(head['bias'])[0]) for name, head in heads.items()}
+
+
+def _renamed(head: str) -> str:
+    return 'source' if head == 'target' else head
+
+
+def fitted(spec: str, loaded: Weights, network: str, wanted: Tree) -> Tree:
+    """The weights as the variables of a network; every tensor that has no place, or does not fit, is listed.
+
+    Args:
+      wanted: the network's variables with heads of `widths`; only their shapes matter.
+    """
+    made_for = loaded.about.get('model', network)
+    # A network for one image size (`_fixed380`) has the weights of the one for any.
+    if made_for not in (network, network.partition('_fixed')[0]):
+        raise UserError(f'weights {spec} are of a {made_for!r}, and config.model.name is {network!r}')
+    if not loaded.own:
+        try:
+            return dialects.from_torch(network, loaded.tensors, wanted)
+        except UserError as error:
+            raise UserError(f'weights {spec}: {error}') from error
+    variables = loaded.variables
+    params = dict(variables['params'])
+    params['heads'] = {_renamed(head): tree for head, tree in params.get('heads', {}).items()}
+    variables = {**variables, 'params': params}
+    fit(spec, variables, wanted)
+    return variables
 
 
 def fit(spec: str, given: Tree, wanted: Tree) -> None:

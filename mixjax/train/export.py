@@ -48,8 +48,13 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
     return dict(heads)
 
 
-def model(folder: Path, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...]) -> None:
-    """`model.safetensors` and `model.json`: all that prediction, or another run, needs."""
+def model(
+    folder: Path, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int
+) -> None:
+    """`model.safetensors` and `model.json`: all that prediction, or another run, needs.
+
+    classes, channels: of the stored images that the network was trained on.
+    """
     params = {**ts.params, 'heads': plain_heads(method, ts.params['heads'])}
     variables = jax.tree.map(np.asarray, {'params': params, **ts.model_state})
     workdir.write(folder / 'model.safetensors', weights.to_bytes(variables))
@@ -60,6 +65,7 @@ def model(folder: Path, config: Any, method: Method, ts: TrainState, classes: tu
         'classes': list(classes),
         'data': config.target.name,
         'image': workdir.as_data(config.image),
+        'channels': channels,
         'method': workdir.as_data(config.method),
         'steps': config.steps,
     }

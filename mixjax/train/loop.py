@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
@@ -39,7 +40,7 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
     Returns:
       What `results.json` holds.
     """
-    config = config_lib.complete(copy.deepcopy(config).unlock())
+    config = config_lib.settle(config_lib.complete(copy.deepcopy(config).unlock()))
     config_lib.check(config)
     program.preflight(config)
     folder = Path(folder)
@@ -67,7 +68,7 @@ class Job(NamedTuple):
     """A run, or a comparison of several, that has been tried and can begin.
 
     labels: of a comparison. singles, folders, extended: of each run, by its label. built: of those that
-    are not finished. steps: of all together.
+    are not finished. steps: of all together. told: what became of the pretrained weights.
     """
 
     config: Any
@@ -78,6 +79,7 @@ class Job(NamedTuple):
     extended: dict[str, bool]
     built: dict[str, Program]
     steps: int
+    told: str
 
 
 def tried(config: Any, folder: Path) -> Job:
@@ -89,15 +91,18 @@ def tried(config: Any, folder: Path) -> Job:
     extended = {label: workdir.look(folders[label], singles[label]) for label in singles}
     todo = [label for label in singles if workdir.finished(folders[label], config.steps) is None]
     on = program.ground(config) if todo else None
+    told = on.told if on else ''
     built = {label: seeds.ready(singles[label], folders[label], on) for label in todo}
     steps = config.num_seeds * sum(steps_of(built.get(label), config) for label in singles)
-    return Job(config, folder, labels, singles, folders, extended, built, steps)
+    return Job(config, folder, labels, singles, folders, extended, built, steps, told)
 
 
 def carry_out(job: Job, progress: Progress, command: str) -> dict[str, Any]:
     """Train what is not finished; returns, and writes, the results."""
     workdir.claim(job.folder, job.config)
     describe(job.folder, command, again=any(job.extended.values()))
+    if job.told:
+        progress.say(job.told)
     runs = {}
     for label, single in job.singles.items():
         progress.begin(label)
@@ -224,7 +229,9 @@ def train(programs: list[Program], together: list[int], folder: Path, progress: 
                     checkpoint.save(manager, step, mesh.take(ts, i))
         if first and placed.test and not export.is_of(folder, config.steps):
             one = mesh.take(ts, together.index(config.seed))
-            export.model(folder, config, built.method, one, built.sets.train.classes)
+            images = built.sets.train
+            channels = images.read(np.arange(1)).shape[-1]
+            export.model(folder, config, built.method, one, images.classes, channels)
         for manager in managers:
             manager.wait_until_finished()
     return [mesh.take(variables(ts), i) for i in range(len(together))]

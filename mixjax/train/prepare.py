@@ -6,7 +6,7 @@ import contextlib
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,34 +32,75 @@ Read = Callable[[np.ndarray], np.ndarray]
 # --- the pretrained network -------------------------------------------------------------------------------------------
 
 
-def pretrained(spec: str, net: Net, name: str, image: Array, classes: tuple[str, ...]) -> Tree | None:
-    """Variables of the network that training starts from, its classifier renamed `source`; None from scratch.
+class Start(NamedTuple):
+    """The network that training starts from.
+
+    variables: its own classifier is the head `source`; with `keep` it is the head `target` too. None
+        from scratch. told: a line for people, what became of the file.
+    """
+
+    variables: Tree | None
+    told: str = ''
+
+
+def pretrained(
+    spec: str, net: Net, name: str, image: Array, classes_s: tuple[str, ...] = (), *,
+    head: str = 'source', classes_t: tuple[str, ...] = (),
+) -> Start:  # fmt: skip
+    """Read the weights of a config into the network.
 
     Args:
-      image: zeros of the training images' shape. classes: names of the source data set's classes, if
-        the config names one; the weights' classes must be these, in this order.
+      image: zeros of the training images' shape. classes_s, classes_t: of the source data set, if the
+        config names one, and of the target. The weights' classes must be the source's, in their order.
+      head: what happens to the weights' own classifier: `source` makes it the head `source`; `keep`
+        also begins the target's with it; `reset` leaves it out.
     """
     if not spec:
-        return None
+        return Start(None)
     if spec.startswith(weights.RANDOM):
         width = int(spec.removeprefix(weights.RANDOM))
-        return jax.jit(lambda key: net.init(key, image, {'source': width}))(jax.random.key(0))
+        made = jax.jit(lambda key: net.init(key, image, {'source': width}))(jax.random.key(0))
+        return Start(treated(spec, made, head, len(classes_t)))
     loaded = weights.load(spec)
-    if loaded.about.get('model') != name:
-        raise UserError(f'weights {spec} are of a {loaded.about.get("model")!r}, and config.model.name is {name!r}')
-    known = tuple(loaded.about.get('classes', ()))
-    if classes and known != classes:
+    widths = weights.widths(loaded, name)
+    wanted = jax.eval_shape(lambda key: net.init(key, image, widths), jax.random.key(0))
+    variables = weights.fitted(spec, loaded, name, wanted)
+    known = tuple(loaded.about['classes']) if loaded.own else ()
+    width = widths.get('source', 0)
+    if classes_s and (known != classes_s if known else width != len(classes_s)):
         raise UserError(
-            f'weights {spec} know {len(known)} classes that are not the {len(classes)} of the source data set in '
+            f'weights {spec} know {width} classes that are not the {len(classes_s)} of the source data set in '
             'their order; set config.source.name to the data set that the weights were trained on'
         )
-    params = dict(loaded.variables['params'])
-    params['heads'] = {'source' if head == 'target' else head: tree for head, tree in params.get('heads', {}).items()}
-    variables = {**loaded.variables, 'params': params}
-    widths = {head: int(np.shape(tree['bias'])[0]) for head, tree in params['heads'].items()}
-    wanted = jax.eval_shape(lambda key: net.init(key, image, widths), jax.random.key(0))
-    weights.fit(spec, variables, wanted)
-    return jax.tree.map(jnp.asarray, variables)
+    if head == 'keep' and known and classes_t and known != classes_t:
+        raise UserError(
+            f"config.model.head=keep: the {width} classes of weights {spec} are not the target data set's "
+            f'{len(classes_t)}; use source or reset'
+        )
+    fate = {
+        'source': "becomes the head 'source'; the target's is new",
+        'keep': "is where the target's begins",
+        'reset': "is left out; the target's is new",
+    }[head]
+    classifier = f'its classifier of {width} classes {fate}' if width else 'without a classifier'
+    told = f'weights {spec}: {len(jax.tree.leaves(variables))} tensors; {classifier}'
+    return Start(treated(spec, jax.tree.map(jnp.asarray, variables), head, len(classes_t)), told)
+
+
+def treated(spec: str, variables: Tree, head: str, classes_t: int) -> Tree:
+    """The variables after what `config.model.head` says of their classifier."""
+    heads = dict(variables['params'].get('heads', {}))
+    if head == 'reset':
+        heads = {}
+    if head == 'keep':
+        width = len(heads['source']['bias']) if 'source' in heads else 0
+        if width != classes_t:
+            raise UserError(
+                f'config.model.head=keep: weights {spec} know {width} classes and the target data set has '
+                f'{classes_t}; use source or reset'
+            )
+        heads['target'] = heads['source']
+    return {**variables, 'params': {**variables['params'], 'heads': heads}}
 
 
 # --- what the method makes --------------------------------------------------------------------------------------------
@@ -195,6 +236,16 @@ def wanted_heads(net: Net, method: Method, made: Prepared, data: Data, start: Tr
     wanted = heads(method, len(data.target.classes), 0 if start is None else width(start), made)
     if start is None and any(head.rows is not None and (np.asarray(head.rows) >= 0).any() for head in wanted.values()):
         net.pretrained()  # raises: there is none
+    if start is not None and 'target' in start['params']['heads']:
+        if 'target' not in wanted:
+            raise UserError(
+                "config.model.head=keep needs a method with a head 'target'; this one has "
+                + ' and '.join(repr(name) for name in wanted)
+            )
+        width_t = len(start['params']['heads']['target']['bias'])
+        # A first stage has other classes, and a method may have its own idea of the rows.
+        if wanted['target'].rows is None and wanted['target'].width == width_t:
+            wanted['target'] = wanted['target']._replace(rows=np.arange(width_t))
     return wanted
 
 

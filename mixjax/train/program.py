@@ -41,7 +41,8 @@ class Sets(NamedTuple):
 class Ground(NamedTuple):
     """What the methods of a comparison share.
 
-    start: the pretrained network's variables. image: zeros of a training image's shape.
+    start: the pretrained network's variables, and `told`, a line on what became of the file.
+    image: zeros of a training image's shape.
     view: the net as `prepare` and `init` see it, and pretrained features of images.
     """
 
@@ -53,6 +54,7 @@ class Ground(NamedTuple):
     image: Array
     view: tuple[Net, Callable[[Array], Array]]
     means: Cache
+    told: str
 
 
 class Program(NamedTuple):
@@ -70,6 +72,7 @@ class Program(NamedTuple):
     image: Array
     view: tuple[Net, Callable[[Array], Array]]
     means: Cache
+    told: str
 
     config: Any
     method: Method
@@ -85,7 +88,7 @@ class Program(NamedTuple):
 
     @property
     def ground(self) -> Ground:
-        return Ground(self.sets, self.net, self.geometry, self.mesh, self.start, self.image, self.view, self.means)
+        return Ground._make(self[: len(Ground._fields)])
 
 
 def preflight(config: Any) -> None:
@@ -126,19 +129,21 @@ def ground(config: Any) -> Ground:
     sets = load_sets(config)
     # float64 is the type of the variables, and the network follows it.
     dtype = 'bfloat16' if config.model.dtype == 'bfloat16' else 'float32'
-    net = models.build(config.model.name, dtype=dtype)
+    net = models.build(config.model.name, dtype=dtype, init=config.model.init)
     channels = check_images(config, sets)
     geometry = Geometry(
         config.image.crop, config.image.pad, config.image.flip, tuple(config.image.mean), tuple(config.image.std)
     )
     image = jnp.zeros((1, geometry.crop, geometry.crop, channels), jnp.float32)
-    classes_s = sets.source.classes if sets.source else ()
-    start = prepare.pretrained(config.model.weights, net, config.model.name, image, classes_s)
+    start, told = prepare.pretrained(
+        config.model.weights, net, config.model.name, image, sets.source.classes if sets.source else (),
+        head=config.model.head, classes_t=sets.train.classes,
+    )  # fmt: skip
     devices, floats = mesh.make(config.batch_size, config.num_seeds, config.devices), float_type(config)
     if start is not None:
         start = mesh.replicate(devices, jax.tree.map(lambda x: x.astype(floats), start))
     means = Cache(cache.folder(config.cache_dir), source_key(config, sets, start))
-    return Ground(sets, net, geometry, devices, start, image, prepare.view(net, start), means)
+    return Ground(sets, net, geometry, devices, start, image, prepare.view(net, start), means, told)
 
 
 def build(config: Any, on: Ground | None = None) -> Program:
@@ -186,9 +191,10 @@ def check_images(config: Any, sets: Sets) -> int:
             f'images of {sets.source.name} are {sets.source.read(np.arange(1)).shape[1:]} and those of '
             f'{sets.train.name} {shape[1:]}; source and target images must have one size and number of colours'
         )
-    if shape[-1] % len(config.image.mean):
-        raise UserError(f'config.image.mean has {len(config.image.mean)} colours and the images have {shape[-1]}')
-    return shape[-1]
+    colours = len(config.image.mean)
+    if 1 not in (colours, shape[-1]) and colours != shape[-1]:
+        raise UserError(f'config.image.mean has {colours} colours and the images have {shape[-1]}')
+    return max(shape[-1], colours)  # a grey image is given to a network for three colours three times
 
 
 def source_key(config: Any, sets: Sets, start: Tree | None) -> Any:

@@ -19,7 +19,7 @@ def case():
     numbers = fixture('model_preactresnet18')  # the same network: names and shapes of its entries
     want = fixture('manifold_mixup')
     state = torch_names.fill({**numbers, 'fill_prefix': want['fill_prefix']})
-    return want, torch_names.variables(state), torch_names.image(want)
+    return want, torch_names.variables('preactresnet18_raw', numbers, state), torch_names.image(want)
 
 
 @pytest.mark.parametrize('k', range(3))

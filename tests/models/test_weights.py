@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
+from mixjax import method as method_lib
 from mixjax import models
 from mixjax.errors import UserError
 from mixjax.models import weights
@@ -39,7 +41,7 @@ def test_a_file_gives_back_the_same_arrays_and_bytes(variables, tmp_path):
 
 
 def test_the_classifier_of_a_run_becomes_the_source_head(net, variables, tmp_path):
-    start = prepare.pretrained(stored(tmp_path, variables), net, 'glyphnet', IMAGE, ('a', 'b', 'c'))
+    start = prepare.pretrained(stored(tmp_path, variables), net, 'glyphnet', IMAGE, ('a', 'b', 'c')).variables
     assert set(start['params']['heads']) == {'source'}
     np.testing.assert_array_equal(
         start['params']['heads']['source']['bias'], variables['params']['heads']['target']['bias']
@@ -84,30 +86,95 @@ def test_damaged_files(damage, sentence, variables, tmp_path):
         weights.load(spec)
 
 
-def test_files_that_mixjax_did_not_write(variables, tmp_path):
-    foreign = [{'layer': {'weight': np.zeros(2)}}, {'params': {'backbone': np.zeros(2)}}]
+def test_files_with_our_names_that_are_no_network(variables, tmp_path):
+    foreign = [{'params': {'backbone': np.zeros(2)}}, {'params': {'other': {'kernel': np.zeros(2)}}}]
     foreign.append({**variables, 'params': {**variables['params'], 'heads': {'target': {'kernel': np.zeros((2, 2))}}}})
     for tree in foreign:
-        with pytest.raises(UserError, match='were not written by mixjax'):
+        with pytest.raises(UserError, match='are not a network as mixjax writes it'):
             weights.load(stored(tmp_path, tree))
     spec = stored(tmp_path, variables)
-    (tmp_path / 'model.json').write_text('[1]')
-    with pytest.raises(UserError, match='were not written by mixjax'):
-        weights.load(spec)
+    for wrong in ('[1]', '{"classes": 3}', '{"classes": [1]}'):
+        (tmp_path / 'model.json').write_text(wrong)
+        with pytest.raises(UserError, match='was not written by mixjax'):
+            weights.load(spec)
 
 
-def test_what_is_missing_and_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setenv('HF_HOME', str(tmp_path))
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_numbers_that_are_none(value, variables, tmp_path):
+    flat = traverse_util.flatten_dict(variables, sep='/')
+    name = 'params/backbone/stage2/block0/conv1/kernel'
+    flat[name] = flat[name].copy()
+    flat[name][1, 1, 3, 5] = value
+    with pytest.raises(UserError, match=f'the tensor {name} holds NaN or infinite numbers'):
+        weights.load(stored(tmp_path, traverse_util.unflatten_dict(flat, sep='/')))
+
+
+def test_large_numbers_are_numbers(variables, tmp_path):
+    flat = traverse_util.flatten_dict(variables, sep='/')
+    name = 'params/backbone/stem/conv/kernel'
+    flat[name] = np.full(flat[name].shape, 3e38, np.float32)
+    weights.load(stored(tmp_path, traverse_util.unflatten_dict(flat, sep='/')))
+
+
+def test_what_is_missing_and_how_to_get_it(tmp_path):
     assert weights.missing('') is None and weights.missing('embedded://glyphnet') is None
-    assert 'hf download timm/resnet50.tv_in1k model.safetensors' in str(weights.missing('hf://timm/resnet50.tv_in1k'))
     for wrong in ('random://', 'random://abc', 'random://0', 'random://-3'):
         assert 'a number of classes' in str(weights.missing(wrong))
     assert 'the embedded weights are glyphnet' in str(weights.missing('embedded://other'))
-    cached = tmp_path / 'hub' / 'models--timm--resnet50.tv_in1k' / 'snapshots' / 'abc'
-    cached.mkdir(parents=True)
-    (cached / 'model.safetensors').write_bytes(b'')
-    assert 'reads only files that it wrote itself' in str(weights.missing('hf://timm/resnet50.tv_in1k'))
-    assert weights.classes('hf://timm/resnet50.tv_in1k') == 1000
+    assert f'looked for\n  {tmp_path}/no.pth\n' in str(weights.missing(f'{tmp_path}/no.pth'))
+    assert f'looked for\n  {tmp_path}/model.safetensors\n' in str(weights.missing(str(tmp_path)))
+    for label in ('b', 'a'):
+        (tmp_path / label).mkdir()
+        (tmp_path / label / 'model.safetensors').touch()
+    assert f'holds several models; give one of {tmp_path}/a, {tmp_path}/b' in str(weights.missing(str(tmp_path)))
+
+
+# --- what becomes of the classifier -----------------------------------------------------------------------------------
+
+
+def start(net, spec, head, classes=('a', 'b', 'c')):
+    return prepare.pretrained(spec, net, 'glyphnet', IMAGE, head=head, classes_t=classes)
+
+
+def test_the_fate_of_the_classifier_is_chosen_and_told(net, variables, tmp_path):
+    spec = stored(tmp_path, variables)
+    fates = {'source': {'source'}, 'keep': {'source', 'target'}, 'reset': set()}
+    told = {'source': "becomes the head 'source'", 'keep': "is where the target's begins", 'reset': 'is left out'}
+    for head, left in fates.items():
+        began = start(net, spec, head)
+        assert set(began.variables['params']['heads']) == left
+        assert began.told.startswith(f'weights {spec}: 47 tensors; its classifier of 3 classes {told[head]}')
+
+
+def test_keep_begins_the_target_where_the_classifier_ended(net, variables, tmp_path):
+    began = start(net, stored(tmp_path, variables), 'keep')
+    rows = begin_head(net, 'finetune', began)
+    jax.tree.map(np.testing.assert_array_equal, rows, variables['params']['heads']['target'])
+    fresh = begin_head(net, 'finetune', start(net, stored(tmp_path, variables), 'source'))
+    assert np.abs(fresh['kernel'] - rows['kernel']).min() > 0
+
+
+def begin_head(net, name, began):
+    method = method_lib.load(name)(3)
+    part = prepare.part(('a', 'b', 'c'), np.arange(3), lambda rows: None, lambda x: x, None, batch=1, key=None)
+    wanted = prepare.wanted_heads(net, method, method_lib.Prepared(), method_lib.Data(part), began.variables)
+    made = prepare.initialiser(net, wanted, IMAGE, True)
+    params, _ = prepare.initial_params(made, wanted, jax.random.key(1), began.variables, jnp.float32)
+    return params['heads']['target']
+
+
+def test_keep_is_refused_where_it_makes_no_sense(net, variables, tmp_path):
+    spec = stored(tmp_path, variables)
+    with pytest.raises(UserError, match="keep: the 3 classes of weights .* are not the target data set's 3"):
+        start(net, spec, 'keep', ('a', 'c', 'b'))
+    with pytest.raises(UserError, match='keep: weights random://5 know 5 classes and the target data set has 3'):
+        start(net, 'random://5', 'keep')
+    joint = method_lib.load('finetune')(3)._replace(heads=lambda *_: {'joint': method_lib.Head(5)})
+    part = prepare.part(('a', 'b', 'c'), np.arange(3), lambda rows: None, lambda x: x, None, batch=1, key=None)
+    with pytest.raises(UserError, match="needs a method with a head 'target'; this one has 'joint'"):
+        prepare.wanted_heads(
+            net, joint, method_lib.Prepared(), method_lib.Data(part), start(net, spec, 'keep').variables
+        )
 
 
 def test_the_embedded_network_knows_the_printed_letters():
@@ -118,7 +185,7 @@ def test_the_embedded_network_knows_the_printed_letters():
     config = config_lib.load('glyphs_pretrain')
     letters = catalog.load('glyphs', 'train')
     net = models.build('glyphnet')
-    start = prepare.pretrained('embedded://glyphnet', net, 'glyphnet', IMAGE, letters.classes)
+    start = prepare.pretrained('embedded://glyphnet', net, 'glyphnet', IMAGE, letters.classes).variables
     trained = program.labelled(config, program.load_sets(config), config.seed)
     rows = np.setdiff1d(np.arange(len(letters.labels)), trained)
     geometry = augment.Geometry(16, config.image.pad, False, config.image.mean, config.image.std)
@@ -128,3 +195,4 @@ def test_the_embedded_network_knows_the_printed_letters():
     assert accuracy > 0.95, accuracy  # letters it has not been trained on
     about = weights.load('embedded://glyphnet').about
     assert about['image'] == json.loads(config.image.to_json()) and about['steps'] == config.steps
+    assert about['method'] == json.loads(config.method.to_json())

@@ -1,53 +1,18 @@
-"""The way from torch's names and layouts to ours, and the parameters that the fixtures were computed with."""
+"""The parameters and images that the fixtures were computed with, drawn again from the entries' names."""
 
 from __future__ import annotations
 
-import re
 import zlib
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from mixjax import models
+from mixjax.models import dialects
+
 Arrays = dict[str, np.ndarray]
-
-TOP = {
-    'conv1': ('backbone', 'stem', 'conv'),
-    'bn1': ('backbone', 'stem', 'bn'),
-    'fc': ('heads', 'source'),
-    'linear': ('heads', 'source'),
-}
-SHORTCUT = {'downsample.0': 'shortcut_conv', 'downsample.1': 'shortcut_bn', 'shortcut.0': 'shortcut_conv'}
-STATS = {'running_mean': 'mean', 'running_var': 'var'}
-
-
-def module_path(module: str) -> tuple[str, ...]:
-    """`layer1.0.conv2` is backbone/stage1/block0/conv2; the top's names are those of `TOP`."""
-    if match := re.fullmatch(r'layer(\d+)\.(\d+)\.(.+)', module):
-        stage, block, layer = match.groups()
-        return 'backbone', f'stage{stage}', f'block{block}', SHORTCUT.get(layer, layer)
-    return TOP[module]
-
-
-def path(name: str) -> tuple[str, ...]:
-    """Keys in `variables` of an entry of torch's state dict."""
-    module, leaf = name.rsplit('.', 1)
-    keys = module_path(module)
-    if leaf in STATS:
-        return 'batch_stats', *keys, STATS[leaf]
-    if leaf == 'weight':
-        leaf = 'scale' if 'bn' in keys[-1] else 'kernel'
-    return 'params', *keys, leaf
-
-
-def to_ours(value: np.ndarray) -> np.ndarray:
-    """OIHW to HWIO, (out, in) to (in, out); vectors stay."""
-    return value.transpose((2, 3, 1, 0) if value.ndim == 4 else tuple(reversed(range(value.ndim))))
-
-
-def get(tree: Any, keys: tuple[str, ...]) -> Any:
-    for key in keys:
-        tree = tree[key]
-    return tree
 
 
 def fill(numbers: Arrays) -> Arrays:
@@ -72,17 +37,17 @@ def fill(numbers: Arrays) -> Arrays:
     return state
 
 
-def variables(state: Arrays) -> dict[str, Any]:
-    """The state dict as our variables, in float64."""
-    tree: dict[str, Any] = {}
-    for name, value in state.items():
-        *keys, leaf = path(name)
-        node = tree
-        for key in keys:
-            node = node.setdefault(key, {})
-        assert leaf not in node, f'two entries for {name}'
-        node[leaf] = to_ours(value).astype(np.float64)
-    return tree
+def shapes(network: str, side: int, classes: int, dtype: Any = np.float32) -> Any:
+    """The variables that the network wants for RGB images of that side, as shapes."""
+    net, image = models.build(network), jnp.zeros((2, side, side, 3))
+    tree = jax.eval_shape(lambda rng: net.init(rng, image, {'source': classes}), jax.random.key(0))
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), tree)
+
+
+def variables(network: str, numbers: Arrays, state: Arrays) -> Any:
+    """The state dict as our variables, in float64. It fails unless every entry has its place, and its shape."""
+    wanted = shapes(network, int(numbers['input_shape_nchw'][-1]), int(numbers['eval_logits'].shape[-1]), np.float64)
+    return dialects.from_torch(network, state, wanted)
 
 
 def image(numbers: Arrays) -> np.ndarray:

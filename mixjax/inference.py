@@ -1,0 +1,205 @@
+"""Predictions with what a run left: `mixjax.load('runs/dogs')` is a `Predictor`.
+
+    dogs = mixjax.load('runs/dogs')
+    dogs('photo.jpg')                # [('beagle', 0.97), ('basset', 0.02), ..]
+    dogs.probabilities(images)       # (n, H, W, C) uint8 -> (n, classes)
+
+A photograph is prepared as the run prepared its test images: the same resize, crop and colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixjax import method as method_lib
+from mixjax import models
+from mixjax.data import augment, photo
+from mixjax.data.feed import Images
+from mixjax.errors import UserError
+from mixjax.models import images as own_images
+from mixjax.models import weights
+
+Array = jax.Array
+Tree = Any
+Source = str | Path | bytes | np.ndarray
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network with its classes and its preprocessing.
+
+    classes: their names. about: all that `model.json` says. rule: how a file becomes a stored image.
+    apply: (B, H, W, C) uint8 stored images -> (B, classes) logits, compiled for one batch size.
+    batch: that size.
+    """
+
+    classes: tuple[str, ...]
+    about: dict[str, Any]
+    rule: photo.Rule
+    apply: Callable[[np.ndarray], Array]
+    batch: int
+
+    def read(self, source: Source) -> np.ndarray:
+        """One image as the run would have stored it, (side, side, C) uint8.
+
+        source: a file, its bytes, or an array (H, W), (H, W, 1) or (H, W, 3) of uint8.
+        """
+        if isinstance(source, np.ndarray):
+            return photo.fit(colours(source, self.rule.channels), self.rule)
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        return photo.read(data, self.rule)
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """(n, H, W, C) uint8 stored images -> (n, classes)."""
+        if len(images) == 0:
+            return np.zeros((0, len(self.classes)), np.float32)
+        out = []
+        for start in range(0, len(images), self.batch):
+            here = images[start : start + self.batch]
+            # Filled up with repeats: one size, one compilation.
+            out.append(np.asarray(self.apply(np.resize(here, (self.batch, *here.shape[1:]))))[: len(here)])
+        return np.concatenate(out)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """(n, H, W, C) uint8 stored images -> (n, classes), rows that sum to 1."""
+        return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(images)), axis=-1))
+
+    def __call__(self, source: Source, top: int = 5) -> list[tuple[str, float]]:
+        """The most probable classes of one image, the likeliest first."""
+        try:
+            image = self.read(source)
+        except (photo.Unreadable, OSError) as error:
+            name = source if isinstance(source, str | Path) else 'the image'
+            raise UserError(f'{name}: {error}') from error
+        return self.ranked(self.probabilities(image[None])[0], top)
+
+    def ranked(self, probabilities: np.ndarray, top: int = 5) -> list[tuple[str, float]]:
+        """The `top` likeliest classes of one row of probabilities."""
+        order = np.argsort(-probabilities, kind='stable')[:top]
+        return [(self.classes[k], float(probabilities[k])) for k in order]
+
+    def stream(self, files: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray | str]]:
+        """Each file with its probabilities, or with the reason why it cannot be read; in the files' order."""
+
+        def attempt(path: Path) -> np.ndarray | str:
+            try:
+                return self.read(path)
+            except (photo.Unreadable, OSError) as error:
+                return str(error)
+
+        queue = iter(files)
+        with ThreadPoolExecutor() as pool:
+            while some := list(islice(queue, self.batch)):
+                images = list(pool.map(attempt, some))
+                rows = iter(self.probabilities(np.stack(good)) if (good := _arrays(images)) else ())
+                yield from (
+                    (path, image if isinstance(image, str) else next(rows))
+                    for path, image in zip(some, images, strict=True)
+                )
+
+
+def _arrays(images: Sequence[np.ndarray | str]) -> list[np.ndarray]:
+    return [image for image in images if not isinstance(image, str)]
+
+
+def colours(image: np.ndarray, channels: int) -> np.ndarray:
+    """An array as (H, W, channels): grey is repeated, and colours become grey by ITU-R 601."""
+    image = image[..., None] if image.ndim == 2 else image
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
+        raise UserError(
+            f'an image must be uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not {image.dtype} {image.shape}'
+        )
+    if image.shape[-1] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=-1)
+    return photo.grey(image)
+
+
+def load(workdir: str | Path, *, batch: int = 64) -> Predictor:
+    """The network that a run left in its work directory, ready to predict.
+
+    Args:
+      workdir: of one run; of a comparison, the folder of one of its methods.
+      batch: how many images are predicted at once.
+    """
+    loaded = weights.load(str(workdir))
+    if not loaded.own:
+        raise UserError(f'{workdir} is no run of mixjax: its model.safetensors has the tensors of another library')
+    about = dict(loaded.about)
+    # What a run recorded before it knew of a setting is what its network was published with.
+    image = {'fit': 'short', **own_images.of_network(about['model']), **about['image']}
+    geometry = augment.Geometry(image['crop'], image.get('pad', 0), False, tuple(image['mean']), tuple(image['std']))
+    rule = photo.Rule(image['resize'], image['fit'], image['interpolation'], True, int(about.get('channels', 1)))
+    net = models.build(about['model'], dtype='bfloat16' if about.get('dtype') == 'bfloat16' else 'float32')
+    predict = predictor_of(about, loaded.variables['params'].get('heads', {}))
+    variables = jax.tree.map(jnp.asarray, loaded.variables)
+
+    @jax.jit
+    def apply(variables: Tree, images: Array) -> Array:
+        return predict(net.apply(variables, augment.centre(images, geometry), train=False)[0])
+
+    return Predictor(tuple(about['classes']), about, rule, lambda images: apply(variables, jnp.asarray(images)), batch)
+
+
+def predictor_of(about: dict[str, Any], heads: Tree) -> Callable[..., Array]:
+    """From a forward pass to the target's logits: the one head there is, or what the run's method makes of several."""
+    if set(heads) == {'target'}:
+        return lambda out: out.logits['target']
+    knobs = {key: tuple(v) if isinstance(v, list) else v for key, v in about['method'].items() if key != 'name'}
+    return method_lib.load(about['method']['name'])(len(about['classes']), **knobs).predict
+
+
+# --- files and folders ------------------------------------------------------------------------------------------------
+
+
+def files(given: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], int]:
+    """(file, path below what was given) of all images, folders searched; and how many other files were left out.
+
+    A file that is named is taken whatever its name; in folders only image names are.
+    """
+    found, others = [], 0
+    for one in map(Path, given):
+        if one.is_file():
+            found.append((one, Path(one.name)))
+        elif one.is_dir():
+            inside = sorted(path for path in one.rglob('*') if path.is_file() and not path.name.startswith('.'))
+            images = [path for path in inside if path.suffix.lower() in photo.SUFFIXES]
+            others += len(inside) - len(images)
+            found += [(path, path.relative_to(one)) for path in images]
+        else:
+            raise UserError(f'there is no file or folder {one}')
+    return found, others
+
+
+def label_of(below: Path, classes: Sequence[str]) -> str | None:
+    """The class that an image's folder names, the innermost first; '/' in a class's name is '_' in a folder's."""
+    folders = {name.replace('/', '_'): name for name in classes}
+    return next((folders[part] for part in reversed(below.parts[:-1]) if part in folders), None)
+
+
+# --- the run's own test set -------------------------------------------------------------------------------------------
+
+
+def test_set(workdir: str | Path) -> Images:
+    """The images that the model of a run was tested on: those of its first seed."""
+    from mixjax import config as config_lib
+    from mixjax.train import program, seeds
+    from mixjax.train import workdir as files_of
+
+    folder = Path(workdir)
+    config = config_lib.from_data(files_of.read_json(folder / 'config.json'))
+    program.preflight(config)
+    sets = program.load_sets(config)
+    if sets.test is not None:
+        return seeds.everything(sets.test)
+    return seeds.remaining(sets, program.labelled(config, sets, config.seed))

@@ -1,0 +1,223 @@
+"""EfficientNet-B0 to B4 (Tan & Le 2019, https://arxiv.org/abs/1905.11946).
+
+    block: h -> swish BN conv1x1 (expand) -> swish BN depthwise conv -> squeeze-excite -> BN conv1x1 (project)
+
+plus the block's input where the shape stays, after drop-connect. Every network is B0 made `width` times as wide
+and `depth` times as deep, with the published rounding. BN has eps 1e-3 and moves its statistics by 0.01.
+
+`padding` has three published forms:
+
+    'same'       TensorFlow's, on the map as it is: the originals, and what timm calls `tf_efficientnet_b4`
+    380          TensorFlow's for a map of 380 pixels, at every layer whatever comes in: the PyTorch package that
+                 SMILE's experiments use. A stride of 2 pads (0, 1) or (1, 2); at 380 pixels the maps of
+                 its third stage have side 47 instead of 48. On maps of even sides it equals 'same'
+    'symmetric'  torch's, with BN's eps 1e-5 and step 0.1: torchvision's, and timm's without `tf_`
+
+`stage1` .. `stage7` are the groups of blocks. `stage8` is the last 1x1 convolution with its BN and swish: the
+map that is pooled, and `stage7` the one that SMILE compares in its experiments with this network.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from mixjax.models import layers
+from mixjax.models.layers import Initializer, Mark, global_mean, kaiming_out, pooled, unmarked, walk
+from mixjax.models.net import Tap, no_tap, silent
+
+Array = jax.Array
+Padding = str | int
+
+
+class Group(NamedTuple):
+    """`repeats` blocks of B0, the first with the stride; `expand` times as wide inside, kernels `size` x `size`."""
+
+    expand: int
+    width: int
+    repeats: int
+    stride: int
+    size: int
+
+
+B0 = (
+    Group(1, 16, 1, 1, 3),
+    Group(6, 24, 2, 2, 3),
+    Group(6, 40, 2, 2, 5),
+    Group(6, 80, 3, 2, 3),
+    Group(6, 112, 3, 1, 5),
+    Group(6, 192, 4, 2, 5),
+    Group(6, 320, 1, 1, 3),
+)
+
+
+class Scale(NamedTuple):
+    """A network of the family: times B0's width and depth, the image's side, the classifier's dropout."""
+
+    width: float
+    depth: float
+    side: int
+    dropout: float
+
+
+SCALES = {
+    'b0': Scale(1.0, 1.0, 224, 0.2),
+    'b1': Scale(1.0, 1.1, 240, 0.2),
+    'b2': Scale(1.1, 1.2, 260, 0.3),
+    'b3': Scale(1.2, 1.4, 300, 0.3),
+    'b4': Scale(1.4, 1.8, 380, 0.4),
+}
+
+
+def widened(width: int, factor: float) -> int:
+    """`width` times the factor, to the nearest multiple of 8 but never 10% below."""
+    exact = width * factor
+    rounded = max(8, int(exact + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * exact else rounded
+
+
+def zeros(padding: Padding, size: int, stride: int) -> Any:
+    """What flax's convolution takes as padding; see the module's text for `padding`."""
+    if padding == 'same':
+        return 'SAME'
+    if padding == 'symmetric':
+        return [((size - 1) // 2,) * 2] * 2
+    side = int(padding)
+    total = max((math.ceil(side / stride) - 1) * stride + size - side, 0)
+    return [(total // 2, total - total // 2)] * 2
+
+
+def depthwise_out(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """The published law N(0, 2/fan_out) of a depthwise kernel (k, k, 1, C), where fan_out is k k."""
+    return jax.random.normal(rng, shape, dtype) * (2 / math.prod(shape[:2])) ** 0.5
+
+
+class MBConv(nn.Module):
+    """The block above: (B, h, w, C) -> (B, h/stride, w/stride, width).
+
+    drop: how often drop-connect leaves an example's block out, and only its input passes.
+    """
+
+    expand: int
+    width: int
+    stride: int
+    size: int
+    drop: float
+    padding: Padding
+    norm: Any
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, h: Array, train: bool, mark: Mark) -> tuple[Array, Array]:
+        x, inside = h, h.shape[-1] * self.expand
+        conv = partial(layers.conv, dtype=self.dtype)
+        if self.expand != 1:
+            h = conv(inside, 1, name='expand_conv')(h)
+            h = nn.swish(self.norm(name='expand_bn')(h, train))
+        padding = zeros(self.padding, self.size, self.stride)
+        h = conv(
+            inside, self.size, self.stride, padding=padding, groups=inside, init=depthwise_out, name='depthwise_conv'
+        )(h)
+        h = nn.swish(self.norm(name='depthwise_bn')(h, train))
+        s = global_mean(h)[:, None, None]
+        squeezed = max(1, x.shape[-1] // 4)
+        s = nn.swish(conv(squeezed, 1, bias=nn.initializers.zeros, name='se_reduce')(s))
+        s = conv(inside, 1, bias=nn.initializers.zeros, name='se_expand')(s)
+        last = mark(conv(self.width, 1, name='project_conv')(nn.sigmoid(s) * h))
+        h = self.norm(name='project_bn')(last, train)
+        if self.stride == 1 and x.shape[-1] == self.width:
+            whole = nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=silent(self, train), name='drop')
+            h = x + whole(h)
+        return h, last
+
+
+class MBStage(nn.Module):
+    """A group of blocks, one for each rate in `drops`: map -> (map, output of the last convolution)."""
+
+    group: Group
+    drops: tuple[float, ...]
+    padding: Padding
+    norm: Any
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, h: Array, train: bool, tap: Tap) -> tuple[Array, Array]:
+        expand, width, _, stride, size = self.group
+        last = h
+        for i, drop in enumerate(self.drops):
+            mark = partial(tap, f'{self.name}.conv') if i == len(self.drops) - 1 else unmarked
+            step = stride if i == 0 else 1
+            block = MBConv(expand, width, step, size, drop, self.padding, self.norm, self.dtype, name=f'block{i}')
+            h, last = block(h, train, mark)
+        return h, last
+
+
+class ConvStage(nn.Module):
+    """1x1 convolution, BN, swish: map -> (map, output of the convolution)."""
+
+    width: int
+    norm: Any
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, h: Array, train: bool, tap: Tap) -> tuple[Array, Array]:
+        last = tap(f'{self.name}.conv', layers.conv(self.width, 1, dtype=self.dtype, name='conv')(h))
+        return nn.swish(self.norm(name='bn')(last, train)), last
+
+
+class MBStem(nn.Module):
+    """3x3 convolution with stride 2, BN, swish: (B, H, W, C) -> (B, H/2, W/2, width)."""
+
+    width: int
+    padding: Padding
+    norm: Any
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, image: Array, train: bool) -> Array:
+        layer = layers.conv(self.width, 3, 2, padding=zeros(self.padding, 3, 2), dtype=self.dtype, name='conv')
+        return nn.swish(self.norm(name='bn')(layer(image), train))
+
+
+class EfficientNet(nn.Module):
+    """B0's `groups` times `width` and `depth`; features (B, 1280 width).
+
+    dropout: in front of the classifiers (applied by `Network`). drop_connect: of the last block; it grows
+    linearly from 0 with a block's number. stem, top: channels of B0's first and last convolution.
+    """
+
+    width: float = 1.0
+    depth: float = 1.0
+    dropout: float = 0.2
+    padding: Padding = 'same'
+    drop_connect: float = 0.2
+    groups: tuple[Group, ...] = B0
+    stem: int = 32
+    top: int = 1280
+    dtype: Any = None
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """How many blocks each stage has."""
+        return tuple(math.ceil(self.depth * group.repeats) for group in self.groups)
+
+    @nn.compact
+    def __call__(self, image: Array, *, train: bool, tap: Tap = no_tap) -> tuple[Array, dict[str, Array]]:
+        eps, momentum = (1e-5, 0.9) if self.padding == 'symmetric' else (1e-3, 0.99)
+        norm = partial(layers.BatchNorm, momentum, eps, self.dtype)
+        total, before = sum(self.blocks), 0
+        parts: list[Any] = []
+        for group, count in zip(self.groups, self.blocks, strict=True):
+            drops = tuple(self.drop_connect * (before + i) / total for i in range(count))
+            group = group._replace(width=widened(group.width, self.width))
+            parts.append(MBStage(group, drops, self.padding, norm, self.dtype, name=f'stage{len(parts) + 1}'))
+            before += count
+        top = widened(self.top, self.width)
+        parts.append(ConvStage(top, norm, self.dtype, name=f'stage{len(parts) + 1}'))
+        stem = MBStem(widened(self.stem, self.width), self.padding, norm, self.dtype, name='stem')
+        return pooled(*walk(stem(image, train), parts, train=train, tap=tap))

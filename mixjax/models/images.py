@@ -1,0 +1,52 @@
+"""The images that a network expects: size, crop, interpolation and colours, which belong to its weights.
+
+They are settings of `config.image` (`resize`, `crop`, `interpolation`, `mean`, `std`) and stand in
+`model.json` of what a run leaves. Where weights do not say, the network's published ones hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+KEYS = ('resize', 'crop', 'interpolation', 'mean', 'std')
+
+# EfficientNet's published sizes and crop fractions.
+SIZES = {'b0': (224, 0.875), 'b1': (240, 0.882), 'b2': (260, 0.89), 'b3': (300, 0.904), 'b4': (380, 0.922)}
+SMALL = ('preact', 'cifar', 'lenet', 'wrn', 'densenet121_cifar')
+
+
+def say(size: int, fraction: float, interpolation: str, colours: tuple = IMAGENET) -> dict[str, Any]:
+    """The settings of a network that sees the central `size` of an image whose shorter side is size / fraction."""
+    mean, std = colours
+    # 224 / 0.875 is 256 in floating point too, and 380 / 0.922 is 412.1.
+    resize = math.floor(size / fraction)
+    return {'resize': resize, 'crop': size, 'interpolation': interpolation, 'mean': mean, 'std': std}
+
+
+def of_network(name: str) -> dict[str, Any]:
+    """What the network was published with."""
+    if name.startswith('glyphnet'):
+        return say(16, 1, 'bilinear', ((0.0,), (1.0,)))
+    if name.startswith(SMALL):
+        return say(64 if name.endswith('_64') else 32, 1, 'bilinear')
+    if name.startswith('efficientnet_'):
+        return say(*SIZES[name.split('_')[1]], 'bicubic')
+    return say(224, 0.875, 'bilinear')
+
+
+def stated(about: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a file beside foreign weights says: timm's `config.json`, or transformers' `preprocessor_config.json`."""
+    facts = about.get('pretrained_cfg')
+    if isinstance(facts, dict) and isinstance(facts.get('input_size'), list):
+        colours = tuple(facts.get('mean', IMAGENET[0])), tuple(facts.get('std', IMAGENET[1]))
+        size, fraction = facts['input_size'][-1], facts.get('crop_pct', 0.875)
+        return say(int(size), float(fraction), str(facts.get('interpolation', 'bilinear')), colours)
+    if 'image_mean' in about and isinstance(about.get('size'), dict):
+        size, fraction = about['size'].get('shortest_edge') or about['size'].get('height'), about.get('crop_pct', 0.875)
+        way = {2: 'bilinear', 3: 'bicubic'}.get(about.get('resample', 2), 'bilinear')
+        return say(int(size), float(fraction or 0.875), way, (tuple(about['image_mean']), tuple(about['image_std'])))
+    return None

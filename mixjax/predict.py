@@ -1,0 +1,191 @@
+"""What a trained network sees in photographs.
+
+    python -m mixjax.predict --workdir=runs/pets photo.jpg more/ --top=3
+
+Prints for each image the likeliest classes. Folders are searched through; where their sub-folders are named
+after classes, the accuracy is printed too. `--test` predicts the run's own test set instead.
+Exit codes: 0 done, 2 wrong input (one message says what to do).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixjax.errors import UserError
+
+
+class Answer(NamedTuple):
+    """What came out: a row for each image; of those with a known class how many are right; what was left out."""
+
+    rows: list[dict[str, Any]]
+    correct: int
+    labelled: int
+    unreadable: dict[str, str]
+    others: int
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.correct / self.labelled if self.labelled else None
+
+
+def of_files(predictor: Any, given: Sequence[str], top: int) -> Answer:
+    """The answer for files and folders."""
+    from mixjax import inference
+
+    found, others = inference.files(given)
+    if not found:
+        raise UserError(f'there is no image in {", ".join(given)}')
+    below = dict(found)
+    named = {path for path in map(Path, given) if path.is_file()}
+    rows, unreadable, correct, labelled = [], {}, 0, 0
+    for path, result in predictor.stream(path for path, _ in found):
+        if isinstance(result, str):
+            if path in named:
+                raise UserError(f'{path} cannot be read: {result}')
+            unreadable[str(path)] = result
+            continue
+        row: dict[str, Any] = {'file': str(path)}
+        label = inference.label_of(below[path], predictor.classes)
+        ranked = predictor.ranked(result, top)
+        if label is not None:
+            row['label'] = label
+            labelled += 1
+            correct += predictor.classes[int(np.argmax(result))] == label
+        rows.append({**row, 'top': [{'class': name, 'probability': p} for name, p in ranked]})
+    return Answer(rows, correct, labelled, unreadable, others)
+
+
+def of_test_set(predictor: Any, workdir: str, top: int) -> Answer:
+    """The answer for the images that the run was tested on."""
+    from mixjax import inference
+
+    test = inference.test_set(workdir)
+    probabilities = predictor.probabilities(test.image)
+    rows = [
+        {
+            'file': f'test image {k}',
+            'label': predictor.classes[label],
+            'top': [{'class': name, 'probability': p} for name, p in predictor.ranked(probabilities[k], top)],
+        }
+        for k, label in enumerate(test.label)
+    ]
+    return Answer(rows, int(np.sum(probabilities.argmax(1) == test.label)), len(test.label), {}, 0)
+
+
+# --- what it looks like -----------------------------------------------------------------------------------------------
+
+
+def as_text(answer: Answer) -> str:
+    width = min(max((len(row['file']) for row in answer.rows), default=0), 60)
+    lines = [
+        f'{row["file"]:{width}}  ' + ', '.join(f'{one["class"]} {100 * one["probability"]:.1f} %' for one in row['top'])
+        for row in answer.rows
+    ]
+    return '\n'.join([*lines, *summary(answer)])
+
+
+def summary(answer: Answer) -> list[str]:
+    """What was found and left out, and the accuracy where the classes are known."""
+    lines = []
+    if answer.others:
+        lines.append(f'{counted(answer.others, "file")} that are no images were left out')
+    if answer.unreadable:
+        shown = list(answer.unreadable.items())[:5]
+        lines.append(f'{counted(len(answer.unreadable), "image")} cannot be read and were left out:')
+        lines += [f'  {path}: {why}' for path, why in shown]
+        lines += [f'  and {len(answer.unreadable) - 5} more'] * (len(answer.unreadable) > 5)
+    if answer.accuracy is not None:
+        part = '' if answer.labelled == len(answer.rows) else ' whose folder names their class'
+        lines.append(f'accuracy {100 * answer.accuracy:.2f} % ({answer.correct} of {answer.labelled} images{part})')
+    return lines
+
+
+def counted(n: int, what: str) -> str:
+    return f'{n} {what}{"s" * (n != 1)}'
+
+
+def as_json(answer: Answer) -> str:
+    whole: dict[str, Any] = {'predictions': answer.rows}
+    if answer.accuracy is not None:
+        whole |= {'accuracy': answer.accuracy, 'correct': answer.correct, 'labelled': answer.labelled}
+    if answer.unreadable:
+        whole['unreadable'] = answer.unreadable
+    return json.dumps(whole, indent=2)
+
+
+def write_csv(path: str, answer: Answer) -> None:
+    """One line for each image: file, its label if it is known, then class and probability of each rank."""
+    ranks = len(answer.rows[0]['top']) if answer.rows else 0
+    try:
+        with open(path, 'w', newline='', encoding='utf-8') as file:
+            out = csv.writer(file)
+            out.writerow(
+                ['file', 'label', *(f'{what}{k + 1}' for k in range(ranks) for what in ('class', 'probability'))]
+            )
+            for row in answer.rows:
+                top = [x for one in row['top'] for x in (one['class'], f'{one["probability"]:.6f}')]
+                out.writerow([row['file'], row.get('label', ''), *top])
+    except OSError as error:
+        raise UserError(f'--csv={path} cannot be written: {error.strerror}') from error
+
+
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    text = (__doc__ or '').partition('Exit codes')
+    parser = argparse.ArgumentParser(
+        prog='python -m mixjax.predict',
+        description=text[0],
+        epilog=text[1] + text[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('images', nargs='*', help='image files, and folders with images')
+    parser.add_argument('--workdir', required=True, help='the work directory of a run (of a comparison: RUN/METHOD)')
+    parser.add_argument('--top', type=int, default=5, help='how many classes to show (default 5)')
+    parser.add_argument('--batch', type=int, default=64, help='images that are predicted at once (default 64)')
+    parser.add_argument('--test', action='store_true', help="predict the run's own test set")
+    parser.add_argument('--json', action='store_true', help='print JSON')
+    parser.add_argument('--csv', metavar='FILE', help='also write a table')
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    try:
+        given = arguments(words)
+    except SystemExit as stop:  # argparse has said what is wrong, or shown the help
+        return int(stop.code or 0)
+    try:
+        if bool(given.images) == given.test:
+            raise UserError('give images or folders, or --test for the test set of the run')
+        if given.top < 1 or given.batch < 1:
+            raise UserError('--top and --batch must be at least 1')
+        from mixjax import inference
+
+        predictor = inference.load(given.workdir, batch=given.batch)
+        top = min(given.top, len(predictor.classes))
+        answer = of_test_set(predictor, given.workdir, top) if given.test else of_files(predictor, given.images, top)
+        if given.csv:
+            write_csv(given.csv, answer)
+        if given.json:
+            print(as_json(answer))
+        elif given.test:
+            print('\n'.join(summary(answer)))
+        else:
+            print(as_text(answer))
+    except UserError as error:
+        print(f'mixjax: {error}', file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `| head`
+        return 0
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

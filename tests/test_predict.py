@@ -1,0 +1,209 @@
+"""Predictions with what a run left: the command, and `mixjax.load`."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import mixjax
+from mixjax import config as config_lib
+from mixjax import inference, predict
+from mixjax.data import embedded
+from mixjax.errors import UserError
+from mixjax.models import weights
+from mixjax.train import loop, program, seeds
+from mixjax.train.workdir import read_json
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """The work directory of two short runs, finetune and xmixup (whose head has source classes too)."""
+    folder = tmp_path_factory.mktemp('runs') / 'both'
+    config = config_lib.load('quickstart', [('num_seeds', '1'), ('steps', '40'), ('devices', '1')])
+    with config.unlocked():
+        for label in ('mixup', 'smile', 'lamix'):
+            del config.compare[label]
+    loop.run(config, folder)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory, run):
+    """The test set of that run as PNG files, `digits/<class>/<row>.png`."""
+    folder = tmp_path_factory.mktemp('photos') / 'digits'
+    image, label, _ = embedded.digits()
+    labelled = read_json(run / 'finetune' / 'splits.json')['labelled rows']['0']
+    for row in np.setdiff1d(np.arange(len(label)), labelled):
+        path = folder / str(label[row]) / f'{row}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[row, :, :, 0]).save(path)
+    return folder
+
+
+def reported(run, label):
+    return read_json(run / label / 'results.json')['seeds'][0]['accuracy']
+
+
+@pytest.mark.parametrize('label', ['finetune', 'xmixup'])
+def test_the_test_set_has_the_accuracy_that_the_run_reported(label, run, digits, capsys):
+    workdir = f'--workdir={run / label}'
+    assert predict.main([workdir, '--json', str(digits)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer['accuracy'] == reported(run, label)
+    assert len(answer['predictions']) == answer['labelled'] == 1767
+    assert predict.main([workdir, '--test', '--json']) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again['accuracy'], again['correct']) == (answer['accuracy'], answer['correct'])
+
+
+def test_the_exported_model_gives_the_logits_of_the_run_bit_for_bit(run):
+    """The state of the last checkpoint, through the run's own evaluation path, against the file."""
+    folder = run / 'finetune'
+    config = config_lib.from_data(read_json(folder / 'config.json'))
+    built = program.build(config)
+    ended = seeds.open_seed(built, 0, folder)
+    from mixjax.train import checkpoint, wave
+
+    begin = wave.states(built, [ended.state])
+    one = jax.tree.map(lambda x: x[0], begin)
+    with checkpoint.open_folder(folder / 'checkpoints' / '0') as manager:
+        state = checkpoint.restore(manager, config.steps, one)
+    images = seeds.remaining(built.sets, program.labelled(config, built.sets, 0)).image[:64]
+    loaded = mixjax.load(folder)
+
+    @jax.jit
+    def logits(variables, image):
+        from mixjax.data import augment
+
+        out, _ = built.net.apply(variables, augment.centre(image, built.geometry), train=False)
+        return built.method.predict(out)
+
+    ours = logits(loop.variables(state), jnp.asarray(images))
+    np.testing.assert_array_equal(loaded.logits(images), np.asarray(ours))
+    variables = weights.load(str(folder)).variables
+    jax.tree.map(np.testing.assert_array_equal, variables, jax.tree.map(np.asarray, loop.variables(state)))
+
+
+def test_one_photograph_as_text(run, digits, capsys):
+    path = next((digits / '3').iterdir())
+    assert predict.main([f'--workdir={run / "finetune"}', '--top=2', str(path)]) == 0
+    line = capsys.readouterr().out.strip()
+    assert line.startswith(str(path)[:60]) and line.count('%') == 2
+    first, second = mixjax.load(run / 'finetune')(path, top=2)
+    assert f'{first[0]} {100 * first[1]:.1f} %, {second[0]} {100 * second[1]:.1f} %' in line
+    assert first[1] >= second[1] > 0
+
+
+def saved(image, kind, **options):
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def test_formats_colours_and_orientation(run, digits, tmp_path):
+    """One digit in every form that a picture may have gives (nearly) the same answer."""
+    grey = Image.open(next((digits / '5').iterdir()))
+    large = grey.resize((64, 64), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: rotate by 270 degrees to see it upright
+    model = mixjax.load(run / 'finetune')
+    want = model.probabilities(model.read(saved(large, 'PNG'))[None])[0]
+    forms = {
+        'jpeg': saved(large, 'JPEG', quality=100),
+        'colour': saved(large.convert('RGB'), 'PNG'),
+        'palette': saved(large.convert('P'), 'PNG'),
+        'alpha': saved(large.convert('RGBA'), 'PNG'),
+        'gif': saved(large, 'GIF'),
+        'cmyk': saved(large.convert('CMYK'), 'JPEG', quality=100),
+        'exif': saved(large.rotate(90), 'JPEG', quality=100, exif=exif),
+    }
+    for name, data in forms.items():
+        got = model.probabilities(model.read(data)[None])[0]
+        np.testing.assert_allclose(got, want, atol=0.05, err_msg=name)
+    turned = model.probabilities(model.read(saved(large.rotate(90), 'PNG'))[None])[0]
+    assert np.abs(turned - want).max() > 0.2  # so the camera's turn was undone
+    for array in (np.asarray(large), np.asarray(large)[..., None], np.asarray(large.convert('RGB'))):
+        assert model(array) == model(saved(large, 'PNG'))
+    # A wide picture is seen by its middle square.
+    wide = Image.new('L', (128, 64))
+    wide.paste(large, (32, 0))
+    np.testing.assert_allclose(model.probabilities(model.read(saved(wide, 'PNG'))[None])[0], want, atol=0.05)
+
+
+def test_a_folder_with_all_sorts_of_files(run, digits, tmp_path, capsys):
+    (tmp_path / 'new').mkdir()
+    data = next((digits / '7').iterdir()).read_bytes()
+    for name in ('a.png', 'b.jpg', '.hidden.png'):  # the content decides, not the name
+        (tmp_path / 'new' / name).write_bytes(data)
+    (tmp_path / 'new' / 'broken.png').write_bytes(data[:60])
+    (tmp_path / 'notes.txt').write_text('hello')
+    table = tmp_path / 'table.csv'
+    assert predict.main([f'--workdir={run / "finetune"}', '--json', f'--csv={table}', str(tmp_path)]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [row['file'] for row in answer['predictions']] == [
+        str(tmp_path / 'new' / name) for name in ('a.png', 'b.jpg')
+    ]
+    assert list(answer['unreadable']) == [str(tmp_path / 'new' / 'broken.png')] and 'accuracy' not in answer
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    assert rows[0]['class1'] == answer['predictions'][0]['top'][0]['class'] and len(rows) == 2
+    assert predict.main([f'--workdir={run / "finetune"}', str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    # The table is there now, too.
+    assert '2 files that are no images were left out' in text and '1 image cannot be read' in text
+
+
+@pytest.mark.parametrize(
+    ('words', 'sentence'),
+    [
+        (['{run}/finetune'], 'give images or folders, or --test'),
+        (['{run}/finetune', '--test', 'x.png'], 'give images or folders, or --test'),
+        (['{run}/finetune', '--top=0', 'x.png'], '--top and --batch must be at least 1'),
+        (['{run}/finetune', 'nothing.png'], 'there is no file or folder nothing.png'),
+        (['{run}', 'x.png'], 'holds several models; give one of'),
+        (['nowhere', 'x.png'], 'nowhere are missing'),
+        (['{run}/finetune', '{run}/finetune/config.json'], 'config.json cannot be read: it is not a picture'),
+        (['{run}/finetune', '{run}/finetune/checkpoints'], 'there is no image in'),
+        (['{run}/finetune', '--test', '--csv=/nowhere/t.csv'], 'cannot be written'),
+    ],
+)
+def test_wrong_input_ends_in_one_sentence(words, sentence, run, capsys):
+    workdir, *rest = (word.format(run=run) for word in words)
+    assert predict.main([f'--workdir={workdir}', *rest]) == 2
+    out, error = capsys.readouterr()
+    assert error.startswith('mixjax: ') and sentence in error and 'Traceback' not in error and not out
+
+
+def test_arrays_of_another_kind_are_refused(run):
+    model = mixjax.load(run / 'finetune')
+    for array in (np.zeros((4, 4), np.float32), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)):
+        with pytest.raises(UserError, match='an image must be uint8'):
+            model(array)
+    with pytest.raises(UserError, match='no.png'):
+        model('no.png')
+    assert model.logits(np.zeros((0, 16, 16, 1), np.uint8)).shape == (0, 10)
+
+
+def test_labels_of_folders():
+    from pathlib import Path
+
+    classes = ('cat', 'F/A-18')
+    assert inference.label_of(Path('cat/a.jpg'), classes) == 'cat'
+    assert inference.label_of(Path('F_A-18/old/a.jpg'), classes) == 'F/A-18'
+    assert inference.label_of(Path('cat/F_A-18/a.jpg'), classes) == 'F/A-18'
+    assert (
+        inference.label_of(Path('cat.jpg'), classes) is None and inference.label_of(Path('dog/a.jpg'), classes) is None
+    )
+
+
+def test_the_command_in_a_process_of_its_own(run, digits):
+    path = next((digits / '0').iterdir())
+    words = [sys.executable, '-m', 'mixjax.predict', f'--workdir={run / "finetune"}', str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and '%' in done.stdout and not done.stderr, done
