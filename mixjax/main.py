@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from mixjax.errors import UserError, nearest
 
 FLAGS = ('config', 'workdir', 'list', 'help')
+SWITCHES = ('list', 'help')  # the flags that have no value
 
 
 class Command(NamedTuple):
@@ -31,26 +32,30 @@ class Command(NamedTuple):
     overrides: list[tuple[str, str]]
 
 
-def parse(words: Sequence[str]) -> Command:
-    """`--flag=value` and `--flag value`; `--config.key=value` goes to the overrides, in order."""
+def parse(words: Sequence[str], known: Sequence[str] = FLAGS, switches: Sequence[str] = SWITCHES) -> Command:
+    """`--flag=value` and `--flag value`; `--config.key=value` goes to the overrides, in order.
+
+    known: the flags of the command. switches: those of them that have no value.
+    """
     flags: dict[str, str] = {}
     overrides: list[tuple[str, str]] = []
     queue = list(words)
     while queue:
         word = queue.pop(0)
-        if word in ('-h', '--help', '--list'):
-            flags['help' if word != '--list' else 'list'] = ''
+        if word == '-h' or word.removeprefix('--') in switches:
+            flags['help' if word == '-h' else word[2:]] = ''
             continue
         if not word.startswith('--'):
             raise UserError(f'unexpected {word!r}: settings are written --name=value (see --help)')
         name, equals, value = word[2:].partition('=')
-        if not name.startswith('config.') and name not in FLAGS:
-            raise UserError(f'unknown flag --{name}{nearest(name, FLAGS)} (see --help)')
+        setting = name.startswith('config.') and 'config' in known
+        if not setting and name not in known:
+            raise UserError(f'unknown flag --{name}{nearest(name, known)} (see --help)')
         if not equals:
             if not queue or queue[0].startswith('--'):
                 raise UserError(f'--{name} needs a value: --{name}=VALUE')
             value = queue.pop(0)
-        if name.startswith('config.'):
+        if setting:
             overrides.append((name.removeprefix('config.'), value))
         elif name in flags:
             raise UserError(f'--{name} is given twice')
@@ -85,6 +90,7 @@ def train(command: Command) -> int:
 
     from mixjax.train import loop, program
     from mixjax.train.progress import Progress
+    from mixjax.train.workdir import ELSEWHERE
 
     program.preflight(config)
     if config.results:
@@ -106,6 +112,8 @@ def train(command: Command) -> int:
     if config.results:
         path = Path(command.flags['config'].partition(':')[0])
         name = (path.name if path.is_absolute() else str(path)).removesuffix('.py').removeprefix('configs/')
+        # Other settings are other results, and have a section of their own.
+        name = ', '.join([name, *(f'{key}={value}' for key, value in command.overrides if key not in ELSEWHERE)])
         sections.write(config.results, name, sections.results_section(name, workdir))
         print(f'table: {config.results}')
     return 0

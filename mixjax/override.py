@@ -44,6 +44,8 @@ def _parse(key: str, old: Any, text: str) -> Any:
         if lowered not in ('true', 'false', '1', '0'):
             raise UserError(f'config.{key} is true or false, not {text!r}')
         return lowered in ('true', '1')
+    if isinstance(old, tuple) and not text.strip():
+        return ()
     if _of_words(old):
         return tuple(word.strip() for word in text.split(',') if word.strip())
     try:

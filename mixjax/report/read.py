@@ -87,7 +87,13 @@ def read(paths: Sequence[str | Path]) -> tuple[Folder, ...]:
 def parts(path: Path) -> list[Path]:
     """The folder itself, or of a sweep the folders of its values."""
     results = _results(path)
-    return [path / name for name in results['runs']] if results['kind'] == 'sweep' else [path]
+    if results['kind'] != 'sweep':
+        return [path]
+    inside = [path / name for name in results['runs']]
+    steps = {results.get('steps'), *(_results(folder).get('steps') for folder in inside)} - {None}
+    if len(steps) > 1:
+        raise UserError(f'{path} is being extended and not finished; give the command that began it again')
+    return inside
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

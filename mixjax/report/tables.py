@@ -142,12 +142,6 @@ def accuracy_markdown(results: Mapping[str, Any]) -> str:
     return _markdown(head, rows, '-' + ':' * (len(head) - 1))
 
 
-def pairs_markdown(pairs: Mapping[str, Any]) -> str:
-    """A Markdown table of the pairs."""
-    rows = [_pair_cells(row) for row in pair_rows(pairs)]
-    return _markdown(['target class', 'source class', 'similarity'], rows, '--:')
-
-
 def html_table(
     caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], best: int = -1, numbers: int = 0
 ) -> str:

@@ -60,6 +60,15 @@ def test_a_run_over_several_values(tmp_path, monkeypatch, capsys):
     assert main(words) == 0
     assert 'nothing was trained' in capsys.readouterr().out
     assert (tmp_path / 'out' / 'results.md').read_text() == text
+    # Other settings are another section.
+    assert main([*words[:1], '--workdir=short', '--config.num_seeds=1', '--config.sweep.key=', '--config.sweep.numbers=']) == 0
+    text = (tmp_path / 'out' / 'results.md').read_text()
+    assert '## two\n' in text and '## two, num_seeds=1, sweep.key=, sweep.numbers=\n' in text
+    # One value of two has been extended: the other's table does not stand beside it.
+    one = tmp_path / 'run' / 'per_class=1' / 'results.json'
+    one.write_text(one.read_text().replace('"steps": 2', '"steps": 4'))
+    with pytest.raises(UserError, match='is being extended and not finished'):
+        sections.results_section('two', tmp_path / 'run')
     # Another value is another run.
     assert main([*words, '--config.sweep.numbers=1,3']) == 2
     assert 'sweep.numbers: [1, 2] there, [1, 3] now' in capsys.readouterr().err
