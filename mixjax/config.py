@@ -8,18 +8,19 @@ starts from it and changes what its experiment needs.
 from __future__ import annotations
 
 import copy
-import importlib.resources
-import importlib.util
-import inspect
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mixjax import method as method_lib
 from mixjax import override
+from mixjax.config_file import read, shipped
 from mixjax.errors import UserError, nearest
+
+__all__ = [
+    'base', 'check', 'complete', 'from_data', 'load', 'make_smoke', 'methods', 'read', 'settle', 'shipped', 'swept',
+]  # fmt: skip
 
 # An ml_collections.ConfigDict. What its attributes hold is known to `base()` and not to a type checker.
 Config = Any
@@ -50,11 +51,20 @@ def base() -> Config:
     config.target = ConfigDict(
         {
             'name': 'synthetic',
+            'dir': '',  # of the data set `folder`: where your images are
+            'holdout': 0.2,  # of a folder without a test part: share of each class that is tested on
+            'classes': 1.0,  # up to 1 the share of the classes, above it their number
             'per_class': 0,  # labelled examples of each class; 0 takes `rate` of them
             'rate': 1.0,  # share of each class that is labelled, rounded up
+            'sampler': 'stratified',  # or global_floor_plus_one: `rate` of all examples, whatever their class
+            'images': 0,  # labelled examples of all classes together
+            'counts': (),  # labelled examples of each class, a number for each
+            'splits': '',  # the splits.json of another run, to repeat its draw
+            'val': 0.0,  # share of the labelled examples that is not learned from: to validate on
+            'add_rest': False,  # learn from the rest of the train part too
         }
     )
-    config.source = ConfigDict({'name': ''})  # the data set that the weights were trained on
+    config.source = ConfigDict({'name': '', 'dir': ''})  # the data set that the weights were trained on
     config.data_dir = ''  # where data sets lie; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
     config.cache_dir = ''  # where what costs a pass over the source data is kept; '' is ~/.cache/mixjax
     config.synthetic = ConfigDict({'per_class': 0, 'side': 0})  # replace all images by made-up ones (`:smoke`)
@@ -130,63 +140,6 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
         if key not in names:
             override.apply(config, key, value)
     check(settle(config))
-    return config
-
-
-def _folder() -> Any:
-    """`configs/`: a package of an installed mixjax, a folder beside the package in a source tree."""
-    try:
-        return importlib.resources.files('mixjax.configs')
-    except ModuleNotFoundError:
-        return importlib.resources.files('mixjax').joinpath('..', 'configs')
-
-
-def shipped() -> list[str]:
-    """Names of the configs that ship with the package."""
-    return sorted(_python_files(_folder(), ''))
-
-
-def _python_files(folder: Any, prefix: str) -> Iterator[str]:
-    for item in folder.iterdir():
-        if item.is_dir() and not item.name.startswith('_'):
-            yield from _python_files(item, f'{prefix}{item.name}/')
-        elif item.name.endswith('.py') and not item.name.startswith('_'):
-            yield prefix + item.name.removesuffix('.py')
-
-
-def read(path: str, argument: str = '') -> Config:
-    """What a config file says, or a shipped config by its name; a file may begin with another's."""
-    file = Path(path)
-    if not file.is_file():
-        # `configs/quickstart.py` and `quickstart` both name the shipped file, in any folder.
-        name = path.removesuffix('.py').removeprefix('configs/')
-        if name not in shipped():
-            raise UserError(
-                f'there is no config {path!r}{nearest(name, shipped())}; '
-                f'give a file, or one of the shipped configs: {", ".join(shipped())}'
-            )
-        file = Path(str(_folder().joinpath(name + '.py')))
-    spec = importlib.util.spec_from_file_location('_mixjax_config', file)
-    if spec is None or spec.loader is None:
-        raise UserError(f'config {path!r} is not a Python file (its name must end in .py)')
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        make = module.get_config
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UserError(f'config {path!r} could not be read: {type(error).__name__}: {error}') from error
-    if argument and not inspect.signature(make).parameters:
-        raise UserError(f'config {path!r} takes no argument, and {argument!r} was given')
-    try:
-        config = make(argument) if argument else make()
-    except UserError:
-        raise
-    except Exception as error:  # whatever a stranger's file does
-        raise UserError(f'config {path!r}: {type(error).__name__}: {error}') from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(f'config {path!r}: get_config() must return an ml_collections.ConfigDict')
     return config
 
 
@@ -288,8 +241,9 @@ def settle(config: Config) -> Config:
 
 def make_smoke(config: Config, *, full: bool) -> None:
     """Two steps on made-up images with the true classes and heads; random weights; small unless `full`."""
-    from mixjax.data import catalog
+    from mixjax.data import sets
     from mixjax.models import weights
+    from mixjax.train import cache
 
     side = settle(copy.deepcopy(config)).image.crop
     side = side if full else min(side, 64)
@@ -299,15 +253,16 @@ def make_smoke(config: Config, *, full: bool) -> None:
     config.eval_every = config.checkpoint_every = 2
     config.log_every = 1
     config.mix.groups = 1
-    config.target.per_class = 0
-    config.target.rate = 1.0
+    for key in ('per_class', 'rate', 'images', 'counts', 'splits'):
+        config.target[key] = base().target[key]
     config.sweep.key, config.sweep.numbers, config.results = '', (), ''
     config.image.crop = config.image.resize = side
     config.synthetic.per_class = 2
     config.synthetic.side = side
     if config.model.weights:
         source = config.source.name
-        classes = catalog.entry(source).classes if source else weights.classes(config.model.weights, config.model.name)
+        known = sets.entry(config.source, cache.folder(config.cache_dir), made_up=True).classes if source else 0
+        classes = known or weights.classes(config.model.weights, config.model.name)
         config.model.weights = f'{weights.RANDOM}{classes}'
 
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixjax import config as config_lib
-from mixjax import override
+from mixjax import config_file, override
 from mixjax.errors import UserError, nearest
 
 CONFIGS = ['quickstart', 'glyphs_pretrain', 'xmixup_dogs', 'smile_cub', 'lamix_cifar100']
@@ -12,7 +12,7 @@ CONFIGS = ['quickstart', 'glyphs_pretrain', 'xmixup_dogs', 'smile_cub', 'lamix_c
 def test_every_shipped_config_is_known_here_and_says_how_it_is_run():
     assert set(config_lib.shipped()) >= set(CONFIGS)
     for name in config_lib.shipped():
-        text = (config_lib._folder() / f'{name}.py').read_text()
+        text = (config_file.folder() / f'{name}.py').read_text()
         assert f'--config=configs/{name}.py' in text.split('"""')[1]
 
 
@@ -42,7 +42,7 @@ def test_the_papers_settings():
 
 def test_a_file_a_name_and_a_path_of_a_shipped_config_are_the_same(tmp_path, monkeypatch):
     mine = tmp_path / 'mine.py'
-    mine.write_text((config_lib._folder() / 'quickstart.py').read_text())
+    mine.write_text((config_file.folder() / 'quickstart.py').read_text())
     from_file = config_lib.load(str(mine))
     monkeypatch.chdir(tmp_path)
     assert from_file.to_json() == config_lib.load('quickstart').to_json()

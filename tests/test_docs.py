@@ -7,6 +7,7 @@ import shlex
 import pytest
 
 from mixjax import config as config_lib
+from mixjax import predict
 from mixjax.main import FLAGS, parse
 from mixjax.train import program
 from tests.common import ROOT, SHORT, call, lines
@@ -45,6 +46,13 @@ def test_commands_load_their_config(line, monkeypatch):
     config = config_lib.load(command.flags['config'], command.overrides)
     if not config.model.weights.startswith('hf://') and config.target.name != 'cifar100':
         program.preflight(config)
+
+
+def test_predictions_are_asked_for_with_flags_that_exist():
+    found = [shlex.split(c)[3:] for c in commands() if 'mixjax.predict' in c]
+    assert len(found) >= 2
+    for words in found:
+        assert predict.arguments(words).workdir.startswith('runs/')
 
 
 def test_the_example_method_trains(tmp_path):

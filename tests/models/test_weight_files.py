@@ -16,7 +16,7 @@ from mixjax import models
 from mixjax.errors import UserError
 from mixjax.main import main
 from mixjax.models import dialects, weights
-from mixjax.train import prepare
+from mixjax.train import start as start_lib
 from tests.common import assert_trees_equal
 from tests.models import torch_names
 
@@ -40,7 +40,7 @@ def test_a_foreign_safetensors_file_becomes_our_variables(network, tmp_path):
     for dialect in spoken:
         path = tmp_path / 'weights.safetensors'
         path.write_bytes(save(dialects.to_torch(network, variables, dialect)))
-        start = prepare.pretrained(str(path), models.build(network), network, image)
+        start = start_lib.pretrained(str(path), models.build(network), network, image)
         assert_trees_equal(jax.tree.map(np.asarray, start.variables), variables)
         assert 'classifier of 7 classes' in start.told
         assert weights.classes(str(path), network) == 7
@@ -54,14 +54,14 @@ def test_every_tensor_is_accounted_for(tmp_path):
     path = tmp_path / 'weights.safetensors'
     path.write_bytes(save(tensors))
     with pytest.raises(UserError) as error:
-        prepare.pretrained(str(path), models.build('resnet18'), 'resnet18', image)
+        start_lib.pretrained(str(path), models.build('resnet18'), 'resnet18', image)
     for part in (
         f'weights {path}', 'layer9.weight has no place', 'layer1.0.conv1.weight is not in the file',
         'layer2.1.bn1.bias has shape (3,), the network (128,)',
     ):  # fmt: skip
         assert part in str(error.value)
     with pytest.raises(UserError, match='do not fit a resnet34'):
-        prepare.pretrained(str(path), models.build('resnet34'), 'resnet34', image)
+        start_lib.pretrained(str(path), models.build('resnet34'), 'resnet34', image)
 
 
 def test_half_precision_is_read_as_float32(tmp_path):
@@ -70,7 +70,7 @@ def test_half_precision_is_read_as_float32(tmp_path):
     path = tmp_path / 'weights.safetensors'
     for dtype in (np.float16, jnp.bfloat16):
         path.write_bytes(save({name: tensor.astype(dtype) for name, tensor in tensors.items()}))
-        start = prepare.pretrained(str(path), models.build('lenet'), 'lenet', image)
+        start = start_lib.pretrained(str(path), models.build('lenet'), 'lenet', image)
         assert {leaf.dtype for leaf in jax.tree.leaves(start.variables)} == {np.dtype(np.float32)}
         rounded = jax.tree.map(lambda x, dtype=dtype: x.astype(dtype).astype(np.float32), variables)
         assert_trees_equal(jax.tree.map(np.asarray, start.variables), rounded)
@@ -81,9 +81,9 @@ def test_the_classes_must_be_as_many_as_the_source_has(tmp_path):
     path = tmp_path / 'weights.safetensors'
     path.write_bytes(save(dialects.to_torch('lenet', variables, 'cifar')))
     net = models.build('lenet')
-    assert prepare.pretrained(str(path), net, 'lenet', image, tuple('abcdefg')).variables is not None
+    assert start_lib.pretrained(str(path), net, 'lenet', image, tuple('abcdefg')).variables is not None
     with pytest.raises(UserError, match='know 7 classes that are not the 3 of the source data set'):
-        prepare.pretrained(str(path), net, 'lenet', image, tuple('abc'))
+        start_lib.pretrained(str(path), net, 'lenet', image, tuple('abc'))
 
 
 # --- files that lie ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from mixjax import models
 from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.train import prepare
+from mixjax.train import start as start_lib
 
 IMAGE = jnp.zeros((1, 16, 16, 1))
 
@@ -41,7 +42,7 @@ def test_a_file_gives_back_the_same_arrays_and_bytes(variables, tmp_path):
 
 
 def test_the_classifier_of_a_run_becomes_the_source_head(net, variables, tmp_path):
-    start = prepare.pretrained(stored(tmp_path, variables), net, 'glyphnet', IMAGE, ('a', 'b', 'c')).variables
+    start = start_lib.pretrained(stored(tmp_path, variables), net, 'glyphnet', IMAGE, ('a', 'b', 'c')).variables
     assert set(start['params']['heads']) == {'source'}
     np.testing.assert_array_equal(
         start['params']['heads']['source']['bias'], variables['params']['heads']['target']['bias']
@@ -51,9 +52,9 @@ def test_the_classifier_of_a_run_becomes_the_source_head(net, variables, tmp_pat
 def test_the_classes_must_be_the_source_data_sets_in_its_order(net, variables, tmp_path):
     spec = stored(tmp_path, variables)
     with pytest.raises(UserError, match='3 classes that are not the 3 of the source data set'):
-        prepare.pretrained(spec, net, 'glyphnet', IMAGE, ('a', 'c', 'b'))
+        start_lib.pretrained(spec, net, 'glyphnet', IMAGE, ('a', 'c', 'b'))
     with pytest.raises(UserError, match="of a 'glyphnet', and config.model.name is 'resnet50'"):
-        prepare.pretrained(spec, net, 'resnet50', IMAGE, ())
+        start_lib.pretrained(spec, net, 'resnet50', IMAGE, ())
 
 
 def test_every_tensor_is_accounted_for_in_one_error(net, variables, tmp_path):
@@ -62,7 +63,7 @@ def test_every_tensor_is_accounted_for_in_one_error(net, variables, tmp_path):
     changed['params']['backbone']['extra'] = {'kernel': np.zeros(2, np.float32)}
     changed['params']['backbone']['stem'] = jax.tree.map(lambda x: x[..., :-1], variables['params']['backbone']['stem'])
     with pytest.raises(UserError) as error:
-        prepare.pretrained(stored(tmp_path, changed), net, 'glyphnet', IMAGE, ())
+        start_lib.pretrained(stored(tmp_path, changed), net, 'glyphnet', IMAGE, ())
     text = str(error.value)
     assert 'params/backbone/stage3' in text and 'is not in the file' in text
     assert 'params/backbone/extra/kernel has no place in the network' in text
@@ -133,7 +134,7 @@ def test_what_is_missing_and_how_to_get_it(tmp_path):
 
 
 def start(net, spec, head, classes=('a', 'b', 'c')):
-    return prepare.pretrained(spec, net, 'glyphnet', IMAGE, head=head, classes_t=classes)
+    return start_lib.pretrained(spec, net, 'glyphnet', IMAGE, head=head, classes_t=classes)
 
 
 def test_the_fate_of_the_classifier_is_chosen_and_told(net, variables, tmp_path):
@@ -185,7 +186,7 @@ def test_the_embedded_network_knows_the_printed_letters():
     config = config_lib.load('glyphs_pretrain')
     letters = catalog.load('glyphs', 'train')
     net = models.build('glyphnet')
-    start = prepare.pretrained('embedded://glyphnet', net, 'glyphnet', IMAGE, letters.classes).variables
+    start = start_lib.pretrained('embedded://glyphnet', net, 'glyphnet', IMAGE, letters.classes).variables
     trained = program.labelled(config, program.load_sets(config), config.seed)
     rows = np.setdiff1d(np.arange(len(letters.labels)), trained)
     geometry = augment.Geometry(16, config.image.pad, False, config.image.mean, config.image.std)

@@ -1,0 +1,71 @@
+"""Config files: those that ship with mixjax, by name, and a user's own."""
+
+from __future__ import annotations
+
+import importlib.resources
+import importlib.util
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mixjax.errors import UserError, nearest
+
+
+def folder() -> Any:
+    """`configs/`: a package of an installed mixjax, a folder beside the package in a source tree."""
+    try:
+        return importlib.resources.files('mixjax.configs')
+    except ModuleNotFoundError:
+        return importlib.resources.files('mixjax').joinpath('..', 'configs')
+
+
+def shipped() -> list[str]:
+    """Names of the configs that ship with the package."""
+    return sorted(_python_files(folder(), ''))
+
+
+def _python_files(folder: Any, prefix: str) -> Iterator[str]:
+    for item in folder.iterdir():
+        if item.is_dir() and not item.name.startswith('_'):
+            yield from _python_files(item, f'{prefix}{item.name}/')
+        elif item.name.endswith('.py') and not item.name.startswith('_'):
+            yield prefix + item.name.removesuffix('.py')
+
+
+def read(path: str, argument: str = '') -> Any:
+    """What a config file says, or a shipped config by its name; a file may begin with another's."""
+    file = Path(path)
+    if not file.is_file():
+        # `configs/quickstart.py` and `quickstart` both name the shipped file, in any folder.
+        name = path.removesuffix('.py').removeprefix('configs/')
+        if name not in shipped():
+            raise UserError(
+                f'there is no config {path!r}{nearest(name, shipped())}; '
+                f'give a file, or one of the shipped configs: {", ".join(shipped())}'
+            )
+        file = Path(str(folder().joinpath(name + '.py')))
+    spec = importlib.util.spec_from_file_location('_mixjax_config', file)
+    if spec is None or spec.loader is None:
+        raise UserError(f'config {path!r} is not a Python file (its name must end in .py)')
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        make = module.get_config
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise UserError(f'config {path!r} could not be read: {type(error).__name__}: {error}') from error
+    if argument and not inspect.signature(make).parameters:
+        raise UserError(f'config {path!r} takes no argument, and {argument!r} was given')
+    try:
+        config = make(argument) if argument else make()
+    except UserError:
+        raise
+    except Exception as error:  # whatever a stranger's file does
+        raise UserError(f'config {path!r}: {type(error).__name__}: {error}') from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f'config {path!r}: get_config() must return an ml_collections.ConfigDict')
+    return config

@@ -1,0 +1,86 @@
+"""The network that training starts from: the weights in it, and what becomes of their classifier."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mixjax.errors import UserError
+from mixjax.models import weights
+from mixjax.models.net import Net
+
+Array = jax.Array
+Tree = Any
+
+
+class Start(NamedTuple):
+    """The network that training starts from.
+
+    variables: its own classifier is the head `source`; with `keep` it is the head `target` too. None
+        from scratch. told: a line for people, what became of the file.
+    """
+
+    variables: Tree | None
+    told: str = ''
+
+
+def pretrained(
+    spec: str, net: Net, name: str, image: Array, classes_s: tuple[str, ...] = (), *,
+    head: str = 'source', classes_t: tuple[str, ...] = (),
+) -> Start:  # fmt: skip
+    """Read the weights of a config into the network.
+
+    Args:
+      image: zeros of the training images' shape. classes_s, classes_t: of the source data set, if the
+        config names one, and of the target. The weights' classes must be the source's, in their order.
+      head: what happens to the weights' own classifier: `source` makes it the head `source`; `keep`
+        also begins the target's with it; `reset` leaves it out.
+    """
+    if not spec:
+        return Start(None)
+    if spec.startswith(weights.RANDOM):
+        width = int(spec.removeprefix(weights.RANDOM))
+        made = jax.jit(lambda key: net.init(key, image, {'source': width}))(jax.random.key(0))
+        return Start(treated(spec, made, head, len(classes_t)))
+    loaded = weights.load(spec)
+    widths = weights.widths(loaded, name)
+    wanted = jax.eval_shape(lambda key: net.init(key, image, widths), jax.random.key(0))
+    variables = weights.fitted(spec, loaded, name, wanted)
+    known = tuple(loaded.about['classes']) if loaded.own else ()
+    width = widths.get('source', 0)
+    if classes_s and (known != classes_s if known else width != len(classes_s)):
+        raise UserError(
+            f'weights {spec} know {width} classes that are not the {len(classes_s)} of the source data set in '
+            'their order; set config.source.name to the data set that the weights were trained on'
+        )
+    if head == 'keep' and known and classes_t and known != classes_t:
+        raise UserError(
+            f"config.model.head=keep: the {width} classes of weights {spec} are not the target data set's "
+            f'{len(classes_t)}; use source or reset'
+        )
+    fate = {
+        'source': "becomes the head 'source'; the target's is new",
+        'keep': "is where the target's begins",
+        'reset': "is left out; the target's is new",
+    }[head]
+    classifier = f'its classifier of {width} classes {fate}' if width else 'without a classifier'
+    told = f'weights {spec}: {len(jax.tree.leaves(variables))} tensors; {classifier}'
+    return Start(treated(spec, jax.tree.map(jnp.asarray, variables), head, len(classes_t)), told)
+
+
+def treated(spec: str, variables: Tree, head: str, classes_t: int) -> Tree:
+    """The variables after what `config.model.head` says of their classifier."""
+    heads = dict(variables['params'].get('heads', {}))
+    if head == 'reset':
+        heads = {}
+    if head == 'keep':
+        width = len(heads['source']['bias']) if 'source' in heads else 0
+        if width != classes_t:
+            raise UserError(
+                f'config.model.head=keep: weights {spec} know {width} classes and the target data set has '
+                f'{classes_t}; use source or reset'
+            )
+        heads['target'] = heads['source']
+    return {**variables, 'params': {**variables['params'], 'heads': heads}}
