@@ -42,8 +42,9 @@ def parse(words: Sequence[str], known: Sequence[str] = FLAGS, switches: Sequence
     queue = list(words)
     while queue:
         word = queue.pop(0)
-        if word == '-h' or word.removeprefix('--') in switches:
-            flags['help' if word == '-h' else word[2:]] = ''
+        word = '--help' if word == '-h' else word
+        if word.startswith('--') and word[2:] in switches:
+            flags[word[2:]] = ''
             continue
         if not word.startswith('--'):
             raise UserError(f'unexpected {word!r}: settings are written --name=value (see --help)')

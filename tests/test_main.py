@@ -97,7 +97,7 @@ def test_without_data_and_weights_one_message_says_what_is_missing(config, tmp_p
     wanted = {
         'xmixup_dogs': ['stanford_dogs', 'imagenet2012', 'hf://timm/resnet50.tv_in1k', 'hf download timm/'],
         'smile_cub': ['cub200', 'hf://timm/resnet50.tv_in1k'],
-        'lamix_cifar100': ['cifar100', 'download_and_prepare'],
+        'lamix_cifar100': ['cifar100', 'prepare_data'],
     }[config]  # fmt: skip
     for text in wanted:
         assert text in error

@@ -1,7 +1,7 @@
-"""Which data sets there are: facts as data, and the way from a name to labels and a reader of images.
+"""Which data sets there are, and the way from a name to labels and a reader of images.
 
-A new data set is one line in `ENTRIES` and one file of class names in `labels/`. Only numpy and the
-standard library are imported here, so that asking what there is costs nothing.
+The facts are in `entries.py`. Only numpy and the standard library are imported here, so that asking what
+there is costs nothing.
 """
 
 from __future__ import annotations
@@ -12,100 +12,37 @@ import os
 import re
 import shlex
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from mixjax.data import synthetic as made_up
+from mixjax.data.entries import ENTRIES, Entry
 from mixjax.errors import UserError, nearest
 
-
-class Entry(NamedTuple):
-    """The facts of a data set.
-
-    train, test: number of examples. test is 0 where the set has no test part of its own: what the
-        labelled draw leaves of `train` is then the test set.
-    image: (H, W, C) of the stored images, after the deterministic resize.
-    labels: the file of `labels/` with the class names, one a line, in label order.
-    tfds, version, splits: name, version and the names of (train, test) in TensorFlow Datasets.
-    get: shell lines that obtain it; DIR stands for the folder of all prepared sets.
-    reader: who reads its images (see `READERS`).
-    """
-
-    name: str
-    title: str
-    classes: int
-    train: int
-    test: int
-    image: tuple[int, int, int]
-    labels: str = ''
-    tfds: str = ''
-    version: str = ''
-    splits: tuple[str, str] = ('train', 'test')
-    get: tuple[str, ...] = ()
-    reader: str = 'tfds'
+if TYPE_CHECKING:
+    from mixjax.data.photo import Rule
 
 
 class Dataset(NamedTuple):
     """One part of a data set.
 
     classes: names in label order. labels: (n,) int32.
-    read(rows): (k,) int -> (k, H, W, C) uint8, the images of those rows.
+    read(rows): (k,) int -> (k, H, W, C) uint8, the images of those rows; threads may share it.
+    ids: names of the examples, for messages; empty where they have none.
     """
 
     name: str
     classes: tuple[str, ...]
     labels: np.ndarray
     read: Callable[[np.ndarray], np.ndarray]
+    ids: Sequence[str] = ()
 
 
 SPLITS = ('train', 'test')
-PHOTO, SMALL, SKETCH = (256, 256, 3), (32, 32, 3), (16, 16, 1)
-
-
-def _tfds(
-    facts: Entry, tfds: str, version: str, *, splits: tuple[str, str] = SPLITS, first: tuple[str, ...] = ()
-) -> Entry:
-    """The entry with how TensorFlow Datasets knows it and the lines that prepare it (`first`: done by hand before)."""
-    # A program, not the command `tfds build`: that one asks for apache_beam besides TensorFlow.
-    program = (
-        f"import tensorflow_datasets as tfds; tfds.builder('{tfds}:{version}', "
-        "file_format='array_record').download_and_prepare()"
-    )
-    get = ("pip install 'mixjax[prepare]'", *first, f'TFDS_DATA_DIR=DIR python -c "{program}"')
-    return facts._replace(labels=f'{facts.name}.txt', tfds=tfds, version=version, splits=splits, get=get)
-
-
-ENTRIES: dict[str, Entry] = {
-    facts.name: facts
-    for facts in (
-        Entry('glyphs', 'printed letters of three alphabets', 160, 2826, 0, SKETCH, reader='embedded'),
-        Entry('digits', 'handwritten digits of scikit-learn', 10, 1797, 0, SKETCH, reader='embedded'),
-        Entry('synthetic', 'made-up patterns', 10, 400, 200, SKETCH, reader='synthetic'),
-        _tfds(Entry('stanford_dogs', 'Stanford Dogs', 120, 12_000, 8_580, PHOTO), 'stanford_dogs', '0.2.0'),
-        _tfds(Entry('cub200', 'Caltech-UCSD Birds 200 (2011)', 200, 5_994, 5_794, PHOTO), 'caltech_birds2011', '0.2.0'),
-        _tfds(Entry('cifar100', 'CIFAR-100', 100, 50_000, 10_000, SMALL), 'cifar100', '3.0.2'),
-        _tfds(
-            Entry('places365', 'Places365 (standard, small images)', 365, 1_803_460, 36_500, PHOTO),
-            'places365_small',
-            '2.1.0',
-            splits=('train', 'validation'),
-        ),
-        _tfds(
-            Entry('imagenet2012', 'ImageNet (ILSVRC 2012)', 1000, 1_281_167, 50_000, PHOTO),
-            'imagenet2012',
-            '5.1.0',
-            splits=('train', 'validation'),
-            first=(
-                '# register at https://image-net.org/download-images, then put '
-                'ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar into DIR/downloads/manual',
-            ),
-        ),
-    )
-}
 
 
 def names() -> list[str]:
@@ -127,7 +64,7 @@ def class_names(name: str) -> tuple[str, ...]:
     if facts.labels:
         text = resources.files('mixjax.data').joinpath('labels', facts.labels).read_text(encoding='utf-8')
         return tuple(text.splitlines())
-    return READERS[facts.reader](facts, 'train', '').classes
+    return IN_MEMORY[facts.reader](facts, 'train').classes
 
 
 def _root(data_dir: str) -> str:
@@ -143,10 +80,10 @@ def looked_in(name: str, data_dir: str = '') -> list[str]:
 def missing(name: str, data_dir: str = '') -> str | None:
     """None if the data are there; otherwise what is missing, where it was looked for, and how to get it."""
     facts, folders = entry(name), looked_in(name, data_dir)
-    faults = [_fault(facts, folder) for folder in folders]
+    faults = [fault(facts, folder) for folder in folders]
     if not folders or '' in faults:
         return None
-    where = [f'  {folder}: {fault}' for folder, fault in zip(folders, faults, strict=True)]
+    where = [f'  {folder}: {why}' for folder, why in zip(folders, faults, strict=True)]
     target = _quoted(_root(data_dir))
     lines = ['  ' + re.sub(r'\bDIR\b', lambda _: target, line) for line in facts.get]
     return '\n'.join([f'the images of {name} ({facts.title}) are missing; looked in', *where, 'to get them:', *lines])
@@ -160,7 +97,7 @@ def _quoted(folder: str) -> str:
     return f'{home}/{shlex.quote(rest)}' if rest else home
 
 
-def _fault(facts: Entry, folder: str) -> str:
+def fault(facts: Entry, folder: str | Path) -> str:
     """What keeps a folder from being a prepared copy; '' if nothing does."""
     try:
         info = json.loads((Path(folder).expanduser() / 'dataset_info.json').read_text(encoding='utf-8'))
@@ -175,11 +112,12 @@ def _fault(facts: Entry, folder: str) -> str:
     return f'it has no {" and no ".join(lost)} part; move that folder away' if lost else ''
 
 
-def load(name: str, split: str, *, data_dir: str = '') -> Dataset:
+def load(name: str, split: str, *, data_dir: str = '', rule: Rule | None = None) -> Dataset:
     """The part `split` ('train' or 'test') of a data set.
 
     Args:
       data_dir: folder of prepared sets; '' for $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      rule: the size and colours of the images; None for those of the entry.
     """
     facts = entry(name)
     _check(facts, split)
@@ -190,13 +128,51 @@ def load(name: str, split: str, *, data_dir: str = '') -> Dataset:
     message = missing(name, data_dir)
     if message is not None:
         raise UserError(message)
-    if facts.reader not in READERS:
-        there = ', '.join(other for other in names() if ENTRIES[other].reader in READERS)
-        raise UserError(
-            f'{name} is prepared in {looked_in(name, data_dir)[0]}, but this version of mixjax reads images only of '
-            f'{there}; choose one of these, or add :smoke to the name of the config to try it on made-up images'
-        )
-    return READERS[facts.reader](facts, split, data_dir)
+    if facts.reader in IN_MEMORY:
+        return _ruled(IN_MEMORY[facts.reader](facts, split), rule)
+    return _prepared(facts, split, data_dir, rule)
+
+
+def folder(name: str, data_dir: str = '') -> Path:
+    """Where the prepared copy of a data set is, or will be."""
+    return Path(looked_in(name, data_dir)[0]).expanduser()
+
+
+def _prepared(facts: Entry, split: str, data_dir: str, rule: Rule | None) -> Dataset:
+    """A part of a prepared copy. The whole copy is indexed at once, so the other part costs nothing then."""
+    from mixjax.data import photo, prepared
+
+    where = folder(facts.name, data_dir)
+    part = facts.splits[SPLITS.index(split)]
+    counts = dict(zip(facts.splits, (facts.train, facts.test), strict=True))
+    known = prepared.index(where, counts, facts.classes)[part]
+    rule = photo.check(rule or photo.Rule(side=facts.image[0], channels=facts.image[2]))
+    read = prepared.Images(prepared.Records(where, part), known, rule, banner=facts.banner, shape=facts.image)
+    return Dataset(facts.name, class_names(facts.name), known.label, read, prepared.Names(known.name))
+
+
+def _ruled(data: Dataset, rule: Rule | None) -> Dataset:
+    """The data set with its images brought to the size and colours of a rule."""
+    if rule is None:
+        return data
+    from mixjax.data import photo
+
+    photo.check(rule)
+    shape = data.read(np.arange(1)).shape[1:]
+    wanted = ((rule.side, rule.side) if rule.side else shape[:2]) + (rule.channels,)
+    if shape == wanted:
+        return data
+
+    def one(image: np.ndarray) -> np.ndarray:
+        if image.shape[2] != rule.channels:
+            image = photo.grey(image) if rule.channels == 1 else np.repeat(image, 3, axis=2)
+        return photo.fit(image, rule)
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        images = [one(image) for image in data.read(rows)]
+        return np.stack(images) if images else np.empty((0, *wanted), np.uint8)
+
+    return data._replace(read=read)
 
 
 def synthetic_like(name: str, split: str, *, per_class: int, side: int) -> Dataset:
@@ -215,18 +191,17 @@ def _check(facts: Entry, split: str) -> None:
         raise UserError(f'unknown part {split!r} of {facts.name}{nearest(split, SPLITS)}; the parts are train and test')
 
 
-def _embedded(facts: Entry, split: str, data_dir: str) -> Dataset:
+def _embedded(facts: Entry, split: str) -> Dataset:
     """The images that ship with mixjax or with scikit-learn: all of them are the train part."""
-    del split, data_dir
+    del split
     from mixjax.data import embedded
 
     image, label, classes = getattr(embedded, facts.name)()
     return Dataset(facts.name, tuple(classes), label.astype(np.int32), lambda rows: image[np.asarray(rows, np.int64)])
 
 
-def _synthetic(facts: Entry, split: str, data_dir: str) -> Dataset:
+def _synthetic(facts: Entry, split: str) -> Dataset:
     """The plain made-up set."""
-    del data_dir
     classes = tuple(f'pattern-{k}' for k in range(facts.classes))
     return _made_up(facts, classes, getattr(facts, split) // facts.classes, facts.image, split)
 
@@ -240,5 +215,5 @@ def _made_up(
     return Dataset(facts.name, classes, labels, read)
 
 
-# Entry.reader -> (facts, split, data_dir) -> Dataset. A kind of stored files is read once it has a line here.
-READERS: dict[str, Callable[[Entry, str, str], Dataset]] = {'embedded': _embedded, 'synthetic': _synthetic}
+# Entry.reader -> (facts, split) -> Dataset, of the sets that need no files.
+IN_MEMORY: dict[str, Callable[[Entry, str], Dataset]] = {'embedded': _embedded, 'synthetic': _synthetic}
