@@ -51,20 +51,11 @@ def base() -> Config:
     config.target = ConfigDict(
         {
             'name': 'synthetic',
-            'dir': '',  # of the data set `folder`: where your images are
-            'holdout': 0.2,  # of a folder without a test part: share of each class that is tested on
-            'classes': 1.0,  # up to 1 the share of the classes, above it their number
             'per_class': 0,  # labelled examples of each class; 0 takes `rate` of them
             'rate': 1.0,  # share of each class that is labelled, rounded up
-            'sampler': 'stratified',  # or global_floor_plus_one: `rate` of all examples, whatever their class
-            'images': 0,  # labelled examples of all classes together
-            'counts': (),  # labelled examples of each class, a number for each
-            'splits': '',  # the splits.json of another run, to repeat its draw
-            'val': 0.0,  # share of the labelled examples that is not learned from: to validate on
-            'add_rest': False,  # learn from the rest of the train part too
         }
     )
-    config.source = ConfigDict({'name': '', 'dir': ''})  # the data set that the weights were trained on
+    config.source = ConfigDict({'name': ''})  # the data set that the weights were trained on
     config.data_dir = ''  # where data sets lie; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
     config.cache_dir = ''  # where what costs a pass over the source data is kept; '' is ~/.cache/mixjax
     config.synthetic = ConfigDict({'per_class': 0, 'side': 0})  # replace all images by made-up ones (`:smoke`)
@@ -241,9 +232,8 @@ def settle(config: Config) -> Config:
 
 def make_smoke(config: Config, *, full: bool) -> None:
     """Two steps on made-up images with the true classes and heads; random weights; small unless `full`."""
-    from mixjax.data import sets
+    from mixjax.data import catalog
     from mixjax.models import weights
-    from mixjax.train import cache
 
     side = settle(copy.deepcopy(config)).image.crop
     side = side if full else min(side, 64)
@@ -253,16 +243,15 @@ def make_smoke(config: Config, *, full: bool) -> None:
     config.eval_every = config.checkpoint_every = 2
     config.log_every = 1
     config.mix.groups = 1
-    for key in ('per_class', 'rate', 'images', 'counts', 'splits'):
-        config.target[key] = base().target[key]
+    config.target.per_class = 0
+    config.target.rate = 1.0
     config.sweep.key, config.sweep.numbers, config.results = '', (), ''
     config.image.crop = config.image.resize = side
     config.synthetic.per_class = 2
     config.synthetic.side = side
     if config.model.weights:
         source = config.source.name
-        known = sets.entry(config.source, cache.folder(config.cache_dir), made_up=True).classes if source else 0
-        classes = known or weights.classes(config.model.weights, config.model.name)
+        classes = catalog.entry(source).classes if source else weights.classes(config.model.weights, config.model.name)
         config.model.weights = f'{weights.RANDOM}{classes}'
 
 

@@ -31,13 +31,13 @@ def settings(method, **changes):
     config.target.name = 'synthetic'
     config.source.name = 'glyphs'
     config.synthetic.per_class, config.synthetic.side = 2, 16
-    config.image.crop, config.image.pad, config.image.flip = 16, 1, False
+    config.image.resize, config.image.crop, config.image.pad, config.image.flip = 16, 16, 1, False
     config.image.mean = config.image.std = (0.5,)
     config.optim.schedule = 'constant'
     config.optim.lr = 0.03
     config.batch_size, config.steps, config.devices = 16, 40, 1
     config.update(changes)
-    return config_lib.complete(config)
+    return config_lib.settle(config_lib.complete(config))
 
 
 def opened(config, folder, every=(0,)):
@@ -53,6 +53,12 @@ def walk(built, data, ts, steps):
         ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs)
         out.append({name: float(value[0]) for name, value in metrics.items()})
     return ts, out
+
+
+def test_smile_compares_a_map_that_the_network_has(tmp_path):
+    with pytest.raises(UserError, match='feature must be one of last, map, stage1, stage1.conv, vector, not .maps.'):
+        seeds.ready(settings({'name': 'smile', 'feature': 'maps'}), tmp_path)
+    seeds.ready(settings({'name': 'smile', 'feature': 'stage1.conv'}), tmp_path)
 
 
 def test_every_method_has_a_variant_here():
@@ -449,7 +455,6 @@ def test_knobs_are_the_keyword_arguments():
     [
         ('mixup', 'alpha', 0.0),
         ('mixup', 'label_smoothing', 1.0),
-        ('smile', 'feature', 'maps'),
         ('smile', 'ema_every', 0),
         ('smile', 'source_weight', -1.0),
         ('xmixup', 'labels', 'both'),

@@ -21,7 +21,7 @@ from mixjax.models.wideresnet import WideResNet
 Builder = Callable[..., nn.Module]
 RAW18 = partial(PreActResNet, (2, 2, 2, 2), raw=True)  # manifold mixup's and PuzzleMix's, as the next
 RAW50 = partial(PreActResNet, (3, 4, 6, 3), raw=True, block=PreActBottleneck)
-CIFAR = {'stem': layers.Stem, 'init': layers.torch_conv}
+CIFAR = {'stem': layers.Stem, 'kernel_init': layers.torch_conv}
 
 
 def _efficientnets() -> dict[str, Builder]:

@@ -40,28 +40,28 @@ class DenseLayer(nn.Module):
     """`growth` new channels, conv3x3(relu(BN(conv1x1(relu(BN(h)))))): (B, h, w, C) -> (B, h, w, growth)."""
 
     growth: int
-    init: Initializer
+    kernel_init: Initializer
     dtype: Any = None
 
     @nn.compact
     def __call__(self, h: Array, train: bool, mark: Mark) -> Array:
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn1')(h, train))
-        h = conv(4 * self.growth, 1, dtype=self.dtype, init=self.init, name='conv1')(h)
+        h = conv(4 * self.growth, 1, dtype=self.dtype, init=self.kernel_init, name='conv1')(h)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn2')(h, train))
-        return mark(conv(self.growth, 3, dtype=self.dtype, init=self.init, name='conv2')(h))
+        return mark(conv(self.growth, 3, dtype=self.dtype, init=self.kernel_init, name='conv2')(h))
 
 
 class Transition(nn.Module):
     """Half the channels at half the resolution: (B, h, w, C) -> (B, h/2, w/2, C/2)."""
 
-    init: Initializer
+    kernel_init: Initializer
     dtype: Any = None
 
     @nn.compact
     def __call__(self, h: Array, train: bool) -> Array:
         width = h.shape[-1] // 2
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn')(h, train))
-        h = conv(width, 1, dtype=self.dtype, init=self.init, name='conv')(h)
+        h = conv(width, 1, dtype=self.dtype, init=self.kernel_init, name='conv')(h)
         return nn.avg_pool(h, (2, 2), strides=(2, 2))
 
 
@@ -72,17 +72,17 @@ class DenseStage(nn.Module):
     growth: int
     first: bool
     small: bool
-    init: Initializer
+    kernel_init: Initializer
     dtype: Any = None
 
     @nn.compact
     def __call__(self, h: Array, train: bool, tap: Tap) -> tuple[Array, Array]:
         if not self.first:
-            h = Transition(self.init, self.dtype, name='transition')(h, train)
+            h = Transition(self.kernel_init, self.dtype, name='transition')(h, train)
         new = h
         for i in range(self.count):
             mark = partial(tap, f'{self.name}.conv') if i == self.count - 1 else unmarked
-            new = DenseLayer(self.growth, self.init, self.dtype, name=f'block{i}')(h, train, mark)
+            new = DenseLayer(self.growth, self.kernel_init, self.dtype, name=f'block{i}')(h, train, mark)
             h = jnp.concatenate([new, h] if self.small else [h, new], axis=-1)
         return h, new
 

@@ -8,13 +8,12 @@ The rest is the same for all: kernel and scale are `.weight`, bias `.bias`, mean
 `.running_var`; a convolution's kernel is OIHW there and HWIO here, a linear one's (out, in) and (in, out).
 `num_batches_tracked` has no place here and is dropped. The file's classifier is the head `source`.
 
-A new network needs one row in `_of`.
+The names themselves are in `layer_names.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,38 +21,34 @@ from flax import linen as nn
 from flax import traverse_util
 
 from mixjax import models
-from mixjax.errors import UserError
-from mixjax.models.densenet import DenseNet
+from mixjax.errors import UserError, require
+from mixjax.models import layer_names
 from mixjax.models.efficientnet import EfficientNet
-from mixjax.models.lenet import LeNet
-from mixjax.models.preact import PreActResNet
-from mixjax.models.resnet import ResNet
-from mixjax.models.wideresnet import WideResNet
+from mixjax.models.layer_names import Dialect, Keys
 
-Keys = tuple[str, ...]
-Dialect = Callable[[Keys], str]
 Tensors = Mapping[str, np.ndarray]
 Tree = Any
 
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 DROPPED = 'num_batches_tracked'
+STEM = ('backbone', 'stem', 'conv')
 SHOWN = 20
 
 
 def dialects(network: str | nn.Module) -> dict[str, Dialect]:
     """{name of the dialect: the dialect}; network: a name that `models.build` knows, or a backbone."""
-    backbone = models.BACKBONES[network]() if isinstance(network, str) else network
-    return _of(backbone)
+    return layer_names.of(_backbone(network))
 
 
 def classes_in(network: str | nn.Module, tensors: Tensors) -> int:
     """How many classes the classifier in somebody's file has."""
-    known = [name(('heads', 'source')) for name in dialects(network).values()]
+    known = [name(('heads', 'source')) for name in _known(network).values()]
     for layer in known:
-        if f'{layer}.weight' in tensors:
-            return int(tensors[f'{layer}.weight'].shape[0])
+        shape = np.shape(tensors.get(f'{layer}.weight', ()))
+        if len(shape) == 2:
+            return shape[0]
     _refuse_a_sibling(network, tensors)
-    looked = ', '.join(f'{layer}.weight' for layer in dict.fromkeys(known)) or 'no other names are known for it'
+    looked = ', '.join(f'{layer}.weight' for layer in dict.fromkeys(known))
     raise UserError(f'there is no classifier of a {_called(network)} among the tensors (looked for {looked})')
 
 
@@ -70,7 +65,7 @@ def from_torch(network: str | nn.Module, tensors: Tensors, wanted: Tree) -> Tree
     assert wanted['params'].get('heads', {}).keys() <= {'source'}, 'a file has one classifier'
     tensors = {name: tensor for name, tensor in tensors.items() if name.rpartition('.')[2] != DROPPED}
     best, names = '', {}
-    for dialect, translate in dialects(network).items():
+    for dialect, translate in _known(network).items():
         here = {_name(translate, keys): keys for keys in flat}
         if not best or len(here.keys() & tensors.keys()) > len(names.keys() & tensors.keys()):
             best, names = dialect, here
@@ -91,8 +86,12 @@ def from_torch(network: str | nn.Module, tensors: Tensors, wanted: Tree) -> Tree
 
 def to_torch(network: str | nn.Module, variables: Tree, dialect: str, head: str = 'source') -> dict[str, np.ndarray]:
     """The inverse: our variables under others' names and in their layout, with `head` as the classifier."""
-    translate = dialects(network)[dialect]
-    new = {}
+    known = _known(network)
+    require(dialect in known, f'dialect must be one of {", ".join(known)}, not {dialect!r}')
+    require(
+        head in variables.get('params', {}).get('heads', {head: ()}), f'head must be one of the network, not {head!r}'
+    )
+    translate, new = known[dialect], {}
     for keys, leaf in _flat(variables).items():
         if keys[1] == 'heads':
             if keys[2] != head:
@@ -129,175 +128,34 @@ def _to_ours(tensor: np.ndarray, dtype: Any) -> np.ndarray:
     return np.ascontiguousarray(tensor.transpose(_axes(tensor.shape)), dtype=dtype)
 
 
+def _known(network: str | nn.Module) -> dict[str, Dialect]:
+    found = dialects(network)
+    require(bool(found), f'a {_called(network)} has no names but ours: give a file that mixjax wrote')
+    return found
+
+
+def _backbone(network: str | nn.Module) -> nn.Module:
+    return models.BACKBONES[network]() if isinstance(network, str) else network
+
+
 def _called(network: str | nn.Module) -> str:
     return network if isinstance(network, str) else type(network).__name__
 
 
 def _refuse_a_sibling(network: str | nn.Module, tensors: Iterable[str]) -> None:
-    """EfficientNets of other padding have the same shapes under other names: what fits by its shapes would be wrong."""
-    tensors = set(tensors)
-    backbone = models.BACKBONES[network]() if isinstance(network, str) else network
-    if isinstance(backbone, EfficientNet):
-        symmetric = backbone.padding == 'symmetric'
-        other = dialects(backbone.clone(padding='same' if symmetric else 'symmetric'))
-        for dialect in other.keys() - dialects(backbone).keys():
-            if f'{other[dialect](("backbone", "stem", "conv"))}.weight' in tensors:
-                way = "TensorFlow's padding: efficientnet_b4" if symmetric else "torch's padding: efficientnet_b4_symmetric"
-                raise UserError(f'these are the names of {dialect}, whose networks have {way} and the like')
+    """Tell whose names these are, where they are of the same EfficientNet with another padding.
 
-
-# --- the dialects -----------------------------------------------------------------------------------------------------
-
-
-def _dialect(top: Mapping[str, str], layer: Callable[[int, int, str], str]) -> Dialect:
-    """From `top`, {'stem/conv': name}, with `head` for the classifier; and for the rest (stage, block, layer) -> name.
-
-    Stages count from 1, blocks from 0, as they do in our names.
+    All the shapes agree and the numbers would not, so the names decide.
     """
-
-    def translate(keys: Keys) -> str:
-        if keys[0] == 'heads':
-            return top['head']
-        path = '/'.join(keys[1:])
-        if path in top:
-            return top[path]
-        stage, block, name = keys[1:]
-        return layer(int(stage.removeprefix('stage')), int(block.removeprefix('block')), name)
-
-    return translate
-
-
-def _residual(shortcut: str, top: Mapping[str, str]) -> Dialect:
-    """`layer1.0.conv1`, `layer1.0.<shortcut>.0`."""
-    renamed = {'shortcut_conv': f'{shortcut}.0', 'shortcut_bn': f'{shortcut}.1'}
-    return _dialect(top, lambda stage, block, layer: f'layer{stage}.{block}.{renamed.get(layer, layer)}')
-
-
-def _transformers(stage: int, block: int, layer: str) -> str:
-    """Hugging Face's ResNet counts everything from 0: `conv1` of a block is `layer.0.convolution`."""
-    kind = 'normalization' if 'bn' in layer else 'convolution'
-    place = 'shortcut' if layer.startswith('shortcut') else f'layer.{int(layer[-1]) - 1}'
-    return f'resnet.encoder.stages.{stage - 1}.layers.{block}.{place}.{kind}'
-
-
-CIFAR = {'stem/conv': 'conv1', 'stem/bn': 'bn1', 'final/bn': 'bn1', 'head': 'linear'}
-RESNET = {
-    'torchvision': _residual('downsample', {'stem/conv': 'conv1', 'stem/bn': 'bn1', 'head': 'fc'}),
-    'transformers': _dialect(
-        {
-            'stem/conv': 'resnet.embedder.embedder.convolution',
-            'stem/bn': 'resnet.embedder.embedder.normalization',
-            'head': 'classifier.1',
-        },
-        _transformers,
-    ),
-    'cifar': _residual('shortcut', CIFAR),
-}
-
-
-def _dense(top: Mapping[str, str], transition: str, layer: Callable[[int, int, str], str]) -> Dialect:
-    """Our transitions belong to the stage that they lead to; others number them by the one that they come from."""
-    names = {f'stage{i + 1}/transition': f'{transition}{i}' for i in range(1, 10)}
-    norm = 'norm' if transition.startswith('features') else 'bn'
-    ends = {'bn': norm, 'conv': 'conv'}
-    between = {f'{ours}/{end}': f'{name}.{their}' for ours, name in names.items() for end, their in ends.items()}
-    return _dialect({**top, **between}, layer)
-
-
-def _densenet(dot: str) -> Dialect:
-    """torchvision's; its published files of 2017 have a dot in `norm.1`."""
-    top = {'stem/conv': 'features.conv0', 'stem/bn': 'features.norm0', 'final/bn': 'features.norm5', 'head': 'classifier'}
-
-    def layer(stage: int, block: int, name: str) -> str:
-        kind = name[:-1].replace('bn', 'norm')
-        return f'features.denseblock{stage}.denselayer{block + 1}.{kind}{dot}{name[-1]}'
-
-    return _dense(top, 'features.transition', layer)
-
-
-DENSENET = {'torchvision': _densenet(''), 'torchvision, old': _densenet('.')}
-DENSENET_CIFAR = {
-    'cifar': _dense(
-        {'stem/conv': 'conv1', 'final/bn': 'bn', 'head': 'linear'},
-        'trans',
-        lambda stage, block, name: f'dense{stage}.{block}.{name}',
-    )
-}
-LENET = {
-    'cifar': _dialect(
-        {'stem/conv': 'conv1', 'stage1/conv': 'conv2', 'stage2/fc': 'fc1', 'stage3/fc': 'fc2', 'head': 'fc3'},
-        lambda stage, block, name: name,
-    )
-}
-
-# The layers of an EfficientNet's block: ours, and others' in blocks with an expansion and in those without.
-TIMM = {
-    'expand_conv': 'conv_pw',
-    'expand_bn': 'bn1',
-    'depthwise_conv': 'conv_dw',
-    'depthwise_bn': 'bn2',
-    'se_reduce': 'se.conv_reduce',
-    'se_expand': 'se.conv_expand',
-    'project_conv': 'conv_pwl',
-    'project_bn': 'bn3',
-}
-TIMM_PLAIN = {**TIMM, 'depthwise_bn': 'bn1', 'project_conv': 'conv_pw', 'project_bn': 'bn2'}
-TORCHVISION = {
-    'expand_conv': '0.0',
-    'expand_bn': '0.1',
-    'depthwise_conv': '1.0',
-    'depthwise_bn': '1.1',
-    'se_reduce': '2.fc1',
-    'se_expand': '2.fc2',
-    'project_conv': '3.0',
-    'project_bn': '3.1',
-}
-TORCHVISION_PLAIN = {ours: f'{int(name[0]) - 1}{name[1:]}' for ours, name in TORCHVISION.items()}
-PYTORCH = {
-    'expand_conv': '_expand_conv',
-    'expand_bn': '_bn0',
-    'depthwise_conv': '_depthwise_conv',
-    'depthwise_bn': '_bn1',
-    'se_reduce': '_se_reduce',
-    'se_expand': '_se_expand',
-    'project_conv': '_project_conv',
-    'project_bn': '_bn2',
-}
-
-
-def _efficientnet(backbone: EfficientNet) -> dict[str, Dialect]:
-    """timm's names are the same for both paddings; the others' networks have one each."""
-    last = len(backbone.groups) + 1
-    plain = [group.expand == 1 for group in backbone.groups]
-
-    def ends(stem: str, stem_bn: str, conv: str, bn: str, head: str) -> dict[str, str]:
-        return {'stem/conv': stem, 'stem/bn': stem_bn, f'stage{last}/conv': conv, f'stage{last}/bn': bn, 'head': head}
-
-    def timm(stage: int, block: int, name: str) -> str:
-        return f'blocks.{stage - 1}.{block}.{(TIMM_PLAIN if plain[stage - 1] else TIMM)[name]}'
-
-    def torchvision(stage: int, block: int, name: str) -> str:
-        return f'features.{stage}.{block}.block.{(TORCHVISION_PLAIN if plain[stage - 1] else TORCHVISION)[name]}'
-
-    first = list(accumulate(backbone.blocks, initial=0))  # of each stage, in a count through all of them
-
-    def pytorch(stage: int, block: int, name: str) -> str:
-        return f'_blocks.{first[stage - 1] + block}.{PYTORCH[name]}'
-
-    out = {'timm': _dialect(ends('conv_stem', 'bn1', 'conv_head', 'bn2', 'classifier'), timm)}
-    if backbone.padding == 'symmetric':
-        top = ends('features.0.0', 'features.0.1', f'features.{last}.0', f'features.{last}.1', 'classifier.1')
-        return {**out, 'torchvision': _dialect(top, torchvision)}
-    for dialect, head in {'efficientnet_pytorch': '_fc', "SMILE's efficientnet": 'fc'}.items():
-        out[dialect] = _dialect(ends('_conv_stem', '_bn0', '_conv_head', '_bn1', head), pytorch)
-    return out
-
-
-def _of(backbone: nn.Module) -> dict[str, Dialect]:
-    if isinstance(backbone, EfficientNet):
-        return _efficientnet(backbone)
-    if isinstance(backbone, DenseNet):
-        return DENSENET_CIFAR if backbone.small else DENSENET
-    if isinstance(backbone, PreActResNet | WideResNet):
-        return {'cifar': RESNET['cifar']}
-    return {ResNet: RESNET, LeNet: LENET}.get(type(backbone), {})
+    backbone = _backbone(network)
+    if not isinstance(backbone, EfficientNet):
+        return
+    tensors = set(tensors)
+    mine = dialects(backbone)
+    for sibling, build in models.BACKBONES.items():
+        other = build()
+        if not isinstance(other, EfficientNet) or other.clone(padding=backbone.padding) != backbone:
+            continue
+        for dialect, translate in dialects(other).items():
+            if dialect not in mine and f'{translate(STEM)}.weight' in tensors:
+                raise UserError(f'these are names of {dialect}, which fit the network {sibling!r} and not this one')

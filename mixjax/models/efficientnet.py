@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mixjax.models import layers
-from mixjax.models.layers import Initializer, Mark, global_mean, kaiming_out, pooled, unmarked, walk
+from mixjax.models.layers import Mark, global_mean, pooled, unmarked, walk
 from mixjax.models.net import Tap, no_tap, silent
 
 Array = jax.Array

@@ -3,7 +3,8 @@
 Two 5x5 convolutions, each with ReLU and 2x2 max-pooling, then two linear layers with ReLU. A linear layer of a
 whole map is a convolution of the map's size, and LeCun's paper calls the first one so. Thus all layers fit the
 stages of the other networks: the convolutions are `stem` and `stage1`, the linear layers `stage2` and
-`stage3` with maps of one pixel, (B, 1, 1, 120) and (B, 1, 1, 84). `stage2.conv` and `stage3.conv` are in front of the ReLU.
+`stage3` with maps of one pixel, (B, 1, 1, 120) and (B, 1, 1, 84). `stage2.conv` and `stage3.conv` are in front of
+their ReLU.
 """
 
 from __future__ import annotations

@@ -35,14 +35,14 @@ class BasicBlock(nn.Module):
     width: int
     stride: int = 1
     dtype: Any = None
-    init: Initializer = kaiming_out
+    kernel_init: Initializer = kaiming_out
 
     @nn.compact
     def __call__(self, h: Array, train: bool, mark: Mark) -> tuple[Array, Array]:
-        x = shortcut(h, self.width, self.stride, self.dtype, self.init, train)
-        h = conv(self.width, 3, self.stride, dtype=self.dtype, init=self.init, name='conv1')(h)
+        x = shortcut(h, self.width, self.stride, self.dtype, self.kernel_init, train)
+        h = conv(self.width, 3, self.stride, dtype=self.dtype, init=self.kernel_init, name='conv1')(h)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn1')(h, train))
-        last = mark(conv(self.width, 3, dtype=self.dtype, init=self.init, name='conv2')(h))
+        last = mark(conv(self.width, 3, dtype=self.dtype, init=self.kernel_init, name='conv2')(h))
         h = BatchNorm(dtype=self.dtype, name='bn2')(last, train)
         return nn.relu(x + h), last
 
@@ -53,16 +53,16 @@ class Bottleneck(nn.Module):
     width: int
     stride: int = 1
     dtype: Any = None
-    init: Initializer = kaiming_out
+    kernel_init: Initializer = kaiming_out
 
     @nn.compact
     def __call__(self, h: Array, train: bool, mark: Mark) -> tuple[Array, Array]:
-        x = shortcut(h, 4 * self.width, self.stride, self.dtype, self.init, train)
-        h = conv(self.width, 1, dtype=self.dtype, init=self.init, name='conv1')(h)
+        x = shortcut(h, 4 * self.width, self.stride, self.dtype, self.kernel_init, train)
+        h = conv(self.width, 1, dtype=self.dtype, init=self.kernel_init, name='conv1')(h)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn1')(h, train))
-        h = conv(self.width, 3, self.stride, dtype=self.dtype, init=self.init, name='conv2')(h)
+        h = conv(self.width, 3, self.stride, dtype=self.dtype, init=self.kernel_init, name='conv2')(h)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn2')(h, train))
-        last = mark(conv(4 * self.width, 1, dtype=self.dtype, init=self.init, name='conv3')(h))
+        last = mark(conv(4 * self.width, 1, dtype=self.dtype, init=self.kernel_init, name='conv3')(h))
         h = BatchNorm(dtype=self.dtype, name='bn3')(last, train)
         return nn.relu(x + h), last
 
@@ -70,7 +70,7 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """Stages of `blocks[i]` blocks of width `width` 2^i.
 
-    block: BasicBlock or Bottleneck. stem: a module of (width, law of the kernels, dtype). init: that law.
+    block: BasicBlock or Bottleneck. stem: a module of (width, law of the kernels, dtype). kernel_init: that law.
     """
 
     block: Any
@@ -78,12 +78,12 @@ class ResNet(nn.Module):
     dtype: Any = None
     width: int = 64
     stem: Any = PooledStem
-    init: Initializer = kaiming_out
+    kernel_init: Initializer = kaiming_out
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool, tap: Tap = no_tap) -> tuple[Array, dict[str, Array]]:
-        h = self.stem(self.width, self.init, self.dtype, name='stem')(image, train)
-        block = partial(self.block, init=self.init)
+        h = self.stem(self.width, self.kernel_init, self.dtype, name='stem')(image, train)
+        block = partial(self.block, kernel_init=self.kernel_init)
         return run(h, stages(block, self.blocks, self.width, self.dtype), train=train, tap=tap)
 
 

@@ -48,9 +48,7 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
     return dict(heads)
 
 
-def model(
-    folder: Path, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int
-) -> None:
+def model(folder: Path, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int) -> None:
     """`model.safetensors` and `model.json`: all that prediction, or another run, needs.
 
     classes, channels: of the stored images that the network was trained on.

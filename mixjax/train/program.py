@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,9 +14,8 @@ from jax.sharding import Mesh
 import mixjax
 from mixjax import method as method_lib
 from mixjax import models
+from mixjax.data import catalog, photo, splits
 from mixjax.data import feed as feed_lib
-from mixjax.data import photo, split_file, splits
-from mixjax.data import sets as sets_lib
 from mixjax.data.augment import Geometry
 from mixjax.data.catalog import Dataset
 from mixjax.data.feed import Batch
@@ -33,22 +32,11 @@ Tree = Any
 
 
 class Sets(NamedTuple):
-    """The data sets of a run. `test` is None where all that is not labelled is the test set.
-
-    val: a validation part of the data set's own. rows: of `train` in the whole train part; None where it is whole.
-    whole: all classes of the target. stamps: {part: what tells its examples from others}.
-    notes, unreadable: what was found and left out, for people.
-    """
+    """The data sets of a run. `test` is None where all that is not labelled is the test set."""
 
     train: Dataset
     test: Dataset | None
     source: Dataset | None
-    val: Dataset | None = None
-    rows: np.ndarray | None = None
-    whole: tuple[str, ...] = ()
-    stamps: Mapping[str, str] = {}
-    notes: tuple[str, ...] = ()
-    unreadable: Mapping[str, str] = {}
 
 
 class Ground(NamedTuple):
@@ -108,8 +96,8 @@ def preflight(config: Any) -> None:
     """Refuse a run whose data or weights are not here, all in one message, before anything is read or made."""
     problems = [weights.missing(config.model.weights)]
     if not config.synthetic.per_class:
-        nodes = {node.name: node for node in (config.target, config.source) if node.name}
-        problems += [sets_lib.missing(node, config.data_dir) for node in nodes.values()]
+        names = dict.fromkeys([config.target.name, config.source.name])
+        problems += [catalog.missing(name, config.data_dir) for name in names if name]
     found = [problem for problem in problems if problem]
     if found:
         trial = 'to try the config without them, add :smoke to its name'
@@ -117,65 +105,26 @@ def preflight(config: Any) -> None:
 
 
 def load_sets(config: Any) -> Sets:
-    """The target's parts, of the chosen classes only, and the source's train part."""
-    target = load(config, config.target)
-    source = load(config, config.source).train if config.source.name else None
-    parts = {'train': target.train, 'test': target.test, 'val': target.val}
-    stamps = {name: split_file.stamp(part) for name, part in parts.items() if part is not None}
-    whole, rows = target.train.classes, None
-    chosen = choose_classes(config, whole)
-    if len(chosen) < len(whole):
-        rows = splits.restrict(target.train, chosen)[1]
-        parts = {name: part and splits.restrict(part, chosen)[0] for name, part in parts.items()}
-    train = parts['train']
-    assert train is not None
+    def one(name: str, split: str) -> Dataset:
+        if config.synthetic.per_class:
+            made_up = config.synthetic
+            return catalog.synthetic_like(name, split, per_class=made_up.per_class, side=made_up.side)
+        image = config.image
+        rule = photo.Rule(image.resize, image.fit, image.interpolation, channels=catalog.entry(name).image[2])
+        return catalog.load(name, split, data_dir=config.data_dir, rule=rule)
+
+    has_test = bool(config.synthetic.per_class) or catalog.entry(config.target.name).test > 0
     return Sets(
-        train, parts['test'], source, parts['val'], rows, whole, stamps, target.notes, target.unreadable
+        train=one(config.target.name, 'train'),
+        test=one(config.target.name, 'test') if has_test else None,
+        source=one(config.source.name, 'train') if config.source.name else None,
     )
 
 
-def load(config: Any, node: Any) -> sets_lib.Parts:
-    """The data set of `config.target` or `config.source`, with images as `config.image` says, or made-up ones."""
-    known, image = cache.folder(config.cache_dir), config.image
-    if config.synthetic.per_class:
-        return sets_lib.made_up(node, known, per_class=config.synthetic.per_class, side=config.synthetic.side)
-    rule = photo.Rule(image.resize, image.fit, image.interpolation, channels=colours(config))
-    return sets_lib.load(node, data_dir=config.data_dir, rule=rule, cache=known)
-
-
-def colours(config: Any) -> int:
-    """Of the stored images: grey, where the network or a data set knows nothing else."""
-    known = cache.folder(config.cache_dir)
-    nodes = [node for node in (config.target, config.source) if node.name]
-    return min([len(config.image.mean), *(sets_lib.entry(node, known, made_up=True).image[2] for node in nodes)])
-
-
-def choose_classes(config: Any, names: Sequence[str]) -> np.ndarray:
-    """The labels of the classes that a run is about, ascending; the same for all its seeds."""
-    target = config.target
-    if target.splits:
-        return split_file.classes(target.splits, target.name, names)
-    return splits.choose_classes(len(names), target.classes, config.seed)
-
-
-def drawn(config: Any, sets: Sets, seed: int) -> splits.Drawn:
-    """What this seed learns from and validates on."""
-    target, data = config.target, sets.train
-    if target.splits:
-        tested = () if sets.test is None else sets.test.ids
-        return split_file.drawn(target.splits, data, sets.rows, seed, tested)
-    chosen = splits.draw(
-        data.labels, data.classes, seed=seed, per_class=target.per_class, rate=target.rate,
-        counts=target.counts, images=target.images, sampler=target.sampler,
-    )  # fmt: skip
-    # A validation part of the data set's own needs no examples of the train part.
-    learned, val = splits.validation(data.labels, chosen, 0.0 if sets.val else target.val, seed)
-    return splits.Drawn(learned, val, splits.rest(len(data.labels) if target.add_rest else 0, chosen))
-
-
 def labelled(config: Any, sets: Sets, seed: int) -> np.ndarray:
-    """Rows of the examples that this seed learns from."""
-    return drawn(config, sets, seed).train
+    """Rows of the examples that this seed may learn from."""
+    target = config.target
+    return splits.draw(sets.train.labels, sets.train.classes, per_class=target.per_class, rate=target.rate, seed=seed)
 
 
 def ground(config: Any) -> Ground:

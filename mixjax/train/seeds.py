@@ -10,14 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixjax.config import base
-from mixjax.data import feed, plan, splits
-from mixjax.data import sets as sets_lib
+from mixjax.data import catalog, feed, plan, splits
 from mixjax.data.catalog import Dataset
 from mixjax.data.feed import Images
 from mixjax.errors import UserError
 from mixjax.method import Data, First, Prepared
-from mixjax.train import cache, export, prepare, program, step, workdir
+from mixjax.train import export, prepare, program, step, workdir
 from mixjax.train.program import Ground, Program, Sets
 
 Array = jax.Array
@@ -86,7 +84,7 @@ def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
     """Images of each source class; where they are made up, as many as the true data set has in the mean."""
     if not config.synthetic.per_class:
         return None
-    true = sets_lib.entry(config.source, cache.folder(config.cache_dir), made_up=True)
+    true = catalog.entry(config.source.name)
     return np.full(len(source.classes), true.train // true.classes)
 
 
@@ -117,7 +115,7 @@ def open_seed(built: Program, seed: int, folder: Path, trunk: Tree | None = None
         drawn = Images(sets.source.read(made.draw.rows), sets.source.labels[made.draw.rows])
         law = plan.Draw(made.draw.start, made.draw.count, made.draw.rounds, made.draw.union)
     inputs = feed.resident_inputs(train, drawn, law)
-    test = None if sets.test is not None else remaining(sets, program.drawn(config, sets, seed).known)
+    test = None if sets.test is not None else remaining(sets, rows)
     state = prepare.initial_state(
         built.view[0], built.method, built.tx, built.image, jax.random.key(seed), made, data,
         built.start, program.float_type(config), built.initialisers, trunk,
@@ -129,9 +127,9 @@ def everything(dataset: Dataset) -> Images:
     return Images(dataset.read(np.arange(len(dataset.labels))), dataset.labels)
 
 
-def remaining(sets: Sets, known: np.ndarray) -> Images:
+def remaining(sets: Sets, labelled: np.ndarray) -> Images:
     """The examples that were not drawn."""
-    rows = splits.rest(len(sets.train.labels), known)
+    rows = splits.rest(len(sets.train.labels), labelled)
     return Images(sets.train.read(rows), sets.train.labels[rows])
 
 
@@ -164,7 +162,7 @@ def first_stage(built: Program, made: Prepared) -> Program:
     if size not in built.firsts:
         config = built.config.copy_and_resolve_references().unlock()
         config.steps = first_steps(first, config)
-        config.target.update(base().target)  # all of the selected images
+        config.target.per_class, config.target.rate = 0, 1.0
         on = built.ground._replace(sets=sets)
         built.firsts[size] = program.around(on, config.lock(), first.method(classes))
     return built.firsts[size]._replace(sets=sets)

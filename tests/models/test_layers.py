@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from mixjax.errors import UserError
-from mixjax.models.layers import BatchNorm, conv, global_mean, kaiming_out, torch_conv
+from mixjax.models.layers import (
+    BatchNorm,
+    Final,
+    PlainStem,
+    conv,
+    global_mean,
+    kaiming_in,
+    kaiming_out,
+    torch_bias,
+    torch_conv,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -105,6 +115,51 @@ def test_conv_has_a_kernel_and_no_bias():
     assert jax.tree.map(jnp.shape, params) == {'kernel': (3, 3, 2, 8)}
 
 
+def test_conv_adds_its_bias_and_takes_flaxs_padding():
+    x, params = RNG.standard_normal((1, 5, 6, 2)), {'kernel': RNG.standard_normal((3, 3, 2, 4)), 'bias': np.arange(4.0)}
+    layer = conv(4, 3, padding='VALID', bias=torch_bias(18), name='conv')
+    with jax.enable_x64(True):
+        y = layer.apply({'params': jax.tree.map(jnp.asarray, params)}, jnp.asarray(x))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (1, 2))
+    want = np.einsum('bhwcij,ijco->bhwo', windows, params['kernel']) + params['bias']
+    np.testing.assert_allclose(y, want, rtol=1e-10, atol=1e-10)
+
+
+def test_conv_in_as_many_groups_as_channels_is_depthwise():
+    x, kernel = RNG.standard_normal((2, 7, 7, 3)), RNG.standard_normal((3, 3, 1, 3))
+    with jax.enable_x64(True):
+        y = conv(3, 3, 2, groups=3, name='conv').apply({'params': {'kernel': jnp.asarray(kernel)}}, jnp.asarray(x))
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]
+    np.testing.assert_allclose(y, np.einsum('bhwcij,ijc->bhwc', windows, kernel[:, :, 0]), rtol=1e-10, atol=1e-10)
+
+
+def test_torch_bias_has_the_bound_of_the_kernels_fan_in():
+    bias = np.asarray(torch_bias(9 * 16)(jax.random.key(0), (5000,)))
+    assert 0.99 / 12 < np.abs(bias).max() <= 1 / 12
+    np.testing.assert_allclose(bias.std(), 1 / 12 / 3**0.5, rtol=0.03)
+
+
+def test_a_stem_has_a_stride_and_a_bias_if_asked():
+    image = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    for stride, bias in [(1, False), (2, True)]:
+        stem = PlainStem(5, stride=stride, bias=bias)
+        y, variables = jax.eval_shape(lambda x, s=stem: s.init_with_output(jax.random.key(0), x, False), image)
+        assert y.shape == (2, 8 // stride, 8 // stride, 5)
+        assert variables['params']['conv'].keys() == ({'kernel', 'bias'} if bias else {'kernel'})
+
+
+def test_what_follows_the_last_stage_is_normalised_and_cut_off_below_zero():
+    x = jnp.asarray(RNG.standard_normal((4, 3, 3, 2)) * 2 + 1, jnp.float32)
+    final = Final(momentum=0.1)
+    variables = final.init(jax.random.key(0), x, False)
+    y, new = final.apply(variables, x, True, mutable=['batch_stats'])
+    exact = np.asarray(x, np.float64)
+    z = (exact - exact.mean((0, 1, 2))) / np.sqrt(exact.var((0, 1, 2)) + 1e-5)
+    np.testing.assert_allclose(y, np.maximum(z, 0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(new['batch_stats']['bn']['mean'], 0.9 * exact.mean((0, 1, 2)), rtol=1e-5)
+
+
 def test_torch_conv_is_uniform_with_the_bound_of_fan_in():
     kernel = np.asarray(torch_conv(jax.random.key(0), (3, 3, 64, 100)))
     bound = (9 * 64) ** -0.5
@@ -117,6 +172,11 @@ def test_kaiming_out_is_normal_with_the_variance_of_fan_out():
     std = (2 / (9 * 64)) ** 0.5
     np.testing.assert_allclose(kernel.std(), std, rtol=0.01)
     np.testing.assert_allclose((np.abs(kernel) > 2 * std).mean(), 0.0455, rtol=0.1)  # not truncated
+
+
+def test_kaiming_in_is_normal_with_the_variance_of_fan_in():
+    kernel = np.asarray(kaiming_in(jax.random.key(0), (3, 3, 64, 100)))
+    np.testing.assert_allclose(kernel.std(), (2 / (9 * 64)) ** 0.5, rtol=0.01)
 
 
 def test_global_mean_of_bfloat16_is_float32():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -13,21 +14,73 @@ import pytest
 from mixjax import models
 from mixjax.errors import UserError
 from tests.common import assert_trees_equal
+from tests.models.filled import filled
 
+IMAGENET, SMALL, DOUBLE = (2, 224, 224, 3), (2, 32, 32, 3), (2, 64, 64, 3)
 # name -> (stages, image, parameters with a 10-way head)
 NETWORKS = {
+    'cifar_resnet50': (4, SMALL, 23_520_842),
+    'densenet121': (4, IMAGENET, 6_964_106),
+    'densenet121_cifar': (4, SMALL, 6_956_298),
     'glyphnet': (3, (2, 16, 16, 1), 77_754),
-    'preactresnet18': (4, (2, 32, 32, 3), 11_171_274),
-    'preactresnet18_raw': (4, (2, 32, 32, 3), 11_171_146),
-    'resnet50': (4, (2, 64, 64, 3), 23_528_522),
+    'lenet': (3, SMALL, 62_006),
+    'preactresnet18': (4, SMALL, 11_171_274),
+    'preactresnet18_raw': (4, SMALL, 11_171_146),
+    'preactresnet18_raw_64': (4, DOUBLE, 11_171_146),
+    'preactresnet50_raw': (4, SMALL, 23_509_066),
+    'preactresnet50_raw_64': (4, DOUBLE, 23_509_066),
+    'resnet18': (4, IMAGENET, 11_181_642),
+    'resnet34': (4, IMAGENET, 21_289_802),
+    'resnet50': (4, IMAGENET, 23_528_522),
+    'resnet101': (4, IMAGENET, 42_520_650),
+    'resnet152': (4, IMAGENET, 58_164_298),
+    'wrn28_10': (3, SMALL, 36_489_290),
+    'wrn28_10_64': (3, DOUBLE, 36_489_290),
 }
+SIZES = {
+    'b0': (224, 4_020_358),
+    'b1': (240, 6_525_994),
+    'b2': (260, 7_715_084),
+    'b3': (300, 10_711_602),
+    'b4': (380, 17_566_546),
+}
+NETWORKS |= {
+    f'efficientnet_{scale}{form}': (8, (2, side, side, 3), count)
+    for scale, (side, count) in SIZES.items()
+    for form in ('', f'_fixed{side}', '_symmetric')
+}
+# Those that differ from another one in more than one field: the others need no tracing of their own.
+DISTINCT = [name for name in NETWORKS if not name.endswith(('_64', '_symmetric')) and '_fixed' not in name]
 HEADS = {'target': 10, 'source': 7}
 
+# Parameters with 1000 classes as torchvision and timm publish them, and the entries of their state dicts.
+PUBLISHED = {
+    'resnet18': (11_689_512, 122),
+    'resnet34': (21_797_672, 218),
+    'resnet50': (25_557_032, 320),
+    'resnet101': (44_549_160, 626),
+    'resnet152': (60_192_808, 932),
+    'densenet121': (7_978_856, 727),
+    'efficientnet_b0': (5_288_548, 360),
+    'efficientnet_b1': (7_794_184, 508),
+    'efficientnet_b2': (9_109_994, 508),
+    'efficientnet_b3': (12_233_232, 574),
+    'efficientnet_b4': (19_341_616, 706),
+}
 
-def traced(name, dtype='float32', heads=HEADS, **kwargs):
+
+@cache
+def shapes(name, image=None):
+    """Abstract variables."""
+    net, image = models.build(name), jax.ShapeDtypeStruct(image or NETWORKS[name][1], jnp.float32)
+    return jax.eval_shape(lambda rng, x: net.init(rng, x, HEADS), jax.random.key(0), image)
+
+
+def traced(name, dtype='float32', image=None):
     """Net, abstract variables and abstract image."""
-    net, image = models.build(name, dtype=dtype), jax.ShapeDtypeStruct(NETWORKS[name][1], jnp.float32)
-    return net, jax.eval_shape(lambda rng, x: net.init(rng, x, heads), jax.random.key(0), image), image
+    of = image if name == 'lenet' else None  # its first linear layer is as large as its images' maps
+    shape = image or NETWORKS[name][1]
+    return models.build(name, dtype=dtype), shapes(name, image=of), jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
 def size(tree):
@@ -40,36 +93,56 @@ def dtypes(tree):
 
 def test_the_table_is_the_one_that_is_tested():
     assert models.names() == sorted(NETWORKS)
+    assert PUBLISHED.keys() <= set(DISTINCT) and set(FAMILIES) <= set(DISTINCT)
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize('name', sorted(NETWORKS.keys() - DISTINCT))
+def test_the_other_forms_differ_in_one_field(name):
+    plain = name.removesuffix('_64').removesuffix('_symmetric').split('_fixed')[0]
+    one, other = models.BACKBONES[name](), models.BACKBONES[plain]()
+    field = 'stride' if name.endswith('_64') else 'padding'
+    value = {'stride': 2, 'padding': NETWORKS[name][1][1] if '_fixed' in name else 'symmetric'}[field]
+    assert plain in DISTINCT and getattr(one, field) == value
+    assert one == other.clone(**{field: value}) != other
+
+
+@pytest.mark.parametrize('name', DISTINCT)
 def test_number_of_parameters(name):
-    _, variables, _ = traced(name, heads={'target': 10})
-    assert size(variables['params']) == NETWORKS[name][2]
+    params = shapes(name)['params']
+    params = {'backbone': params['backbone'], 'heads': {'target': params['heads']['target']}}
+    assert size(params) == NETWORKS[name][2]
+    assert dtypes(params) == {'float32'}
 
 
-def test_resnet50_has_torchvisions_number_of_parameters():
-    _, variables, _ = traced('resnet50', heads={'source': 1000})
-    assert size(variables['params']) == 25_557_032
-    assert size(variables['batch_stats']) == 53_120  # torchvision's running means and variances; not in its count
-    assert len(jax.tree.leaves(variables)) == 320 - 53  # its state dict also counts batches, once a BN layer
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_the_published_number_of_parameters_and_tensors(name):
+    params, stats = shapes(name)['params'], shapes(name)['batch_stats']
+    features = params['heads']['target']['kernel'].shape[0]
+    count, tensors = PUBLISHED[name]
+    assert size(params['backbone']) + 1000 * (features + 1) == count
+    norms = len(jax.tree.leaves(stats)) // 2  # a state dict also counts the batches of each normalisation
+    assert len(jax.tree.leaves(params['backbone'])) + 2 + 3 * norms == tensors
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize('name', DISTINCT)
 def test_every_parameter_belongs_to_a_part(name):
-    net, variables, _ = traced(name)
+    net, variables = models.build(name), shapes(name)
     stages = {f'stage{i + 1}' for i in range(NETWORKS[name][0])}
+    last = {'final'} if name.startswith(('densenet', 'wrn')) else set()
     leaves = jax.tree_util.tree_flatten_with_path(variables['params'])[0]
     groups = [net.group(tuple(key.key for key in path)) for path, _ in leaves]
-    assert set(groups) == {'stem', 'head:target', 'head:source', *stages}
-    assert groups.count('head:target') == 2
-    plain = {'stem'} if name == 'preactresnet18_raw' else set()  # a stem without BatchNorm
-    assert set(variables['batch_stats']['backbone']) == {'stem', *stages} - plain
+    assert set(groups) == {'stem', 'head:target', 'head:source', *stages, *last}
+    assert groups.count('head:target') == groups.count('head:source') == 2
+    moving = {} if name == 'lenet' else variables['batch_stats']['backbone']  # LeNet knows no normalisation
+    assert set(moving) <= {'stem', *stages, *last}
 
 
-@pytest.mark.parametrize('train', [False, True])
-@pytest.mark.parametrize('name', NETWORKS)
-def test_taps_and_maps(name, train):
+# Of several depths the shallowest and the deepest are enough.
+ENDS = [name for name in DISTINCT if name not in ('resnet34', 'resnet101') and not name.endswith(('b1', 'b2', 'b3'))]
+
+
+@pytest.mark.parametrize('name', ENDS)
+def test_taps_and_maps(name):
     net, variables, image = traced(name)
     stages = [f'stage{i + 1}' for i in range(NETWORKS[name][0])]
     seen = []
@@ -78,31 +151,90 @@ def test_taps_and_maps(name, train):
         seen.append((where, hidden.shape))
         return hidden
 
-    out, state = jax.eval_shape(lambda v, x: net.apply(v, x, train=train, tap=tap), variables, image)
+    out, state = jax.eval_shape(lambda v, x: net.apply(v, x, train=True, tap=tap), variables, image)
     assert [where for where, _ in seen] == ['input', 'stem', *(w for s in stages for w in (f'{s}.conv', s))]
     shapes = dict(seen)
     assert set(out.maps) == {'last', *stages, *(f'{stage}.conv' for stage in stages)}
     for stage in stages:
-        assert out.maps[stage].shape == out.maps[f'{stage}.conv'].shape == shapes[stage]
+        inner = out.maps[f'{stage}.conv'].shape
+        assert out.maps[stage].shape == shapes[stage] and inner == shapes[f'{stage}.conv']
+        if name.startswith('densenet'):  # a stage's last convolution gives only the newest channels
+            assert (*inner[:3], 32) == (*shapes[stage][:3], inner[3])
+        elif name != 'lenet':  # whose convolutions are pooled
+            assert inner == shapes[stage]
     assert out.maps['last'].shape == out.maps[stages[-1]].shape
     assert out.features.shape == (2, out.maps['last'].shape[-1])
     assert {head: logits.shape for head, logits in out.logits.items()} == {'target': (2, 10), 'source': (2, 7)}
-    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, {'batch_stats': variables['batch_stats']})
+    assert jax.tree.map(jnp.shape, state) == {
+        key: jax.tree.map(jnp.shape, tree) for key, tree in variables.items() if key != 'params'
+    }
 
 
-@pytest.mark.parametrize('name', NETWORKS)
+@pytest.mark.parametrize('name', ['glyphnet', 'lenet', 'wrn28_10', 'efficientnet_b0'])
+def test_eval_mode_calls_the_same_taps_and_returns_the_same_state(name):
+    net, variables, image = traced(name)
+    taps = {train: [] for train in (False, True)}
+    for train, seen in taps.items():
+        out, state = jax.eval_shape(
+            lambda v, x, t=train, s=seen: net.apply(v, x, train=t, tap=lambda where, h: s.append(where) or h),
+            variables,
+            image,
+        )
+    assert taps[False] == taps[True]
+    assert jax.tree.structure(state) == jax.tree.structure({k: tree for k, tree in variables.items() if k != 'params'})
+
+
+SIDES = {
+    'resnet50': (32, 64, 96, 75),
+    'densenet121': (32, 96),
+    'densenet121_cifar': (64,),
+    'efficientnet_b0': (32, 64, 96, 75),
+    'cifar_resnet50': (28, 64),
+    'preactresnet18': (28, 64),
+    'preactresnet50_raw_64': (32, 224),
+    'wrn28_10': (28, 64),
+    'lenet': (28, 64),
+}
+
+
+@pytest.mark.parametrize(('name', 'side'), [(name, side) for name, sides in SIDES.items() for side in sides])
+def test_images_of_other_sizes(name, side):
+    net, variables, image = traced(name, image=(2, side, side, 3))
+    out, _ = jax.eval_shape(lambda v, x: net.apply(v, x, train=False), variables, image)
+    assert out.logits['target'].shape == (2, 10)
+    assert min(out.maps['last'].shape) > 0
+
+
+def test_the_64_form_sees_what_the_plain_form_sees_at_half_the_size():
+    for name in ('preactresnet18_raw', 'preactresnet50_raw', 'wrn28_10'):
+        net, variables, image = traced(f'{name}_64')
+        out, _ = jax.eval_shape(lambda v, x, n=net: n.apply(v, x, train=False), variables, image)
+        assert out.maps['stage1'].shape[1:3] == (32, 32)
+
+
+# One of each family.
+FAMILIES = ['densenet121_cifar', 'efficientnet_b0', 'glyphnet', 'lenet', 'preactresnet50_raw', 'resnet18', 'wrn28_10']
+
+
+@pytest.mark.parametrize('name', FAMILIES)
 def test_bfloat16_is_only_inside(name):
     net, variables, image = traced(name, 'bfloat16')
-
-    def loss(params, stats, x):
-        out, state = net.apply({'params': params, 'batch_stats': stats}, x, train=True)
-        return out.logits['target'].sum(), (out, state)
-
-    arguments = variables['params'], variables['batch_stats'], image
-    grad, (out, state) = jax.eval_shape(jax.grad(loss, has_aux=True), *arguments)
-    assert dtypes(variables) == dtypes(grad) == dtypes(state) == {'float32'}
+    params, state = variables['params'], {key: tree for key, tree in variables.items() if key != 'params'}
+    out, new = jax.eval_shape(lambda p, s, x: net.apply({'params': p, **s}, x, train=True), params, state, image)
+    assert dtypes(variables) == {'float32'} and dtypes(new) == dtypes(state)
     assert dtypes((out.logits, out.features)) == {'float32'}
     assert dtypes(out.maps) == {'bfloat16'}
+
+
+@pytest.mark.parametrize('name', ['glyphnet', 'lenet', 'efficientnet_b0'])
+def test_gradients_of_a_bfloat16_network_are_float32(name):
+    net, variables, image = traced(name, 'bfloat16')
+    params, state = variables['params'], {key: tree for key, tree in variables.items() if key != 'params'}
+
+    def loss(params, state, x):
+        return net.apply({'params': params, **state}, x, train=True)[0].logits['target'].sum()
+
+    assert dtypes(jax.eval_shape(jax.grad(loss), params, state, image)) == {'float32'}
 
 
 @pytest.fixture(scope='module')
@@ -195,8 +327,27 @@ def test_glyphnet_learns_two_patterns(glyphs):
 def test_unknown_names_are_told_with_the_nearest_one():
     with pytest.raises(UserError, match="unknown network 'resnet5'; did you mean 'resnet50'"):
         models.build('resnet5')
+    with pytest.raises(UserError, match="unknown network 'effcientnet-b4'; did you mean 'efficientnet_b4'"):
+        models.build('effcientnet-b4')
+    with pytest.raises(UserError, match="unknown init 'kaimin' for a network; did you mean 'kaiming'"):
+        models.build('glyphnet', init='kaimin')
     with pytest.raises(UserError, match="unknown dtype 'bf16'.*; choose float32 or bfloat16"):
         models.build('glyphnet', dtype='bf16')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', DISTINCT)
+def test_bfloat16_is_near_float32_in_every_network(name):
+    """In eval mode: a sum of L rounding errors of 2^-9 each is about one hundredth at most."""
+    side = 16 if name == 'glyphnet' else 32
+    image = jax.random.normal(jax.random.key(1), (4, side, side, NETWORKS[name][1][-1]))
+    nets = {dtype: models.build(name, dtype=dtype) for dtype in ('float32', 'bfloat16')}
+    variables = filled(lambda: nets['float32'].init(jax.random.key(0), image, {'target': 5}))
+    exact, near = (
+        jax.jit(lambda v, x, n=net: n.apply(v, x, train=False)[0].features)(variables, image) for net in nets.values()
+    )
+    error = jnp.linalg.norm(near - exact) / jnp.linalg.norm(exact)
+    assert 0 < error < 0.03, error
 
 
 def test_importing_the_models_loads_nothing_beyond_jax_and_flax():

@@ -200,7 +200,9 @@ def test_eps_and_momentum_of_each_normalisation(case):
     assert found.keys() == set(names)
     if names:
         values = np.array([found[name] for name in names])
-        np.testing.assert_allclose(values, np.stack([case.want['bn_eps'], case.want['bn_momentum_torch']], 1), rtol=1e-12)
+        np.testing.assert_allclose(
+            values, np.stack([case.want['bn_eps'], case.want['bn_momentum_torch']], 1), rtol=1e-12
+        )
 
 
 # In float32: (tolerance of the logits in train mode, of the gradients' norms). Normalised by the statistics of few

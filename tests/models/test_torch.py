@@ -36,7 +36,11 @@ CASES = [
     *[(library, name, name) for name in (*RESNETS, 'densenet121') for library in ('torchvision', 'timm')],
     *[('transformers', name, name) for name in RESNETS],
     *[('timm', f'tf_efficientnet_{scale}', f'efficientnet_{scale}') for scale in SCALES],
-    *[(library, f'efficientnet_{s}', f'efficientnet_{s}_symmetric') for s in SCALES for library in ('torchvision', 'timm')],
+    *[
+        (library, f'efficientnet_{s}', f'efficientnet_{s}_symmetric')
+        for s in SCALES
+        for library in ('torchvision', 'timm')
+    ],
 ]
 
 
@@ -73,14 +77,14 @@ def test_the_same_logits(library, name, network, record_property):
     record_property('error', float(error))
     print(f'{library} {name}: {len(tensors)} tensors, {error:.1e}')
     assert said.shape == want.shape == (2, 11)
-    assert np.abs(want[0] - want[1]).max() > 1e-3  # the logits depend on the image
+    assert np.abs(want[0] - want[1]).max() > 1e-4  # they depend on the image, 1e5 times more than we may be off
     assert error < 1e-9
 
 
 @pytest.mark.filterwarnings('ignore')
 def test_a_network_of_the_other_padding_is_refused():
     tensors = with_torch.randomise(made('torchvision', 'efficientnet_b0'))
-    with pytest.raises(UserError, match='these are the names of torchvision.*_symmetric'):
+    with pytest.raises(UserError, match="names of torchvision, which fit the network 'efficientnet_b0_symmetric'"):
         dialects.classes_in('efficientnet_b0', tensors)
-    with pytest.raises(UserError, match='these are the names of torchvision.*_symmetric'):
+    with pytest.raises(UserError, match="names of torchvision, which fit the network 'efficientnet_b0_symmetric'"):
         dialects.from_torch('efficientnet_b0', tensors, torch_names.shapes('efficientnet_b0', SIDE, 11))

@@ -61,7 +61,8 @@ def test_a_run_over_several_values(tmp_path, monkeypatch, capsys):
     assert 'nothing was trained' in capsys.readouterr().out
     assert (tmp_path / 'out' / 'results.md').read_text() == text
     # Other settings are another section.
-    assert main([*words[:1], '--workdir=short', '--config.num_seeds=1', '--config.sweep.key=', '--config.sweep.numbers=']) == 0
+    others = ['--config.num_seeds=1', '--config.sweep.key=', '--config.sweep.numbers=']
+    assert main([*words[:1], '--workdir=short', *others]) == 0
     text = (tmp_path / 'out' / 'results.md').read_text()
     assert '## two\n' in text and '## two, num_seeds=1, sweep.key=, sweep.numbers=\n' in text
     # One value of two has been extended: the other's table does not stand beside it.

@@ -1,0 +1,181 @@
+"""What torch code calls the layers of each network: the tables behind `dialects.py`.
+
+A dialect is a function of a layer's keys in our tree; a new network needs one row in `of`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import accumulate
+
+from flax import linen as nn
+
+from mixjax.models.densenet import DenseNet
+from mixjax.models.efficientnet import EfficientNet
+from mixjax.models.lenet import LeNet
+from mixjax.models.preact import PreActResNet
+from mixjax.models.resnet import ResNet
+from mixjax.models.wideresnet import WideResNet
+
+Keys = tuple[str, ...]
+Dialect = Callable[[Keys], str]
+
+
+def _dialect(top: Mapping[str, str], layer: Callable[[int, int, str], str]) -> Dialect:
+    """From `top`, {'stem/conv': name}, with `head` for the classifier; and for the rest (stage, block, layer) -> name.
+
+    Stages count from 1, blocks from 0, as they do in our names.
+    """
+
+    def translate(keys: Keys) -> str:
+        if keys[0] == 'heads':
+            return top['head']
+        path = '/'.join(keys[1:])
+        if path in top:
+            return top[path]
+        stage, block, name = keys[1:]
+        return layer(int(stage.removeprefix('stage')), int(block.removeprefix('block')), name)
+
+    return translate
+
+
+def _residual(shortcut: str, top: Mapping[str, str]) -> Dialect:
+    """`layer1.0.conv1`, `layer1.0.<shortcut>.0`."""
+    renamed = {'shortcut_conv': f'{shortcut}.0', 'shortcut_bn': f'{shortcut}.1'}
+    return _dialect(top, lambda stage, block, layer: f'layer{stage}.{block}.{renamed.get(layer, layer)}')
+
+
+def _transformers(stage: int, block: int, layer: str) -> str:
+    """Hugging Face's ResNet counts everything from 0: `conv1` of a block is `layer.0.convolution`."""
+    kind = 'normalization' if 'bn' in layer else 'convolution'
+    place = 'shortcut' if layer.startswith('shortcut') else f'layer.{int(layer[-1]) - 1}'
+    return f'resnet.encoder.stages.{stage - 1}.layers.{block}.{place}.{kind}'
+
+
+CIFAR = {'stem/conv': 'conv1', 'stem/bn': 'bn1', 'final/bn': 'bn1', 'head': 'linear'}
+RESNET = {
+    'torchvision': _residual('downsample', {'stem/conv': 'conv1', 'stem/bn': 'bn1', 'head': 'fc'}),
+    'transformers': _dialect(
+        {
+            'stem/conv': 'resnet.embedder.embedder.convolution',
+            'stem/bn': 'resnet.embedder.embedder.normalization',
+            'head': 'classifier.1',
+        },
+        _transformers,
+    ),
+    'cifar': _residual('shortcut', CIFAR),
+}
+
+
+def _dense(top: Mapping[str, str], transition: str, layer: Callable[[int, int, str], str]) -> Dialect:
+    """Our transitions belong to the stage that they lead to; others number them by the one that they come from."""
+    names = {f'stage{i + 1}/transition': f'{transition}{i}' for i in range(1, 10)}
+    norm = 'norm' if transition.startswith('features') else 'bn'
+    ends = {'bn': norm, 'conv': 'conv'}
+    between = {f'{ours}/{end}': f'{name}.{their}' for ours, name in names.items() for end, their in ends.items()}
+    return _dialect({**top, **between}, layer)
+
+
+def _densenet(dot: str) -> Dialect:
+    """torchvision's; its published files of 2017 have a dot in `norm.1`."""
+    top = {
+        'stem/conv': 'features.conv0',
+        'stem/bn': 'features.norm0',
+        'final/bn': 'features.norm5',
+        'head': 'classifier',
+    }
+
+    def layer(stage: int, block: int, name: str) -> str:
+        kind = name[:-1].replace('bn', 'norm')
+        return f'features.denseblock{stage}.denselayer{block + 1}.{kind}{dot}{name[-1]}'
+
+    return _dense(top, 'features.transition', layer)
+
+
+DENSENET = {'torchvision': _densenet(''), 'torchvision, old': _densenet('.')}
+DENSENET_CIFAR = {
+    'cifar': _dense(
+        {'stem/conv': 'conv1', 'final/bn': 'bn', 'head': 'linear'},
+        'trans',
+        lambda stage, block, name: f'dense{stage}.{block}.{name}',
+    )
+}
+LENET = {
+    'cifar': _dialect(
+        {'stem/conv': 'conv1', 'stage1/conv': 'conv2', 'stage2/fc': 'fc1', 'stage3/fc': 'fc2', 'head': 'fc3'},
+        lambda stage, block, name: name,
+    )
+}
+
+# The layers of an EfficientNet's block: ours, and others' in blocks with an expansion and in those without.
+TIMM = {
+    'expand_conv': 'conv_pw',
+    'expand_bn': 'bn1',
+    'depthwise_conv': 'conv_dw',
+    'depthwise_bn': 'bn2',
+    'se_reduce': 'se.conv_reduce',
+    'se_expand': 'se.conv_expand',
+    'project_conv': 'conv_pwl',
+    'project_bn': 'bn3',
+}
+TIMM_PLAIN = {**TIMM, 'depthwise_bn': 'bn1', 'project_conv': 'conv_pw', 'project_bn': 'bn2'}
+TORCHVISION = {
+    'expand_conv': '0.0',
+    'expand_bn': '0.1',
+    'depthwise_conv': '1.0',
+    'depthwise_bn': '1.1',
+    'se_reduce': '2.fc1',
+    'se_expand': '2.fc2',
+    'project_conv': '3.0',
+    'project_bn': '3.1',
+}
+TORCHVISION_PLAIN = {ours: f'{int(name[0]) - 1}{name[1:]}' for ours, name in TORCHVISION.items()}
+PYTORCH = {
+    'expand_conv': '_expand_conv',
+    'expand_bn': '_bn0',
+    'depthwise_conv': '_depthwise_conv',
+    'depthwise_bn': '_bn1',
+    'se_reduce': '_se_reduce',
+    'se_expand': '_se_expand',
+    'project_conv': '_project_conv',
+    'project_bn': '_bn2',
+}
+
+
+def _efficientnet(backbone: EfficientNet) -> dict[str, Dialect]:
+    """timm's names are the same for both paddings; the others' networks have one each."""
+    last = len(backbone.groups) + 1
+    plain = [group.expand == 1 for group in backbone.groups]
+
+    def ends(stem: str, stem_bn: str, conv: str, bn: str, head: str) -> dict[str, str]:
+        return {'stem/conv': stem, 'stem/bn': stem_bn, f'stage{last}/conv': conv, f'stage{last}/bn': bn, 'head': head}
+
+    def timm(stage: int, block: int, name: str) -> str:
+        return f'blocks.{stage - 1}.{block}.{(TIMM_PLAIN if plain[stage - 1] else TIMM)[name]}'
+
+    def torchvision(stage: int, block: int, name: str) -> str:
+        return f'features.{stage}.{block}.block.{(TORCHVISION_PLAIN if plain[stage - 1] else TORCHVISION)[name]}'
+
+    first = list(accumulate(backbone.blocks, initial=0))  # of each stage, in a count through all of them
+
+    def pytorch(stage: int, block: int, name: str) -> str:
+        return f'_blocks.{first[stage - 1] + block}.{PYTORCH[name]}'
+
+    out = {'timm': _dialect(ends('conv_stem', 'bn1', 'conv_head', 'bn2', 'classifier'), timm)}
+    if backbone.padding == 'symmetric':
+        top = ends('features.0.0', 'features.0.1', f'features.{last}.0', f'features.{last}.1', 'classifier.1')
+        return {**out, 'torchvision': _dialect(top, torchvision)}
+    for dialect, head in {'efficientnet_pytorch': '_fc', "SMILE's efficientnet": 'fc'}.items():
+        out[dialect] = _dialect(ends('_conv_stem', '_bn0', '_conv_head', '_bn1', head), pytorch)
+    return out
+
+
+def of(backbone: nn.Module) -> dict[str, Dialect]:
+    """{name: dialect} of a backbone; empty where nobody else has such a network."""
+    if isinstance(backbone, EfficientNet):
+        return _efficientnet(backbone)
+    if isinstance(backbone, DenseNet):
+        return DENSENET_CIFAR if backbone.small else DENSENET
+    if isinstance(backbone, PreActResNet | WideResNet):
+        return {'cifar': RESNET['cifar']}
+    return {ResNet: RESNET, LeNet: LENET}.get(type(backbone), {})
