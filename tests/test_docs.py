@@ -72,6 +72,7 @@ def test_the_example_method_trains(tmp_path):
     assert misspelt.returncode == 2 and "did you mean 'method.noise'" in misspelt.stderr
 
 
+@pytest.mark.slow
 def test_the_method_with_a_memory_trains(tmp_path):
     code = next(block for block in blocks('docs/methods.md', 'python') if 'average' in block)
     imports = 'import jax\nimport jax.numpy as jnp\nimport numpy as np\nfrom mixjax import losses\n'
@@ -84,6 +85,7 @@ def test_the_method_with_a_memory_trains(tmp_path):
     assert 'pull' in lines(tmp_path / 'run' / 'metrics.jsonl')[0]
 
 
+@pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path):
     notebook, maths = blocks('README.md', 'python')
     short = notebook.replace('config.num_seeds = 1', 'config.num_seeds = 1; config.steps = 8')

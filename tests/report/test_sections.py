@@ -35,6 +35,7 @@ def test_a_lost_mark_and_a_file_in_the_way(tmp_path):
     assert not (tmp_path / 'new').exists()
 
 
+@pytest.mark.slow
 def test_a_run_over_several_values(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'two.py').write_text(
