@@ -121,6 +121,7 @@ def prepared(one):
     return one
 
 
+@pytest.mark.parity  # beside tests/test_methods.py's layouts
 @pytest.mark.parametrize('name', WAYS)
 def test_a_sharded_batch_gives_the_same_loss_and_gradient(name):
     knobs = WAYS[name] | ({'head_epochs': 1, 'batches': 1} if name == 'delta' else {})
@@ -136,6 +137,7 @@ def test_a_sharded_batch_gives_the_same_loss_and_gradient(name):
         assert {g.dtype for g in jax.tree.leaves(grads)} == {jnp.dtype('float64')} == {value.dtype}
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize('name', WAYS)
 def test_the_loss_traces_inside_shard_map(name):
     knobs = WAYS[name] | ({'attention': 'none'} if name == 'delta' else {})
