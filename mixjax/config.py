@@ -27,7 +27,7 @@ Config = Any
 
 
 def base() -> Config:
-    """The defaults: fine-tuning by the protocol that the three papers share for ImageNet networks."""
+    """The defaults: fine-tuning of ImageNet networks by the protocol of SMILE's released code."""
     config: Config = ConfigDict()
     config.seed = 0  # of the first run; the others use seed + 1, ..
     config.num_seeds = 1  # independent repeats: own labelled examples, initialisation and order

@@ -2,8 +2,9 @@
 
     python -m mixjax.main --config=configs/digits/all_methods.py --workdir=runs/all_methods
 
-Each method has its defaults, which are the settings of its paper or its authors' code; none was tuned
-here. The schedule is the quickstart's for all. `lamix_puzzle` is the paper's PuzzleMix section (beta 1).
+Each method has its defaults, none tuned here: the settings of its paper or its authors' code where these
+say them (docs/methods.md names the few that they leave open). The schedule is the quickstart's for all.
+`lamix_puzzle` is the paper's PuzzleMix section (beta 1).
 """
 
 from mixjax.config import read

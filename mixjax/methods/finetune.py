@@ -2,8 +2,8 @@
 
     L = mean_B CE(z, y)
 
-Weight decay acts on every parameter, BatchNorm's and biases included, as in the released code of the
-three papers.
+Weight decay acts on every parameter, BatchNorm's and biases included, as in SMILE's released code and in
+mixup-cifar10, whose settings LaMix uses.
 """
 
 from __future__ import annotations
