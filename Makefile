@@ -5,6 +5,10 @@ PY := .venv/bin/python
 INPUTS := setup.cfg setup.py $(wildcard constraints-*.txt)
 KINDS := slow parity faults launch browser install
 SHORT := not $(subst $() $(), and not ,$(KINDS))
+# Compiling keeps one core busy; tests in two processes keep two. Those that kill, serve or install go alone.
+JOBS := 2
+TOGETHER := -n $(JOBS) --dist worksteal
+test-parity test-slow: private SIDE = $(TOGETHER)
 
 .PHONY: help quickstart test $(KINDS:%=test-%) lint constraints clean
 
@@ -24,11 +28,11 @@ test $(KINDS:%=test-%): export JAX_PLATFORMS := cpu
 test $(KINDS:%=test-%): export XLA_FLAGS := --xla_force_host_platform_device_count=8
 
 test: .venv/with-test
-	$(PY) -m pytest -m '$(SHORT)' $(ARGS)
+	$(PY) -m pytest $(TOGETHER) -m '$(SHORT)' $(ARGS)
 
 # pytest ends with 5 where nothing was collected.
 $(KINDS:%=test-%): test-%: .venv/with-test
-	@$(PY) -m pytest -m $* $(ARGS) || { test $$? -eq 5 && echo 'no tests of this kind yet: $*'; }
+	@$(PY) -m pytest $(SIDE) -m $* $(ARGS) || { test $$? -eq 5 && echo 'no tests of this kind yet: $*'; }
 
 lint: .venv/with-lint
 	.venv/bin/ruff check .
