@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mixjax.data import photo
+from mixjax.data import photo, resample
 from mixjax.data.photo import Rule, Unreadable
 from mixjax.errors import UserError
 
@@ -208,16 +208,19 @@ SIZES = [(375, 500), (500, 333), (64, 64), (256, 300), (300, 256), (40, 57), (68
 
 
 def in_pillow(image, rule):
-    """What torchvision does with a PIL image: Resize(side) and CenterCrop(side), or Resize((side, side))."""
+    """What torchvision does with a PIL image: Resize(side) and CenterCrop(side), or Resize((side, side)).
+
+    In two passes, along the rows first, as every Pillow before 13 does on its own.
+    """
     width, height = image.size
     how = Image.Resampling[rule.interpolation.upper()]
     if rule.fit == 'squash':
-        return image.resize((rule.side, rule.side), how)
+        return image.resize((rule.side, height), how).resize((rule.side, rule.side), how)
     if width <= height:
         size = rule.side, int(rule.side * height / width)
     else:
         size = int(rule.side * width / height), rule.side
-    image = image if image.size == size else image.resize(size, how)
+    image = image if image.size == size else image.resize((size[0], height), how).resize(size, how)
     left, top = (int(round((length - rule.side) / 2.0)) for length in image.size)
     return image.crop((left, top, left + rule.side, top + rule.side))
 
@@ -235,6 +238,31 @@ def test_the_size_is_the_one_of_the_published_pipelines(fit, interpolation):
             wrong = np.abs(got - expected)
             assert wrong.max() <= (interpolation != 'nearest'), (height, width, side)
             assert np.mean(wrong > 0) < 5e-3
+
+
+@pytest.mark.parametrize('size', [(30, 40, 3), (21, 9, 1), (300, 500, 3), (8, 8, 1), (100, 33, 3)])
+def test_a_bilinear_resize_is_exact(size):
+    """The same in integers of any size: no machine, and no order of adding, can give another picture."""
+    image = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+    rows, columns = (45, 1), (40, 0)
+    expected = image
+    for axis, (length, first) in ((1, columns), (0, rows)):
+        how = resample._Blocks(size[axis], length, first, 37, 4)
+        weights = np.zeros((len(how.weights) * 4, size[axis]), np.int64)
+        for k, (places, block) in enumerate(zip(how.places + how.begin, how.weights, strict=True)):
+            weights[4 * k : 4 * k + 4, places] = block * 65536
+        assert (weights.sum(1) == 65536).all() and (weights >= 0).all()
+        sums = np.moveaxis(np.tensordot(weights[:37], expected.astype(np.int64), (1, axis)), 0, axis)
+        expected = (sums + 32768) >> 16
+    np.testing.assert_array_equal(resample.bilinear(image, rows, columns, 37), expected)
+
+
+def test_a_large_image_is_left_to_pillow():
+    """BLAS would start threads of its own."""
+    image = scene(1600, 2000)
+    assert resample.bilinear(image, (256, 0), (320, 32), 256) is None
+    expected = np.asarray(in_pillow(Image.fromarray(image), Rule()))
+    assert np.abs(photo.fit(image, Rule()).astype(int) - expected).max() <= 1
 
 
 def test_grey_images_are_brought_to_size_alike():

@@ -1,0 +1,87 @@
+"""Pillow's antialiased bilinear resize in less time: as products of small matrices.
+
+Each pixel is a weighted mean of the few source pixels around it: first along the rows and then along the columns,
+rounded to a byte both times. Neighbours share most of those, so a block of them is one product of matrices.
+
+A weight is a multiple of 2**-16 (Pillow's are of 2**-22), and the weights of a pixel sum up to 1. So every sum on the
+way is a float32 without any rounding: the result is the same in whatever order a machine adds, and differs from
+Pillow's by 1 in about one value in a thousand, where that was near a half.
+
+Pillow 13 goes along the columns first where the height shrinks more than the width (pull request 9549), which
+moves one value in five by 1. The published pipelines used earlier ones; this keeps their order.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+BLOCKS = (8, 4)  # pixels, the most that can be
+TOGETHER = 8  # blocks
+# Multiplications in a product from which on BLAS would start threads; images are resized in threads already.
+ALONE = 1 << 18
+
+
+def bilinear(image: np.ndarray, rows: tuple[int, int], columns: tuple[int, int], side: int) -> np.ndarray | None:
+    """(H, W, C) uint8 -> (side, side, C): the image resized and then cropped.
+
+    Args:
+      rows, columns: the length after resizing, and the first of the `side` pixels that are kept.
+
+    Returns:
+      None for an image that is so large that there is nothing to be gained.
+    """
+    import cv2
+
+    (height, width), depth = image.shape[:2], image.shape[2]
+    for block in BLOCKS:
+        down, across = _blocks(height, *rows, side, block), _blocks(width, *columns, side, block)
+        if max(across.products * (down.end - down.begin), down.products * side) * depth <= ALONE:
+            break
+    else:
+        return None
+    # What is combined is the first axis. Of one channel OpenCV drops the last one.
+    part = cv2.transpose(image[down.begin : down.end, across.begin : across.end])
+    part = cv2.transpose(_combined(across, part.reshape(*part.shape[:2], depth)))
+    return _combined(down, part.reshape(*part.shape[:2], depth))
+
+
+class _Blocks:
+    """How one axis is combined. places: (n, k) of the source, for n blocks. weights: (n, block, k) float32."""
+
+    def __init__(self, size: int, length: int, first: int, side: int, block: int) -> None:
+        step = size / length
+        reach, count = max(step, 1.0), -(-side // block)
+        centre = (first + np.minimum(np.arange(count * block), side - 1) + 0.5) * step
+        low = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
+        high = np.minimum((centre + reach + 0.5).astype(np.int64), size)
+        taken = int((high[block - 1 :: block] - low[::block]).max())
+        start = np.minimum(low[::block], size - taken)
+        self.begin, self.end, self.side = int(start[0]), int(start[-1]) + taken, side
+        self.products = block * taken
+        at = start[:, None] + np.arange(taken)
+        self.places = at - self.begin
+        distance = np.abs(at[:, None] + 0.5 - centre.reshape(count, block, 1))
+        weights = np.clip(1 - distance / reach, 0, None)
+        weights = np.floor(weights / weights.sum(-1, keepdims=True) * 65536 + 0.5).reshape(count * block, taken)
+        weights[np.arange(count * block), weights.argmax(-1)] += 65536 - weights.sum(-1)
+        self.weights = (weights / 65536).astype(np.float32).reshape(count, block, taken)
+
+
+@functools.lru_cache(256)
+def _blocks(size: int, length: int, first: int, side: int, block: int) -> _Blocks:
+    return _Blocks(size, length, first, side, block)
+
+
+def _combined(how: _Blocks, image: np.ndarray) -> np.ndarray:
+    """(m, n, C) uint8 -> (side, n, C)."""
+    flat = image.reshape(len(image), -1)
+    out = np.empty((*how.weights.shape[:2], flat.shape[1]), np.uint8)
+    # As many blocks at once as a cache holds; not one by one: after each call a thread waits for the interpreter.
+    for start in range(0, len(out), TOGETHER):
+        some = slice(start, start + TOGETHER)
+        sums = np.matmul(how.weights[some], flat.take(how.places[some], axis=0).astype(np.float32))
+        sums += 0.5  # halves are rounded up
+        out[some] = sums
+    return out.reshape(-1, flat.shape[1])[: how.side].reshape(how.side, *image.shape[1:])
