@@ -1,26 +1,44 @@
-"""What one processor core decodes, in images a second of its time.
+"""What images cost: decoding them, keeping them, and giving them to a training step.
 
     python -m benchmarks.feed
 
-Prints a table. The pictures are made here: noise whose spectrum falls as that of photographs does, with edges,
-as JPEG of the size that a photograph of ImageNet has on average. All ways are measured in turn, and the
-fastest of several rounds counts, so that other work on the machine disturbs little. A minute.
+Writes the section "feed" of docs/benchmark.md; with `--short` it only prints, from a few rounds on a small network.
+The pictures are made here: noise whose spectrum falls as that of photographs does, with edges, as JPEG of the size
+that a photograph of ImageNet has on average. All ways are measured in turn, round by round, so that other work on the
+machine disturbs all alike: of rates the best round counts, of ratios the median. Ten minutes on two CPU cores.
 """
 
 from __future__ import annotations
 
+import functools
 import io
+import os
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
+import jax
 import numpy as np
 from PIL import Image
 
-from mixjax.data import photo
+from mixjax import config as config_lib
+from mixjax.data import feed, photo, stored
+from mixjax.data.catalog import Dataset
+from mixjax.report import sections
+from mixjax.train import program, seeds, step, wave, workdir
 
 ROUNDS = 12
 SECONDS = 0.25  # of one way in one round
+STEPS = 4  # in a row of one way in one round
+PAUSE = 0.2  # seconds: what a stream reads ahead at the end of its turn is not charged to the next one
 RULE = photo.Rule(256)
+PHOTOGRAPH = (375, 500, 110_000)
+BATCH = 48  # of the papers
+PAGE = Path(__file__).parent.parent / 'docs' / 'benchmark.md'
 
 
 def scene(height: int, width: int, size: int, quality: int = 90) -> bytes:
@@ -53,10 +71,10 @@ def by_pillow(data: bytes) -> np.ndarray:
     return np.asarray(image.crop((left, top, left + 256, top + 256)))
 
 
-def rates(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
+def rates(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Calls in a second of processor time."""
     best = dict.fromkeys(ways, 0.0)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, call in ways.items():
             calls, start = 0, time.process_time()
             while (spent := time.process_time() - start) < SECONDS:
@@ -66,7 +84,7 @@ def rates(ways: dict[str, Callable[[], object]]) -> dict[str, float]:
     return best
 
 
-def decoding() -> list[str]:
+def decoding(rounds: int) -> list[str]:
     """A Markdown table of what a core does, by the size of the photograph."""
     lines = [
         '| photograph | kB | Pillow | decode | decode and square | to Pillow |',
@@ -80,7 +98,8 @@ def decoding() -> list[str]:
                 'pillow': lambda data=data: by_pillow(data),
                 'decode': lambda data=data: photo.decode(data),
                 'read': lambda data=data: photo.read(data, RULE),
-            }
+            },
+            rounds,
         )
         lines.append(
             f'| {width} x {height} | {len(data) / 1000:.0f} | {found["pillow"]:.0f} | {found["decode"]:.0f} | '
@@ -89,8 +108,158 @@ def decoding() -> list[str]:
     return lines
 
 
+# --- decoded images on disk -------------------------------------------------------------------------------------------
+
+
+class Photographs:
+    """A reader of so many photographs, which are all the same one."""
+
+    rule = RULE
+
+    def __init__(self) -> None:
+        self._data = scene(*PHOTOGRAPH)
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return np.stack([photo.read(self._data, RULE) for _ in rows])
+
+
+def photographs(count: int) -> Dataset:
+    return Dataset('benchmark', ('a',), np.zeros(count, np.int32), Photographs())
+
+
+def keeping(rounds: int, count: int) -> list[str]:
+    """A Markdown table of what the files of decoded images do."""
+    data, processors = photographs(count), os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as folder:
+        one, every = 0.0, 0.0
+        for k in range(max(rounds // 4, 1)):
+            for cores in (1, processors):
+                kept = stored.stored(data, f'train{k}', Path(folder, str(cores)))
+                with mock.patch.object(stored.os, 'cpu_count', return_value=cores):
+                    start = time.perf_counter()
+                    stored.ensure(kept.read, np.arange(count))
+                    rate = count / (time.perf_counter() - start)
+                one, every = (max(one, rate), every) if cores == 1 else (one, max(every, rate))
+        order = np.random.default_rng(0).permutation(count)[:BATCH]
+        anew = functools.partial(stored.stored, data, 'train0', Path(folder, '1'))
+        kept = anew()
+        found = rates({'read': lambda: kept.read(order), 'first': lambda: anew().read(order)}, rounds)
+    return [
+        '| decoded images | images/s |',
+        '| --- | --: |',
+        f'| decoded, made square and kept, one thread | {one:.0f} |',
+        f'| the same, {processors} threads for {processors} processors | {every:.0f} |',
+        f'| read for the first time by a process, sums compared, one core | {BATCH * found["first"]:.0f} |',
+        f'| read again, one core | {BATCH * found["read"]:.0f} |',
+    ]
+
+
+# --- in front of a training step --------------------------------------------------------------------------------------
+
+
+def settings(short: bool) -> Any:
+    """PreActResNet-18 on made-up CIFAR images, by the recipe of configs/lamix_cifar100.py, in plain training."""
+    config = config_lib.base()
+    config.model.name = 'lenet' if short else 'preactresnet18'
+    config.target.name = 'cifar10'
+    config.synthetic.per_class, config.synthetic.side = 500, 32
+    config.image.resize = config.image.crop = 32
+    config.image.pad = 4
+    config.image.interpolation = 'bilinear'
+    config.image.mean = config.image.std = (0.5, 0.5, 0.5)
+    config.batch_size, config.devices = 128, 1
+    return config_lib.settle(config_lib.complete(config))
+
+
+def in_memory(dataset: Dataset) -> Dataset:
+    """The data set with its images read once: making them up would be measured else."""
+    pixels = dataset.read(np.arange(len(dataset.labels)))
+    return dataset._replace(read=lambda rows: pixels[rows])
+
+
+def stepping(rounds: int, short: bool) -> list[str]:
+    """A Markdown table of a step's time with each feed, and of the same step on a batch that is there."""
+    ground = program.ground(settings(short))
+    assert ground.sets.test is not None
+    ground = ground._replace(
+        sets=ground.sets._replace(train=in_memory(ground.sets.train), test=in_memory(ground.sets.test))
+    )
+    calls: dict[str, Callable[[], object]] = {}
+    closing = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ('fixed', 'resident', 'stream'):
+            config = settings(short)
+            with config.unlocked():
+                config.feed = 'stream' if name == 'stream' else 'resident'
+            built = program.build(config, ground)
+            opened = seeds.open_seed(built, 0, Path(folder))
+            placed, ts = wave.place(built, [opened]), wave.states(built, [opened.state])
+            closing.append(placed)
+            given = None
+            if name == 'fixed':
+                made = jax.jit(built.feed)(
+                    jax.tree.map(lambda x: x[0], placed.inputs), step.keys(opened.state.key).data, 0
+                )
+                given = jax.tree.map(lambda x: x[None], made)
+                with mock.patch.object(feed, 'batch', lambda *args, **kwargs: lambda inputs, key, step: inputs):
+                    built = program.build(config, ground)
+            calls[name] = stepper(built, placed, ts, given)
+        for call in calls.values():  # compiled
+            call()
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        for _ in range(rounds):
+            for name, call in calls.items():
+                start = time.perf_counter()
+                for _ in range(STEPS):
+                    call()
+                times[name].append((time.perf_counter() - start) / STEPS)
+                time.sleep(PAUSE)
+        for placed in closing:
+            placed.close()
+    lines = ['| images of a step | ms/step | to a batch that is there |', '| --- | --: | --: |']
+    titles = {'fixed': 'a batch that is there', 'resident': 'resident', 'stream': 'streamed from the host'}
+    for name, title in titles.items():
+        ratio = np.median(np.array(times[name]) / np.array(times['fixed']))
+        lines.append(f'| {title} | {1000 * np.median(times[name]):.1f} | {ratio:.3f} x |')
+    return lines
+
+
+def stepper(built: program.Program, placed: wave.Wave, ts: Any, given: Any) -> Callable[[], object]:
+    """A function that trains one step more and waits for it."""
+    at = iter(range(built.config.steps))
+
+    def call() -> object:
+        nonlocal ts
+        now = next(at)
+        inputs = placed.feed.inputs(now, 1) if given is None else given
+        ts, metrics = built.advance(1)(ts, built.start, placed.frozen, inputs)
+        return jax.block_until_ready(metrics)
+
+    return call
+
+
 def main() -> None:
-    print('\n'.join(decoding()))
+    short = '--short' in sys.argv[1:]
+    rounds = 2 if short else ROUNDS
+    parts = [decoding(rounds), keeping(rounds, 96 if short else 1024), stepping(6 if short else 15, short)]
+    tables = '\n\n'.join('\n'.join(lines) for lines in parts)
+    device = jax.devices()[0].device_kind
+    text = f"""## Feed
+
+    python -m benchmarks.feed
+
+What images cost ({device}, {os.cpu_count()} processors, commit {workdir.commit() or 'none'}). Images a second of one
+core's time; "square" is the short side at 256 and the square in its middle, as Pillow does it:
+
+{tables}
+
+The steps are of PreActResNet-18 in float32 on 32x32 images, batch 128, a call of the program for each.
+"""
+    if short:
+        print(text)
+    else:
+        sections.write(PAGE, 'feed', text)
+        print(text)
 
 
 if __name__ == '__main__':

@@ -41,15 +41,16 @@ def train(key: Array, image: Array, geometry: Geometry) -> Array:
     pad, crop = geometry.pad, geometry.crop
     padded = jnp.pad(image, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     at_row, at_column, mirror = jax.random.split(key, 3)
-    row = jax.random.randint(at_row, (n,), 0, height + 2 * pad - crop + 1)
-    column = jax.random.randint(at_column, (n,), 0, width + 2 * pad - crop + 1)
+    # The type is part of the random numbers: a float64 run cuts where a float32 run does.
+    row = jax.random.randint(at_row, (n,), 0, height + 2 * pad - crop + 1, jnp.int32)
+    column = jax.random.randint(at_column, (n,), 0, width + 2 * pad - crop + 1, jnp.int32)
 
     def cut(one: Array, row: Array, column: Array) -> Array:
-        return jax.lax.dynamic_slice(one, (row, column, 0), (crop, crop, channels))
+        return jax.lax.dynamic_slice(one, (row, column, jnp.zeros_like(row)), (crop, crop, channels))
 
     cropped = jax.vmap(cut)(padded, row, column)
     if geometry.flip:
-        flipped = jax.random.bernoulli(mirror, shape=(n, 1, 1, 1))
+        flipped = jax.random.bernoulli(mirror, jnp.float32(0.5), (n, 1, 1, 1))
         cropped = jnp.where(flipped, cropped[:, :, ::-1], cropped)
     return normalise(cropped, geometry)
 

@@ -69,6 +69,11 @@ class Images:
         self.records, self.known, self.rule, self.banner = records, known, rule, banner
         self._shape = (*((rule.side, rule.side) if rule.side else shape[:2]), rule.channels)
 
+    @property
+    def stamp(self) -> str:
+        """What the pixels depend on besides the rule: the records, and which of them are examples."""
+        return f'{_stamp({self.records.part: self.records})} {zlib.crc32(self.known.number.tobytes())} {self.banner}'
+
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         rows = np.arange(len(self.known.number))[np.asarray(rows, np.int64)]
         out = np.empty((len(rows), *self._shape), np.uint8)

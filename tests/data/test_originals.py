@@ -1,4 +1,4 @@
-"""The sets that TensorFlow Datasets prepares, from published files in their original layout to images.
+"""The sets that TensorFlow Datasets prepares, from published files in their original layout to two steps of training.
 
 This step, and no other, needs TensorFlow: these tests run where it is installed (pip install -e .[test,prepare]).
 Its downloads are replaced by files that the tests write.
@@ -7,20 +7,33 @@ Its downloads are replaced by files that the tests write.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.io import savemat
 
+from mixjax import models
 from mixjax.data import catalog, photo
 from mixjax.prepare_data import prepare
-from tests.data.miniature import picture, tar, unpacked
+from tests.common import Tiny
+from tests.data.miniature import picture, shown, tar, unpacked
+from tests.data.trained import draw_of, share_programs, trained
 
 pytest.importorskip('tensorflow', reason='mixjax[prepare] is not installed')
 pytestmark = pytest.mark.filterwarnings('default')  # of TensorFlow, on its way in
 
-Examples = dict[str, tuple[int, bytes | np.ndarray]]  # name: (label, file or pixels)
+Examples = dict[str, tuple[int, Any]]  # name: (label, file or pixels or what compares them)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def small():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(models.BACKBONES, 'tiny', lambda dtype=None: Tiny(2))
+        share_programs(patched)
+        yield
 
 
 @pytest.fixture
@@ -60,12 +73,32 @@ def check(name: str, root: Path, examples: Examples) -> None:
         assert f'{len(data.labels)} ' + ('training' if split == 'train' else 'test') in told
         for key, label, image in zip(data.ids, data.labels, data.read(np.arange(len(data.labels))), strict=True):
             expected_label, expected = examples[key]
+            if callable(expected):
+                expected(image)
+                seen.append(key)
+                continue
             if isinstance(expected, bytes):
                 expected = photo.read(expected, photo.Rule(image.shape[0], channels=image.shape[2]))
             assert label == expected_label, key
             np.testing.assert_array_equal(image, expected, err_msg=key)
             seen.append(key)
     assert sorted(seen) == sorted(examples)
+    trains(name, root)
+
+
+def trains(name: str, root: Path) -> None:
+    """Two steps with both feeds."""
+    results = trained(root / 'runs', target__name=name, target__splits=draw_of(name, root), data_dir=str(root))
+    assert results['train_examples'] > 0 and results['test_examples'] > 0
+
+
+def close(data: bytes) -> Callable[[np.ndarray], None]:
+    """For an image that was encoded anew from that file."""
+
+    def compare(image: np.ndarray) -> None:
+        np.testing.assert_allclose(image, photo.fit(shown(data), photo.Rule(image.shape[0])), atol=24)
+
+    return compare
 
 
 def test_stanford_dogs(published, tmp_path):
@@ -95,14 +128,15 @@ def test_cub200(published, tmp_path):
     folder, publish = published
     files, masks, examples = {}, {}, {}
     tables: dict[str, list[str]] = {'images': [], 'train_test_split': [], 'bounding_boxes': []}
-    for label, name in enumerate(catalog.class_names('cub200')[:12]):
-        file = f'{name}/{name[4:]}_{label:04d}_{label}.jpg'
-        files[f'CUB_200_2011/images/{file}'] = picture(label)
-        masks[f'segmentations/{file[:-4]}.png'] = picture(label, 'PNG', 'L')
-        examples[f'CUB_200_2011/images/{file}'] = (label, picture(label))
-        tables['images'].append(f'{label + 1} {file}')
-        tables['train_test_split'].append(f'{label + 1} {int(label % 3 > 0)}')
-        tables['bounding_boxes'].append(f'{label + 1} 1.0 2.0 10.0 12.0')
+    for k in range(12):
+        name = catalog.class_names('cub200')[k % 4]
+        file = f'{name}/{name[4:]}_{k:04d}_{k}.jpg'
+        files[f'CUB_200_2011/images/{file}'] = picture(k)
+        masks[f'segmentations/{file[:-4]}.png'] = picture(k, 'PNG', 'L')
+        examples[f'CUB_200_2011/images/{file}'] = (k % 4, picture(k))
+        tables['images'].append(f'{k + 1} {file}')
+        tables['train_test_split'].append(f'{k + 1} {int(k % 3 > 0)}')
+        tables['bounding_boxes'].append(f'{k + 1} 1.0 2.0 10.0 12.0')
     files |= {f'CUB_200_2011/{table}.txt': '\n'.join(lines).encode() for table, lines in tables.items()}
     publish('CUB_200_2011.tgz', tar(folder / 'CUB_200_2011.tgz', files), unpacked(folder / 'cub', files))
     publish('segmentations.tgz', unpacked=unpacked(folder / 'masks', masks))
@@ -122,12 +156,13 @@ def test_food101(published, tmp_path):
     assert sorted(train.classes[k] for k in train.labels) == ['apple_pie', 'waffles']
     assert test.labels.tolist() == [100] and list(test.ids) == ['validation/0']
     np.testing.assert_array_equal(test.read(np.arange(1))[0], photo.read(picture(1), photo.Rule()))
+    trains('food101', root)
 
 
 def test_flowers102(published, tmp_path):
     """The validation part is not used."""
     folder, publish = published
-    labels = [77, 1, 102, 4, 5, 6]
+    labels = [77, 1, 102, 77, 102, 6]
     files = {f'jpg/image_{k:05d}.jpg': picture(k) for k in range(1, 7)}
     savemat(folder / 'imagelabels.mat', {'labels': np.array([labels], np.uint8)})
     savemat(
@@ -190,6 +225,7 @@ def test_mnist(name, published, tmp_path, monkeypatch):
         data = catalog.load(name, part, data_dir=str(tmp_path / 'data'))
         assert sorted(data.labels.tolist()) == list(range(len(images)))
         np.testing.assert_array_equal(data.read(np.arange(len(images)))[..., 0], images[data.labels])
+    trains(name, tmp_path / 'data')
 
 
 def test_svhn(published, tmp_path):
@@ -210,7 +246,7 @@ def test_places365(published, tmp_path):
     folder, publish = published
     labels, names = (0, 8, 364), catalog.class_names('places365')
     train = {f'data_256/{names[k][0]}/{names[k]}/{k:08d}.jpg': (k, picture(k, size=(256, 256))) for k in labels}
-    validation = {f'val_256/Places365_val_{k:08d}.jpg': (5 + k, picture(20 + k, size=(256, 256))) for k in range(2)}
+    validation = {f'val_256/Places365_val_{k:08d}.jpg': (labels[k], picture(20 + k, size=(256, 256))) for k in range(2)}
     test = {'test_256/Places365_test_00000000.jpg': (-1, picture(40, size=(256, 256)))}
     parts = {'train_256_places365standard.tar': train, 'val_256.tar': validation, 'test_256.tar': test}
     for archive, files in parts.items():
@@ -226,15 +262,20 @@ def test_places365(published, tmp_path):
 
 
 def test_imagenet2012(tmp_path):
-    """From the two archives that are put there by hand: archives inside an archive."""
+    """From the two archives that are put there by hand: archives inside an archive.
+
+    One of its files is a PNG, and others are CMYK; TensorFlow Datasets makes RGB JPEGs of them.
+    """
     by_hand = tmp_path / 'data' / 'downloads' / 'manual'
     by_hand.mkdir(parents=True)
     names, inner, examples = catalog.class_names('imagenet2012'), {}, {}
-    for label in (0, 388, 999):
+    odd = {'n02105855_2933.JPEG': picture(7, 'PNG'), 'n01739381_1309.JPEG': picture(8, mode='CMYK')}
+    for label in (59, 65, 230):
         wnid = names[label].split(' ')[0]
         files = {f'{wnid}_{k}.JPEG': picture(label + k, mode='L' if k else 'RGB') for k in range(2)}
+        files |= {file: data for file, data in odd.items() if file.startswith(wnid)}
         inner[f'{wnid}.tar'] = tar(tmp_path / f'{wnid}.tar', files).read_bytes()
-        examples |= {file: (label, data) for file, data in files.items()}
+        examples |= {file: (label, files[file] if file not in odd else close(files[file])) for file in files}
     tar(by_hand / 'ILSVRC2012_img_train.tar', inner)
     tar(by_hand / 'ILSVRC2012_img_val.tar', {f'ILSVRC2012_val_{k:08d}.JPEG': picture(60 + k) for k in range(1, 4)})
     # The labels of the validation images come with the library.
