@@ -37,7 +37,12 @@ def base() -> Config:
     config.baseline = ''  # label of the one that the others are compared with; '' is the first by name
     config.sweep = ConfigDict({'key': '', 'numbers': ()})  # the whole run once for each value of one number
     config.results = ''  # a Markdown file that gets the accuracy table too
-    config.mix = ConfigDict({'groups': 1})  # partners are drawn within this many parts of the batch
+    config.mix = ConfigDict(
+        {
+            'groups': 1,  # partners are drawn within this many parts of the batch
+            'shards': 1,  # source images are dealt out into so many parts, each for its part of the batch
+        }
+    )
 
     config.model = ConfigDict(
         {
@@ -51,13 +56,25 @@ def base() -> Config:
     config.target = ConfigDict(
         {
             'name': 'synthetic',
+            'dir': '',  # of the data set `folder`: where your images are
+            'holdout': 0.2,  # of a folder without a test part: share of each class that is tested on
+            'classes': 1.0,  # up to 1 the share of the classes, above it their number
             'per_class': 0,  # labelled examples of each class; 0 takes `rate` of them
             'rate': 1.0,  # share of each class that is labelled, rounded up
+            'sampler': 'stratified',  # or global_floor_plus_one: `rate` of all examples, whatever their class
+            'images': 0,  # labelled examples of all classes together
+            'counts': (),  # labelled examples of each class, a number for each
+            'splits': '',  # the splits.json of another run, to repeat its draw
+            'val': 0.0,  # share of the labelled examples that is not learned from: to validate on
+            'add_rest': False,  # learn from the rest of the train part too
+            'balance': 'images',  # an epoch has each image once; classes: all classes equally often
         }
     )
-    config.source = ConfigDict({'name': ''})  # the data set that the weights were trained on
+    config.source = ConfigDict({'name': '', 'dir': ''})  # the data set that the weights were trained on
     config.data_dir = ''  # where data sets lie; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
     config.cache_dir = ''  # where what costs a pass over the source data is kept; '' is ~/.cache/mixjax
+    config.feed = 'auto'  # resident: all images on the devices; stream: read as needed; auto: by their bytes
+    config.store = True  # keep decoded photographs in cache_dir, so that each is decoded once
     config.synthetic = ConfigDict({'per_class': 0, 'side': 0})  # replace all images by made-up ones (`:smoke`)
 
     config.image = ConfigDict(
@@ -85,15 +102,20 @@ def base() -> Config:
             'schedule': 'step',  # step: times `factor` at each of `drops`; cosine: to 0; constant
             'drops': (2 / 3,),  # as shares of `steps`
             'factor': 0.1,
+            'freeze': (),  # parts that stay as they are: stem, stage1 .., head:target, or trunk and heads for all
+            'factors': (),  # of the learning rate of parts: ('trunk=0.1', 'stem=0')
         }
     )
     config.steps = 9000
     config.batch_size = 48
+    config.accumulate = 1  # parts of a batch that go through the network one after the other, to save memory
     config.eval_batch_size = 256
     config.eval_every = 1000  # steps; the last step is always evaluated
     config.checkpoint_every = 1000
+    config.keep = 'last'  # the network of the last step; best: of the step with the best validation accuracy
     config.log_every = 50
     config.devices = 0  # how many to use at most; 0 is all: seeds side by side, and the batch of each shared out
+    config.shard_params = False  # cut parameters and optimiser state over the devices of a seed, for large networks
     config.dispatch = 0  # training steps per call of the compiled program; 0 is 1 on a CPU and 25 elsewhere
     return config
 
@@ -232,8 +254,9 @@ def settle(config: Config) -> Config:
 
 def make_smoke(config: Config, *, full: bool) -> None:
     """Two steps on made-up images with the true classes and heads; random weights; small unless `full`."""
-    from mixjax.data import catalog
+    from mixjax.data import sets
     from mixjax.models import weights
+    from mixjax.train import cache
 
     side = settle(copy.deepcopy(config)).image.crop
     side = side if full else min(side, 64)
@@ -242,16 +265,17 @@ def make_smoke(config: Config, *, full: bool) -> None:
     config.batch_size = config.eval_batch_size = 8
     config.eval_every = config.checkpoint_every = 2
     config.log_every = 1
-    config.mix.groups = 1
-    config.target.per_class = 0
-    config.target.rate = 1.0
+    config.mix.groups = config.mix.shards = config.accumulate = 1
+    for key in ('per_class', 'rate', 'images', 'counts', 'splits'):
+        config.target[key] = base().target[key]
     config.sweep.key, config.sweep.numbers, config.results = '', (), ''
     config.image.crop = config.image.resize = side
     config.synthetic.per_class = 2
     config.synthetic.side = side
     if config.model.weights:
         source = config.source.name
-        classes = catalog.entry(source).classes if source else weights.classes(config.model.weights, config.model.name)
+        known = sets.entry(config.source, cache.folder(config.cache_dir), made_up=True).classes if source else 0
+        classes = known or weights.classes(config.model.weights, config.model.name)
         config.model.weights = f'{weights.RANDOM}{classes}'
 
 

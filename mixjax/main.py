@@ -7,21 +7,32 @@
   --list                   the shipped configs, methods, networks and data sets
   --help                   this text
 
+Several processes, each with devices of its own, train one run: the same command in each of them.
+  --distributed=auto       as the cluster says that starts them (Cloud TPU, Slurm, Open MPI, Kubernetes);
+                           on: it is an error if there is none; off: each process is a run of its own
+  --coordinator=HOST:PORT --processes=N --process=I
+                           without such a cluster: where process 0 listens, how many there are, which one this is
+
 Exit codes: 0 done, 2 wrong input (one message says what to do), 130 interrupted (run it again to go on).
 """
 
 from __future__ import annotations
 
+import ast
 import os
+import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixjax.errors import UserError, nearest
 
-FLAGS = ('config', 'workdir', 'list', 'help')
+CLUSTER = ('distributed', 'coordinator', 'processes', 'process')
+FLAGS = ('config', 'workdir', *CLUSTER, 'list', 'help')
 SWITCHES = ('list', 'help')  # the flags that have no value
 
 
@@ -66,28 +77,50 @@ def parse(words: Sequence[str], known: Sequence[str] = FLAGS, switches: Sequence
 
 
 def listing() -> str:
-    """What ships with mixjax, by name."""
-    from mixjax import config, method, models
-    from mixjax.data import catalog
+    """What ships with mixjax, by name and with a line on each."""
+    from mixjax import config, config_file, method, models
+    from mixjax.data import sets
 
-    rows = {
-        'configs': config.shipped(),
-        'methods': method.names(),
-        'networks': models.names(),
-        'data sets': catalog.names(),
+    methods = resources.files('mixjax.methods')
+    about = {
+        'configs': {name: first_line(config_file.folder().joinpath(f'{name}.py')) for name in config.shipped()},
+        'methods': {name: first_line(methods.joinpath(f'{name}.py')) for name in method.names()},
+        'data sets': {name: sets.title(name) for name in sets.names()},
     }
-    return '\n'.join(f'{title:10} {", ".join(names)}' for title, names in rows.items())
+    lines = [
+        '\n'.join([f'{title}:', *(f'  {name:20} {text}' for name, text in rows.items())])
+        for title, rows in about.items()
+    ]
+    networks = textwrap.fill(', '.join(models.names()), 78, initial_indent='  ', subsequent_indent='  ')
+    return '\n\n'.join([*lines, f'networks:\n{networks}'])
+
+
+def first_line(file: Any) -> str:
+    """The first line of a module's docstring, without an address or what breaks off; nothing is imported."""
+    text = (ast.get_docstring(ast.parse(file.read_text(encoding='utf-8'))) or '').partition('\n')[0]
+    return re.sub(r' \([^()]*$', '', re.sub(r',? \(?https?://\S*$', '', text)).rstrip('.,:')
+
+
+def on_disk(place: str) -> Path:
+    """A folder that was named on the command line."""
+    if '://' in place:
+        raise UserError(f'{place}: results go to a disk; object stores are not understood yet, mount a shared disk')
+    return Path(place)
 
 
 def train(command: Command) -> int:
     """Run what the flags say, then print the tables and write the report."""
+    from mixjax import cluster, processes
     from mixjax import config as config_lib
 
     for name in ('config', 'workdir'):
         if not command.flags.get(name):
             raise UserError(f'--{name} is missing (see --help)')
+    note = cluster.join(command.flags)
+    if note:
+        print(f'mixjax: {note}', file=sys.stderr)
     config = config_lib.load(command.flags['config'], command.overrides)
-    workdir = Path(command.flags['workdir'])
+    workdir = on_disk(command.flags['workdir'])
 
     from mixjax.train import loop, program
     from mixjax.train.progress import Progress
@@ -99,13 +132,15 @@ def train(command: Command) -> int:
 
         sections.check(config.results)  # before hours of training, not after
     before = (workdir / 'results.json').exists()
-    progress = Progress(0)
+    progress = Progress(0, quiet=not processes.first())
     for one in config_lib.swept(config).values():
         progress.say(plan(one))
     try:
         results = loop.run(config, workdir, progress=progress, command=written(command))
     finally:
         progress.clear()
+    if not processes.first():
+        return 0
     if before and not progress.trained:
         print(f'{workdir} holds a finished run of this config; nothing was trained.')
         print('To train longer raise --config.steps; for another run use another --workdir.')
@@ -129,7 +164,7 @@ def written(command: Command) -> str:
             return value
         return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else f'.../{path.name}'
 
-    words = [f'--{name}={relative(value)}' for name, value in command.flags.items()]
+    words = [f'--{name}={relative(value)}' for name, value in command.flags.items() if name not in CLUSTER]
     words += [f'--config.{key}={relative(value)}' for key, value in command.overrides]
     return shlex.join(['python', '-m', 'mixjax.main', *words])
 
@@ -140,8 +175,9 @@ def plan(config: Any) -> str:
 
     what = ', '.join(loop.order(config)) or config.method.name
     few = f'{config.target.per_class} labels per class of ' if config.target.per_class else ''
+    where = config.target.dir or config.target.name
     return (
-        f'{what} on {few}{config.target.name}: {config.num_seeds} seed{"s" * (config.num_seeds > 1)} '
+        f'{what} on {few}{where}: {config.num_seeds} seed{"s" * (config.num_seeds > 1)} '
         f'x {config.steps} steps, batch {config.batch_size}, {config.model.name}'
     )
 
@@ -178,7 +214,10 @@ def main(words: Sequence[str] | None = None) -> int:
         if 'list' in command.flags:
             print(listing())
             return 0
-        return train(command)
+        from mixjax import processes
+
+        with processes.together():
+            return train(command)
     except UserError as error:
         print(f'mixjax: {error}', file=sys.stderr)
         return 2

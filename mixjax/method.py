@@ -188,6 +188,8 @@ class Method(NamedTuple):
         Parts are `stem`, `stage1` .., `head:<name>`, or `trunk` and `heads` for all of a kind; the
         more exact name wins. (0, 0) freezes. Default: 1 and 1 everywhere.
     first: a `First`, or None.
+    whole_batch: whether the loss is more than a mean over the examples of a batch (a norm of all its features, a
+        softmax over it), so that a batch must not be cut in parts (`config.accumulate`).
     """
 
     loss: Callable[[Net, Tree, Ctx], tuple[Array, Aux]]
@@ -198,6 +200,7 @@ class Method(NamedTuple):
     predict: Callable[[Out], Array] = lambda out: out.logits['target']
     groups: Mapping[str, tuple[float, float]] = {}
     first: First | None = None
+    whole_batch: bool = False
 
 
 def names() -> list[str]:

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from mixjax.errors import UserError, nearest
 
+WORDS = ('optim.freeze', 'optim.factors')  # tuples of words that may be empty
+
 
 def apply(config: Any, key: str, text: str) -> None:
     """Set one value from text, by the type that the config has for it."""
@@ -46,12 +48,12 @@ def _parse(key: str, old: Any, text: str) -> Any:
         return lowered in ('true', '1')
     if isinstance(old, tuple) and not text.strip():
         return ()
-    if _of_words(old):
+    if _of_words(key, old):
         return tuple(word.strip() for word in text.split(',') if word.strip())
     try:
         value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise UserError(f'config.{key} must be {_kind(old)}, not {text!r}') from None
+        raise UserError(f'config.{key} must be {_kind(key, old)}, not {text!r}') from None
     if isinstance(old, tuple) and not isinstance(value, (tuple, list)):
         value = (value,)
     return value
@@ -66,12 +68,12 @@ _KINDS = {
 }
 
 
-def _of_words(old: Any) -> bool:
-    return isinstance(old, tuple) and bool(old) and all(isinstance(v, str) for v in old)
+def _of_words(key: str, old: Any) -> bool:
+    return key in WORDS or isinstance(old, tuple) and bool(old) and all(isinstance(v, str) for v in old)
 
 
-def _kind(old: Any) -> str:
-    return 'words separated by commas' if _of_words(old) else _KINDS.get(type(old), type(old).__name__)
+def _kind(key: str, old: Any) -> str:
+    return 'words separated by commas' if _of_words(key, old) else _KINDS.get(type(old), type(old).__name__)
 
 
 def typed(key: str, old: Any, value: Any) -> Any:
@@ -80,8 +82,8 @@ def typed(key: str, old: Any, value: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if kind is tuple and type(value) in (tuple, list):
-        if all(isinstance(v, str) if _of_words(old) else type(v) in (int, float) for v in value):
+        if all(isinstance(v, str) if _of_words(key, old) else type(v) in (int, float) for v in value):
             return tuple(value)
     elif type(value) is kind:
         return value
-    raise UserError(f'config.{key} must be {_kind(old)}, not {value!r}')
+    raise UserError(f'config.{key} must be {_kind(key, old)}, not {value!r}')

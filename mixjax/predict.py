@@ -96,10 +96,11 @@ def summary(answer: Answer) -> list[str]:
     """What was found and left out, and the accuracy where the classes are known."""
     lines = []
     if answer.others:
-        lines.append(f'{counted(answer.others, "file")} that are no images were left out')
+        what = 'that is no image' if answer.others == 1 else 'that are no images'
+        lines.append(f'left out, {counted(answer.others, "file")} {what}')
     if answer.unreadable:
         shown = list(answer.unreadable.items())[:5]
-        lines.append(f'{counted(len(answer.unreadable), "image")} cannot be read and were left out:')
+        lines.append(f'left out, {counted(len(answer.unreadable), "image")} that cannot be read:')
         lines += [f'  {path}: {why}' for path, why in shown]
         lines += [f'  and {len(answer.unreadable) - 5} more'] * (len(answer.unreadable) > 5)
     if answer.accuracy is not None:

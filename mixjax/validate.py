@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from mixjax import method as method_lib
 from mixjax import models
-from mixjax.data import catalog
+from mixjax.data import sets, split_file, splits
 from mixjax.errors import UserError, nearest
 from mixjax.models import laws
 
@@ -38,11 +38,20 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'seed': (lambda v: 0 <= v < 2**31, 'a whole number from 0 to 2147483647'),
     'num_seeds': _at_least(1),
     'mix.groups': _at_least(1),
+    'mix.shards': _at_least(1),
+    'feed': _one_of('auto', 'resident', 'stream'),
     'model.dtype': _one_of('float32', 'bfloat16', 'float64'),
     'model.init': (lambda v: not v or v in laws.LAWS, f"one of {', '.join(laws.LAWS)}, or '' for the network's own"),
     'model.head': _one_of('source', 'keep', 'reset'),
     'target.per_class': _at_least(0),
     'target.rate': _SHARE,
+    'target.holdout': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
+    'target.classes': (lambda v: 0 < v < math.inf and (v <= 1 or v == int(v)), 'a share up to 1, or a whole number'),
+    'target.sampler': _one_of(*splits.SAMPLERS),
+    'target.images': _at_least(0),
+    'target.counts': (lambda v: all(type(x) is int and x > 0 for x in v), 'whole numbers above 0'),
+    'target.balance': _one_of('images', 'classes'),
+    'target.val': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
     'synthetic.per_class': _at_least(0),
     'synthetic.side': _at_least(0),
     'image.resize': _at_least(1),
@@ -64,11 +73,18 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         'rising shares of the steps, each above 0 and below 1',
     ),
     'optim.factor': _POSITIVE,
+    'optim.freeze': (lambda v: all(isinstance(x, str) and x for x in v), 'names of parts'),
+    'optim.factors': (
+        lambda v: all(isinstance(x, str) and re.fullmatch(r'[^=]+=\d+(\.\d*)?(e-?\d+)?', x) for x in v),
+        'words like trunk=0.1',
+    ),
     'steps': _at_least(1),
     'batch_size': _at_least(1),
+    'accumulate': _at_least(1),
     'eval_batch_size': _at_least(1),
     'eval_every': _at_least(1),
     'checkpoint_every': _at_least(1),
+    'keep': _one_of('last', 'best'),
     'log_every': _at_least(1),
     'devices': _at_least(0),
     'dispatch': _at_least(0),
@@ -83,9 +99,9 @@ def check(config: Any, base: Any) -> None:
         value = _get(config, key)
         if not allowed(value):
             raise UserError(f'config.{key} must be {sentence}, not {value!r}')
-    catalog.entry(config.target.name)
-    if config.source.name:
-        catalog.entry(config.source.name)
+    for node in (config.target, config.source):
+        if node.name or node is config.target:
+            sets.check(node)
     for label in config.compare:
         if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', label):
             raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')
@@ -125,14 +141,21 @@ def _sweep(config: Any) -> None:
 
 def _together(config: Any) -> None:
     batch, groups = config.batch_size, config.mix.groups
-    if batch % groups:
-        raise UserError(f'config.mix.groups={groups} must divide config.batch_size={batch}')
+    for name, parts in config.mix.items():
+        if batch % parts:
+            raise UserError(f'config.mix.{name}={parts} must divide config.batch_size={batch}')
+    if batch % config.accumulate:
+        raise UserError(f'config.accumulate={config.accumulate} must divide config.batch_size={batch}')
+    if groups % config.accumulate:
+        raise UserError(
+            f'config.accumulate={config.accumulate} must divide config.mix.groups={groups}: partners are drawn within '
+            f'a part of the batch; set config.mix.groups={config.accumulate} too'
+        )
     if config.steps * batch >= MOST_EXAMPLES:
         raise UserError(f'config.steps x config.batch_size must stay below 2^32, not {config.steps} x {batch}')
     if config.seed + config.num_seeds > 2**31:
         raise UserError('config.seed + config.num_seeds must stay below 2^31')
-    if config.target.per_class and config.target.rate != 1:
-        raise UserError('config.target.per_class and config.target.rate both say how many; set one of them')
+    _how_many(config.target)
     if len(config.image.mean) != len(config.image.std):
         raise UserError('config.image.mean and config.image.std must have the same number of colours')
     if bool(config.synthetic.per_class) != bool(config.synthetic.side):
@@ -145,11 +168,28 @@ def _together(config: Any) -> None:
         )
 
 
+def _how_many(target: Any) -> None:
+    said = [key for key in ('per_class', 'images', 'counts', 'splits') if target[key]]
+    said += ['rate'] * (target.rate != 1)
+    if len(said) > 1:
+        raise UserError(f'config.target.{said[0]} and config.target.{said[-1]} both say how many; set one of them')
+    if target.sampler != splits.SAMPLERS[0] and said != ['rate']:
+        raise UserError(f'config.target.sampler={target.sampler} draws a share: set config.target.rate below 1 too')
+    for key, none in (('classes', 1), ('val', 0), ('add_rest', False)):
+        if target.splits and target[key] != none:
+            raise UserError(f'config.target.splits says which examples; leave config.target.{key} as it is')
+
+
 def _build_methods(config: Any) -> None:
     """A method refuses bad knobs in its own words."""
     from mixjax.config import methods
+    from mixjax.train.cache import folder
 
-    classes = catalog.entry(config.target.name).classes
+    target = config.target
+    made_up = bool(config.synthetic.per_class)
+    classes = sets.entry(target, folder(config.cache_dir), made_up=made_up).classes
+    given = target.splits
+    classes = split_file.count(given, classes) if given else splits.class_count(classes, target.classes)
     for place, node in methods(config).items():
         knobs = {key: value for key, value in node.items() if key != 'name'}
         try:

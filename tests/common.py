@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import linen as nn
+from jax.sharding import SingleDeviceSharding
 
 from mixjax.models.net import Net, from_linen
 
@@ -102,8 +103,11 @@ def kill_after(folder: Path, seed: int, step: int, *words: str, run: str = 'run'
 def final_state(run: Path, seed: int, steps: int) -> dict:
     """All arrays of a checkpoint, by name."""
     folder = run / 'checkpoints' / str(seed) / f'step_{steps}' / 'state'
+    here = SingleDeviceSharding(jax.devices()[0])  # a run of several processes has left its own devices
     with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(folder.absolute())
+        found = checkpointer.metadata(folder.absolute()).item_metadata.tree
+        wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), found)
+        tree = checkpointer.restore(folder.absolute(), wanted)
     flat = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): plain(leaf) for path, leaf in flat}
 

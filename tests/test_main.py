@@ -26,7 +26,7 @@ def finished(tmp_path_factory) -> Path:
 def test_what_a_run_prints_and_leaves(finished):
     text, run = (finished / 'output.txt').read_text(), finished / 'run'
     assert text.startswith('smile on 3 labels per class of digits: 2 seeds x 24 steps, batch 48, glyphnet')
-    assert re.search(r'smile +\d\d\.\d\d \+- \d+\.\d\d +2\n', text)
+    assert re.search(r'smile +\d\d\.\d\d \+- \d+\.\d\d +2  +\d+\.\d\d( +\d+\.\d\d)?\n', text)
     assert re.search(r'report: run/report.html$', text.strip())
     left = {path.name for path in run.iterdir()}
     assert left == {

@@ -12,7 +12,7 @@ from mixjax import method as method_lib
 from mixjax import models
 from mixjax.errors import UserError
 from mixjax.models import net as net_lib
-from mixjax.train import checkpoint, mesh, program, seeds, step, wave, workdir
+from mixjax.train import checkpoint, evaluate, mesh, program, seeds, step, wave, workdir
 from tests.common import Tiny, assert_trees_equal, fixture
 from tests.variants import VARIANTS
 
@@ -151,6 +151,42 @@ def test_every_layout_is_the_same_experiment(variant, tmp_path):
 def test_one_device_and_eight_agree_in_float32(method, tmp_path):
     one, eight = (losses_of(laid_out(method, n, 1), tmp_path / str(n)) for n in (1, 8))
     np.testing.assert_allclose(eight[0], one[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'method', ['smile', *(pytest.param(name, marks=pytest.mark.parity) for name in ('xmixup', 'delta', 'lamix'))]
+)
+def test_cut_parameters_are_the_same_experiment(method, tmp_path, monkeypatch):
+    """Two seeds on four devices each: whole parameters on each, and parameters that are cut over the four."""
+    monkeypatch.setattr(mesh, 'SMALL', 8)  # the network is tiny
+    with jax.enable_x64(True):
+        found = {}
+        for cut in (False, True):
+            config = settings({'name': method} | VARIANTS[method], devices=8, num_seeds=2, shard_params=cut)
+            config.model.dtype = 'float64'
+            (tmp_path / str(cut)).mkdir()
+            built, data, ts = opened(config, tmp_path / str(cut), (0, 1))
+            begin = ts
+            losses = []
+            for _ in range(20):
+                ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs)
+                losses.append(np.array(metrics['loss']))
+            correct = evaluate.run(built.evaluate, step.variables(ts), data.test, data.tested)
+            found[cut] = np.array(losses), correct, jax.tree.map(np.array, ts.params)
+            sizes = [
+                (x.addressable_shards[0].data.size, x.size)
+                for tree in (ts.params, ts.opt_state, ts.state)
+                for x in jax.tree.leaves(tree)
+            ]
+            mine, every = np.sum(sizes, axis=0)
+            assert mine * (2 * 3 if cut else 2) <= every  # of two seeds; a bias or two cannot be cut
+            assert [x.sharding for x in jax.tree.leaves(ts.params)] == [
+                x.sharding for x in jax.tree.leaves(begin.params)
+            ]
+    np.testing.assert_allclose(found[True][0], found[False][0], rtol=1e-9)
+    for a, b in zip(jax.tree.leaves(found[True][2]), jax.tree.leaves(found[False][2]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    assert found[True][1][0]['accuracy'] == found[False][1][0]['accuracy']
 
 
 def test_no_traffic_between_trials(tmp_path):

@@ -18,7 +18,7 @@ from mixjax import inference, predict
 from mixjax.data import embedded
 from mixjax.errors import UserError
 from mixjax.models import weights
-from mixjax.train import loop, program, seeds
+from mixjax.train import draws, loop, program, seeds
 from mixjax.train.workdir import read_json
 
 
@@ -75,7 +75,7 @@ def test_the_exported_model_gives_the_logits_of_the_run_bit_for_bit(run):
     one = jax.tree.map(lambda x: x[0], begin)
     with checkpoint.open_folder(folder / 'checkpoints' / '0') as manager:
         state = checkpoint.restore(manager, config.steps, one)
-    images = seeds.remaining(built.sets, program.labelled(config, built.sets, 0)).image[:64]
+    images = seeds.remaining(built.sets, draws.labelled(config, built.sets, 0)).image[:64]
     loaded = mixjax.load(folder)
 
     @jax.jit
@@ -156,7 +156,7 @@ def test_a_folder_with_all_sorts_of_files(run, digits, tmp_path, capsys):
     assert predict.main([f'--workdir={run / "finetune"}', str(tmp_path)]) == 0
     text = capsys.readouterr().out
     # The table is there now, too.
-    assert '2 files that are no images were left out' in text and '1 image cannot be read' in text
+    assert 'left out, 2 files that are no images' in text and 'left out, 1 image that cannot be read:' in text
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,11 @@ from mixjax.errors import require
 from mixjax.method import Array, Aux, Ctx, Data, Head, Method, Net, Prepared, Tree
 
 
+def _of_pair(x: Array, i: int) -> Array:
+    """The target's (0) or the source's (1) rows of a batch of pairs: (2B, ..) -> (B, ..)."""
+    return x.reshape(-1, 2, *x.shape[1:])[:, i]
+
+
 def make(
     classes_t: int,
     *,
@@ -47,11 +52,13 @@ def make(
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
         batch = ctx.batch
-        both = jnp.concatenate([batch['image'], batch['source_image']])
-        out, model_state = net.apply(ctx.variables(params), both, train=True)
-        n = len(batch['label'])
-        ce_t = losses.cross_entropy(out.logits['target'][:n], batch['label']).mean()
-        ce_s = losses.cross_entropy(out.logits['source'][n:], ctx.frozen['column'][batch['source_label']]).mean()
+        # Side by side, not one after the other: so images stay on their device where the batch is shared out.
+        both = jnp.stack([batch['image'], batch['source_image']], axis=1)
+        out, model_state = net.apply(ctx.variables(params), both.reshape(-1, *both.shape[2:]), train=True)
+        ce_t = losses.cross_entropy(_of_pair(out.logits['target'], 0), batch['label']).mean()
+        ce_s = losses.cross_entropy(
+            _of_pair(out.logits['source'], 1), ctx.frozen['column'][batch['source_label']]
+        ).mean()
         metrics = {'target_ce': ce_t, 'source_ce': ce_s}
         return target_weight * ce_t + source_weight * ce_s, Aux(model_state, metrics)
 

@@ -87,4 +87,6 @@ def make(
         each = [0.5 * maps[n].shape[-1] * losses.attention_distance(maps[n], start[n], weight[n]) for n in layers]
         return jnp.stack(each).sum(axis=0)
 
-    return Method(loss, prepare=prepare, groups={'trunk': (1.0, 0.0), 'heads': (1.0, 0.0)} if form == 'delta' else {})
+    groups = {'trunk': (1.0, 0.0), 'heads': (1.0, 0.0)} if form == 'delta' else {}
+    # The distance is a sum over the examples of a batch, not a mean.
+    return Method(loss, prepare=prepare, groups=groups, whole_batch=alpha > 0)

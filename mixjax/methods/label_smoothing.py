@@ -1,4 +1,4 @@
-"""Label smoothing (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567), "ULS" in LaMix's tables.
+"""Label smoothing, "ULS" in LaMix's tables (Szegedy et al. 2016, https://arxiv.org/abs/1512.00567).
 
     L = mean_B - sum_k t_k log softmax(z)_k,   t = (1 - e) y + e / c
 

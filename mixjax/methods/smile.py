@@ -96,4 +96,5 @@ def make(
         )
         return new, {'teacher': {**teacher, 'backbone': moved}}
 
-    return Method(loss, after_step=after_step, heads=heads, init=init)
+    # The feature term is a norm of the whole batch's features.
+    return Method(loss, after_step=after_step, heads=heads, init=init, whole_batch=feature_weight > 0)

@@ -104,7 +104,7 @@ def _folder(folder: Folder, prefix: str, level: int, budget: int) -> str:
     kept = {name: block for name, block in blocks.items() if block[1]}
     links = ''.join(f'<li><a href="#{prefix}-{name}">{title}</a></li>' for name, (title, _) in kept.items())
     label = f' aria-label="Contents of {escape(folder.name)}"' if level > 2 else ' aria-label="Contents"'
-    parts = [_answer(folder), f'<nav{label}><ul>{links}</ul></nav>']
+    parts = [_found(folder), _answer(folder), f'<nav{label}><ul>{links}</ul></nav>']
     for name, (title, block) in kept.items():
         parts.append(f'<h{level} id="{prefix}-{name}">{title}</h{level}>\n{block}')
         if name == 'curves' and plan.runs < len(folder.runs):
@@ -116,6 +116,13 @@ def _left_out(runs: int) -> str:
     return (
         f'The pictures of {count(runs, "run")} are left out to keep the file small; they are in reports of their own.'
     )
+
+
+def _found(folder: Folder) -> str:
+    """What was found of a person's own images, and what was left out: before any number that comes from them."""
+    notes = folder.runs[0].notes
+    items = ''.join(f'<li>{escape(note)}</li>' for note in notes)
+    return f'<section aria-label="Data"><ul class="note">{items}</ul></section>' if notes else ''
 
 
 def _answer(folder: Folder) -> str:
@@ -131,7 +138,7 @@ def _answer(folder: Folder) -> str:
 
 def _accuracy(folder: Folder, prefix: str) -> str:
     rows = tables.accuracy_rows(folder.results)
-    table = f'<div>{tables.accuracy_html(folder.results)}{_each_seed(rows)}</div>'
+    table = f'<div>{tables.accuracy_html(folder.results)}{_each_seed(rows)}{_kept(folder)}</div>'
     if sum(len(row.seeds) for row in rows) == 1:  # one dot says nothing
         return table
     colours = curves.colours(folder.runs, folder.baseline)
@@ -147,6 +154,15 @@ def _accuracy(folder: Folder, prefix: str) -> str:
     note += '; the dashed line is the mean of the baseline.' if reference is not None else '.'
     chart = svg.dot_chart(dots, text, 'test accuracy (%)', reference)
     return f'<div class="two">{table}<figure class="plot">{chart}<figcaption>{note}</figcaption></figure></div>'
+
+
+def _kept(folder: Folder) -> str:
+    """Whose steps' networks these are, where they were chosen."""
+    if not tables.best_kept(folder.results):
+        return ''
+    steps = {run.label: [str(seed.get('step', '?')) for seed in run.results['seeds']] for run in folder.runs}
+    told = '; '.join(f'{label} {", ".join(chosen)}' for label, chosen in steps.items())
+    return f'<p class="note">Of each seed the step with the best validation accuracy was kept: {escape(told)}.</p>'
 
 
 def _each_seed(rows: Sequence[tables.Row]) -> str:

@@ -44,7 +44,7 @@ class Samples(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One method with all its seeds. metrics: the lines of `metrics.jsonl`."""
+    """One method with all its seeds. metrics: the lines of `metrics.jsonl`. notes: what was found of its data."""
 
     label: str
     results: dict[str, Any]
@@ -52,6 +52,7 @@ class Run(NamedTuple):
     metrics: tuple[dict[str, Any], ...]
     pairs: Pairs | None
     samples: Samples | None
+    notes: tuple[str, ...] = ()
 
 
 class Folder(NamedTuple):
@@ -118,7 +119,15 @@ def _folder(path: Path, name: str) -> Folder:
 
 def _run(path: Path, label: str, results: dict[str, Any]) -> Run:
     metrics = tuple(_lines(path / 'metrics.jsonl'))
-    return Run(label, results, _json(path / 'config.json'), metrics, _pairs(path), _samples(path))
+    return Run(label, results, _json(path / 'config.json'), metrics, _pairs(path), _samples(path), _notes(path))
+
+
+def _notes(path: Path) -> tuple[str, ...]:
+    """The lines of `data.json`, where there is one."""
+    file = path / 'data.json'
+    found = _json(file) if file.exists() else {'notes': []}
+    _check(found, {'notes': list}, file)
+    return tuple(map(str, found['notes']))
 
 
 # --- results.json -----------------------------------------------------------------------------------------------------
@@ -155,6 +164,10 @@ def _check(data: Mapping[str, Any], kinds: Mapping[str, Any], file: Path) -> Non
 def _check_run(results: Mapping[str, Any], file: Path) -> None:
     _check(results, RUN_KINDS, file)
     _check(results['accuracy'], {'mean': NUMBER, 'std': (*NUMBER, type(None)), 'n': int}, file)
+    for name in ('top5', 'mean_per_class'):  # not in runs of older versions
+        if name in results:
+            _check(results, {name: dict}, file)
+            _check(results[name], {'mean': NUMBER}, file)
     for seed in results['seeds']:
         _check(seed, {'seed': int, 'accuracy': NUMBER}, file)
     if not results['seeds'] or not all(isinstance(name, str) for name in results['classes']):

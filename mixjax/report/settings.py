@@ -16,6 +16,9 @@ KEYS = (
     ('Target data', 'target.name'),
     ('Labels per class', 'target.per_class'),
     ('Share of labels', 'target.rate'),
+    ('Labels in all', 'target.images'),
+    ('Share of the labels that validates', 'target.val'),
+    ('Kept step', 'keep'),
     ('Source data', 'source.name'),
     ('Network', 'model.name'),
     ('Pretrained weights', 'model.weights'),
@@ -56,8 +59,9 @@ def value_text(value: Any) -> str:
 
 
 def target(folder: Folder) -> str:
-    """The name of the target data."""
-    return str(lookup(folder.config, 'target.name') or 'results')
+    """The name of the target data; of a person's own images that of their folder."""
+    place = str(lookup(folder.config, 'target.dir') or '').rstrip('/').rpartition('/')[2]
+    return place or str(lookup(folder.config, 'target.name') or 'results')
 
 
 def settings_html(folder: Folder) -> str:
@@ -81,9 +85,9 @@ def settings_html(folder: Folder) -> str:
 
 def _said(config: Mapping[str, Any], place: str) -> bool:
     value = lookup(config, place)
-    if place == 'target.per_class':
+    if place in ('target.per_class', 'target.images', 'target.val'):
         return bool(value)
-    if place == 'target.rate' and lookup(config, 'target.per_class'):
+    if place == 'target.rate' and (lookup(config, 'target.per_class') or lookup(config, 'target.images')):
         return False
     return value is not None and value != ''
 

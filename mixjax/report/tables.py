@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from mixjax.report.words import PLAIN, TYPESET, escape, markdown, percent, plain, points, spread
 
 NOTE = 'accuracy: mean +- standard deviation over seeds'
+NOTE_BEST = '; of the step with the best validation accuracy'
+MORE = {'top5': 'top-5 %', 'mean_per_class': 'per class %'}  # the mean accuracy of the classes
 NOTE_DIFFERENCE = '; difference: percentage points, paired over seeds, +- standard error'
 
 
@@ -23,7 +25,10 @@ class Difference(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One method. std: None for one seed. seeds: (seed, accuracy). difference: to the baseline."""
+    """One method. std: None for one seed. seeds: (seed, accuracy). difference: to the baseline.
+
+    more: means of other measures, by their name in `MORE`.
+    """
 
     label: str
     mean: float
@@ -32,6 +37,7 @@ class Row(NamedTuple):
     seeds: tuple[tuple[int, float], ...]
     difference: Difference | None
     baseline: bool
+    more: Mapping[str, float] = {}
 
 
 class PairRow(NamedTuple):
@@ -53,7 +59,8 @@ def accuracy_rows(results: Mapping[str, Any]) -> tuple[Row, ...]:
         found = results['differences'].get(label) if comparison else None
         difference = Difference(found['mean'], found['stderr'], found['n']) if found else None
         baseline = comparison and label == results['baseline']
-        rows.append(Row(label, accuracy['mean'], accuracy['std'], accuracy['n'], seeds, difference, baseline))
+        more = {name: run[name]['mean'] for name in MORE if name in run}
+        rows.append(Row(label, accuracy['mean'], accuracy['std'], accuracy['n'], seeds, difference, baseline, more))
     return tuple(rows)
 
 
@@ -74,13 +81,29 @@ def _column(values: Sequence[tuple[str, float | None]], mark: str) -> list[str]:
     return [spread(mean.rjust(wide), value, mark, wide_spread) for mean, value in values]
 
 
-def _accuracy_cells(results: Mapping[str, Any], mark: str) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the accuracy table."""
+def shown_more(rows: Sequence[Row]) -> list[str]:
+    """The other measures that all rows have; a mean over classes that equals the accuracy everywhere says nothing."""
+    known = [name for name in MORE if all(name in row.more for row in rows)]
+    same = all(percent(row.more.get('mean_per_class', row.mean)) == percent(row.mean) for row in rows)
+    return [name for name in known if not (same and name == 'mean_per_class')]
+
+
+def best_kept(results: Mapping[str, Any]) -> bool:
+    """Whether the accuracies are those of steps that were chosen by validation."""
+    return any(run.get('keep') == 'best' for run in [results, *results.get('runs', {}).values()])
+
+
+def _accuracy_cells(results: Mapping[str, Any], mark: str, more: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Head and rows of the accuracy table; with `more`, the other measures too."""
     rows = accuracy_rows(results)
     head = ['method', 'accuracy %', 'n']
     accuracy = _column([(percent(row.mean), row.std) for row in rows], mark)
     wide = max(len(str(row.n)) for row in rows)
     cells = [[row.label, text, str(row.n).rjust(wide)] for row, text in zip(rows, accuracy, strict=True)]
+    for name in shown_more(rows) if more else ():
+        head.append(MORE[name])
+        for row, line in zip(rows, cells, strict=True):
+            line.append(percent(row.more[name]).rjust(5))
     baseline = next((row.label for row in rows if row.baseline), None)
     if baseline is None:
         return head, cells
@@ -91,16 +114,20 @@ def _accuracy_cells(results: Mapping[str, Any], mark: str) -> tuple[list[str], l
     return [*head, f'difference to {baseline}'], cells
 
 
+def _compares(head: Sequence[str]) -> bool:
+    return head[-1].startswith('difference')
+
+
 def _pair_cells(row: PairRow) -> tuple[str, str, str]:
     return row.target, ', '.join(row.sources), ', '.join(f'{value:.2f}' for value in row.similarity)
 
 
 def accuracy_text(results: Mapping[str, Any]) -> str:
     """For a terminal: aligned columns, and a last line that says what the numbers are."""
-    head, rows = _accuracy_cells(results, PLAIN)
+    head, rows = _accuracy_cells(results, PLAIN, more=True)
     lines = [[plain(cell) for cell in line] for line in (head, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    note = NOTE + (NOTE_DIFFERENCE if len(head) > 3 else '')
+    note = NOTE + (NOTE_BEST if best_kept(results) else '') + (NOTE_DIFFERENCE if _compares(head) else '')
 
     aligned = ['  '.join(cell.ljust(wide) for cell, wide in zip(line, widths, strict=True)).rstrip() for line in lines]
     return '\n'.join([*aligned, note])
@@ -168,9 +195,9 @@ def html_table(
 def accuracy_html(results: Mapping[str, Any]) -> str:
     """An HTML table with the best method in bold."""
     rows = accuracy_rows(results)
-    head, cells = _accuracy_cells(results, TYPESET)
+    head, cells = _accuracy_cells(results, TYPESET, more=True)
     best = rows.index(best_row(rows)) if len(rows) > 1 else -1
-    caption = 'Test accuracy' + (' and difference to the baseline' if len(head) > 3 else '')
+    caption = 'Test accuracy' + (' and difference to the baseline' if _compares(head) else '')
     return html_table(caption, head, cells, best, numbers=len(head) - 1)
 
 

@@ -6,6 +6,7 @@ A checkpoint holds the whole `TrainState` and the format's version; not `frozen`
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,21 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from mixjax.errors import UserError
+from mixjax.processes import by_first, from_first
 
 Tree = Any
 FORMAT = 1
 KEEP = 2
+_opened = itertools.count()
 
 
 def open_folder(folder: Path) -> ocp.CheckpointManager:
     """The checkpoints of one seed; the caller closes it (it is a context manager)."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=KEEP, create=True, step_prefix='step')
+    # Processes meet by name, and several seeds are saved at once: each has names of its own.
+    names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=f'seed-{next(_opened)}')
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=KEEP, create=True, step_prefix='step', multiprocessing_options=names
+    )
     return ocp.CheckpointManager(folder.absolute(), options=options)
 
 
@@ -40,6 +47,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
     )
 
 
+@by_first
 def newest(folder: Path) -> int | None:
     """The newest step that lies whole in a folder, without opening it."""
     steps = [path.name.removeprefix('step_') for path in folder.glob('step_*')]
@@ -48,7 +56,7 @@ def newest(folder: Path) -> int | None:
 
 def latest(managers: list[ocp.CheckpointManager]) -> int | None:
     """The newest step that all of these seeds have a checkpoint of; None if there is none."""
-    return max(set.intersection(*(set(manager.all_steps()) for manager in managers)), default=None)
+    return from_first(lambda: max(set.intersection(*(set(one.all_steps()) for one in managers)), default=None))
 
 
 def restore(manager: ocp.CheckpointManager, step: int, state: Tree) -> Tree:

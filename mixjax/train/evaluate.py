@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,40 +14,93 @@ from mixjax.data import augment
 from mixjax.data.feed import Images
 from mixjax.method import Method
 from mixjax.models.net import Net
+from mixjax.train import arrays
+from mixjax.train.step import Layout
 
 Array = jax.Array
 Tree = Any
 
 
-def make(
-    net: Net, method: Method, geometry: augment.Geometry, shard: Callable[[Array], Array]
-) -> Callable[[Tree, Array, Array, Array], tuple[Array, Array]]:
-    """The evaluation of one batch: (variables, image, label, mask) -> (correct, loss), summed over the mask."""
+class Sums(NamedTuple):
+    """Of some examples. correct, seen: (classes,) how many are right, and how many there are, of each class.
+    near: how many have their class among the five likeliest.
+    """
 
-    def batch(variables: Tree, image: Array, label: Array, mask: Array) -> tuple[Array, Array]:
-        out, _ = net.apply(variables, augment.centre(shard(image), geometry), train=False)
+    correct: Any
+    seen: Any
+    near: Any
+    loss: Any
+
+
+def rank(logits: Array, label: Array) -> Array:
+    """(B, c), (B,) -> (B,) how many classes are likelier than the label; of equals the lower one, as in argmax.
+
+    A row that holds a nan has no likeliest classes: its rank is c.
+    """
+    own = jnp.take_along_axis(logits, label[:, None], axis=-1)
+    before = jnp.arange(logits.shape[-1]) < label[:, None]
+    likelier = (logits > own) | ((logits == own) & before)
+    return jnp.where(jnp.isnan(logits).any(-1), logits.shape[-1], likelier.sum(-1))
+
+
+def make(
+    net: Net,
+    method: Method,
+    geometry: augment.Geometry,
+    layout: Layout = Layout(),  # noqa: B008, a constant
+) -> Callable[[Tree, Array, Array, Array], Sums]:
+    """The evaluation of one batch: (variables, image, label, mask) -> `Sums` over the mask."""
+
+    def batch(variables: Tree, image: Array, label: Array, mask: Array) -> Sums:
+        out, _ = net.apply(layout.whole(variables), augment.centre(layout.shard(image), geometry), train=False)
         logits = method.predict(out)
         correct = (jnp.argmax(logits, axis=-1) == label) & mask
-        return correct.sum(), jnp.where(mask, losses.cross_entropy(logits, label), 0.0).sum()
+        near = (rank(logits, label) < 5) & mask
+        each = jnp.zeros(logits.shape[-1], jnp.int32)
+        return Sums(
+            each.at[label].add(correct),
+            each.at[label].add(mask),
+            near.sum(),
+            jnp.where(mask, losses.cross_entropy(logits, label), 0.0).sum(),
+        )
 
     return batch
 
 
-def batches(test: Images, size: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The test set as (image, label, mask), in batches of one size; the last is filled up and masked."""
-    out = []
+def batches(test: Images, size: int, part: slice | None = None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """The test set as (image, label, mask), in batches of one size; the last is filled up and masked.
+
+    part: the places of a batch whose images are needed; elsewhere anything may stand. None for all.
+    """
+    first, last = (0, size) if part is None else (part.start, part.stop)
     for start in range(0, len(test.label), size):
-        image, label = test.image[start : start + size], test.label[start : start + size]
+        label = test.label[start : start + size]
         short = size - len(label)
         mask = np.arange(size) < len(label)
-        image = np.pad(image, ((0, short), (0, 0), (0, 0), (0, 0)))
-        out.append((image, np.pad(label, (0, short)), mask))
-    return out
+        read = test.image[start + first : min(start + last, len(test.label))]
+        image = np.empty((size, *read.shape[1:]), read.dtype)  # takes memory where it is written to
+        image[first : first + len(read)], image[first + len(read) : last] = read, 0
+        yield image, np.pad(label, (0, short)), mask
 
 
-def run(evaluate: Callable, variables: Tree, test: list[Tree], count: int) -> list[dict[str, float]]:
-    """For each trial {'accuracy', 'loss'}: means over all `count` test examples."""
-    sums = [evaluate(variables, *batch) for batch in test]
-    correct = np.sum([np.asarray(c, np.int64) for c, _ in sums], axis=0)
-    loss = np.sum([np.asarray(x, np.float64) for _, x in sums], axis=0)
-    return [{'accuracy': int(c) / count, 'loss': float(x) / count} for c, x in zip(correct, loss, strict=True)]
+def run(evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int) -> list[dict[str, float]]:
+    """For each trial {'accuracy', 'loss', 'mean_per_class'} over all `count` test examples.
+
+    With more than five classes also 'top5'. 'mean_per_class': the mean of the accuracies of the classes that
+    have examples there.
+    """
+    sums = [arrays.whole(evaluate(variables, *batch)) for batch in test]
+    correct, seen, near = (np.sum([one[k].astype(np.int64) for one in sums], axis=0) for k in range(3))
+    loss = np.sum([one.loss.astype(np.float64) for one in sums], axis=0)
+    return [_means(*each, count) for each in zip(correct, seen, near, loss, strict=True)]
+
+
+def _means(correct: np.ndarray, seen: np.ndarray, near: int, loss: float, count: int) -> dict[str, float]:
+    """Of the sums of one trial."""
+    there = seen > 0
+    out = {
+        'accuracy': int(correct.sum()) / count,
+        'loss': float(loss) / count,
+        'mean_per_class': float(np.mean(correct[there] / seen[there])),
+    }
+    return out | ({'top5': int(near) / count} if len(seen) > 5 else {})

@@ -15,6 +15,7 @@ from mixjax.data.feed import Batch
 from mixjax.method import Method, Prepared, Run
 from mixjax.models import weights
 from mixjax.models.net import Net, Out, Tap, bind, no_tap
+from mixjax.processes import by_first, only_first
 from mixjax.train import workdir
 from mixjax.train.step import TrainState, context
 
@@ -48,10 +49,13 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
     return dict(heads)
 
 
-def model(folder: Path, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int) -> None:
+@only_first
+def model(
+    folder: Path, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int, step: int
+) -> None:
     """`model.safetensors` and `model.json`: all that prediction, or another run, needs.
 
-    classes, channels: of the stored images that the network was trained on.
+    classes, channels: of the stored images that the network was trained on. step: whose network it is.
     """
     params = {**ts.params, 'heads': plain_heads(method, ts.params['heads'])}
     variables = jax.tree.map(np.asarray, {'params': params, **ts.model_state})
@@ -66,10 +70,12 @@ def model(folder: Path, config: Any, method: Method, ts: TrainState, classes: tu
         'channels': channels,
         'method': workdir.as_data(config.method),
         'steps': config.steps,
+        'step': step,
     }
     workdir.write_json(folder / 'model.json', about)
 
 
+@by_first
 def is_of(folder: Path, steps: int) -> bool:
     """Whether the model there is that of a run of so many steps, and not of one that was extended since."""
     path = folder / 'model.json'

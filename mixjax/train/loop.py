@@ -14,19 +14,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
 from mixjax.errors import UserError
-from mixjax.train import checkpoint, evaluate, export, mesh, outcome, program, seeds, wave, workdir
+from mixjax.processes import by_first, from_first
+from mixjax.train import checkpoint, mesh, outcome, program, seeds, watch, wave, workdir
 from mixjax.train.program import Program
 from mixjax.train.progress import Progress
-from mixjax.train.step import TrainState
+from mixjax.train.step import TrainState, variables
 from mixjax.train.wave import Wave
 
 Tree = Any
-DISPATCH = 25  # steps a program, where convolutions in a loop are not slow
 
 
 def run(config: Any, folder: str | Path, *, progress: Progress | None = None, command: str = '') -> dict[str, Any]:
@@ -49,7 +48,7 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
     if '' not in parts:
         workdir.look(folder, config)
     # Everything is built, and prepared for its first seed, before any of it trains for an hour or leaves a file.
-    jobs = {name: tried(one_value, folder / name) for name, one_value in parts.items()}
+    jobs = {name: tried(one_value, folder / name, progress) for name, one_value in parts.items()}
     progress.total += sum(job.steps for job in jobs.values())
     if '' in jobs:
         return carry_out(jobs[''], progress, command)
@@ -82,7 +81,7 @@ class Job(NamedTuple):
     told: str
 
 
-def tried(config: Any, folder: Path) -> Job:
+def tried(config: Any, folder: Path, progress: Progress) -> Job:
     """Look at the folders, build what is to be trained; nothing is written."""
     labels = order(config)
     workdir.look(folder, config)
@@ -90,9 +89,11 @@ def tried(config: Any, folder: Path) -> Job:
     folders = {label: folder / label if labels else folder for label in singles}
     extended = {label: workdir.look(folders[label], singles[label]) for label in singles}
     todo = [label for label in singles if workdir.finished(folders[label], config.steps) is None]
-    on = program.ground(config) if todo else None
-    told = on.told if on else ''
+    on = program.ground(config, None if progress.quiet else progress.say) if todo else None
+    told = '\n'.join(filter(None, [*on.sets.notes, on.told])) if on else ''
     built = {label: seeds.ready(singles[label], folders[label], on) for label in todo}
+    for label, one_built in built.items():
+        watch.check(one_built, folders[label])
     steps = config.num_seeds * sum(steps_of(built.get(label), config) for label in singles)
     return Job(config, folder, labels, singles, folders, extended, built, steps, told)
 
@@ -145,6 +146,7 @@ def alone(config: Any, label: str) -> Any:
     return config.lock()
 
 
+@by_first
 def describe(folder: Path, command: str, again: bool = False) -> None:
     """What the run depends on; `again`: for a run that is extended, by this command."""
     if again or not (folder / 'env.json').exists():
@@ -158,12 +160,11 @@ def one(
     if built is None:
         progress.skip(config.steps * config.num_seeds)
         progress.say(f'{label}: finished before')
-        return workdir.read_json(folder / 'results.json')
+        return from_first(lambda: workdir.read_json(folder / 'results.json'))
     workdir.claim(folder, config)
     describe(folder, command)
     every = [config.seed + i for i in range(config.num_seeds)]
-    drawn = {str(seed): [int(row) for row in program.labelled(config, built.sets, seed)] for seed in every}
-    workdir.write_json(folder / 'splits.json', {'target': config.target.name, 'labelled rows': drawn})
+    outcome.describe_data(config, built.sets, folder, every)
     for together in wave.plan(built, folder):
         train([built] * len(together), together, folder, progress)
     results = outcome.summary(config, folder, label, built, every)
@@ -202,8 +203,10 @@ def train(programs: list[Program], together: list[int], folder: Path, progress: 
                 trunks = first_stage(built, together, folder, progress)
         each = zip(programs, together, trunks, strict=True)
         opened = [seeds.open_seed(mine, seed, folder, trunk) for mine, seed, trunk in each]
-        placed = wave.place(built, opened)
-        if first and placed.test and not (folder / 'samples.npz').exists():
+        placed, held = wave.place(built, opened), watch.hold(built, opened)
+        stack.callback(placed.close)
+        progress.say_once(placed.told)
+        if first and placed.test and not from_first((folder / 'samples.npz').exists):
             seeds.pictures(built, opened[together.index(config.seed)], folder)
         begin = [one.state for one in opened]
         if step:
@@ -218,23 +221,18 @@ def train(programs: list[Program], together: list[int], folder: Path, progress: 
             ts, last, step = advance(built, placed, ts, step, progress)
             log(config, folder, together, step, last, time.perf_counter() - began, step - before)
             if placed.test and (step % config.eval_every == 0 or step == config.steps):
-                found = evaluate.run(built.evaluate, variables(ts), placed.test, placed.tested)
-                for seed, line in zip(together, found, strict=False):
-                    workdir.append(folder / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': 'eval', **line})
+                watch.look(built, folder, together, step, ts, placed, held)
             if step % config.checkpoint_every == 0 or step == config.steps:
                 # No seed more than one checkpoint ahead of another: two are kept, so one is common to all.
                 for manager in managers:
                     manager.wait_until_finished()
                 for i, manager in enumerate(managers):
                     checkpoint.save(manager, step, mesh.take(ts, i))
-        if first and placed.test and not export.is_of(folder, config.steps):
-            one = mesh.take(ts, together.index(config.seed))
-            images = built.sets.train
-            channels = images.read(np.arange(1)).shape[-1]
-            export.model(folder, config, built.method, one, images.classes, channels)
+        if first and placed.test:
+            watch.end(built, folder, together, ts)
         for manager in managers:
             manager.wait_until_finished()
-    return [mesh.take(variables(ts), i) for i in range(len(together))]
+    return [mesh.here(mesh.take(variables(ts), i)) for i in range(len(together))]
 
 
 def first_stage(built: Program, together: list[int], folder: Path, progress: Progress) -> list[Tree]:
@@ -251,14 +249,11 @@ def first_stage(built: Program, together: list[int], folder: Path, progress: Pro
     return ended
 
 
-def variables(ts: TrainState) -> Tree:
-    return {'params': ts.params, **ts.model_state}
-
-
 def log(config: Any, folder: Path, together: list[int], step: int, last: Tree, seconds: float, steps: int) -> None:
     """A line of metrics and of timing for each seed."""
     if step % config.log_every and step != config.steps:
         return
+    last = mesh.whole(last)
     for i, seed in enumerate(together):
         mine = {name: float(values[i]) for name, values in last.items()}
         workdir.append(folder / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': 'train', **finite(mine, step)})
@@ -271,18 +266,17 @@ def advance(
 ) -> tuple[TrainState, Tree, int]:
     """Train up to the next step at which something is due; the metrics are of the last step."""
     config = built.config
-    every = (config.log_every, config.eval_every, config.checkpoint_every)
-    stop = min(config.steps, *((step // n + 1) * n for n in every))
-    most = config.dispatch or (1 if jax.default_backend() == 'cpu' else DISPATCH)
+    stop = wave.due(config, step)
     last: Any = {}
-    while step < stop:
-        count = most if step + most <= stop else 1
+    for first, count in wave.calls(config, step):
         before = last
-        ts, last = built.advance(count)(ts, built.start, placed.frozen, placed.inputs)
+        ts, last = built.advance(count)(ts, built.start, placed.frozen, placed.feed.inputs(first, count))
         jax.block_until_ready(before)  # the host stays one call ahead, and the counter honest
-        step += count
-        shown = None if step < stop else float(last['loss'][0])
+        step = first + count
+        shown = None if step < stop else float(mesh.whole(last['loss'])[0])
         progress.step(placed.name, step, config.steps, shown, count * len(placed.seeds))
+        if step == stop:
+            break
     return ts, last, step
 
 

@@ -2,23 +2,34 @@
 
 Seeds of a run are trials: independent, each on its own row of the mesh, with no traffic between them.
 A tree of all trials has a leading axis, sharded over `trial`; along `data` a batch is shared out.
+
+The devices may be those of several processes. What lies on them is then in no process whole: `put` takes a tree that
+each process has on its host, `whole` and `take` bring one back (`mixjax.train.arrays`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from mixjax.errors import UserError
+from mixjax.train.arrays import here as here
+from mixjax.train.arrays import put
+from mixjax.train.arrays import take as take
+from mixjax.train.arrays import whole as whole
+
 Array = jax.Array
 Tree = Any
+SMALL = 1 << 14  # numbers; an array of fewer is not worth its traffic
 
 
-def make(batch: int, trials: int = 1, devices: int = 0) -> Mesh:
-    """A mesh of t x d of the devices (at most `devices`, 0 for all).
+def make(batch: int, trials: int = 1, devices: int = 0, available: Sequence[Any] = ()) -> Mesh:
+    """A mesh of t x d of the devices (at most `devices`, 0 for all) that are `available`: by default all there are.
 
     t: how many of the trials are trained at once; as few rounds as the devices allow, and these as
     even as can be (10 trials on 8 devices: twice 5). d: the most of what is left for each that
@@ -27,13 +38,37 @@ def make(batch: int, trials: int = 1, devices: int = 0) -> Mesh:
     The axes are of type Auto: with jax's default, Explicit, a permutation of a sharded batch is a
     type error.
     """
-    available = jax.devices()
+    available = available or jax.devices()
     limit = min(devices or len(available), len(available))
     rounds = -(-trials // limit)
     t = -(-trials // rounds)
     d = max(n for n in range(1, limit // t + 1) if batch % n == 0)
-    grid = np.array(available[: t * d]).reshape(t, d)
+    grid = np.array(chosen(available, t * d)).reshape(t, d)
     return Mesh(grid, ('trial', 'data'), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def chosen(available: Sequence[Any], many: int) -> list[Any]:
+    """So many devices, those of a process side by side; each process has some of them.
+
+    A seed lies within one process where it can.
+    """
+    ordered = sorted(available, key=lambda device: device.process_index)
+    owners = list(dict.fromkeys(device.process_index for device in ordered))
+    if many < len(owners):
+        raise UserError(
+            f'{len(owners)} processes have {len(ordered)} devices, and this run can use {many}: config.num_seeds and '
+            'the parts that config.batch_size / config.accumulate can be shared out in; start fewer processes'
+        )
+    if len({device.process_index for device in ordered[:many]}) == len(owners):
+        return ordered[:many]
+    shares = [many // len(owners) + (i < many % len(owners)) for i in range(len(owners))]
+    own = {owner: [device for device in ordered if device.process_index == owner] for owner in owners}
+    return [device for owner, share in zip(owners, shares, strict=True) for device in own[owner][:share]]
+
+
+def accelerated(mesh: Mesh) -> bool:
+    """Whether its devices are other than processors; of devices that are only planned for, too."""
+    return mesh.devices.flat[0].platform != 'cpu'
 
 
 def shard_batch(x: Array) -> Array:
@@ -43,7 +78,7 @@ def shard_batch(x: Array) -> Array:
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
     """From the host: a tree whole on every device."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+    return put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def of_trials(mesh: Mesh) -> NamedSharding:
@@ -51,9 +86,42 @@ def of_trials(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec('trial'))
 
 
-def spread(mesh: Mesh, trees: list[Tree]) -> Tree:
-    """One tree for each trial, as one tree with a leading axis; each on its own devices."""
-    return jax.device_put(jax.tree.map(_stack, *trees), of_trials(mesh))
+def spread(mesh: Mesh, trees: list[Tree], shared_out: bool = False) -> Tree:
+    """One tree for each trial, as one tree with a leading axis; each on its own devices.
+
+    shared_out: large arrays are cut along `data`, and not whole on each of those devices.
+    """
+    stacked = jax.tree.map(_stack, *trees)
+    return put(stacked, of_states(mesh, stacked) if shared_out else of_trials(mesh))
+
+
+def of_states(mesh: Mesh, tree: Tree) -> Tree:
+    """Shardings that cut the large arrays of states, which have an axis of trials, along `data` too."""
+    return jax.tree.map(lambda x: NamedSharding(mesh, state_spec(x.shape, mesh.shape['data'])), tree)
+
+
+def state_spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
+    """Along the longest axis that can be cut evenly; what is small, or cannot, stays whole."""
+    axes = [axis for axis in range(1, len(shape)) if shape[axis] % parts == 0]
+    if not axes or math.prod(shape[1:]) < SMALL:
+        return PartitionSpec('trial')
+    longest = max(axes, key=lambda axis: (shape[axis], axis))
+    return PartitionSpec('trial', *(None,) * (longest - 1), 'data')
+
+
+def cut_states(mesh: Mesh, steps: Callable) -> Callable:
+    """A training program whose states come out as `of_states` has them."""
+
+    def every(*trees: Tree) -> tuple[Tree, Tree]:
+        states, metrics = steps(*trees)
+        return jax.lax.with_sharding_constraint(states, of_states(mesh, states)), metrics
+
+    return every
+
+
+def gathered(tree: Tree) -> Tree:
+    """Inside `each_trial`: the arrays of a tree whole on every device."""
+    return jax.lax.with_sharding_constraint(tree, PartitionSpec())
 
 
 def _stack(*leaves: Any) -> Any:
@@ -63,9 +131,50 @@ def _stack(*leaves: Any) -> Any:
     return jax.numpy.stack([jax.numpy.asarray(leaf) for leaf in leaves])
 
 
-def take(tree: Tree, trial: int) -> Tree:
-    """The part of one trial, in memory of its own."""
-    return jax.tree.map(lambda x: x[trial], tree)
+def of_steps(mesh: Mesh, tree: Tree) -> Tree:
+    """From the host: what a streamed feed hands over, (t, count, B, ..) arrays, with the batch along `data`."""
+
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: put(leaf, NamedSharding(mesh, step_spec(path))), tree)
+
+
+def step_spec(path: Any) -> PartitionSpec:
+    """How an array of a streamed feed lies; path: its place in the tree."""
+    whole = jax.tree_util.keystr(path, simple=True) in ('first', 'partner')
+    return PartitionSpec('trial') if whole else PartitionSpec('trial', None, 'data')
+
+
+def parts_of(mesh: Mesh, batch: int) -> int:
+    """Into how many parts a batch of that size is shared out along `data`: all of them or 1."""
+    return mesh.shape['data'] if batch % mesh.shape['data'] == 0 else 1
+
+
+def to_evaluate(mesh: Mesh, trees: list[Tree], *, same: bool) -> Tree:
+    """From the host: a batch of each trial, shared out along `data`; with `same` the one batch of all, without axis."""
+    (size,) = {len(leaf) for leaf in jax.tree.leaves(trees)}
+    tree = trees[0] if same else jax.tree.map(_stack, *trees)
+    return put(tree, NamedSharding(mesh, evaluated_spec(mesh, size, same=same)))
+
+
+def evaluated_spec(mesh: Mesh, size: int, *, same: bool) -> PartitionSpec:
+    """How a batch of that size lies that is evaluated."""
+    data = ('data',) if parts_of(mesh, size) > 1 else ()
+    return PartitionSpec(*data) if same else PartitionSpec('trial', *data)
+
+
+def shares(mesh: Mesh, spec: PartitionSpec, size: int) -> list[slice]:
+    """Which places of each trial's batch of `size` this process must have; all of them, if there is no other.
+
+    spec: of an array (trials, size), or (size,) where all trials have the same.
+    """
+    trials = mesh.shape['trial']
+    shape = (trials, size) if spec and spec[0] == 'trial' else (size,)
+    held: list[list[tuple[int, int]]] = [[] for _ in range(trials)]
+    for index in NamedSharding(mesh, spec).addressable_devices_indices_map(shape).values():
+        assert index is not None
+        *of, (first, last) = (part.indices(n)[:2] for part, n in zip(index, shape, strict=True))
+        for trial in range(*of[0]) if of else range(trials):
+            held[trial].append((first, last))
+    return [slice(min(a for a, _ in each), max(b for _, b in each)) if each else slice(0, 0) for each in held]
 
 
 def each_trial(mesh: Mesh, function: Callable, shared: tuple[bool, ...]) -> Callable:
@@ -76,11 +185,26 @@ def each_trial(mesh: Mesh, function: Callable, shared: tuple[bool, ...]) -> Call
     """
 
     def one(*trees: Tree) -> Tree:
-        mine = [tree if whole else take(tree, 0) for tree, whole in zip(trees, shared, strict=True)]
+        mine = [
+            tree if alike else jax.tree.map(lambda x: x[0], tree) for tree, alike in zip(trees, shared, strict=True)
+        ]
         return jax.tree.map(lambda x: jax.numpy.asarray(x)[None], function(*mine))
 
-    specs = tuple(PartitionSpec() if whole else PartitionSpec('trial') for whole in shared)
+    specs = tuple(PartitionSpec() if alike else PartitionSpec('trial') for alike in shared)
     # What varies between trials is not tracked: a method's loop may begin with a constant.
     return jax.shard_map(
         one, mesh=mesh, in_specs=specs, out_specs=PartitionSpec('trial'), axis_names={'trial'}, check_vma=False
     )
+
+
+# --- source images that are dealt out ---------------------------------------------------------------------------------
+
+
+def shards_of(mesh: Mesh, shards: int) -> int:
+    """Into how many parts source images are dealt: `data`, where every device can have whole shards, else 1."""
+    return mesh.shape['data'] if shards > 1 and shards % mesh.shape['data'] == 0 else 1
+
+
+def shard_spec(mesh: Mesh, shards: int) -> PartitionSpec:
+    """How source images lie: dealt out over `data`, or all on each device."""
+    return PartitionSpec('trial', 'data') if shards_of(mesh, shards) > 1 else PartitionSpec('trial')

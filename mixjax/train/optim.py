@@ -30,26 +30,40 @@ def schedule(optim: Any, steps: int) -> Callable[[Array], Array]:
     return lambda step: jnp.asarray(rates)[sum((step >= drop for drop in drops), jnp.zeros((), jnp.int32))]
 
 
-def factors(groups: Mapping[str, tuple[float, float]], group: Callable[[tuple[str, ...]], str], params: Tree) -> Tree:
+def factors(
+    groups: Mapping[str, tuple[float, float]], group: Callable[[tuple[str, ...]], str], params: Tree, optim: Any = None
+) -> Tree:
     """For each parameter its (learning rate factor, decay factor).
 
     A part's exact name (`stage1`, `head:target`) goes before its kind (`trunk`, `heads`); what is
     not named has (1, 1).
+
+    groups: the method's. optim: the config's `freeze` and `factors`. The learning rate factors of both are
+        multiplied, and what either of them freezes stays as it is.
     """
+    given = {} if optim is None else dict(one.split('=') for one in optim.factors)
+    own = {name: (float(factor), 1.0) for name, factor in given.items()}
+    frozen = {} if optim is None else dict.fromkeys(optim.freeze, (0.0, 0.0))
+    named = {'the method': groups, 'config.optim.factors': own, 'config.optim.freeze': frozen}
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    parts = {group(tuple(key.key for key in path)) for path, _ in leaves} | {'trunk', 'heads'}
+    for who, some in named.items():
+        for name in some:
+            if name not in parts:
+                raise UserError(
+                    f'{who} sets a factor for {name!r}{nearest(name, parts)}; this network has '
+                    f'{", ".join(sorted(parts - {"trunk", "heads"}))}, and trunk and heads for all of a kind'
+                )
 
     def of(path: Any, leaf: Array) -> tuple[float, float]:
         del leaf
         name = group(tuple(key.key for key in path))
         kind = 'heads' if name.startswith('head:') else 'trunk'
-        return groups.get(name, groups.get(kind, (1.0, 1.0)))
+        found = [some.get(name, some.get(kind, (1.0, 1.0))) for some in (groups, own)]
+        found += [frozen[part] for part in (name, kind) if part in frozen]
+        rate, decay = (math.prod(each) for each in zip(*found, strict=True))
+        return (rate, decay) if rate else (0.0, 0.0)
 
-    parts = {group(tuple(key.key for key in path)) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
-    for name in groups:
-        if name not in parts | {'trunk', 'heads'}:
-            raise UserError(
-                f'the method sets a factor for {name!r}{nearest(name, parts)}; this network has '
-                f'{", ".join(sorted(parts))}, and trunk and heads for all of a kind'
-            )
     return jax.tree_util.tree_map_with_path(of, params)
 
 

@@ -1,4 +1,4 @@
-"""What a run found: `results.json`, from the last evaluations in `metrics.jsonl`."""
+"""What a run found: `results.json`, from the evaluations in `metrics.jsonl`; and the data it found it on."""
 
 from __future__ import annotations
 
@@ -7,38 +7,64 @@ from typing import Any
 
 import numpy as np
 
-from mixjax.train import program, workdir
+from mixjax.data import split_file
+from mixjax.processes import by_first
+from mixjax.train import draws, watch, workdir
+from mixjax.train.draws import Sets
 from mixjax.train.program import Program
 
 
+@by_first
 def summary(config: Any, folder: Path, label: str, built: Program, seeds: list[int]) -> dict[str, Any]:
-    """What `results.json` holds: from the last evaluations in `metrics.jsonl`."""
-    final = {
-        line['seed']: line
-        for line in workdir.lines(folder / 'metrics.jsonl')
-        if line['kind'] == 'eval' and line['step'] == config.steps
-    }
-    rows = program.labelled(config, built.sets, config.seed)
-    test = len(built.sets.test.labels) if built.sets.test else len(built.sets.train.labels) - len(rows)
+    """What `results.json` holds: the evaluations of the steps that are kept."""
+    steps = {seed: watch.kept(config, folder, seed) for seed in seeds}
+    final, val = (
+        {
+            line['seed']: line
+            for line in workdir.lines(folder / 'metrics.jsonl')
+            if line['kind'] == kind and line['step'] == steps.get(line['seed'])
+        }
+        for kind in ('eval', 'val')
+    )
+    drawn = draws.drawn(config, built.sets, config.seed)
+    test = len(built.sets.test.labels) if built.sets.test else len(built.sets.train.labels) - len(drawn.known)
+    more = [name for name in ('top5', 'mean_per_class') if name in final[seeds[0]]]
     return {
         'kind': 'run',
         'label': label,
         'method': config.method.name,
         'steps': config.steps,
         'classes': list(built.sets.train.classes),
-        'train_examples': len(rows),
+        'train_examples': len(drawn.train),
+        'val_examples': watch.count(built, config.seed),
         'test_examples': test,
+        'keep': config.keep,
         'seeds': [
             {
                 'seed': seed,
+                'step': steps[seed],
                 'accuracy': final[seed]['accuracy'],
                 'loss': final[seed]['loss'],
+                **{name: final[seed][name] for name in more},
+                **({'val_accuracy': val[seed]['accuracy']} if seed in val else {}),
                 'prepared': dict(workdir.load_prepared(folder / f'prepared-{seed}.npz').notes),
             }
             for seed in seeds
         ],
         'accuracy': spread([final[seed]['accuracy'] for seed in seeds]),
+        **{name: spread([final[seed][name] for seed in seeds]) for name in more},
     }
+
+
+@by_first
+def describe_data(config: Any, sets: Sets, folder: Path, seeds: list[int]) -> None:
+    """`splits.json`, and `data.json` where there is something to tell of the data."""
+    drawn = {seed: draws.drawn(config, sets, seed) for seed in seeds}
+    held = split_file.contents(config.target.name, sets.whole, sets.train, sets.rows, dict(sets.stamps), drawn)
+    workdir.write_json(folder / 'splits.json', held)
+    if sets.notes:
+        told = {'notes': list(sets.notes), 'unreadable': dict(sets.unreadable)}
+        workdir.write_json(folder / 'data.json', told)
 
 
 def spread(values: list[float]) -> dict[str, Any]:

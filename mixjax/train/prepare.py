@@ -14,14 +14,14 @@ import numpy as np
 import optax
 
 from mixjax import pairing
-from mixjax.data import augment, plan
+from mixjax.data import augment, plan, stored
 from mixjax.data.augment import Geometry
 from mixjax.errors import UserError
 from mixjax.method import Ctx, Data, Head, Method, Part, Prepared, Run
 from mixjax.models.net import Net, bind
 from mixjax.train import optim
 from mixjax.train.cache import Cache
-from mixjax.train.step import TrainState, check_metrics, keys
+from mixjax.train.step import TrainState, check_carry, check_metrics, keys
 
 Array = jax.Array
 Tree = Any
@@ -63,6 +63,7 @@ def part(
 
     def means(per_class: int | None) -> np.ndarray:
         rows = some_of_each(labels, len(classes), per_class)
+        stored.ensure(read, rows, must=False)
         total = []
         for start in range(0, len(rows), batch):
             here = rows[start : start + batch]
@@ -127,7 +128,7 @@ def initialiser(net: Net, wanted: Mapping[str, Head], image: Array, pretrained: 
 
 
 def try_step(
-    net: Net, method: Method, run: Run, image: Array, made: Prepared, data: Data, start: Tree | None, batch: int
+    net: Net, method: Method, run: Run, image: Array, made: Prepared, data: Data, start: Tree | None, config: Any
 ) -> None:
     """Refuse what the method cannot begin, train or predict with, before anything is compiled: shapes only.
 
@@ -138,6 +139,7 @@ def try_step(
 
     def step(key: Array, images: Array, label: Array) -> Any:
         variables = net.init(key, image, widths)
+        optim.factors(method.groups, net.group, variables['params'], config.optim)
         state = {name: tree for name, tree in variables.items() if name != 'params'}
         example = {'image': images, 'label': label, 'index': label, 'partner': label[None]}
         if made.draw is not None and method.first is None:
@@ -147,10 +149,11 @@ def try_step(
         ctx = Ctx(state, own, frozen, example, key, jnp.zeros((), jnp.int32), run)
         _, aux = method.loss(net, variables['params'], ctx)
         check_metrics(aux.metrics)
-        optim.factors(method.groups, net.group, variables['params'])
+        check_carry(aux, config.accumulate)
         method.predict(net.apply(variables, images, train=False)[0])
         return method.after_step(net, variables['params'], variables['params'], aux, ctx)
 
+    batch = config.batch_size // config.accumulate
     images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), image.dtype)
     with contextlib.suppress(jax.errors.JAXTypeError):
         jax.eval_shape(step, jax.random.key(0), images, jax.ShapeDtypeStruct((batch,), jnp.int32))

@@ -36,6 +36,7 @@ class Progress:
     _loss: float | None = None
     _shown: float = 0.0
     _line: int = 0  # width of the moving line
+    _said: set[str] = dataclasses.field(default_factory=set)
 
     def begin(self, label: str) -> None:
         """Another method: the last one's loss says nothing of it."""
@@ -50,6 +51,12 @@ class Progress:
             return
         self.clear()
         print(text, file=self._out(), flush=True)
+
+    def say_once(self, text: str) -> None:
+        """A line that stays, unless it has been said."""
+        if text not in self._said:
+            self.say(text)
+        self._said.add(text)
 
     def clear(self) -> None:
         if self._line:

@@ -10,13 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixjax.data import catalog, feed, plan, splits
+from mixjax.config import base
+from mixjax.data import feed, plan, splits, stored
+from mixjax.data import sets as sets_lib
 from mixjax.data.catalog import Dataset
-from mixjax.data.feed import Images
+from mixjax.data.feed import Images, Lazy
+from mixjax.data.stream import Planner, examples
 from mixjax.errors import UserError
 from mixjax.method import Data, First, Prepared
-from mixjax.train import export, prepare, program, step, workdir
-from mixjax.train.program import Ground, Program, Sets
+from mixjax.processes import by_first, from_first
+from mixjax.train import cache, draws, export, prepare, program, step, workdir
+from mixjax.train.draws import Sets
+from mixjax.train.program import Ground, Program
 
 Array = jax.Array
 Tree = Any
@@ -25,7 +30,8 @@ Tree = Any
 class Seed(NamedTuple):
     """What one seed works on, on the host.
 
-    train: its labelled images. test: the images it is tested on; None where all seeds share them.
+    train: its labelled images. test: the images it is tested on; None where all seeds share them. val: those
+        it validates on, drawn for it alone; None where there are none.
     inputs: what its training program is given. state: the `TrainState` at step 0.
     """
 
@@ -35,23 +41,24 @@ class Seed(NamedTuple):
     made: Prepared
     inputs: Tree
     state: step.TrainState
+    val: Images | None = None
 
 
 def ready(config: Any, folder: Path, on: Ground | None = None) -> Program:
     """Build a run and try what can go wrong with it, without a trace in its folder."""
     built = program.build(config, on)
     for seed in range(config.seed, config.seed + config.num_seeds):
-        rows = program.labelled(config, built.sets, seed)
+        rows = draws.drawn(config, built.sets, seed).known
         if built.sets.test is None and len(rows) == len(built.sets.train.labels):
             raise UserError(
                 'every example is labelled, so none is left to test on; lower config.target.'
                 + ('per_class' if config.target.per_class else 'rate')
             )
-    if not (folder / f'prepared-{config.seed}.npz').exists():
+    if not from_first((folder / f'prepared-{config.seed}.npz').exists):
         _, data, key = parts(built, config.seed)
         bound, _ = built.view
-        made = built.made[config.seed] = built.method.prepare(bound, data, key)
-        prepare.try_step(bound, built.method, built.run, built.image, made, data, built.start, config.batch_size)
+        made = built.made[config.seed] = from_first(lambda: built.method.prepare(bound, data, key))
+        prepare.try_step(bound, built.method, built.run, built.image, made, data, built.own, config)
         if built.method.first is not None:
             selected(built, made)
     return built
@@ -60,11 +67,9 @@ def ready(config: Any, folder: Path, on: Ground | None = None) -> Program:
 def parts(built: Program, seed: int) -> tuple[np.ndarray, Data, Array]:
     """A seed's labelled rows, the data as its method sees them, and the key for `prepare`."""
     config, sets = built.config, built.sets
-    rows = program.labelled(config, sets, seed)
+    rows = draws.labelled(config, sets, seed)
 
-    def read(places: np.ndarray) -> np.ndarray:
-        return sets.train.read(rows[places])
-
+    read = stored.Subset(sets.train.read, rows)
     key_t, key_s, key = jax.random.split(step.keys(jax.random.key(seed)).prepare, 3)
     _, features = built.view
     size = config.eval_batch_size
@@ -84,10 +89,11 @@ def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
     """Images of each source class; where they are made up, as many as the true data set has in the mean."""
     if not config.synthetic.per_class:
         return None
-    true = catalog.entry(config.source.name)
+    true = sets_lib.entry(config.source, cache.folder(config.cache_dir), made_up=True)
     return np.full(len(source.classes), true.train // true.classes)
 
 
+@by_first
 def prepared(built: Program, seed: int, folder: Path) -> Prepared:
     """What the method makes for this seed: read from the work directory, or made and put there."""
     path = folder / f'prepared-{seed}.npz'
@@ -106,31 +112,44 @@ def open_seed(built: Program, seed: int, folder: Path, trunk: Tree | None = None
     config, sets = built.config, built.sets
     made = prepared(built, seed, folder)
     rows, data, _ = parts(built, seed)
-    train = Images(sets.train.read(rows), sets.train.labels[rows])
-    drawn, law = None, None
+    train, inputs = given(built, rows, made, seed)
+    drawn_now = draws.drawn(config, sets, seed)
+    test = None if sets.test is not None else remaining(sets, drawn_now.known)
+    val = images(sets.train, drawn_now.val) if len(drawn_now.val) else None
+    state = prepare.initial_state(
+        built.view[0], built.method, built.tx, built.image, jax.random.key(seed), made, data,
+        built.own, program.float_type(config), built.initialisers, trunk,
+    )  # fmt: skip
+    return Seed(seed, train, test, made, inputs, state, val)
+
+
+def given(built: Program, rows: np.ndarray, made: Prepared, seed: int) -> tuple[Images, Tree]:
+    """The labelled images, and what the feed of the seed is made of."""
+    config, sets = built.config, built.sets
+    train, drawn, law = images(sets.train, rows), None, None
     # Where there is a first stage, the drawn images are its data, and the run itself has none.
     if made.draw is not None and built.method.first is None:
         if sets.source is None:
             raise UserError('the method draws source images: set config.source.name')
-        drawn = Images(sets.source.read(made.draw.rows), sets.source.labels[made.draw.rows])
-        law = plan.Draw(made.draw.start, made.draw.count, made.draw.rounds, made.draw.union)
-    inputs = feed.resident_inputs(train, drawn, law)
-    test = None if sets.test is not None else remaining(sets, rows)
-    state = prepare.initial_state(
-        built.view[0], built.method, built.tx, built.image, jax.random.key(seed), made, data,
-        built.start, program.float_type(config), built.initialisers, trunk,
-    )  # fmt: skip
-    return Seed(seed, train, test, made, inputs, state)
+        rows_s, law = made.draw.rows, plan.Draw(made.draw.start, made.draw.count, made.draw.rounds, made.draw.union)
+        if config.mix.shards > 1:
+            rows_s, law = plan.deal(rows_s, law, config.mix.shards)
+        drawn = images(sets.source, rows_s)
+    return train, feed.seed_inputs(train, drawn, law, draws.epoch(config, train.label, seed))
+
+
+def images(dataset: Dataset, rows: np.ndarray) -> Images:
+    """Some examples; their pixels are read when they are asked for."""
+    return Images(Lazy(dataset.read, rows), dataset.labels[rows])
 
 
 def everything(dataset: Dataset) -> Images:
-    return Images(dataset.read(np.arange(len(dataset.labels))), dataset.labels)
+    return images(dataset, np.arange(len(dataset.labels)))
 
 
-def remaining(sets: Sets, labelled: np.ndarray) -> Images:
+def remaining(sets: Sets, known: np.ndarray) -> Images:
     """The examples that were not drawn."""
-    rows = splits.rest(len(sets.train.labels), labelled)
-    return Images(sets.train.read(rows), sets.train.labels[rows])
+    return images(sets.train, splits.rest(len(sets.train.labels), known))
 
 
 # --- a stage before the run -------------------------------------------------------------------------------------------
@@ -145,7 +164,7 @@ def selected(built: Program, made: Prepared) -> Dataset:
     chosen, labels = np.unique(source.labels[rows], return_inverse=True)
     return Dataset(
         f'{source.name}:selected', tuple(source.classes[c] for c in chosen), labels.astype(np.int32),
-        lambda places: source.read(rows[places]),
+        stored.Subset(source.read, rows),
     )  # fmt: skip
 
 
@@ -162,7 +181,7 @@ def first_stage(built: Program, made: Prepared) -> Program:
     if size not in built.firsts:
         config = built.config.copy_and_resolve_references().unlock()
         config.steps = first_steps(first, config)
-        config.target.per_class, config.target.rate = 0, 1.0
+        config.target.update(base().target)  # all of the selected images
         on = built.ground._replace(sets=sets)
         built.firsts[size] = program.around(on, config.lock(), first.method(classes))
     return built.firsts[size]._replace(sets=sets)
@@ -171,6 +190,7 @@ def first_stage(built: Program, made: Prepared) -> Program:
 # --- what the report shows of it --------------------------------------------------------------------------------------
 
 
+@by_first
 def pictures(built: Program, one: Seed, folder: Path) -> None:
     """What the report shows of the first seed: class pairs, and what the network is given."""
     source, draw = built.sets.source, one.made.draw
@@ -180,10 +200,13 @@ def pictures(built: Program, one: Seed, folder: Path) -> None:
             built.sets.train.classes, one.train.label, lambda rows: one.train.image[rows],
             source.classes, source.labels, source.read,
         )  # fmt: skip
-    frozen, inputs = jax.tree.map(jnp.asarray, (one.made.frozen, one.inputs))
+    frozen, config = jax.tree.map(jnp.asarray, one.made.frozen), built.config
+    planner = Planner(step.keys(one.state.key).data, one.inputs, batch=config.batch_size, groups=config.mix.groups)
 
     def look(step: int) -> Tree:
-        return built.seen(one.state._replace(step=jnp.asarray(step, jnp.int32)), built.start, frozen, inputs)
+        found = examples(one.inputs, planner, step)
+        inputs = {**{name: x[None] for name, x in found.items()}, 'first': np.int32(step)}
+        return built.seen(one.state._replace(step=jnp.asarray(step, jnp.int32)), built.own, frozen, inputs)
 
     # A method may forward inside a transformation of its own; a run does not need the picture.
     with contextlib.suppress(jax.errors.UnexpectedTracerError):

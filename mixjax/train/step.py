@@ -14,7 +14,7 @@ import optax
 
 from mixjax.data.feed import Batch
 from mixjax.errors import UserError
-from mixjax.method import Ctx, Method, Run
+from mixjax.method import Aux, Ctx, Method, Run
 from mixjax.models.net import Net, bind
 from mixjax.train import optim
 
@@ -36,6 +36,22 @@ class TrainState(NamedTuple):
     model_state: Tree
     opt_state: Tree
     state: Tree
+
+
+class Layout(NamedTuple):
+    """How arrays lie on the devices of a seed. shard: lays a batch out. whole: brings cut parameters together.
+
+    loop: as in `accumulated`.
+    """
+
+    shard: Callable[[Array], Array] = lambda x: x
+    whole: Callable[[Tree], Tree] = lambda tree: tree
+    loop: bool | None = None
+
+
+def variables(ts: TrainState) -> Tree:
+    """What a forward pass takes."""
+    return {'params': ts.params, **ts.model_state}
 
 
 class Keys(NamedTuple):
@@ -76,20 +92,31 @@ def make(
     tx: optax.GradientTransformation,
     rate: Callable[[Array], Array],
     factor_of: Callable[[Tree], Tree],
+    micro: int = 1,
+    layout: Layout = Layout(),  # noqa: B008, a constant
 ) -> Callable[[TrainState, Tree, Tree, Tree], tuple[TrainState, dict[str, Array]]]:
-    """train_step(state, pretrained, frozen, inputs) -> (state, metrics). Pure; the caller jits it."""
+    """train_step(state, pretrained, frozen, inputs) -> (state, metrics). Pure; the caller jits it.
+
+    micro: into how many parts, one after the other, the batch is cut.
+    """
 
     def train_step(
         ts: TrainState, pretrained: Tree | None, frozen: Tree, inputs: Tree
     ) -> tuple[TrainState, dict[str, Array]]:
         ctx = context(feed, run, ts, frozen, inputs)
         stream = keys(ts.key)
-        bound = bind(net, pretrained, jax.random.fold_in(stream.dropout, ts.step))
+        dropout = jax.random.fold_in(stream.dropout, ts.step)
+        bound = bind(net, pretrained, dropout)
 
-        def loss(params: Tree) -> tuple[Array, Any]:
-            return method.loss(bound, params, ctx)
+        def gradient(params: Tree, ctx: Ctx, dropout: Array) -> tuple[tuple[Array, Aux], Tree]:
+            mine = bind(net, pretrained, dropout)
+            ctx = ctx._replace(state=layout.whole(ctx.state))
+            return jax.value_and_grad(lambda p: method.loss(mine, layout.whole(p), ctx), has_aux=True)(params)
 
-        (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(ts.params)
+        if micro == 1:
+            (value, aux), grads = gradient(ts.params, ctx, dropout)
+        else:
+            (value, aux), grads = accumulated(gradient, ts.params, ctx, dropout, micro, layout.shard, layout.loop)
         grads = optim.freeze(grads, factor_of(ts.params))
         updates, opt_state = tx.update(grads, ts.opt_state, ts.params)
         new = optax.apply_updates(ts.params, updates)
@@ -101,6 +128,56 @@ def make(
         return TrainState(ts.step + 1, ts.key, params, aux.model_state, opt_state, state), metrics
 
     return train_step
+
+
+def accumulated(
+    gradient: Callable[[Tree, Ctx, Array], tuple[tuple[Array, Aux], Tree]],
+    params: Tree, ctx: Ctx, dropout: Array, micro: int, shard: Callable[[Array], Array], loop: bool | None = None,
+) -> tuple[tuple[Array, Aux], Tree]:  # fmt: skip
+    """The means of loss, metrics and gradient over the parts of a batch.
+
+    The running statistics go from part to part; each has random numbers of its own.
+
+    loop: one part after the other in the memory of one, as accelerators do it. On a CPU, where convolution
+        gradients in a loop are slow, the parts lie side by side in the program, and no memory is saved.
+    """
+
+    def one(model_state: Tree, part: tuple[Array, Tree]) -> tuple[Tree, Tree]:
+        i, batch = part
+        batch = {name: x if name == 'partner' else shard(x) for name, x in batch.items()}
+        mine = ctx._replace(model_state=model_state, batch=batch, rng=jax.random.fold_in(ctx.rng, i))
+        (value, aux), grads = gradient(params, mine, jax.random.fold_in(dropout, i))
+        check_carry(aux, micro)
+        return aux.model_state, (value, dict(aux.metrics), grads)
+
+    def add(carried: tuple[Tree, Tree], part: tuple[Array, Tree]) -> tuple[tuple[Tree, Tree], None]:
+        model_state, found = one(carried[0], part)
+        return (model_state, jax.tree.map(jnp.add, carried[1], found)), None
+
+    cut = jnp.arange(micro), parts(ctx.batch, micro)
+    first, rest = jax.tree.map(lambda x: x[0], cut), jax.tree.map(lambda x: x[1:], cut)
+    carried = one(ctx.model_state, first)
+    if jax.default_backend() != 'cpu' if loop is None else loop:
+        carried, _ = jax.lax.scan(add, carried, rest)
+    else:
+        for i in range(micro - 1):
+            carried, _ = add(carried, jax.tree.map(lambda x, i=i: x[i], rest))
+    value, metrics, grads = jax.tree.map(lambda x: x / micro, carried[1])
+    return (value, Aux(carried[0], metrics)), grads
+
+
+def parts(batch: Mapping[str, Array], micro: int) -> dict[str, Array]:
+    """A batch as (micro, B/micro, ..) arrays: contiguous parts of whole groups, so all partners of a part are in it."""
+    return {name: x.reshape(micro, x.shape[0] // micro, *x.shape[1:]) for name, x in batch.items()}
+
+
+def check_carry(aux: Aux, micro: int) -> None:
+    """Refuse to cut a batch whose forward pass hands something on that has no mean."""
+    if micro > 1 and jax.tree.leaves(aux.carry):
+        raise UserError(
+            f'config.accumulate={micro}: with these settings the method remembers something of the whole batch, which '
+            'cannot be cut; set accumulate to 1 (config.batch_size may be smaller)'
+        )
 
 
 def several(train_step: Callable, count: int) -> Callable:

@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import PartitionSpec
 
-from mixjax.data import feed
+from mixjax.data import feed as feed_lib
+from mixjax.data.feed import Images, Resident
+from mixjax.data.stored import size
+from mixjax.data.stream import Batches, Stream
 from mixjax.method import Prepared
-from mixjax.train import checkpoint, evaluate, mesh, prepare, program, seeds
+from mixjax.train import checkpoint, draws, evaluate, hold, mesh, prepare, seeds
 from mixjax.train.program import Program
 from mixjax.train.seeds import Seed
+from mixjax.train.step import keys
 
 Tree = Any
+DISPATCH = 25  # steps a program, where convolutions in a loop are not slow
 
 
 class Wave(NamedTuple):
     """Seeds on the devices: trees with a leading axis of trials.
 
     Where the seeds are fewer than the trials, the last of them is repeated, and the copies are not looked at.
-    frozen: what `prepare` made. inputs: of the training program. test: batches, without that axis where
-    all seeds have the same ones. tested: how many test examples a seed has.
+    frozen: what `prepare` made. feed: gives the training program its inputs. test: batches, without that axis
+    where all seeds have the same ones. tested: how many test examples a seed has. told: where the images are.
     """
 
     seeds: tuple[int, ...]
     frozen: Tree
-    inputs: Tree
-    test: list[Tree]
+    feed: Resident | Stream
+    test: Sequence[Tree]
     tested: int
+    told: str
+
+    @property
+    def inputs(self) -> Tree:
+        """What the program of the first step is given; of a resident feed, that of every step."""
+        return self.feed.inputs(0, 1)
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        self.feed.close()
+        if isinstance(self.test, Batches):
+            self.test.close()
 
     @property
     def name(self) -> str:
@@ -52,13 +73,14 @@ def plan(built: Program, folder: Path) -> list[list[int]]:
         made = seeds.prepared(built, seed, folder)
         # Seeds go on together only from one step: a run may have been begun on other devices.
         at = [checkpoint.newest(folder / part / 'checkpoints' / str(seed)) for part in ('', 'first')]
-        same = kind(built, made, len(program.labelled(config, built.sets, seed)))
+        examples = len(draws.labelled(config, built.sets, seed)), draws.epoch_length(config, built.sets, seed)
+        same = kind(built, made, examples)
         kinds.setdefault((same, *at), []).append(seed)
     return [those[i : i + together] for those in kinds.values() for i in range(0, len(those), together)]
 
 
-def kind(built: Program, made: Prepared, examples: int) -> Any:
-    """What must be equal for seeds to share a program."""
+def kind(built: Program, made: Prepared, examples: Any) -> Any:
+    """What must be equal for seeds to share a program. examples: how many there are, and how many an epoch has."""
     classes_s = 0 if built.start is None else prepare.width(built.start)
     heads = prepare.heads(built.method, len(built.sets.train.classes), classes_s, made)
     frozen = [(jax.tree_util.keystr(path), np.shape(x)) for path, x in jax.tree_util.tree_leaves_with_path(made.frozen)]
@@ -68,27 +90,115 @@ def kind(built: Program, made: Prepared, examples: int) -> Any:
 
 
 def place(built: Program, opened: list[Seed]) -> Wave:
-    """Put the seeds' data on the devices."""
-    filled = fill(built, opened)
-    inputs = feed.padded([one.inputs for one in filled])
+    """Put the seeds' data on the devices, or begin to read it as it is needed."""
+    filled, config = fill(built, opened), built.config
     frozen = [jax.tree.map(np.asarray, one.made.frozen) for one in filled]
-    size = built.config.eval_batch_size
+    inputs = feed_lib.padded([one.inputs for one in filled])
     if built.sets.test is not None:
-        images = seeds.everything(built.sets.test)
-        test = [mesh.replicate(built.mesh, batch) for batch in evaluate.batches(images, size)]
-        tested = len(images.label)
+        tests = [seeds.everything(built.sets.test)]
     else:
-        images = [one.test for one in filled if one.test is not None]
-        stacks = zip(*(evaluate.batches(one, size) for one in images), strict=True)
-        test = [mesh.spread(built.mesh, list(batch)) for batch in stacks]
-        tested = len(images[0].label)
-    return Wave(
-        tuple(one.seed for one in opened),
-        mesh.spread(built.mesh, frozen),
-        mesh.spread(built.mesh, inputs),
-        test,
-        tested,
-    )
+        tests = [one.test for one in filled if one.test is not None]
+    where = choose(built, inputs, tests)
+    if where.kind == 'resident':
+        feed = Resident(resident(built, inputs))
+    else:
+        feed = Stream(
+            inputs, [keys(one.state.key).data for one in filled], batch=config.batch_size, groups=config.mix.groups,
+            steps=config.steps, calls=partial(calls, config), put=partial(mesh.of_steps, built.mesh),
+            shares=mesh.shares(built.mesh, PartitionSpec('trial', 'data'), config.batch_size),
+        )  # fmt: skip
+    test = batches(built, tests, same=built.sets.test is not None, resident=where.test == 'resident')
+    names = tuple(one.seed for one in opened)
+    return Wave(names, mesh.spread(built.mesh, frozen), feed, test, len(tests[0].label), where.told)
+
+
+class Where(NamedTuple):
+    """Where the images for training and for the test are, 'resident' or 'stream', and a line on it for people."""
+
+    kind: str
+    test: str
+    told: str
+
+
+def choose(built: Program, inputs: list[Tree], tests: list[Images], room: int | None = None) -> Where:
+    """`config.feed`; `auto` takes a resident feed where the images take no more than their share of the memory.
+
+    room: bytes of images that a device may hold; None looks at the devices.
+    """
+    wanted, room = built.config.feed, hold.room(built.mesh) if room is None else room
+    shards = mesh.shards_of(built.mesh, built.config.mix.shards)
+    needed = max(one['target']['image'].nbytes for one in inputs)
+    if 'source' in inputs[0]:
+        needed += max(one['source']['image'].nbytes for one in inputs) // shards
+    test = max(one.image.nbytes for one in tests) // mesh.parts_of(built.mesh, built.config.eval_batch_size)
+    fits = wanted == 'resident' or (wanted == 'auto' and needed <= room)
+    all_fits = fits and (wanted == 'resident' or needed + test <= room)
+    if fits:
+        told = f'images: {size(needed)} on each device'
+        told += '' if all_fits else f'; the test images, {size(test)} more, are read as they are needed'
+    else:
+        told = 'images: read as they are needed, '
+        told += f'{size(needed)} on each device are too many' if wanted == 'auto' else 'as config.feed says'
+    if wanted == 'auto':
+        told += f' (there is room for {size(room)})'
+    return Where('resident' if fits else 'stream', 'resident' if all_fits else 'stream', told)
+
+
+def resident(built: Program, inputs: list[Tree]) -> Tree:
+    """All images and tables on the devices, as one tree with a leading axis of trials."""
+    kinds = {
+        name: mesh.shard_spec(built.mesh, built.config.mix.shards if name == 'source' else 1)
+        for name in ('target', 'source')
+        if name in inputs[0]
+    }
+    for name, spec in kinds.items():
+        for image in hold.to_read(built.mesh, [one[name]['image'] for one in inputs], spec):
+            image.ensure()
+    out = mesh.spread(built.mesh, [_without_images(one) for one in inputs])
+    for name, spec in kinds.items():
+        out[name]['image'] = hold.read_in(built.mesh, [one[name]['image'] for one in inputs], spec)
+    return out
+
+
+def _without_images(inputs: Tree) -> Tree:
+    return {name: {'label': table['label']} if isinstance(table, dict) else table for name, table in inputs.items()}
+
+
+def batches(built: Program, images: list[Images], *, same: bool, resident: bool) -> Sequence[Tree]:
+    """Batches to evaluate: on the devices, or put there when they are asked for.
+
+    images: of each trial, or with `same` of all of them.
+    """
+    many, count = built.config.eval_batch_size, len(images[0].label) if images else 0
+    shares = mesh.shares(built.mesh, mesh.evaluated_spec(built.mesh, many, same=same), many)
+
+    def made() -> Iterator[Tree]:
+        each = (evaluate.batches(one, many, share) for one, share in zip(images, shares, strict=False))
+        for stack in zip(*each, strict=True):
+            yield mesh.to_evaluate(built.mesh, list(stack), same=same)
+
+    if not resident:
+        return Batches(made, math.ceil(count / many))
+    for one, share in zip(images, shares, strict=False):
+        place = np.arange(count) % many
+        one.image.part((place >= share.start) & (place < share.stop)).ensure()
+    return list(made())
+
+
+def calls(config: Any, step: int) -> Iterator[tuple[int, int]]:
+    """(step, count) of the calls of the training program from a step on: `count` steps that begin with `step`."""
+    most = config.dispatch or (1 if jax.default_backend() == 'cpu' else DISPATCH)
+    while step < config.steps:
+        stop = due(config, step)
+        count = most if step + most <= stop else 1
+        yield step, count
+        step += count
+
+
+def due(config: Any, step: int) -> int:
+    """The next step after which something has to be done between two calls."""
+    every = (config.log_every, config.eval_every, config.checkpoint_every)
+    return min(config.steps, *((step // n + 1) * n for n in every))
 
 
 def fill(built: Program, items: list[Any]) -> list[Any]:
@@ -98,4 +208,4 @@ def fill(built: Program, items: list[Any]) -> list[Any]:
 
 def states(built: Program, one_each: list[Tree]) -> Tree:
     """The states of the seeds as one tree on the devices, its memory shared with nothing."""
-    return mesh.spread(built.mesh, fill(built, one_each))
+    return mesh.spread(built.mesh, fill(built, one_each), built.config.shard_params)

@@ -1,4 +1,7 @@
-"""The work directory: which files a run leaves, and what may be continued there."""
+"""The work directory: which files a run leaves, and what may be continued there.
+
+Of several processes the first one writes, and what it finds there is what all of them go by.
+"""
 
 from __future__ import annotations
 
@@ -21,12 +24,14 @@ from flax import traverse_util
 import mixjax
 from mixjax.errors import UserError
 from mixjax.method import Prepared, Segments
+from mixjax.processes import by_first, count, gather, only_first
 
 Tree = Any
-ELSEWHERE = ('results', 'cache_dir', 'data_dir')  # settings that say where, and change no number
+ELSEWHERE = ('results', 'cache_dir', 'data_dir', 'feed', 'store')  # settings that say where, and change no number
 PART = '.part'  # ends the name of a file that is not whole yet
 
 
+@only_first
 def write(path: Path, data: bytes | str) -> None:
     """Write a file whole or not at all."""
     part = path.with_name(path.name + PART)
@@ -45,6 +50,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f'{path} cannot be read ({type(error).__name__}); use another --workdir') from error
 
 
+@by_first
 def create(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,6 +73,7 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     return {'.'.join(key): value for key, value in traverse_util.flatten_dict(config, keep_empty_nodes=True).items()}
 
 
+@by_first
 def look(folder: Path, config: Any) -> bool:
     """Check that a directory is new, or was made by the same config; nothing is written.
 
@@ -103,12 +110,23 @@ def look(folder: Path, config: Any) -> bool:
 
 
 def claim(folder: Path, config: Any) -> None:
-    """Record the config of a directory that `look` has accepted."""
+    """Record the config of a directory that `look` has accepted; all processes must see it there."""
+    record(folder, config)
+    if not all(gather((folder / 'config.json').exists())):
+        raise UserError(
+            f'the work directory {folder} is not on a disk that all {count()} processes share; checkpoints are written '
+            'and read by all of them, so choose a --workdir on a shared disk'
+        )
+
+
+@by_first
+def record(folder: Path, config: Any) -> None:
     create(folder)
     if not (folder / 'config.json').exists() or read_json(folder / 'config.json') != as_data(config):
         write_json(folder / 'config.json', as_data(config))
 
 
+@by_first
 def finished(folder: Path, steps: int) -> dict[str, Any] | None:
     """The results of a run of that many steps, if it was finished; an extended run's old ones do not count."""
     path = folder / 'results.json'
@@ -148,6 +166,7 @@ def commit() -> str | None:
 # --- lines of metrics -------------------------------------------------------------------------------------------------
 
 
+@only_first
 def append(path: Path, line: dict[str, Any]) -> None:
     with path.open('a') as file:
         file.write(json.dumps(line) + '\n')
@@ -163,6 +182,7 @@ def lines(path: Path) -> Iterable[dict[str, Any]]:
                 continue
 
 
+@only_first
 def rewind(path: Path, seeds: list[int], step: int) -> None:
     """Drop what seeds logged after `step`: it will be done, and logged, again."""
     if path.exists():
@@ -173,6 +193,7 @@ def rewind(path: Path, seeds: list[int], step: int) -> None:
 # --- what `prepare` made ----------------------------------------------------------------------------------------------
 
 
+@only_first
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """A compressed `.npz`, whole or not at all."""
     part = path.with_name(path.name + PART)

@@ -10,7 +10,7 @@ from mixjax import method as method_lib
 from mixjax import models
 from mixjax.errors import UserError
 from mixjax.models import weights
-from mixjax.train import prepare
+from mixjax.train import draws, prepare
 from mixjax.train import start as start_lib
 
 IMAGE = jnp.zeros((1, 16, 16, 1))
@@ -181,13 +181,12 @@ def test_keep_is_refused_where_it_makes_no_sense(net, variables, tmp_path):
 def test_the_embedded_network_knows_the_printed_letters():
     from mixjax import config as config_lib
     from mixjax.data import augment, catalog
-    from mixjax.train import program
 
     config = config_lib.load('glyphs_pretrain')
     letters = catalog.load('glyphs', 'train')
     net = models.build('glyphnet')
     start = start_lib.pretrained('embedded://glyphnet', net, 'glyphnet', IMAGE, letters.classes).variables
-    trained = program.labelled(config, program.load_sets(config), config.seed)
+    trained = draws.labelled(config, draws.load_sets(config), config.seed)
     rows = np.setdiff1d(np.arange(len(letters.labels)), trained)
     geometry = augment.Geometry(16, config.image.pad, False, config.image.mean, config.image.std)
     image = augment.centre(jnp.asarray(letters.read(rows)), geometry)

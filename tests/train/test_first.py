@@ -65,6 +65,7 @@ def test_the_run_starts_from_the_trunk_of_the_first_stage(tmp_path):
         np.testing.assert_array_equal(ended["['params']" + jax.tree_util.keystr(name)], leaf)
 
 
+@pytest.mark.slow
 def test_an_extended_run_keeps_its_first_stage(tmp_path):
     loop.run(short(), tmp_path)
     before = (tmp_path / 'first' / 'metrics.jsonl').read_bytes()
@@ -90,6 +91,7 @@ def _tree(flat, *place):
     return out
 
 
+@pytest.mark.slow
 def test_three_seeds_at_once_are_three_seeds(tmp_path):
     one = loop.run(short(num_seeds=3), tmp_path / 'one')
     three = loop.run(short(num_seeds=3, devices=8), tmp_path / 'three')

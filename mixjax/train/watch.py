@@ -1,0 +1,121 @@
+"""Evaluations during training, and which step's network is kept.
+
+The validation part, where there is one, is evaluated at the same steps as the test part. With `keep='best'` the
+network of the step with the highest validation accuracy is the result of the run, the later one of equals: its
+accuracy is reported, and it is the one that is exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixjax.errors import UserError
+from mixjax.processes import by_first, from_first, only_first
+from mixjax.train import draws, evaluate, export, mesh, seeds, workdir
+from mixjax.train.draws import Sets
+from mixjax.train.program import Program
+from mixjax.train.seeds import Seed
+from mixjax.train.step import TrainState, variables
+from mixjax.train.wave import Wave, batches, fill
+
+Tree = Any
+
+
+class Held(NamedTuple):
+    """The validation parts of a wave, as `Wave.test` has the test parts. count: examples of one seed."""
+
+    batches: Sequence[Tree]
+    count: int
+
+
+def check(built: Program, folder: Path) -> None:
+    """Refuse to keep the best of what cannot be told apart, and to go on with other data."""
+    config = built.config
+    same_data(built.sets, folder)
+    if config.keep == 'best' and not count(built, config.seed):
+        raise UserError(
+            'config.keep=best chooses by the accuracy on a validation part, and there is none; hold out a share of '
+            'the labelled examples (config.target.val=0.2), or keep the last (config.keep=last)'
+        )
+
+
+def same_data(sets: Sets, folder: Path) -> None:
+    """Refuse a run in a work directory that was begun with other images: a person's folder may change."""
+    path = folder / 'splits.json'
+    before = from_first(lambda: workdir.read_json(path).get('data', {}) if path.exists() else {})
+    changed = [part for part, stamp in before.items() if sets.stamps.get(part) != stamp]
+    if changed:
+        raise UserError(
+            f'{folder} was begun with other images: what the data set has in {" and ".join(changed)} has changed '
+            'since; put the images back, or use another --workdir'
+        )
+
+
+def count(built: Program, seed: int) -> int:
+    """How many examples a seed validates on."""
+    sets = built.sets
+    return len(sets.val.labels) if sets.val else len(draws.drawn(built.config, sets, seed).val)
+
+
+def hold(built: Program, opened: list[Seed]) -> Held:
+    """Put the validation parts on the devices."""
+    own = built.sets.val
+    parts = [one.val for one in fill(built, opened) if one.val] if own is None else [seeds.everything(own)]
+    return Held(batches(built, parts, same=own is not None, resident=True), len(parts[0].label) if parts else 0)
+
+
+def look(
+    built: Program, folder: Path, together: list[int], step: int, ts: TrainState, placed: Wave, held: Held
+) -> None:
+    """Evaluate all seeds, log it, and export the first seed's network where it is the best so far."""
+    metrics, config = folder / 'metrics.jsonl', built.config
+    for kind, program_of, parts, examples in (
+        ('eval', built.evaluate, placed.test, placed.tested),
+        ('val', built.validate, held.batches, held.count),
+    ):
+        found = evaluate.run(program_of, variables(ts), parts, examples) if parts else []
+        for seed, line in zip(together, found, strict=False):
+            workdir.append(metrics, {'seed': seed, 'step': step, 'kind': kind, **line})
+    if config.keep == 'best' and config.seed in together and best(folder, config.seed) == step:
+        keep(built, folder, mesh.take(ts, together.index(config.seed)), step)
+
+
+@by_first
+def best(folder: Path, seed: int) -> int:
+    """The step of the highest validation accuracy, the last of equals."""
+    found = [line for line in workdir.lines(folder / 'metrics.jsonl') if line['kind'] == 'val' and line['seed'] == seed]
+    return max(found, key=lambda line: (line['accuracy'], line['step']))['step']
+
+
+def kept(config: Any, folder: Path, seed: int) -> int:
+    """The step whose network is the result of a seed that was trained to its end."""
+    return best(folder, seed) if config.keep == 'best' else config.steps
+
+
+def keep(built: Program, folder: Path, ts: TrainState, step: int) -> None:
+    """Export a network."""
+    images = built.sets.train
+    channels = images.read(np.arange(1)).shape[-1]
+    export.model(folder, built.config, built.method, mesh.here(ts), images.classes, channels, step)
+
+
+def end(built: Program, folder: Path, together: list[int], ts: TrainState) -> None:
+    """At the last step: export the first seed's network, unless that has been done."""
+    config = built.config
+    if export.is_of(folder, config.steps):
+        return
+    if config.keep == 'last':
+        keep(built, folder, mesh.take(ts, together.index(config.seed)), config.steps)
+    else:
+        still(folder, config.steps)
+
+
+@only_first
+def still(folder: Path, steps: int) -> None:
+    """The exported network is that of a run before it was extended, and still the best."""
+    path = folder / 'model.json'
+    workdir.write_json(path, {**workdir.read_json(path), 'steps': steps})
