@@ -1,0 +1,125 @@
+"""The arguments of a training program as shapes, laid out over its mesh as a run would lay them, and their bytes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from mixjax.data import stream
+from mixjax.method import Data, Prepared
+from mixjax.models.net import bind
+from mixjax.train import draws, mesh, prepare, program, seeds, step, wave
+from mixjax.train.program import Program
+
+Tree = Any
+Shape = jax.ShapeDtypeStruct
+
+
+def _laid(built: Program, shape: tuple[int, ...], dtype: Any, spec: PartitionSpec) -> Shape:
+    # int64 and float64 of the host are what they become on a device.
+    known = jnp.issubdtype(dtype, jax.dtypes.extended)
+    dtype = dtype if known else jax.dtypes.canonicalize_dtype(dtype)
+    return Shape(shape, dtype, sharding=NamedSharding(built.mesh, spec))
+
+
+def _type(x: Any) -> Any:
+    return x.dtype if hasattr(x, 'dtype') else np.asarray(x).dtype
+
+
+def everywhere(built: Program, tree: Tree) -> Tree:
+    """Whole on every device."""
+    return jax.tree.map(lambda x: _laid(built, np.shape(x), _type(x), PartitionSpec()), tree)
+
+
+def of_trials(built: Program, tree: Tree) -> Tree:
+    """From the tree of one trial to that of all, each on its own devices."""
+    t = built.mesh.shape['trial']
+    return jax.tree.map(lambda x: _laid(built, (t, *np.shape(x)), _type(x), PartitionSpec('trial')), tree)
+
+
+def state(built: Program, data: Data, made: Prepared) -> Tree:
+    """The shapes of one trial's state at step 0."""
+
+    def initial(start: Tree | None) -> Tree:
+        net = bind(built.net, start, jax.random.key(0))
+        return prepare.initial_state(
+            net, built.method, built.tx, built.image, jax.random.key(0), made, data,
+            start, program.float_type(built.config), {},
+        )  # fmt: skip
+
+    try:
+        return jax.eval_shape(initial, built.start)
+    except jax.errors.JAXTypeError:  # the method's `init` works on the host
+        return initial(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), built.start))
+
+
+def inputs(built: Program, given: Tree, kind: str) -> Tree:
+    """What the program of one step is given of the data. given: of `seeds.given`. kind: of the feed."""
+    config = built.config
+    if kind == 'resident':
+        out = of_trials(built, given)
+        for name in [name for name in ('target', 'source') if name in given]:
+            spec = mesh.shard_spec(built.mesh, config.mix.shards if name == 'source' else 1)
+            image = out[name]['image']
+            out[name]['image'] = _laid(built, image.shape, image.dtype, spec)
+        return out
+    key = step.keys(jax.random.key(config.seed)).data
+    planner = stream.Planner(key, given, batch=config.batch_size, groups=config.mix.groups)
+    found: dict[str, Any] = {name: x[None] for name, x in stream.examples(given, planner, 0).items()}
+    found['first'] = np.zeros((), np.int32)
+    t = built.mesh.shape['trial']
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: _laid(built, (t, *x.shape), x.dtype, mesh.step_spec(path)), found
+    )
+
+
+def where(built: Program, given: Tree, room: int | None) -> wave.Where:
+    """Where a run would have its images. room: bytes of them that a device may hold."""
+    return wave.choose(built, [given], [_tests(built)], room)
+
+
+def _tests(built: Program) -> Any:
+    data = built.sets
+    if data.test is not None:
+        return seeds.everything(data.test)
+    return seeds.remaining(data, draws.drawn(built.config, data, built.config.seed).known)
+
+
+# --- bytes ------------------------------------------------------------------------------------------------------------
+
+
+def size(tree: Tree) -> int:
+    """Bytes on one device."""
+    return sum(_size(leaf) for leaf in jax.tree.leaves(tree))
+
+
+def _size(leaf: Shape) -> int:
+    shape = leaf.shape if leaf.sharding is None else leaf.sharding.shard_shape(leaf.shape)
+    # A key of jax's default generator is two numbers of 32 bits.
+    return math.prod(shape) * (8 if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize)
+
+
+def holds(built: Program, ts: Tree, start: Tree, frozen: Tree, given: Tree, images: wave.Where) -> dict[str, int]:
+    """{what: bytes} that lie on a device while it trains, whether the program of a step is given it or not."""
+    config, test = built.config, _tests(built).image
+    ahead = stream.AHEAD + 1  # calls of the program whose images are there, that of the one at work with them
+    steps = (
+        1
+        if images.kind == 'resident'
+        else ahead * (config.dispatch or (wave.DISPATCH if mesh.accelerated(built.mesh) else 1))
+    )
+    one = test.nbytes // max(len(test), 1)
+    tested = test.nbytes if images.test == 'resident' else ahead * config.eval_batch_size * one
+    return {
+        'parameters': size(ts.params),
+        'optimiser': size(ts.opt_state),
+        "statistics and the method's state": size((ts.step, ts.key, ts.model_state, ts.state, frozen)),
+        'pretrained network': size(start),
+        'training images': steps * size(given),
+        'test images': tested // mesh.parts_of(built.mesh, config.eval_batch_size),
+    }

@@ -1,0 +1,196 @@
+"""What stands for the data and the weights: the true shapes and numbers of them, and no pixel.
+
+Sets of the catalogue have as many images as its entry says, spread evenly over their classes; a person's own folder
+is looked at, if it is here. The pretrained network is its shapes only. What `prepare` asks of it and of the images
+is made up, so of what `prepare` gives only the sizes mean anything.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixjax.data import catalog, folder, split_file
+from mixjax.data import sets as sets_lib
+from mixjax.data.catalog import Dataset
+from mixjax.method import Data, Part, Prepared
+from mixjax.models import weights
+from mixjax.models.net import Net, Out, bind
+from mixjax.train import draws, prepare, program, seeds
+from mixjax.train import start as start_lib
+from mixjax.train.program import Program, Sets
+
+Array = jax.Array
+Tree = Any
+LARGE = 2**20  # numbers of an array; a larger one is all zeros, and takes no memory
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def sets(config: Any) -> tuple[Sets, list[str]]:
+    """The data sets of a config, and a line on each."""
+    nodes = [node for node in (config.target, config.source) if node.name]
+    parts = [_parts(config, node) for node in nodes]
+    source = parts[1].train if len(parts) > 1 else None
+    told = [f'{node.name}: {_how(config, node, one)}' for node, one in zip(nodes, parts, strict=True)]
+    return draws.chosen_sets(config, parts[0], source), told
+
+
+def _here(config: Any, node: Any) -> bool:
+    """Whether the labels are here: of a folder, of what ships with mixjax, of made-up sets."""
+    known = node.name != folder.NAME and catalog.entry(node.name).reader == 'prepared'
+    return bool(config.synthetic.per_class) or not known
+
+
+def _parts(config: Any, node: Any) -> sets_lib.Parts:
+    """The parts of a data set, whose images are blank."""
+    if _here(config, node):
+        kept = config.copy_and_resolve_references().unlock()
+        kept.store = False
+        found = draws.load(kept, node)
+        shape = found.train.read(np.arange(1)).shape[1:]
+    else:
+        facts = catalog.entry(node.name)
+        side = config.image.resize
+        shape = (side, side, min(draws.colours(config), facts.image[2]))
+        names = catalog.class_names(node.name)
+        every = [_even(node.name, names, count) for count in (facts.train, facts.test)]
+        found = sets_lib.Parts(every[0], None, every[1] if facts.test else None)
+    blank = {
+        name: part._replace(read=partial(_blank, shape))
+        for name in ('train', 'val', 'test')
+        if (part := getattr(found, name)) is not None
+    }
+    return found._replace(**blank)
+
+
+def _even(name: str, classes: tuple[str, ...], count: int) -> Dataset:
+    """So many examples, spread evenly over the classes."""
+    labels = np.sort(np.arange(count, dtype=np.int32) % len(classes))
+    return Dataset(name, classes, labels, lambda rows: np.empty(0))
+
+
+def _blank(shape: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
+    """Images that take no memory."""
+    return np.broadcast_to(np.uint8(0), (len(rows), *shape))
+
+
+def _how(config: Any, node: Any, parts: sets_lib.Parts) -> str:
+    count = f'{len(parts.train.labels):,} images of {len(parts.train.classes)} classes to learn from'
+    if _here(config, node):
+        return f'{count}, as they are here'
+    return f'{count}, by the catalogue, spread evenly over the classes'
+
+
+def without_splits(config: Any) -> Any:
+    """`config.target.splits` names examples, which are not here: as many of as many classes take their place."""
+    target = config.target
+    if not target.splits or _here(config, target):
+        return config
+    found = split_file.read(target.splits)
+    kinds = [found[f'{kind} rows'] for kind in ('labelled', 'added') if f'{kind} rows' in found]
+    many = max(sum(len(rows[seed]) for rows in kinds) for seed in kinds[0])
+    classes = split_file.count(target.splits, catalog.entry(target.name).classes)
+    out = config.copy_and_resolve_references().unlock()
+    out.target.splits, out.target.images, out.target.classes = '', many, float(max(classes, 2))
+    return out.lock()
+
+
+# --- the pretrained network -------------------------------------------------------------------------------------------
+
+
+def start(config: Any, net: Net, image: Array, data: Sets) -> Tree | None:
+    """The shapes of the variables that training starts from; None from scratch."""
+    spec = config.model.weights
+    if not spec:
+        return None
+    if spec.startswith(weights.RANDOM):
+        width = int(spec.removeprefix(weights.RANDOM))
+    elif data.source is not None:
+        width = len(data.source.classes)  # a run refuses all else
+    else:
+        width = weights.classes(spec, config.model.name)
+    heads = {'source': width} if width else {}
+    made = jax.eval_shape(lambda key: net.init(key, image, heads), jax.random.key(0))
+    dtype = program.float_type(config)
+    made = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), made)
+    return start_lib.treated(spec, made, config.model.head, len(data.train.classes))
+
+
+def hollow(net: Net, begin: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
+    """The network as `prepare` sees it, and its features: any numbers, of the right shapes, at once."""
+    rng = np.random.default_rng(0)
+
+    def numbers(wanted: Any) -> Any:
+        if math.prod(wanted.shape) > LARGE or not jnp.issubdtype(wanted.dtype, jnp.floating):
+            return np.broadcast_to(np.zeros((), wanted.dtype), wanted.shape)
+        return rng.standard_normal(wanted.shape).astype(wanted.dtype)
+
+    def apply(variables: Tree, image: Array, **options: Any) -> Any:
+        shapes = jax.eval_shape(partial(net.apply, **options), variables, image)
+        return jax.tree.map(numbers, shapes)
+
+    if begin is None:
+        bound = bind(net, None)._replace(apply=apply)
+        return bound, lambda image: bound.source(image).features
+    variables = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), begin)
+    known: dict[Any, Any] = {}  # to trace a network takes a second
+
+    def source(image: Array) -> Out:
+        if image.shape not in known:
+            known[image.shape] = jax.eval_shape(partial(net.apply, train=False), begin, image)[0]
+        return jax.tree.map(numbers, known[image.shape])
+
+    bound = net._replace(apply=apply, pretrained=lambda: variables, source=source)
+    return bound, lambda image: source(image).features
+
+
+# --- what `prepare` makes ---------------------------------------------------------------------------------------------
+
+
+def prepared(built: Program) -> tuple[np.ndarray, Data, Prepared]:
+    """The labelled rows of a seed, the data as its method sees them, and what `prepare` makes of them."""
+    config, data = built.config, built.sets
+    rows = draws.labelled(config, data, config.seed)
+    target = _part(built, data.train, rows)
+    source = None
+    if data.source is not None:
+        sizes = seeds.class_sizes(config, data.source)
+        source = _part(built, data.source, np.arange(len(data.source.labels)), sizes)
+    seen = Data(target, source)
+    return rows, seen, built.method.prepare(built.view[0], seen, jax.random.key(config.seed))
+
+
+def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray | None = None) -> Part:
+    """As `train.prepare.part`, with black images and made-up means."""
+    labels, classes = dataset.labels[rows], dataset.classes
+    shape = built.image.shape[1:]
+
+    def batches(size: int, augmented: bool = False, per_class: int | None = None) -> Iterator[dict[str, Array]]:
+        chosen = prepare.some_of_each(labels, len(classes), per_class)
+        start = 0
+        while augmented or start < len(chosen):
+            here = chosen[np.arange(start, start + size) % len(chosen)] if augmented else chosen[start : start + size]
+            image = jnp.zeros((len(here), *shape), jnp.float32)
+            yield {'image': image, 'label': jnp.asarray(labels[here]), 'index': jnp.asarray(here)}
+            start += size
+
+    def class_means(per_class: int | None = None) -> np.ndarray:
+        del per_class
+        wide = np.asarray(built.view[1](built.image)).shape[-1]
+        return np.random.default_rng(len(classes)).standard_normal((len(classes), wide))
+
+    counted = np.bincount(labels, minlength=len(classes)) if sizes is None else sizes
+    return Part(classes, labels, counted, batches, class_means)
+
+
+def drawn(made: Prepared) -> str:
+    """What a method was assumed to choose; '' where it chooses nothing."""
+    return '' if made.draw is None else f'{len(made.draw.rows):,} source images are chosen, of classes of equal size'

@@ -1,0 +1,172 @@
+"""Topologies, such as `v5e:4x4` or `cpu:8`: their devices, and what is known of a chip.
+
+`libtpu` describes a TPU slice, and compiles for it, on a machine without a TPU. Each jax is released
+with one version of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from typing import Any, NamedTuple
+
+from mixjax.errors import UserError, nearest
+
+GIB = 2**30
+EXTRA = 'tpu-plan'  # of mixjax, in setup.cfg
+
+
+class Chip(NamedTuple):
+    """A kind of TPU.
+
+    memory: GB of a chip; flops, bandwidth: bfloat16 FLOP, and bytes of that memory, a second; of the page of each
+        kind, such as https://cloud.google.com/tpu/docs/v5e. free: GiB that a program may use of the memory, as the
+        compiler of libtpu 0.0.42 says when it refuses a larger one.
+    axes: of a slice. shapes: the slices there are, where they are few. config: libtpu's name for one device a chip.
+    """
+
+    name: str
+    memory: float
+    free: float
+    flops: float
+    bandwidth: float
+    axes: int
+    shapes: tuple[str, ...] = ()
+    config: str = ''
+
+
+FLAT = ('1x1', '2x2', '2x4', '4x4', '4x8', '8x8', '8x16', '16x16')
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip('v4', 32, 30.75, 275e12, 1228e9, 3, config='megacore'),
+        Chip('v5e', 16, 15.75, 197e12, 819e9, 2, FLAT),
+        Chip('v5p', 95, 95.74, 459e12, 2765e9, 3, config='megacore'),
+        Chip('v6e', 32, 31.25, 918e12, 1640e9, 2, FLAT),
+    )
+}
+
+
+class Slice(NamedTuple):
+    """The devices of a topology; chip is None of virtual ones."""
+
+    name: str
+    devices: list[Any]
+    chip: Chip | None
+
+
+class Wanted(NamedTuple):
+    """What a topology's name says: `kind` of chip, `shape` of the slice."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+def parse(name: str) -> Wanted:
+    """`v5e:4x4` or `cpu:8`; nothing is imported or looked for."""
+    match = re.fullmatch(r'(\w+):(\d+(?:x\d+)*)', name)
+    if match is None:
+        raise UserError(f'--topology={name} is not KIND:SIZE, such as v5e:4x4 (16 chips of TPU v5e) or cpu:8')
+    kind, shape = match[1], tuple(int(n) for n in match[2].split('x'))
+    known = [*CHIPS, 'cpu']
+    if kind not in known:
+        raise UserError(
+            f'--topology={name}: unknown kind {kind!r}{nearest(kind, known)}; it is one of {", ".join(known)}'
+        )
+    if kind == 'cpu':
+        if len(shape) != 1 or not 1 <= shape[0] <= 4096:
+            raise UserError(f'--topology={name}: virtual devices are a number from 1 to 4096, such as cpu:8')
+        return Wanted(name, kind, shape)
+    chip = CHIPS[kind]
+    if chip.shapes and match[2] not in chip.shapes:
+        raise UserError(f'--topology={name}: a slice of {kind} is one of {", ".join(chip.shapes)}')
+    if len(shape) != chip.axes or not 1 <= math.prod(shape) <= 16384:
+        example = 'x'.join('4' * chip.axes)
+        raise UserError(f'--topology={name}: a slice of {kind} has {chip.axes} sides, such as {example}')
+    return Wanted(name, kind, shape)
+
+
+def environment(wanted: Wanted) -> dict[str, str]:
+    """What must be set before jax is imported: no accelerator of this machine is touched."""
+    if wanted.kind != 'cpu':
+        # libtpu is not to ask who and where it is, nor to complain: it only compiles.
+        quiet = {'TF_CPP_MIN_LOG_LEVEL': '3', 'TPU_MIN_LOG_LEVEL': '3', 'TPU_STDERR_LOG_LEVEL': '3'}
+        # No TPU is taken, so several may plan at once.
+        quiet['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'
+        return {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost', **quiet}
+    others = re.sub(r'--xla_force_host_platform_device_count=\d+', '', os.environ.get('XLA_FLAGS', ''))
+    return {
+        'JAX_PLATFORMS': 'cpu',
+        'XLA_FLAGS': f'{others} --xla_force_host_platform_device_count={wanted.count}'.strip(),
+    }
+
+
+def find(wanted: Wanted) -> Slice:
+    """The devices. Of virtual ones there must be enough already, see `environment`."""
+    import jax
+
+    if wanted.kind == 'cpu':
+        devices = jax.devices('cpu')
+        if len(devices) < wanted.count:
+            raise UserError(f'--topology={wanted.name}: jax was started with {len(devices)} virtual devices')
+        return Slice(wanted.name, devices[: wanted.count], None)
+    libtpu()
+    from jax.experimental import topologies
+
+    chip = CHIPS[wanted.kind]
+    options: dict[str, Any] = {'chip_config_name': chip.config} if chip.config else {}
+    if wanted.count == 1:
+        options['chips_per_host_bounds'] = wanted.shape
+    try:
+        with _silent():
+            found = topologies.get_topology_desc(platform='tpu', topology_name=wanted.name, **options)
+    except Exception as error:  # whatever libtpu says: it is the judge of what a slice is
+        why = str(error).splitlines()[0].partition(': ')[2] or str(error)
+        raise UserError(f'--topology={wanted.name}: libtpu knows no such slice ({why})') from error
+    return Slice(wanted.name, list(found.devices), chip)
+
+
+def fitting() -> tuple[str, str]:
+    """The version of jax, and the versions of libtpu that it was released with, such as `0.0.42.*`."""
+    required = importlib.metadata.requires('jax') or []
+    pins = [re.fullmatch(r'libtpu==([\w.*]+)\s*;.*\btpu\b.*', line) for line in required]
+    return importlib.metadata.version('jax'), next((pin[1] for pin in pins if pin), '*')
+
+
+def libtpu() -> str:
+    """Refuse to go on without libtpu; returns a line on one that was not made for this jax, or nothing."""
+    jax, wanted = fitting()
+    get = f"pip install 'mixjax[{EXTRA}]', that is libtpu=={wanted} for jax {jax}"
+    if importlib.util.find_spec('libtpu') is None:
+        raise UserError(
+            f'to compile for a TPU libtpu is needed, and no TPU: {get} (Linux x86-64, Python 3.11 to 3.13); '
+            'without it --topology=cpu:8 takes virtual devices'
+        )
+    here = importlib.metadata.version('libtpu')
+    return '' if fnmatch(here, wanted) else f'libtpu {here} is not the one that jax {jax} was released with: {get}'
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without what libtpu writes to the standard error when it finds no TPU: there is to be none."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, 'wb') as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
