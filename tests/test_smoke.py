@@ -17,6 +17,8 @@ HEADS = {
     'lamix_cifar100': {'': {'target': 100, 'global': 100}},
     'xmixup_dogs': {'': {'joint': 240}},
     'smile_cub': {'': {'target': 200, 'source': 1000}},
+    'folder': {'': {'target': 10, 'source': 1000}},
+    'digits/grid': {'': {'joint': 20}},
     'digits/all_methods': {
         'cotuning': {'target': 10, 'source': 160},
         'cotrain': {'target': 10, 'source': 10},
@@ -24,7 +26,7 @@ HEADS = {
         'lamix_puzzle': {'target': 10, 'global': 10},
     },
 }
-LONG = ('xmixup_dogs', 'smile_cub', 'digits/all_methods')
+LONG = ('xmixup_dogs', 'smile_cub', 'folder', 'digits/all_methods', 'quickstart', 'lamix_cifar100')
 
 
 def test_every_config_is_here():

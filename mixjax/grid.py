@@ -1,0 +1,288 @@
+"""Many runs from one file: `python -m mixjax.grid configs/digits/grid.py --run 0`.
+
+  FILE                     a config file with `get_config(argument)` and `grid()`, which lists the arguments of
+                           its cells: ['method=smile,per_class=3', ..]; FILE:smoke tries every cell in two steps
+  --count                  how many different runs there are; cells with equal configs are one run
+  --list                   one line a run: index, arguments, work directory
+  --run INDEX              train that run, go on with it, or say that it is finished; `--run auto` takes the
+                           index from the engine: $SLURM_ARRAY_TASK_ID or $JOB_COMPLETION_INDEX
+  --status                 how many are done, running, begun and missing, and which
+  --runs=DIR               where the work directories lie; by default runs/<the file's name>
+  --config.KEY=VALUE       change one setting of every cell
+  --help                   this text
+
+A run's work directory is named after its config, so the same cell is the same run in every grid, on every
+machine, and a command that is given again goes on. Nothing but --run needs data, weights or an accelerator.
+
+Exit codes: 0 done (or finished before), 2 wrong input (one message says what to do), 3 another process trains
+this run; --run ends with all others as mixjax.main does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import hashlib
+import json
+import operator
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mixjax import config as config_lib
+from mixjax import config_file
+from mixjax import main as command
+from mixjax.errors import UserError, nearest
+from mixjax.models import images
+from mixjax.train import workdir
+
+DO = ('count', 'list', 'status', 'help')  # take no value
+FORWARDED = tuple(flag for flag in command.FLAGS if flag not in ('config', 'workdir', 'list', 'help'))
+KNOWN = (*DO, 'run', 'runs', *FORWARDED)
+INDICES = ('SLURM_ARRAY_TASK_ID', 'JOB_COMPLETION_INDEX')
+RANKS = ('SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'TPU_WORKER_ID')
+BUSY = 3  # exit code
+
+
+class Asked(NamedTuple):
+    file: str
+    flags: dict[str, str]
+    overrides: list[tuple[str, str]]  # settings of every cell
+
+
+class Run(NamedTuple):
+    specs: list[str]  # what to give as --config, one for each cell that is this run
+    config: Any
+    folder: Path  # its work directory
+
+
+def parse(words: Sequence[str]) -> Asked:
+    """`FILE`, `--flag`, `--flag=value`, `--run value`, `--config.key=value`."""
+    files, flags, overrides = [], {}, []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        if not word.startswith('-'):
+            files.append(word)
+            continue
+        name, equals, value = word.lstrip('-').partition('=')
+        name = 'help' if name == 'h' else name
+        if not name.startswith('config.') and name not in KNOWN:
+            raise UserError(f'unknown flag --{name}{nearest(name, KNOWN)} (see --help)')
+        if name in DO and equals:
+            raise UserError(f'--{name} takes no value')
+        if name not in DO and not equals:
+            if not queue or queue[0].startswith('--'):
+                raise UserError(f'--{name} needs a value: --{name}=VALUE')
+            value = queue.pop(0)
+        if name.startswith('config.'):
+            overrides.append((name.removeprefix('config.'), value))
+        elif name in flags:
+            raise UserError(f'--{name} is given twice')
+        else:
+            flags[name] = value
+    if 'help' in flags:
+        return Asked('', flags, overrides)
+    if len(files) != 1:
+        raise UserError(f'give one grid file, not {len(files)}: python -m mixjax.grid FILE --list (see --help)')
+    if len({'count', 'list', 'run', 'status'} & flags.keys()) != 1:
+        raise UserError('give one of --count, --list, --run INDEX and --status (see --help)')
+    return Asked(files[0], flags, overrides)
+
+
+def cells(path: str) -> list[str]:
+    """The arguments that `grid()` of a config file lists."""
+    file = Path(path)
+    if not file.is_file():
+        if not shipped(path):
+            config_lib.read(path)  # says what is wrong, and what there is
+        file = Path(str(config_file.folder().joinpath(f'{shipped(path)}.py')))
+    module: dict[str, Any] = {'__name__': '_mixjax_grid', '__file__': str(file)}
+    try:
+        exec(compile(file.read_bytes(), file, 'exec'), module)
+        listed = module['grid']() if 'grid' in module else None
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a stranger's file does
+        raise UserError(f'grid {path!r} could not be read: {type(error).__name__}: {error}') from error
+    if not isinstance(listed, list | tuple) or not listed or not all(isinstance(cell, str) for cell in listed):
+        found = f'{path!r} has another' if 'grid' in module else f'{path!r} has none'
+        raise UserError(f'a grid is a config file with grid(), which lists arguments for get_config; {found}')
+    return list(listed)
+
+
+def runs(file: str, overrides: Sequence[tuple[str, str]], root: str) -> list[Run]:
+    """The different runs of a grid, in the order of their first cells."""
+    path, _, suffix = file.partition(':')
+    if suffix not in ('', 'smoke', 'smoke,full'):
+        raise UserError(f'a grid file takes no argument but :smoke, not {suffix!r}: its cells have their own')
+    found: dict[str, Run] = {}
+    for number, cell in enumerate(cells(path)):
+        spec = ':'.join(filter(None, [path, ','.join(filter(None, [cell, suffix]))]))
+        try:
+            config = config_lib.load(spec, overrides)
+            name = named(config, left_open(path, cell, overrides))
+        except UserError as error:
+            raise UserError(f'cell {number} of the grid, {cell!r}: {error}') from error
+        found.setdefault(name, Run([], config, command.on_disk(root) / name)).specs.append(spec)
+    return list(found.values())
+
+
+def left_open(path: str, cell: str, overrides: Sequence[tuple[str, str]]) -> set[str]:
+    """Settings of images that neither the file nor the command line says: they become those of the weights."""
+    said, given = config_lib.read(path, cell).image, {key for key, _ in overrides}
+    return {key for key in images.KEYS if not said[key] and f'image.{key}' not in given}
+
+
+def named(config: Any, unsaid: set[str]) -> str:
+    """`<data set>-<method>-<how many labels>-<hash>` of a complete config; what only says where is not part of it.
+
+    Neither is what the weights will say (`unsaid`): the name must not change once they are downloaded.
+    """
+    data = workdir.as_data(config)
+    for key in (*workdir.ELSEWHERE, *(f'image.{key}' for key in unsaid)):
+        *groups, last = key.split('.')
+        functools.reduce(operator.getitem, groups, data).pop(last, None)
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
+    what = 'comparison' if config.compare else config.method.name
+    few = config.target.per_class or (config.target.rate if config.target.rate < 1 else 'all')
+    return re.sub(r'[^A-Za-z0-9_.]+', '-', f'{config.target.name}-{what}-{few}')[:60] + f'-{digest}'
+
+
+def shipped(path: str) -> str:
+    """The name of a shipped config that is meant, `digits/grid` of `configs/digits/grid.py`; or ''."""
+    name = path.removesuffix('.py').removeprefix('configs/')
+    return name if name in config_lib.shipped() else ''
+
+
+def chosen(text: str, count: int) -> int:
+    """An index of one of `count` runs, from the command line or from the engine's environment."""
+    told = '--run'
+    if text == 'auto':
+        told = next((name for name in INDICES if os.environ.get(name)), '')
+        if not told:
+            raise UserError(f'--run auto: none of {", ".join(INDICES)} is set; give --run INDEX')
+        text = os.environ[told]
+    if not re.fullmatch('[0-9]+', text) or int(text) >= count:
+        raise UserError(f'{told} must be a whole number from 0 to {count - 1}, not {text!r}')
+    return int(text)
+
+
+def finished(run: Run) -> bool:
+    return workdir.finished(run.folder, run.config.steps) is not None
+
+
+def lock_of(run: Run) -> Path:
+    """The file of a run's lock, beside the work directories."""
+    return run.folder.parent / '.locks' / run.folder.name
+
+
+@contextlib.contextmanager
+def alone(run: Run) -> Iterator[bool]:
+    """Whether no other process has this run, until the block ends; in a job of several the first one locks it.
+
+    The lock belongs to the process: however that ends, the system frees it.
+    """
+    path = lock_of(run)
+    if any(os.environ.get(name, '0') != '0' for name in RANKS):
+        yield True
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open('a')
+    except OSError as error:
+        raise UserError(f'{path.parent.parent} cannot be written to: {error.strerror}') from error
+    with file:
+        # A process that asks for the state of the grid holds the lock for a moment.
+        yield any(locked(file, fcntl.LOCK_EX) or time.sleep(0.1) for _ in range(20))
+
+
+def locked(file: Any, how: int) -> bool:
+    """Lock a file; False if another process keeps it."""
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        print(f'mixjax: no locks here ({error.strerror}): give no run to two processes at once', file=sys.stderr)
+    return True
+
+
+def train(asked: Asked, every: list[Run], index: int) -> int:
+    """Train a run as `mixjax.main` does; returns its exit code."""
+    run = every[index]
+    told = f'run {index} of {len(every)}, {run.specs[0]}'
+    with alone(run) as mine:
+        if not mine:
+            print(f'mixjax: {told}: another process trains it in {run.folder}', file=sys.stderr)
+            return BUSY
+        if finished(run):
+            print(f'{told}: finished before, in {run.folder}')
+            return 0
+        print(f'{told}: {run.folder}', flush=True)
+        words = [f'--config={run.specs[0]}', f'--workdir={run.folder}']
+        words += [f'--config.{key}={value}' for key, value in asked.overrides]
+        words += [f'--{flag}={asked.flags[flag]}' for flag in FORWARDED if flag in asked.flags]
+        # One table of many runs that write it at the same time would be the last one's.
+        return command.main([*words, '--config.results='])
+
+
+def state(run: Run) -> str:
+    if finished(run):
+        return 'done'
+    path = lock_of(run)
+    if path.exists():
+        with path.open() as file:
+            if not locked(file, fcntl.LOCK_SH):
+                return 'running'
+    return 'begun' if (run.folder / 'config.json').exists() else 'missing'
+
+
+def status(every: list[Run]) -> str:
+    """A line for each state: how many runs, and their indices as `sbatch --array` takes them."""
+    found = [state(run) for run in every]
+    indices = {name: [i for i, s in enumerate(found) if s == name] for name in ('done', 'running', 'begun', 'missing')}
+    return '\n'.join(f'{name:8}{len(i):5}  {ranges(i)}'.rstrip() for name, i in indices.items())
+
+
+def ranges(indices: Sequence[int]) -> str:
+    """'0-2,5' of 0, 1, 2, 5."""
+    first = [i for i in indices if i - 1 not in indices]
+    last = [i for i in indices if i + 1 not in indices]
+    return ','.join(f'{a}' if a == b else f'{a}-{b}' for a, b in zip(first, last, strict=True))
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    try:
+        asked = parse(sys.argv[1:] if words is None else words)
+        if 'help' in asked.flags:
+            print(__doc__)
+            return 0
+        path = asked.file.partition(':')[0]
+        every = runs(asked.file, asked.overrides, asked.flags.get('runs') or f'runs/{shipped(path) or Path(path).stem}')
+        if 'run' in asked.flags:
+            return train(asked, every, chosen(asked.flags['run'], len(every)))
+        if 'count' in asked.flags:
+            print(len(every))
+        elif 'status' in asked.flags:
+            print(status(every))
+        else:
+            for i, run in enumerate(every):
+                print(f'{i:4}  {" = ".join(spec.partition(":")[2] or "-" for spec in run.specs)}  {run.folder}')
+        return 0
+    except UserError as error:
+        print(f'mixjax: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('mixjax: stopped; the same command goes on from the last checkpoint', file=sys.stderr)
+        return 130
+
+
+if __name__ == '__main__':
+    sys.exit(main())
