@@ -4,7 +4,9 @@ import json
 import re
 import shlex
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mixjax import config as config_lib
 from mixjax import predict
@@ -37,7 +39,14 @@ def test_there_are_commands():
 @pytest.mark.parametrize(
     'line', [c for c in commands() if 'mixjax.main' in c and '--list' not in c and 'FILE' not in c]
 )
-def test_commands_load_their_config(line, monkeypatch):
+def test_commands_load_their_config(line, monkeypatch, tmp_path):
+    # What the pages speak of: a folder of photographs at home, and the draw of an earlier run.
+    for name in ('cat/1.png', 'cat/12.png', 'dog/123.png', 'dog/1234.png'):
+        (tmp_path / 'photos' / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9), len(name), np.uint8)).save(tmp_path / 'photos' / name)
+    (tmp_path / 'splits.json').write_text(json.dumps({'target': 'digits', 'labelled rows': {'0': list(range(10))}}))
+    monkeypatch.setenv('HOME', str(tmp_path))
+    line = re.sub(r'runs/\S*/splits.json', str(tmp_path / 'splits.json'), line)
     words = shlex.split(line)[3:]
     command = parse(words)
     assert command.flags.keys() == {'config', 'workdir'} and set(command.flags) <= set(FLAGS)

@@ -301,9 +301,10 @@ def test_shards_keep_source_images_on_their_device():
     assert every > 20_000 and dealt < 0.25 * every  # an eighth of the pixels; labels and tables are everywhere
 
 
-def test_no_traffic_between_seeds_and_no_more_work():
-    on, (three,) = planned(toy('smile', trials=3), 6)
-    _, (one,) = planned(toy('smile'), 2)
+@pytest.mark.parametrize('method', ['finetune', *long('smile')])
+def test_no_traffic_between_seeds_and_no_more_work(method):
+    on, (three,) = planned(toy(method, trials=3), 6)
+    _, (one,) = planned(toy(method), 2)
     assert three.program.mesh.devices.shape == (3, 2) and one.program.mesh.devices.shape == (1, 2)
     assert hlo.between_rows(three.compiled.collectives, three.program.mesh) == []
     assert three.compiled.collectives and all(one.groups for one in three.compiled.collectives)

@@ -61,7 +61,7 @@ def test_smoke(name, tmp_path, monkeypatch, capsys):
     assert main([f'--config={name}:smoke', '--config.devices=1', '--workdir=run']) == 0
     assert 'report: run/report.html' in capsys.readouterr().out
     for label, heads in HEADS[name].items():
-        arrays = final_state(tmp_path / 'run' / label, config_lib.load(name).seed, 2)
+        arrays = final_state(tmp_path / 'run' / label, config_lib.load(f'{name}:smoke').seed, 2)
         biases = {key: array.shape for key, array in arrays.items() if 'params' in key and key.endswith("['bias']")}
         for head, width in heads.items():
             assert [shape for key, shape in biases.items() if f"['heads']['{head}']" in key] == [(width,)]
