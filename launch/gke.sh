@@ -2,8 +2,8 @@
 #
 # Prints a JobSet for GKE: one training job, or a grid of runs. It changes nothing by itself:
 #
-#   launch/gke.sh job --config=configs/xmixup_dogs.py --workdir=/shared/dogs | kubectl apply -f -
-#   launch/gke.sh grid 108 configs/tables/smile_table2.py --runs=/shared/table2 | kubectl apply -f -
+#   launch/gke.sh job --config=configs/xmixup_dogs.py --workdir=gs://my-bucket/dogs | kubectl apply -f -
+#   launch/gke.sh grid 108 configs/tables/smile_table2.py --runs=gs://my-bucket/table2 | kubectl apply -f -
 #
 #   kubectl get jobset mixjax                                                    how it is
 #   kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=mixjax --prefix            follow the log

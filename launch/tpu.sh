@@ -13,8 +13,8 @@
 #   launch/tpu.sh keep run ARGS     all of the above, and again when the machines are taken away, until it is done
 #   launch/tpu.sh keep grid FILE ARGS
 #
-# Settings are the variables below: SPOT=yes ACCELERATOR=v6e-8 launch/tpu.sh create. Work directories must be on
-# a disk that is mounted on all machines and outlives them (--workdir=/shared/..): their own disks go with them.
+# Settings are the variables below: SPOT=yes ACCELERATOR=v6e-8 launch/tpu.sh create. Work directories must be
+# where all machines see them and where they outlive the machines: in a bucket (--workdir=gs://my-bucket/runs/dogs).
 
 set -euo pipefail
 
@@ -84,7 +84,7 @@ install_on() {
     on "$2" all "set -e; mkdir -p mixjax; tar -xzf mixjax.tar.gz -C mixjax; cd mixjax
         python3 -m pip install --quiet --user uv
         python3 -m uv venv --quiet --allow-existing --python $PYTHON_VERSION .venv
-        python3 -m uv pip install --quiet -p .venv -c constraints-py${PYTHON_VERSION/./}.txt '.[tpu]' gcsfs"
+        python3 -m uv pip install --quiet -p .venv -c constraints-py${PYTHON_VERSION/./}.txt '.[tpu,gcs]'"
 }
 
 # background SLICE COMMANDS: start them on all workers, so that they outlive the connection; once at a time.

@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixjax import method as method_lib
-from mixjax import override
+from mixjax import override, places
 from mixjax.config_file import read, shipped
 from mixjax.errors import UserError, nearest
 
@@ -71,7 +71,7 @@ def base() -> Config:
         }
     )
     config.source = ConfigDict({'name': '', 'dir': ''})  # the data set that the weights were trained on
-    config.data_dir = ''  # where data sets lie; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
+    config.data_dir = ''  # where data sets lie, a folder or gs://..; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
     config.cache_dir = ''  # where what costs a pass over the source data is kept; '' is ~/.cache/mixjax
     config.feed = 'auto'  # resident: all images on the devices; stream: read as needed; auto: by their bytes
     config.store = True  # keep decoded photographs in cache_dir, so that each is decoded once
@@ -256,7 +256,6 @@ def make_smoke(config: Config, *, full: bool) -> None:
     """Two steps on made-up images with the true classes and heads; random weights; small unless `full`."""
     from mixjax.data import sets
     from mixjax.models import weights
-    from mixjax.train import cache
 
     side = settle(copy.deepcopy(config)).image.crop
     side = side if full else min(side, 64)
@@ -274,7 +273,7 @@ def make_smoke(config: Config, *, full: bool) -> None:
     config.synthetic.side = side
     if config.model.weights:
         source = config.source.name
-        known = sets.entry(config.source, cache.folder(config.cache_dir), made_up=True).classes if source else 0
+        known = sets.entry(config.source, places.kept(config.cache_dir), made_up=True).classes if source else 0
         classes = known or weights.classes(config.model.weights, config.model.name)
         config.model.weights = f'{weights.RANDOM}{classes}'
 

@@ -35,24 +35,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixjax import config as config_lib
-from mixjax import config_file
-from mixjax import main as command
-from mixjax.errors import UserError, nearest
+from mixjax import config_file, places
+from mixjax import main as trainer
+from mixjax.command import Command, carry_out, parse
+from mixjax.errors import UserError
 from mixjax.models import images
 from mixjax.train import workdir
 
 DO = ('count', 'list', 'status', 'help')  # take no value
-FORWARDED = tuple(flag for flag in command.FLAGS if flag not in ('config', 'workdir', 'list', 'help'))
-KNOWN = (*DO, 'run', 'runs', *FORWARDED)
+KNOWN = (*DO, 'run', 'runs', *trainer.CLUSTER)
 INDICES = ('SLURM_ARRAY_TASK_ID', 'JOB_COMPLETION_INDEX')
 RANKS = ('SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'TPU_WORKER_ID')
 BUSY = 3  # exit code
-
-
-class Asked(NamedTuple):
-    file: str
-    flags: dict[str, str]
-    overrides: list[tuple[str, str]]  # settings of every cell
 
 
 class Run(NamedTuple):
@@ -61,38 +55,12 @@ class Run(NamedTuple):
     folder: Path  # its work directory
 
 
-def parse(words: Sequence[str]) -> Asked:
-    """`FILE`, `--flag`, `--flag=value`, `--run value`, `--config.key=value`."""
-    files, flags, overrides = [], {}, []
-    queue = list(words)
-    while queue:
-        word = queue.pop(0)
-        if not word.startswith('-'):
-            files.append(word)
-            continue
-        name, equals, value = word.lstrip('-').partition('=')
-        name = 'help' if name == 'h' else name
-        if not name.startswith('config.') and name not in KNOWN:
-            raise UserError(f'unknown flag --{name}{nearest(name, KNOWN)} (see --help)')
-        if name in DO and equals:
-            raise UserError(f'--{name} takes no value')
-        if name not in DO and not equals:
-            if not queue or queue[0].startswith('--'):
-                raise UserError(f'--{name} needs a value: --{name}=VALUE')
-            value = queue.pop(0)
-        if name.startswith('config.'):
-            overrides.append((name.removeprefix('config.'), value))
-        elif name in flags:
-            raise UserError(f'--{name} is given twice')
-        else:
-            flags[name] = value
-    if 'help' in flags:
-        return Asked('', flags, overrides)
-    if len(files) != 1:
-        raise UserError(f'give one grid file, not {len(files)}: python -m mixjax.grid FILE --list (see --help)')
-    if len({'count', 'list', 'run', 'status'} & flags.keys()) != 1:
+def check(asked: Command) -> None:
+    """Refuse a command line that does not say one file and one thing to do."""
+    if len(asked.named) != 1:
+        raise UserError(f'give one grid file, not {len(asked.named)}: python -m mixjax.grid FILE --list (see --help)')
+    if len({'count', 'list', 'run', 'status'} & asked.flags.keys()) != 1:
         raise UserError('give one of --count, --list, --run INDEX and --status (see --help)')
-    return Asked(files[0], flags, overrides)
 
 
 def cells(path: str) -> list[str]:
@@ -129,7 +97,7 @@ def runs(file: str, overrides: Sequence[tuple[str, str]], root: str) -> list[Run
             name = named(config, left_open(path, cell, overrides))
         except UserError as error:
             raise UserError(f'cell {number} of the grid, {cell!r}: {error}') from error
-        found.setdefault(name, Run([], config, command.on_disk(root) / name)).specs.append(spec)
+        found.setdefault(name, Run([], config, places.of(root) / name)).specs.append(spec)
     return list(found.values())
 
 
@@ -189,7 +157,7 @@ def alone(run: Run) -> Iterator[bool]:
     The lock belongs to the process: however that ends, the system frees it.
     """
     path = lock_of(run)
-    if any(os.environ.get(name, '0') != '0' for name in RANKS):
+    if places.remote(path) or any(os.environ.get(name, '0') != '0' for name in RANKS):
         yield True
         return
     try:
@@ -213,7 +181,7 @@ def locked(file: Any, how: int) -> bool:
     return True
 
 
-def train(asked: Asked, every: list[Run], index: int) -> int:
+def train(asked: Command, every: list[Run], index: int) -> int:
     """Train a run as `mixjax.main` does; returns its exit code."""
     run = every[index]
     told = f'run {index} of {len(every)}, {run.specs[0]}'
@@ -227,16 +195,16 @@ def train(asked: Asked, every: list[Run], index: int) -> int:
         print(f'{told}: {run.folder}', flush=True)
         words = [f'--config={run.specs[0]}', f'--workdir={run.folder}']
         words += [f'--config.{key}={value}' for key, value in asked.overrides]
-        words += [f'--{flag}={asked.flags[flag]}' for flag in FORWARDED if flag in asked.flags]
+        words += [f'--{flag}={asked.flags[flag]}' for flag in trainer.CLUSTER if flag in asked.flags]
         # One table of many runs that write it at the same time would be the last one's.
-        return command.main([*words, '--config.results='])
+        return trainer.main([*words, '--config.results='])
 
 
 def state(run: Run) -> str:
     if finished(run):
         return 'done'
     path = lock_of(run)
-    if path.exists():
+    if not places.remote(path) and path.exists():
         with path.open() as file:
             if not locked(file, fcntl.LOCK_SH):
                 return 'running'
@@ -259,13 +227,19 @@ def ranges(indices: Sequence[int]) -> str:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    try:
-        asked = parse(sys.argv[1:] if words is None else words)
+
+    def what() -> int:
+        asked = parse(sys.argv[1:] if words is None else words, KNOWN, DO, bare=True)
         if 'help' in asked.flags:
             print(__doc__)
             return 0
-        path = asked.file.partition(':')[0]
-        every = runs(asked.file, asked.overrides, asked.flags.get('runs') or f'runs/{shipped(path) or Path(path).stem}')
+        check(asked)
+        (file,) = asked.named
+        path = file.partition(':')[0]
+        root = asked.flags.get('runs') or f'runs/{shipped(path) or Path(path).stem}'
+        every = runs(file, asked.overrides, root)
+        if not {'count', 'list'} & asked.flags.keys():
+            places.given(root)
         if 'run' in asked.flags:
             return train(asked, every, chosen(asked.flags['run'], len(every)))
         if 'count' in asked.flags:
@@ -276,12 +250,8 @@ def main(words: Sequence[str] | None = None) -> int:
             for i, run in enumerate(every):
                 print(f'{i:4}  {" = ".join(spec.partition(":")[2] or "-" for spec in run.specs)}  {run.folder}')
         return 0
-    except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('mixjax: stopped; the same command goes on from the last checkpoint', file=sys.stderr)
-        return 130
+
+    return carry_out(what, trainer.GO_ON)
 
 
 if __name__ == '__main__':

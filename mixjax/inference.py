@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax import method as method_lib
-from mixjax import models
+from mixjax import models, places
 from mixjax.data import augment, photo
 from mixjax.data.feed import Images
 from mixjax.errors import UserError
@@ -196,7 +196,7 @@ def test_set(workdir: str | Path) -> Images:
     from mixjax.train import draws, program, seeds, watch
     from mixjax.train import workdir as files_of
 
-    folder = Path(workdir)
+    folder = places.of(workdir)
     config = config_lib.from_data(files_of.read_json(folder / 'config.json'))
     program.preflight(config)
     sets = draws.load_sets(config)

@@ -2,7 +2,8 @@
 
   --config=FILE[:smoke]    a config file, or the name of a shipped one (--list names them);
                            :smoke tries it for two steps on made-up images, without data or weights
-  --workdir=DIR            where results go; the same command again continues a run that was stopped
+  --workdir=DIR            where results go, a folder or gs://BUCKET/FOLDER; the same command again continues a
+                           run that was stopped
   --config.KEY=VALUE       change one setting, for example --config.seed=7 --config.optim.lr=0.001
   --list                   the shipped configs, methods, networks and data sets
   --help                   this text
@@ -19,7 +20,6 @@ Exit codes: 0 done, 2 wrong input (one message says what to do), 130 interrupted
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shlex
 import sys
@@ -27,53 +27,22 @@ import textwrap
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from mixjax.errors import UserError, nearest
+from mixjax import places
+from mixjax.command import Command, carry_out, parse
+from mixjax.errors import UserError
+from mixjax.places import Place
 
 CLUSTER = ('distributed', 'coordinator', 'processes', 'process')
 FLAGS = ('config', 'workdir', *CLUSTER, 'list', 'help')
-SWITCHES = ('list', 'help')  # the flags that have no value
+SWITCHES = ('list', 'help')
+GO_ON = 'the same command goes on from the last checkpoint'
 
 
-class Command(NamedTuple):
-    """What the command line asks for."""
-
-    flags: dict[str, str]
-    overrides: list[tuple[str, str]]
-
-
-def parse(words: Sequence[str], known: Sequence[str] = FLAGS, switches: Sequence[str] = SWITCHES) -> Command:
-    """`--flag=value` and `--flag value`; `--config.key=value` goes to the overrides, in order.
-
-    known: the flags of the command. switches: those of them that have no value.
-    """
-    flags: dict[str, str] = {}
-    overrides: list[tuple[str, str]] = []
-    queue = list(words)
-    while queue:
-        word = queue.pop(0)
-        word = '--help' if word == '-h' else word
-        if word.startswith('--') and word[2:] in switches:
-            flags[word[2:]] = ''
-            continue
-        if not word.startswith('--'):
-            raise UserError(f'unexpected {word!r}: settings are written --name=value (see --help)')
-        name, equals, value = word[2:].partition('=')
-        setting = name.startswith('config.') and 'config' in known
-        if not setting and name not in known:
-            raise UserError(f'unknown flag --{name}{nearest(name, known)} (see --help)')
-        if not equals:
-            if not queue or queue[0].startswith('--'):
-                raise UserError(f'--{name} needs a value: --{name}=VALUE')
-            value = queue.pop(0)
-        if setting:
-            overrides.append((name.removeprefix('config.'), value))
-        elif name in flags:
-            raise UserError(f'--{name} is given twice')
-        else:
-            flags[name] = value
-    return Command(flags, overrides)
+def asked(words: Sequence[str]) -> Command:
+    """What a command line of this command says."""
+    return parse(words, FLAGS, SWITCHES)
 
 
 def listing() -> str:
@@ -101,13 +70,6 @@ def first_line(file: Any) -> str:
     return re.sub(r' \([^()]*$', '', re.sub(r',? \(?https?://\S*$', '', text)).rstrip('.,:')
 
 
-def on_disk(place: str) -> Path:
-    """A folder that was named on the command line."""
-    if '://' in place:
-        raise UserError(f'{place}: results go to a disk; object stores are not understood yet, mount a shared disk')
-    return Path(place)
-
-
 def train(command: Command) -> int:
     """Run what the flags say, then print the tables and write the report."""
     from mixjax import cluster, processes
@@ -120,7 +82,7 @@ def train(command: Command) -> int:
     if note:
         print(f'mixjax: {note}', file=sys.stderr)
     config = config_lib.load(command.flags['config'], command.overrides)
-    workdir = on_disk(command.flags['workdir'])
+    workdir = places.given(command.flags['workdir'])
 
     from mixjax.train import loop, program
     from mixjax.train.progress import Progress
@@ -182,7 +144,7 @@ def plan(config: Any) -> str:
     )
 
 
-def show(results: dict[str, Any], workdir: Path) -> None:
+def show(results: dict[str, Any], workdir: Place) -> None:
     """The pair table, the accuracy table and the path of the report."""
     from mixjax import report
     from mixjax.report import tables
@@ -204,10 +166,9 @@ def show(results: dict[str, Any], workdir: Path) -> None:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    # A CPU has no use for a search of accelerators, and its messages frighten people.
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    try:
-        command = parse(sys.argv[1:] if words is None else words)
+
+    def what() -> int:
+        command = asked(sys.argv[1:] if words is None else words)
         if 'help' in command.flags:
             print(__doc__)
             return 0
@@ -218,12 +179,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
         with processes.together():
             return train(command)
-    except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('mixjax: stopped; the same command goes on from the last checkpoint', file=sys.stderr)
-        return 130
+
+    return carry_out(what, GO_ON)
 
 
 if __name__ == '__main__':

@@ -22,8 +22,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mixjax.command import Command, carry_out, parse
 from mixjax.errors import UserError
-from mixjax.main import Command, parse
 from mixjax.planner import slices
 
 if TYPE_CHECKING:
@@ -83,19 +83,15 @@ def every(command: Command, on: slices.Slice) -> Iterator[Plan]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    try:
+
+    def what() -> int:
         command = parse(sys.argv[1:] if words is None else words, FLAGS, SWITCHES)
         if 'help' in command.flags:
             print(__doc__)
             return 0
         return look(command)
-    except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('mixjax: stopped', file=sys.stderr)
-        return 130
+
+    return carry_out(what)
 
 
 if __name__ == '__main__':

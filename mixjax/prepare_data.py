@@ -27,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mixjax.command import carry_out, parse
 from mixjax.data import catalog, prepared
 from mixjax.data.entries import Entry
 from mixjax.errors import UserError
@@ -160,11 +161,9 @@ def _of_network(error: BaseException) -> bool:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
-    from mixjax.main import parse
 
-    try:
-        flags = parse(sys.argv[1:] if words is None else words, FLAGS, SWITCHES).flags
+    def what() -> int:
+        flags = parse(sys.argv[1:] if words is None else words, FLAGS, SWITCHES, settings=False).flags
         if 'help' in flags:
             print(__doc__)
             return 0
@@ -179,12 +178,8 @@ def main(words: Sequence[str] | None = None) -> int:
         )
         print(told)
         return 0
-    except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('mixjax: stopped; the same command goes on', file=sys.stderr)
-        return 130
+
+    return carry_out(what, 'the same command goes on')
 
 
 if __name__ == '__main__':

@@ -10,7 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixjax import method as method_lib
-from mixjax import models
+from mixjax import models, places
 from mixjax.data import sets, split_file, splits
 from mixjax.errors import UserError, nearest
 from mixjax.models import laws
@@ -183,11 +183,10 @@ def _how_many(target: Any) -> None:
 def _build_methods(config: Any) -> None:
     """A method refuses bad knobs in its own words."""
     from mixjax.config import methods
-    from mixjax.train.cache import folder
 
     target = config.target
     made_up = bool(config.synthetic.per_class)
-    classes = sets.entry(target, folder(config.cache_dir), made_up=made_up).classes
+    classes = sets.entry(target, places.kept(config.cache_dir), made_up=made_up).classes
     given = target.splits
     classes = split_file.count(given, classes) if given else splits.class_count(classes, target.classes)
     for place, node in methods(config).items():

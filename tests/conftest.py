@@ -10,7 +10,18 @@ os.environ['XLA_FLAGS'] = (
     + ' --xla_force_host_platform_device_count=8'
 ).strip()
 
+from tests import object_store  # noqa: E402 (after the devices are chosen)
+
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv('MIXJAX_CACHE', str(tmp_path_factory.mktemp('cache')))
+
+
+@pytest.fixture(scope='session')
+def store():
+    """An object store, `gs://bucket`; this process and those that it starts are its clients."""
+    with object_store.running() as running, pytest.MonkeyPatch.context() as patch:
+        for name, value in running.environment.items():
+            patch.setenv(name, value)
+        yield running

@@ -10,7 +10,7 @@ from PIL import Image
 
 from mixjax import config as config_lib
 from mixjax import predict
-from mixjax.main import FLAGS, parse
+from mixjax.main import FLAGS, asked
 from mixjax.train import program
 from tests.common import ROOT, SHORT, call, lines
 
@@ -48,7 +48,7 @@ def test_commands_load_their_config(line, monkeypatch, tmp_path):
     monkeypatch.setenv('HOME', str(tmp_path))
     line = re.sub(r'runs/\S*/splits.json', str(tmp_path / 'splits.json'), line)
     words = shlex.split(line)[3:]
-    command = parse(words)
+    command = asked(words)
     assert command.flags.keys() == {'config', 'workdir'} and set(command.flags) <= set(FLAGS)
     if 'my_methods' in line:
         pytest.skip('run by the test below')

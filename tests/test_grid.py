@@ -51,7 +51,7 @@ def trained(monkeypatch):
 
     def main(words):
         asked.append(words)
-        command = main_lib.parse(words)
+        command = main_lib.asked(words)
         config = config_lib.load(command.flags['config'], command.overrides)
         folder = Path(command.flags['workdir'])
         folder.mkdir(parents=True)
@@ -197,9 +197,17 @@ def test_the_processes_of_one_job_share_the_lock(here, monkeypatch):
             assert not other_job
 
 
-def test_an_object_store_is_refused(here, capsys):
-    assert grid_lib.main(['mine.py', '--runs=gs://bucket/runs', '--status']) == 2
-    assert 'gs://bucket/runs: results go to a disk' in capsys.readouterr().err
+def test_runs_in_a_store(here, capsys, store):
+    assert grid_lib.main(['mine.py', '--runs=s3://bucket/runs', '--list']) == 2
+    assert 's3://bucket/runs: of object stores gs://BUCKET/FOLDER is understood' in capsys.readouterr().err
+    where = '--runs=gs://bucket/grid'
+    every = [line.split()[-1] for line in said(capsys, 'mine.py', where, '--list')]
+    assert len(every) == 3 and all(folder.startswith('gs://bucket/grid/') for folder in every)
+    name = every[1].removeprefix('gs://bucket/')
+    store.put('bucket', f'{name}/config.json', b'{}')
+    store.put('bucket', f'{name}/results.json', json.dumps({'steps': 400}).encode())
+    assert said(capsys, 'mine.py', where, '--status')[0].split() == ['done', '1', '1']
+    assert said(capsys, 'mine.py', where, '--run', '1')[0].endswith(f'finished before, in {every[1]}')
 
 
 WRONG_FILES = {

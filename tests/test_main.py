@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixjax.main import main, parse, written
+from mixjax.main import asked, main, written
 from tests.common import SHORT, assert_same_run, call, kill_after, lines
 
 SMILE = ['--config=quickstart', '--config.method.name=smile', *SHORT]
@@ -171,9 +171,9 @@ def test_help_and_list(capsys):
 
 def test_recorded_commands_have_no_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    inside = parse([f'--config={tmp_path}/mine.py', '--workdir', f'{tmp_path}/runs/a', '--config.seed=3'])
+    inside = asked([f'--config={tmp_path}/mine.py', '--workdir', f'{tmp_path}/runs/a', '--config.seed=3'])
     assert written(inside) == 'python -m mixjax.main --config=mine.py --workdir=runs/a --config.seed=3'
-    assert written(parse(['--workdir=/elsewhere/b'])) == 'python -m mixjax.main --workdir=.../b'
+    assert written(asked(['--workdir=/elsewhere/b'])) == 'python -m mixjax.main --workdir=.../b'
 
 
 def test_a_folder_that_is_no_work_directory(tmp_path, capsys):

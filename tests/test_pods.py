@@ -186,7 +186,7 @@ def test_bytes_of_the_arguments():
 
 
 @pytest.mark.parametrize(
-    'variant', ['xmixup two heads', *long('finetune', 'smile', 'cotuning', 'delta', 'regsl self-labelling')]
+    'variant', ['finetune', *long('xmixup two heads', 'smile', 'cotuning', 'delta', 'regsl self-labelling')]
 )
 def test_shapes_are_those_of_a_run(variant, tmp_path):
     """Same tree, types, shapes and layout as the arrays of a run on the same devices."""

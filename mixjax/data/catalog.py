@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mixjax import places
 from mixjax.data import synthetic as made_up
 from mixjax.data.entries import ENTRIES, Entry
 from mixjax.errors import UserError, nearest
@@ -84,8 +85,11 @@ def missing(name: str, data_dir: str = '') -> str | None:
     if not folders or '' in faults:
         return None
     where = [f'  {folder}: {why}' for folder, why in zip(folders, faults, strict=True)]
-    target = _quoted(_root(data_dir))
+    root = _root(data_dir)
+    target = 'DIR' if places.remote(root) else _quoted(root)
     lines = ['  ' + re.sub(r'\bDIR\b', lambda _: target, line) for line in facts.get]
+    if places.remote(root):
+        lines.append(f'  gcloud storage cp -r DIR/{facts.tfds} {root}/')
     return '\n'.join([f'the images of {name} ({facts.title}) are missing; looked in', *where, 'to get them:', *lines])
 
 
@@ -100,7 +104,7 @@ def _quoted(folder: str) -> str:
 def fault(facts: Entry, folder: str | Path) -> str:
     """What keeps a folder from being a prepared copy; '' if nothing does."""
     try:
-        info = json.loads((Path(folder).expanduser() / 'dataset_info.json').read_text(encoding='utf-8'))
+        info = json.loads((places.given(str(folder)) / 'dataset_info.json').read_text(encoding='utf-8'))
         stored, splits = info.get('fileFormat', 'tfrecord'), {split['name'] for split in info.get('splits', [])}
     except (FileNotFoundError, NotADirectoryError):
         return 'no such copy'
@@ -112,12 +116,15 @@ def fault(facts: Entry, folder: str | Path) -> str:
     return f'it has no {" and no ".join(lost)} part; move that folder away' if lost else ''
 
 
-def load(name: str, split: str, *, data_dir: str = '', rule: Rule | None = None) -> Dataset:
+def load(
+    name: str, split: str, *, data_dir: str = '', rule: Rule | None = None, cache: Path | None = None
+) -> Dataset:
     """The part `split` ('train' or 'test') of a data set.
 
     Args:
       data_dir: folder of prepared sets; '' for $TFDS_DATA_DIR or ~/tensorflow_datasets.
       rule: the size and colours of the images; None for those of the entry.
+      cache: the folder for a copy of what is in a store.
     """
     facts = entry(name)
     _check(facts, split)
@@ -130,19 +137,21 @@ def load(name: str, split: str, *, data_dir: str = '', rule: Rule | None = None)
         raise UserError(message)
     if facts.reader in IN_MEMORY:
         return _ruled(IN_MEMORY[facts.reader](facts, split), rule)
-    return _prepared(facts, split, data_dir, rule)
+    return _prepared(facts, split, data_dir, rule, cache)
 
 
 def folder(name: str, data_dir: str = '') -> Path:
-    """Where the prepared copy of a data set is, or will be."""
+    """Where the prepared copy of a data set is, or will be, on a disk."""
+    if places.remote(_root(data_dir)):
+        raise UserError(f'data sets are prepared on a disk; `gcloud storage cp -r DIR/* {_root(data_dir)}` copies them')
     return Path(looked_in(name, data_dir)[0]).expanduser()
 
 
-def _prepared(facts: Entry, split: str, data_dir: str, rule: Rule | None) -> Dataset:
+def _prepared(facts: Entry, split: str, data_dir: str, rule: Rule | None, cache: Path | None) -> Dataset:
     """A part of a prepared copy. The whole copy is indexed at once, so the other part costs nothing then."""
-    from mixjax.data import photo, prepared
+    from mixjax.data import fetch, photo, prepared
 
-    where = folder(facts.name, data_dir)
+    where = fetch.here(looked_in(facts.name, data_dir)[0], cache or places.kept())
     part = facts.splits[SPLITS.index(split)]
     counts = dict(zip(facts.splits, (facts.train, facts.test), strict=True))
     known = prepared.index(where, counts, facts.classes)[part]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixjax.data import listing, photo
+from mixjax.data import fetch, listing, photo
 from mixjax.data.catalog import Dataset
 from mixjax.data.entries import PHOTO, Entry
 from mixjax.errors import UserError
@@ -71,7 +71,7 @@ def look(root: str, *, holdout: float, cache: Path) -> Folder:
       holdout: share of each class that is the test part where the folder has none; 0 holds out nothing.
       cache: the folder where it is kept what is known of the files.
     """
-    top = _opened(root)
+    top = _opened(root, cache)
     inside = listing.listed(top)
     known = listing.known(top, inside.files, cache)
     unreadable = {path: known[path].fault for path in inside.files if known[path].fault}
@@ -96,11 +96,11 @@ def look(root: str, *, holdout: float, cache: Path) -> Folder:
     return Folder(top, classes, train, val, test, notes, unreadable)
 
 
-def _opened(root: str) -> Path:
+def _opened(root: str, cache: Path) -> Path:
     if not root:
         raise UserError('data set folder: say where your images are, config.target.dir=PATH (or config.source.dir)')
     try:
-        top = Path(root).expanduser()
+        top = fetch.here(root, cache)
         if top.is_dir():
             return top
     except (OSError, RuntimeError, ValueError):  # a name that no system allows, a user without a home

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mixjax import places
 from mixjax.data import photo
 from mixjax.data.records import AGAIN, Records, example
 from mixjax.errors import UserError
@@ -185,9 +186,7 @@ def _stamp(parts: dict[str, Records]) -> str:
 
 def _elsewhere(folder: Path) -> Path:
     """The place of the index of a folder that cannot be written to."""
-    home = os.environ.get('XDG_CACHE_HOME') or os.path.join('~', '.cache')
-    cache = os.environ.get('MIXJAX_CACHE') or os.path.join(home, 'mixjax')
-    return Path(os.path.expanduser(cache)) / f'index-{zlib.crc32(str(folder.resolve()).encode()):08x}.npz'
+    return places.kept() / f'index-{zlib.crc32(str(folder.resolve()).encode()):08x}.npz'
 
 
 def _write(path: Path, write: Callable[[Path], Any]) -> bool:

@@ -71,9 +71,10 @@ def load(node: Any, *, data_dir: str, rule: photo.Rule, cache: Path) -> Parts:
     if node.name == folder.NAME:
         return _of_folder(_look(node, cache), rule)
     own = rule._replace(channels=min(rule.channels, channels(node)))
-    train = catalog.load(node.name, 'train', data_dir=data_dir, rule=own)
+    train = catalog.load(node.name, 'train', data_dir=data_dir, rule=own, cache=cache)
     has_test = catalog.entry(node.name).test > 0
-    return Parts(train, None, catalog.load(node.name, 'test', data_dir=data_dir, rule=own) if has_test else None)
+    test = catalog.load(node.name, 'test', data_dir=data_dir, rule=own, cache=cache) if has_test else None
+    return Parts(train, None, test)
 
 
 def made_up(node: Any, cache: Path, *, per_class: int, side: int) -> Parts:

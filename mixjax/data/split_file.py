@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from mixjax import places
 from mixjax.data.catalog import Dataset
 from mixjax.data.splits import Drawn
 from mixjax.errors import UserError, require
@@ -68,9 +69,9 @@ def contents(
 
 def read(path: str) -> dict[str, Any]:
     """The file as data."""
-    where = Path(path).expanduser()
     try:
-        return _read(where, where.stat().st_mtime_ns)
+        where = places.of(path)
+        return _read(where, 0 if places.remote(where) else where.stat().st_mtime_ns)
     except (OSError, ValueError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) else 'it is not JSON'
         raise UserError(f'config.target.splits: {path} cannot be read ({why}); give the splits.json of a run') from None

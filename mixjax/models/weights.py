@@ -28,6 +28,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as save_tensors
 
+from mixjax import places
 from mixjax.errors import UserError
 from mixjax.models import dialects, hub, images, torch_file
 
@@ -84,7 +85,7 @@ def missing(spec: str) -> str | None:
     path = _file(spec)
     if path.is_file():
         return None
-    several = sorted(inner.parent.name for inner in Path(spec).glob('*/model.safetensors'))
+    several = sorted(inner.parent.name for inner in path.glob('*/model.safetensors'))
     if several:
         return (
             f'weights {spec}: this folder holds several models; give one of {", ".join(f"{spec}/{s}" for s in several)}'
@@ -97,7 +98,7 @@ def missing(spec: str) -> str | None:
 
 
 def _file(spec: str) -> Path:
-    path = Path(spec).expanduser()
+    path = places.given(spec)
     return path / 'model.safetensors' if path.is_dir() or not path.suffix else path
 
 

@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mixjax import places
 from mixjax.errors import UserError
+from mixjax.places import Place
 from mixjax.report import curves, pictures, settings, style, svg, tables
 from mixjax.report.answer import answer
 from mixjax.report.read import Folder, Run, read
@@ -20,22 +22,22 @@ BUDGET = 1_800_000  # bytes for the pictures of the whole page
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing can be fetched or run
 
 
-def write(*workdirs: str | Path, out: str | Path | None = None) -> Path:
+def write(*workdirs: str | Place, out: str | Place | None = None) -> Place:
     """Write the report of one or more folders; by default `report.html` in the folder, or beside several."""
     page = render(workdirs)
-    path = Path(out) if out is not None else _beside([Path(folder) for folder in workdirs])
-    part = path.with_name(path.name + '.part')
+    path = places.of(out) if out is not None else _beside([places.of(folder) for folder in workdirs])
     try:
-        part.write_text(page, encoding='utf-8', newline='\n')
-        os.replace(part, path)
+        places.write(path, page.encode())
     except OSError as error:
         raise UserError(f'the report cannot be written to {path}: {error.strerror}; choose another --out') from error
     return path
 
 
-def _beside(folders: Sequence[Path]) -> Path:
+def _beside(folders: Sequence[Place]) -> Place:
     if len(folders) == 1:
         return folders[0] / 'report.html'
+    if any(map(places.remote, folders)):
+        raise UserError('the report of several runs in a store has no folder of its own; say where it goes with --out')
     common = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
     if (common / 'config.json').exists():
         raise UserError(f'{common / "report.html"} is the report of another run; say where this one goes with --out')
@@ -45,7 +47,7 @@ def _beside(folders: Sequence[Path]) -> Path:
         return common / 'report.html'
 
 
-def render(workdirs: Sequence[str | Path]) -> str:
+def render(workdirs: Sequence[str | Place]) -> str:
     """The page of one or more finished work directories."""
     folders = read(workdirs)
     if len(folders) == 1:

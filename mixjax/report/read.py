@@ -6,15 +6,17 @@ each of its runs; curves, pairs and pictures are shown where their files exist.
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
 
 import numpy as np
 
+from mixjax import places
 from mixjax.errors import UserError
+from mixjax.places import Place
 
 
 class Pairs(NamedTuple):
@@ -75,17 +77,17 @@ RUN = {'label': str, 'method': str, 'steps': int, 'classes': list, 'test_example
 RUN_KINDS = {**RUN, 'seeds': list, 'accuracy': dict}
 
 
-def read(paths: Sequence[str | Path]) -> tuple[Folder, ...]:
+def read(paths: Sequence[str | Place]) -> tuple[Folder, ...]:
     """The folders, in the order given; for that of a sweep, those of its values."""
-    folders = [inner for path in paths for inner in parts(Path(path))]
-    whole = [folder.resolve() for folder in folders]
+    folders = [inner for path in paths for inner in parts(places.given(path))]
+    whole = [places.resolved(folder) for folder in folders]
     for index, path in enumerate(whole):
         if path in whole[:index]:
             raise UserError(f'{folders[index]} is given twice; name each folder once')
     return tuple(_folder(folder, name) for folder, name in zip(folders, _names(whole), strict=True))
 
 
-def parts(path: Path) -> list[Path]:
+def parts(path: Place) -> list[Place]:
     """The folder itself, or of a sweep the folders of its values."""
     results = _results(path)
     if results['kind'] != 'sweep':
@@ -97,7 +99,7 @@ def parts(path: Path) -> list[Path]:
     return inside
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
+def _names(paths: Sequence[Place]) -> list[str]:
     """The last parts of each path, as many as tell it from the others; never a whole path."""
     for depth in range(1, max(len(path.parts) for path in paths) + 1):
         names = ['/'.join(path.parts[-depth:]) for path in paths]
@@ -106,7 +108,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     raise AssertionError('paths that differ have different parts')
 
 
-def _folder(path: Path, name: str) -> Folder:
+def _folder(path: Place, name: str) -> Folder:
     results = _results(path)
     config, env = _json(path / 'config.json'), _json(path / 'env.json')
     if results.get('steps', config.get('steps')) != config.get('steps'):
@@ -117,12 +119,12 @@ def _folder(path: Path, name: str) -> Folder:
     return Folder(name, results, config, env, tuple(runs))
 
 
-def _run(path: Path, label: str, results: dict[str, Any]) -> Run:
+def _run(path: Place, label: str, results: dict[str, Any]) -> Run:
     metrics = tuple(_lines(path / 'metrics.jsonl'))
     return Run(label, results, _json(path / 'config.json'), metrics, _pairs(path), _samples(path), _notes(path))
 
 
-def _notes(path: Path) -> tuple[str, ...]:
+def _notes(path: Place) -> tuple[str, ...]:
     """The lines of `data.json`, where there is one."""
     file = path / 'data.json'
     found = _json(file) if file.exists() else {'notes': []}
@@ -133,7 +135,7 @@ def _notes(path: Path) -> tuple[str, ...]:
 # --- results.json -----------------------------------------------------------------------------------------------------
 
 
-def _results(path: Path) -> dict[str, Any]:
+def _results(path: Place) -> dict[str, Any]:
     file = path / 'results.json'
     if not path.is_dir():
         raise UserError(f'{path} is not a folder; give the --workdir of a finished run')
@@ -155,13 +157,13 @@ def _results(path: Path) -> dict[str, Any]:
     return results
 
 
-def _check(data: Mapping[str, Any], kinds: Mapping[str, Any], file: Path) -> None:
+def _check(data: Mapping[str, Any], kinds: Mapping[str, Any], file: Place) -> None:
     for key, kind in kinds.items():
         if not isinstance(data, Mapping) or key not in data or not isinstance(data[key], kind):
             raise UserError(f'{file} is damaged: {key!r} is missing or of the wrong kind; remove it and run again')
 
 
-def _check_run(results: Mapping[str, Any], file: Path) -> None:
+def _check_run(results: Mapping[str, Any], file: Place) -> None:
     _check(results, RUN_KINDS, file)
     _check(results['accuracy'], {'mean': NUMBER, 'std': (*NUMBER, type(None)), 'n': int}, file)
     for name in ('top5', 'mean_per_class'):  # not in runs of older versions
@@ -174,12 +176,12 @@ def _check_run(results: Mapping[str, Any], file: Path) -> None:
         raise UserError(f"{file} is damaged: 'seeds' is empty, or 'classes' is not a list of names")
 
 
-def _check_name(name: str, file: Path) -> None:
+def _check_name(name: str, file: Place) -> None:
     if name in ('', '.', '..') or '/' in name or '\\' in name or '\0' in name:
         raise UserError(f'{file} is damaged: {name!r} cannot be the name of a sub-folder')
 
 
-def _check_comparison(results: Mapping[str, Any], file: Path) -> None:
+def _check_comparison(results: Mapping[str, Any], file: Place) -> None:
     _check(results, {'baseline': str, 'runs': dict, 'differences': dict}, file)
     for label, run in results['runs'].items():
         _check_name(label, file)
@@ -194,7 +196,7 @@ def _check_comparison(results: Mapping[str, Any], file: Path) -> None:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Place) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
@@ -206,7 +208,7 @@ def _json(path: Path) -> dict[str, Any]:
     return data
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def _lines(path: Place) -> list[dict[str, Any]]:
     """The whole lines; one that a dying process left half-written is passed over, and so is a missing file."""
     found = []
     for text in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
@@ -219,12 +221,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _arrays(path: Path, names: Mapping[str, int], optional: Sequence[str] = ()) -> dict[str, np.ndarray] | None:
+def _arrays(path: Place, names: Mapping[str, int], optional: Sequence[str] = ()) -> dict[str, np.ndarray] | None:
     """Pictures of an .npz, each with its number of dimensions; None where there is no such file."""
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {name: file[name] for name in names if name in file.files or name not in optional}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
@@ -235,7 +237,7 @@ def _arrays(path: Path, names: Mapping[str, int], optional: Sequence[str] = ()) 
     return arrays
 
 
-def _pairs(path: Path) -> Pairs | None:
+def _pairs(path: Place) -> Pairs | None:
     file = path / 'pairs.json'
     if not file.exists():
         return None
@@ -253,7 +255,7 @@ def _pairs(path: Path) -> Pairs | None:
     return Pairs(table, target, source)
 
 
-def _samples(path: Path) -> Samples | None:
+def _samples(path: Place) -> Samples | None:
     names = {'image': 4, 'partner': 4, 'source': 4, 'seen': 4, 'label': 1}
     arrays = _arrays(path / 'samples.npz', names, optional=('source',))
     if arrays is None:

@@ -24,15 +24,6 @@ import numpy as np
 FORMAT = 1
 
 
-def folder(chosen: str) -> Path:
-    """Where the cache lies."""
-    home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    path = Path(chosen or os.environ.get('MIXJAX_CACHE') or f'{home}/mixjax')
-    with contextlib.suppress(RuntimeError):  # a machine where the user has no home
-        path = path.expanduser()
-    return path
-
-
 def digest(tree: Any) -> str:
     """A hash of the arrays of a tree: their places, types, shapes and values."""
     out = hashlib.sha256()

@@ -7,30 +7,32 @@ A checkpoint holds the whole `TrainState` and the format's version; not `frozen`
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from mixjax import places
 from mixjax.errors import UserError
+from mixjax.places import Place
 from mixjax.processes import by_first, from_first
 
 Tree = Any
 FORMAT = 1
 KEEP = 2
+COMMITTED = 'commit_success.txt'  # as Orbax calls it
 _opened = itertools.count()
 
 
-def open_folder(folder: Path) -> ocp.CheckpointManager:
+def open_folder(folder: Place) -> ocp.CheckpointManager:
     """The checkpoints of one seed; the caller closes it (it is a context manager)."""
     # Processes meet by name, and several seeds are saved at once: each has names of its own.
     names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=f'seed-{next(_opened)}')
     options = ocp.CheckpointManagerOptions(
         max_to_keep=KEEP, create=True, step_prefix='step', multiprocessing_options=names
     )
-    return ocp.CheckpointManager(folder.absolute(), options=options)
+    return ocp.CheckpointManager(places.absolute(folder), options=options)
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
@@ -48,9 +50,11 @@ def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
 
 
 @by_first
-def newest(folder: Path) -> int | None:
+def newest(folder: Place) -> int | None:
     """The newest step that lies whole in a folder, without opening it."""
-    steps = [path.name.removeprefix('step_') for path in folder.glob('step_*')]
+    # On a disk a step gets its name when it is whole; in a store, where nothing can be renamed, a mark.
+    whole = [path for path in folder.glob('step_*') if not places.remote(path) or (path / COMMITTED).exists()]
+    steps = [path.name.removeprefix('step_') for path in whole]
     return max((int(step) for step in steps if step.isdigit()), default=None)
 
 

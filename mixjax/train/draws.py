@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mixjax import places
 from mixjax.data import photo, split_file, splits
 from mixjax.data import sets as sets_lib
 from mixjax.data.catalog import Dataset
 from mixjax.data.stored import Say, stored
 from mixjax.errors import UserError
-from mixjax.train import cache
 
 
 class Sets(NamedTuple):
@@ -58,7 +58,7 @@ def chosen_sets(config: Any, target: sets_lib.Parts, source: Dataset | None) -> 
 
 def load(config: Any, node: Any, say: Say | None = None) -> sets_lib.Parts:
     """The data set of `config.target` or `config.source`, with images as `config.image` says, or made-up ones."""
-    known, image = cache.folder(config.cache_dir), config.image
+    known, image = places.kept(config.cache_dir), config.image
     if config.synthetic.per_class:
         return sets_lib.made_up(node, known, per_class=config.synthetic.per_class, side=config.synthetic.side)
     rule = photo.Rule(image.resize, image.fit, image.interpolation, channels=colours(config))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from mixjax.data.feed import Batch
 from mixjax.method import Method, Prepared, Run
 from mixjax.models import weights
 from mixjax.models.net import Net, Out, Tap, bind, no_tap
+from mixjax.places import Place
 from mixjax.processes import by_first, only_first
 from mixjax.train import workdir
 from mixjax.train.step import TrainState, context
@@ -51,7 +51,7 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
 
 @only_first
 def model(
-    folder: Path, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int, step: int
+    folder: Place, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int, step: int
 ) -> None:
     """`model.safetensors` and `model.json`: all that prediction, or another run, needs.
 
@@ -76,7 +76,7 @@ def model(
 
 
 @by_first
-def is_of(folder: Path, steps: int) -> bool:
+def is_of(folder: Place, steps: int) -> bool:
     """Whether the model there is that of a run of so many steps, and not of one that was extended since."""
     path = folder / 'model.json'
     return path.exists() and workdir.read_json(path)['steps'] == steps
@@ -118,7 +118,7 @@ def seen(
     return jax.jit(look)
 
 
-def samples(path: Path, look: Callable[[int], dict[str, Array]]) -> None:
+def samples(path: Place, look: Callable[[int], dict[str, Array]]) -> None:
     """`samples.npz`: of a few steps the one whose pictures differ most from the images they were made of.
 
     look: step -> pictures. Some methods leave some batches as they are, or nearly so.
@@ -129,7 +129,7 @@ def samples(path: Path, look: Callable[[int], dict[str, Array]]) -> None:
 
 
 def pairs(
-    folder: Path, seed: int, made: Prepared,
+    folder: Place, seed: int, made: Prepared,
     classes_t: tuple[str, ...], labels_t: np.ndarray, read_t: Callable[[np.ndarray], np.ndarray],
     classes_s: tuple[str, ...], labels_s: np.ndarray, read_s: Callable[[np.ndarray], np.ndarray],
 ) -> None:  # fmt: skip

@@ -10,14 +10,15 @@ import contextlib
 import copy
 import math
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
+from mixjax import places
 from mixjax.errors import UserError
+from mixjax.places import Place
 from mixjax.processes import by_first, from_first
 from mixjax.train import checkpoint, mesh, outcome, program, seeds, watch, wave, workdir
 from mixjax.train.program import Program
@@ -28,7 +29,7 @@ from mixjax.train.wave import Wave
 Tree = Any
 
 
-def run(config: Any, folder: str | Path, *, progress: Progress | None = None, command: str = '') -> dict[str, Any]:
+def run(config: Any, folder: str | Place, *, progress: Progress | None = None, command: str = '') -> dict[str, Any]:
     """Do all that `config` says in the work directory `folder`, or what is left of it.
 
     Args:
@@ -42,7 +43,7 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
     config = config_lib.settle(config_lib.complete(copy.deepcopy(config).unlock()))
     config_lib.check(config)
     program.preflight(config)
-    folder = Path(folder)
+    folder = places.of(folder)
     progress = progress or Progress(0, quiet=True)
     parts = config_lib.swept(config)
     if '' not in parts:
@@ -71,17 +72,17 @@ class Job(NamedTuple):
     """
 
     config: Any
-    folder: Path
+    folder: Place
     labels: list[str]
     singles: dict[str, Any]
-    folders: dict[str, Path]
+    folders: dict[str, Place]
     extended: dict[str, bool]
     built: dict[str, Program]
     steps: int
     told: str
 
 
-def tried(config: Any, folder: Path, progress: Progress) -> Job:
+def tried(config: Any, folder: Place, progress: Progress) -> Job:
     """Look at the folders, build what is to be trained; nothing is written."""
     labels = order(config)
     workdir.look(folder, config)
@@ -147,14 +148,14 @@ def alone(config: Any, label: str) -> Any:
 
 
 @by_first
-def describe(folder: Path, command: str, again: bool = False) -> None:
+def describe(folder: Place, command: str, again: bool = False) -> None:
     """What the run depends on; `again`: for a run that is extended, by this command."""
     if again or not (folder / 'env.json').exists():
         workdir.write_json(folder / 'env.json', {**workdir.environment(), 'command': command})
 
 
 def one(
-    built: Program | None, config: Any, folder: Path, label: str, progress: Progress, command: str
+    built: Program | None, config: Any, folder: Place, label: str, progress: Progress, command: str
 ) -> dict[str, Any]:
     """One method with all its seeds; `built` is None where it was finished before."""
     if built is None:
@@ -178,7 +179,7 @@ def one(
 # --- the seeds that are trained at once -------------------------------------------------------------------------------
 
 
-def train(programs: list[Program], together: list[int], folder: Path, progress: Progress) -> list[Tree]:
+def train(programs: list[Program], together: list[int], folder: Place, progress: Progress) -> list[Tree]:
     """Train seeds to the end, from their newest checkpoints if there are any.
 
     Args:
@@ -205,6 +206,7 @@ def train(programs: list[Program], together: list[int], folder: Path, progress: 
         opened = [seeds.open_seed(mine, seed, folder, trunk) for mine, seed, trunk in each]
         placed, held = wave.place(built, opened), watch.hold(built, opened)
         stack.callback(placed.close)
+        stack.callback(workdir.settle, folder)
         progress.say_once(placed.told)
         if first and placed.test and not from_first((folder / 'samples.npz').exists):
             seeds.pictures(built, opened[together.index(config.seed)], folder)
@@ -226,6 +228,7 @@ def train(programs: list[Program], together: list[int], folder: Path, progress: 
                 # No seed more than one checkpoint ahead of another: two are kept, so one is common to all.
                 for manager in managers:
                     manager.wait_until_finished()
+                workdir.settle(folder)
                 for i, manager in enumerate(managers):
                     checkpoint.save(manager, step, mesh.take(ts, i))
         if first and placed.test:
@@ -235,7 +238,7 @@ def train(programs: list[Program], together: list[int], folder: Path, progress: 
     return [mesh.here(mesh.take(variables(ts), i)) for i in range(len(together))]
 
 
-def first_stage(built: Program, together: list[int], folder: Path, progress: Progress) -> list[Tree]:
+def first_stage(built: Program, together: list[int], folder: Place, progress: Progress) -> list[Tree]:
     """What the seeds' runs start from: the variables that the method's first stage leaves.
 
     It is a run of its own, in the sub-folder `first`, so a restart finds it done or goes on with it.
@@ -249,7 +252,7 @@ def first_stage(built: Program, together: list[int], folder: Path, progress: Pro
     return ended
 
 
-def log(config: Any, folder: Path, together: list[int], step: int, last: Tree, seconds: float, steps: int) -> None:
+def log(config: Any, folder: Place, together: list[int], step: int, last: Tree, seconds: float, steps: int) -> None:
     """A line of metrics and of timing for each seed."""
     if step % config.log_every and step != config.steps:
         return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mixjax.data import split_file
+from mixjax.places import Place
 from mixjax.processes import by_first
 from mixjax.train import draws, watch, workdir
 from mixjax.train.draws import Sets
@@ -15,7 +15,7 @@ from mixjax.train.program import Program
 
 
 @by_first
-def summary(config: Any, folder: Path, label: str, built: Program, seeds: list[int]) -> dict[str, Any]:
+def summary(config: Any, folder: Place, label: str, built: Program, seeds: list[int]) -> dict[str, Any]:
     """What `results.json` holds: the evaluations of the steps that are kept."""
     steps = {seed: watch.kept(config, folder, seed) for seed in seeds}
     final, val = (
@@ -57,7 +57,7 @@ def summary(config: Any, folder: Path, label: str, built: Program, seeds: list[i
 
 
 @by_first
-def describe_data(config: Any, sets: Sets, folder: Path, seeds: list[int]) -> None:
+def describe_data(config: Any, sets: Sets, folder: Place, seeds: list[int]) -> None:
     """`splits.json`, and `data.json` where there is something to tell of the data."""
     drawn = {seed: draws.drawn(config, sets, seed) for seed in seeds}
     held = split_file.contents(config.target.name, sets.whole, sets.train, sets.rows, dict(sets.stamps), drawn)

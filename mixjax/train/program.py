@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 import mixjax
 from mixjax import method as method_lib
-from mixjax import models
+from mixjax import models, places
 from mixjax.data import feed as feed_lib
 from mixjax.data import sets as sets_lib
 from mixjax.data.augment import Geometry
@@ -116,7 +116,7 @@ def ground(config: Any, say: Say | None = None) -> Ground:
     if start is not None:
         start = mesh.replicate(devices, jax.tree.map(lambda x: x.astype(floats), start))
     own = mesh.here(start)
-    means = Cache(cache.folder(config.cache_dir), source_key(config, sets, own))
+    means = Cache(places.kept(config.cache_dir), source_key(config, sets, own))
     return Ground(sets, net, geometry, devices, start, image, prepare.view(net, own), means, told)
 
 

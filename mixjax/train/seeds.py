@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixjax import places
 from mixjax.config import base
 from mixjax.data import feed, plan, splits, stored
 from mixjax.data import sets as sets_lib
@@ -18,8 +18,9 @@ from mixjax.data.feed import Images, Lazy
 from mixjax.data.stream import Planner, examples
 from mixjax.errors import UserError
 from mixjax.method import Data, First, Prepared
+from mixjax.places import Place
 from mixjax.processes import by_first, from_first
-from mixjax.train import cache, draws, export, prepare, program, step, workdir
+from mixjax.train import draws, export, prepare, program, step, workdir
 from mixjax.train.draws import Sets
 from mixjax.train.program import Ground, Program
 
@@ -44,7 +45,7 @@ class Seed(NamedTuple):
     val: Images | None = None
 
 
-def ready(config: Any, folder: Path, on: Ground | None = None) -> Program:
+def ready(config: Any, folder: Place, on: Ground | None = None) -> Program:
     """Build a run and try what can go wrong with it, without a trace in its folder."""
     built = program.build(config, on)
     for seed in range(config.seed, config.seed + config.num_seeds):
@@ -89,12 +90,12 @@ def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
     """Images of each source class; where they are made up, as many as the true data set has in the mean."""
     if not config.synthetic.per_class:
         return None
-    true = sets_lib.entry(config.source, cache.folder(config.cache_dir), made_up=True)
+    true = sets_lib.entry(config.source, places.kept(config.cache_dir), made_up=True)
     return np.full(len(source.classes), true.train // true.classes)
 
 
 @by_first
-def prepared(built: Program, seed: int, folder: Path) -> Prepared:
+def prepared(built: Program, seed: int, folder: Place) -> Prepared:
     """What the method makes for this seed: read from the work directory, or made and put there."""
     path = folder / f'prepared-{seed}.npz'
     if not path.exists():
@@ -107,7 +108,7 @@ def prepared(built: Program, seed: int, folder: Path) -> Prepared:
     return workdir.load_prepared(path)
 
 
-def open_seed(built: Program, seed: int, folder: Path, trunk: Tree | None = None) -> Seed:
+def open_seed(built: Program, seed: int, folder: Place, trunk: Tree | None = None) -> Seed:
     """Draw the split, read the images, make the initial state. trunk: of a `First`, to start from."""
     config, sets = built.config, built.sets
     made = prepared(built, seed, folder)
@@ -191,7 +192,7 @@ def first_stage(built: Program, made: Prepared) -> Program:
 
 
 @by_first
-def pictures(built: Program, one: Seed, folder: Path) -> None:
+def pictures(built: Program, one: Seed, folder: Place) -> None:
     """What the report shows of the first seed: class pairs, and what the network is given."""
     source, draw = built.sets.source, one.made.draw
     if draw is not None and source is not None:

@@ -8,12 +8,12 @@ accuracy is reported, and it is the one that is exported.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mixjax.errors import UserError
+from mixjax.places import Place
 from mixjax.processes import by_first, from_first, only_first
 from mixjax.train import draws, evaluate, export, mesh, seeds, workdir
 from mixjax.train.draws import Sets
@@ -32,7 +32,7 @@ class Held(NamedTuple):
     count: int
 
 
-def check(built: Program, folder: Path) -> None:
+def check(built: Program, folder: Place) -> None:
     """Refuse to keep the best of what cannot be told apart, and to go on with other data."""
     config = built.config
     same_data(built.sets, folder)
@@ -43,7 +43,7 @@ def check(built: Program, folder: Path) -> None:
         )
 
 
-def same_data(sets: Sets, folder: Path) -> None:
+def same_data(sets: Sets, folder: Place) -> None:
     """Refuse a run in a work directory that was begun with other images: a person's folder may change."""
     path = folder / 'splits.json'
     before = from_first(lambda: workdir.read_json(path).get('data', {}) if path.exists() else {})
@@ -69,7 +69,7 @@ def hold(built: Program, opened: list[Seed]) -> Held:
 
 
 def look(
-    built: Program, folder: Path, together: list[int], step: int, ts: TrainState, placed: Wave, held: Held
+    built: Program, folder: Place, together: list[int], step: int, ts: TrainState, placed: Wave, held: Held
 ) -> None:
     """Evaluate all seeds, log it, and export the first seed's network where it is the best so far."""
     metrics, config = folder / 'metrics.jsonl', built.config
@@ -85,25 +85,25 @@ def look(
 
 
 @by_first
-def best(folder: Path, seed: int) -> int:
+def best(folder: Place, seed: int) -> int:
     """The step of the highest validation accuracy, the last of equals."""
     found = [line for line in workdir.lines(folder / 'metrics.jsonl') if line['kind'] == 'val' and line['seed'] == seed]
     return max(found, key=lambda line: (line['accuracy'], line['step']))['step']
 
 
-def kept(config: Any, folder: Path, seed: int) -> int:
+def kept(config: Any, folder: Place, seed: int) -> int:
     """The step whose network is the result of a seed that was trained to its end."""
     return best(folder, seed) if config.keep == 'best' else config.steps
 
 
-def keep(built: Program, folder: Path, ts: TrainState, step: int) -> None:
+def keep(built: Program, folder: Place, ts: TrainState, step: int) -> None:
     """Export a network."""
     images = built.sets.train
     channels = images.read(np.arange(1)).shape[-1]
     export.model(folder, built.config, built.method, mesh.here(ts), images.classes, channels, step)
 
 
-def end(built: Program, folder: Path, together: list[int], ts: TrainState) -> None:
+def end(built: Program, folder: Place, together: list[int], ts: TrainState) -> None:
     """At the last step: export the first seed's network, unless that has been done."""
     config = built.config
     if export.is_of(folder, config.steps):
@@ -115,7 +115,7 @@ def end(built: Program, folder: Path, together: list[int], ts: TrainState) -> No
 
 
 @only_first
-def still(folder: Path, steps: int) -> None:
+def still(folder: Place, steps: int) -> None:
     """The exported network is that of a run before it was extended, and still the best."""
     path = folder / 'model.json'
     workdir.write_json(path, {**workdir.read_json(path), 'steps': steps})

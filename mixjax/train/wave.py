@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ from mixjax.data.feed import Images, Resident
 from mixjax.data.stored import size
 from mixjax.data.stream import Batches, Stream
 from mixjax.method import Prepared
+from mixjax.places import Place
 from mixjax.train import checkpoint, draws, evaluate, hold, mesh, prepare, seeds
 from mixjax.train.program import Program
 from mixjax.train.seeds import Seed
@@ -58,7 +58,7 @@ class Wave(NamedTuple):
         return ', '.join(map(str, self.seeds))
 
 
-def plan(built: Program, folder: Path) -> list[list[int]]:
+def plan(built: Program, folder: Place) -> list[list[int]]:
     """The seeds of a run, in the groups that are trained at once.
 
     Seeds may differ in the values of what `prepare` made and in their source images; where they

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import platform
 import subprocess
+import time
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -22,28 +22,28 @@ import numpy as np
 from flax import traverse_util
 
 import mixjax
+from mixjax import places
 from mixjax.errors import UserError
 from mixjax.method import Prepared, Segments
+from mixjax.places import PART, Place
 from mixjax.processes import by_first, count, gather, only_first
 
 Tree = Any
+SETTLE = 30.0  # seconds after which lines that are logged go to a store
 ELSEWHERE = ('results', 'cache_dir', 'data_dir', 'feed', 'store')  # settings that say where, and change no number
-PART = '.part'  # ends the name of a file that is not whole yet
 
 
 @only_first
-def write(path: Path, data: bytes | str) -> None:
+def write(path: Place, data: bytes | str) -> None:
     """Write a file whole or not at all."""
-    part = path.with_name(path.name + PART)
-    part.write_bytes(data.encode() if isinstance(data, str) else data)
-    os.replace(part, path)
+    places.write(path, data.encode() if isinstance(data, str) else data)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Place, value: Any) -> None:
     write(path, json.dumps(value, indent=2) + '\n')
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Place) -> Any:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -51,10 +51,17 @@ def read_json(path: Path) -> Any:
 
 
 @by_first
-def create(folder: Path) -> None:
+def create(folder: Place) -> None:
+    probe = folder / f'write{PART}'
+    if places.remote(folder):
+        try:
+            probe.write_bytes(b'')
+            probe.unlink()
+        except Exception as error:  # of the network, of rights: each client has errors of its own
+            raise places.unreachable(folder, error) from error
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f'write{PART}'
         probe.touch()
         probe.unlink()
     except OSError as error:
@@ -74,7 +81,7 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 @by_first
-def look(folder: Path, config: Any) -> bool:
+def look(folder: Place, config: Any) -> bool:
     """Check that a directory is new, or was made by the same config; nothing is written.
 
     Only `steps` of a finished run may differ, and only grow: that extends the run.
@@ -109,25 +116,25 @@ def look(folder: Path, config: Any) -> bool:
     return False
 
 
-def claim(folder: Path, config: Any) -> None:
+def claim(folder: Place, config: Any) -> None:
     """Record the config of a directory that `look` has accepted; all processes must see it there."""
     record(folder, config)
     if not all(gather((folder / 'config.json').exists())):
         raise UserError(
             f'the work directory {folder} is not on a disk that all {count()} processes share; checkpoints are written '
-            'and read by all of them, so choose a --workdir on a shared disk'
+            'and read by all of them, so choose a --workdir on a shared disk or in a store (gs://BUCKET/FOLDER)'
         )
 
 
 @by_first
-def record(folder: Path, config: Any) -> None:
+def record(folder: Place, config: Any) -> None:
     create(folder)
     if not (folder / 'config.json').exists() or read_json(folder / 'config.json') != as_data(config):
         write_json(folder / 'config.json', as_data(config))
 
 
 @by_first
-def finished(folder: Path, steps: int) -> dict[str, Any] | None:
+def finished(folder: Place, steps: int) -> dict[str, Any] | None:
     """The results of a run of that many steps, if it was finished; an extended run's old ones do not count."""
     path = folder / 'results.json'
     results = read_json(path) if path.exists() else None
@@ -165,17 +172,36 @@ def commit() -> str | None:
 
 # --- lines of metrics -------------------------------------------------------------------------------------------------
 
+# Of files in a store: what they hold with the lines that are not there yet, and when they were written last.
+_logs: dict[str, tuple[str, float]] = {}
+
 
 @only_first
-def append(path: Path, line: dict[str, Any]) -> None:
-    with path.open('a') as file:
-        file.write(json.dumps(line) + '\n')
+def append(path: Place, line: dict[str, Any]) -> None:
+    """Add a line. Nothing can be added to what is in a store, so there `settle` brings the lines in."""
+    text = json.dumps(line) + '\n'
+    if not places.remote(path):
+        with path.open('a') as file:
+            file.write(text)
+        return
+    before, when = _logs.get(str(path)) or (path.read_text() if path.exists() else '', 0.0)
+    if time.monotonic() - when > SETTLE:
+        when = time.monotonic()
+        places.write(path, (before + text).encode())
+    _logs[str(path)] = before + text, when
 
 
-def lines(path: Path) -> Iterable[dict[str, Any]]:
+@only_first
+def settle(folder: Place) -> None:
+    """Make sure that the lines of a folder's files are in them: before a checkpoint that is not to be ahead of them."""
+    for name in [name for name in _logs if places.of(name).parent == folder]:
+        places.write(places.of(name), _logs.pop(name)[0].encode())
+
+
+def lines(path: Place) -> Iterable[dict[str, Any]]:
     """The whole lines of a file; one that a dying process left half-written is passed over."""
-    if path.exists():
-        for text in path.read_text().splitlines():
+    if str(path) in _logs or path.exists():
+        for text in (_logs[str(path)][0] if str(path) in _logs else path.read_text()).splitlines():
             try:
                 yield json.loads(text)
             except ValueError:
@@ -183,8 +209,9 @@ def lines(path: Path) -> Iterable[dict[str, Any]]:
 
 
 @only_first
-def rewind(path: Path, seeds: list[int], step: int) -> None:
+def rewind(path: Place, seeds: list[int], step: int) -> None:
     """Drop what seeds logged after `step`: it will be done, and logged, again."""
+    settle(path.parent)
     if path.exists():
         kept = [line for line in lines(path) if line['seed'] not in seeds or line['step'] <= step]
         write(path, ''.join(json.dumps(line) + '\n' for line in kept))
@@ -194,15 +221,14 @@ def rewind(path: Path, seeds: list[int], step: int) -> None:
 
 
 @only_first
-def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_arrays(path: Place, arrays: dict[str, np.ndarray]) -> None:
     """A compressed `.npz`, whole or not at all."""
-    part = path.with_name(path.name + PART)
-    with part.open('wb') as file:
-        np.savez_compressed(file, **cast(Any, arrays))
-    os.replace(part, path)
+    made = io.BytesIO()
+    np.savez_compressed(made, **cast(Any, arrays))
+    places.write(path, made.getvalue())
 
 
-def save_prepared(path: Path, prepared: Prepared) -> None:
+def save_prepared(path: Place, prepared: Prepared) -> None:
     """frozen, draw and notes as one .npz of plain arrays, keys joined by '/'."""
     if prepared.frozen != () and not isinstance(prepared.frozen, dict):
         raise UserError('what prepare() makes as `frozen` must be a dict of arrays')
@@ -222,7 +248,7 @@ def save_prepared(path: Path, prepared: Prepared) -> None:
     write_arrays(path, arrays)
 
 
-def load_prepared(path: Path) -> Prepared:
+def load_prepared(path: Place) -> Prepared:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}

@@ -13,28 +13,18 @@ import json
 import numpy as np
 import pytest
 
-from mixjax import models
 from mixjax.data import catalog, prepared, sets
 from mixjax.errors import UserError
 from mixjax.prepare_data import prepare
 from mixjax.train import draws
-from tests.common import Tiny
 from tests.data import miniature
 from tests.data.test_feed import no_threads_are_left
 from tests.data.test_prepared import FEATURES
-from tests.data.trained import draw_of, run_with, settings, share_programs, trained
+from tests.data.trained import draw_of, run_with, settings, small, trained  # noqa: F401
 
 OURS = [name for name in catalog.names() if catalog.entry(name).ours]
 FOREIGN = [name for name in catalog.names() if catalog.entry(name).tfds and name not in OURS]
 READY = [name for name in catalog.names() if not catalog.entry(name).tfds]
-
-
-@pytest.fixture(scope='module', autouse=True)
-def small():
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(models.BACKBONES, 'tiny', lambda dtype=None: Tiny(2))
-        share_programs(patched)
-        yield
 
 
 def image(name: str, k: int) -> bytes:
@@ -105,7 +95,8 @@ def test_a_folder(tmp_path):
 # --- source images ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('source', ['places365', pytest.param('imagenet2012', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('source', ['places365', 'imagenet2012'])
 def test_photographs_mixed_with_those_of_a_source_set(source, tmp_path):
     """Two of each source class, dealt out to two devices, each with half of the batch."""
     facts = catalog.entry(source)

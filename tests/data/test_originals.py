@@ -15,25 +15,15 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from mixjax import models
 from mixjax.data import catalog, photo
 from mixjax.prepare_data import prepare
-from tests.common import Tiny
 from tests.data.miniature import picture, shown, tar, unpacked
-from tests.data.trained import draw_of, share_programs, trained
+from tests.data.trained import draw_of, small, trained  # noqa: F401
 
 pytest.importorskip('tensorflow', reason='mixjax[prepare] is not installed')
 pytestmark = pytest.mark.filterwarnings('default')  # of TensorFlow, on its way in
 
 Examples = dict[str, tuple[int, Any]]  # name: (label, file or pixels or what compares them)
-
-
-@pytest.fixture(scope='module', autouse=True)
-def small():
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setitem(models.BACKBONES, 'tiny', lambda dtype=None: Tiny(2))
-        share_programs(patched)
-        yield
 
 
 @pytest.fixture

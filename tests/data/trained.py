@@ -8,16 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from mixjax import config as config_lib
+from mixjax import models
 from mixjax.data import catalog
 from mixjax.train import draws, loop, program
 from mixjax.train.progress import Progress
-from tests.common import lines
+from tests.common import Tiny, lines
 
 FEEDS = ('stream', 'resident')
 WHERE = ('feed', 'store', 'data_dir', 'cache_dir', 'target', 'source')  # what the programs do not depend on
 SIDE, CROP, BATCH = 16, 12, 4
+
+
+@pytest.fixture(scope='module', autouse=True)
+def small():
+    """A tiny network, and its programs shared by the tests of a file; in a file that imports this."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setitem(models.BACKBONES, 'tiny', lambda dtype=None: Tiny(2))
+        share_programs(patched)
+        yield
 
 
 def share_programs(monkeypatch) -> None:

@@ -75,7 +75,7 @@ def test_commands_in_the_files_are_commands():
     found = 0
     for path in (*SCRIPTS, *DOCKERFILES, LAUNCH / 'skypilot.yaml'):
         for words in re.findall(r'mixjax\.main (--config.*?)(?:["\']|$)', path.read_text(), re.MULTILINE):
-            assert {'config', 'workdir'} == main_lib.parse(shlex.split(words)).flags.keys()
+            assert {'config', 'workdir'} == main_lib.asked(shlex.split(words)).flags.keys()
             found += 1
     assert found >= 4
 
@@ -248,7 +248,7 @@ def test_the_skypilot_task_says_what_is_run():
     task = yaml.safe_load((LAUNCH / 'skypilot.yaml').read_text())
     assert task['resources']['job_recovery']['recover_on_exit_codes'] == [42, 143]
     module, *words = shlex.split(task['envs']['COMMAND'])
-    assert module == 'mixjax.main' and main_lib.parse(words).flags.keys() == {'config', 'workdir'}
+    assert module == 'mixjax.main' and main_lib.asked(words).flags.keys() == {'config', 'workdir'}
     used = set(re.findall(r'\$(\w+)', f'{task["run"]}\n{task["setup"]}'))
     assert used == task['envs'].keys()
 

@@ -1,5 +1,6 @@
 import numpy as np
 
+from mixjax import places
 from mixjax.models import net as net_lib
 from mixjax.train import cache, prepare, program, seeds
 from tests.test_methods import settings, tiny  # noqa: F401
@@ -52,10 +53,10 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path):
 
 def test_where_it_lies(monkeypatch, tmp_path):
     monkeypatch.setenv('MIXJAX_CACHE', str(tmp_path))
-    assert cache.folder('') == tmp_path and str(cache.folder('here')) == 'here'
+    assert places.kept('') == tmp_path and str(places.kept('here')) == 'here'
     monkeypatch.delenv('MIXJAX_CACHE')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'x'))
-    assert cache.folder('') == tmp_path / 'x' / 'mixjax'
+    assert places.kept('') == tmp_path / 'x' / 'mixjax'
 
 
 def test_digest_sees_values_types_and_places():

@@ -52,7 +52,10 @@ def short(method, **changes):
 # --- the same numbers -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('variant', ['xmixup', 'smile', 'cotrain', 'regsl self-labelling'])
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ('smile', 'cotrain', 'regsl self-labelling')]
+
+
+@pytest.mark.parametrize('variant', ['xmixup', *LONG])
 def test_resident_and_streamed_runs_end_with_the_same_bits(variant, tmp_path):
     shards = 4 if variant == 'xmixup' else 1
     built = program.build(settings({'name': variant} | VARIANTS[variant], mix={'groups': 2, 'shards': shards}))

@@ -182,7 +182,8 @@ def test_a_forward_pass_that_remembers_something_is_not_cut():
         step.accumulated(gradient, jnp.ones(3), context(4, 2), jax.random.key(0), 2, lambda x: x, loop=True)
 
 
-@pytest.mark.parametrize('name', ['mixup', pytest.param('xmixup', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['mixup', 'xmixup'])
 def test_a_run_in_parts_is_a_run_on_one_device_and_on_several(name, tmp_path):
     words = {'method.name': name, 'accumulate': '3', 'mix.groups': '3', 'batch_size': '24'}
     one = loop.run(config(**words), tmp_path / 'one')

@@ -1,0 +1,77 @@
+"""What the commands share: flags from the words of a command line, and how a command ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from mixjax.errors import UserError, nearest
+
+
+class Command(NamedTuple):
+    """What a command line asks for. named: the words that belong to no flag, where the command takes such."""
+
+    flags: dict[str, str]
+    overrides: list[tuple[str, str]]
+    named: list[str]
+
+
+def parse(
+    words: Sequence[str], known: Sequence[str], switches: Sequence[str], *, settings: bool = True, bare: bool = False
+) -> Command:
+    """`--flag=value` and `--flag value`; `--config.key=value` goes to the overrides, in order.
+
+    known: the flags of the command. switches: those of them that have no value. settings: whether there is a config.
+    bare: whether words may stand alone.
+    """
+    flags: dict[str, str] = {}
+    overrides: list[tuple[str, str]] = []
+    named = []
+    queue = list(words)
+    while queue:
+        word = queue.pop(0)
+        word = '--help' if word == '-h' else word
+        if not word.startswith('--'):
+            if not bare:
+                raise UserError(f'unexpected {word!r}: settings are written --name=value (see --help)')
+            named.append(word)
+            continue
+        name, equals, value = word[2:].partition('=')
+        setting = settings and name.startswith('config.')
+        if not setting and name not in known:
+            raise UserError(f'unknown flag --{name}{nearest(name, known)} (see --help)')
+        if name in switches:
+            if equals:
+                raise UserError(f'--{name} takes no value')
+            flags[name] = ''
+            continue
+        if not equals:
+            if not queue or queue[0].startswith('--'):
+                raise UserError(f'--{name} needs a value: --{name}=VALUE')
+            value = queue.pop(0)
+        if setting:
+            overrides.append((name.removeprefix('config.'), value))
+        elif name in flags:
+            raise UserError(f'--{name} is given twice')
+        else:
+            flags[name] = value
+    return Command(flags, overrides, named)
+
+
+def carry_out(what: Callable[[], int], go_on: str = '') -> int:
+    """Do what a command is there for; returns its exit code.
+
+    go_on: what a person is told who interrupts it.
+    """
+    # A CPU has no use for a search of accelerators, and its messages frighten people.
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    try:
+        return what()
+    except UserError as error:
+        print(f'mixjax: {error}', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f'mixjax: stopped{go_on and f"; {go_on}"}', file=sys.stderr)
+        return 130
