@@ -114,6 +114,12 @@ def gather(value: Made) -> list[Made]:
     return [pickle.loads(one) for one in found]
 
 
+def agree(what: str, make: Callable[[], str]) -> None:
+    """Refuse what is not the same on all machines. All must ask. make: a text that tells it from others."""
+    if count() > 1 and len(set(gather(make()))) > 1:
+        raise UserError(f'{what} is not the same on all machines; bring the same files to each of them')
+
+
 def _client() -> Any:
     return distributed.global_state.client
 

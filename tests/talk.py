@@ -31,6 +31,13 @@ def messages() -> None:
         assert str(error) == 'no, says 0'
     else:
         raise AssertionError
+    processes.agree('it', lambda: 'same')
+    try:
+        processes.agree('the network', lambda: str(processes.index()))
+    except UserError as error:
+        assert str(error).startswith('the network is not the same on all machines')
+    else:
+        assert processes.count() == 1
     # A function that only the first one carries out may call others of this kind.
     assert processes.from_first(lambda: processes.by_first(lambda: processes.index())()) == 0
 

@@ -56,6 +56,12 @@ def chosen_sets(config: Any, target: sets_lib.Parts, source: Dataset | None) -> 
     return Sets(train, parts['test'], source, parts['val'], rows, whole, stamps, target.notes, target.unreadable)
 
 
+def told_apart(sets: Sets) -> list[Any]:
+    """Plain data that differs where the data sets do."""
+    source = [] if sets.source is None else [split_file.stamp(sets.source), sets.source.classes]
+    return [sets.whole, sorted(sets.stamps.items()), source]
+
+
 def load(config: Any, node: Any, say: Say | None = None) -> sets_lib.Parts:
     """The data set of `config.target` or `config.source`, with images as `config.image` says, or made-up ones."""
     known, image = places.kept(config.cache_dir), config.image

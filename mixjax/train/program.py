@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 
 import mixjax
 from mixjax import method as method_lib
-from mixjax import models, places
+from mixjax import models, places, processes
 from mixjax.data import feed as feed_lib
 from mixjax.data import sets as sets_lib
 from mixjax.data.augment import Geometry
@@ -111,6 +112,9 @@ def ground(config: Any, say: Say | None = None) -> Ground:
         config.model.weights, net, config.model.name, image, sets.source.classes if sets.source else (),
         head=config.model.head, classes_t=sets.train.classes,
     )  # fmt: skip
+    # Each process has read them for itself.
+    processes.agree('the data', lambda: json.dumps(draws.told_apart(sets)))
+    processes.agree('the pretrained network', lambda: cache.digest(start))
     devices = mesh.make(config.batch_size // config.accumulate, config.num_seeds, config.devices)
     floats = float_type(config)
     if start is not None:
