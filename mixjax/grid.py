@@ -278,7 +278,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     except UserError as error:
         print(f'mixjax: {error}', file=sys.stderr)
-        return 2
+        return error.code
     except KeyboardInterrupt:
         print('mixjax: stopped; the same command goes on from the last checkpoint', file=sys.stderr)
         return 130

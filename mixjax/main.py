@@ -13,7 +13,8 @@ Several processes, each with devices of its own, train one run: the same command
   --coordinator=HOST:PORT --processes=N --process=I
                            without such a cluster: where process 0 listens, how many there are, which one this is
 
-Exit codes: 0 done, 2 wrong input (one message says what to do), 130 interrupted (run it again to go on).
+Exit codes: 0 done, 2 wrong input (one message says what to do), 3 another process trains in that work directory,
+42 told to stop by SIGTERM and saved, 130 interrupted (of the last two, run it again to go on).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mixjax.errors import UserError, nearest
+from mixjax.errors import Stopped, UserError, nearest
 
 CLUSTER = ('distributed', 'coordinator', 'processes', 'process')
 FLAGS = ('config', 'workdir', *CLUSTER, 'list', 'help')
@@ -110,8 +111,7 @@ def on_disk(place: str) -> Path:
 
 def train(command: Command) -> int:
     """Run what the flags say, then print the tables and write the report."""
-    from mixjax import cluster, processes
-    from mixjax import config as config_lib
+    from mixjax import cluster, signals
 
     for name in ('config', 'workdir'):
         if not command.flags.get(name):
@@ -119,6 +119,15 @@ def train(command: Command) -> int:
     note = cluster.join(command.flags)
     if note:
         print(f'mixjax: {note}', file=sys.stderr)
+    with signals.heard():
+        return carried_out(command)
+
+
+def carried_out(command: Command) -> int:
+    """`train`, once the processes have met."""
+    from mixjax import config as config_lib
+    from mixjax import processes
+
     config = config_lib.load(command.flags['config'], command.overrides)
     workdir = on_disk(command.flags['workdir'])
 
@@ -220,7 +229,10 @@ def main(words: Sequence[str] | None = None) -> int:
             return train(command)
     except UserError as error:
         print(f'mixjax: {error}', file=sys.stderr)
-        return 2
+        return error.code
+    except Stopped as stopped:
+        print(f'mixjax: {stopped}', file=sys.stderr)
+        return stopped.code
     except KeyboardInterrupt:
         print('mixjax: stopped; the same command goes on from the last checkpoint', file=sys.stderr)
         return 130

@@ -86,6 +86,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'checkpoint_every': _at_least(1),
     'keep': _one_of('last', 'best'),
     'log_every': _at_least(1),
+    'on_nan': _one_of('stop', 'skip'),
     'devices': _at_least(0),
     'dispatch': _at_least(0),
 }

@@ -7,7 +7,6 @@ there is costs nothing.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import shlex
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from mixjax import plain
 from mixjax.data import synthetic as made_up
 from mixjax.data.entries import ENTRIES, Entry
 from mixjax.errors import UserError, nearest
@@ -100,7 +100,7 @@ def _quoted(folder: str) -> str:
 def fault(facts: Entry, folder: str | Path) -> str:
     """What keeps a folder from being a prepared copy; '' if nothing does."""
     try:
-        info = json.loads((Path(folder).expanduser() / 'dataset_info.json').read_text(encoding='utf-8'))
+        info = plain.parse((Path(folder).expanduser() / 'dataset_info.json').read_bytes())
         stored, splits = info.get('fileFormat', 'tfrecord'), {split['name'] for split in info.get('splits', [])}
     except (FileNotFoundError, NotADirectoryError):
         return 'no such copy'

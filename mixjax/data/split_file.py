@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mixjax import plain
 from mixjax.data.catalog import Dataset
 from mixjax.data.splits import Drawn
 from mixjax.errors import UserError, require
@@ -79,7 +79,7 @@ def read(path: str) -> dict[str, Any]:
 @functools.lru_cache(4)
 def _read(path: Path, time: int) -> dict[str, Any]:
     del time
-    found = json.loads(path.read_text(encoding='utf-8'))
+    found = plain.parse(path.read_bytes())
     rows = found.get('labelled rows') if isinstance(found, dict) else None
     if not isinstance(rows, dict) or not isinstance(found.get('target'), str):
         raise ValueError

@@ -16,7 +16,6 @@ are. Others' names are translated (models/dialects.py). Every tensor must have i
 from __future__ import annotations
 
 import importlib.resources
-import json
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +27,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as save_tensors
 
+from mixjax import plain
 from mixjax.errors import UserError
 from mixjax.models import dialects, hub, images, torch_file
 
@@ -174,7 +174,7 @@ def _described(spec: str, path: Path) -> dict[str, Any]:
     if not beside.is_file():
         raise UserError(f'weights {spec}: {beside.name} is not beside {path.name}; it says what the tensors are')
     try:
-        described = json.loads(beside.read_text())
+        described = plain.parse(beside.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f'weights {spec}: {beside.name} cannot be read ({error})') from error
     classes = described.get('classes') if isinstance(described, dict) else None
@@ -219,11 +219,15 @@ def image(spec: str, network: str) -> dict[str, Any]:
     path = _file(spec)
     if not path.is_file():
         return own
+    beside = path.with_suffix('.json')
     try:
-        said = json.loads(path.with_suffix('.json').read_text())['image']
-        return {**own, **{key: said[key] for key in images.KEYS if key in said}}
+        said = plain.parse(beside.read_bytes())['image']
     except (OSError, ValueError, TypeError, KeyError):  # not a file of ours
         return {**own, **hub.beside(path).get('image', {})}
+    try:
+        return {**own, **images.sound(said)}
+    except ValueError as error:
+        raise UserError(f'weights {spec}: {beside.name} beside them is damaged ({error})') from None
 
 
 # --- into a network ---------------------------------------------------------------------------------------------------

@@ -6,14 +6,13 @@ each of its runs; curves, pairs and pictures are shown where their files exist.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
+from mixjax import plain
 from mixjax.errors import UserError
 
 
@@ -196,7 +195,7 @@ def _check_comparison(results: Mapping[str, Any], file: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding='utf-8'))
+        data = plain.parse(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f'{path.parent} is not complete: {path.name} is missing') from None
     except (OSError, ValueError) as error:
@@ -209,12 +208,16 @@ def _json(path: Path) -> dict[str, Any]:
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines; one that a dying process left half-written is passed over, and so is a missing file."""
     found = []
-    for text in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
+    try:
+        texts = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error}') from error
+    for text in texts:
         try:
-            line = json.loads(text)
+            line = plain.parse(text)
         except ValueError:
             continue
-        if isinstance(line, dict) and {'seed', 'step', 'kind'} <= line.keys():
+        if isinstance(line, dict) and type(line.get('seed')) is type(line.get('step')) is int and 'kind' in line:
             found.append(line)
     return found
 
@@ -224,9 +227,9 @@ def _arrays(path: Path, names: Mapping[str, int], optional: Sequence[str] = ()) 
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in names if name in file.files or name not in optional}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        found = plain.arrays(path)
+        arrays = {name: found[name] for name in names if name in found or name not in optional}
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
     for name, array in arrays.items():
         picture = names[name] > 1

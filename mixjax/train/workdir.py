@@ -5,13 +5,10 @@ Of several processes the first one writes, and what it finds there is what all o
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import platform
 import subprocess
-import zipfile
-import zlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +19,14 @@ import numpy as np
 from flax import traverse_util
 
 import mixjax
+from mixjax import plain
 from mixjax.errors import UserError
 from mixjax.method import Prepared, Segments
 from mixjax.processes import by_first, count, gather, only_first
 
 Tree = Any
 ELSEWHERE = ('results', 'cache_dir', 'data_dir', 'feed', 'store')  # settings that say where, and change no number
+LOCK = 'lock.json'  # who trains there (train/lock.py)
 PART = '.part'  # ends the name of a file that is not whole yet
 
 
@@ -45,7 +44,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return plain.parse(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read ({type(error).__name__}); use another --workdir') from error
 
@@ -84,7 +83,8 @@ def look(folder: Path, config: Any) -> bool:
     """
     path = folder / 'config.json'
     if not path.exists():
-        left = [item for item in folder.iterdir() if not item.name.endswith(PART)] if folder.is_dir() else []
+        inside = folder.iterdir() if folder.is_dir() else ()
+        left = [item for item in inside if not item.name.endswith(PART) and item.name != LOCK]
         if left:
             raise UserError(f'{folder} has files in it and is not a work directory; choose an empty or a new folder')
         return False
@@ -175,11 +175,13 @@ def append(path: Path, line: dict[str, Any]) -> None:
 def lines(path: Path) -> Iterable[dict[str, Any]]:
     """The whole lines of a file; one that a dying process left half-written is passed over."""
     if path.exists():
-        for text in path.read_text().splitlines():
+        for text in path.read_bytes().splitlines():
             try:
-                yield json.loads(text)
+                line = plain.parse(text)
             except ValueError:
                 continue
+            if isinstance(line, dict) and 'seed' in line and 'step' in line:
+                yield line
 
 
 @only_first
@@ -224,9 +226,8 @@ def save_prepared(path: Path, prepared: Prepared) -> None:
 
 def load_prepared(path: Path) -> Prepared:
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        arrays = plain.arrays(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise UserError(
             f'{path} is damaged ({type(error).__name__}), and with it the run; use another --workdir'
         ) from error
