@@ -244,9 +244,10 @@ def from_data(data: dict[str, Any]) -> Config:
 
 def settle(config: Config) -> Config:
     """Put the settings of images that are left open, where the weights or the network say what they are."""
-    from mixjax import models
+    from mixjax import models, validate
     from mixjax.models import images, weights
 
+    validate.types(config, base())
     image = config.image
     if config.model.name in models.names() and not all(image[key] for key in images.KEYS):
         own = weights.image(config.model.weights, config.model.name)

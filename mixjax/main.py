@@ -111,11 +111,13 @@ def on_disk(place: str) -> Path:
 
 def train(command: Command) -> int:
     """Run what the flags say, then print the tables and write the report."""
-    from mixjax import cluster, signals
+    from mixjax import cluster, override, signals, validate
 
     for name in ('config', 'workdir'):
         if not command.flags.get(name):
             raise UserError(f'--{name} is missing (see --help)')
+        if not validate.nameable(command.flags[name]):
+            raise UserError(f'--{name} must be a path, not {override.short(command.flags[name])}')
     note = cluster.join(command.flags)
     if note:
         print(f'mixjax: {note}', file=sys.stderr)

@@ -100,7 +100,7 @@ def _quoted(folder: str) -> str:
 def fault(facts: Entry, folder: str | Path) -> str:
     """What keeps a folder from being a prepared copy; '' if nothing does."""
     try:
-        info = plain.parse((Path(folder).expanduser() / 'dataset_info.json').read_bytes())
+        info = plain.parse((Path(os.path.expanduser(folder)) / 'dataset_info.json').read_bytes())
         stored, splits = info.get('fileFormat', 'tfrecord'), {split['name'] for split in info.get('splits', [])}
     except (FileNotFoundError, NotADirectoryError):
         return 'no such copy'
@@ -135,7 +135,7 @@ def load(name: str, split: str, *, data_dir: str = '', rule: Rule | None = None)
 
 def folder(name: str, data_dir: str = '') -> Path:
     """Where the prepared copy of a data set is, or will be."""
-    return Path(looked_in(name, data_dir)[0]).expanduser()
+    return Path(os.path.expanduser(looked_in(name, data_dir)[0]))
 
 
 def _prepared(facts: Entry, split: str, data_dir: str, rule: Rule | None) -> Dataset:

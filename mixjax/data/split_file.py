@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,9 +71,12 @@ def read(path: str) -> dict[str, Any]:
     """The file as data."""
     where = Path(path).expanduser()
     try:
-        return _read(where, where.stat().st_mtime_ns)
+        facts = where.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError
+        return _read(where, facts.st_mtime_ns)
     except (OSError, ValueError, RuntimeError) as error:
-        why = error.strerror if isinstance(error, OSError) else 'it is not JSON'
+        why = error.strerror if isinstance(error, OSError) else 'it is not what a run writes'
         raise UserError(f'config.target.splits: {path} cannot be read ({why}); give the splits.json of a run') from None
 
 

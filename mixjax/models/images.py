@@ -13,7 +13,7 @@ from typing import Any
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 KEYS = ('resize', 'crop', 'interpolation', 'mean', 'std')
-LARGEST = 1 << 14  # side of an image
+LARGEST = 4096  # side of an image
 
 # EfficientNet's published sizes and crop fractions.
 SIZES = {'b0': (224, 0.875), 'b1': (240, 0.882), 'b2': (260, 0.89), 'b3': (300, 0.904), 'b4': (380, 0.922)}

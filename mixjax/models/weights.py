@@ -15,7 +15,9 @@ are. Others' names are translated (models/dialects.py). Every tensor must have i
 
 from __future__ import annotations
 
+import contextlib
 import importlib.resources
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,7 +76,7 @@ def missing(spec: str) -> str | None:
         return None
     if spec.startswith(RANDOM):
         number = spec.removeprefix(RANDOM)
-        fits = number.isdecimal() and 0 < int(number) < 10**6
+        fits = number.isdecimal() and len(number) < 7 and int(number) > 0
         return None if fits else f'weights {spec}: write {RANDOM} and a number of classes'
     if spec.startswith(hub.PREFIX):
         return hub.missing(spec)
@@ -82,7 +84,7 @@ def missing(spec: str) -> str | None:
         name = spec.removeprefix(EMBEDDED_PREFIX)
         return None if name in EMBEDDED else f'weights {spec}: the embedded weights are {", ".join(EMBEDDED)}'
     path = _file(spec)
-    if path.is_file():
+    if os.path.isfile(path):
         return None
     several = sorted(inner.parent.name for inner in Path(spec).glob('*/model.safetensors'))
     if several:
@@ -97,8 +99,10 @@ def missing(spec: str) -> str | None:
 
 
 def _file(spec: str) -> Path:
-    path = Path(spec).expanduser()
-    return path / 'model.safetensors' if path.is_dir() or not path.suffix else path
+    path = Path(spec)
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        path = path.expanduser()
+    return path / 'model.safetensors' if os.path.isdir(path) or not path.suffix else path
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -217,7 +221,7 @@ def image(spec: str, network: str) -> dict[str, Any]:
     if not spec or spec.startswith((RANDOM, EMBEDDED_PREFIX)):
         return own
     path = _file(spec)
-    if not path.is_file():
+    if not os.path.isfile(path):
         return own
     beside = path.with_suffix('.json')
     try:

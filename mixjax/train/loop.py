@@ -46,12 +46,13 @@ def run(config: Any, folder: str | Path, *, progress: Progress | None = None, co
     parts = config_lib.swept(config)
     if '' not in parts:
         workdir.look(folder, config)
-    # Everything is built, and prepared for its first seed, before any of it trains for an hour or leaves a file.
-    jobs = {name: tried(one_value, folder / name, progress) for name, one_value in parts.items()}
-    progress.total += sum(job.steps for job in jobs.values())
-    with space.told(folder), lock.held(folder, progress.say):
-        workdir.look(folder, config)  # somebody may have been here before the lock was taken
-        return every_job(config, folder, jobs, progress, command)
+    with space.told(folder):
+        # Everything is built, and prepared for its first seed, before any of it trains for an hour or leaves a file.
+        jobs = {name: tried(one_value, folder / name, progress) for name, one_value in parts.items()}
+        progress.total += sum(job.steps for job in jobs.values())
+        with lock.held(folder, progress.say):
+            workdir.look(folder, config)  # somebody may have been here before the lock was taken
+            return every_job(config, folder, jobs, progress, command)
 
 
 def every_job(config: Any, folder: Path, jobs: dict[str, Job], progress: Progress, command: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A disk that cannot be written to any more: one sentence, wherever in a run it is met."""
+"""A disk that cannot be written to any more, or too little memory: one sentence, wherever in a run it is met."""
 
 from __future__ import annotations
 
@@ -13,16 +13,23 @@ from mixjax.errors import UserError
 # What the libraries below pass on of the system's errors is their text.
 SAID = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)}
 
+MEMORY = (
+    'there is too little memory; lower config.batch_size or config.eval_batch_size, cut batches in parts '
+    '(config.accumulate), or read images as they are needed (config.feed=stream)'
+)
+
 
 @contextlib.contextmanager
 def told(folder: Path) -> Iterator[None]:
-    """Errors of the block that come from the disk become a `UserError`."""
+    """Errors of the block that come from the disk, or from too little memory, become a `UserError`."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         why = cause(error)
+        if why is None and (isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)):
+            raise UserError(f'{MEMORY} ({(str(error) or "MemoryError").splitlines()[0][:200]})') from error
         if why is None:
             raise
         raise UserError(
