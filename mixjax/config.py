@@ -209,7 +209,10 @@ def complete(config: Config, told_by: str = '') -> Config:
     for place, node in methods(config).items():
         if not isinstance(node, ConfigDict) or not isinstance(node.get('name'), str):
             raise UserError(f"config.{place} must be a method: {{'name': ..., <its knobs>}}")
-        known = method_lib.knobs(method_lib.load(node.name, told_by))
+        try:
+            known = method_lib.knobs(method_lib.load(node.name, told_by))
+        except UserError as error:
+            raise UserError(f'config.{place}.name: {error}') from error
         given = {key: value for key, value in node.items() if key != 'name'}
         for key, value in given.items():
             if key not in known:

@@ -37,7 +37,7 @@ def arrays(file: Path | bytes | BinaryIO, most: int = MOST_BYTES) -> dict[str, n
             return arrays(opened, most)
     try:
         return _unpacked(file, most)
-    except (ValueError, OSError):
+    except (ValueError, MemoryError):
         raise
     except Exception as error:  # bytes of a stranger: zipfile, zlib and numpy fail on them in every way there is
         raise ValueError(f'it is damaged ({type(error).__name__}: {error})') from None

@@ -109,9 +109,9 @@ def check(config: Any, base: Any) -> None:
         value = _get(config, key)
         if not _holds(allowed, value):
             raise UserError(f'config.{key} must be {sentence}, not {_short(value)}')
-    for node in (config.target, config.source):
-        if node.name or node is config.target:
-            sets.check(node)
+    for place in ('target', 'source'):
+        if config[place].name or place == 'target':
+            _told(f'config.{place}.name', sets.check, config[place])
     for label in config.compare:
         if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', label):
             raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')
@@ -137,10 +137,18 @@ def types(config: Any, base: Any) -> None:
     _same_types(config, base, '')
 
 
+def _told(place: str, function: Callable[..., Any], *given: Any) -> Any:
+    """What a function makes of a setting; its complaint names the setting."""
+    try:
+        return function(*given)
+    except UserError as error:
+        raise UserError(str(error) if place in str(error) else f'{place}: {error}') from error
+
+
 def _network(config: Any) -> None:
     if config.model.name not in models.names():
         hint = nearest(config.model.name, models.names())
-        raise UserError(f'unknown network {config.model.name!r}{hint}; the networks are {", ".join(models.names())}')
+        raise UserError(f'config.model.name: unknown network {config.model.name!r}{hint}; the networks are {", ".join(models.names())}')
 
 
 def _sweep(config: Any) -> None:
@@ -185,10 +193,11 @@ def _together(config: Any) -> None:
     if bool(config.synthetic.per_class) != bool(config.synthetic.side):
         raise UserError('config.synthetic needs both per_class and side, or neither')
     side = config.synthetic.side or config.image.resize
+    stored = 'synthetic.side' if config.synthetic.side else 'image.resize'
     if config.image.crop > side + 2 * config.image.pad:
         raise UserError(
             f'config.image.crop={config.image.crop} is larger than the stored images '
-            f'(config.image.resize={side}) with a border of config.image.pad={config.image.pad}'
+            f'(config.{stored}={side}) with a border of config.image.pad={config.image.pad}'
         )
 
 

@@ -84,10 +84,20 @@ def read(path: str) -> dict[str, Any]:
 def _read(path: Path, time: int) -> dict[str, Any]:
     del time
     found = plain.parse(path.read_bytes())
-    rows = found.get('labelled rows') if isinstance(found, dict) else None
-    if not isinstance(rows, dict) or not isinstance(found.get('target'), str):
+    if not isinstance(found, dict) or not isinstance(found.get('target'), str) or 'labelled rows' not in found:
+        raise ValueError
+    kinds = {**{f'{kind} rows': int for kind in KINDS}, **{f'{kind} ids': str for kind in KINDS}, 'per class': int}
+    for key, kind in kinds.items():
+        by_seed = found.get(key, {})
+        if not isinstance(by_seed, dict) or not all(_list_of(kind, some) for some in by_seed.values()):
+            raise ValueError
+    if not all(_list_of(str, found[key]) for key in ('classes', 'left out classes') if key in found):
         raise ValueError
     return found
+
+
+def _list_of(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in values)
 
 
 def classes(path: str, target: str, names: Sequence[str]) -> np.ndarray:

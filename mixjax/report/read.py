@@ -70,6 +70,7 @@ class Folder(NamedTuple):
 
 
 NUMBER = (int, float)
+LARGEST = 2**53
 RUN = {'label': str, 'method': str, 'steps': int, 'classes': list, 'test_examples': int, 'train_examples': int}
 RUN_KINDS = {**RUN, 'seeds': list, 'accuracy': dict}
 
@@ -156,7 +157,8 @@ def _results(path: Path) -> dict[str, Any]:
 
 def _check(data: Mapping[str, Any], kinds: Mapping[str, Any], file: Path) -> None:
     for key, kind in kinds.items():
-        if not isinstance(data, Mapping) or key not in data or not isinstance(data[key], kind):
+        fits = isinstance(data, Mapping) and key in data and isinstance(data[key], kind)
+        if not fits or isinstance(data[key], NUMBER) and not abs(data[key]) < LARGEST:  # NaN is not below it
             raise UserError(f'{file} is damaged: {key!r} is missing or of the wrong kind; remove it and run again')
 
 
@@ -246,6 +248,10 @@ def _pairs(path: Path) -> Pairs | None:
     _check(table, {'pairs': list}, file)
     for pair in table['pairs']:
         _check(pair, {'target': str, 'sources': list, 'similarity': list}, file)
+        for name in pair['sources']:
+            _check({'sources': name}, {'sources': str}, file)
+        for value in pair['similarity']:
+            _check({'similarity': value}, {'similarity': NUMBER}, file)
     arrays = _arrays(path / 'pairs.npz', {'target': 4, 'source': 5})
     if arrays is None:
         return Pairs(table, None, None)

@@ -88,7 +88,10 @@ def look(folder: Path, config: Any) -> bool:
         if left:
             raise UserError(f'{folder} has files in it and is not a work directory; choose an empty or a new folder')
         return False
-    before, after = flat(read_json(path)), flat(as_data(config))
+    before = read_json(path)
+    if not isinstance(before, dict) or type(before.get('steps')) is not int:
+        raise UserError(f'{path} is damaged; use another --workdir')
+    before, after = flat(before), flat(as_data(config))
     keys = (before.keys() | after.keys()) - set(ELSEWHERE)
     changed = sorted(key for key in keys if before.get(key) != after.get(key))
     if changed == ['steps'] and after['steps'] > before['steps']:
@@ -131,7 +134,7 @@ def finished(folder: Path, steps: int) -> dict[str, Any] | None:
     """The results of a run of that many steps, if it was finished; an extended run's old ones do not count."""
     path = folder / 'results.json'
     results = read_json(path) if path.exists() else None
-    return results if results is not None and results['steps'] == steps else None
+    return results if isinstance(results, dict) and results.get('steps') == steps else None
 
 
 def environment() -> dict[str, Any]:
@@ -236,6 +239,9 @@ def load_prepared(path: Path) -> Prepared:
         return {key.removeprefix(name): value for key, value in arrays.items() if key.startswith(name)}
 
     frozen, draw = group('frozen/'), group('draw/')
+    needed = {'rows', 'start', 'count', 'rounds'}
+    if draw and not needed <= draw.keys() <= set(Segments._fields):
+        raise UserError(f'{path} is damaged, and with it the run; use another --workdir')
     return Prepared(
         traverse_util.unflatten_dict(frozen, sep='/') if frozen else (),
         Segments(**draw) if draw else None,
