@@ -148,7 +148,10 @@ def _told(place: str, function: Callable[..., Any], *given: Any) -> Any:
 def _network(config: Any) -> None:
     if config.model.name not in models.names():
         hint = nearest(config.model.name, models.names())
-        raise UserError(f'config.model.name: unknown network {config.model.name!r}{hint}; the networks are {", ".join(models.names())}')
+        raise UserError(
+            f'config.model.name: unknown network {config.model.name!r}{hint}; '
+            f'the networks are {", ".join(models.names())}'
+        )
 
 
 def _sweep(config: Any) -> None:
