@@ -10,18 +10,24 @@ JOBS := 2
 TOGETHER := -n $(JOBS) --dist worksteal
 test-parity test-slow: private SIDE = $(TOGETHER)
 
-.PHONY: help quickstart test $(KINDS:%=test-%) lint constraints clean
+.PHONY: help quickstart test $(KINDS:%=test-%) fuzz lint constraints clean
 
 help:
 	@echo 'make quickstart    fine-tune with five methods on the embedded benchmark, and write a report'
 	@echo 'make test          the tests (under 10 minutes)'
 	@echo 'make lint          ruff and pyright'
 	@echo 'make test-KIND     the longer tests; KIND: $(KINDS)'
+	@echo 'make fuzz          wrong files for all that reads files, MINUTES=2 of them'
 	@echo 'make constraints   write constraints-pyXYY.txt again with the newest versions (PYTHON=...)'
 	@echo 'make clean         remove .venv and everything that was built; runs/ stays'
 
 quickstart: .venv/with-test
 	$(PY) -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
+
+# MINUTES=20 READER=images: longer, and one of them. What is found is kept in runs/fuzz.
+MINUTES := 2
+fuzz: .venv/with-test
+	JAX_PLATFORMS=cpu $(PY) -m tests.hostile.fuzz --minutes=$(MINUTES) --reader='$(READER)'
 
 # Tests see eight devices on any machine.
 test $(KINDS:%=test-%): export JAX_PLATFORMS := cpu

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from mixjax.errors import UserError, nearest
+from mixjax.errors import Stopped, UserError, nearest
 
 
 class Command(NamedTuple):
@@ -69,9 +69,9 @@ def carry_out(what: Callable[[], int], go_on: str = '') -> int:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     try:
         return what()
-    except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
-        return 2
+    except (UserError, Stopped) as ended:
+        print(f'mixjax: {ended}', file=sys.stderr)
+        return ended.code
     except KeyboardInterrupt:
         print(f'mixjax: stopped{go_on and f"; {go_on}"}', file=sys.stderr)
         return 130

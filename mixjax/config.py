@@ -114,6 +114,7 @@ def base() -> Config:
     config.checkpoint_every = 1000
     config.keep = 'last'  # the network of the last step; best: of the step with the best validation accuracy
     config.log_every = 50
+    config.on_nan = 'stop'  # where loss or gradient are not finite; skip: go on without that step
     config.devices = 0  # how many to use at most; 0 is all: seeds side by side, and the batch of each shared out
     config.shard_params = False  # cut parameters and optimiser state over the devices of a seed, for large networks
     config.dispatch = 0  # training steps per call of the compiled program; 0 is 1 on a CPU and 25 elsewhere
@@ -197,15 +198,21 @@ def swept(config: Config) -> dict[str, Config]:
     return out
 
 
-def complete(config: Config) -> Config:
-    """Fill in the knobs of every method from its file, refuse those it lacks, and lock the config."""
+def complete(config: Config, told_by: str = '') -> Config:
+    """Fill in the knobs of every method from its file, refuse those it lacks, and lock the config.
+
+    told_by: the file that the config was read from, if it is data and no person's config.
+    """
     for key in ('method', 'compare'):
         if not isinstance(config.get(key), ConfigDict):
             raise UserError(f'config.{key} is missing; start from mixjax.config.base()')
     for place, node in methods(config).items():
         if not isinstance(node, ConfigDict) or not isinstance(node.get('name'), str):
             raise UserError(f"config.{place} must be a method: {{'name': ..., <its knobs>}}")
-        known = method_lib.knobs(method_lib.load(node.name))
+        try:
+            known = method_lib.knobs(method_lib.load(node.name, told_by))
+        except UserError as error:
+            raise UserError(f'config.{place}.name: {error}') from error
         given = {key: value for key, value in node.items() if key != 'name'}
         for key, value in given.items():
             if key not in known:
@@ -231,16 +238,19 @@ def from_data(data: dict[str, Any]) -> Config:
     try:
         with config.unlocked():
             config.update(lists(data))
-        return settle(complete(config))
-    except (KeyError, TypeError, ValueError) as error:
+        complete(config, 'config.json')
+        check(settle(config))
+        return config
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f'this config.json was written by another version of mixjax: {error}') from error
 
 
 def settle(config: Config) -> Config:
     """Put the settings of images that are left open, where the weights or the network say what they are."""
-    from mixjax import models
+    from mixjax import models, validate
     from mixjax.models import images, weights
 
+    validate.types(config, base())
     image = config.image
     if config.model.name in models.names() and not all(image[key] for key in images.KEYS):
         own = weights.image(config.model.weights, config.model.name)

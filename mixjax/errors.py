@@ -7,8 +7,25 @@ from collections.abc import Iterable
 class UserError(Exception):
     """A wrong input, told in one sentence that says what to do.
 
-    Commands print the message and end with exit code 2; they never show a traceback for it.
+    Commands print the message and end with the exit code `code`; they never show a traceback for it.
     """
+
+    code = 2
+
+
+class Busy(UserError):
+    """Nothing is wrong, but another process is at it."""
+
+    code = 3
+
+
+class Stopped(BaseException):
+    """The process was told to end, and what it has done is saved. The same command goes on from there.
+
+    Like `KeyboardInterrupt` it is no `Exception`: nobody handles it on its way.
+    """
+
+    code = 42
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ A photograph is prepared as the run prepared its test images: the same resize, c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -135,13 +135,16 @@ def load(workdir: str | Path, *, batch: int = 64) -> Predictor:
     loaded = weights.load(str(workdir))
     if not loaded.own:
         raise UserError(f'{workdir} is no run of mixjax: its model.safetensors has the tensors of another library')
-    about = dict(loaded.about)
-    # What a run recorded before it knew of a setting is what its network was published with.
-    image = {'fit': 'short', **own_images.of_network(about['model']), **about['image']}
+    about, image = _described(workdir, loaded.about)
     geometry = augment.Geometry(image['crop'], image.get('pad', 0), False, tuple(image['mean']), tuple(image['std']))
-    rule = photo.Rule(image['resize'], image['fit'], image['interpolation'], True, int(about.get('channels', 1)))
+    rule = photo.check(photo.Rule(image['resize'], image['fit'], image['interpolation'], True, about['channels']))
     net = models.build(about['model'], dtype='bfloat16' if about.get('dtype') == 'bfloat16' else 'float32')
-    predict = predictor_of(about, loaded.variables['params'].get('heads', {}))
+    heads = loaded.variables['params'].get('heads', {})
+    shown = jnp.zeros((1, geometry.crop, geometry.crop, max(rule.channels, len(geometry.mean))))
+    widths = {name: len(head['bias']) for name, head in heads.items()}
+    wanted = jax.eval_shape(lambda key: net.init(key, shown, widths), jax.random.key(0))
+    weights.fit(str(workdir), loaded.variables, wanted)
+    predict = predictor_of(workdir, about, heads)
     variables = jax.tree.map(jnp.asarray, loaded.variables)
 
     @jax.jit
@@ -151,12 +154,46 @@ def load(workdir: str | Path, *, batch: int = 64) -> Predictor:
     return Predictor(tuple(about['classes']), about, rule, lambda images: apply(variables, jnp.asarray(images)), batch)
 
 
-def predictor_of(about: dict[str, Any], heads: Tree) -> Callable[..., Array]:
+def _described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `model.json` says, and the settings of images; it may be any file."""
+    about = {'channels': 1, 'method': {}, **said}
+    try:
+        if about['model'] not in models.names() or not about['classes']:
+            raise ValueError('its network is unknown, or has no classes')
+        if type(about['channels']) is not int or not isinstance(about['method'], dict):
+            raise ValueError('its channels or its method cannot be')
+        # What a run recorded before it knew of a setting is what its network was published with.
+        own, found = own_images.of_network(about['model']), own_images.sound(about['image'])
+        more = {'fit': about['image'].get('fit', 'short'), 'pad': about['image'].get('pad', 0)}
+        if more['fit'] not in photo.FITS or type(more['pad']) is not int or not 0 <= more['pad'] <= own_images.LARGEST:
+            raise ValueError('its image.fit or image.pad cannot be')
+        image = {**own, **found, **more}
+        colours = len(image['mean'])
+        if colours != len(image['std']) or colours not in (1, about['channels']) and about['channels'] != 1:
+            raise ValueError('its colours do not fit one another')
+        if image['crop'] > image['resize'] + 2 * more['pad']:
+            raise ValueError('its image.crop is larger than the images')
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f'{workdir}: model.json is damaged ({error}); give a run folder') from None
+    return about, image
+
+
+def predictor_of(workdir: Any, about: dict[str, Any], heads: Tree) -> Callable[..., Array]:
     """From a forward pass to the target's logits: the one head there is, or what the run's method makes of several."""
     if set(heads) == {'target'}:
+        if len(heads['target']['bias']) != len(about['classes']):
+            raise UserError(
+                f'{workdir}: model.json names {len(about["classes"])} classes, and the network knows others'
+            )
         return lambda out: out.logits['target']
     knobs = {key: tuple(v) if isinstance(v, list) else v for key, v in about['method'].items() if key != 'name'}
-    return method_lib.load(about['method']['name'])(len(about['classes']), **knobs).predict
+    name = about['method'].get('name')
+    if not isinstance(name, str):
+        raise UserError(f'{workdir}: model.json is damaged (it names no method); give a run folder')
+    try:
+        return method_lib.load(name, f'{workdir}/model.json')(len(about['classes']), **knobs).predict
+    except (TypeError, ValueError) as error:
+        raise UserError(f'{workdir}: the method of model.json cannot be made ({error})') from error
 
 
 # --- files and folders ------------------------------------------------------------------------------------------------

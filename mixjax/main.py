@@ -14,7 +14,8 @@ Several processes, each with devices of its own, train one run: the same command
   --coordinator=HOST:PORT --processes=N --process=I
                            without such a cluster: where process 0 listens, how many there are, which one this is
 
-Exit codes: 0 done, 2 wrong input (one message says what to do), 130 interrupted (run it again to go on).
+Exit codes: 0 done, 2 wrong input (one message says what to do), 3 another process trains in that work directory,
+42 told to stop by SIGTERM and saved, 130 interrupted (of the last two, run it again to go on).
 """
 
 from __future__ import annotations
@@ -72,15 +73,25 @@ def first_line(file: Any) -> str:
 
 def train(command: Command) -> int:
     """Run what the flags say, then print the tables and write the report."""
-    from mixjax import cluster, processes
-    from mixjax import config as config_lib
+    from mixjax import cluster, override, signals, validate
 
     for name in ('config', 'workdir'):
         if not command.flags.get(name):
             raise UserError(f'--{name} is missing (see --help)')
+        if not validate.nameable(command.flags[name]):
+            raise UserError(f'--{name} must be a path, not {override.short(command.flags[name])}')
     note = cluster.join(command.flags)
     if note:
         print(f'mixjax: {note}', file=sys.stderr)
+    with signals.heard():
+        return carried_out(command)
+
+
+def carried_out(command: Command) -> int:
+    """`train`, once the processes have met."""
+    from mixjax import config as config_lib
+    from mixjax import processes
+
     config = config_lib.load(command.flags['config'], command.overrides)
     workdir = places.given(command.flags['workdir'])
 

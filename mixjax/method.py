@@ -17,6 +17,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -210,16 +211,24 @@ def names() -> list[str]:
     return sorted(info.name for info in pkgutil.iter_modules(mixjax.methods.__path__))
 
 
-def load(name: str) -> Callable[..., Method]:
+def load(name: str, told_by: str = '') -> Callable[..., Method]:
     """The `make` function of a method: `load('xmixup')`, or `load('my_package.my_method')`.
 
     The module path is the registry: a plain name is a module of `mixjax.methods`, a dotted one is
     imported as it stands.
+
+    told_by: the file that the name was read from, if it is no person's command or config. A module of another
+      package runs when it is imported, and no file may say that: it must have been imported before.
     """
     known = names()
     if not all(part.isidentifier() for part in name.split('.')):
         raise UserError(f'{name!r} is no name of a method or of a module')
     path = name if '.' in name else f'mixjax.methods.{name}'
+    if told_by and '.' in name and path not in sys.modules:
+        raise UserError(
+            f'{told_by} names the method {name}, which is not a part of mixjax, and a file may not say what is run; '
+            f'import {name} first (the command has --method={name} for it)'
+        )
     if '.' not in name and name not in known:
         raise UserError(f'unknown method {name!r}{nearest(name, known)}; the methods are {", ".join(known)}')
     try:

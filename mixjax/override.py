@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ from ml_collections import ConfigDict
 
 from mixjax.errors import UserError, nearest
 
+LARGEST = 2**1000  # of whole numbers that become others
 WORDS = ('optim.freeze', 'optim.factors')  # tuples of words that may be empty
 
 
@@ -51,9 +53,11 @@ def _parse(key: str, old: Any, text: str) -> Any:
     if _of_words(key, old):
         return tuple(word.strip() for word in text.split(',') if word.strip())
     try:
-        value = ast.literal_eval(text.strip())
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # what Python thinks of the text as a program
+            value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise UserError(f'config.{key} must be {_kind(key, old)}, not {text!r}') from None
+        raise UserError(f'config.{key} must be {_kind(key, old)}, not {short(text)}') from None
     if isinstance(old, tuple) and not isinstance(value, (tuple, list)):
         value = (value,)
     return value
@@ -79,11 +83,20 @@ def _kind(key: str, old: Any) -> str:
 def typed(key: str, old: Any, value: Any) -> Any:
     """`value` with the type of `old`, or an error in one sentence."""
     kind = type(old)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < LARGEST:
         return float(value)
-    if kind is tuple and type(value) in (tuple, list):
+    if kind is tuple and isinstance(value, tuple | list):
         if all(isinstance(v, str) if _of_words(key, old) else type(v) in (int, float) for v in value):
             return tuple(value)
     elif type(value) is kind:
         return value
-    raise UserError(f'config.{key} must be {_kind(key, old)}, not {value!r}')
+    raise UserError(f'config.{key} must be {_kind(key, old)}, not {short(value)}')
+
+
+def short(value: Any) -> str:
+    """A value as a message shows it: on one line, and not longer than that."""
+    try:
+        text = repr(value)
+    except ValueError:  # a number of too many digits
+        return 'this number'
+    return text if len(text) <= 80 else f'{text[:76]} ..'

@@ -7,7 +7,6 @@ be added to a file.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.util
 import os
@@ -29,7 +28,7 @@ def remote(place: str | os.PathLike[str]) -> bool:
 def of(text: str | os.PathLike[str]) -> Place:
     """The place that a text names; `~` is the user's home."""
     if not remote(text):
-        return Path(text).expanduser()
+        return Path(os.path.expanduser(text))  # as it stands, where the user has no home
     where = os.fspath(text)
     if not where.startswith(STORE):
         raise UserError(f'{where}: of object stores gs://BUCKET/FOLDER is understood; mount another one as a disk')
@@ -77,10 +76,17 @@ def _client() -> None:
 def kept(chosen: str = '') -> Path:
     """The folder of this machine for what is made once and used by many runs; chosen: `config.cache_dir`."""
     home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
-    path = Path(chosen or os.environ.get('MIXJAX_CACHE') or f'{home}/mixjax')
-    with contextlib.suppress(RuntimeError):  # a machine where the user has no home
-        path = path.expanduser()
-    return path
+    return Path(os.path.expanduser(chosen or os.environ.get('MIXJAX_CACHE') or f'{home}/mixjax'))
+
+
+def is_file(place: Place) -> bool:
+    """Whether there is such a file; no where the name is one that no system allows."""
+    return place.is_file() if remote(place) else os.path.isfile(place)
+
+
+def is_dir(place: Place) -> bool:
+    """Whether there is such a folder."""
+    return place.is_dir() if remote(place) else os.path.isdir(place)
 
 
 def absolute(place: Place) -> Place:

@@ -148,6 +148,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('images', nargs='*', help='image files, and folders with images')
     parser.add_argument('--workdir', required=True, help='the work directory of a run (of a comparison: RUN/METHOD)')
+    parser.add_argument('--method', metavar='MODULE', help="the module of the run's method, if it is not one of mixjax")
     parser.add_argument('--top', type=int, default=5, help='how many classes to show (default 5)')
     parser.add_argument('--batch', type=int, default=64, help='images that are predicted at once (default 64)')
     parser.add_argument('--test', action='store_true', help="predict the run's own test set")
@@ -167,8 +168,10 @@ def main(words: Sequence[str] | None = None) -> int:
             raise UserError('give images or folders, or --test for the test set of the run')
         if given.top < 1 or given.batch < 1:
             raise UserError('--top and --batch must be at least 1')
-        from mixjax import inference
+        from mixjax import inference, method
 
+        if given.method:
+            method.load(given.method)
         predictor = inference.load(given.workdir, batch=given.batch)
         top = min(given.top, len(predictor.classes))
         answer = of_test_set(predictor, given.workdir, top) if given.test else of_files(predictor, given.images, top)

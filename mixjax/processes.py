@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import itertools
 import json
 import os
@@ -25,7 +26,7 @@ from typing import Any, NoReturn, TypeVar
 # jax.distributed has no public name for its store of messages; its own helpers use it by this one.
 from jax._src import distributed
 
-from mixjax.errors import UserError
+from mixjax.errors import Stopped, UserError
 
 Made = TypeVar('Made')
 FOREVER = 2**31 - 1  # milliseconds. A process that waits for one that died is ended by the service.
@@ -34,6 +35,17 @@ BOOK = 100  # messages that are kept until all have read them
 EVERY = 1.0  # seconds between two looks at whether another process has failed
 LAST = 10.0  # seconds in which they hear of it
 TOGETHER = 3.0  # seconds in which an error that all have in common reaches all
+
+# What a message may be made of besides Python's own plain types.
+KNOWN = {
+    'numpy': ('ndarray', 'dtype'),
+    'numpy._core.multiarray': ('_reconstruct', 'scalar'),
+    'numpy._core.numeric': ('_frombuffer',),
+    'jax._src.array': ('_reconstruct_array',),
+    'mixjax.method': ('Prepared', 'Segments'),
+    '_codecs': ('encode',),
+    'builtins': ('set', 'frozenset', 'slice', 'complex'),
+}
 
 _number = itertools.count()
 _ending = threading.Lock()  # the first thread that ends this process does it alone
@@ -69,16 +81,18 @@ def from_first(make: Callable[[], Made]) -> Made:
         try:
             said: Any = True, make()
         except UserError as error:
-            said = False, str(error)
+            said = False, (str(error), error.code)
         finally:
             _alone -= 1
-        _client().key_value_set_bytes(place, pickle.dumps(said))
+        client().key_value_set_bytes(place, pickle.dumps(said))
     else:
-        said = pickle.loads(_client().blocking_key_value_get_bytes(place, FOREVER))
+        said = heard(client().blocking_key_value_get_bytes(place, FOREVER))
     _tidy(place)
     well, made = said
     if not well:
-        raise UserError(made)
+        error = UserError(made[0])
+        error.code = made[1]
+        raise error
     return made
 
 
@@ -108,10 +122,10 @@ def gather(value: Made) -> list[Made]:
     if count() == 1:
         return [value]
     place = _place()
-    _client().key_value_set_bytes(f'{place}/{index()}', pickle.dumps(value))
-    found = [_client().blocking_key_value_get_bytes(f'{place}/{i}', FOREVER) for i in range(count())]
+    client().key_value_set_bytes(f'{place}/{index()}', pickle.dumps(value))
+    found = [client().blocking_key_value_get_bytes(f'{place}/{i}', FOREVER) for i in range(count())]
     _tidy(place)
-    return [pickle.loads(one) for one in found]
+    return [heard(one) for one in found]
 
 
 def agree(what: str, make: Callable[[], str]) -> None:
@@ -120,7 +134,22 @@ def agree(what: str, make: Callable[[], str]) -> None:
         raise UserError(f'{what} is not the same on all machines; bring the same files to each of them')
 
 
-def _client() -> Any:
+class _Listener(pickle.Unpickler):
+    """Messages hold plain data, arrays and what methods prepare; whatever else one names is not looked up."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name in KNOWN.get(module, ()):
+            return super().find_class(module, name)
+        raise UserError(f'another process said {module}.{name}, which is no part of what processes tell each other')
+
+
+def heard(message: bytes) -> Any:
+    """What a message says."""
+    return _Listener(io.BytesIO(message)).load()
+
+
+def client() -> Any:
+    """The service by which the processes tell each other."""
     return distributed.global_state.client
 
 
@@ -133,9 +162,9 @@ def _tidy(place: str) -> None:
     """Forget a book of messages once all have read it."""
     book, _, page = place.rpartition('/')
     if page == str(BOOK - 1):
-        _client().wait_at_barrier(book, FOREVER)
+        client().wait_at_barrier(book, FOREVER)
         if first():
-            _client().key_value_delete(f'{book}/')
+            client().key_value_delete(f'{book}/')
 
 
 # --- how they end -----------------------------------------------------------------------------------------------------
@@ -152,7 +181,11 @@ def together() -> Iterator[None]:
         if isinstance(error, UserError) and alike(str(error)):
             if first():
                 raise
-            raise SystemExit(2) from None
+            raise SystemExit(error.code) from None
+        if isinstance(error, Stopped):  # all have it
+            if first():
+                print(f'mixjax: {error}', file=sys.stderr)
+            end(error.code)
         code, sentence = _why(error)
         if code == 1:  # it may come of another one's end, which the thread of `watch` hears of by now
             time.sleep(2 * EVERY)
@@ -166,7 +199,7 @@ def together() -> Iterator[None]:
 def _why(error: BaseException) -> tuple[int, str]:
     """The exit code, and a sentence."""
     if isinstance(error, UserError):
-        return 2, str(error)
+        return error.code, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 130, 'stopped; the same command goes on from the last checkpoint'
     line = str(error).partition('\n')[0]
@@ -176,7 +209,7 @@ def _why(error: BaseException) -> tuple[int, str]:
 
 def watch() -> None:
     """From now on this process ends when another one says that it has failed."""
-    threading.Thread(target=_look, args=(_client(),), name='mixjax-watch', daemon=True).start()
+    threading.Thread(target=_look, args=(client(),), name='mixjax-watch', daemon=True).start()
 
 
 def _look(client: Any) -> None:
@@ -193,7 +226,7 @@ def _look(client: Any) -> None:
 
 def alike(sentence: str) -> bool:
     """Whether all processes have an error now, as they do where the command or the config is wrong."""
-    _client().key_value_set(f'{ROOT}/error/{index()}', sentence)
+    client().key_value_set(f'{ROOT}/error/{index()}', sentence)
     return _all(f'{ROOT}/error', TOGETHER)
 
 
@@ -201,8 +234,14 @@ def fail(code: int, sentence: str) -> NoReturn:
     """End all processes, because of something that happened in this one only."""
     failed = {'process': index(), 'code': code, 'sentence': f'process {index()}: {sentence}'}
     with contextlib.suppress(Exception):  # another one was faster, or the service is gone
-        _client().key_value_set(f'{ROOT}/failed', json.dumps(failed))
+        client().key_value_set(f'{ROOT}/failed', json.dumps(failed))
     leave(code, after=True)
+
+
+def end(code: int) -> NoReturn:
+    """End this process, as the others do by themselves."""
+    with _ending:
+        leave(code)
 
 
 def leave(code: int, after: bool = False) -> NoReturn:
@@ -212,7 +251,7 @@ def leave(code: int, after: bool = False) -> NoReturn:
     error in the others, who wait for its devices.
     """
     with contextlib.suppress(Exception):
-        _client().key_value_set(f'{ROOT}/ended/{index()}', '')
+        client().key_value_set(f'{ROOT}/ended/{index()}', '')
         if after or first():
             _all(f'{ROOT}/ended', LAST)
         if first():
@@ -226,7 +265,7 @@ def _all(folder: str, seconds: float) -> bool:
     """Whether each process has left a message there, after so many seconds at most."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if len(_client().key_value_dir_get(folder)) == count():
+        if len(client().key_value_dir_get(folder)) == count():
             return True
         time.sleep(0.1)
     return False

@@ -13,14 +13,23 @@ from mixjax import method as method_lib
 from mixjax import models, places
 from mixjax.data import sets, split_file, splits
 from mixjax.errors import UserError, nearest
-from mixjax.models import laws
+from mixjax.models import images, laws
+from mixjax.override import LARGEST
+from mixjax.override import short as _short
 
 # Counters of drawn examples are 32-bit (data/plan.py).
 MOST_EXAMPLES = 2**32
+MOST_SEEDS, MOST_BATCH, MOST_SWEPT = 10_000, 1 << 20, 1000
+LONGEST = 4096  # characters of a text; no system has longer paths
 
 
 def _at_least(least: int) -> tuple[Callable[[Any], bool], str]:
-    return lambda v: v >= least, f'a whole number of at least {least}'
+    return lambda v: least <= v < 2**63, f'a whole number of at least {least}'
+
+
+def _within(least: int, most: int) -> tuple[Callable[[Any], bool], str]:
+    """For what takes memory or time by itself, before anything is trained."""
+    return lambda v: least <= v <= most, f'a whole number of at least {least} and at most {most}'
 
 
 _POSITIVE = (lambda v: 0 < v < math.inf, 'a number above 0')
@@ -36,7 +45,7 @@ def _one_of(*allowed: str) -> tuple[Callable[[Any], bool], str]:
 
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'seed': (lambda v: 0 <= v < 2**31, 'a whole number from 0 to 2147483647'),
-    'num_seeds': _at_least(1),
+    'num_seeds': _within(1, MOST_SEEDS),
     'mix.groups': _at_least(1),
     'mix.shards': _at_least(1),
     'feed': _one_of('auto', 'resident', 'stream'),
@@ -52,13 +61,13 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'target.counts': (lambda v: all(type(x) is int and x > 0 for x in v), 'whole numbers above 0'),
     'target.balance': _one_of('images', 'classes'),
     'target.val': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
-    'synthetic.per_class': _at_least(0),
-    'synthetic.side': _at_least(0),
-    'image.resize': _at_least(1),
-    'image.crop': _at_least(1),
+    'synthetic.per_class': _within(0, 10_000),
+    'synthetic.side': _within(0, images.LARGEST),
+    'image.resize': _within(1, images.LARGEST),
+    'image.crop': _within(1, images.LARGEST),
     'image.interpolation': _one_of('bilinear', 'bicubic'),
     'image.fit': _one_of('short', 'squash'),
-    'image.pad': _at_least(0),
+    'image.pad': _within(0, images.LARGEST),
     'image.mean': _COLOURS,
     'image.std': _SPREADS,
     'optim.name': _one_of('sgd', 'adam', 'amsgrad'),
@@ -79,13 +88,14 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         'words like trunk=0.1',
     ),
     'steps': _at_least(1),
-    'batch_size': _at_least(1),
+    'batch_size': _within(1, MOST_BATCH),
     'accumulate': _at_least(1),
-    'eval_batch_size': _at_least(1),
+    'eval_batch_size': _within(1, MOST_BATCH),
     'eval_every': _at_least(1),
     'checkpoint_every': _at_least(1),
     'keep': _one_of('last', 'best'),
     'log_every': _at_least(1),
+    'on_nan': _one_of('stop', 'skip'),
     'devices': _at_least(0),
     'dispatch': _at_least(0),
 }
@@ -93,15 +103,15 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def check(config: Any, base: Any) -> None:
     """Types against `base`, single values against RULES, then what must fit together."""
-    _same_types(config, base, '')
+    types(config, base)
     _network(config)
     for key, (allowed, sentence) in RULES.items():
         value = _get(config, key)
-        if not allowed(value):
-            raise UserError(f'config.{key} must be {sentence}, not {value!r}')
-    for node in (config.target, config.source):
-        if node.name or node is config.target:
-            sets.check(node)
+        if not _holds(allowed, value):
+            raise UserError(f'config.{key} must be {sentence}, not {_short(value)}')
+    for place in ('target', 'source'):
+        if config[place].name or place == 'target':
+            _told(f'config.{place}.name', sets.check, config[place])
     for label in config.compare:
         if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', label):
             raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')
@@ -115,10 +125,33 @@ def check(config: Any, base: Any) -> None:
     _build_methods(config)
 
 
+def _holds(allowed: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return allowed(value)
+    except (TypeError, OverflowError):  # something else in a tuple of numbers
+        return False
+
+
+def types(config: Any, base: Any) -> None:
+    """Every setting is there, of its type, and a finite number or a text."""
+    _same_types(config, base, '')
+
+
+def _told(place: str, function: Callable[..., Any], *given: Any) -> Any:
+    """What a function makes of a setting; its complaint names the setting."""
+    try:
+        return function(*given)
+    except UserError as error:
+        raise UserError(str(error) if place in str(error) else f'{place}: {error}') from error
+
+
 def _network(config: Any) -> None:
     if config.model.name not in models.names():
         hint = nearest(config.model.name, models.names())
-        raise UserError(f'unknown network {config.model.name!r}{hint}; the networks are {", ".join(models.names())}')
+        raise UserError(
+            f'config.model.name: unknown network {config.model.name!r}{hint}; '
+            f'the networks are {", ".join(models.names())}'
+        )
 
 
 def _sweep(config: Any) -> None:
@@ -133,8 +166,10 @@ def _sweep(config: Any) -> None:
     for value in values:
         if type(value) not in (int, float):
             raise UserError(f'config.sweep.numbers must be numbers, not {value!r}')
-        if not RULES[key][0](value):
+        if not _holds(RULES[key][0], value):
             raise UserError(f'config.sweep.numbers: {key} must be {RULES[key][1]}, not {value!r}')
+    if len(values) > MOST_SWEPT:
+        raise UserError(f'config.sweep.numbers are {len(values)}, and at most {MOST_SWEPT} can be swept')
     if len(set(values)) < len(values):
         raise UserError(f'config.sweep.numbers are given twice: {values}')
 
@@ -161,10 +196,11 @@ def _together(config: Any) -> None:
     if bool(config.synthetic.per_class) != bool(config.synthetic.side):
         raise UserError('config.synthetic needs both per_class and side, or neither')
     side = config.synthetic.side or config.image.resize
+    stored = 'synthetic.side' if config.synthetic.side else 'image.resize'
     if config.image.crop > side + 2 * config.image.pad:
         raise UserError(
             f'config.image.crop={config.image.crop} is larger than the stored images '
-            f'(config.image.resize={side}) with a border of config.image.pad={config.image.pad}'
+            f'(config.{stored}={side}) with a border of config.image.pad={config.image.pad}'
         )
 
 
@@ -191,9 +227,11 @@ def _build_methods(config: Any) -> None:
     classes = split_file.count(given, classes) if given else splits.class_count(classes, target.classes)
     for place, node in methods(config).items():
         knobs = {key: value for key, value in node.items() if key != 'name'}
+        for key, value in knobs.items():
+            _plain(f'{place}.{key}', value)
         try:
             made = method_lib.load(node.name)(classes, **knobs)
-        except (UserError, TypeError, ValueError) as error:
+        except (UserError, TypeError, ValueError, ArithmeticError) as error:
             raise UserError(f'config.{place}: {error}') from error
         if not isinstance(made, method_lib.Method):
             raise UserError(f'method {node.name!r}: make() must return a mixjax.method.Method')
@@ -204,6 +242,22 @@ def _get(config: Any, key: str) -> Any:
     for part in key.split('.'):
         node = node[part]
     return node
+
+
+def _plain(key: str, value: Any) -> None:
+    """Refuse numbers that are none, or larger than any float, and text that no system can take for a name."""
+    for one in value if isinstance(value, tuple) else (value,):
+        if type(one) is float and not math.isfinite(one) or type(one) is int and abs(one) >= LARGEST:
+            raise UserError(f'config.{key} must be a finite number, not {_short(one)}')
+        if isinstance(one, str) and not nameable(one):
+            raise UserError(f'config.{key} must be text of printable characters, not too long, not {_short(one)}')
+
+
+def nameable(text: str) -> bool:
+    """Whether a text could be the path of a file."""
+    if not text.isprintable() or len(text) > LONGEST:
+        return False
+    return all(len(part.encode('utf-8', 'surrogateescape')) < 256 for part in text.split('/'))
 
 
 def _same_types(config: Any, base: Any, prefix: str) -> None:
@@ -220,6 +274,6 @@ def _same_types(config: Any, base: Any, prefix: str) -> None:
                 raise UserError(f'config.{prefix}{key} is a group of settings, not {value!r}')
             _same_types(value, default, f'{prefix}{key}.')
         elif type(value) is not type(default) and not (type(default) is float and type(value) is int):
-            raise UserError(f'config.{prefix}{key} must be of type {type(default).__name__}, not {value!r}')
-        elif isinstance(value, float) and math.isnan(value):
-            raise UserError(f'config.{prefix}{key} must be a number, not nan')
+            raise UserError(f'config.{prefix}{key} must be of type {type(default).__name__}, not {_short(value)}')
+        else:
+            _plain(f'{prefix}{key}', value)

@@ -23,7 +23,9 @@ UNWANTED = {
 # The trainer and the data know no method. As whole words, in code and in text, but not in comments.
 METHOD_NAMES = r'\b(smile|xmixup|mixup|lamix|delta|rifle|cotuning|regsl)\b'
 
-GROUND = ('errors', 'losses', 'mix', 'puzzle', 'mincut', 'pairing', 'project', 'relation', 'models', 'data.plan')
+GROUND = (
+    'errors', 'plain', 'losses', 'mix', 'puzzle', 'mincut', 'pairing', 'project', 'relation', 'models', 'data.plan',
+)  # fmt: skip
 COMMANDS = ('main', 'prepare_data', 'predict', 'analyse', 'grid', 'pods')
 # Of these modules (with all that is in them): what of mixjax they may import ..
 MAY_IMPORT = {name: GROUND for name in GROUND}

@@ -7,7 +7,6 @@ there is costs nothing.
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import shlex
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mixjax import places
+from mixjax import places, plain
 from mixjax.data import synthetic as made_up
 from mixjax.data.entries import ENTRIES, Entry
 from mixjax.errors import UserError, nearest
@@ -104,7 +103,7 @@ def _quoted(folder: str) -> str:
 def fault(facts: Entry, folder: str | Path) -> str:
     """What keeps a folder from being a prepared copy; '' if nothing does."""
     try:
-        info = json.loads((places.given(str(folder)) / 'dataset_info.json').read_text(encoding='utf-8'))
+        info = plain.parse((places.given(str(folder)) / 'dataset_info.json').read_bytes())
         stored, splits = info.get('fileFormat', 'tfrecord'), {split['name'] for split in info.get('splits', [])}
     except (FileNotFoundError, NotADirectoryError):
         return 'no such copy'
@@ -144,7 +143,7 @@ def folder(name: str, data_dir: str = '') -> Path:
     """Where the prepared copy of a data set is, or will be, on a disk."""
     if places.remote(_root(data_dir)):
         raise UserError(f'data sets are prepared on a disk; `gcloud storage cp -r DIR/* {_root(data_dir)}` copies them')
-    return Path(looked_in(name, data_dir)[0]).expanduser()
+    return places.of(looked_in(name, data_dir)[0])
 
 
 def _prepared(facts: Entry, split: str, data_dir: str, rule: Rule | None, cache: Path | None) -> Dataset:

@@ -30,7 +30,7 @@ def here(place: str, cache: Path) -> Path:
     Processes of one host share the copy; one of them makes it.
     """
     if not places.remote(place):
-        return Path(place).expanduser()
+        return places.of(place)
     where = places.given(place)
     top = cache / 'copies' / hashlib.sha256(str(where).encode()).hexdigest()[:16]
     try:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from mixjax import plain
 from mixjax.data import photo
 from mixjax.data.prepared import Bar
 from mixjax.errors import UserError
@@ -190,7 +191,7 @@ def _checked(path: Path) -> tuple[str, str]:
 
 def _remembered(memory: Path) -> dict[str, Known]:
     try:
-        kept = json.loads(memory.read_text(encoding='utf-8'))
+        kept = plain.parse(memory.read_bytes())
         return {path: Known(*facts) for path, facts in kept['files'].items()} if kept['format'] == FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}

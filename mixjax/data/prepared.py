@@ -11,7 +11,6 @@ import os
 import sys
 import threading
 import time
-import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax import places
+from mixjax import places, plain
 from mixjax.data import photo
 from mixjax.data.records import AGAIN, Records, example
 from mixjax.errors import UserError
@@ -204,12 +203,11 @@ def _write(path: Path, write: Callable[[Path], Any]) -> bool:
 def _load(path: Path, about: str, check: bool, parts: dict[str, Records]) -> dict[str, Index] | None:
     """The index in a file, if it is one of these records, checked if it must be."""
     try:
-        # Opened here, because numpy leaves a damaged file open.
-        with open(path, 'rb') as opened, np.load(opened, allow_pickle=False) as file:
-            if str(file['about']) != about or (check and not file['checked']):
-                return None
-            return {part: Index(*(file[f'{part}/{key}'] for key in Index._fields)) for part in parts}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        found = plain.arrays(path)
+        if str(found['about']) != about or (check and not found['checked']):
+            return None
+        return {part: Index(*(found[f'{part}/{key}'] for key in Index._fields)) for part in parts}
+    except (OSError, ValueError, KeyError):
         return None
 
 

@@ -6,7 +6,6 @@ A prepared copy of a data set is a folder with `dataset_info.json` and, for each
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from mixjax import plain
 from mixjax.errors import UserError
 
+MOST = 1 << 40  # examples of a file; more are a lie
 AGAIN = 'move that folder away and prepare the set again'
 
 
@@ -76,6 +77,19 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
             return value, at
 
 
+def _files(info: Any, part: str) -> tuple[list[str], list[int]]:
+    """Names and lengths of the files of a part, as `dataset_info.json` says them."""
+    (facts,) = (one for one in info['splits'] if one['name'] == part)
+    lengths = [int(length) for length in facts.get('shardLengths', [])]
+    template = str(facts.get('filepathTemplate', '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'))
+    for name, value in (('DATASET', info['name']), ('SPLIT', part), ('FILEFORMAT', 'array_record')):
+        template = template.replace(f'{{{name}}}', str(value))
+    names = [template.replace('{SHARD_X_OF_Y}', f'{k:05d}-of-{len(lengths):05d}') for k in range(len(lengths))]
+    if any(not 0 <= length < MOST for length in lengths) or any(not n.isprintable() or '/' in n for n in names):
+        raise ValueError
+    return names, lengths
+
+
 # --- the records of one part ------------------------------------------------------------------------------------------
 
 
@@ -84,16 +98,12 @@ class Records:
     opens its own files."""
 
     def __init__(self, folder: Path, part: str) -> None:
-        info = json.loads((folder / 'dataset_info.json').read_text(encoding='utf-8'))
-        (facts,) = (one for one in info['splits'] if one['name'] == part)
-        lengths = [int(length) for length in facts.get('shardLengths', [])]
-        template = facts.get('filepathTemplate', '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}')
-        values = {'DATASET': info['name'], 'SPLIT': part, 'FILEFORMAT': 'array_record'}
         self.part = part
-        self.files = [
-            folder / template.format(SHARD_X_OF_Y=f'{k:05d}-of-{len(lengths):05d}', **values)
-            for k in range(len(lengths))
-        ]
+        try:
+            names, lengths = _files(plain.parse((folder / 'dataset_info.json').read_bytes()), part)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f'{folder}/dataset_info.json is damaged ({type(error).__name__}); {AGAIN}') from None
+        self.files = [folder / name for name in names]
         self._ends = np.cumsum(np.array(lengths, np.int64))
         self._forget()
 

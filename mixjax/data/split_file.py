@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixjax import places
+from mixjax import places, plain
 from mixjax.data.catalog import Dataset
 from mixjax.data.splits import Drawn
 from mixjax.errors import UserError, require
@@ -71,20 +71,35 @@ def read(path: str) -> dict[str, Any]:
     """The file as data."""
     try:
         where = places.of(path)
-        return _read(where, 0 if places.remote(where) else where.stat().st_mtime_ns)
+        if places.remote(where):
+            return _read(where, 0)
+        facts = where.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise ValueError
+        return _read(where, facts.st_mtime_ns)
     except (OSError, ValueError, RuntimeError) as error:
-        why = error.strerror if isinstance(error, OSError) else 'it is not JSON'
+        why = error.strerror if isinstance(error, OSError) else 'it is not what a run writes'
         raise UserError(f'config.target.splits: {path} cannot be read ({why}); give the splits.json of a run') from None
 
 
 @functools.lru_cache(4)
 def _read(path: Path, time: int) -> dict[str, Any]:
     del time
-    found = json.loads(path.read_text(encoding='utf-8'))
-    rows = found.get('labelled rows') if isinstance(found, dict) else None
-    if not isinstance(rows, dict) or not isinstance(found.get('target'), str):
+    found = plain.parse(path.read_bytes())
+    if not isinstance(found, dict) or not isinstance(found.get('target'), str) or 'labelled rows' not in found:
+        raise ValueError
+    kinds = {**{f'{kind} rows': int for kind in KINDS}, **{f'{kind} ids': str for kind in KINDS}, 'per class': int}
+    for key, kind in kinds.items():
+        by_seed = found.get(key, {})
+        if not isinstance(by_seed, dict) or not all(_list_of(kind, some) for some in by_seed.values()):
+            raise ValueError
+    if not all(_list_of(str, found[key]) for key in ('classes', 'left out classes') if key in found):
         raise ValueError
     return found
+
+
+def _list_of(kind: type, values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is kind for value in values)
 
 
 def classes(path: str, target: str, names: Sequence[str]) -> np.ndarray:

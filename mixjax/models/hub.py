@@ -7,13 +7,13 @@ are others, and results with them are others too. The bare `timm/resnet50` is re
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mixjax import plain
 from mixjax.errors import UserError
 from mixjax.models import images
 
@@ -107,8 +107,8 @@ def beside(path: Path) -> dict[str, Any]:
     """The images that a file beside foreign weights describes; nothing where there is none."""
     for name in BESIDE:
         try:
-            said = images.stated(json.loads((path.parent / name).read_text()))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError):
+            said = images.stated(plain.parse((path.parent / name).read_bytes()))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, IndexError):
             continue
         if said is not None:
             return {'image': said}

@@ -13,6 +13,7 @@ from typing import Any
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 KEYS = ('resize', 'crop', 'interpolation', 'mean', 'std')
+LARGEST = 4096  # side of an image
 
 # EfficientNet's published sizes and crop fractions.
 SIZES = {'b0': (224, 0.875), 'b1': (240, 0.882), 'b2': (260, 0.89), 'b3': (300, 0.904), 'b4': (380, 0.922)}
@@ -38,15 +39,39 @@ def of_network(name: str) -> dict[str, Any]:
     return say(224, 0.875, 'bilinear')
 
 
+def sound(said: Any) -> dict[str, Any]:
+    """Those of the five settings that a file says; a `ValueError` where one cannot be."""
+    if not isinstance(said, dict):
+        raise ValueError('its image is no group of settings')
+    rules = {
+        'resize': lambda v: type(v) is int and 0 < v <= LARGEST,
+        'crop': lambda v: type(v) is int and 0 < v <= LARGEST,
+        'interpolation': lambda v: v in ('bilinear', 'bicubic'),
+        'mean': lambda v: _colours(v, 0),
+        'std': lambda v: _colours(v, 1e-6),
+    }
+    found = {key: said[key] for key in KEYS if key in said}
+    for key, value in found.items():
+        if not rules[key](value):
+            raise ValueError(f'its image.{key} cannot be {str(value)[:60]!r}')
+    return found
+
+
+def _colours(values: Any, least: float) -> bool:
+    fit = isinstance(values, (list, tuple)) and len(values) in (1, 3)
+    return fit and all(type(v) in (int, float) and least <= v <= 1 for v in values)
+
+
 def stated(about: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a file beside foreign weights says: timm's `config.json`, or transformers' `preprocessor_config.json`."""
     facts = about.get('pretrained_cfg')
     if isinstance(facts, dict) and isinstance(facts.get('input_size'), list):
         colours = tuple(facts.get('mean', IMAGENET[0])), tuple(facts.get('std', IMAGENET[1]))
         size, fraction = facts['input_size'][-1], facts.get('crop_pct', 0.875)
-        return say(int(size), float(fraction), str(facts.get('interpolation', 'bilinear')), colours)
+        return sound(say(int(size), float(fraction), str(facts.get('interpolation', 'bilinear')), colours))
     if 'image_mean' in about and isinstance(about.get('size'), dict):
         size, fraction = about['size'].get('shortest_edge') or about['size'].get('height'), about.get('crop_pct', 0.875)
         way = {2: 'bilinear', 3: 'bicubic'}.get(about.get('resample', 2), 'bilinear')
-        return say(int(size), float(fraction or 0.875), way, (tuple(about['image_mean']), tuple(about['image_std'])))
+        colours = tuple(about['image_mean']), tuple(about['image_std'])
+        return sound(say(int(size), float(fraction or 0.875), way, colours))
     return None

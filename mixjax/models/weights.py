@@ -16,7 +16,7 @@ are. Others' names are translated (models/dialects.py). Every tensor must have i
 from __future__ import annotations
 
 import importlib.resources
-import json
+import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, deserialize
 from safetensors.numpy import save as save_tensors
 
-from mixjax import places
+from mixjax import places, plain
 from mixjax.errors import UserError
 from mixjax.models import dialects, hub, images, torch_file
 
@@ -75,7 +75,7 @@ def missing(spec: str) -> str | None:
         return None
     if spec.startswith(RANDOM):
         number = spec.removeprefix(RANDOM)
-        fits = number.isdecimal() and 0 < int(number) < 10**6
+        fits = number.isdecimal() and len(number) < 7 and int(number) > 0
         return None if fits else f'weights {spec}: write {RANDOM} and a number of classes'
     if spec.startswith(hub.PREFIX):
         return hub.missing(spec)
@@ -83,7 +83,7 @@ def missing(spec: str) -> str | None:
         name = spec.removeprefix(EMBEDDED_PREFIX)
         return None if name in EMBEDDED else f'weights {spec}: the embedded weights are {", ".join(EMBEDDED)}'
     path = _file(spec)
-    if path.is_file():
+    if places.is_file(path):
         return None
     several = sorted(inner.parent.name for inner in path.glob('*/model.safetensors'))
     if several:
@@ -99,7 +99,7 @@ def missing(spec: str) -> str | None:
 
 def _file(spec: str) -> Path:
     path = places.given(spec)
-    return path / 'model.safetensors' if path.is_dir() or not path.suffix else path
+    return path / 'model.safetensors' if places.is_dir(path) or not path.suffix else path
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def _described(spec: str, path: Path) -> dict[str, Any]:
     if not beside.is_file():
         raise UserError(f'weights {spec}: {beside.name} is not beside {path.name}; it says what the tensors are')
     try:
-        described = json.loads(beside.read_text())
+        described = plain.parse(beside.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f'weights {spec}: {beside.name} cannot be read ({error})') from error
     classes = described.get('classes') if isinstance(described, dict) else None
@@ -218,13 +218,17 @@ def image(spec: str, network: str) -> dict[str, Any]:
     if not spec or spec.startswith((RANDOM, EMBEDDED_PREFIX)):
         return own
     path = _file(spec)
-    if not path.is_file():
+    if not os.path.isfile(path):
         return own
+    beside = path.with_suffix('.json')
     try:
-        said = json.loads(path.with_suffix('.json').read_text())['image']
-        return {**own, **{key: said[key] for key in images.KEYS if key in said}}
+        said = plain.parse(beside.read_bytes())['image']
     except (OSError, ValueError, TypeError, KeyError):  # not a file of ours
         return {**own, **hub.beside(path).get('image', {})}
+    try:
+        return {**own, **images.sound(said)}
+    except ValueError as error:
+        raise UserError(f'weights {spec}: {beside.name} beside them is damaged ({error})') from None
 
 
 # --- into a network ---------------------------------------------------------------------------------------------------

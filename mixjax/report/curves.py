@@ -10,6 +10,7 @@ from mixjax.report.read import Run
 from mixjax.report.svg import Series
 from mixjax.report.words import mean_std
 
+LARGEST = 1e30  # what is not below it, or is NaN, is not drawn
 MOST = 120  # points of a curve; more cannot be seen, and would make the file large
 
 
@@ -18,7 +19,7 @@ def by_step(run: Run, kind: str, name: str) -> dict[int, list[float]]:
     values: dict[int, dict[int, float]] = defaultdict(dict)
     for line in run.metrics:
         value = line.get(name)
-        if line['kind'] == kind and isinstance(value, int | float) and math.isfinite(value):
+        if line['kind'] == kind and isinstance(value, int | float) and abs(value) < LARGEST:
             values[line['step']][line['seed']] = float(value)
     seeds = max((len(found) for found in values.values()), default=0)
     return {

@@ -6,15 +6,12 @@ each of its runs; curves, pairs and pictures are shown where their files exist.
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
-from mixjax import places
+from mixjax import places, plain
 from mixjax.errors import UserError
 from mixjax.places import Place
 
@@ -73,6 +70,7 @@ class Folder(NamedTuple):
 
 
 NUMBER = (int, float)
+LARGEST = 2**53
 RUN = {'label': str, 'method': str, 'steps': int, 'classes': list, 'test_examples': int, 'train_examples': int}
 RUN_KINDS = {**RUN, 'seeds': list, 'accuracy': dict}
 
@@ -159,7 +157,8 @@ def _results(path: Place) -> dict[str, Any]:
 
 def _check(data: Mapping[str, Any], kinds: Mapping[str, Any], file: Place) -> None:
     for key, kind in kinds.items():
-        if not isinstance(data, Mapping) or key not in data or not isinstance(data[key], kind):
+        fits = isinstance(data, Mapping) and key in data and isinstance(data[key], kind)
+        if not fits or isinstance(data[key], NUMBER) and not abs(data[key]) < LARGEST:  # NaN is not below it
             raise UserError(f'{file} is damaged: {key!r} is missing or of the wrong kind; remove it and run again')
 
 
@@ -198,7 +197,7 @@ def _check_comparison(results: Mapping[str, Any], file: Place) -> None:
 
 def _json(path: Place) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding='utf-8'))
+        data = plain.parse(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f'{path.parent} is not complete: {path.name} is missing') from None
     except (OSError, ValueError) as error:
@@ -211,12 +210,16 @@ def _json(path: Place) -> dict[str, Any]:
 def _lines(path: Place) -> list[dict[str, Any]]:
     """The whole lines; one that a dying process left half-written is passed over, and so is a missing file."""
     found = []
-    for text in path.read_text(encoding='utf-8').splitlines() if path.exists() else ():
+    try:
+        texts = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error}') from error
+    for text in texts:
         try:
-            line = json.loads(text)
+            line = plain.parse(text)
         except ValueError:
             continue
-        if isinstance(line, dict) and {'seed', 'step', 'kind'} <= line.keys():
+        if isinstance(line, dict) and type(line.get('seed')) is type(line.get('step')) is int and 'kind' in line:
             found.append(line)
     return found
 
@@ -226,9 +229,9 @@ def _arrays(path: Place, names: Mapping[str, int], optional: Sequence[str] = ())
     if not path.exists():
         return None
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in names if name in file.files or name not in optional}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        found = plain.arrays(path.read_bytes())
+        arrays = {name: found[name] for name in names if name in found or name not in optional}
+    except (OSError, ValueError, KeyError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
     for name, array in arrays.items():
         picture = names[name] > 1
@@ -245,6 +248,10 @@ def _pairs(path: Place) -> Pairs | None:
     _check(table, {'pairs': list}, file)
     for pair in table['pairs']:
         _check(pair, {'target': str, 'sources': list, 'similarity': list}, file)
+        for name in pair['sources']:
+            _check({'sources': name}, {'sources': str}, file)
+        for value in pair['similarity']:
+            _check({'similarity': value}, {'similarity': NUMBER}, file)
     arrays = _arrays(path / 'pairs.npz', {'target': 4, 'source': 5})
     if arrays is None:
         return Pairs(table, None, None)

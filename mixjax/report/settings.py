@@ -73,7 +73,8 @@ def settings_html(folder: Folder) -> str:
         rows.insert(0, ['Images', 'made up: a trial of the settings, not a result'])
     methods = []
     for run in folder.runs:
-        method = dict(lookup(run.config, 'method') or {'name': run.results['method']})
+        said = lookup(run.config, 'method')
+        method = dict(said) if isinstance(said, Mapping) and said else {'name': run.results['method']}
         methods.append([run.label, str(method.pop('name', '')), value_text(method) or 'none'])
     whole = json.dumps(config, indent=2, ensure_ascii=False)
     return (

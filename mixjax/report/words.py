@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import unicodedata
 
 PLAIN, TYPESET = '+-', '\u00b1'
 
@@ -40,8 +41,10 @@ def plain(text: str) -> str:
 
 
 def escape(text: object) -> str:
-    """Text for HTML, in content and in quoted attributes; lone surrogates have no UTF-8 form."""
-    return html.escape(str(text).encode('utf-8', 'replace').decode('utf-8'), quote=True)
+    """Text for HTML, in content and in quoted attributes, without control characters and lone surrogates."""
+    shown = str(text).encode('utf-8', 'replace').decode('utf-8')
+    shown = ''.join('?' if unicodedata.category(char) == 'Cc' and char not in '\n\t' else char for char in shown)
+    return html.escape(shown, quote=True)
 
 
 def markdown(text: str) -> str:

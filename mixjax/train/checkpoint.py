@@ -7,6 +7,7 @@ A checkpoint holds the whole `TrainState` and the format's version; not `frozen`
 from __future__ import annotations
 
 import itertools
+import weakref
 from typing import Any
 
 import jax
@@ -17,22 +18,27 @@ from mixjax import places
 from mixjax.errors import UserError
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
+from mixjax.train import integrity
 
 Tree = Any
-FORMAT = 1
 KEEP = 2
-COMMITTED = 'commit_success.txt'  # as Orbax calls it
 _opened = itertools.count()
+_sealers: weakref.WeakKeyDictionary[ocp.CheckpointManager, integrity.Sealer] = weakref.WeakKeyDictionary()
 
 
 def open_folder(folder: Place) -> ocp.CheckpointManager:
     """The checkpoints of one seed; the caller closes it (it is a context manager)."""
     # Processes meet by name, and several seeds are saved at once: each has names of its own.
     names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=f'seed-{next(_opened)}')
+    seal = integrity.Sealer(folder)
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=KEEP, create=True, step_prefix='step', multiprocessing_options=names
-    )
-    return ocp.CheckpointManager(places.absolute(folder), options=options)
+        max_to_keep=KEEP, create=True, step_prefix='step', multiprocessing_options=names,
+        cleanup_tmp_directories=True,  # what a run that was killed has left half-written
+        async_options=ocp.AsyncOptions(post_finalization_callback=seal),
+    )  # fmt: skip
+    manager = ocp.CheckpointManager(places.absolute(folder), options=options)
+    _sealers[manager] = seal
+    return manager
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
@@ -40,11 +46,12 @@ def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
 
     A copy is saved, because the training program reuses the memory of the state that it is given.
     """
+    _sealers[manager].step = step
     manager.save(
         step,
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(jax.tree.map(jnp.copy, state)),
-            meta=ocp.args.JsonSave({'format': FORMAT}),
+            meta=ocp.args.JsonSave({'format': integrity.FORMAT}),
         ),
     )
 
@@ -52,10 +59,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
 @by_first
 def newest(folder: Place) -> int | None:
     """The newest step that lies whole in a folder, without opening it."""
-    # On a disk a step gets its name when it is whole; in a store, where nothing can be renamed, a mark.
-    whole = [path for path in folder.glob('step_*') if not places.remote(path) or (path / COMMITTED).exists()]
-    steps = [path.name.removeprefix('step_') for path in whole]
-    return max((int(step) for step in steps if step.isdigit()), default=None)
+    return max(integrity.steps(folder), default=None)
 
 
 def latest(managers: list[ocp.CheckpointManager]) -> int | None:
@@ -66,18 +70,16 @@ def latest(managers: list[ocp.CheckpointManager]) -> int | None:
 def restore(manager: ocp.CheckpointManager, step: int, state: Tree) -> Tree:
     """The checkpoint of that step in the layout of `state`."""
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    place = f'{manager.directory.parent.name}/{manager.directory.name}/step_{step}'
     try:
         found: Any = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-        if found.meta['format'] != FORMAT:
-            raise UserError(
-                f'the checkpoints are of format {found.meta["format"]} and this version of mixjax reads {FORMAT}; '
-                'continue the run with the version that began it (see env.json), or use another --workdir'
-            )
+        integrity.known(found.meta['format'], place)
         restored: Any = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
-    except (ValueError, KeyError, OSError) as error:
-        place = f'{manager.directory.parent.name}/{manager.directory.name}/step_{step}'
+    except UserError:
+        raise
+    except Exception as error:  # files that lie: what reads them fails in every way there is
+        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f'the checkpoint {place} cannot be read ({str(error).splitlines()[0]}); remove that folder to go on '
-            'from the one before it'
+            f'the checkpoint {place} cannot be read ({why}); remove that folder to go on from the one before it'
         ) from error
     return restored.state

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import math
 import time
 from typing import Any, NamedTuple
 
@@ -16,11 +15,10 @@ import jax
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
-from mixjax import places
-from mixjax.errors import UserError
+from mixjax import places, signals
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
-from mixjax.train import checkpoint, mesh, outcome, program, seeds, watch, wave, workdir
+from mixjax.train import checkpoint, finite, integrity, lock, mesh, outcome, program, seeds, space, watch, wave, workdir
 from mixjax.train.program import Program
 from mixjax.train.progress import Progress
 from mixjax.train.step import TrainState, variables
@@ -48,9 +46,17 @@ def run(config: Any, folder: str | Place, *, progress: Progress | None = None, c
     parts = config_lib.swept(config)
     if '' not in parts:
         workdir.look(folder, config)
-    # Everything is built, and prepared for its first seed, before any of it trains for an hour or leaves a file.
-    jobs = {name: tried(one_value, folder / name, progress) for name, one_value in parts.items()}
-    progress.total += sum(job.steps for job in jobs.values())
+    with space.told(folder):
+        # Everything is built, and prepared for its first seed, before any of it trains for an hour or leaves a file.
+        jobs = {name: tried(one_value, folder / name, progress) for name, one_value in parts.items()}
+        progress.total += sum(job.steps for job in jobs.values())
+        with lock.held(folder, progress.say):
+            workdir.look(folder, config)  # somebody may have been here before the lock was taken
+            return every_job(config, folder, jobs, progress, command)
+
+
+def every_job(config: Any, folder: Place, jobs: dict[str, Job], progress: Progress, command: str) -> dict[str, Any]:
+    """Carry out the one job of a run, or those of a sweep."""
     if '' in jobs:
         return carry_out(jobs[''], progress, command)
     workdir.claim(folder, config)
@@ -166,6 +172,7 @@ def one(
     describe(folder, command)
     every = [config.seed + i for i in range(config.num_seeds)]
     outcome.describe_data(config, built.sets, folder, every)
+    integrity.look(folder, every, progress.say)
     for together in wave.plan(built, folder):
         train([built] * len(together), together, folder, progress)
     results = outcome.summary(config, folder, label, built, every)
@@ -218,19 +225,27 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
         for name in ('metrics.jsonl', 'timing.jsonl'):
             workdir.rewind(folder / name, together, step)
         progress.skip(step * len(together))
+        sound = finite.Watch(together, config.on_nan, folder)
+        stack.enter_context(signals.training())
         while step < config.steps:
             began, before = time.perf_counter(), step
-            ts, last, step = advance(built, placed, ts, step, progress)
+            ts, last, step = advance(built, placed, ts, step, progress, sound)
             log(config, folder, together, step, last, time.perf_counter() - began, step - before)
             if placed.test and (step % config.eval_every == 0 or step == config.steps):
                 watch.look(built, folder, together, step, ts, placed, held)
-            if step % config.checkpoint_every == 0 or step == config.steps:
+            if step % config.checkpoint_every == 0 or step == config.steps or signals.stopping():
+                lock.check()
+                sound.check_state(ts, step)
                 # No seed more than one checkpoint ahead of another: two are kept, so one is common to all.
                 for manager in managers:
                     manager.wait_until_finished()
                 workdir.settle(folder)
                 for i, manager in enumerate(managers):
                     checkpoint.save(manager, step, mesh.take(ts, i))
+            if signals.stopping():
+                for manager in managers:
+                    manager.wait_until_finished()
+                signals.stop(step)
         if first and placed.test:
             watch.end(built, folder, together, ts)
         for manager in managers:
@@ -259,15 +274,15 @@ def log(config: Any, folder: Place, together: list[int], step: int, last: Tree, 
     last = mesh.whole(last)
     for i, seed in enumerate(together):
         mine = {name: float(values[i]) for name, values in last.items()}
-        workdir.append(folder / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': 'train', **finite(mine, step)})
+        workdir.append(folder / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': 'train', **finite.plain(mine)})
         line = {'seed': seed, 'step': step, 'seconds': seconds, 'steps': steps, 'together': len(together)}
         workdir.append(folder / 'timing.jsonl', line)
 
 
 def advance(
-    built: Program, placed: Wave, ts: TrainState, step: int, progress: Progress
+    built: Program, placed: Wave, ts: TrainState, step: int, progress: Progress, sound: finite.Watch
 ) -> tuple[TrainState, Tree, int]:
-    """Train up to the next step at which something is due; the metrics are of the last step."""
+    """Train up to the next step at which something is due, or all stop; the metrics are of the last step."""
     config = built.config
     stop = wave.due(config, step)
     last: Any = {}
@@ -276,18 +291,10 @@ def advance(
         ts, last = built.advance(count)(ts, built.start, placed.frozen, placed.feed.inputs(first, count))
         jax.block_until_ready(before)  # the host stays one call ahead, and the counter honest
         step = first + count
-        shown = None if step < stop else float(mesh.whole(last['loss'])[0])
+        sound.add(step, last)
+        ends = signals.tick() or step == stop
+        shown = sound.look() if ends else None
         progress.step(placed.name, step, config.steps, shown, count * len(placed.seeds))
-        if step == stop:
+        if ends:
             break
     return ts, last, step
-
-
-def finite(metrics: dict[str, float], step: int) -> dict[str, float]:
-    """The metrics, unless the loss is not a number any more."""
-    if not math.isfinite(metrics['loss']):
-        shown = ', '.join(f'{name} {value:.4g}' for name, value in metrics.items())
-        raise UserError(
-            f'the loss is {metrics["loss"]} at step {step} ({shown}); lower config.optim.lr and use another --workdir'
-        )
-    return metrics

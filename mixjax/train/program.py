@@ -156,7 +156,10 @@ def around(on: Ground, config: Any, method: Method) -> Program:
     tx, rate = optim.make(config.optim, config.steps, factor_of)
     cut = config.shard_params and on.mesh.shape['data'] > 1
     layout = step.Layout(mesh.shard_batch, mesh.gathered if cut else lambda tree: tree, mesh.accelerated(on.mesh))
-    one = step.make(on.net, method, feed(shard=mesh.shard_batch), run, tx, rate, factor_of, config.accumulate, layout)
+    one = step.make(
+        on.net, method, feed(shard=mesh.shard_batch), run, tx, rate, factor_of, config.accumulate, layout,
+        config.on_nan == 'skip',
+    )  # fmt: skip
     compiled: dict[int, Callable] = {}
 
     def advance(count: int) -> Callable:

@@ -20,7 +20,7 @@ from mixjax.train import optim
 
 Array = jax.Array
 Tree = Any
-RESERVED = ('seed', 'step', 'kind', 'loss', 'lr', 'grad_norm')  # names in a line of metrics
+RESERVED = ('seed', 'step', 'kind', 'loss', 'lr', 'grad_norm', 'skipped')  # names in a line of metrics
 
 
 class TrainState(NamedTuple):
@@ -94,10 +94,12 @@ def make(
     factor_of: Callable[[Tree], Tree],
     micro: int = 1,
     layout: Layout = Layout(),  # noqa: B008, a constant
+    skip: bool = False,
 ) -> Callable[[TrainState, Tree, Tree, Tree], tuple[TrainState, dict[str, Array]]]:
     """train_step(state, pretrained, frozen, inputs) -> (state, metrics). Pure; the caller jits it.
 
     micro: into how many parts, one after the other, the batch is cut.
+    skip: a step whose loss or gradient is not finite changes nothing but the number of steps.
     """
 
     def train_step(
@@ -125,7 +127,13 @@ def make(
 
         check_metrics(aux.metrics)
         metrics = {'loss': value, 'lr': rate(ts.step), 'grad_norm': optax.tree.norm(grads), **aux.metrics}
-        return TrainState(ts.step + 1, ts.key, params, aux.model_state, opt_state, state), metrics
+        after_it = params, aux.model_state, opt_state, state
+        if skip:
+            good = jnp.isfinite(value) & jnp.isfinite(metrics['grad_norm'])
+            metrics['skipped'] = 1.0 - good
+            before = ts.params, ts.model_state, ts.opt_state, ts.state
+            after_it = jax.tree.map(lambda new, old: jnp.where(good, new, old), after_it, before)
+        return TrainState(ts.step + 1, ts.key, *after_it), metrics
 
     return train_step
 

@@ -15,7 +15,7 @@ import numpy as np
 from mixjax.errors import UserError
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first, only_first
-from mixjax.train import draws, evaluate, export, mesh, seeds, workdir
+from mixjax.train import draws, evaluate, export, finite, mesh, seeds, workdir
 from mixjax.train.draws import Sets
 from mixjax.train.program import Program
 from mixjax.train.seeds import Seed
@@ -79,7 +79,7 @@ def look(
     ):
         found = evaluate.run(program_of, variables(ts), parts, examples) if parts else []
         for seed, line in zip(together, found, strict=False):
-            workdir.append(metrics, {'seed': seed, 'step': step, 'kind': kind, **line})
+            workdir.append(metrics, {'seed': seed, 'step': step, 'kind': kind, **finite.plain(line)})
     if config.keep == 'best' and config.seed in together and best(folder, config.seed) == step:
         keep(built, folder, mesh.take(ts, together.index(config.seed)), step)
 

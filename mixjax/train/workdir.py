@@ -10,8 +10,6 @@ import json
 import platform
 import subprocess
 import time
-import zipfile
-import zlib
 from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +20,7 @@ import numpy as np
 from flax import traverse_util
 
 import mixjax
-from mixjax import places
+from mixjax import places, plain
 from mixjax.errors import UserError
 from mixjax.method import Prepared, Segments
 from mixjax.places import PART, Place
@@ -31,6 +29,7 @@ from mixjax.processes import by_first, count, gather, only_first
 Tree = Any
 SETTLE = 30.0  # seconds after which lines that are logged go to a store
 ELSEWHERE = ('results', 'cache_dir', 'data_dir', 'feed', 'store')  # settings that say where, and change no number
+LOCK = 'lock.json'  # who trains there (train/lock.py)
 
 
 @only_first
@@ -45,7 +44,7 @@ def write_json(path: Place, value: Any) -> None:
 
 def read_json(path: Place) -> Any:
     try:
-        return json.loads(path.read_text())
+        return plain.parse(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read ({type(error).__name__}); use another --workdir') from error
 
@@ -91,11 +90,15 @@ def look(folder: Place, config: Any) -> bool:
     """
     path = folder / 'config.json'
     if not path.exists():
-        left = [item for item in folder.iterdir() if not item.name.endswith(PART)] if folder.is_dir() else []
+        inside = folder.iterdir() if folder.is_dir() else ()
+        left = [item for item in inside if not item.name.endswith(PART) and item.name != LOCK]
         if left:
             raise UserError(f'{folder} has files in it and is not a work directory; choose an empty or a new folder')
         return False
-    before, after = flat(read_json(path)), flat(as_data(config))
+    before = read_json(path)
+    if not isinstance(before, dict) or type(before.get('steps')) is not int:
+        raise UserError(f'{path} is damaged; use another --workdir')
+    before, after = flat(before), flat(as_data(config))
     keys = (before.keys() | after.keys()) - set(ELSEWHERE)
     changed = sorted(key for key in keys if before.get(key) != after.get(key))
     if changed == ['steps'] and after['steps'] > before['steps']:
@@ -138,7 +141,7 @@ def finished(folder: Place, steps: int) -> dict[str, Any] | None:
     """The results of a run of that many steps, if it was finished; an extended run's old ones do not count."""
     path = folder / 'results.json'
     results = read_json(path) if path.exists() else None
-    return results if results is not None and results['steps'] == steps else None
+    return results if isinstance(results, dict) and results.get('steps') == steps else None
 
 
 def environment() -> dict[str, Any]:
@@ -201,11 +204,13 @@ def settle(folder: Place) -> None:
 def lines(path: Place) -> Iterable[dict[str, Any]]:
     """The whole lines of a file; one that a dying process left half-written is passed over."""
     if str(path) in _logs or path.exists():
-        for text in (_logs[str(path)][0] if str(path) in _logs else path.read_text()).splitlines():
+        for text in (_logs[str(path)][0].encode() if str(path) in _logs else path.read_bytes()).splitlines():
             try:
-                yield json.loads(text)
+                line = plain.parse(text)
             except ValueError:
                 continue
+            if isinstance(line, dict) and 'seed' in line and 'step' in line:
+                yield line
 
 
 @only_first
@@ -250,9 +255,8 @@ def save_prepared(path: Place, prepared: Prepared) -> None:
 
 def load_prepared(path: Place) -> Prepared:
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        arrays = plain.arrays(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise UserError(
             f'{path} is damaged ({type(error).__name__}), and with it the run; use another --workdir'
         ) from error
@@ -261,6 +265,9 @@ def load_prepared(path: Place) -> Prepared:
         return {key.removeprefix(name): value for key, value in arrays.items() if key.startswith(name)}
 
     frozen, draw = group('frozen/'), group('draw/')
+    needed = {'rows', 'start', 'count', 'rounds'}
+    if draw and not needed <= draw.keys() <= set(Segments._fields):
+        raise UserError(f'{path} is damaged, and with it the run; use another --workdir')
     return Prepared(
         traverse_util.unflatten_dict(frozen, sep='/') if frozen else (),
         Segments(**draw) if draw else None,

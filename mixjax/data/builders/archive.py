@@ -6,17 +6,21 @@ write anywhere. All the same, members that would leave the folder they are unpac
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import functools
+import gzip
+import lzma
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
 
 from mixjax.errors import UserError
 
+LARGEST = 1 << 28  # bytes of a member; photographs and lists of them are far smaller
 SUFFIXES = ('', '.tar.gz', '.tgz', '.tar', '.zip')  # '' for the folder
 Member = tuple[PurePosixPath, Callable[[], bytes]]
 
@@ -53,8 +57,9 @@ def _read(path: Path, read: Callable[[], bytes]) -> bytes:
 def _whole(path: Path) -> Iterator[None]:
     try:
         yield
-    # RuntimeError: a zip file with a password.
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # bytes of a stranger: zipfile, tarfile and what they unpack with fail in many ways
         why = str(error).partition('\n')[0].rstrip(':')
         raise UserError(f'{path} is damaged or not whole ({why}); fetch it again') from error
 
@@ -70,8 +75,30 @@ def _of_folder(path: Path) -> Iterator[Member]:
             yield PurePosixPath(file.relative_to(path).as_posix()), file.read_bytes
 
 
+class Bounded:
+    """A file of which nobody can have more than `LARGEST` bytes at once, whatever a header says."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell, self.close = file.seek, file.tell, file.close
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= LARGEST:
+            raise tarfile.ReadError(f'a part of it says that it is larger than {LARGEST:,} bytes')
+        return self._file.read(size)
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """The tar file in a file that may be packed."""
+    with path.open('rb') as file:
+        head = file.read(6)
+    packed: dict[bytes, Callable[..., Any]] = {b'\x1f\x8b': gzip.open, b'BZh': bz2.open, b'\xfd7zXZ\0': lzma.open}
+    unpack = next((opener for start, opener in packed.items() if head.startswith(start)), open)
+    return unpack(path, 'rb')
+
+
 def _of_tar(path: Path) -> Iterator[Member]:
-    with tarfile.open(path) as archive:
+    with _opened(path) as file, tarfile.open(fileobj=cast(Any, Bounded(file))) as archive:
         for member in archive:
             if member.isdir():
                 continue
@@ -81,6 +108,7 @@ def _of_tar(path: Path) -> Iterator[Member]:
             def read(member: tarfile.TarInfo = member) -> bytes:
                 file = archive.extractfile(member)
                 assert file is not None  # it is a file
+                _small(path, member.name, member.size)
                 data = file.read()
                 if len(data) != member.size:
                     raise EOFError(f'{member.name} ends early')
@@ -96,12 +124,20 @@ def _of_zip(path: Path) -> Iterator[Member]:
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise UserError(f'{path} is refused: its member {member.filename!r} is a link, not a file')
+            _small(path, member.filename, member.file_size)
             yield _safe(path, member.filename), lambda member=member: archive.read(member)
+
+
+def _small(archive: Path, name: str, size: int) -> None:
+    if size > LARGEST:
+        raise UserError(f'{archive} is refused: its member {name!r} says that it has {size:,} bytes')
 
 
 def _safe(archive: Path, name: str) -> PurePosixPath:
     """The name of a member, if it stays below the folder that it would be unpacked to."""
     path = PurePosixPath(name.replace('\\', '/'))
+    if not path.parts or '\0' in name:
+        raise UserError(f'{archive} is refused: its member {name!r} has no name that a file can have')
     if path.is_absolute() or '..' in path.parts or path.parts[0].endswith(':'):
         raise UserError(f'{archive} is refused: its member {name!r} would be written outside of its folder')
     return path

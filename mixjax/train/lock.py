@@ -1,0 +1,177 @@
+"""One run at a time in a work directory: a file that says who has it, and again and again that its owner is alive.
+
+On the owner's machine the system knows whether the owner lives. On another one its signs of life are watched: no
+clocks are compared. The lock of an owner that is dead is taken over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mixjax import places, plain
+from mixjax.errors import Busy, UserError
+from mixjax.places import Place
+from mixjax.processes import by_first, first
+from mixjax.train import workdir
+from mixjax.train.progress import duration
+
+BEAT = 10.0  # seconds between two signs of life
+LOST = 45.0  # seconds without one after which an owner on another machine counts as dead
+
+_taken_over = ''  # what to say once another run has taken the lock of this one
+
+
+@contextlib.contextmanager
+def held(folder: Place, say: Callable[[str], None]) -> Iterator[None]:
+    """Nobody else trains in the folder during the block; of several processes the first one sees to that."""
+    global _taken_over
+    _taken_over = ''
+    path = folder / workdir.LOCK
+    mine = taken(path, say)
+    done = threading.Event()
+    beating = threading.Thread(target=_beat, args=(path, mine, done), name='mixjax-lock', daemon=True)
+    if first():
+        beating.start()
+    try:
+        yield
+    finally:
+        done.set()
+        if first():
+            beating.join()
+            if (_read(path) or {}).get('token') == mine['token']:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+def check() -> None:
+    """Before something is saved: end the run if another one has taken its lock."""
+    if _taken_over:
+        raise UserError(_taken_over)
+
+
+@by_first
+def taken(path: Place, say: Callable[[str], None]) -> dict[str, Any]:
+    """Take the lock; returns what it says."""
+    workdir.create(path.parent)
+    mine = {**me(), 'since': time.time(), 'beat': 0, 'token': secrets.token_hex(8)}
+    while not _put(path, mine):
+        found = _read(path)
+        if found is None:
+            continue  # it was given back just now
+        if alive(path, found, say):
+            since = time.strftime('%Y-%m-%d %H:%M', time.localtime(found['since']))
+            raise Busy(
+                f'{path.parent} is in use: process {found["pid"]} on {found["host"]} has been training in it since '
+                f'{since} ({duration(time.time() - found["since"])} ago); wait for it, end it, or use another --workdir'
+            )
+        _remove(path, found)
+    return mine
+
+
+def me() -> dict[str, Any]:
+    """The owner that this process would be. machine: where process numbers mean the same."""
+    try:
+        machine = Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+        machine = f'{machine} {os.stat("/proc/self/ns/pid").st_ino}'  # containers count their processes themselves
+    except OSError:
+        machine = platform.node()
+    return {'host': platform.node(), 'machine': machine, 'pid': os.getpid(), 'started': _started(os.getpid())}
+
+
+def _started(pid: int) -> str:
+    """When a process began, as the system counts it; '' if it has ended, '?' if that cannot be known."""
+    if not Path('/proc/self/stat').exists():
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ''
+        except OSError:
+            pass
+        return '?'
+    try:
+        fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    except OSError:
+        return ''
+    return '' if fields[0] in 'ZX' else fields[19]  # dead, but its parent has not looked yet
+
+
+def alive(path: Place, found: dict[str, Any], say: Callable[[str], None]) -> bool:
+    """Whether the owner of a lock lives."""
+    if found['machine'] == me()['machine']:
+        return _started(found['pid']) == found['started'] != ''
+    say(
+        f'{path.parent} was in use by process {found["pid"]} on {found["host"]}; '
+        f'{LOST:.0f} s are waited for a sign of life'
+    )
+    until = time.monotonic() + LOST
+    while time.monotonic() < until:
+        time.sleep(min(1.0, LOST / 10))
+        now = _read(path)
+        if now is None:
+            return False
+        if (now['token'], now['beat']) != (found['token'], found['beat']):
+            return True
+    return False
+
+
+def _put(path: Place, lock: dict[str, Any]) -> bool:
+    """Write the lock if there is none."""
+    try:
+        return places.create(path, json.dumps(lock).encode())
+    except OSError as error:
+        raise UserError(f'the work directory {path.parent} cannot be written to: {error.strerror or error}') from error
+
+
+def _read(path: Place) -> dict[str, Any] | None:
+    """What the lock says; None if there is none. One that is not whole says nothing of an owner that lives."""
+    nobody = {'host': '?', 'machine': '?', 'pid': -1, 'started': '', 'since': 0.0, 'beat': -1, 'token': ''}
+    try:
+        found = plain.parse(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        return nobody
+    fits = isinstance(found, dict) and all(type(found.get(key)) is type(value) for key, value in nobody.items())
+    return found if fits and 0 <= found['since'] < 2**40 else nobody
+
+
+def _remove(path: Place, found: dict[str, Any]) -> None:
+    """Take a dead owner's lock away; if another run was faster, its lock is put back."""
+    if places.remote(path):  # nothing can be renamed there
+        now = _read(path)
+        if now is not None and now['token'] == found['token']:
+            path.unlink()
+        return
+    aside = path.with_name(f'{path.name}.{secrets.token_hex(4)}{places.PART}')
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(aside)
+        caught = _read(aside)
+        if caught is not None and caught['token'] != found['token']:
+            _put(path, caught)
+        aside.unlink()
+
+
+def _beat(path: Place, mine: dict[str, Any], done: threading.Event) -> None:
+    """Say again and again that the owner lives, as long as the lock is its own."""
+    global _taken_over
+    beat = 0
+    while not done.wait(BEAT):
+        found, beat = _read(path), beat + 1
+        if found is None or found['token'] not in (mine['token'], ''):
+            owner = 'nobody' if found is None else f'process {found["pid"]} on {found["host"]}'
+            _taken_over = (
+                f'the lock of {path.parent} was taken from this run, and {owner} has it now: this process gave no '
+                'sign of life for too long, or the file was removed; nothing more is written'
+            )
+            return
+        with contextlib.suppress(OSError):  # a full disk is told where it matters
+            workdir.write(path, json.dumps({**mine, 'beat': beat}))

@@ -1,0 +1,153 @@
+"""One run at a time in a work directory."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from mixjax.errors import Busy, UserError
+from mixjax.train import lock, workdir
+from tests.common import assert_same_run, call
+from tests.faults import harm
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(lock, 'BEAT', 0.05)
+    monkeypatch.setattr(lock, 'LOST', 0.5)
+
+
+def silent(_):
+    pass
+
+
+def written(folder, **changes):
+    """The lock of somebody else."""
+    folder.mkdir(exist_ok=True)
+    other = {**lock.me(), 'since': time.time() - 7200, 'beat': 5, 'token': 'other', **changes}
+    (folder / workdir.LOCK).write_text(json.dumps(other))
+    return other
+
+
+def dead_process():
+    process = subprocess.Popen([sys.executable, '-c', ''])
+    process.wait()
+    return process.pid
+
+
+def test_it_is_there_while_a_run_trains_and_gone_afterwards(tmp_path):
+    path = tmp_path / 'run' / workdir.LOCK
+    with lock.held(tmp_path / 'run', silent):
+        first = json.loads(path.read_text())
+        assert (first['pid'], first['host']) == (os.getpid(), os.uname().nodename)
+        time.sleep(0.3)
+        assert json.loads(path.read_text())['beat'] > first['beat']
+        lock.check()
+    assert not path.exists()
+
+
+def test_a_second_run_is_told_who_has_it_and_since_when(tmp_path):
+    with lock.held(tmp_path, silent), pytest.raises(Busy) as error, lock.held(tmp_path, silent):
+        pass
+    assert f'is in use: process {os.getpid()} on {os.uname().nodename}' in str(error.value) and error.value.code == 3
+    written(tmp_path, pid=os.getppid(), started=lock._started(os.getppid()))
+    with pytest.raises(Busy, match='2 h 00 min ago'):
+        lock.taken(tmp_path / workdir.LOCK, silent)
+
+
+def test_the_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path):
+    written(tmp_path, pid=dead_process(), started='123')
+    began = time.monotonic()
+    with lock.held(tmp_path, silent):
+        assert time.monotonic() - began < lock.LOST
+    written(tmp_path, started='123')  # another process has our number since
+    with lock.held(tmp_path, silent):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_owner_on_another_machine_is_watched(tmp_path):
+    said = []
+    written(tmp_path, machine='another one', host='far-away', pid=1)
+    with lock.held(tmp_path, said.append):
+        assert 'far-away' in said[0] and 'sign of life' in said[0]
+    other = written(tmp_path, machine='another one', host='far-away', pid=1)
+
+    def lives():
+        time.sleep(0.2)
+        (tmp_path / workdir.LOCK).write_text(json.dumps({**other, 'beat': 6}))
+
+    thread = threading.Thread(target=lives)
+    thread.start()
+    with pytest.raises(Busy, match='process 1 on far-away'):
+        lock.taken(tmp_path / workdir.LOCK, said.append)
+    thread.join()
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', '{"pid": "x"}', 'null', '[' * 10**5])
+def test_a_lock_that_is_not_whole_is_of_nobody(text, tmp_path):
+    (tmp_path / workdir.LOCK).write_text(text)
+    with lock.held(tmp_path, silent):
+        assert json.loads((tmp_path / workdir.LOCK).read_text())['pid'] == os.getpid()
+
+
+def test_a_run_whose_lock_was_taken_saves_nothing_more(tmp_path):
+    with lock.held(tmp_path, silent):
+        written(tmp_path, pid=77, host='far-away')
+        time.sleep(0.3)
+        with pytest.raises(UserError, match='process 77 on far-away has it now'):
+            lock.check()
+    assert json.loads((tmp_path / workdir.LOCK).read_text())['token'] == 'other'  # not ours to remove
+
+
+def race(folder, barrier, answers):
+    barrier.wait()
+    try:
+        answers.put(lock.taken(folder / workdir.LOCK, silent)['pid'])
+    except Busy:
+        answers.put(0)
+    barrier.wait()  # nobody dies before all have tried
+
+
+def test_of_many_at_once_one_has_it(tmp_path):
+    written(tmp_path, pid=dead_process(), started='123')
+    context = multiprocessing.get_context('fork')
+    barrier, answers = context.Barrier(6), context.Queue()
+    every = [context.Process(target=race, args=(tmp_path, barrier, answers)) for _ in range(6)]
+    for one in every:
+        one.start()
+    found = [answers.get(timeout=60) for _ in every]
+    for one in every:
+        one.join()
+    assert sum(pid > 0 for pid in found) == 1
+
+
+@pytest.mark.faults
+def test_two_commands_at_once(tmp_path):
+    """The second one ends with 3 and changes nothing; killed, the first one's lock is no hindrance."""
+    straight = harm.finished(tmp_path / 'straight', *harm.words())
+    folder = tmp_path / 'both'
+    process = harm.start(folder, *harm.words('finetune', '--config.steps=20'))
+    try:
+        harm.until(process, harm.logged(folder, 3))
+        process.send_signal(signal.SIGSTOP)
+        second = call(folder, *harm.words())
+        assert second.returncode == 3 and f'process {process.pid} on' in second.stderr, second.stderr
+        other = call(folder, *harm.words('finetune', '--config.seed=9'))
+        assert other.returncode == 2 and 'seed: 0 there, 9 now' in other.stderr
+    finally:
+        process.kill()
+        process.wait()
+    assert (folder / 'run' / workdir.LOCK).exists()
+    done = call(folder, *harm.words())
+    assert done.returncode == 0, done.stderr
+    assert_same_run(straight, folder / 'run', range(3), 20)
+    assert not (folder / 'run' / workdir.LOCK).exists()

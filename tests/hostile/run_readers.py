@@ -1,0 +1,196 @@
+"""What reads work directories, for `readers.READERS`: reports, checkpoints, locks, models."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixjax.errors import UserError
+from mixjax.report import html
+from mixjax.train import integrity, lock, workdir
+from tests.hostile.mutate import flawed, flawed_json, flawed_lines
+from tests.hostile.readers import ABOUT, Flaw, Reader
+from tests.report import fake
+
+RUN = (
+    'results.json',
+    'config.json',
+    'env.json',
+    'metrics.jsonl',
+    'pairs.json',
+    'data.json',
+    'samples.npz',
+    'pairs.npz',
+)
+
+
+def run_folder(folder: Path) -> Path:
+    """A small finished run beside the file."""
+    run = folder / 'run'
+    if not run.exists():
+        fake.make_run(run, 'xmixup', [0.5, 0.6], pairs=True, classes=('a', 'b'), side=4)
+        (run / 'data.json').write_text(json.dumps({'notes': ['one image'], 'unreadable': {}}))
+    return run
+
+
+def reported(name: str) -> Reader:
+    """The report of a run of which one file is flawed."""
+
+    def good(folder: Path) -> list[bytes]:
+        return [(run_folder(folder) / name).read_bytes()]
+
+    def read(path: Path) -> None:
+        run = run_folder(path.parent)
+        whole = (run / name).read_bytes()
+        try:
+            (run / name).write_bytes(path.read_bytes())
+            page = html.render([run])
+        finally:
+            (run / name).write_bytes(whole)
+        lower = page.lower()
+        assert '<script' not in lower and '<img src=x' not in lower
+        assert '\x1b' not in page and '\0' not in page
+
+    flaws: dict[str, Flaw] = {'.json': flawed_json, '.jsonl': flawed_lines, '.npz': flawed}
+    return Reader(good, read, flaws[Path(name).suffix])
+
+
+def compared() -> Reader:
+    """The report of a comparison whose results are flawed."""
+
+    def good(folder: Path) -> list[bytes]:
+        if not (folder / 'both').exists():
+            fake.make_comparison(folder / 'both', {'finetune': 0.5, 'mixup': 0.6}, seeds=2, classes=('a', 'b'), side=4)
+        return [(folder / 'both' / 'results.json').read_bytes()]
+
+    def read(path: Path) -> None:
+        whole = good(path.parent)[0]
+        place = path.parent / 'both' / 'results.json'
+        try:
+            place.write_bytes(path.read_bytes())
+            assert '<script' not in html.render([place.parent]).lower()
+        finally:
+            place.write_bytes(whole)
+
+    return Reader(good, read, flawed_json)
+
+
+def own_config(folder: Path) -> list[bytes]:
+    from tests import tiny_config
+
+    return [json.dumps(workdir.as_data(tiny_config.get_config())).encode()]
+
+
+def read_config(path: Path) -> None:
+    """What a restart compares with, and what the test set of a run is read by."""
+    from mixjax import config as config_lib
+    from tests import tiny_config
+
+    folder = path.parent / 'work'
+    folder.mkdir(exist_ok=True)
+    shutil.copy(path, folder / 'config.json')
+    config = config_lib.complete(tiny_config.get_config())
+    with contextlib.suppress(UserError):
+        workdir.look(folder, config)
+    data = workdir.read_json(path)
+    if not isinstance(data, dict):
+        raise UserError('config.json')
+    config_lib.from_data(data)
+
+
+def read_lines(path: Path) -> None:
+    """What a restart makes of the log."""
+    place = path.parent / 'metrics.jsonl'
+    shutil.copy(path, place)
+    workdir.rewind(place, [0], 100)
+    assert all(json.dumps(line) for line in workdir.lines(place))
+
+
+def prepared(folder: Path) -> list[bytes]:
+    from mixjax.method import Prepared, Segments
+
+    draw = Segments(np.arange(5), np.array([[0]]), np.array([[5]]), np.array([1]))
+    workdir.save_prepared(folder / 'made.npz', Prepared({'a': {'b': np.eye(3)}}, draw, {'note': 0.5}))
+    return [(folder / 'made.npz').read_bytes()]
+
+
+def checkpoint(folder: Path) -> list[bytes]:
+    """The sums of a checkpoint, and its format."""
+    place = folder / 'checkpoints' / '0' / 'step_8'
+    if not place.exists():
+        (place / 'meta').mkdir(parents=True)
+        (place / 'state').mkdir()
+        (place / 'meta' / 'metadata').write_text(json.dumps({'format': integrity.FORMAT}))
+        (place / 'state' / 'd').write_bytes(b'numbers')
+        integrity.seal(place)
+    return [(place / integrity.SUMS).read_bytes()]
+
+
+def read_sums(path: Path) -> None:
+    good = checkpoint(path.parent)[0]
+    data, place = path.read_bytes(), path.parent / 'checkpoints' / '0' / 'step_8'
+    try:
+        (place / integrity.SUMS).write_bytes(data)
+        why = integrity.fault(place)
+        assert why or json.loads(data) == json.loads(good)
+    finally:
+        (place / integrity.SUMS).write_bytes(good)
+
+
+def read_format(path: Path) -> None:
+    checkpoint(path.parent)
+    place = path.parent / 'checkpoints' / '0' / 'step_8'
+    (place / 'meta' / 'metadata').write_bytes(path.read_bytes())
+    same = path.read_bytes() == json.dumps({'format': integrity.FORMAT}).encode()
+    assert bool(integrity.fault(place)) != same
+
+
+def read_lock(path: Path) -> None:
+    found = lock._read(path)
+    assert found is not None
+    lock._started(found['pid'])
+    place = path.parent / 'locked' / workdir.LOCK
+    place.parent.mkdir(exist_ok=True)
+    shutil.copy(path, place)
+    found['machine'] = lock.me()['machine']
+    assert isinstance(lock.alive(place, found, lambda _: None), bool)
+
+
+def read_model(path: Path) -> None:
+    from mixjax.inference import _described, predictor_of
+
+    said = workdir.read_json(path)
+    if not isinstance(said, dict):
+        raise UserError('model.json')
+    shutil.copy(path, path.with_name('model.json'))
+    classes = weights_described(path)
+    about, _ = _described('run', classes)
+    heads: Any = {'source': {'bias': np.zeros(2)}, 'target': {'bias': np.zeros(2)}}
+    predictor_of('run', about, heads)
+
+
+def weights_described(path: Path) -> dict[str, Any]:
+    from mixjax.models import weights
+
+    return weights._described('run', path.with_name('model.safetensors'))
+
+
+READERS: dict[str, Reader] = {
+    **{f'report: {name}': reported(name) for name in RUN},
+    'report: a comparison': compared(),
+    'config.json': Reader(own_config, read_config, flawed_json),
+    'metrics.jsonl': Reader(lambda f: [(run_folder(f) / 'metrics.jsonl').read_bytes()], read_lines, flawed_lines),
+    'prepared arrays': Reader(prepared, lambda path: workdir.load_prepared(path)),
+    'sums of a checkpoint': Reader(checkpoint, read_sums, flawed_json),
+    'format of a checkpoint': Reader(
+        lambda _: [json.dumps({'format': integrity.FORMAT}).encode()], read_format, flawed,
+    ),
+    'lock.json': Reader(lambda _: [json.dumps({**lock.me(), 'since': 1.0, 'beat': 3, 'token': 'x'}).encode()],
+                        read_lock, flawed_json),
+    'model.json': Reader(lambda _: [json.dumps(ABOUT).encode()], read_model, flawed_json),
+}  # fmt: skip

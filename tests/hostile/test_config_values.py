@@ -1,0 +1,134 @@
+"""Every setting with every kind of value: refused in one sentence that names it, or traced, and some are trained."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import random
+import re
+import time
+import traceback
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from mixjax import main as command
+from mixjax.train import loop
+from tests.common import ROOT
+from tests.hostile import values
+
+HANGS = 20.0  # seconds
+CONFIG = ROOT / 'tests' / 'tiny_config.py'
+
+
+class Accepted(BaseException):
+    """The run has been checked, built and traced, and would train now."""
+
+
+def words_of(method, changes, workdir):
+    return [
+        f'--config={CONFIG}:{method}', f'--workdir={workdir}',
+        *(f'--config.{key}={text}' for key, text in changes),
+    ]  # fmt: skip
+
+
+def outcome(method, changes, workdir):
+    """(exit code, what was said) of the command; the code is None where it was about to train."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = command.main(words_of(method, changes, workdir))
+        except Accepted:
+            return None, ''
+    return code, err.getvalue()
+
+
+def badly_refused(changes, code, said):
+    """What breaks the promise: exit code 2, one sentence, and in it the name of a setting that was changed."""
+    if code is None:
+        return ''
+    named = [key for key, _ in changes if key in said or re.search(rf'\b{key.rpartition(".")[2]}\b', said)]
+    well = code == 2 and said.startswith('mixjax: ') and 'Traceback' not in said and len(said) < 2500
+    shown = said.replace('\n', '').isprintable() and said.count('\n') <= 12
+    return '' if named and well and shown else f'{code}: {said}'
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    def accept(*_):
+        raise Accepted
+
+    monkeypatch.setattr(loop, 'every_job', accept)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def campaign(folder, count, wanted):
+    """Try so many cases; returns those that were accepted."""
+    good, bad, tally = [], [], Counter()
+
+    @seed(wanted)
+    @settings(
+        max_examples=count, deadline=None, database=None, report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck), phases=[Phase.generate],
+    )  # fmt: skip
+    @given(values.cases())
+    def attempt(case):
+        method, changes = case
+        began = time.monotonic()
+        code, said, why = None, '', ''
+        try:
+            code, said = outcome(method, changes, folder / 'run')
+        except Exception:
+            why = traceback.format_exc(limit=-3)
+        if time.monotonic() - began > HANGS:
+            why += f'it took {time.monotonic() - began:.0f} s'
+        tally['accepted' if code is None else 'refused'] += 1
+        if code is None and not why:
+            good.append(case)
+        why = why or badly_refused(changes, code, said)
+        if why:
+            bad.append(f'{method} {changes}: {why}')
+
+    attempt()
+    print(dict(tally))
+    assert not bad, '\n\n'.join([f'{len(bad)} cases:', *bad])
+    # Nothing was left behind but what the system keeps of locks that were given back.
+    assert not any(folder.rglob('*.json')) and {path.name for path in folder.iterdir()} <= {'run'}
+    assert tally['accepted'] > count // 20 and tally['refused'] > count // 4
+    return good
+
+
+def test_two_hundred_cases_of_which_every_twentieth_good_one_is_traced(folder, monkeypatch):
+    traced, turn = loop.tried, iter(range(10**6))
+
+    def some(*given):
+        if next(turn) % 20:
+            raise Accepted
+        return traced(*given)
+
+    monkeypatch.setattr(loop, 'tried', some)
+    campaign(folder, 200, 1)
+
+
+@pytest.mark.slow
+def test_two_thousand_cases_of_which_twenty_are_trained(folder, monkeypatch):
+    good = campaign(folder, int(os.environ.get('CASES', '2000')), int(os.environ.get('CASES_SEED', '2')))
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    short = [('steps', '2'), ('num_seeds', '1'), ('sweep.key', ''), ('sweep.numbers', '')]
+    for number, (method, changes) in enumerate(random.Random(3).sample(good, 20)):
+        taken = {key for key, _ in changes}
+        more = [(key, text) for key, text in short if key not in taken or key in ('steps', 'num_seeds')]
+        workdir = folder / f'trained-{number}'
+        try:
+            code, said = outcome(method, [*changes, *more], workdir)
+        except Exception as error:
+            raise AssertionError(f'{method} {changes}') from error
+        # Absurd numbers may still end in a loss that is none, or in too little memory: in a sentence.
+        if code:
+            assert code == 2 and ('not finite' in said or 'memory' in said or 'finite loss' in said), (changes, said)
+        else:
+            assert (workdir / 'results.json').exists()

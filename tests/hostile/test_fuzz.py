@@ -1,0 +1,269 @@
+"""Wrong files: a short form of the campaign (`make fuzz`), and what the long one has found, kept."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import struct
+import tarfile
+import zipfile
+
+import numpy as np
+import pytest
+
+from mixjax import method as method_lib
+from mixjax import plain
+from mixjax.data import records, split_file
+from mixjax.data.builders import archive
+from mixjax.errors import UserError
+from mixjax.models import images
+from mixjax.report import html, words
+from mixjax.train import workdir
+from tests.hostile import fuzz
+from tests.report import fake
+
+SLOW = {'array records': 20, 'dataset_info.json': 30, 'names of folders': 30, 'config.json': 30}  # inputs
+
+
+@pytest.mark.parametrize('name', fuzz.READERS)
+def test_some_wrong_files(name):
+    made, found = fuzz.apart(name, 20.0, SLOW.get(name, 150))
+    assert not found, '\n'.join(found)
+    assert made >= 20
+
+
+def test_the_campaign_sees_what_it_looks_for(tmp_path, monkeypatch):
+    """Readers with faults of every kind, all found."""
+    from tests.hostile.readers import Reader
+
+    monkeypatch.setattr(fuzz, 'KEPT', tmp_path / 'kept')
+    monkeypatch.setattr(fuzz, 'HANGS', 0.3)
+
+    def outside(path):
+        (path.parent.parent / 'x').touch()
+
+    def forever(_):
+        while True:
+            pass
+
+    def greedy(_):
+        return np.ones(1 << 28)
+
+    def dies(_):
+        import os
+
+        os._exit(9)
+
+    faulty = {'crash': lambda path: 1 / 0, 'hang': forever, 'outside': outside, 'memory': greedy, 'death': dies}
+    expected = {'crash': 'ZeroDivisionError', 'hang': 'it hangs', 'outside': 'wrote outside', 'memory': 'MemoryError',
+                'death': 'its process died with 9'}  # fmt: skip
+    for name, read in faulty.items():
+        monkeypatch.setitem(fuzz.READERS, name, Reader(lambda _: [b'12345678'], read))
+        _, found = fuzz.apart(name, 3.0, 2)
+        assert found and expected[name] in ' '.join(found), (name, found)
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+def npz(header: bytes, data: bytes = b'', how: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, 'w', how) as archive_:
+        head = header.ljust(118) + b'\n'
+        archive_.writestr('a.npy', b'\x93NUMPY\x01\x00' + struct.pack('<H', len(head)) + head + data)
+    return file.getvalue()
+
+
+def test_arrays_that_are_not_what_they_say():
+    good = npz(b"{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}", np.arange(3, dtype='<f4').tobytes())
+    np.testing.assert_array_equal(plain.arrays(good)['a'], [0, 1, 2])
+    assert plain.arrays(good)['a'].flags.writeable
+    for header, data in (
+        (b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}", b'1234'),
+        (b"{'descr': '<f4', 'fortran_order': False, 'shape': (-3, -1)}", b'0' * 12),
+        (b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b'cos\nsystem\n(S"true"\ntR.'),
+        (b"{'descr': '<f4', 'fortran_order': False, 'shape': (3,), 'x': __import__('os')}", b'0' * 12),
+        (b'[' * 60, b''),
+    ):
+        with pytest.raises(ValueError):
+            plain.arrays(npz(header, data))
+    bomb = npz(b"{'descr': '|u1', 'fortran_order': False, 'shape': (300000000,)}", bytes(300_000_000))
+    assert len(bomb) < 400_000
+    with pytest.raises(ValueError, match='larger than'):
+        plain.arrays(bomb, 1 << 28)
+    with pytest.raises(ValueError, match='compressed as no array is'):
+        plain.arrays(npz(b"{'descr': '|u1', 'fortran_order': False, 'shape': (3,)}", b'123', zipfile.ZIP_LZMA))
+
+
+@pytest.mark.parametrize('text', ['[' * 10**6, '{"a":' * 10**5, '1' * 10**4, '\ud800'.encode('utf-16-le'), b'\xff'])
+def test_json_that_nobody_can_read(text):
+    with pytest.raises(ValueError):
+        plain.parse(text)
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+
+def tar(*members: tuple[tarfile.TarInfo, bytes], packed: bool = False) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode='w:gz' if packed else 'w') as made:
+        for info, data in members:
+            made.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def entry(name: str, size: int = 0, kind: bytes = tarfile.REGTYPE, link: str = '') -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, link
+    return info
+
+
+@pytest.mark.parametrize(
+    ('member', 'told'),
+    [
+        (entry('../../x'), 'would be written outside'),
+        (entry('/etc/x'), 'would be written outside'),
+        (entry('a/../../x'), 'would be written outside'),
+        (entry('x', kind=tarfile.SYMTYPE, link='/etc/passwd'), 'is a link or a device'),
+        (entry('x', kind=tarfile.LNKTYPE, link='../x'), 'is a link or a device'),
+        (entry('x', kind=tarfile.CHRTYPE), 'is a link or a device'),
+        (entry('.'), 'no name that a file can have'),
+    ],
+)
+def test_members_that_would_leave_their_folder(member, told, tmp_path):
+    path = tmp_path / 'set.tar'
+    path.write_bytes(tar((member, b'')))
+    with pytest.raises(UserError, match=told):
+        for _, read in archive.members(path):
+            read()
+    assert [item.name for item in tmp_path.iterdir()] == ['set.tar']
+
+
+def test_archives_that_unpack_to_more_than_any_photograph(tmp_path):
+    huge = entry('x.jpg')
+    huge.size = 1 << 33
+    blocks = huge.tobuf() + bytes(1 << 20)
+    (tmp_path / 'member.tgz').write_bytes(gzip.compress(blocks))
+    long = entry('long', kind=tarfile.GNUTYPE_LONGNAME)
+    long.size = 1 << 33
+    (tmp_path / 'name.tgz').write_bytes(gzip.compress(long.tobuf() + bytes(1 << 20)))
+    with zipfile.ZipFile(tmp_path / 'bomb.zip', 'w', zipfile.ZIP_DEFLATED) as made:
+        made.writestr('x.jpg', bytes(archive.LARGEST + 1))
+    for name in ('member.tgz', 'name.tgz', 'bomb.zip'):
+        with pytest.raises(UserError, match='is refused|is damaged'):
+            for _, read in archive.members(tmp_path / name):
+                read()
+
+
+# --- what the campaign found ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('place', 'value'),
+    [
+        (('seeds', 0, 'accuracy'), float('nan')), (('accuracy', 'mean'), 10**400), (('accuracy', 'n'), 10**30),
+        (('accuracy', 'std'), float('inf')), (('classes',), ['a', None]), (('steps',), 10**400),
+    ],
+)  # fmt: skip
+def test_results_with_numbers_that_are_none(place, value, tmp_path):
+    run = fake.make_run(tmp_path / 'run', 'mixup', [0.5, 0.6], side=4)
+    data = json.loads((run / 'results.json').read_text())
+    node = data
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = value
+    (run / 'results.json').write_text(json.dumps(data))
+    with pytest.raises(UserError, match='is damaged'):
+        html.render([run])
+
+
+def test_other_files_of_a_run_that_lie(tmp_path):
+    run = fake.make_run(tmp_path / 'run', 'xmixup', [0.5, 0.6], pairs=True, side=4)
+    good = json.loads((run / 'pairs.json').read_text())
+    for key, value in (('similarity', ['x']), ('similarity', [[]]), ('sources', [1]), ('sources', [True, 'a'])):
+        (run / 'pairs.json').write_text(json.dumps({**good, 'pairs': [{**good['pairs'][0], key: value}]}))
+        with pytest.raises(UserError, match='pairs.json is damaged'):
+            html.render([run])
+    (run / 'pairs.json').write_text(json.dumps(good))
+    (run / 'config.json').write_text(json.dumps({'method': 'x', 'steps': 400}))
+    (run / 'metrics.jsonl').write_bytes(b'\xff\xfe\n{"seed": [], "step": 1, "kind": "train"}\n[]\n' + b'[' * 10**5)
+    html.render([run])
+    for text in ('1.5', '[]', '"x"', '{"steps": "x"}'):
+        (run / 'config.json').write_text(text)
+        with pytest.raises(UserError, match='damaged'):
+            workdir.look(run, None)
+
+
+def test_a_draw_that_is_not_whole(tmp_path):
+    np.savez(tmp_path / 'prepared.npz', **{'draw/rows': np.arange(3)})
+    with pytest.raises(UserError, match='is damaged, and with it the run'):
+        workdir.load_prepared(tmp_path / 'prepared.npz')
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        {'classes': True},
+        {'classes': [[]]},
+        {'labelled rows': {'0': 3}},
+        {'labelled ids': {'0': [1]}},
+        {'per class': []},
+    ],
+)
+def test_splits_of_the_wrong_kind(change, tmp_path):
+    path = tmp_path / 'splits.json'
+    path.write_text(json.dumps({'target': 'digits', 'classes': ['a'], 'labelled rows': {'0': [1]}, **change}))
+    with pytest.raises(UserError, match='config.target.splits: .* cannot be read'):
+        split_file.read(str(path))
+    with pytest.raises(UserError, match='cannot be read'):
+        split_file.read('/dev/zero')
+
+
+@pytest.mark.parametrize(
+    'change', [{'name': None}, {'shardLengths': ['<x>']}, {'shardLengths': [-1]}, {'filepathTemplate': '../../{SPLIT}'},
+               {'filepathTemplate': '{DATASET:>10000000000}/x'}],
+)  # fmt: skip
+def test_a_set_whose_facts_lie(change, tmp_path):
+    facts = {'name': 'train', 'shardLengths': ['1'], **change}
+    (tmp_path / 'dataset_info.json').write_text(json.dumps({'name': 'set', 'splits': [facts]}))
+    with pytest.raises(UserError, match='dataset_info.json is damaged'):
+        records.Records(tmp_path, 'train')
+
+
+def test_images_that_belong_to_weights():
+    for said in (
+        {'crop': 0},
+        {'crop': 10**9},
+        {'crop': True},
+        {'std': [0, 1, 1]},
+        {'mean': 'abc'},
+        {'mean': [None]},
+        [],
+    ):
+        with pytest.raises(ValueError):
+            images.sound(said)
+
+
+# --- names, and what may be run ---------------------------------------------------------------------------------------
+
+NAMES = ('<script>alert(1)</script>', '../../x', '"><img src=x onerror=alert(1)>', 'a\x1b[2Jb\0', '&lt;b&gt;', '\u202e')
+
+
+def test_names_of_classes_are_text_and_nothing_else(tmp_path):
+    run = fake.make_run(tmp_path / 'run', 'xmixup', [0.5, 0.6], pairs=True, classes=NAMES, sources=NAMES, side=4)
+    page = html.render([run])
+    assert '<script' not in page and '<img src=x' not in page and '\x1b' not in page and '\0' not in page
+    for name in NAMES[:3]:
+        assert words.escape(name) in page
+    assert html.write(run) == run / 'report.html' and [item.name for item in tmp_path.iterdir()] == ['run']
+
+
+def test_a_file_cannot_say_which_module_is_run(tmp_path, monkeypatch):
+    (tmp_path / 'evil').mkdir()
+    (tmp_path / 'evil' / '__init__.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")')
+    (tmp_path / 'evil' / 'method.py').touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match='a file may not say what is run'):
+        method_lib.load('evil.method', 'model.json')
+    assert not (tmp_path / 'ran').exists()

@@ -1,0 +1,128 @@
+"""What no module of mixjax may do with what it reads."""
+
+from __future__ import annotations
+
+import ast
+import pickle
+from pathlib import Path
+
+import pytest
+
+from mixjax import processes
+from mixjax.errors import UserError
+from mixjax.models.torch_file import standins
+
+PACKAGE = Path(processes.__file__).parent
+# Where these are used all the same, and why.
+ALLOWED = {
+    ('import pickle', 'processes.py'): 'its own restricted reader; see KNOWN there',
+    ('import pickle', 'models/torch_file/machine.py'): 'names of opcodes; nothing of it is called',
+    ('exec', 'grid.py'): "a person's own file of a grid, as a config is",
+    ('import_module', '__init__.py'): 'modules of mixjax by their names',
+    ('import_module', 'method.py'): 'a method that a person names; names from files are refused',
+    ('import_module', 'prepare_data.py'): 'builders of the catalogue',
+    ('exec_module', 'config_file.py'): "a person's own config",
+    ('np.load', 'data/embedded.py'): 'a file of the package',
+}
+MODULES = (
+    'pickle',
+    'marshal',
+    'shelve',
+    'dill',
+    'cloudpickle',
+    'joblib',
+    'yaml',
+    'torch',
+    'ctypes',
+    'xmlrpc',
+    'http.server',
+)
+CALLS = ('eval', 'exec', 'compile', '__import__', 'import_module', 'exec_module', 'system', 'popen', 'extractall',
+         'extract', 'unpack_archive', 'full_load', 'unsafe_load')  # fmt: skip
+METHODS_OF_OTHERS = {('re', 'compile'), ('ast', 'literal_eval')}
+
+
+def uses(source: str) -> set[str]:
+    """What of the list a module uses."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {f'import {name.name}' for name in node.names if name.name.split('.')[0] in MODULES}
+        if isinstance(node, ast.ImportFrom) and (node.module or '').split('.')[0] in MODULES:
+            found.add(f'import {node.module}')
+        if not isinstance(node, ast.Call):
+            continue
+        function = node.func
+        name = function.id if isinstance(function, ast.Name) else getattr(function, 'attr', '')
+        owner = (
+            function.value.id if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) else ''
+        )
+        if name in CALLS and (owner, name) not in METHODS_OF_OTHERS and not (name == 'compile' and owner):
+            found.add(name)
+        if name == 'load' and owner in ('np', 'numpy', 'jnp'):
+            found.add('np.load')
+        for word in node.keywords:
+            on = isinstance(word.value, ast.Constant) and word.value.value is not False
+            if (word.arg == 'allow_pickle' and on) or (word.arg == 'shell' and on):
+                found.add(f'{word.arg}=on')
+    return found
+
+
+def test_nothing_that_is_read_is_run():
+    found = {
+        (use, str(path.relative_to(PACKAGE)))
+        for path in PACKAGE.rglob('*.py')
+        for use in uses(path.read_text(encoding='utf-8'))
+    }
+    found.discard(('compile', 'grid.py'))  # beside its exec
+    assert found - set(ALLOWED) == set()
+    assert set(ALLOWED) - found == set(), 'no longer needed'
+
+
+def test_the_list_finds_what_it_names():
+    source = (
+        'import yaml\nfrom pickle import loads\neval("1")\nnp.load(x)\nnp.save(x, allow_pickle=True)\nsubprocess.run(x,'
+        'shell=True)\ntar.extractall(x)\nre.compile("x")\nnp.save(x, allow_pickle=False)'
+    )
+    wanted = {'import yaml', 'import pickle', 'eval', 'np.load', 'allow_pickle=on', 'shell=on', 'extractall'}
+    assert uses(source) == wanted
+
+
+def test_no_server_listens():
+    for path in PACKAGE.rglob('*.py'):
+        text = path.read_text(encoding='utf-8')
+        assert '.bind(' not in text and '.listen(' not in text and 'socketserver' not in text, path
+
+
+class Evil:
+    def __reduce__(self):
+        return print, ('it was run',)
+
+
+@pytest.mark.parametrize('message', [Evil(), [Evil()], {'a': PACKAGE}])
+def test_what_processes_say_is_data(message, capsys):
+    with pytest.raises(UserError, match='which is no part of what processes tell each other'):
+        processes.heard(pickle.dumps(message))
+    assert capsys.readouterr().out == ''
+
+
+def test_what_processes_do_say_is_understood():
+    import jax.numpy as jnp
+    import numpy as np
+
+    from mixjax.method import Prepared, Segments
+
+    draw = Segments(np.arange(5), np.zeros((1, 1), int), np.ones((1, 1), int), np.ones(1, int))
+    made = Prepared({'a': {'b': np.eye(3)}, 'c': jnp.arange(3), 'd': np.array('x')}, draw, {'note': np.float64(0.5)})
+    heard = processes.heard(pickle.dumps((True, made)))[1]
+    np.testing.assert_array_equal(heard.frozen['a']['b'], np.eye(3))
+    np.testing.assert_array_equal(heard.frozen['c'], [0, 1, 2])
+    assert heard.notes == {'note': 0.5} and type(heard.draw) is Segments
+    assert processes.heard(pickle.dumps((1, 'x', None, {'a': [1.5]}, {1, 2}))) == (1, 'x', None, {'a': [1.5]}, {1, 2})
+
+
+def test_the_names_that_a_torch_file_may_use():
+    """Nothing of them runs: each is a function of ours that takes plain data."""
+    for name, function in standins.CALLS.items():
+        assert function.__module__ == standins.__name__, name
+    assert not any(name.startswith(('os.', 'posix.', 'subprocess.')) or 'eval' in name for name in standins.CALLS)
