@@ -83,9 +83,10 @@ def _kind(key: str, old: Any) -> str:
 def typed(key: str, old: Any, value: Any) -> Any:
     """`value` with the type of `old`, or an error in one sentence."""
     kind = type(old)
-    if kind is float and type(value) is int and abs(value) < LARGEST:
-        return float(value)
-    if kind is tuple and isinstance(value, tuple | list):
+    if kind is float and type(value) is int:
+        if abs(value) < LARGEST:
+            return float(value)
+    elif kind is tuple and type(value) in (tuple, list):
         if all(isinstance(v, str) if _of_words(key, old) else type(v) in (int, float) for v in value):
             return tuple(value)
     elif type(value) is kind:

@@ -55,9 +55,9 @@ def _unpacked(file: Any, most: int) -> dict[str, np.ndarray]:
             if member.file_size > RATIO * (member.compress_size + 1):
                 raise ValueError('it says that it holds more than it can')
             data = bytearray(member.file_size)
-            with archive.open(member) as opened:
-                at = 0
-                while count := cast(zipfile.ZipExtFile, opened).readinto(memoryview(data)[at:]):
+            with archive.open(member) as unpacked:
+                opened, at = cast(io.BufferedIOBase, unpacked), 0
+                while count := opened.readinto(memoryview(data)[at:]):
                     at += count
             out[member.filename.removesuffix('.npy')] = _array(data)
     return out

@@ -1,4 +1,4 @@
-"""What reads work directories, for `readers.READERS`: reports, checkpoints, locks, models."""
+"""What reads work directories, for `readers.READERS`: checkpoints, locks, models."""
 
 from __future__ import annotations
 
@@ -11,73 +11,12 @@ from typing import Any
 import numpy as np
 
 from mixjax.errors import UserError
-from mixjax.report import html
 from mixjax.train import integrity, lock, workdir
 from tests.hostile.mutate import flawed, flawed_json, flawed_lines
-from tests.hostile.readers import ABOUT, Flaw, Reader
-from tests.report import fake
-
-RUN = (
-    'results.json',
-    'config.json',
-    'env.json',
-    'metrics.jsonl',
-    'pairs.json',
-    'data.json',
-    'samples.npz',
-    'pairs.npz',
-)
-
-
-def run_folder(folder: Path) -> Path:
-    """A small finished run beside the file."""
-    run = folder / 'run'
-    if not run.exists():
-        fake.make_run(run, 'xmixup', [0.5, 0.6], pairs=True, classes=('a', 'b'), side=4)
-        (run / 'data.json').write_text(json.dumps({'notes': ['one image'], 'unreadable': {}}))
-    return run
-
-
-def reported(name: str) -> Reader:
-    """The report of a run of which one file is flawed."""
-
-    def good(folder: Path) -> list[bytes]:
-        return [(run_folder(folder) / name).read_bytes()]
-
-    def read(path: Path) -> None:
-        run = run_folder(path.parent)
-        whole = (run / name).read_bytes()
-        try:
-            (run / name).write_bytes(path.read_bytes())
-            page = html.render([run])
-        finally:
-            (run / name).write_bytes(whole)
-        lower = page.lower()
-        assert '<script' not in lower and '<img src=x' not in lower
-        assert '\x1b' not in page and '\0' not in page
-
-    flaws: dict[str, Flaw] = {'.json': flawed_json, '.jsonl': flawed_lines, '.npz': flawed}
-    return Reader(good, read, flaws[Path(name).suffix])
-
-
-def compared() -> Reader:
-    """The report of a comparison whose results are flawed."""
-
-    def good(folder: Path) -> list[bytes]:
-        if not (folder / 'both').exists():
-            fake.make_comparison(folder / 'both', {'finetune': 0.5, 'mixup': 0.6}, seeds=2, classes=('a', 'b'), side=4)
-        return [(folder / 'both' / 'results.json').read_bytes()]
-
-    def read(path: Path) -> None:
-        whole = good(path.parent)[0]
-        place = path.parent / 'both' / 'results.json'
-        try:
-            place.write_bytes(path.read_bytes())
-            assert '<script' not in html.render([place.parent]).lower()
-        finally:
-            place.write_bytes(whole)
-
-    return Reader(good, read, flawed_json)
+from tests.hostile.readers import Reader
+from tests.hostile.report_readers import run_folder
+from tests.hostile.weight_readers import ABOUT
+from tests.hostile.weight_readers import READERS as OF_WEIGHTS
 
 
 def own_config(folder: Path) -> list[bytes]:
@@ -181,8 +120,7 @@ def weights_described(path: Path) -> dict[str, Any]:
 
 
 READERS: dict[str, Reader] = {
-    **{f'report: {name}': reported(name) for name in RUN},
-    'report: a comparison': compared(),
+    **OF_WEIGHTS,
     'config.json': Reader(own_config, read_config, flawed_json),
     'metrics.jsonl': Reader(lambda f: [(run_folder(f) / 'metrics.jsonl').read_bytes()], read_lines, flawed_lines),
     'prepared arrays': Reader(prepared, lambda path: workdir.load_prepared(path)),
