@@ -224,7 +224,8 @@ def test_splits_of_the_wrong_kind(change, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'change', [{'name': None}, {'shardLengths': ['<x>']}, {'shardLengths': [-1]}, {'shardLengths': [float('inf')]}, {'filepathTemplate': '../../{SPLIT}'},
+    'change', [{'name': None}, {'shardLengths': ['<x>']}, {'shardLengths': [-1]},
+     {'shardLengths': [float('inf')]}, {'filepathTemplate': '../../{SPLIT}'},
                {'filepathTemplate': '{DATASET:>10000000000}/x'}],
 )  # fmt: skip
 def test_a_set_whose_facts_lie(change, tmp_path):
