@@ -47,6 +47,9 @@ def heard() -> Iterator[None]:
     """In the block SIGTERM ends the run as described above; for commands, in their main thread."""
     global _state
     _state = _State()
+    if threading.current_thread() is not threading.main_thread():  # only that one can listen
+        yield
+        return
     before = signal.signal(signal.SIGTERM, _told)
     if processes.count() > 1:
         threading.Thread(target=_attend, args=(processes.client(),), name='mixjax-stop', daemon=True).start()

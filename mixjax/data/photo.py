@@ -28,6 +28,7 @@ FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF', 'PPM')
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')  # of their files
 # A few bytes can claim any size, and memory is taken before the lie is noticed. Pillow's own limit.
 MOST_PIXELS = 178_956_970
+END = b'\xff\xd9'  # of a JPEG
 GREY = 128  # what libjpeg puts where a picture has no data
 
 
@@ -111,8 +112,8 @@ def _jpeg(data: bytes, channels: int) -> np.ndarray | None:
     if (image[-1, -1] == GREY).all():
         # Perhaps a part is missing and libjpeg filled up with grey. A decoder that still wants data uses what is put
         # before the end mark, and gives other pixels; one that has its picture ignores it.
-        end = data.rindex(b'\xff\xd9')
-        if not np.array_equal(opencv(data[:end] + b'\x5a' * 4096 + data[end:]), image):
+        end = data.rfind(END) if END in data else len(data)
+        if not np.array_equal(opencv(data[:end] + b'\x5a' * 4096 + (data[end:] or END)), image):
             raise Unreadable('its JPEG data end before the picture does')
     if components == 1:
         image = image[..., None]

@@ -101,7 +101,7 @@ class Records:
         self.part = part
         try:
             names, lengths = _files(plain.parse((folder / 'dataset_info.json').read_bytes()), part)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise UserError(f'{folder}/dataset_info.json is damaged ({type(error).__name__}); {AGAIN}') from None
         self.files = [folder / name for name in names]
         self._ends = np.cumsum(np.array(lengths, np.int64))

@@ -101,7 +101,7 @@ def _wanted(
             )
         return [per_class] * len(classes)
     # Rounded before the ceiling: 0.3 * 30 is 9.000000000000002 only if one multiplies otherwise.
-    return [math.ceil(round(rate * int(size), 9)) for size in sizes]
+    return [max(1, math.ceil(round(rate * int(size), 9))) for size in sizes]
 
 
 def spread(total: int, sizes: np.ndarray, seed: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Numbers that are none: a run stops at the step where its loss or its gradient is NaN or infinite.
 
 Nothing is fetched from the devices for this. What the steps since the last look have left there is kept, a few
-numbers each; where the host looks at a loss anyway and finds none, it looks back for the first step that had none.
+numbers each; where the host looks at a loss anyway, it looks at all of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mixjax.train.step import TrainState, variables
 
 Tree = Any
 CHOICES = ('stop', 'skip')  # of config.on_nan
+MOST_SKIPPED = 20  # calls in a row without a good step, after which a run that skips them ends
 ALWAYS = ('loss', 'grad_norm')  # what must be finite; a metric of a method need not
 
 
@@ -27,7 +28,8 @@ class Watch:
     def __init__(self, seeds: list[int], on_nan: str, folder: Any) -> None:
         self._seeds, self._skips, self._folder = seeds, on_nan == 'skip', folder
         self._left: list[tuple[int, Tree]] = []
-        self._good: dict[int, tuple[int, dict[str, float]]] = {}  # of each seed, the last one at a look
+        self._good: dict[int, tuple[int, dict[str, float]]] = {}  # of each seed, the last step that was
+        self._row = dict.fromkeys(seeds, 0)  # of each seed, how many before were none
 
     def add(self, step: int, metrics: Tree) -> None:
         """The metrics of a call of the training program that ended with this step; they stay where they are."""
@@ -39,20 +41,19 @@ class Watch:
         Returns:
           The loss of the first seed.
         """
-        left, self._left = self._left, []
-        step, last = left[-1][0], whole(left[-1][1])
+        steps = [step for step, _ in self._left]
+        every = whole([metrics for _, metrics in self._left])
+        self._left = []
         for i, seed in enumerate(self._seeds):
-            mine = _of(last, i)
-            if not _bad(mine):
-                self._good[seed] = (step, mine)
-            elif not self._skips:
-                self._end(i, seed, left)
-            elif all(_bad(_of(whole(metrics), i)) for _, metrics in left):
-                raise UserError(
-                    f'seed {seed}: no step from {left[0][0]} to {step} had a finite loss and gradient '
-                    f'({_shown(mine)}), so none was taken; lower config.optim.lr and use another --workdir'
-                )
-        return float(last['loss'][0])
+            for step, metrics in zip(steps, every, strict=True):
+                mine = _of(metrics, i)
+                if not _bad(mine):
+                    self._good[seed], self._row[seed] = (step, mine), 0
+                    continue
+                self._row[seed] += 1
+                if not self._skips or self._row[seed] >= MOST_SKIPPED:
+                    self._end(seed, step, mine)
+        return float(every[-1]['loss'][0])
 
     def check_state(self, ts: TrainState, step: int) -> None:
         """Before a checkpoint: parameters that have overflowed are not saved over good ones."""
@@ -63,16 +64,12 @@ class Watch:
                     f'{self._kept()}'
                 )
 
-    def _end(self, i: int, seed: int, left: list[tuple[int, Tree]]) -> NoReturn:
-        for step, metrics in left:
-            mine = _of(whole(metrics), i)
-            if _bad(mine):
-                break
-            self._good[seed] = (step, mine)
+    def _end(self, seed: int, step: int, mine: dict[str, float]) -> NoReturn:
         wrong = [name for name, value in mine.items() if not math.isfinite(value)]
+        skipped = f', the {self._row[seed]}th in a row' if self._skips else ''
         raise UserError(
-            f'{" and ".join(wrong)} of seed {seed} {"is" if len(wrong) == 1 else "are"} not finite at step {step} '
-            f'({_shown(mine)}){self._before(seed)}; {self._kept()}'
+            f'{" and ".join(wrong)} of seed {seed} {"is" if len(wrong) == 1 else "are"} not finite at step {step}'
+            f'{skipped} ({_shown(mine)}){self._before(seed)}; {self._kept()}'
         )
 
     def _before(self, seed: int) -> str:
@@ -89,7 +86,8 @@ class Watch:
 
 
 def _of(metrics: Tree, i: int) -> dict[str, float]:
-    return {name: float(values[i]) for name, values in metrics.items()}
+    """Of one seed, the loss first."""
+    return {name: float(metrics[name][i]) for name in sorted(metrics, key=lambda name: (name != 'loss', name))}
 
 
 def _bad(metrics: dict[str, float]) -> bool:

@@ -62,7 +62,7 @@ def create(folder: Place) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another run may be trying too
     except OSError as error:
         raise UserError(f'the work directory {folder} cannot be written to: {error.strerror}') from error
 

@@ -196,7 +196,7 @@ def read_names(path: Path) -> None:
     """The bytes as the names of folders and files, one a line."""
     top, cache = path.parent / 'images', path.parent / 'cache'
     png = images(Path())[4]
-    for k, line in enumerate(path.read_bytes().splitlines()[:8]):
+    for k, line in enumerate(path.read_bytes().splitlines()[:4]):
         parts = [part[:60] for part in line.replace(b'\0', b'').split(b'/') if part not in (b'', b'.', b'..')] or [b'x']
         inside = top.joinpath(*(os.fsdecode(part) for part in parts))
         with contextlib.suppress(OSError):

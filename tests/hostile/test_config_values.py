@@ -11,10 +11,12 @@ import time
 import traceback
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from mixjax import main as command
+from mixjax.data import splits
 from mixjax.train import loop
 from tests.common import ROOT
 from tests.hostile import values
@@ -111,6 +113,13 @@ def test_two_hundred_cases_of_which_every_twentieth_good_one_is_traced(folder, m
 
     monkeypatch.setattr(loop, 'tried', some)
     campaign(folder, 200, 1)
+
+
+@pytest.mark.parametrize('rate', [5e-324, 1e-300, 1e-12])
+def test_a_share_that_is_nearly_nothing_is_one_example_of_each_class(rate):
+    """Accepted by the campaign once, and nothing was left to train on."""
+    labels = np.repeat(np.arange(3), 5)
+    assert labels[splits.draw(labels, 'abc', seed=0, rate=rate)].tolist() == [0, 1, 2]
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import json
@@ -14,7 +15,7 @@ import pytest
 
 from mixjax import method as method_lib
 from mixjax import plain
-from mixjax.data import records, split_file
+from mixjax.data import photo, records, split_file
 from mixjax.data.builders import archive
 from mixjax.errors import UserError
 from mixjax.models import images
@@ -223,7 +224,8 @@ def test_splits_of_the_wrong_kind(change, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'change', [{'name': None}, {'shardLengths': ['<x>']}, {'shardLengths': [-1]}, {'filepathTemplate': '../../{SPLIT}'},
+    'change', [{'name': None}, {'shardLengths': ['<x>']}, {'shardLengths': [-1]},
+     {'shardLengths': [float('inf')]}, {'filepathTemplate': '../../{SPLIT}'},
                {'filepathTemplate': '{DATASET:>10000000000}/x'}],
 )  # fmt: skip
 def test_a_set_whose_facts_lie(change, tmp_path):
@@ -231,6 +233,19 @@ def test_a_set_whose_facts_lie(change, tmp_path):
     (tmp_path / 'dataset_info.json').write_text(json.dumps({'name': 'set', 'splits': [facts]}))
     with pytest.raises(UserError, match='dataset_info.json is damaged'):
         records.Records(tmp_path, 'train')
+
+
+def test_a_jpeg_without_its_end_mark():
+    """Its last pixel is what stands for missing data too, so it is decoded a second time."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.full((24, 17, 3), photo.GREY, np.uint8)).save(file, 'JPEG')
+    whole = file.getvalue()
+    assert whole.endswith(photo.END) and photo.decode(whole).shape == (24, 17, 3)
+    for cut in (whole[:-2], whole[:-2].replace(photo.END, b'')):
+        with contextlib.suppress(photo.Unreadable):
+            assert photo.decode(cut).shape == (24, 17, 3)
 
 
 def test_images_that_belong_to_weights():
