@@ -37,6 +37,7 @@ def base() -> Config:
     config.baseline = ''  # label of the one that the others are compared with; '' is the first by name
     config.sweep = ConfigDict({'key': '', 'numbers': ()})  # the whole run once for each value of one number
     config.results = ''  # a Markdown file that gets the accuracy table too
+    config.analyse = ''  # what mixjax.analyse is asked for at the end: '--what=interpolation,spectrum'
     config.mix = ConfigDict(
         {
             'groups': 1,  # partners are drawn within this many parts of the batch
@@ -112,6 +113,7 @@ def base() -> Config:
     config.eval_batch_size = 256
     config.eval_every = 1000  # steps; the last step is always evaluated
     config.checkpoint_every = 1000
+    config.snapshots = ()  # shares of `steps` after which the first seed's whole network is kept in snapshots/STEP
     config.keep = 'last'  # the network of the last step; best: of the step with the best validation accuracy
     config.log_every = 50
     config.devices = 0  # how many to use at most; 0 is all: seeds side by side, and the batch of each shared out
@@ -269,6 +271,7 @@ def make_smoke(config: Config, *, full: bool) -> None:
     for key in ('per_class', 'rate', 'images', 'counts', 'splits'):
         config.target[key] = base().target[key]
     config.sweep.key, config.sweep.numbers, config.results = '', (), ''
+    config.snapshots = config.snapshots and (0.5, 1.0)
     config.image.crop = config.image.resize = side
     config.synthetic.per_class = 2
     config.synthetic.side = side

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mixjax.errors import UserError
-from mixjax.report import curves, pictures, settings, style, svg, tables
+from mixjax.report import curves, measured, pictures, settings, style, svg, tables
 from mixjax.report.answer import answer
 from mixjax.report.read import Folder, Run, read
 from mixjax.report.words import count, escape, number, percent
@@ -96,6 +96,7 @@ def _folder(folder: Folder, prefix: str, level: int, budget: int) -> str:
     blocks = {
         'accuracy': ('Accuracy', _accuracy(folder, prefix)),
         'curves': ('Learning curves', _curves(folder, prefix)),
+        **measured.blocks(folder, prefix, budget // 4),
         'pairs': ('Class pairs', _pairs(folder.runs[: plan.runs], plan)),
         'samples': ('What the network saw', _samples(folder.runs[: plan.runs], plan)),
         'settings': ('Settings', settings.settings_html(folder)),

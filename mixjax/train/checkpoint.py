@@ -54,6 +54,23 @@ def newest(folder: Path) -> int | None:
     return max((int(step) for step in steps if step.isdigit()), default=None)
 
 
+def read(folder: Path, step: int) -> Tree:
+    """All arrays of one checkpoint of a seed as nested dicts, whatever state was saved; on one device."""
+    place = folder.absolute() / f'step_{step}' / 'state'
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            found: Any = checkpointer.metadata(place)
+            wanted = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), found.item_metadata.tree
+            )
+            return checkpointer.restore(place, wanted)
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(
+            f'the checkpoint {folder.name}/step_{step} cannot be read ({str(error).splitlines()[0]})'
+        ) from error
+
+
 def latest(managers: list[ocp.CheckpointManager]) -> int | None:
     """The newest step that all of these seeds have a checkpoint of; None if there is none."""
     return from_first(lambda: max(set.intersection(*(set(one.all_steps()) for one in managers)), default=None))

@@ -51,13 +51,15 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
 
 @only_first
 def model(
-    folder: Path, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int, step: int
-) -> None:
+    folder: Path, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int, step: int,
+    whole: bool = False,
+) -> None:  # fmt: skip
     """`model.safetensors` and `model.json`: all that prediction, or another run, needs.
 
     classes, channels: of the stored images that the network was trained on. step: whose network it is.
+    whole: all heads, and not only what prediction needs.
     """
-    params = {**ts.params, 'heads': plain_heads(method, ts.params['heads'])}
+    params = ts.params if whole else {**ts.params, 'heads': plain_heads(method, ts.params['heads'])}
     variables = jax.tree.map(np.asarray, {'params': params, **ts.model_state})
     workdir.write(folder / 'model.safetensors', weights.to_bytes(variables))
     about = {

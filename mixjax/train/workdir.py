@@ -27,7 +27,8 @@ from mixjax.method import Prepared, Segments
 from mixjax.processes import by_first, count, gather, only_first
 
 Tree = Any
-ELSEWHERE = ('results', 'cache_dir', 'data_dir', 'feed', 'store')  # settings that say where, and change no number
+# Settings that say where, or what is done with the run afterwards, and change no number.
+ELSEWHERE = ('results', 'analyse', 'cache_dir', 'data_dir', 'feed', 'store')
 PART = '.part'  # ends the name of a file that is not whole yet
 
 
