@@ -15,11 +15,12 @@ from ml_collections import ConfigDict
 
 from mixjax import method as method_lib
 from mixjax import override
-from mixjax.config_file import read, shipped
+from mixjax.config_file import choices, read, shipped
 from mixjax.errors import UserError, nearest
 
 __all__ = [
-    'base', 'check', 'complete', 'from_data', 'load', 'make_smoke', 'methods', 'read', 'settle', 'shipped', 'swept',
+    'base', 'check', 'choices', 'complete', 'from_data', 'load', 'make_smoke', 'methods', 'read', 'settle', 'shipped',
+    'swept',
 ]  # fmt: skip
 
 # An ml_collections.ConfigDict. What its attributes hold is known to `base()` and not to a type checker.

@@ -105,7 +105,7 @@ def swept(folder: Path, asked: Asked) -> Found:
     """
     if _results(folder)['kind'] == 'sweep':
         key, found = _results(folder)['key'], read([folder])
-        numbers = [float(functools.reduce(operator.getitem, key.split('.'), one.config)) for one in found]
+        numbers = [float(_at(one.config, key)) for one in found]
         curves = {run.label: [one.runs[k].results['accuracy'] for one in found] for k, run in enumerate(found[0].runs)}
         others: dict[str, Any] = {}
     else:
@@ -123,6 +123,10 @@ def swept(folder: Path, asked: Asked) -> Found:
     n = min(each['n'] for each in [*others.values(), *(one for curve in curves.values() for one in curve)])
     shown = {'over': key, 'numbers': numbers, 'logarithmic': sweep.logarithmic(numbers)}
     return Found({**shown, 'curves': curves, 'others': others, 'best': best, 'n': n, 'settings': {'over': asked.over}})
+
+
+def _at(config: Any, key: str) -> Any:
+    return functools.reduce(operator.getitem, key.split('.'), config)
 
 
 def _noted(results: Mapping[str, Any]) -> dict[str, float]:

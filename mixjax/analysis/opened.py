@@ -53,7 +53,7 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. batch: images of one forward pass. programs: compiled ones."""
+    """A finished run. batch: images of one forward pass. programs: compiled ones. known: networks that were read."""
 
     folder: Path
     config: Any
@@ -62,6 +62,7 @@ class Run:
     geometry: Geometry
     batch: int
     programs: dict[Any, Callable] = field(default_factory=dict)
+    known: dict[int, Network | None] = field(default_factory=dict)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -201,6 +202,12 @@ def networks(run: Run, most: int = 0) -> tuple[list[Network], list[str]]:
 
 
 def _network(run: Run, seed: int) -> Network | None:
+    if seed not in run.known:
+        run.known[seed] = _read(run, seed)
+    return run.known[seed]
+
+
+def _read(run: Run, seed: int) -> Network | None:
     """From the checkpoint, which has all heads, or from what was exported, which has what prediction needs."""
     step = watch.kept(run.config, run.folder, seed)
     place = run.folder / 'checkpoints' / str(seed)

@@ -9,7 +9,7 @@ The paper does not say how the classifier is trained. Here: features standardise
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,13 +36,13 @@ def logits(probe: Probe, features: Array) -> Array:
     return ((features - probe.mean) / probe.std) @ probe.kernel + probe.bias
 
 
-def accuracy(probe: Probe, features: Array, labels: Array) -> float:
+def accuracy(probe: Probe, features: Any, labels: Any) -> float:
     """The share of the examples whose likeliest class is their label."""
     return float(jnp.mean(jnp.argmax(logits(probe, jnp.asarray(features)), axis=-1) == jnp.asarray(labels)))
 
 
 def fit(
-    key: Array, features: Array, labels: Array, classes: int, *, steps: int = 1000, batch: int = 256, lr: float = 0.01
+    key: Array, features: Any, labels: Any, classes: int, *, steps: int = 1000, batch: int = 256, lr: float = 0.01
 ) -> Probe:
     """Train a classifier from random weights (torch's law for a linear layer).
 

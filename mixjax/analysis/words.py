@@ -40,7 +40,7 @@ def _interpolation(found: Numbers) -> dict[str, str]:
 def _spectrum(found: Numbers) -> dict[str, str]:
     places = [0, len(found['values']) // 2, len(found['values']) - 1]
     columns = {f'no. {k + 1} from below': figure(found['values'][k]) for k in dict.fromkeys(places)}
-    return {**columns, 'of': str(found['of'])}
+    return {**columns, 'of': str(found['settings']['of'])}
 
 
 def _probe(found: Numbers) -> dict[str, str]:

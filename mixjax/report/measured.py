@@ -169,7 +169,8 @@ def _targets(folder: Folder, runs: list[Run], name: str, budget: int) -> str:
             most = ', '.join(f'step {step} {value:.3f}' for step, value in each)
             text = svg.Text(f'{name}-{index}-{key}', title, f'Mean of the largest learned part: {most}.')
             rows = list(zip(steps, arrays[f'mixed_{key}'].tolist(), strict=True))
-            charts.append(_figure(plots.strips(rows, (0.0, end), text, plots.Words('value', 'step')), f'{title}, by step.'))
+            chart = plots.strips(rows, (0.0, end), text, plots.Words('value', 'step'))
+            charts.append(_figure(chart, f'{title}, by step.'))
         parts.append(f'<div class="two">{"".join(charts)}</div>')
     return '\n'.join(parts)
 

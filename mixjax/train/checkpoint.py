@@ -6,7 +6,10 @@ A checkpoint holds the whole `TrainState` and the format's version; not `frozen`
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +62,7 @@ def read(folder: Path, step: int) -> Tree:
     place = folder.absolute() / f'step_{step}' / 'state'
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
             found: Any = checkpointer.metadata(place)
             wanted = jax.tree.map(
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), found.item_metadata.tree
@@ -69,6 +72,18 @@ def read(folder: Path, step: int) -> Tree:
         raise UserError(
             f'the checkpoint {folder.name}/step_{step} cannot be read ({str(error).splitlines()[0]})'
         ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's warning that a part of a checkpoint, read by itself, has no metadata of its own."""
+    logger = logging.getLogger('absl')
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def latest(managers: list[ocp.CheckpointManager]) -> int | None:
