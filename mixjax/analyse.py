@@ -102,6 +102,7 @@ def run(given: argparse.Namespace, again: bool = True) -> int:
     folder, every = Path(given.workdir), 'all' in given.what
     what = NAMES if every else given.what
     if not again and not every and folders.known(folder, what):
+        print(f'{", ".join(what)}: measured before; python -m mixjax.analyse measures again')
         return 0
     asked = Asked(**{name: getattr(given, name) for name in Asked._fields})
     found: dict[str, list] = {name: [] for name in what}
@@ -133,9 +134,10 @@ def main(words: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     try:
         code = run(given)
-        from mixjax import report
+        if code == 0:
+            from mixjax import report
 
-        print(f'\nreport: {report.write(given.workdir)}')
+            print(f'\nreport: {report.write(given.workdir)}')
         return code
     except UserError as error:
         print(f'mixjax: {error}', file=sys.stderr)

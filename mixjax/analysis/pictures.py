@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -174,9 +175,11 @@ def plane(run: Run, asked: Asked) -> Found:
         codes.append(np.asarray(run.maps(network, 'plane')(x)).reshape(-1, 2))
         right = np.asarray(run.forward(network)(x)['logits']).argmax(-1) == label
         accuracies.append(float(right.mean()))
+    apart_of = [embedding.separation(one, label) for one in codes]
     numbers = {
         'steps': [one.step for one in networks],
-        'separation': [embedding.separation(one, label) for one in codes],
+        # JSON has no infinity: None, where each class is one point.
+        'separation': [None if math.isinf(apart) else apart for apart in apart_of],
         'train accuracy': accuracies,
         **about(networks[-1:], images=len(label), classes=[run.classes[k] for k in np.unique(label)]),
     }

@@ -55,7 +55,10 @@ def _targets(found: Numbers) -> dict[str, str]:
 
 def _plane(found: Numbers) -> dict[str, str]:
     each = zip(found['steps'], found['separation'], found['train accuracy'], strict=True)
-    return {f'step {step}': f'{apart:.2f}, {100 * right:.1f} %' for step, apart, right in each}
+    return {
+        f'step {step}': f'{"infinite" if apart is None else f"{apart:.2f}"}, {100 * right:.1f} %'
+        for step, apart, right in each
+    }
 
 
 def _curves(found: Numbers) -> dict[str, str]:

@@ -63,7 +63,7 @@ def render(workdirs: Sequence[str | Path]) -> str:
             f'<li><a href="#s{index}">{escape(folder.name)}</a>: {escape(answer(folder.results).headline)}</li>'
             for index, folder in enumerate(folders, 1)
         )
-        top, body = f'<ol>{"".join(links)}</ol>', '\n'.join(sections)
+        top, body = f'<ol>{"".join(links)}</ol>', '\n'.join([measured.over(workdirs, folders), *sections])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'

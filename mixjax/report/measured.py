@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mixjax.errors import UserError
-from mixjax.report import curves, pictures, plots, svg, tables
+from mixjax.report import curves, kept, pictures, plots, svg, tables
 from mixjax.report.read import Folder, Run
 from mixjax.report.words import escape
 
@@ -20,8 +21,20 @@ Blocks = dict[str, tuple[str, str]]
 Draw = Callable[[Folder, list[Run], str, int], str]
 
 
-def blocks(folder: Folder, prefix: str, budget: int) -> Blocks:
-    """{name: (title, HTML)} of every measure that some run has. budget: bytes for pictures."""
+def over(workdirs: Sequence[str | Path], folders: Sequence[Folder]) -> str:
+    """What the values of a sweep have in one chart, for the page of a sweep; else nothing."""
+    if len(workdirs) != 1 or len(folders) < 2:
+        return ''
+    runs = [
+        run._replace(label=f'{run.label} {folder.name.rpartition("=")[2]}') for folder in folders for run in folder.runs
+    ]
+    whole = Folder(str(Path(workdirs[0]).name), {}, {}, {}, tuple(runs), kept.read(Path(workdirs[0])))
+    found = blocks(whole, 's0', 0, ('sweep', 'interpolation', 'spectrum', 'probe'))
+    return '\n'.join(f'<h2 id="s0-head-{name}">{title}</h2>\n{block}' for name, (title, block) in found.items())
+
+
+def blocks(folder: Folder, prefix: str, budget: int, only: Sequence[str] = ()) -> Blocks:
+    """{name: (title, HTML)} of every measure that some run has. budget: bytes for pictures. only: of these measures."""
     draw: dict[str, tuple[str, Draw]] = {
         'sweep': ('Accuracy against a setting', _sweep),
         'interpolation': ('Interpolation loss', _interpolation),
@@ -34,7 +47,7 @@ def blocks(folder: Folder, prefix: str, budget: int) -> Blocks:
     out: Blocks = {}
     for what, (title, make) in draw.items():
         runs = [run for run in folder.runs if what in run.measured.numbers]
-        if runs or what in folder.measured.numbers:
+        if (runs or what in folder.measured.numbers) and (not only or what in only):
             try:
                 out[what] = (title, make(folder, runs, f'{prefix}-{what}', budget))
             except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
@@ -87,7 +100,7 @@ def _interpolation(folder: Folder, runs: list[Run], name: str, budget: int) -> s
         f'How far the network is from linear between two images: the label loss of its {of["label"]}, the feature loss '
         f'of its pooled features ({of["scale"]}); squared distances, means over pairs of images and over their shares.'
     )
-    return f'<p class="note">{escape(note)}</p>{table}<div class="two">{"".join(charts)}</div>'
+    return f'<p class="note">{escape(note)}</p><div class="stack">{table}<div class="two">{"".join(charts)}</div></div>'
 
 
 def _spectrum(folder: Folder, runs: list[Run], name: str, budget: int) -> str:
@@ -184,7 +197,8 @@ def _plane(folder: Folder, runs: list[Run], name: str, budget: int) -> str:
         charts = []
         for k in shown:
             title = f'{run.label}, step {found["steps"][k]:,}'
-            told = f'distance between classes over distance within {found["separation"][k]:.2f}'
+            apart = found['separation'][k]
+            told = f'distance between classes over distance within {"infinite" if apart is None else f"{apart:.2f}"}'
             text = svg.Text(f'{name}-{index}-{k}', title, f'{told}.')
             clouds = _clouds(run, arrays['codes'][k], arrays['label'])
             charts.append(_figure(plots.scatter(clouds, text), f'{title}: {told}'))

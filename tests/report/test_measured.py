@@ -86,6 +86,28 @@ def test_pictures_are_left_out_before_the_page_gets_too_large(comparison):
     assert '<img' not in small and 'xmixup' in small
 
 
+def test_a_sweep_has_its_values_in_one_chart(tmp_path):
+    folder = tmp_path / 'sweep'
+    folder.mkdir()
+    for value in ('1', '3'):
+        one = fake.make_run(folder / f'per_class={value}', 'finetune', [0.8, 0.81])
+        tails = {'values': [0.01, 0.02], 'settings': {'images': 40, 'part': 'test', 'of': 4}}
+        store(one, 'spectrum', tails, values=np.tile([1, 0.5, 0.02, 0.01], (2, 1)))
+    fake.dump(folder / 'config.json', fake.config('finetune', (), 2, 16))
+    runs = {f'per_class={value}': {} for value in '13'}
+    fake.dump(folder / 'results.json', {'kind': 'sweep', 'steps': fake.STEPS, 'key': 'target.per_class', 'runs': runs})
+    assert 's0-spectrum' not in render([folder / 'per_class=1', folder / 'per_class=3'])
+    curve = {'over': 'target.per_class', 'numbers': [1, 3], 'logarithmic': False}
+    curve |= {'curves': {'finetune': [spread(0.8), spread(0.9)]}, 'others': {}}
+    store(folder, 'sweep', {**curve, 'best': {'finetune': {'number': 3, **spread(0.9)}}})
+    page = Page(render([folder]))
+    titles = [text for where, text in page.texts if where == 'h2']
+    assert titles[:2] == ['Accuracy against a setting', 'Tail singular values']
+    first = next(tag for tag in page.named('svg') if 's0-spectrum' in tag.attributes['aria-labelledby'])
+    assert first.path[-1] == 'figure'
+    assert 'finetune 1' in page.text() and 'finetune 3' in page.text()
+
+
 def test_damage_is_said(comparison):
     path = comparison / 'lamix' / 'analysis.json'
     found = json.loads(path.read_text())
