@@ -2,6 +2,7 @@
 
     python -m mixjax.grid configs/digits/smile_fig1.py --run 0
     python -m mixjax.grid configs/digits/smile_fig1.py --run 1
+    python -m mixjax.main --config=configs/digits/smile_fig1.py:start=scratch --workdir=runs/digits_smile_fig1
 
 Other settings: configs/quickstart.py.
 """

@@ -147,6 +147,9 @@ def open_run(folder: Path, batch: int = 256) -> Run:
     lost = None if config.synthetic.per_class else sets_lib.missing(config.target, config.data_dir)
     if lost:
         raise UserError(lost)
+    if config.target.splits and (folder / 'splits.json').exists():
+        with config.unlocked():  # the file that was named may be gone, and the run has its own copy
+            config.target.splits = str(folder / 'splits.json')
     sets = draws.chosen_sets(config, draws.load(config, config.target), None)
     watch.same_data(sets, folder)
     net, geometry, _ = program.shapes(config, sets)
