@@ -40,7 +40,7 @@ def choices(argument: str, **allowed: Sequence[str]) -> dict[str, str]:
 
     allowed: the values of each key.
     """
-    given = dict(part.partition('=')[::2] for part in argument.split(',') if part)
+    given = {key: value for key, _, value in (part.partition('=') for part in argument.split(',') if part)}
     for key, value in given.items():
         if key not in allowed:
             hint = nearest(key, allowed)
