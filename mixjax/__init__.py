@@ -12,8 +12,8 @@ from typing import Any
 __version__ = '0.1.0'
 
 _MODULES = (
-    'attention', 'auxiliary', 'config', 'data', 'errors', 'inference', 'losses', 'method', 'methods', 'mix', 'models',
-    'pairing', 'project', 'puzzle', 'relation', 'report', 'train',
+    'analysis', 'attention', 'auxiliary', 'config', 'data', 'errors', 'inference', 'losses', 'method', 'methods', 'mix',
+    'models', 'pairing', 'project', 'puzzle', 'relation', 'report', 'train',
 )  # fmt: skip
 
 

@@ -15,11 +15,12 @@ from ml_collections import ConfigDict
 
 from mixjax import method as method_lib
 from mixjax import override, places
-from mixjax.config_file import read, shipped
+from mixjax.config_file import choices, read, shipped
 from mixjax.errors import UserError, nearest
 
 __all__ = [
-    'base', 'check', 'complete', 'from_data', 'load', 'make_smoke', 'methods', 'read', 'settle', 'shipped', 'swept',
+    'base', 'check', 'choices', 'complete', 'from_data', 'load', 'make_smoke', 'methods', 'read', 'settle', 'shipped',
+    'swept',
 ]  # fmt: skip
 
 # An ml_collections.ConfigDict. What its attributes hold is known to `base()` and not to a type checker.
@@ -37,6 +38,7 @@ def base() -> Config:
     config.baseline = ''  # label of the one that the others are compared with; '' is the first by name
     config.sweep = ConfigDict({'key': '', 'numbers': ()})  # the whole run once for each value of one number
     config.results = ''  # a Markdown file that gets the accuracy table too
+    config.analyse = ''  # what mixjax.analyse is asked for at the end: '--what=interpolation,spectrum'
     config.mix = ConfigDict(
         {
             'groups': 1,  # partners are drawn within this many parts of the batch
@@ -112,6 +114,7 @@ def base() -> Config:
     config.eval_batch_size = 256
     config.eval_every = 1000  # steps; the last step is always evaluated
     config.checkpoint_every = 1000
+    config.snapshots = ()  # shares of `steps` after which the first seed's whole network is kept in snapshots/STEP
     config.keep = 'last'  # the network of the last step; best: of the step with the best validation accuracy
     config.log_every = 50
     config.on_nan = 'stop'  # where loss or gradient are not finite; skip: go on without that step
@@ -278,6 +281,7 @@ def make_smoke(config: Config, *, full: bool) -> None:
     for key in ('per_class', 'rate', 'images', 'counts', 'splits'):
         config.target[key] = base().target[key]
     config.sweep.key, config.sweep.numbers, config.results = '', (), ''
+    config.snapshots = config.snapshots and (0.5, 1.0)
     config.image.crop = config.image.resize = side
     config.synthetic.per_class = 2
     config.synthetic.side = side

@@ -191,6 +191,8 @@ def train(asked: Command, every: list[Run], index: int) -> int:
             return BUSY
         if finished(run):
             print(f'{told}: finished before, in {run.folder}')
+            if run.config.analyse:  # it may have been stopped while it was measured
+                trainer.measure(run.config.analyse, run.folder, trained=False)
             return 0
         print(f'{told}: {run.folder}', flush=True)
         words = [f'--config={run.specs[0]}', f'--workdir={run.folder}']

@@ -104,6 +104,10 @@ def carried_out(command: Command) -> int:
         from mixjax.report import sections
 
         sections.check(config.results)  # before hours of training, not after
+    if config.analyse:
+        from mixjax import analyse
+
+        analyse.of_config(config.analyse, workdir)  # before hours of training, not after
     before = (workdir / 'results.json').exists()
     progress = Progress(0, quiet=not processes.first())
     for one in config_lib.swept(config).values():
@@ -117,6 +121,8 @@ def carried_out(command: Command) -> int:
     if before and not progress.trained:
         print(f'{workdir} holds a finished run of this config; nothing was trained.')
         print('To train longer raise --config.steps; for another run use another --workdir.')
+    if config.analyse:
+        measure(config.analyse, workdir, bool(progress.trained))
     show(results, workdir)
     if config.results:
         path = Path(command.flags['config'].partition(':')[0])
@@ -126,6 +132,16 @@ def carried_out(command: Command) -> int:
         sections.write(config.results, name, sections.results_section(name, workdir))
         print(f'table: {config.results}')
     return 0
+
+
+def measure(what: str, workdir: Place, trained: bool) -> None:
+    """What `config.analyse` asks for; of a finished run that was given again, unless it is there."""
+    from mixjax import analyse, processes
+
+    if processes.count() > 1:
+        print(f'config.analyse is for one process: python -m mixjax.analyse --workdir={workdir} {what}')
+        return
+    analyse.run(analyse.of_config(what, workdir), again=trained)
 
 
 def written(command: Command) -> str:

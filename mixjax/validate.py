@@ -94,6 +94,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'eval_every': _at_least(1),
     'checkpoint_every': _at_least(1),
     'keep': _one_of('last', 'best'),
+    'snapshots': (
+        lambda v: all(0 < x <= 1 for x in v) and list(v) == sorted(set(v)),
+        'rising shares of the steps, each above 0 and at most 1',
+    ),
     'log_every': _at_least(1),
     'on_nan': _one_of('stop', 'skip'),
     'devices': _at_least(0),

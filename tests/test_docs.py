@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixjax import analyse, predict
 from mixjax import config as config_lib
-from mixjax import predict
 from mixjax.main import FLAGS, asked
 from mixjax.train import program
 from tests.common import ROOT, SHORT, call, lines
@@ -53,7 +53,7 @@ def test_commands_load_their_config(line, monkeypatch, tmp_path):
     if 'my_methods' in line:
         pytest.skip('run by the test below')
     config = config_lib.load(command.flags['config'], command.overrides)
-    if not config.model.weights.startswith('hf://') and config.target.name != 'cifar100':
+    if not config.model.weights.startswith('hf://') and not re.match('cifar|cub|stanford', config.target.name):
         program.preflight(config)
 
 
@@ -62,6 +62,16 @@ def test_predictions_are_asked_for_with_flags_that_exist():
     assert len(found) >= 2
     for words in found:
         assert predict.arguments(words).workdir.startswith('runs/')
+
+
+def test_measures_are_asked_for_with_flags_that_exist():
+    found = [shlex.split(c)[3:] for c in commands() if 'mixjax.analyse' in c]
+    assert len(found) >= 8
+    asked = [analyse.arguments(words) for words in found]
+    assert all(one.workdir.startswith('runs/') for one in asked)
+    assert {name for one in asked for name in one.what} >= set(analyse.NAMES)
+    text = (ROOT / 'docs/analysis.md').read_text()
+    assert all(f'\n## {name}\n' in text for name in analyse.NAMES)
 
 
 def test_the_example_method_trains(tmp_path):

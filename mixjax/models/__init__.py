@@ -35,14 +35,17 @@ def _efficientnets() -> dict[str, Builder]:
     return out
 
 
-# name -> builder(dtype=..) of a backbone. `_64` is for 64x64 images: the stem has stride 2.
+# name -> builder(dtype=..) of a backbone. `_64` is for 64x64 images: the stem has stride 2. `_plane` has a bottleneck
+# of two units, to look at (models/plane.py).
 BACKBONES: dict[str, Builder] = {
     'cifar_resnet50': partial(resnet.ResNet, *resnet.TABLE['resnet50'], **CIFAR),
     'densenet121': DenseNet,
     'densenet121_cifar': partial(DenseNet, small=True),
     'glyphnet': GlyphNet,
+    'glyphnet_plane': partial(GlyphNet, plane=True),
     'lenet': LeNet,
     'preactresnet18': partial(PreActResNet, (2, 2, 2, 2)),
+    'preactresnet18_plane': partial(PreActResNet, (2, 2, 2, 2), plane=True),
     'preactresnet18_raw': RAW18,
     'preactresnet18_raw_64': partial(RAW18, stride=2),
     'preactresnet50_raw': RAW50,

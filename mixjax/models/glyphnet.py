@@ -11,6 +11,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from mixjax.models import plane
 from mixjax.models.layers import Stem, run, stages
 from mixjax.models.net import Tap, no_tap
 from mixjax.models.resnet import BasicBlock
@@ -19,13 +20,18 @@ Array = jax.Array
 
 
 class GlyphNet(nn.Module):
-    """Three stages of `blocks` blocks, of width `width`, 2 `width`, 4 `width`; features (B, 4 width)."""
+    """Three stages of `blocks` blocks, of width `width`, 2 `width`, 4 `width`; features (B, 4 width).
+
+    plane: with a bottleneck of two units behind the pooling (`models.plane`).
+    """
 
     width: int = 16
     blocks: int = 1
     dtype: Any = None
+    plane: bool = False
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool, tap: Tap = no_tap) -> tuple[Array, dict[str, Array]]:
         h = Stem(self.width, dtype=self.dtype, name='stem')(image, train)
-        return run(h, stages(BasicBlock, (self.blocks,) * 3, self.width, self.dtype), train=train, tap=tap)
+        found = run(h, stages(BasicBlock, (self.blocks,) * 3, self.width, self.dtype), train=train, tap=tap)
+        return plane.behind(*found) if self.plane else found

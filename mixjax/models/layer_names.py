@@ -176,6 +176,8 @@ def of(backbone: nn.Module) -> dict[str, Dialect]:
         return _efficientnet(backbone)
     if isinstance(backbone, DenseNet):
         return DENSENET_CIFAR if backbone.small else DENSENET
+    if getattr(backbone, 'plane', False):
+        return {}
     if isinstance(backbone, PreActResNet | WideResNet):
         return {'cifar': RESNET['cifar']}
     return {ResNet: RESNET, LeNet: LENET}.get(type(backbone), {})

@@ -18,7 +18,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from mixjax.models import layers
+from mixjax.models import layers, plane
 from mixjax.models.layers import BatchNorm, Mark, PlainStem, Stem, run, stages, torch_conv
 from mixjax.models.net import Tap, no_tap
 
@@ -76,7 +76,7 @@ class PreActBottleneck(nn.Module):
 class PreActResNet(nn.Module):
     """Stages of `blocks[i]` blocks of width `width` * 2^i, the first at the stem's resolution.
 
-    stride: of the `raw` form's stem.
+    stride: of the `raw` form's stem. plane: with a bottleneck of two units behind the pooling (`models.plane`).
     """
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)
@@ -85,10 +85,12 @@ class PreActResNet(nn.Module):
     raw: bool = False
     block: Any = PreActBlock
     stride: int = 1
+    plane: bool = False
 
     @nn.compact
     def __call__(self, image: Array, *, train: bool, tap: Tap = no_tap) -> tuple[Array, dict[str, Array]]:
         stem = partial(PlainStem, stride=self.stride) if self.raw else Stem
         h = stem(self.width, torch_conv, self.dtype, name='stem')(image, train)
         block = partial(self.block, raw=self.raw)
-        return run(h, stages(block, self.blocks, self.width, self.dtype), train=train, tap=tap)
+        found = run(h, stages(block, self.blocks, self.width, self.dtype), train=train, tap=tap)
+        return plane.behind(*found) if self.plane else found

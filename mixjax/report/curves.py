@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from mixjax.report.read import Run
 from mixjax.report.svg import Series
@@ -16,8 +17,13 @@ MOST = 120  # points of a curve; more cannot be seen, and would make the file la
 
 def by_step(run: Run, kind: str, name: str) -> dict[int, list[float]]:
     """{step: the values of all seeds}, for the steps that every seed logged."""
+    return of_lines(run.metrics, kind, name)
+
+
+def of_lines(metrics: Iterable[Mapping[str, Any]], kind: str, name: str) -> dict[int, list[float]]:
+    """The same, of the lines of a `metrics.jsonl`."""
     values: dict[int, dict[int, float]] = defaultdict(dict)
-    for line in run.metrics:
+    for line in metrics:
         value = line.get(name)
         if line['kind'] == kind and isinstance(value, int | float) and abs(value) < LARGEST:
             values[line['step']][line['seed']] = float(value)

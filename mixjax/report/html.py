@@ -13,7 +13,7 @@ from typing import Any
 from mixjax import places
 from mixjax.errors import UserError
 from mixjax.places import Place
-from mixjax.report import curves, pictures, settings, style, svg, tables
+from mixjax.report import curves, measured, pictures, settings, style, svg, tables
 from mixjax.report.answer import answer
 from mixjax.report.read import Folder, Run, read
 from mixjax.report.words import count, escape, number, percent
@@ -65,7 +65,7 @@ def render(workdirs: Sequence[str | Place]) -> str:
             f'<li><a href="#s{index}">{escape(folder.name)}</a>: {escape(answer(folder.results).headline)}</li>'
             for index, folder in enumerate(folders, 1)
         )
-        top, body = f'<ol>{"".join(links)}</ol>', '\n'.join(sections)
+        top, body = f'<ol>{"".join(links)}</ol>', '\n'.join([measured.over(workdirs, folders), *sections])
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
@@ -98,6 +98,7 @@ def _folder(folder: Folder, prefix: str, level: int, budget: int) -> str:
     blocks = {
         'accuracy': ('Accuracy', _accuracy(folder, prefix)),
         'curves': ('Learning curves', _curves(folder, prefix)),
+        **measured.blocks(folder, prefix, budget // 4),
         'pairs': ('Class pairs', _pairs(folder.runs[: plan.runs], plan)),
         'samples': ('What the network saw', _samples(folder.runs[: plan.runs], plan)),
         'settings': ('Settings', settings.settings_html(folder)),

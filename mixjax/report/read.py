@@ -14,6 +14,8 @@ import numpy as np
 from mixjax import places, plain
 from mixjax.errors import UserError
 from mixjax.places import Place
+from mixjax.report import kept
+from mixjax.report.kept import Kept
 
 
 class Pairs(NamedTuple):
@@ -43,7 +45,10 @@ class Samples(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One method with all its seeds. metrics: the lines of `metrics.jsonl`. notes: what was found of its data."""
+    """One method with all its seeds.
+
+    metrics: the lines of `metrics.jsonl`. notes: what was found of its data. measured: by `mixjax.analyse`.
+    """
 
     label: str
     results: dict[str, Any]
@@ -52,16 +57,18 @@ class Run(NamedTuple):
     pairs: Pairs | None
     samples: Samples | None
     notes: tuple[str, ...] = ()
+    measured: Kept = Kept()
 
 
 class Folder(NamedTuple):
-    """A work directory. name: the part of its path that tells it from the others."""
+    """A work directory. name: the part of its path that tells it from the others. measured: of all runs together."""
 
     name: str
     results: dict[str, Any]
     config: dict[str, Any]
     env: dict[str, Any]
     runs: tuple[Run, ...]
+    measured: Kept = Kept()
 
     @property
     def baseline(self) -> str | None:
@@ -114,12 +121,13 @@ def _folder(path: Place, name: str) -> Folder:
     if results['kind'] == 'run':
         return Folder(name, results, config, env, (_run(path, results['label'], results),))
     runs = [_run(path / label, label, _results(path / label)) for label in results['runs']]
-    return Folder(name, results, config, env, tuple(runs))
+    return Folder(name, results, config, env, tuple(runs), kept.read(path))
 
 
 def _run(path: Place, label: str, results: dict[str, Any]) -> Run:
     metrics = tuple(_lines(path / 'metrics.jsonl'))
-    return Run(label, results, _json(path / 'config.json'), metrics, _pairs(path), _samples(path), _notes(path))
+    more = _pairs(path), _samples(path), _notes(path), kept.read(path)
+    return Run(label, results, _json(path / 'config.json'), metrics, *more)
 
 
 def _notes(path: Place) -> tuple[str, ...]:

@@ -91,6 +91,10 @@ figcaption { font-size: 0.9rem; }
 .chart .end { fill: var(--c); }
 .chart .name { fill: var(--ink); font-weight: 500; }
 .chart .reference { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 3 3; }
+.chart .bar { fill: var(--c); }
+.chart .cell { fill: var(--mark); }
+.chart .point { fill: var(--c); fill-opacity: 0.6; }
+.chart .over { fill: var(--ink); font-weight: 650; paint-order: stroke; stroke: var(--ground); stroke-width: 3; }
 .chart .dash .line { stroke-dasharray: 6 4; stroke-linecap: butt; }
 COLOUR_CLASSES
 

@@ -101,11 +101,11 @@ def _style(colour: int) -> str:
     return f'c{(colour - 1) % COLOURS + 1}' + (' dash' if (colour - 1) // COLOURS % 2 else '')
 
 
-def _short(label: str, most: int = 14) -> str:
+def short(label: str, most: int = 14) -> str:
     return label if len(label) <= most else label[: most - 1] + '\u2026'
 
 
-def _frame(text: Text, height: float, parts: Sequence[str]) -> str:
+def frame(text: Text, height: float, parts: Sequence[str]) -> str:
     body = '\n'.join(parts)
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {height:g}" role="img" '
@@ -115,7 +115,7 @@ def _frame(text: Text, height: float, parts: Sequence[str]) -> str:
     )
 
 
-def _x_axis(scale: Scale, top: float, bottom: float, label: str, grid: bool) -> list[str]:
+def x_axis(scale: Scale, top: float, bottom: float, label: str, grid: bool) -> list[str]:
     values = ticks(scale.low, scale.high, 5)
     step = tick_step(scale.low, scale.high, 5)
     parts = []
@@ -130,7 +130,7 @@ def _x_axis(scale: Scale, top: float, bottom: float, label: str, grid: bool) -> 
     return parts
 
 
-def _y_axis(scale: Scale, left: float, right: float, label: str) -> list[str]:
+def y_axis(scale: Scale, left: float, right: float, label: str) -> list[str]:
     step = tick_step(scale.low, scale.high)
     parts = [f'<text class="axis" x="0" y="12">{escape(label)}</text>']
     for value in ticks(scale.low, scale.high):
@@ -169,7 +169,7 @@ def _line(series: Series, x: Scale, y: Scale) -> list[str]:
 
 def line_chart(series: Sequence[Series], text: Text, x_label: str, y_label: str) -> str:
     """Lines with bands, each named at its end; at least one series, none of them empty."""
-    names = [_short(one.label) for one in series]
+    names = [short(one.label) for one in series]
     right = WIDTH - 27 - CHAR * max(map(len, names))
     low, high = _range([value for one in series for value in (*one.low, *one.high)], 0.03)
     step = tick_step(low, high)
@@ -177,7 +177,7 @@ def line_chart(series: Sequence[Series], text: Text, x_label: str, y_label: str)
     top, bottom = 26, HEIGHT - 40
     x = Scale(*_range([value for one in series for value in one.x]), left, right)
     y = Scale(low, high, bottom, top)
-    parts = [*_y_axis(y, left, right, y_label), *_x_axis(x, top, bottom, x_label, grid=False)]
+    parts = [*y_axis(y, left, right, y_label), *x_axis(x, top, bottom, x_label, grid=False)]
     for one in series:
         parts += _line(one, x, y)
     ends = [y(one.mean[-1]) for one in series]
@@ -189,16 +189,16 @@ def line_chart(series: Sequence[Series], text: Text, x_label: str, y_label: str)
             f'<circle class="end" cx="{right + 13:.1f}" cy="{place:.1f}" r="3"/>'
             f'<text class="name" x="{right + 20:.1f}" y="{place + 4:.1f}">{escape(name)}</text></g>'
         )
-    return _frame(text, HEIGHT, parts)
+    return frame(text, HEIGHT, parts)
 
 
 def dot_chart(rows: Sequence[Dots], text: Text, x_label: str, reference: float | None = None) -> str:
     """A row for each method: a dot for each seed, a bar at the mean; a dashed line at `reference`."""
-    names = [_short(row.label) for row in rows]
+    names = [short(row.label) for row in rows]
     left, right, top, pitch = 10 + CHAR * max(map(len, names)), WIDTH - 12, 8, 28
     bottom = top + pitch * len(rows)
     x = Scale(*_range([value for row in rows for _, value in row.seeds], 0.05), left, right)
-    parts = _x_axis(x, top, bottom, x_label, grid=True)
+    parts = x_axis(x, top, bottom, x_label, grid=True)
     if reference is not None:
         place = f'{x(reference):.1f}'
         parts.append(f'<line class="reference" x1="{place}" x2="{place}" y1="{top}" y2="{bottom}"/>')
@@ -209,4 +209,4 @@ def dot_chart(rows: Sequence[Dots], text: Text, x_label: str, reference: float |
             note = escape(f'{row.label}, seed {seed}: {value:.2f}')
             parts.append(f'<circle class="dot" cx="{x(value):.1f}" cy="{y:g}" r="4.5"><title>{note}</title></circle>')
         parts.append(f'<path class="mean" d="M{x(row.mean):.1f} {y - 9:g}v18"/></g>')
-    return _frame(text, bottom + 40, parts)
+    return frame(text, bottom + 40, parts)

@@ -6,8 +6,11 @@ A checkpoint holds the whole `TrainState` and the format's version; not `frozen`
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import logging
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -60,6 +63,35 @@ def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
 def newest(folder: Place) -> int | None:
     """The newest step that lies whole in a folder, without opening it."""
     return max(integrity.steps(folder), default=None)
+
+
+def read(folder: Place, step: int) -> Tree:
+    """All arrays of one checkpoint of a seed as nested dicts, whatever state was saved; on one device."""
+    place = places.absolute(folder) / f'step_{step}' / 'state'
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    try:
+        with _quiet(), ocp.StandardCheckpointer() as checkpointer:
+            found: Any = checkpointer.metadata(place)
+            wanted = jax.tree.map(
+                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), found.item_metadata.tree
+            )
+            return checkpointer.restore(place, wanted)
+    except (ValueError, KeyError, OSError) as error:
+        raise UserError(
+            f'the checkpoint {folder.name}/step_{step} cannot be read ({str(error).splitlines()[0]})'
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's warning that a part of a checkpoint, read by itself, has no metadata of its own."""
+    logger = logging.getLogger('absl')
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def latest(managers: list[ocp.CheckpointManager]) -> int | None:

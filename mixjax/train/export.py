@@ -42,7 +42,8 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
         kernel = picked({name: head['kernel'] for name, head in heads.items()}, jnp.eye(some.shape[1]))
         bias = picked({name: head['bias'][None] for name, head in heads.items()}, 0 * some[:1])[0]
         whole = picked({name: some @ head['kernel'] + head['bias'] for name, head in heads.items()}, some)
-        if bool(jnp.array_equal(whole, some @ kernel + bias)) or bool(jnp.allclose(whole, some @ kernel + bias)):
+        # Up to the rounding of sums as large as the largest logit; one of them may be near 0.
+        if bool(jnp.allclose(whole, some @ kernel + bias, rtol=0, atol=1e-5 * float(jnp.abs(whole).max()))):
             return {'target': {'kernel': kernel, 'bias': bias}}
     except (KeyError, TypeError, ValueError):  # it reads the maps, say
         pass
@@ -51,13 +52,15 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
 
 @only_first
 def model(
-    folder: Place, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int, step: int
-) -> None:
+    folder: Place, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int, step: int,
+    whole: bool = False,
+) -> None:  # fmt: skip
     """`model.safetensors` and `model.json`: all that prediction, or another run, needs.
 
     classes, channels: of the stored images that the network was trained on. step: whose network it is.
+    whole: all heads, and not only what prediction needs.
     """
-    params = {**ts.params, 'heads': plain_heads(method, ts.params['heads'])}
+    params = ts.params if whole else {**ts.params, 'heads': plain_heads(method, ts.params['heads'])}
     variables = jax.tree.map(np.asarray, {'params': params, **ts.model_state})
     workdir.write(folder / 'model.safetensors', weights.to_bytes(variables))
     about = {

@@ -233,6 +233,8 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
             log(config, folder, together, step, last, time.perf_counter() - began, step - before)
             if placed.test and (step % config.eval_every == 0 or step == config.steps):
                 watch.look(built, folder, together, step, ts, placed, held)
+            if first and placed.test and step in wave.snapshots(config):
+                watch.snapshot(built, folder, mesh.take(ts, together.index(config.seed)), step)
             if step % config.checkpoint_every == 0 or step == config.steps or signals.stopping():
                 lock.check()
                 sound.check_state(ts, step)

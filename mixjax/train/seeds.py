@@ -181,7 +181,7 @@ def first_stage(built: Program, made: Prepared) -> Program:
     size = (classes, len(images.labels))  # the length of an epoch is part of the program
     if size not in built.firsts:
         config = built.config.copy_and_resolve_references().unlock()
-        config.steps = first_steps(first, config)
+        config.steps, config.snapshots = first_steps(first, config), ()
         config.target.update(base().target)  # all of the selected images
         on = built.ground._replace(sets=sets)
         built.firsts[size] = program.around(on, config.lock(), first.method(classes))

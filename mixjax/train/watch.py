@@ -96,11 +96,18 @@ def kept(config: Any, folder: Place, seed: int) -> int:
     return best(folder, seed) if config.keep == 'best' else config.steps
 
 
-def keep(built: Program, folder: Place, ts: TrainState, step: int) -> None:
-    """Export a network."""
+def keep(built: Program, folder: Place, ts: TrainState, step: int, whole: bool = False) -> None:
+    """Export a network. whole: with all its heads, and not only what prediction needs."""
     images = built.sets.train
     channels = images.read(np.arange(1)).shape[-1]
-    export.model(folder, built.config, built.method, mesh.here(ts), images.classes, channels, step)
+    export.model(folder, built.config, built.method, mesh.here(ts), images.classes, channels, step, whole)
+
+
+def snapshot(built: Program, folder: Place, ts: TrainState, step: int) -> None:
+    """Keep the first seed's network of this step, all of it, in a folder of its own."""
+    place = folder / 'snapshots' / str(step)
+    workdir.create(place)
+    keep(built, place, ts, step, whole=True)
 
 
 def end(built: Program, folder: Place, together: list[int], ts: TrainState) -> None:

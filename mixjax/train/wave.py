@@ -198,7 +198,13 @@ def calls(config: Any, step: int) -> Iterator[tuple[int, int]]:
 def due(config: Any, step: int) -> int:
     """The next step after which something has to be done between two calls."""
     every = (config.log_every, config.eval_every, config.checkpoint_every)
-    return min(config.steps, *((step // n + 1) * n for n in every))
+    later = [at for at in snapshots(config) if at > step]
+    return min(config.steps, *((step // n + 1) * n for n in every), *later)
+
+
+def snapshots(config: Any) -> list[int]:
+    """The steps after which the first seed's network is kept, whatever becomes of the checkpoints."""
+    return sorted({max(1, round(share * config.steps)) for share in config.snapshots})
 
 
 def fill(built: Program, items: list[Any]) -> list[Any]:

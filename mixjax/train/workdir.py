@@ -28,7 +28,8 @@ from mixjax.processes import by_first, count, gather, only_first
 
 Tree = Any
 SETTLE = 30.0  # seconds after which lines that are logged go to a store
-ELSEWHERE = ('results', 'cache_dir', 'data_dir', 'feed', 'store')  # settings that say where, and change no number
+# Settings that say where, or what is done with the run afterwards, and change no number.
+ELSEWHERE = ('results', 'analyse', 'cache_dir', 'data_dir', 'feed', 'store')
 LOCK = 'lock.json'  # who trains there (train/lock.py)
 
 

@@ -23,8 +23,10 @@ NETWORKS = {
     'densenet121': (4, IMAGENET, 6_964_106),
     'densenet121_cifar': (4, SMALL, 6_956_298),
     'glyphnet': (3, (2, 16, 16, 1), 77_754),
+    'glyphnet_plane': (3, (2, 16, 16, 1), 84_648),
     'lenet': (3, SMALL, 62_006),
     'preactresnet18': (4, SMALL, 11_171_274),
+    'preactresnet18_plane': (4, SMALL, 11_224_312),
     'preactresnet18_raw': (4, SMALL, 11_171_146),
     'preactresnet18_raw_64': (4, DOUBLE, 11_171_146),
     'preactresnet50_raw': (4, SMALL, 23_509_066),
@@ -50,7 +52,8 @@ NETWORKS |= {
     for form in ('', f'_fixed{side}', '_symmetric')
 }
 # Those that differ from another one in more than one field: the others need no tracing of their own.
-DISTINCT = [name for name in NETWORKS if not name.endswith(('_64', '_symmetric')) and '_fixed' not in name]
+ONE_FIELD = ('_64', '_symmetric', '_plane')
+DISTINCT = [name for name in NETWORKS if not name.endswith(ONE_FIELD) and '_fixed' not in name]
 HEADS = {'target': 10, 'source': 7}
 
 # Parameters with 1000 classes as torchvision and timm publish them, and the entries of their state dicts.
@@ -98,10 +101,10 @@ def test_the_table_is_the_one_that_is_tested():
 
 @pytest.mark.parametrize('name', sorted(NETWORKS.keys() - DISTINCT))
 def test_the_other_forms_differ_in_one_field(name):
-    plain = name.removesuffix('_64').removesuffix('_symmetric').split('_fixed')[0]
+    plain = name.removesuffix('_64').removesuffix('_symmetric').removesuffix('_plane').split('_fixed')[0]
     one, other = models.BACKBONES[name](), models.BACKBONES[plain]()
-    field = 'stride' if name.endswith('_64') else 'padding'
-    value = {'stride': 2, 'padding': NETWORKS[name][1][1] if '_fixed' in name else 'symmetric'}[field]
+    field = 'stride' if name.endswith('_64') else 'plane' if name.endswith('_plane') else 'padding'
+    value = {'stride': 2, 'plane': True, 'padding': NETWORKS[name][1][1] if '_fixed' in name else 'symmetric'}[field]
     assert plain in DISTINCT and getattr(one, field) == value
     assert one == other.clone(**{field: value}) != other
 

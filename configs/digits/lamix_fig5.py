@@ -1,0 +1,17 @@
+"""LaMix, Fig. 5 on the digits: training loss and accuracy over a training five times as long.
+
+    python -m mixjax.main --config=configs/digits/lamix_fig5.py --workdir=runs/digits_lamix_fig5
+
+Other settings: configs/digits/lamix.py.
+"""
+
+from mixjax.config import read
+
+
+def get_config():
+    config = read('digits/lamix')
+    config.compare = {name: {'name': name} for name in ('lamix', 'mixup', 'cutmix')}
+    config.baseline = 'mixup'
+    config.steps *= 5
+    config.analyse = '--what=curves'
+    return config

@@ -1,0 +1,24 @@
+"""SMILE, Fig. 1 on the digits: fine-tuning and Mixup with 3 labels per class, from the letters and from scratch.
+
+    python -m mixjax.grid configs/digits/smile_fig1.py --run 0
+    python -m mixjax.grid configs/digits/smile_fig1.py --run 1
+    python -m mixjax.main --config=configs/digits/smile_fig1.py:start=scratch --workdir=runs/digits_smile_fig1
+
+Other settings: configs/quickstart.py.
+"""
+
+from mixjax.config import choices, read
+
+START = ('glyphs', 'scratch')
+
+
+def grid():
+    return [f'start={start}' for start in START]
+
+
+def get_config(argument=''):
+    config = read('quickstart')
+    config.compare = {'finetune': {'name': 'finetune'}, 'mixup': {'name': 'mixup', 'alpha': 0.2, 'fold': True}}
+    if choices(argument, start=START)['start'] == 'scratch':
+        config.model.weights = ''
+    return config

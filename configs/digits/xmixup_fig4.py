@@ -1,0 +1,18 @@
+"""XMixup, Fig. 4 on the digits: accuracy against alpha, from 2^-3 to 2^6, 3 labels per class.
+
+    python -m mixjax.main --config=configs/digits/xmixup_fig4.py --workdir=runs/digits_xmixup_fig4
+
+Other settings: configs/quickstart.py.
+"""
+
+from mixjax.config import read
+
+
+def get_config():
+    config = read('quickstart')
+    config.compare = {'finetune': {'name': 'finetune'}}
+    for k in range(-3, 7):
+        label = f'alpha_{2**k}' if k >= 0 else f'alpha_1_{2**-k}'
+        config.compare[label] = {'name': 'xmixup', 'alpha': 2.0**k}
+    config.analyse = '--what=sweep'
+    return config

@@ -1,0 +1,136 @@
+"""From a work directory to its measured runs: which measures there are, and where what they find is kept.
+
+`analysis.json` of a folder is {what: {numbers, 'n', 'settings'}}; arrays for pictures are in `analysis-<what>.npz`
+beside it. Measuring again replaces what was asked for and leaves the rest.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixjax.analysis import measures, opened, pictures, sweep
+from mixjax.analysis.measures import Asked, Found
+from mixjax.analysis.opened import Run
+from mixjax.errors import UserError
+from mixjax.places import Place
+from mixjax.report.read import read
+from mixjax.train import workdir
+from mixjax.train.outcome import spread
+
+FILE = 'analysis.json'
+# What is measured of each run ..
+OF_RUNS: dict[str, Callable[[Run, Asked], Found]] = {
+    'interpolation': measures.interpolation,
+    'spectrum': measures.singular_values,
+    'probe': measures.forgetting,
+    'targets': pictures.targets,
+    'cam': pictures.activation,
+    'plane': pictures.plane,
+    'curves': measures.curves,
+}
+# .. and of all runs of a folder together.
+OF_FOLDERS = ('sweep',)
+WHAT = (*OF_RUNS, *OF_FOLDERS)
+
+
+class Measured(NamedTuple):
+    """What became of one measure of one folder. label: of the run, or the folder's name. lacking: why there is none."""
+
+    label: str
+    what: str
+    numbers: Mapping[str, Any]
+    notes: Sequence[str]
+    lacking: str = ''
+
+
+def measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measured]:
+    """Measure a run, all runs of a comparison, or all of a sweep; write what was found, one measure at a time."""
+    kind = _results(folder)['kind']
+    if kind == 'run':
+        run = opened.open_run(folder)
+        for name in what:
+            if name in OF_RUNS:
+                yield _kept(folder, folder.name, name, lambda name=name: OF_RUNS[name](run, asked))
+            else:
+                yield Measured(folder.name, name, {}, (), f'{folder} is one run; a sweep is of a comparison')
+        return
+    if 'sweep' in what:
+        yield _kept(folder, folder.name, 'sweep', lambda: swept(folder, asked))
+    for name in _results(folder)['runs']:
+        for one in measure(folder / name, [one for one in what if one in OF_RUNS], asked):
+            yield one if kind == 'comparison' else one._replace(label=f'{name}/{one.label}'.removesuffix(f'/{name}'))
+
+
+def _kept(folder: Place, label: str, what: str, make: Callable[[], Found]) -> Measured:
+    try:
+        found = make()
+    except UserError as error:
+        return Measured(label, what, {}, (), str(error))
+    path = folder / FILE
+    before = workdir.read_json(path) if path.exists() else {}
+    arrays = folder / f'analysis-{what}.npz'
+    if found.arrays:
+        workdir.write_arrays(arrays, {name: np.asarray(array) for name, array in found.arrays.items()})
+    workdir.write_json(path, {**before, what: found.numbers})
+    return Measured(label, what, found.numbers, found.notes)
+
+
+def known(folder: Place, what: Sequence[str]) -> bool:
+    """Whether all of it was measured in this folder, or in those of its runs where it can be."""
+    own = set(workdir.read_json(folder / FILE)) if (folder / FILE).exists() else set()
+    inside = [folder / name for name in _results(folder).get('runs', {})]
+    return all(name in own or name in OF_RUNS and any(known(one, [name]) for one in inside) for name in what)
+
+
+def _results(folder: Place) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise UserError(f'{folder} is not a folder; give the --workdir of a finished run')
+    path = folder / 'results.json'
+    if not path.exists():
+        begun = (folder / 'config.json').exists()
+        then = 'give the command that began it again' if begun else 'give the --workdir of a finished run'
+        raise UserError(f'{folder} holds no finished run (there is no results.json): {then}')
+    return workdir.read_json(path)
+
+
+def swept(folder: Place, asked: Asked) -> Found:
+    """Accuracy against one number: `config.sweep`'s, or that in which runs of a comparison differ.
+
+    `curves` has a list for each method that was swept, `others` what a comparison has beside it.
+    """
+    if _results(folder)['kind'] == 'sweep':
+        key, found = _results(folder)['key'], read([folder])
+        numbers = [float(_at(one.config, key)) for one in found]
+        curves = {run.label: [one.runs[k].results['accuracy'] for one in found] for k, run in enumerate(found[0].runs)}
+        others: dict[str, Any] = {}
+    else:
+        (one,) = read([folder])
+        results = {run.label: run.results for run in one.runs}
+        notes = {label: _noted(each) for label, each in results.items()}
+        knob = sweep.knob({run.label: run.config['method'] for run in one.runs}, notes, asked.over)
+        key, numbers = knob.key, list(knob.values.values())
+        curves = {knob.method: [results[label]['accuracy'] for label in knob.values]}
+        others = {label: results[label]['accuracy'] for label in knob.others}
+    best = {}
+    for name, each in curves.items():
+        place = max(range(len(each)), key=lambda k, each=each: each[k]['mean'])
+        best[name] = {'number': numbers[place], **each[place]}
+    n = min(each['n'] for each in [*others.values(), *(one for curve in curves.values() for one in curve)])
+    shown = {'over': key, 'numbers': numbers, 'logarithmic': sweep.logarithmic(numbers)}
+    return Found({**shown, 'curves': curves, 'others': others, 'best': best, 'n': n, 'settings': {'over': asked.over}})
+
+
+def _at(config: Any, key: str) -> Any:
+    return functools.reduce(operator.getitem, key.split('.'), config)
+
+
+def _noted(results: Mapping[str, Any]) -> dict[str, float]:
+    """Means over seeds of what the method noted."""
+    every = [seed.get('prepared', {}) for seed in results['seeds']]
+    shared = set.intersection(*map(set, every))
+    return {name: spread([one[name] for one in every])['mean'] for name in sorted(shared)}

@@ -1,0 +1,195 @@
+"""What is measured of a finished run: from its networks to numbers, and to arrays for pictures.
+
+A measure takes a `Run` and what was asked, and gives a `Found`. Those that make pictures are in `pictures.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mixjax import places
+from mixjax.analysis import interpolation as il
+from mixjax.analysis import opened, probe, spectrum
+from mixjax.analysis.opened import Network, Run
+from mixjax.data.feed import Images
+from mixjax.errors import UserError
+from mixjax.places import Place
+from mixjax.report.curves import of_lines
+from mixjax.train import seeds as seeds_lib
+from mixjax.train import workdir
+from mixjax.train.outcome import spread
+
+PARTS = ('train', 'test')
+
+
+class Asked(NamedTuple):
+    """The settings of the command.
+
+    seeds: how many at most; 0 for all. images: of a part, at most; 0 for all. of, scale: of the interpolation loss
+    that is shown first. lams: how many lam. part: whose features the spectrum is of. tail: how many of the smallest
+    singular values. classes: names; () for all, or the first few. auxiliary: a run whose choice of source images
+    counts; '' for this one's. per_class: source images of a class at most; 0 for all. probe_steps: of its training.
+    over: what a sweep is over.
+    """
+
+    seeds: int = 0
+    images: int = 1000
+    of: str = 'probabilities'
+    scale: str = 'raw'
+    lams: int = 10
+    part: str = 'test'
+    tail: int = 10
+    classes: tuple[str, ...] = ()
+    auxiliary: str = ''
+    per_class: int = 50
+    probe_steps: int = 1000
+    over: str = ''
+
+
+class Found(NamedTuple):
+    """numbers: for `analysis.json`, with n and settings. arrays: for the .npz. notes: lines for people."""
+
+    numbers: dict[str, Any]
+    arrays: dict[str, np.ndarray] = {}
+    notes: list[str] = []
+
+
+def about(networks: list[Network], **settings: Any) -> dict[str, Any]:
+    """n and settings, as every measure has them."""
+    return {'n': len(networks), 'settings': {'seeds': [one.seed for one in networks], **settings}}
+
+
+def interpolation(run: Run, asked: Asked) -> Found:
+    """Label-IL and feature-IL on labelled and test images: means over pairs and lam, spread over seeds."""
+    networks, notes = opened.networks(run, asked.seeds)
+    lams = il.midpoints(asked.lams)
+    found: dict[str, dict[str, list[np.ndarray]]] = {part: {} for part in PARTS}
+    counts = {}
+    for network in networks:
+        forward = run.forward(network)
+        for part in PARTS:
+            examples = run.examples(network.seed, part, asked.images)
+            if len(examples.label) < 2:
+                raise UserError(f'{run.folder}: pairs need two images, and the {part} part has {len(examples.label)}')
+            counts[part] = len(examples.label)
+            curves = il.curve(forward, run.seen(examples.image), il.partners(len(examples.label)), lams)
+            for name, values in curves.items():
+                found[part].setdefault(name, []).append(values)
+    shown = {'label': f'{asked.of} {asked.scale}', 'feature': f'features {asked.scale}'}
+    numbers = {
+        f'{what}_{part}': spread([float(values.mean()) for values in found[part][name]])
+        for what, name in shown.items()
+        for part in PARTS
+    }
+    variants = {
+        part: {name: spread([float(v.mean()) for v in each]) for name, each in found[part].items()} for part in PARTS
+    }
+    settings = about(networks, of=asked.of, scale=asked.scale, lams=asked.lams, pairs=counts)
+    arrays = {f'{what}_{part}': np.stack(found[part][name]) for what, name in shown.items() for part in PARTS}
+    return Found({**numbers, 'variants': variants, **settings}, {'lam': lams, **arrays}, notes)
+
+
+def singular_values(run: Run, asked: Asked) -> Found:
+    """The smallest singular values of the features of one part, divided by the largest: means over seeds."""
+    networks, notes = opened.networks(run, asked.seeds)
+    every = []
+    for network in networks:
+        examples = run.examples(network.seed, asked.part, asked.images)
+        every.append(spectrum.singular_values(run.features(network, examples)))
+    least = min(map(len, every))
+    values = np.stack([one[:least] for one in every])
+    tails = np.stack([spectrum.tail(one, asked.tail) for one in values])
+    each = [spread(column.tolist()) for column in tails.T]
+    numbers = {
+        'values': [one['mean'] for one in each],
+        'std': [one['std'] for one in each],
+        'smallest': each[0],
+        **about(networks, part=asked.part, images=len(examples.label), of=least),
+    }
+    return Found(numbers, {'values': values}, notes)
+
+
+# --- the forgetting probe ---------------------------------------------------------------------------------------------
+
+
+def forgetting(run: Run, asked: Asked) -> Found:
+    """Accuracy of new classifiers on the frozen trunk, of the three subsets of the source images."""
+    networks, notes = opened.networks(run, asked.seeds)
+    parts = opened.source(run)
+    labels = parts.train.labels
+    folder = places.given(asked.auxiliary) if asked.auxiliary else run.folder
+    accuracies: dict[str, list[float]] = {}
+    sizes: dict[str, list[int]] = {}
+    for network in networks:
+        chosen = auxiliary_rows(folder, network.seed, len(labels))
+        for number, (name, rows) in enumerate(probe.subsets(chosen, len(labels)).items()):
+            if len(np.unique(labels[rows])) < 2:
+                notes.append(f'seed {network.seed}: {name} is left out, it has images of fewer than two classes')
+                continue
+            train, test = _probed(parts, rows, asked.per_class)
+            known = np.unique(labels[rows])
+            given = [run.features(network, part) for part in (train, test)]
+            classes = [np.searchsorted(known, part.label) for part in (train, test)]
+            key = jax.random.fold_in(jax.random.key(network.seed), number)
+            made = probe.fit(key, given[0], classes[0], len(known), steps=asked.probe_steps)
+            accuracies.setdefault(name, []).append(probe.accuracy(made, given[1], classes[1]))
+            sizes[name] = [len(train.label), len(test.label), len(known)]
+    if not accuracies:
+        raise UserError(f'{run.folder}: no subset of the source images has two classes: nothing to probe')
+    kind = 'its test part' if parts.test is not None else 'a fifth of each class, held out'
+    numbers = {name: spread(values) for name, values in accuracies.items()}
+    images = {name: dict(zip(('train', 'test', 'classes'), size, strict=True)) for name, size in sizes.items()}
+    settings = {'per_class': asked.per_class, 'steps': asked.probe_steps, 'tested on': kind, 'images': images}
+    return Found({**numbers, **about(networks, **settings)}, {}, notes)
+
+
+def auxiliary_rows(folder: Place, seed: int, count: int) -> np.ndarray:
+    """The source images that a run's method chose; of a run of a comparison that chose none, those of its sibling."""
+    own = folder / f'prepared-{seed}.npz'
+    siblings = sorted(folder.parent.glob(f'*/prepared-{seed}.npz')) if (folder.parent / 'config.json').exists() else []
+    for path in [own, *siblings]:
+        draw = workdir.load_prepared(path).draw if path.exists() else None
+        if draw is not None and (draw.rows.size == 0 or draw.rows.max() < count):
+            return np.unique(draw.rows)
+    raise UserError(
+        f'{folder} chose no source images for seed {seed}, and no run beside it did: name a run that did with '
+        '--auxiliary=RUN (one of xmixup, say)'
+    )
+
+
+def _probed(parts: Any, rows: np.ndarray, per_class: int) -> tuple[Images, Images]:
+    """(train, test) images for a probe on some rows of the source's train part."""
+    labels = parts.train.labels
+    if parts.test is None:
+        train, test = probe.held_out(labels, probe.some(labels, rows, per_class))
+        return seeds_lib.images(parts.train, train), seeds_lib.images(parts.train, test)
+    of_classes = np.flatnonzero(np.isin(parts.test.labels, labels[rows]))
+    test = probe.some(parts.test.labels, of_classes, per_class)
+    return seeds_lib.images(parts.train, probe.some(labels, rows, per_class)), seeds_lib.images(parts.test, test)
+
+
+# --- from what was logged ---------------------------------------------------------------------------------------------
+
+
+def curves(run: Run, asked: Asked) -> Found:
+    """Training loss and test accuracy over the steps: where they end, and the best step of the mean."""
+    del asked
+    lines = tuple(workdir.lines(run.folder / 'metrics.jsonl'))
+    numbers, arrays, n = {}, {}, 0
+    for name, kind, metric in (('loss', 'train', 'loss'), ('accuracy', 'eval', 'accuracy')):
+        found = of_lines(lines, kind, metric)
+        if not found:
+            raise UserError(f'{run.folder}: metrics.jsonl has no {metric} of the kind {kind!r}')
+        steps, values = np.array(list(found)), np.array(list(found.values()))
+        arrays |= {f'{name}_step': steps, name: values.T}
+        numbers[name] = spread(values[-1].tolist())
+        n = values.shape[1]
+        if name == 'accuracy':
+            best = int(np.argmax(values.mean(1)))
+            fall = float(values.mean(1)[best] - values.mean(1)[-1])
+            numbers['best'] = {'step': int(steps[best]), 'mean': float(values.mean(1)[best]), 'fall': fall}
+    settings = {'steps': run.config.steps, 'last step': int(arrays['accuracy_step'][-1])}
+    return Found({**numbers, 'n': n, 'settings': settings}, arrays)

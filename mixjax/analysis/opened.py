@@ -1,0 +1,250 @@
+"""A finished run, opened to be measured: its data, its networks, and the forward pass of them.
+
+What a run must have: `config.json` and `results.json`; the images of its target data set; for the first seed
+`model.safetensors` or a checkpoint, for every other seed its checkpoint. The pretrained weights are not needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixjax import config as config_lib
+from mixjax import inference
+from mixjax import method as method_lib
+from mixjax.data import augment
+from mixjax.data import sets as sets_lib
+from mixjax.data.augment import Geometry
+from mixjax.errors import UserError
+from mixjax.models import weights
+from mixjax.models.net import Net
+from mixjax.places import Place
+from mixjax.train import checkpoint, draws, export, program, seeds, watch, workdir
+from mixjax.train.draws import Sets
+
+Array = jax.Array
+Tree = Any
+
+
+class Network(NamedTuple):
+    """A seed's network of one step. variables: as `net.apply` takes them."""
+
+    seed: int
+    step: int
+    variables: Tree
+
+    @property
+    def heads(self) -> Tree:
+        return self.variables['params']['heads']
+
+
+class Examples(NamedTuple):
+    """Some examples of one part: image (n, H, W, C) uint8, label (n,), and how many the part has."""
+
+    image: np.ndarray
+    label: np.ndarray
+    whole: int
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run. batch: images of one forward pass. programs: compiled ones. known: networks that were read."""
+
+    folder: Place
+    config: Any
+    sets: Sets
+    net: Net
+    geometry: Geometry
+    batch: int
+    programs: dict[Any, Callable] = field(default_factory=dict)
+    known: dict[int, Network | None] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.sets.train.classes
+
+    @property
+    def every(self) -> list[int]:
+        """Its seeds."""
+        return [self.config.seed + i for i in range(self.config.num_seeds)]
+
+    # --- images -------------------------------------------------------------------------------------------------------
+
+    def examples(self, seed: int, part: str, most: int = 0) -> Examples:
+        """Labelled (`train`) or test images of a seed; of more than `most` (0: no limit) always the same ones."""
+        if part == 'train':
+            images = seeds.images(self.sets.train, drawn(self, seed).labelled)
+        elif self.sets.test is not None:
+            images = seeds.everything(self.sets.test)
+        else:
+            images = seeds.remaining(self.sets, drawn(self, seed).known)
+        rows = np.arange(len(images.label))
+        if most and len(rows) > most:
+            rows = np.sort(np.random.RandomState(0).permutation(rows)[:most])
+        return Examples(images.image[rows], images.label[rows], len(images.label))
+
+    def seen(self, image: np.ndarray) -> Array:
+        """Stored images as the network takes them in a test: the centre, normalised."""
+        return augment.centre(jnp.asarray(image), self.geometry)
+
+    # --- forward passes -----------------------------------------------------------------------------------------------
+
+    def forward(self, network: Network) -> Callable[[Array], dict[str, Array]]:
+        """(n, H, W, C) images as the network takes them -> logits (n, c) and features (n, d), in eval mode."""
+        plain = set(network.heads) == {'target'}
+        if plain not in self.programs:
+            about = {'classes': self.classes, 'method': self.config.method}
+            predict = inference.predictor_of(self.folder, about, network.heads)
+
+            def apply(variables: Tree, x: Array) -> dict[str, Array]:
+                out, _ = self.net.apply(variables, x, train=False)
+                return {'logits': predict(out), 'features': out.features}
+
+            self.programs[plain] = jax.jit(apply)
+        run = self.programs[plain]
+        return lambda x: self.in_batches(lambda part: run(network.variables, part), x)
+
+    def features(self, network: Network, images: Any) -> np.ndarray:
+        """(n, d) of stored images (`Images` or `Examples`), which are read a batch at a time."""
+        forward = self.forward(network)
+        starts = range(0, len(images.label), self.batch)
+        found = [forward(self.seen(images.image[start : start + self.batch]))['features'] for start in starts]
+        return np.concatenate([np.asarray(part) for part in found])
+
+    def maps(self, network: Network, name: str) -> Callable[[Array], Array]:
+        """(n, H, W, C) -> one of the network's maps (n, h, w, d), in eval mode."""
+
+        def apply(variables: Tree, x: Array) -> dict[str, Array]:
+            out, _ = self.net.apply(variables, x, train=False)
+            return {'map': out.maps[name]}
+
+        run = self.programs.setdefault(name, jax.jit(apply))
+        return lambda x: self.in_batches(lambda part: run(network.variables, part), x)['map']
+
+    def in_batches(self, run: Callable[[Array], dict[str, Array]], x: Array) -> dict[str, Array]:
+        """`run` on all of (n, ..), a batch at a time; the last one is filled up, so there is one program."""
+        found = []
+        for start in range(0, len(x), self.batch):
+            part = x[start : start + self.batch]
+            many = len(part)
+            full = part if many == self.batch else jnp.resize(part, (self.batch, *part.shape[1:]))
+            found.append({name: y[:many] for name, y in run(full).items()})
+        return {name: jnp.concatenate([one[name] for one in found]) for name in found[0]}
+
+
+def open_run(folder: Place, batch: int = 256) -> Run:
+    """The run in a work directory; of a comparison or sweep, give the folder of one of its runs."""
+    if not (folder / 'config.json').exists():
+        raise UserError(f'{folder} is no work directory: it has no config.json')
+    config = config_lib.from_data(workdir.read_json(folder / 'config.json'))
+    if workdir.finished(folder, config.steps) is None:
+        raise UserError(f'{folder} is not finished: give the command that began it again')
+    lost = None if config.synthetic.per_class else sets_lib.missing(config.target, config.data_dir)
+    if lost:
+        raise UserError(lost)
+    if config.target.splits and (folder / 'splits.json').exists():
+        with config.unlocked():  # the file that was named may be gone, and the run has its own copy
+            config.target.splits = str(folder / 'splits.json')
+    sets = draws.chosen_sets(config, draws.load(config, config.target), None)
+    watch.same_data(sets, folder)
+    net, geometry, _ = program.shapes(config, sets)
+    return Run(folder, config, sets, net, geometry, batch)
+
+
+def drawn(run: Run, seed: int) -> Any:
+    """What a seed learned from, drawn again, and compared with the run's own `splits.json`."""
+    found = draws.drawn(run.config, run.sets, seed)
+    path = run.folder / 'splits.json'
+    if path.exists():
+        rows = found.labelled if run.sets.rows is None else run.sets.rows[found.labelled]
+        told = workdir.read_json(path).get('labelled rows', {}).get(str(seed))
+        if told is not None and told != rows.tolist():
+            raise UserError(
+                f'{path} says that seed {seed} learned from other examples than are drawn now: the data, or the '
+                'version of mixjax, is another one'
+            )
+    return found
+
+
+def source(run: Run) -> sets_lib.Parts:
+    """The source data set of a run."""
+    if not run.config.source.name:
+        raise UserError(f'{run.folder}: the run names no source data set (config.source.name)')
+    lost = None if run.config.synthetic.per_class else sets_lib.missing(run.config.source, run.config.data_dir)
+    if lost:
+        raise UserError(lost)
+    return draws.load(run.config, run.config.source)
+
+
+# --- networks ---------------------------------------------------------------------------------------------------------
+
+
+def networks(run: Run, most: int = 0) -> tuple[list[Network], list[str]]:
+    """The networks that the run's results are of, and a line on each seed whose network is not there any more.
+
+    most: seeds at most; 0 for all.
+    """
+    found, notes = [], []
+    for seed in run.every[: most or None]:
+        network = _network(run, seed)
+        if network is None:
+            notes.append(
+                f'seed {seed} is left out: its checkpoint of step {watch.kept(run.config, run.folder, seed)} is gone, '
+                'and only the first seed has a model.safetensors'
+            )
+        else:
+            found.append(network)
+    if not found:
+        raise UserError(f'{run.folder} has no network to measure: neither model.safetensors nor checkpoints')
+    return found, notes
+
+
+def _network(run: Run, seed: int) -> Network | None:
+    if seed not in run.known:
+        run.known[seed] = _read(run, seed)
+    return run.known[seed]
+
+
+def _read(run: Run, seed: int) -> Network | None:
+    """From the checkpoint, which has all heads, or from what was exported, which has what prediction needs."""
+    step = watch.kept(run.config, run.folder, seed)
+    place = run.folder / 'checkpoints' / str(seed)
+    if (place / f'step_{step}').is_dir():
+        state = checkpoint.read(place, step)
+        return Network(seed, step, {'params': state['params'], **(state.get('model_state') or {})})
+    if seed == run.config.seed and (run.folder / 'model.safetensors').exists():
+        return Network(seed, step, _exported(run.folder))
+    return None
+
+
+def _exported(folder: Place) -> Tree:
+    return jax.tree.map(jnp.asarray, weights.load(str(folder)).variables)
+
+
+def snapshots(run: Run) -> Iterator[Network]:
+    """The first seed's networks that `config.snapshots` kept, by their steps."""
+    for step in sorted(int(path.name) for path in run.folder.glob('snapshots/*') if path.name.isdigit()):
+        yield Network(run.config.seed, step, _exported(run.folder / 'snapshots' / str(step)))
+
+
+def through_training(run: Run) -> list[Network]:
+    """The snapshots, and the first seed's last network behind them: one network, where nothing else was kept."""
+    kept = list(snapshots(run))
+    last = _network(run, run.config.seed)
+    return kept if last is None or kept and kept[-1].step >= last.step else [*kept, last]
+
+
+def classifier(run: Run, network: Network) -> Tree:
+    """Kernel (d, c) and bias (c,) from the features to the target's logits."""
+    heads = network.heads
+    if set(heads) != {'target'}:
+        knobs = {key: value for key, value in run.config.method.items() if key != 'name'}
+        heads = export.plain_heads(method_lib.load(run.config.method.name)(len(run.classes), **knobs), heads)
+    if set(heads) != {'target'}:
+        raise UserError(f'{run.folder}: {run.config.method.name} does not predict by one linear classifier')
+    return heads['target']

@@ -1,0 +1,187 @@
+"""Measures that are looked at: soft targets, class activation maps, two-dimensional embeddings."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixjax import mix
+from mixjax.analysis import cam, embedding, opened, soft_targets
+from mixjax.analysis import interpolation as il
+from mixjax.analysis.measures import Asked, Found, about
+from mixjax.analysis.opened import Network, Run
+from mixjax.errors import UserError, nearest
+from mixjax.train.outcome import spread
+
+GLOBAL = 'global'  # the head whose softmax of sigmoids is the learned part of a soft target
+BINS = 50
+TOP = 5
+SHOWN = 4  # images of a class
+
+
+def chosen_classes(run: Run, asked: Asked, default: int) -> np.ndarray:
+    """Labels of the classes that were asked for by name; else of the first `default`, 0 for all."""
+    for name in asked.classes:
+        if name not in run.classes:
+            raise UserError(f'--classes: there is no class {name!r}{nearest(name, run.classes)}')
+    if asked.classes:
+        return np.array([run.classes.index(name) for name in asked.classes])
+    return np.arange(len(run.classes))[: default or None]
+
+
+# --- soft targets -----------------------------------------------------------------------------------------------------
+
+
+def targets(run: Run, asked: Asked) -> Found:
+    """The soft targets of labelled images, original and mixed, with the first seed's networks through training.
+
+    As in training the statistics are those of the batch; unlike there nothing is cropped or flipped, and the images,
+    their partners and every lam are the same at all steps. One fixed batch gives the histograms, all batches the means.
+    """
+    networks = [one for one in opened.through_training(run) if GLOBAL in one.heads]
+    if not networks:
+        raise UserError(
+            f'{run.folder}: its network has no head {GLOBAL!r} that learns soft targets, as lamix has (and its '
+            'checkpoint must still be there: model.safetensors holds only what prediction needs)'
+        )
+    method = run.config.method
+    if method.get('mixing', 'mixup') != 'mixup':
+        raise UserError(f'{run.folder}: soft targets are measured on averaged images (mixing=mixup) only')
+    made = _batches(run, asked)
+    low, high = soft_targets.bounds(len(run.classes))
+    arrays: dict[str, Any] = {'step': np.array([one.step for one in networks]), 'bounds': np.array([low, high])}
+    tops, most = {}, {}
+    for kind in ('original', 'mixed'):
+        every = [_targets(run, network, made, kind, float(method.get('beta', 0.5))) for network in networks]
+        last, learned = (np.concatenate(part) for part in every[-1])
+        tops[kind] = soft_targets.top(last, min(TOP, len(run.classes))).tolist()
+        most[kind] = float(learned.max(-1).mean())
+        fixed = [(t[0], p[0]) for t, p in every]
+        arrays[f'{kind}_target'] = np.stack([soft_targets.histogram(t, 0, 1, BINS) for t, _ in fixed])
+        arrays[f'{kind}_global'] = np.stack([soft_targets.histogram(p, 0, high, BINS) for _, p in fixed])
+        arrays[f'{kind}_global_max'] = np.array([p.max(-1).mean() for _, p in fixed])
+    notes = [] if len(networks) > 1 else ['one step only: set config.snapshots to see how the targets evolve']
+    sizes = {'images': sum(len(label) for _, label, _, _ in made), 'batch': len(made[0][1])}
+    settings = about(networks[-1:], **sizes, steps=arrays['step'].tolist(), beta=float(method.get('beta', 0.5)))
+    return Found({'top': tops, 'global_max': most, 'bounds': [low, high], **settings}, arrays, notes)
+
+
+def _batches(run: Run, asked: Asked) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Whole batches of labelled images: (image, label, partner, lam)."""
+    examples = run.examples(run.config.seed, 'train', asked.images)
+    order = np.random.RandomState(0).permutation(len(examples.label))
+    size = min(run.config.batch_size, len(order))
+    uniform = np.random.RandomState(1)
+    out = []
+    for start in range(0, len(order) - size + 1, size):
+        rows = order[start : start + size]
+        lam = np.full(size, 0.5) if run.config.method.get('local_label') == 'mean' else uniform.rand(size)
+        out.append((examples.image[rows], examples.label[rows], il.partners(size), lam))
+    return out
+
+
+def _targets(run: Run, network: Network, made: list, kind: str, beta: float) -> tuple[list, list]:
+    """The targets and their learned parts, (B, c) of each batch."""
+
+    def head(variables: Any, x: Any) -> Any:
+        return run.net.apply(variables, x, train=True)[0].logits[GLOBAL]
+
+    program = run.programs.setdefault((GLOBAL, 'train'), jax.jit(head))
+    found: tuple[list, list] = ([], [])
+    for image, label, partner, lam in made:
+        x, share = run.seen(image), jnp.asarray(lam, jnp.float32)
+        if kind == 'mixed':
+            x = mix.blend(jnp.asarray(0.5), x, x[partner])
+        else:
+            share = jnp.ones_like(share)
+        local = soft_targets.local_label(jnp.asarray(label), jnp.asarray(label[partner]), share, len(run.classes))
+        for place, array in zip(found, soft_targets.target(local, program(network.variables, x), beta), strict=True):
+            place.append(np.asarray(array))
+    return found
+
+
+# --- class activation maps --------------------------------------------------------------------------------------------
+
+
+def activation(run: Run, asked: Asked) -> Found:
+    """Maps of the true class on test images: how large they are in the mean, and some of them to look at."""
+    networks, notes = opened.networks(run, asked.seeds)
+    areas: list[float] = []
+    arrays: dict[str, np.ndarray] = {}
+    for network in networks:
+        examples = run.examples(network.seed, 'test', asked.images)
+        keep = np.isin(examples.label, chosen_classes(run, asked, 0))
+        image, label = examples.image[keep], examples.label[keep]
+        if not len(label):
+            raise UserError(f'{run.folder}: there is no test image of {", ".join(asked.classes)}')
+        x = run.seen(image)
+        maps, found = run.maps(network, 'last')(x), run.forward(network)(x)
+        if maps.shape[-1] != found['features'].shape[-1] or not np.allclose(
+            maps.astype(jnp.float32).mean((1, 2)), found['features'], rtol=1e-2, atol=1e-3
+        ):
+            raise UserError(
+                f'{run.folder}: the features of {run.config.model.name} are not the mean of its last map, so it has '
+                'no class activation maps'
+            )
+        head = opened.classifier(run, network)
+        small = cam.activation(maps.astype(jnp.float32), head['kernel'], jnp.asarray(label))
+        shares = cam.positive(cam.enlarge(small, *x.shape[1:3]))
+        areas.append(float(cam.area(shares).mean()))
+        if not arrays:
+            rows = _first_of_each(label, chosen_classes(run, asked, 2))
+            arrays = {
+                'image': _crop(image[rows], x.shape[1:3]),
+                'cam': np.asarray(shares[rows]),
+                'label': label[rows],
+                'predicted': np.asarray(found['logits'].argmax(-1))[rows],
+            }
+    settings = about(networks, images=int(keep.sum()), level=0.5, classes=list(asked.classes) or 'all')
+    return Found({'area': spread(areas), **settings}, arrays, notes)
+
+
+def _first_of_each(label: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The first few rows of each class."""
+    return np.concatenate([np.flatnonzero(label == k)[:SHOWN] for k in classes])
+
+
+def _crop(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """The part of stored images (n, H, W, C) that the network sees; smaller ones get a black border, as in a test."""
+    lack = [(max(want - have, 0) + 1) // 2 for want, have in zip(size, image.shape[1:3], strict=True)]
+    image = np.pad(image, ((0, 0), (lack[0],) * 2, (lack[1],) * 2, (0, 0)))
+    row, column = ((have - want) // 2 for want, have in zip(size, image.shape[1:3], strict=True))
+    return image[:, row : row + size[0], column : column + size[1]]
+
+
+# --- the two units of a bottleneck ------------------------------------------------------------------------------------
+
+
+def plane(run: Run, asked: Asked) -> Found:
+    """The two numbers of a bottleneck for labelled images, with the first seed's networks through training."""
+    networks = opened.through_training(run)
+    if not run.config.model.name.endswith('_plane'):
+        raise UserError(
+            f'{run.folder}: {run.config.model.name} has no bottleneck of two units; train one of the networks '
+            'that have, preactresnet18_plane or glyphnet_plane'
+        )
+    examples = run.examples(run.config.seed, 'train', asked.images)
+    keep = np.isin(examples.label, chosen_classes(run, asked, 0))
+    x, label = run.seen(examples.image[keep]), examples.label[keep]
+    codes, accuracies = [], []
+    for network in networks:
+        codes.append(np.asarray(run.maps(network, 'plane')(x)).reshape(-1, 2))
+        right = np.asarray(run.forward(network)(x)['logits']).argmax(-1) == label
+        accuracies.append(float(right.mean()))
+    apart_of = [embedding.separation(one, label) for one in codes]
+    numbers = {
+        'steps': [one.step for one in networks],
+        # JSON has no infinity: None, where each class is one point.
+        'separation': [None if math.isinf(apart) else apart for apart in apart_of],
+        'train accuracy': accuracies,
+        **about(networks[-1:], images=len(label), classes=[run.classes[k] for k in np.unique(label)]),
+    }
+    notes = [] if len(networks) > 1 else ['one step only: set config.snapshots to see how the classes come apart']
+    return Found(numbers, {'codes': np.stack(codes), 'label': label, 'step': np.array(numbers['steps'])}, notes)

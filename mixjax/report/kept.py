@@ -1,0 +1,44 @@
+"""What `mixjax.analyse` left in a folder: `analysis.json`, and the arrays beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixjax import plain
+from mixjax.errors import UserError
+from mixjax.places import Place
+
+FILE = 'analysis.json'
+
+
+class Kept(NamedTuple):
+    """numbers: {what: its numbers, n and settings}. folder: where its arrays lie."""
+
+    numbers: Mapping[str, Any] = {}
+    folder: Place = Path()
+
+    def arrays(self, what: str) -> dict[str, np.ndarray]:
+        """The arrays of one measure."""
+        path = self.folder / f'analysis-{what}.npz'
+        try:
+            return plain.arrays(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise UserError(f'{path} cannot be read ({type(error).__name__}): measure {what} again') from error
+
+
+def read(folder: Place) -> Kept:
+    """What was measured there; nothing, where there is no such file."""
+    path = folder / FILE
+    if not path.exists():
+        return Kept()
+    try:
+        found = plain.parse(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read ({error}): remove it, and measure again') from error
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise UserError(f'{path} was not written by mixjax.analyse: remove it, and measure again')
+    return Kept(found, folder)

@@ -1,0 +1,92 @@
+"""A config for every figure of the papers, and its form on the embedded benchmark."""
+
+import pytest
+
+from mixjax import analyse, config_file, grid
+from mixjax import config as config_lib
+from mixjax.errors import UserError
+from mixjax.main import main
+
+FIGURES = ['smile_fig1', 'xmixup_fig2', 'xmixup_fig3', 'xmixup_fig4', *(f'lamix_fig{n}' for n in range(2, 9))]
+# What a figure trains: (methods, steps, seeds), and what it measures.
+SIZES = {
+    'smile_fig1': (2, 9000, 5, ''),
+    'xmixup_fig2': (2, 9000, 5, 'spectrum'),
+    'xmixup_fig3': (9, 9000, 5, 'sweep'),
+    'xmixup_fig4': (11, 9000, 5, 'sweep'),
+    'lamix_fig2': (0, 156_250, 1, 'targets'),
+    'lamix_fig3': (0, 156_250, 1, 'targets'),
+    'lamix_fig4': (9, 156_250, 5, 'sweep'),
+    'lamix_fig5': (3, 781_250, 1, 'curves'),
+    'lamix_fig6': (10, 156_250, 5, 'sweep'),
+    'lamix_fig7': (3, 156_250, 1, 'cam'),
+    'lamix_fig8': (0, 390_625, 1, 'plane'),
+}
+LIKE_OTHERS = ('xmixup_fig4', 'lamix_fig3', 'lamix_fig4', 'lamix_fig6')  # train and measure as others do
+DATA = {
+    'smile_fig1': ('cub200', 'stanford_cars'),
+    'lamix_fig2': ('cifar100', 'cifar10'),
+    **{f'xmixup_fig{n}': ('cub200', 'fgvc_aircraft', 'stanford_dogs') for n in (2, 3, 4)},
+}
+
+
+def test_each_figure_has_a_config_and_a_form_on_the_digits():
+    shipped = config_lib.shipped()
+    assert sorted(name.removeprefix('figures/') for name in shipped if name.startswith('figures/')) == sorted(FIGURES)
+    assert {f'digits/{name}' for name in FIGURES} <= set(shipped)
+
+
+@pytest.mark.parametrize('name', FIGURES)
+def test_a_figure_says_what_it_trains_and_measures(name):
+    methods, steps, seeds, what = SIZES[name]
+    for data in DATA.get(name, ('',)):
+        config = config_lib.load(f'figures/{name}:{f"data={data}" if data else ""}')
+        assert (len(config.compare), config.steps, config.num_seeds) == (methods, steps, seeds)
+        assert config.target.name == (data or config.target.name)
+        if what:
+            assert analyse.of_config(config.analyse, 'run').what == (what,)
+    twin = config_lib.load(f'digits/{name}')
+    assert twin.target.name == 'digits' and twin.model.name.startswith('glyphnet')
+    assert (analyse.of_config(twin.analyse, 'run').what if twin.analyse else ('',)) == (what,)
+    if methods:
+        kinds = {node['name'] for node in config.compare.values()}
+        assert kinds == {node['name'] for node in twin.compare.values()}
+
+
+def test_sweeps_have_the_numbers_of_the_papers():
+    alphas = [2.0**k for k in range(-3, 7)]
+    for name in ('figures/xmixup_fig4:data=stanford_dogs', 'figures/xmixup_fig4', 'digits/xmixup_fig4'):
+        nodes = config_lib.load(name).compare.values()
+        assert sorted(node.alpha for node in nodes if node.name == 'xmixup') == alphas
+    tenths = [k / 10 for k in range(1, 10)]
+    for place in ('figures', 'digits'):
+        assert [node.beta for node in config_lib.load(f'{place}/lamix_fig4').compare.values()] == tenths
+        smoothed = config_lib.load(f'{place}/lamix_fig6').compare.values()
+        assert [node.epsilon for node in smoothed if node.name == 'label_smoothing'] == tenths
+    assert config_lib.load('figures/xmixup_fig2').sweep.numbers == (0.1, 0.3, 0.5, 1.0)
+    assert config_lib.load('figures/lamix_fig8').snapshots == (0.1, 0.4, 0.7, 1.0)
+
+
+def test_grids_list_their_cells():
+    assert len(grid.runs('configs/figures/smile_fig1.py', [], 'runs')) == 4
+    assert len(grid.runs('configs/digits/smile_fig1.py', [], 'runs')) == 2
+
+
+def test_arguments_are_checked():
+    assert config_file.choices('b=y', a=('1', '2'), b=('x', 'y')) == {'a': '1', 'b': 'y'}
+    with pytest.raises(UserError, match="'c' is no argument of this config; it has a, b"):
+        config_file.choices('c=1', a=('1',), b=('x',))
+    with pytest.raises(UserError, match="data must be one of cub200, .*, not 'cub'"):
+        config_lib.load('figures/xmixup_fig4:data=cub')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [f'digits/{name}' for name in FIGURES if name not in LIKE_OTHERS])
+def test_the_smoke_form_trains_and_measures(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main([f'--config={name}:smoke', '--config.devices=1', '--workdir=run']) == 0
+    shown = capsys.readouterr()
+    assert 'report: run/report.html' in shown.out
+    what = SIZES[name.removeprefix('digits/')][3]
+    if what:
+        assert list((tmp_path / 'run').rglob('analysis.json')), shown.err
