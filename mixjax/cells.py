@@ -1,5 +1,7 @@
 """Arguments of a parameterised config: `dataset=cub200,method=smile`, and the list of all that there are.
 
+As a config file has them:
+
     CHOICES = {'dataset': ('cub200', 'food101'), 'method': ('finetune', 'smile')}
 
     def grid():

@@ -46,8 +46,8 @@ def get_config(argument='dataset=cifar100,network=preactresnet18,method=lamix'):
     if cell['method'] == 'lamix':
         config.method = {'name': 'lamix', 'mixing': 'puzzle', 'beta': 1.0, 'local_label': 'lambda'}
     else:
-        config.method = {'name': 'puzzlemix', 'loss': 'bce'}
-        config.method.update({'clean': 1.0, 'transport_size': -1} if tiny else {'clean': 0.0, 'transport_size': 4})
+        own = {'clean': 1.0, 'transport_size': -1} if tiny else {'clean': 0.0, 'transport_size': 4}
+        config.method = {'name': 'puzzlemix', 'loss': 'bce', **own}
     config.model.name = NETWORKS[cell['network']] + ('_64' if tiny else '')
     config.target.name = dataset
 

@@ -48,12 +48,12 @@ def get_config(argument='dataset=stanford_dogs,method=xmixup'):
     method, source = METHODS[cell['method']]
     config = base()
     config.num_seeds = 5
-    config.method = dict(method)
     if source:
         config.source.name = 'imagenet2012'
-        config.method.update(min_images=100_000 if dogs else 200_000, per_class=0)
+        method = {**method, 'min_images': 100_000 if dogs else 200_000, 'per_class': 0}
     if method['name'] == 'xmixup':
-        config.method.alpha = 0.5 if dogs else 4.0
+        method = {**method, 'alpha': 0.5 if dogs else 4.0}
+    config.method = method
     config.target.name = cell['dataset']
     config.model.name = 'resnet50'
     config.model.weights = 'hf://timm/resnet50.tv_in1k'

@@ -9,7 +9,8 @@ that XMixup chose (Auxiliary), for all others (ABA: all but auxiliary) and for a
 
     python -m mixjax.analyse --workdir=runs/tables/NAME --what=probe
 
-The paper does not say how that classifier is trained. What is open about the runs: configs/papers/xmixup.py.
+For a run of plain fine-tuning add --auxiliary=runs/tables/OTHER, the run of XMixup that chose the images. The paper
+does not say how that classifier is trained. What is open about the runs: configs/papers/xmixup.py.
 """
 
 from mixjax import cells

@@ -23,7 +23,7 @@ DIMENSIONS = ('dataset', 'network', 'split', 'metric', 'method')  # of a line, f
 PERCENT = ('accuracy', 'error')
 # metric: (its part of `analysis.json`, its name there).
 MEASURED = {
-    **{f'{of}_il_{part}': ('interpolation', f'{of}_{part}') for of in ('label', 'feature') for part in ('train', 'test')},
+    **{f'{f}_il_{part}': ('interpolation', f'{f}_{part}') for f in ('label', 'feature') for part in ('train', 'test')},
     **{f'probe_{subset}': ('probe', subset) for subset in ('auxiliary', 'all_but_auxiliary', 'all')},
 }
 
@@ -83,7 +83,7 @@ def found(metric: str, folder: Path, steps: int) -> tuple[Spread | None, str]:
     if metric in PERCENT:
         ours = spread(results.get('accuracy'), 100)
         if ours is None:
-            raise UserError(f'{folder / "results.json"} is damaged: it has no accuracy; remove the folder and run again')
+            raise UserError(f'{folder / "results.json"} is damaged: it has no accuracy; remove it and run again')
         return (ours if metric == 'accuracy' else ours._replace(mean=100 - ours.mean)), ''
     part, name = MEASURED[metric]
     analysis = workdir.read_json(folder / 'analysis.json') if (folder / 'analysis.json').exists() else {}
