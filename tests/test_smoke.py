@@ -30,7 +30,8 @@ LONG = ('xmixup_dogs', 'smile_cub', 'folder', 'digits/all_methods', 'quickstart'
 
 
 def test_every_config_is_here():
-    assert set(HEADS) == set(config_lib.shipped())
+    # Those of the papers' tables have tests of their own, in tests/tables.
+    assert set(HEADS) == {name for name in config_lib.shipped() if not name.startswith(('tables/', 'papers/'))}
 
 
 def test_the_table_of_all_methods_has_them_all():

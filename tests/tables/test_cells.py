@@ -1,6 +1,7 @@
 """The grids of the tables: which runs there are, what they share, and that their settings are the papers'."""
 
 import functools
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from mixjax.errors import UserError
 from mixjax.planner import assumed
 from mixjax.report import papers
 from mixjax.train import draws, workdir
+from tests.common import ROOT
 from tests.tables import cells
 
 # Different runs of each table. Five seeds are one run.
@@ -240,3 +242,33 @@ def test_a_grid_of_smoke_forms_loads():
         assert all(run.config.steps == 2 for run in found)
     weights = {run.config.model.weights for run in grid.runs('tables/smile_table3:smoke', [], 'runs')}
     assert weights == {'random://365', 'random://1000'}
+
+
+# --- what is checked, and what the documentation says -----------------------------------------------------------------
+
+
+def test_cells_that_differ_in_their_data_share_a_trace():
+    a, b, c = (
+        config('smile_table2', f'dataset={dataset},split={split},method=rifle')
+        for dataset, split in (('cub200', 'all_15'), ('cub200', 'c25_n400'), ('stanford_cars', 'all_15'))
+    )
+    assert cells.step_of(a) == cells.step_of(b) != cells.step_of(c)  # Cars has four phases
+    traces, pairs = cells.traces(), cells.pairs()
+    assert (len(traces), len(pairs)) == (92, 50)
+    every = cells.every().values()
+    assert {cells.step_of(run.config) for run in every} == set(traces)
+    assert {cells.pair_of(run.config) for run in every} == set(pairs)
+    methods = {(run.config.model.name, run.config.method.name) for run in every}
+    assert {(run.config.model.name, run.config.method.name) for run in pairs.values()} == methods and len(methods) == 46
+
+
+def test_the_page_has_the_numbers_of_this_file():
+    page = (ROOT / 'docs/tables.md').read_text()
+    for table, count in RUNS.items():
+        (row,) = [line for line in page.splitlines() if line.startswith(f'| `{table}` |')]
+        assert row.split(' | ')[2:4] == [str(len(papers.of(table))), str(count)]
+        said = {(int(many), other) for many, other in re.findall(r'(\d+) in `(\w+)`', row)}
+        shared = {(many, {a, b} - {table}) for many, a, b in SHARED if table in (a, b)}
+        assert all((many, {other}) in shared for many, other in said)
+    assert f'{len(papers.tables())} tables, {len(papers.every())} printed numbers, {len(cells.every())} runs' in page
+    assert f'({len(cells.traces())} steps)' in page and f'each of the {len(cells.pairs())} pairs' in page
