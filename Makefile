@@ -10,11 +10,12 @@ JOBS := 2
 TOGETHER := -n $(JOBS) --dist worksteal
 test-parity test-slow: private SIDE = $(TOGETHER)
 
-.PHONY: help quickstart test $(KINDS:%=test-%) fuzz lint constraints clean
+.PHONY: help quickstart test $(KINDS:%=test-%) fuzz tables-smoke lint constraints clean
 
 help:
 	@echo 'make quickstart    fine-tune with five methods on the embedded benchmark, and write a report'
 	@echo 'make test          the tests (under 10 minutes)'
+	@echo 'make tables-smoke  try every cell of the papers'"'"' tables; goes on where it was stopped (ARGS: some of the tables)'
 	@echo 'make lint          ruff and pyright'
 	@echo 'make test-KIND     the longer tests; KIND: $(KINDS)'
 	@echo 'make fuzz          wrong files for all that reads files, MINUTES=2 of them'
@@ -39,6 +40,10 @@ test: .venv/with-test
 # pytest ends with 5 where nothing was collected.
 $(KINDS:%=test-%): test-%: .venv/with-test
 	@$(PY) -m pytest $(SIDE) -m $* $(ARGS) || { test $$? -eq 5 && echo 'no tests of this kind yet: $*'; }
+
+tables-smoke: export JAX_PLATFORMS := cpu
+tables-smoke: .venv/with-test
+	$(PY) -m tests.tables.smoke $(ARGS)
 
 lint: .venv/with-lint
 	.venv/bin/ruff check .

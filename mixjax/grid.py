@@ -7,7 +7,7 @@
   --run INDEX              train that run, go on with it, or say that it is finished; `--run auto` takes the
                            index from the engine: $SLURM_ARRAY_TASK_ID or $JOB_COMPLETION_INDEX
   --status                 how many are done, running, begun and missing, and which
-  --runs=DIR               where the work directories lie; by default runs/<the file's name>
+  --runs=DIR               where the work directories lie; by default runs/<the file's RUNS, or its name>
   --config.KEY=VALUE       change one setting of every cell
   --help                   this text
 
@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixjax import config as config_lib
-from mixjax import config_file, places
+from mixjax import grid_file, places
 from mixjax import main as trainer
 from mixjax.command import Command, carry_out, parse
 from mixjax.errors import UserError
@@ -63,34 +63,13 @@ def check(asked: Command) -> None:
         raise UserError('give one of --count, --list, --run INDEX and --status (see --help)')
 
 
-def cells(path: str) -> list[str]:
-    """The arguments that `grid()` of a config file lists."""
-    file = Path(path)
-    if not file.is_file():
-        if not shipped(path):
-            config_lib.read(path)  # says what is wrong, and what there is
-        file = Path(str(config_file.folder().joinpath(f'{shipped(path)}.py')))
-    module: dict[str, Any] = {'__name__': '_mixjax_grid', '__file__': str(file)}
-    try:
-        exec(compile(file.read_bytes(), file, 'exec'), module)
-        listed = module['grid']() if 'grid' in module else None
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever a stranger's file does
-        raise UserError(f'grid {path!r} could not be read: {type(error).__name__}: {error}') from error
-    if not isinstance(listed, list | tuple) or not listed or not all(isinstance(cell, str) for cell in listed):
-        found = f'{path!r} has another' if 'grid' in module else f'{path!r} has none'
-        raise UserError(f'a grid is a config file with grid(), which lists arguments for get_config; {found}')
-    return list(listed)
-
-
 def runs(file: str, overrides: Sequence[tuple[str, str]], root: str) -> list[Run]:
     """The different runs of a grid, in the order of their first cells."""
     path, _, suffix = file.partition(':')
     if suffix not in ('', 'smoke', 'smoke,full'):
         raise UserError(f'a grid file takes no argument but :smoke, not {suffix!r}: its cells have their own')
     found: dict[str, Run] = {}
-    for number, cell in enumerate(cells(path)):
+    for number, cell in enumerate(grid_file.cells(path)):
         spec = ':'.join(filter(None, [path, ','.join(filter(None, [cell, suffix]))]))
         try:
             config = config_lib.load(spec, overrides)
@@ -120,12 +99,6 @@ def named(config: Any, unsaid: set[str]) -> str:
     what = 'comparison' if config.compare else config.method.name
     few = config.target.per_class or (config.target.rate if config.target.rate < 1 else 'all')
     return re.sub(r'[^A-Za-z0-9_.]+', '-', f'{config.target.name}-{what}-{few}')[:60] + f'-{digest}'
-
-
-def shipped(path: str) -> str:
-    """The name of a shipped config that is meant, `digits/grid` of `configs/digits/grid.py`; or ''."""
-    name = path.removesuffix('.py').removeprefix('configs/')
-    return name if name in config_lib.shipped() else ''
 
 
 def chosen(text: str, count: int) -> int:
@@ -237,8 +210,7 @@ def main(words: Sequence[str] | None = None) -> int:
             return 0
         check(asked)
         (file,) = asked.named
-        path = file.partition(':')[0]
-        root = asked.flags.get('runs') or f'runs/{shipped(path) or Path(path).stem}'
+        root = asked.flags.get('runs') or grid_file.root(file.partition(':')[0])
         every = runs(file, asked.overrides, root)
         if not {'count', 'list'} & asked.flags.keys():
             places.given(root)

@@ -118,6 +118,14 @@ def test_the_name_stays_when_the_weights_come(here, capsys):
     assert folders(capsys, *words, f'--config.image.crop={crop - 2}') != before
 
 
+def test_grids_may_share_a_folder(here, capsys):
+    for name in ('first', 'second'):
+        (here / f'{name}.py').write_text(f"RUNS = 'both'\n{GRID}")
+    found = folders(capsys, 'first.py')
+    assert found == folders(capsys, 'second.py') and all(folder.startswith('runs/both/') for folder in found)
+    assert folders(capsys, 'first.py', '--runs=a')[0].startswith('a/digits-')
+
+
 def test_a_grid_can_be_tried(here, capsys):
     # Two labels or one make no difference to a trial on made-up images.
     (line, comparison) = said(capsys, 'mine.py:smoke', '--list')
@@ -218,6 +226,8 @@ WRONG_FILES = {
     'raises': ('def grid(): return 1 / 0', 'could not be read: ZeroDivisionError'),
     'broken': ('def grid(', 'could not be read: SyntaxError'),
     'cell': (GRID.replace('labels=2', 'labels=two'), "cell 1 of the grid, 'labels=two': config {path!r}: ValueError"),
+    'place': (f"RUNS = '../elsewhere'\n{GRID}", "RUNS is the name of a folder in runs/, not '../elsewhere'"),
+    'no_place': (f'RUNS = 1\n{GRID}', 'RUNS is the name of a folder in runs/, not 1'),
     'value': (GRID.replace('labels=2', 'labels=-2'), "cell 1 of the grid, 'labels=-2': config.target.per_class"),
 }  # fmt: skip
 

@@ -36,6 +36,10 @@ Tree = Any
 EMBEDDED = ('glyphnet',)
 EMBEDDED_PREFIX = 'embedded://'
 RANDOM = 'random://'
+# Files of others, by name: how many classes their classifier has, and where they are fetched.
+PUBLISHED = {
+    'resnet50_places365.pth.tar': (365, 'http://places2.csail.mit.edu/models_places365/resnet50_places365.pth.tar'),
+}
 # Of a safetensors file; its numpy reader knows no bfloat16.
 TYPES = {
     'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'BOOL': np.bool_,
@@ -90,10 +94,11 @@ def missing(spec: str) -> str | None:
         return (
             f'weights {spec}: this folder holds several models; give one of {", ".join(f"{spec}/{s}" for s in several)}'
         )
+    get = f'fetch {PUBLISHED[path.name][1]}, or ' if path.name in PUBLISHED else ''
     return (
         f'the weights {spec} are missing; looked for\n'
         f'  {path}\n'
-        'give hf://OWNER/NAME, a .safetensors or torch file, a run folder, or embedded://glyphnet'
+        f'{get}give hf://OWNER/NAME, a .safetensors or torch file, a run folder, or embedded://glyphnet'
     )
 
 
@@ -200,11 +205,13 @@ def _is_network(variables: Tree) -> bool:
 
 
 def classes(spec: str, network: str) -> int:
-    """How many classes the weights' own classifier has; of the hub's well-known ones without the file."""
+    """How many classes the weights' own classifier has; of well-known ones without the file."""
     if spec.startswith(hub.PREFIX):
         known = hub.KNOWN.get(hub.parse(spec).repository)
         if known is not None:
             return known['classes']
+    elif not (file := _file(spec)).is_file() and file.name in PUBLISHED:
+        return PUBLISHED[file.name][0]
     loaded = load(spec)
     return len(loaded.about['classes']) if loaded.own else dialects.classes_in(network, loaded.tensors)
 

@@ -155,8 +155,11 @@ def hollow(net: Net, begin: Tree | None) -> tuple[Net, Callable[[Array], Array]]
 # --- what `prepare` makes ---------------------------------------------------------------------------------------------
 
 
-def prepared(built: Program) -> tuple[np.ndarray, Data, Prepared]:
-    """The labelled rows of a seed, the data as its method sees them, and what `prepare` makes of them."""
+def prepared(built: Program, per_class: int | None = None) -> tuple[np.ndarray, Data, Prepared]:
+    """The labelled rows of a seed, the data as its method sees them, and what `prepare` makes of them.
+
+    per_class: of each class only so many are given to `prepare`, where a pass over all would take long.
+    """
     config, data = built.config, built.sets
     rows = draws.labelled(config, data, config.seed)
     target = _part(built, data.train, rows)
@@ -164,8 +167,10 @@ def prepared(built: Program) -> tuple[np.ndarray, Data, Prepared]:
     if data.source is not None:
         sizes = seeds.class_sizes(config, data.source)
         source = _part(built, data.source, np.arange(len(data.source.labels)), sizes)
-    seen = Data(target, source)
-    return rows, seen, built.method.prepare(built.view[0], seen, jax.random.key(config.seed))
+    few = rows[prepare.some_of_each(data.train.labels[rows], len(data.train.classes), per_class)]
+    looked_at = Data(target if per_class is None else _part(built, data.train, few), source)
+    made = built.method.prepare(built.view[0], looked_at, jax.random.key(config.seed))
+    return rows, Data(target, source), made
 
 
 def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray | None = None) -> Part:

@@ -123,6 +123,9 @@ def test_what_is_missing_and_how_to_get_it(tmp_path):
         assert 'a number of classes' in str(weights.missing(wrong))
     assert 'the embedded weights are glyphnet' in str(weights.missing('embedded://other'))
     assert f'looked for\n  {tmp_path}/no.pth\n' in str(weights.missing(f'{tmp_path}/no.pth'))
+    places = tmp_path / 'resnet50_places365.pth.tar'
+    assert f'fetch {weights.PUBLISHED[places.name][1]}, or give' in str(weights.missing(str(places)))
+    assert weights.classes(str(places), 'resnet50') == 365  # known without the file
     assert f'looked for\n  {tmp_path}/model.safetensors\n' in str(weights.missing(str(tmp_path)))
     for label in ('b', 'a'):
         (tmp_path / label).mkdir()

@@ -1,0 +1,60 @@
+"""The numbers that the three papers print in their tables: `papers.csv`, each of them once, with its place.
+
+dataset, method, split, network: as in the cells of `configs/tables/<table>.py`; the row `average` is over the others.
+metric: `accuracy` and `error` in percent of the test images; `probe_..` is an accuracy in percent too; `.._il_..` is an
+    interpolation loss. std: None where none is printed. n: of how many runs, where the paper says so.
+"""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+from importlib import resources
+from typing import NamedTuple
+
+from mixjax.errors import UserError, nearest
+
+AVERAGE = 'average'
+
+
+class Number(NamedTuple):
+    """A number of a paper. digits: how many it prints after the point."""
+
+    table: str
+    dataset: str
+    method: str
+    split: str
+    network: str
+    metric: str
+    value: float
+    digits: int
+    std: float | None
+    n: int | None
+    source: str
+    note: str
+
+
+@cache
+def every() -> tuple[Number, ...]:
+    """All numbers, table by table; methods that are compared with each other stand together."""
+    text = resources.files('mixjax.report').joinpath('papers.csv').read_text(encoding='utf-8')
+    return tuple(
+        Number(
+            row['table'], row['dataset'], row['method'], row['split'], row['network'], row['metric'],
+            float(row['value']), len(row['value'].partition('.')[2]),
+            float(row['std']) if row['std'] else None, int(row['n']) if row['n'] else None, row['source'], row['note'],
+        )
+        for row in csv.DictReader(text.splitlines())
+    )  # fmt: skip
+
+
+def tables() -> list[str]:
+    """The names of the tables, in the order of the papers."""
+    return list(dict.fromkeys(number.table for number in every()))
+
+
+def of(table: str) -> tuple[Number, ...]:
+    """The numbers of a table."""
+    if table not in tables():
+        raise UserError(f'unknown table {table!r}{nearest(table, tables())}; the tables are {", ".join(tables())}')
+    return tuple(number for number in every() if number.table == table)
