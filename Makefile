@@ -10,11 +10,12 @@ JOBS := 2
 TOGETHER := -n $(JOBS) --dist worksteal
 test-parity test-slow: private SIDE = $(TOGETHER)
 
-.PHONY: help quickstart test $(KINDS:%=test-%) lint constraints clean
+.PHONY: help quickstart bench test $(KINDS:%=test-%) lint constraints clean
 
 help:
 	@echo 'make quickstart    fine-tune with five methods on the embedded benchmark, and write a report'
 	@echo 'make test          the tests (under 10 minutes)'
+	@echo 'make bench         measure the speed of everything (under 15 minutes; leave the machine alone)'
 	@echo 'make lint          ruff and pyright'
 	@echo 'make test-KIND     the longer tests; KIND: $(KINDS)'
 	@echo 'make constraints   write constraints-pyXYY.txt again with the newest versions (PYTHON=...)'
@@ -22,6 +23,9 @@ help:
 
 quickstart: .venv/with-test
 	$(PY) -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
+
+bench: .venv/with-test
+	$(PY) -m benchmarks $(ARGS)
 
 # Tests see eight devices on any machine.
 test $(KINDS:%=test-%): export JAX_PLATFORMS := cpu

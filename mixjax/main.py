@@ -122,11 +122,12 @@ def train(command: Command) -> int:
     config = config_lib.load(command.flags['config'], command.overrides)
     workdir = on_disk(command.flags['workdir'])
 
-    from mixjax.train import loop, program
+    from mixjax.train import compilations, loop, program
     from mixjax.train.progress import Progress
     from mixjax.train.workdir import ELSEWHERE
 
     program.preflight(config)
+    compilations.keep(config.cache_dir)
     if config.results:
         from mixjax.report import sections
 
