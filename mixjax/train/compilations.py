@@ -35,8 +35,7 @@ def keep(chosen: str) -> None:
     Several processes do so only where all of them see one folder: were some to find a program and others to compile
     it, those that compile would wait for the others wherever compiling is shared.
     """
-    asked = jax.config.read('jax_compilation_cache_dir') or not jax.config.read('jax_enable_compilation_cache')
-    if any(processes.gather(bool(asked))):
+    if any(processes.gather(decided())):
         return
     folder = cache.folder(chosen) / 'programs' / machine()
     if not all(processes.gather(usable(folder))) or not same(folder):
@@ -46,6 +45,11 @@ def keep(chosen: str) -> None:
             tidy(folder)
     jax.config.update('jax_persistent_cache_min_compile_time_secs', WORTH)
     jax.config.update('jax_compilation_cache_dir', str(folder))
+
+
+def decided() -> bool:
+    """Whether the user has said himself what jax is to do."""
+    return bool(jax.config.jax_compilation_cache_dir) or not jax.config.jax_enable_compilation_cache
 
 
 def machine() -> str:
