@@ -131,7 +131,8 @@ def main(words: list[str]) -> int:
         name, out, short, only = words[1:]
         one(name, bool(int(short)), tuple(filter(None, only.split(','))), Path(out))
         return 0
-    flags = dict(word.removeprefix('--').partition('=')[::2] for word in words)
+    cut = [word.removeprefix('--').partition('=') for word in words]
+    flags = {name: value for name, _, value in cut}
     names = tuple(flags.get('parts', '').split(',')) if flags.get('parts') else PARTS
     if not flags.keys() <= {'parts', 'methods', 'short'} or not set(names) <= set(PARTS):
         print(f'{__doc__}\nparts: {", ".join(PARTS)}')

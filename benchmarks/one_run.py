@@ -32,6 +32,9 @@ class Phases:
         """How long it took to come here, the first time."""
         self.seconds.setdefault(name, time.time() - self.began)
 
+    def add(self, name: str, seconds: float) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
     def timed(self, name: str, function: Callable) -> Callable:
         """A function whose time is added up."""
 
@@ -41,7 +44,7 @@ class Phases:
             try:
                 return function(*args, **kwargs)
             finally:
-                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+                self.add(name, time.perf_counter() - start)
 
         return call
 
@@ -104,9 +107,9 @@ def main() -> None:
     phases.seconds['imports'] -= phases.seconds['python']
     assert mixjax.report and mixjax.train
 
-    def compiled(event: str, seconds: float, **about: Any) -> None:
+    def compiled(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event in COMPILING:
-            phases.seconds['tracing and compiling'] = phases.seconds.get('tracing and compiling', 0.0) + seconds
+            phases.add('tracing and compiling', duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(compiled)
     told = io.StringIO()

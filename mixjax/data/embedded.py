@@ -10,6 +10,7 @@ import gzip
 import importlib.util
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +48,8 @@ def _digits() -> np.ndarray:
             return np.loadtxt(file, delimiter=',')
     from sklearn.datasets import load_digits
 
-    return np.column_stack(load_digits(return_X_y=True))
+    known: Any = load_digits(return_X_y=True)
+    return np.column_stack(known)
 
 
 def enlarge(image: np.ndarray, side: int) -> np.ndarray:

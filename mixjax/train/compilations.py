@@ -17,6 +17,7 @@ import platform
 import uuid
 import zlib
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -49,7 +50,8 @@ def keep(chosen: str) -> None:
 
 def decided() -> bool:
     """Whether the user has said himself what jax is to do."""
-    return bool(jax.config.jax_compilation_cache_dir) or not jax.config.jax_enable_compilation_cache
+    known: Any = jax.config  # its attributes are made when it is imported
+    return bool(known.jax_compilation_cache_dir) or not known.jax_enable_compilation_cache
 
 
 def machine() -> str:

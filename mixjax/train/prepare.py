@@ -74,7 +74,8 @@ def part(
 
         def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             # A batch is read while the one before it is on its way through the network.
-            for (found, own), _ in itertools.pairwise(itertools.chain(passed(), [(None, None)])):
+            end: list[Any] = [()]
+            for (found, own), _ in itertools.pairwise(itertools.chain(passed(), end)):
                 yield np.asarray(found)[: len(own)], own
 
         return pairing.centroids_of(parts(), len(classes))
