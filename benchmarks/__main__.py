@@ -131,14 +131,13 @@ def main(words: list[str]) -> int:
         name, out, short, only = words[1:]
         one(name, bool(int(short)), tuple(filter(None, only.split(','))), Path(out))
         return 0
-    cut = [word.removeprefix('--').partition('=') for word in words]
-    flags = {name: value for name, _, value in cut}
-    names = tuple(flags.get('parts', '').split(',')) if flags.get('parts') else PARTS
-    if not flags.keys() <= {'parts', 'methods', 'short'} or not set(names) <= set(PARTS):
+    flags = {name: value for name, _, value in (word.partition('=') for word in words)}
+    names = tuple(flags['--parts'].split(',')) if '--parts' in flags else PARTS
+    if not flags.keys() <= {'--parts', '--methods', '--short'} or not set(names) <= set(PARTS):
         print(f'{__doc__}\nparts: {", ".join(PARTS)}')
         return 2
     start = time.perf_counter()
-    short, only = 'short' in flags, tuple(filter(None, flags.get('methods', '').split(',')))
+    short, only = '--short' in flags, tuple(filter(None, flags.get('--methods', '').split(',')))
     found, failed = every(names, short, only)
     if found and not short:
         write(found)
