@@ -10,12 +10,13 @@ JOBS := 2
 TOGETHER := -n $(JOBS) --dist worksteal
 test-parity test-slow: private SIDE = $(TOGETHER)
 
-.PHONY: help quickstart test $(KINDS:%=test-%) fuzz tables-smoke lint constraints clean
+.PHONY: help quickstart bench test $(KINDS:%=test-%) fuzz tables-smoke lint constraints clean
 
 help:
 	@echo 'make quickstart    fine-tune with five methods on the embedded benchmark, and write a report'
 	@echo 'make test          the tests (under 10 minutes)'
 	@echo 'make tables-smoke  try every cell of the papers'"'"' tables; goes on where it was stopped (ARGS: some of the tables)'
+	@echo 'make bench         measure the speed of everything (under 15 minutes; leave the machine alone)'
 	@echo 'make lint          ruff and pyright'
 	@echo 'make test-KIND     the longer tests; KIND: $(KINDS)'
 	@echo 'make fuzz          wrong files for all that reads files, MINUTES=2 of them'
@@ -24,6 +25,9 @@ help:
 
 quickstart: .venv/with-test
 	$(PY) -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
+
+bench: .venv/with-test
+	$(PY) -m benchmarks $(ARGS)
 
 # MINUTES=20 READER=images: longer, and one of them. What is found is kept in runs/fuzz.
 MINUTES := 2

@@ -25,6 +25,7 @@ import jax
 import numpy as np
 from PIL import Image
 
+from benchmarks import steps, timing
 from mixjax import config as config_lib
 from mixjax.data import feed, photo, stored
 from mixjax.data.catalog import Dataset
@@ -203,39 +204,17 @@ def stepping(rounds: int, short: bool) -> list[str]:
                 given = jax.tree.map(lambda x: x[None], made)
                 with mock.patch.object(feed, 'batch', lambda *args, **kwargs: lambda inputs, key, step: inputs):
                     built = program.build(config, ground)
-            calls[name] = stepper(built, placed, ts, given)
-        for call in calls.values():  # compiled
-            call()
-        times: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(rounds):
-            for name, call in calls.items():
-                start = time.perf_counter()
-                for _ in range(STEPS):
-                    call()
-                times[name].append((time.perf_counter() - start) / STEPS)
-                time.sleep(PAUSE)
-        for placed in closing:
-            placed.close()
+            asked = placed.feed.inputs if given is None else lambda step, count, given=given: given
+            calls[name] = steps.stepper(built, placed.frozen, ts, asked)
+    times = timing.interleaved(calls, rounds, STEPS, PAUSE)
+    for placed in closing:
+        placed.close()
     lines = ['| images of a step | ms/step | to a batch that is there |', '| --- | --: | --: |']
     titles = {'fixed': 'a batch that is there', 'resident': 'resident', 'stream': 'streamed from the host'}
     for name, title in titles.items():
-        ratio = np.median(np.array(times[name]) / np.array(times['fixed']))
+        ratio = timing.ratio(times[name], times['fixed']).median
         lines.append(f'| {title} | {1000 * np.median(times[name]):.1f} | {ratio:.3f} x |')
     return lines
-
-
-def stepper(built: program.Program, placed: wave.Wave, ts: Any, given: Any) -> Callable[[], object]:
-    """A function that trains one step more and waits for it."""
-    at = iter(range(built.config.steps))
-
-    def call() -> object:
-        nonlocal ts
-        now = next(at)
-        inputs = placed.feed.inputs(now, 1) if given is None else given
-        ts, metrics = built.advance(1)(ts, built.start, placed.frozen, inputs)
-        return jax.block_until_ready(metrics)
-
-    return call
 
 
 def main() -> None:

@@ -95,11 +95,12 @@ def carried_out(command: Command) -> int:
     config = config_lib.load(command.flags['config'], command.overrides)
     workdir = places.given(command.flags['workdir'])
 
-    from mixjax.train import loop, program
+    from mixjax.train import compilations, loop, program
     from mixjax.train.progress import Progress
     from mixjax.train.workdir import ELSEWHERE
 
     program.preflight(config)
+    compilations.keep(config.cache_dir)
     if config.results:
         from mixjax.report import sections
 

@@ -6,6 +6,7 @@ each class with the least similar one. The cosine is maximised here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -22,9 +23,17 @@ def centroids(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndar
     Returns:
       (classes, d); a class without examples gets zeros.
     """
-    sums = np.zeros((classes, features.shape[1]))
-    np.add.at(sums, labels, features.astype(np.float64))
-    return sums / np.maximum(np.bincount(labels, minlength=classes), 1)[:, None]
+    return centroids_of([(features, labels)], classes)
+
+
+def centroids_of(parts: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> np.ndarray:
+    """`centroids` of (features, labels) that come in parts, of which one at a time is in memory."""
+    sums, counts = np.zeros((classes, 0)), np.zeros(classes, int)
+    for features, labels in parts:
+        sums = sums if sums.shape[1] else np.zeros((classes, features.shape[1]))
+        np.add.at(sums, labels, features.astype(np.float64))
+        counts += np.bincount(labels, minlength=classes)
+    return sums / np.maximum(counts, 1)[:, None]
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -49,11 +58,17 @@ def greedy(score: np.ndarray) -> np.ndarray:
     """
     score = score.copy()
     mapping = np.full(len(score), -1)
+    # Of each target class the best source class that is left; only where that is taken is there anything to look for.
+    at = score.argmax(axis=1)
+    best = np.take_along_axis(score, at[:, None], axis=1)[:, 0]
     for _ in range(len(score)):
-        t, s = np.unravel_index(np.argmax(score), score.shape)
-        mapping[t] = s
-        score[t, :] = -np.inf
+        t = int(best.argmax())
+        s = mapping[t] = at[t]
         score[:, s] = -np.inf
+        best[t], at[t] = -np.inf, -1
+        lost = np.flatnonzero(at == s)
+        at[lost] = score[lost].argmax(axis=1)
+        best[lost] = score[lost, at[lost]]
     return mapping
 
 

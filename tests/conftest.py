@@ -13,6 +13,14 @@ os.environ['XLA_FLAGS'] = (
 from tests import object_store  # noqa: E402 (after the devices are chosen)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def cache_of_fixtures(tmp_path_factory):
+    """Of what is made once for several tests, before any of them begins."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('MIXJAX_CACHE', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv('MIXJAX_CACHE', str(tmp_path_factory.mktemp('cache')))

@@ -6,7 +6,11 @@ classes, the names in the order of the labels.
 
 from __future__ import annotations
 
+import gzip
+import importlib.util
 from importlib import resources
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,14 +29,27 @@ def glyphs() -> Images:
 
 def digits() -> Images:
     """The 1,797 handwritten digits, in scikit-learn's order, enlarged from 8x8 to 16x16."""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise UserError('the digits come with scikit-learn: pip install scikit-learn') from None
-    data, label = load_digits(return_X_y=True)
+    table = _digits()
+    data, label = table[:, :-1], table[:, -1]
     small = data.reshape(-1, 8, 8) * (255 / 16)
     image = np.rint(enlarge(small, SIDE)).astype(np.uint8)
     return image[..., None], label.astype(np.int32), tuple(str(k) for k in range(10))
+
+
+def _digits() -> np.ndarray:
+    """A line for each digit: 64 pixels from 0 to 16, and which one it is."""
+    found = importlib.util.find_spec('sklearn')
+    if found is None or found.origin is None:
+        raise UserError('the digits come with scikit-learn: pip install scikit-learn')
+    # To import it takes a second, for one file.
+    path = Path(found.origin).parent / 'datasets' / 'data' / 'digits.csv.gz'
+    if path.exists():
+        with gzip.open(path, 'rt') as file:
+            return np.loadtxt(file, delimiter=',')
+    from sklearn.datasets import load_digits
+
+    known: Any = load_digits(return_X_y=True)
+    return np.column_stack(known)
 
 
 def enlarge(image: np.ndarray, side: int) -> np.ndarray:

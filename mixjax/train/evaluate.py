@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -89,7 +90,9 @@ def run(evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int) -
     With more than five classes also 'top5'. 'mean_per_class': the mean of the accuracies of the classes that
     have examples there.
     """
-    sums = [arrays.whole(evaluate(variables, *batch)) for batch in test]
+    # What a batch gave is fetched when the next one is on its way.
+    found = itertools.chain((evaluate(variables, *batch) for batch in test), [None])
+    sums = [arrays.whole(one) for one, _ in itertools.pairwise(found)]
     correct, seen, near = (np.sum([one[k].astype(np.int64) for one in sums], axis=0) for k in range(3))
     loss = np.sum([one.loss.astype(np.float64) for one in sums], axis=0)
     return [_means(*each, count) for each in zip(correct, seen, near, loss, strict=True)]

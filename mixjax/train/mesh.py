@@ -190,6 +190,7 @@ def each_trial(mesh: Mesh, function: Callable, shared: tuple[bool, ...]) -> Call
         ]
         return jax.tree.map(lambda x: jax.numpy.asarray(x)[None], function(*mine))
 
+    one.__name__ = function.__name__  # by which profiles and kept programs call it
     specs = tuple(PartitionSpec() if alike else PartitionSpec('trial') for alike in shared)
     # What varies between trials is not tracked: a method's loop may begin with a constant.
     return jax.shard_map(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -64,12 +65,20 @@ def part(
     def means(per_class: int | None) -> np.ndarray:
         rows = some_of_each(labels, len(classes), per_class)
         stored.ensure(read, rows, must=False)
-        total = []
-        for start in range(0, len(rows), batch):
-            here = rows[start : start + batch]
-            filled = np.resize(here, batch)  # one shape, one compilation
-            total.append(np.asarray(features(augment.centre(jnp.asarray(read(filled)), geometry)))[: len(here)])
-        return pairing.centroids(np.concatenate(total), labels[rows], len(classes))
+
+        def passed() -> Iterator[tuple[Array, np.ndarray]]:
+            for start in range(0, len(rows), batch):
+                here = rows[start : start + batch]
+                filled = np.resize(here, batch)  # one shape, one compilation
+                yield features(augment.centre(jnp.asarray(read(filled)), geometry)), labels[here]
+
+        def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+            # A batch is read while the one before it is on its way through the network.
+            end: list[Any] = [()]
+            for (found, own), _ in itertools.pairwise(itertools.chain(passed(), end)):
+                yield np.asarray(found)[: len(own)], own
+
+        return pairing.centroids_of(parts(), len(classes))
 
     kept = Cache(Path(), None) if cache is None else cache
 

@@ -39,6 +39,7 @@ class Ground(NamedTuple):
     start: the pretrained network's variables, whole on every device, and `told`, a line on what became of the file.
     image: zeros of a training image's shape.
     view: the net as `prepare` and `init` see it, and pretrained features of images.
+    initialisers, evaluators: compiled programs that methods have in common, by what makes them differ.
     """
 
     sets: Sets
@@ -50,6 +51,8 @@ class Ground(NamedTuple):
     view: tuple[Net, Callable[[Array], Array]]
     means: Cache
     told: str
+    initialisers: dict
+    evaluators: dict
 
 
 class Program(NamedTuple):
@@ -68,6 +71,8 @@ class Program(NamedTuple):
     view: tuple[Net, Callable[[Array], Array]]
     means: Cache
     told: str
+    initialisers: dict
+    evaluators: dict
 
     config: Any
     method: Method
@@ -78,7 +83,6 @@ class Program(NamedTuple):
     evaluate: Callable
     validate: Callable
     seen: Callable
-    initialisers: dict
     made: dict[int, Prepared]
     firsts: dict[tuple[int, int], Program]
 
@@ -121,7 +125,7 @@ def ground(config: Any, say: Say | None = None) -> Ground:
         start = mesh.replicate(devices, jax.tree.map(lambda x: x.astype(floats), start))
     own = mesh.here(start)
     means = Cache(places.kept(config.cache_dir), source_key(config, sets, own))
-    return Ground(sets, net, geometry, devices, start, image, prepare.view(net, own), means, told)
+    return Ground(sets, net, geometry, devices, start, image, prepare.view(net, own), means, told, {}, {})
 
 
 def shapes(config: Any, sets: Sets) -> tuple[Net, Geometry, Array]:
@@ -175,12 +179,19 @@ def around(on: Ground, config: Any, method: Method) -> Program:
         return compiled[count]
 
     even = config.eval_batch_size % on.mesh.shape['data'] == 0
-    batch = evaluate.make(on.net, method, on.geometry, layout if even else layout._replace(shard=lambda x: x))
-    # Whether all seeds are tested, and validated, on the same images.
-    same, own = on.sets.test is not None, on.sets.val is not None
-    evaluated = {one: jax.jit(mesh.each_trial(on.mesh, batch, shared=(False, one, one, one))) for one in {same, own}}
+    placed = layout if even else layout._replace(shard=lambda x: x)
+
+    def evaluator(same: bool) -> Callable:
+        """The evaluation of a batch; same: of the same images for all seeds."""
+        key = method.predict, even, cut, same
+        if key not in on.evaluators:
+            batch = evaluate.make(on.net, method, on.geometry, placed)
+            on.evaluators[key] = jax.jit(mesh.each_trial(on.mesh, batch, shared=(False, same, same, same)))
+        return on.evaluators[key]
+
+    tested, validated = (evaluator(part is not None) for part in (on.sets.test, on.sets.val))
     seen = export.seen(on.net, method, feed(), run, on.geometry)
-    return Program(*on, config, method, feed(), run, tx, advance, evaluated[same], evaluated[own], seen, {}, {}, {})
+    return Program(*on, config, method, feed(), run, tx, advance, tested, validated, seen, {}, {})
 
 
 def whole_batches(config: Any, method: Method) -> None:

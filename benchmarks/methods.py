@@ -1,0 +1,129 @@
+"""Every method against plain fine-tuning: the time, the work and the memory of a training step.
+
+Same network, batch and process. A ratio is compared with its floor: the passes through the network that the method
+cannot do without, where forward, gradient by the input and gradient by the parameters are one each.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from benchmarks import steps, timing
+from benchmarks.parts import Part, Table, mib, ms, times
+from benchmarks.steps import Case, Made
+from benchmarks.timing import Verdict
+from mixjax import method as method_lib
+from mixjax.errors import UserError
+from mixjax.train import program
+
+BASE = 'finetune'
+
+
+class Claim(NamedTuple):
+    """Of a step's time to that of fine-tuning. floor: of its passes. target: None where nothing is claimed."""
+
+    floor: float
+    target: float | None = None
+
+
+PLAIN = Claim(1.0, 1.05)
+CLAIMS: dict[str, Claim] = {
+    **{name: PLAIN for name in ('l2sp', 'rifle', 'regsl', 'cotuning', 'label_smoothing', 'seqtrain')},
+    **{name: PLAIN for name in ('mixup', 'cutmix', 'xmixup', 'lamix')},
+    'manifold_mixup': Claim(1.0, 1.10),
+    'bss': Claim(1.0, 1.10),
+    'smile': Claim(4 / 3, 1.40),
+    'delta': Claim(4 / 3, 1.40),
+    'puzzlemix': Claim(5 / 3, 1.90),
+    'cotrain': Claim(2.0),
+    'feature_extraction': Claim(1 / 3),
+}
+HALF = 0.55  # XMixup to Co-Train
+CPU = (Case('small', 32, 48),)
+GPU = (
+    Case('resnet50', 224, 48, 'bfloat16'),
+    Case('resnet50', 224, 256, 'bfloat16'),
+    Case('efficientnet_b4', 380, 48, 'bfloat16'),
+    Case('preactresnet18', 32, 128, 'bfloat16'),
+)
+SHORT = (Case('glyphnet', 16, 8),)
+
+
+def measure(short: bool = False, only: tuple[str, ...] = ()) -> Part:
+    """only: the methods that are measured besides fine-tuning; () for all."""
+    cases = SHORT if short else CPU if jax.default_backend() == 'cpu' else GPU
+    names = [name for name in method_lib.names() if name != BASE and (not only or name in only)]
+    tables, verdicts, numbers = [], [], {}
+    for case in cases:
+        with tempfile.TemporaryDirectory() as folder:
+            ways, refused = programs(case, names, Path(folder))
+            found = timing.interleaved({name: way.call for name, way in ways.items()}, 2 if short else 21)
+            for way in ways.values():
+                way.close()
+        found = {name: each / ways[name].count for name, each in found.items()}
+        tables.append(table(case, ways, found, refused))
+        # What is too small to be judged is only tried.
+        verdicts += [] if short else judged(case, found)
+        numbers[case.name] = as_data(ways, found)
+    return Part('Methods against plain fine-tuning', tables, verdicts, numbers)
+
+
+def programs(case: Case, names: list[str], folder: Path) -> tuple[dict[str, Made], dict[str, str]]:
+    """{method: its program}, and {method: why it cannot be had with this network}."""
+    on = steps.ground(case)
+    ways, refused = {}, {}
+    for name in [BASE, *names]:
+        try:
+            built = program.build(steps.settings(case, {'name': name}), on)
+            ways[name] = steps.made(built, folder / name)
+        except UserError as error:
+            refused[name] = str(error).partition('\n')[0]
+    return ways, refused
+
+
+def table(case: Case, ways: dict[str, Made], found: dict[str, np.ndarray], refused: dict[str, str]) -> Table:
+    rows = []
+    for name, way in sorted(ways.items(), key=lambda item: (item[0] != BASE, CLAIMS.get(item[0], PLAIN).floor)):
+        claim = CLAIMS.get(name, Claim(1.0))
+        floor = f'{claim.floor:.2f}' + (' + solver' if name == 'puzzlemix' else '')
+        rows.append(
+            [
+                f'`{name}`', ms(timing.spread(found[name])), times(timing.ratio(found[name], found[BASE])), floor,
+                f'{way.flops / ways[BASE].flops:.2f}', mib(way.temporary),
+            ]
+        )  # fmt: skip
+    about = 'Ratios are to fine-tuning in the same round: median and quartiles; work as the compiler counts it.'
+    if refused:
+        about += ' Not with this network: ' + '; '.join(f'{name} ({why})' for name, why in refused.items()) + '.'
+    columns = ['method', 'ms/step', 'time, ratio', 'floor', 'work, ratio', 'temporary memory, MiB']
+    return Table(f'Methods: {case.name}', about, columns, rows)
+
+
+def judged(case: Case, found: dict[str, np.ndarray]) -> list[Verdict]:
+    out = []
+    for name, claim in CLAIMS.items():
+        if claim.target is not None and name in found:
+            what = f'{name} / finetune <= {claim.target:.2f} ({case.name})'
+            out.append(timing.judged(what, timing.ratio(found[name], found[BASE]), claim.target))
+    if {'xmixup', 'cotrain'} <= found.keys():
+        what = f'xmixup / cotrain <= {HALF} ({case.name})'
+        out.append(timing.judged(what, timing.ratio(found['xmixup'], found['cotrain']), HALF))
+    return out
+
+
+def as_data(ways: dict[str, Made], found: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {
+        name: {
+            'seconds': timing.spread(found[name])._asdict(),
+            'ratio': timing.ratio(found[name], found[BASE])._asdict(),
+            'flops': way.flops,
+            'temporary bytes': way.temporary,
+            'argument bytes': way.arguments,
+        }
+        for name, way in ways.items()
+    }

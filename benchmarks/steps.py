@@ -1,0 +1,126 @@
+"""Training programs to be timed: a network, made-up images, and functions that train one call more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mixjax import config as config_lib
+from mixjax import models
+from mixjax.data.catalog import Dataset
+from mixjax.models.preact import PreActResNet
+from mixjax.train import program, seeds, wave
+from mixjax.train.draws import Sets
+from mixjax.train.program import Ground, Program
+
+Tree = Any
+Call = Callable[[], object]
+
+# A network for processors: convolutions are nearly all of its work, and a step takes a tenth of a second.
+models.BACKBONES.setdefault('small', partial(PreActResNet, (1, 1, 1, 1), width=24))
+
+
+class Case(NamedTuple):
+    """A network on square images of `side`, in batches of `batch`."""
+
+    network: str
+    side: int
+    batch: int
+    dtype: str = 'float32'
+
+    @property
+    def name(self) -> str:
+        return f'{self.network} at {self.side}, batch {self.batch}, {self.dtype}'
+
+
+def settings(case: Case, method: Mapping[str, Any], **changes: Any) -> Any:
+    """A run on made-up images: 10 classes of the target, and the 160 of the glyphs as source."""
+    config = config_lib.base()
+    config.method = dict(method)
+    config.model.name, config.model.dtype, config.model.weights = case.network, case.dtype, 'random://160'
+    config.target.name, config.source.name = 'synthetic', 'glyphs'
+    config.synthetic.per_class, config.synthetic.side = 8, case.side
+    config.image.resize = config.image.crop = case.side
+    config.image.mean = config.image.std = (0.5, 0.5, 0.5)
+    config.image.interpolation = 'bilinear'
+    config.optim.schedule = 'constant'
+    config.batch_size, config.steps, config.devices = case.batch, 100_000, 1
+    config.eval_batch_size = min(case.batch, config.eval_batch_size)
+    config.update(changes)
+    return config_lib.settle(config_lib.complete(config))
+
+
+class Made(NamedTuple):
+    """A program that is compiled. flops, temporary, arguments: of a step, as the compiler says: work, and bytes.
+
+    count: the steps of a call.
+    """
+
+    call: Call
+    count: int
+    flops: float
+    temporary: int
+    arguments: int
+    close: Call
+
+
+def per_call() -> int:
+    """Steps of a call of the program, as a run has them here."""
+    return 1 if jax.default_backend() == 'cpu' else wave.DISPATCH
+
+
+def made(built: Program, folder: Path, count: int | None = None) -> Made:
+    """The training program of a seed, compiled, with its data on the devices. folder: for what is prepared."""
+    count = count or per_call()
+    folder.mkdir(parents=True, exist_ok=True)
+    config = built.config
+    opened = [seeds.open_seed(built, config.seed + i, folder) for i in range(built.mesh.shape['trial'])]
+    placed, ts = wave.place(built, opened), wave.states(built, [one.state for one in opened])
+    arguments = ts, built.start, placed.frozen, placed.feed.inputs(0, count)
+    compiled = built.advance(count).lower(*arguments).compile()
+    memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+    call = stepper(built, placed.frozen, ts, placed.feed.inputs, count)
+    # A loop of steps counts once.
+    return Made(
+        call, count, cost.get('flops', 0.0), memory.temp_size_in_bytes, memory.argument_size_in_bytes, placed.close
+    )
+
+
+def stepper(built: Program, frozen: Tree, ts: Tree, inputs: Callable[[int, int], Tree], count: int = 1) -> Call:
+    """A function that trains `count` steps more in one call of the program, and waits for them.
+
+    inputs: (step, count) -> what the program is given.
+    """
+    at = 0
+
+    def call() -> object:
+        nonlocal ts, at
+        ts, metrics = built.advance(count)(ts, built.start, frozen, inputs(at, count))
+        at += count
+        return jax.block_until_ready(metrics)
+
+    return call
+
+
+def of_classes(on: Ground, classes: int, images: int, side: int) -> Ground:
+    """The same ground with a target of so many classes and images, and no source."""
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (min(images, 256), side, side, 3), np.uint8)
+    labels = np.arange(images, dtype=np.int32) % classes
+
+    def read(rows: np.ndarray) -> np.ndarray:
+        return pixels[rows % len(pixels)]
+
+    names = tuple(f'class {k}' for k in range(classes))
+    train = Dataset('made', names, labels, read)
+    test = Dataset('made', names, labels[:classes], read)
+    return on._replace(sets=Sets(train, test, None))
+
+
+def ground(case: Case) -> Ground:
+    return program.ground(settings(case, {'name': 'finetune'}))

@@ -1,0 +1,422 @@
+"""What can be judged of speed without a stopwatch: work, memory, traffic, compilations, and what is handed over."""
+
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import jax
+import jax.extend
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mixjax import config as config_lib
+from mixjax import pairing
+from mixjax.data import embedded
+from mixjax.models import layers
+from mixjax.planner import hlo
+from mixjax.train import compilations, program, seeds, wave
+from tests.common import ROOT, SHORT, assert_same_run, call, environment
+from tests.test_processes import CONFIG, run
+
+# Work of a step to that of fine-tuning: what a method cannot do without, in passes through the network, of which
+# fine-tuning has three: forward, gradient by the input, gradient by the parameters.
+WORK = {
+    'mixup': (1.0, 1.02), 'xmixup': (1.0, 1.02), 'lamix': (1.0, 1.02), 'cutmix': (1.0, 1.02),
+    'l2sp': (1.0, 1.02), 'rifle': (1.0, 1.02), 'label_smoothing': (1.0, 1.02), 'seqtrain': (1.0, 1.02),
+    'cotuning': (1.0, 1.02), 'regsl': (1.0, 1.05), 'bss': (1.0, 1.05), 'manifold_mixup': (1.0, 1.02),
+    'smile': (4 / 3, 1.40), 'delta': (4 / 3, 1.40), 'puzzlemix': (5 / 3, 1.90), 'cotrain': (2.0, 2.05),
+    'feature_extraction': (1 / 3, 0.5),
+}  # fmt: skip
+ALWAYS = ('smile', 'xmixup', 'cotrain')
+
+
+def settings(method, **changes):
+    """The embedded benchmark, with its own network and weights."""
+    config = config_lib.load('quickstart', [('method.name', method)])
+    with config.unlocked():
+        config.update({'num_seeds': 1, 'devices': 1, 'eval_batch_size': 64, **changes})
+    return config
+
+
+class Compiled:
+    """The training program of a seed, compiled, and what it is given."""
+
+    def __init__(self, config, on, folder, count=1):
+        self.built = program.build(config, on)
+        every = range(self.built.mesh.shape['trial'])
+        folder.mkdir(exist_ok=True)
+        opened = [seeds.open_seed(self.built, seed, folder) for seed in every]
+        self.placed = wave.place(self.built, opened)
+        self.ts = wave.states(self.built, [one.state for one in opened])
+        given = self.ts, self.built.start, self.placed.frozen, self.placed.feed.inputs(0, count)
+        self.program = self.built.advance(count).lower(*given).compile()
+        self.text = self.program.as_text()
+        self.memory = self.program.memory_analysis()
+
+    @property
+    def flops(self):
+        return self.program.cost_analysis()['flops']
+
+
+@pytest.fixture(scope='module')
+def on(tmp_path_factory):
+    """Data and network, shared by the programs of one device."""
+    return program.ground(settings('finetune', cache_dir=str(tmp_path_factory.mktemp('cache'))))
+
+
+@pytest.fixture(scope='module')
+def base(on, tmp_path_factory):
+    return Compiled(settings('finetune'), on, tmp_path_factory.mktemp('finetune'))
+
+
+# --- work -------------------------------------------------------------------------------------------------------------
+
+
+def test_every_method_has_its_work_here():
+    from mixjax import method
+
+    assert set(method.names()) == {'finetune', *WORK}
+
+
+@pytest.mark.parametrize(
+    'method', [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in WORK]
+)
+def test_a_step_does_no_more_work_than_its_method_needs(method, on, base, tmp_path):
+    floor, most = WORK[method]
+    ratio = Compiled(settings(method), on, tmp_path).flops / base.flops
+    assert 0.97 * floor <= ratio <= most
+
+
+@pytest.mark.slow
+def test_work_and_memory_follow_the_batch(on, base, tmp_path):
+    large = Compiled(settings('finetune', batch_size=96), on, tmp_path)
+    assert large.flops / base.flops == pytest.approx(2, rel=0.02)
+    assert large.memory.temp_size_in_bytes < 2.2 * base.memory.temp_size_in_bytes
+
+
+@pytest.mark.slow
+def test_memory_of_a_step_does_not_follow_the_images(on, base, tmp_path):
+    """XMixup's images lie there too: they are arguments, and a step takes its batch from them."""
+    config = settings('xmixup')
+    with config.unlocked():
+        config.method.rounds = 16
+    many = Compiled(config, on, tmp_path / 'many')
+    few = Compiled(settings('xmixup'), on, tmp_path / 'few')
+    more = many.memory.argument_size_in_bytes - few.memory.argument_size_in_bytes
+    assert more > 100_000
+    assert many.memory.temp_size_in_bytes < few.memory.temp_size_in_bytes + 0.1 * more
+
+
+# --- what a program is given, and what leaves it ----------------------------------------------------------------------
+
+
+def test_the_state_is_written_where_it_was(base):
+    """Donated: parameters, statistics and momentum need no second place."""
+    state = sum(leaf.nbytes for leaf in jax.tree.leaves(base.ts) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+    assert base.memory.alias_size_in_bytes >= state
+    aliased = re.search(r'input_output_alias=\{ (.*?) \}, entry', base.text)
+    assert aliased is not None and aliased[1].count('may-alias') + aliased[1].count('must-alias') >= 0.9 * len(
+        jax.tree.leaves(base.ts)
+    )
+
+
+TALK = r'\b(infeed|outfeed|send|recv|send-done|recv-done)\(|custom_call_target="[^"]*(callback|host)[^"]*"'
+
+
+def test_a_chunk_of_steps_is_one_program_that_never_asks_the_host(on, tmp_path):
+    chunk = Compiled(settings('finetune'), on, tmp_path, count=3)
+    assert not re.search(TALK, chunk.text)
+    assert re.search(r' while\(', chunk.text)
+
+    def told(x):
+        jax.debug.callback(lambda x: None, x)
+        return x + 1
+
+    # The pattern finds what it looks for.
+    assert re.search(TALK, jax.jit(told).lower(1.0).compile().as_text())
+
+
+def test_nothing_is_handed_over_between_two_steps(base):
+    """The calls of the loop give the devices nothing, and take nothing from them."""
+    ts = jax.tree.map(jnp.copy, base.ts)
+    with jax.transfer_guard('disallow'):
+        for first, count in itertools.islice(wave.calls(base.built.config, 0), 5):
+            inputs = base.placed.feed.inputs(first, count)
+            ts, last = base.built.advance(count)(ts, base.built.start, base.placed.frozen, inputs)
+            jax.block_until_ready(last)
+        # The guard guards.
+        with pytest.raises(Exception, match='[Dd]isallowed'):
+            jax.block_until_ready(jax.jit(jnp.sin)(np.ones(3)))
+    assert int(ts.step[0]) == 5
+
+
+def reductions(jaxpr, size):
+    """How many sums over arrays of `size` numbers there are, and how many of these wait for another one."""
+    waits, found, late = set(), 0, 0
+    for eqn in jaxpr.eqns:
+        behind = any(v in waits for v in eqn.invars if isinstance(v, jax.extend.core.Var))
+        if eqn.primitive.name == 'reduce_sum' and eqn.invars[0].aval.size == size:
+            found, late, behind = found + 1, late + behind, True
+        if behind:
+            waits |= set(eqn.outvars)
+    return found, late
+
+
+def test_batch_statistics_take_one_pass():
+    x = jnp.ones((4, 5, 5, 3))
+    norm = layers.BatchNorm()
+    made = norm.init(jax.random.key(0), x, True)
+    ours = jax.make_jaxpr(lambda x: norm.apply(made, x, True, mutable=['batch_stats']))(x)
+    assert reductions(ours.jaxpr, x.size) == (2, 0)
+    in_two = jax.make_jaxpr(lambda x: jnp.sum((x - jnp.sum(x, (0, 1, 2)) / 100) ** 2, (0, 1, 2)))(x)
+    assert reductions(in_two.jaxpr, x.size) == (2, 1)
+
+
+@pytest.mark.slow
+def test_eight_devices_share_the_memory_of_a_step(base, tmp_path):
+    eight = Compiled(settings('finetune', devices=8), None, tmp_path)
+    assert eight.built.mesh.devices.shape == (1, 8)
+    assert eight.memory.temp_size_in_bytes < 0.3 * base.memory.temp_size_in_bytes
+    assert {one.kind for one in hlo.collectives(eight.text)} == {'all-reduce'}
+
+
+# --- what is compiled -------------------------------------------------------------------------------------------------
+
+# With a cache on disk that keeps everything and was empty, a hit is a program that this process has compiled before.
+COUNTING = """
+import json, logging, sys
+import jax
+jax.config.update('jax_compilation_cache_dir', sys.argv[1])
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+again, count = [], [0]
+
+class Hits(logging.Handler):
+    def emit(self, record):
+        if record.msg.startswith('Persistent compilation cache hit'):
+            again.append(record.args[0])
+
+def asked(event, **about):
+    count[0] += event == '/jax/compilation_cache/compile_requests_use_cache'
+
+log = logging.getLogger('jax._src.compiler')
+log.setLevel(logging.DEBUG)
+log.propagate = False
+log.addHandler(Hits())
+jax.monitoring.register_event_listener(asked)
+from mixjax import main
+%s
+print(json.dumps({'again': again, 'asked': count[0]}))
+"""
+TWICE = 'jax.jit(lambda x: x + 1)(1.0), jax.jit(lambda x: x + 1)(1.0)'
+TINY = """
+import tests.tiny_config
+from mixjax.train import loop
+config = tests.tiny_config.get_config()
+config.compare = {name: {'name': name} for name in ('finetune', 'mixup', 'smile')}
+config.num_seeds = 2
+loop.run(config, sys.argv[2])
+"""
+QUICKSTART = """
+words = ['--config=quickstart', f'--workdir={sys.argv[2]}', '--config.steps=8', '--config.eval_every=4']
+assert main.main([*words, '--config.checkpoint_every=4', '--config.log_every=2']) == 0
+"""
+
+
+def compiled_by(code, folder):
+    done = subprocess.run(
+        [sys.executable, '-c', COUNTING % code, str(folder / 'programs'), str(folder / 'run')],
+        cwd=ROOT, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_second_compilation_is_seen(tmp_path):
+    assert len(compiled_by(TWICE, tmp_path)['again']) == 1
+
+
+@pytest.mark.parametrize(
+    ('code', 'again', 'most'),
+    [
+        pytest.param(TINY, ['jit_batch'], 150, id='tiny'),
+        pytest.param(QUICKSTART, ['jit_batch'] * 2, 200, id='quickstart', marks=pytest.mark.slow),
+    ],
+)
+def test_nothing_is_compiled_twice(code, again, most, tmp_path):
+    """But the evaluation of a method that has one more head, which it does not read: what a run keeps answers that."""
+    found = compiled_by(code, tmp_path)
+    assert found['again'] == again
+    assert 10 < found['asked'] <= most
+
+
+def test_methods_share_what_they_have_in_common(on):
+    one, other, own = (program.build(settings(name), on) for name in ('finetune', 'mixup', 'xmixup'))
+    assert one.evaluate is other.evaluate and one.evaluate is not own.evaluate
+    assert one.initialisers is own.initialisers
+
+
+# --- programs on disk -------------------------------------------------------------------------------------------------
+
+
+def test_half_written_programs_are_removed(tmp_path):
+    good, torn = zlib.compress(b'program' * 100), zlib.compress(b'program' * 100)[:-9]
+    for name, entry in (('a', good), ('b', torn), ('c', b''), ('d', b'\x28\xb5 of another packer')):
+        (tmp_path / f'{name}-cache').write_bytes(entry)
+    compilations.tidy(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {'a-cache', 'd-cache', compilations.STAMP}
+    # What was looked at is not read again.
+    old = tmp_path / 'a-cache'
+    old.write_bytes(torn)
+    os.utime(old, (1, 1))
+    compilations.tidy(tmp_path)
+    assert old.exists()
+
+
+def test_the_oldest_programs_go_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(compilations, 'MOST', 250)
+    for k in range(4):
+        path = tmp_path / f'{k}-cache'
+        path.write_bytes(b'\x28' * 100)
+        os.utime(path, (1000 + k, 1000 + k))
+    compilations.tidy(tmp_path)
+    assert sorted(path.name for path in tmp_path.glob('*-cache')) == ['2-cache', '3-cache']
+
+
+@pytest.fixture
+def changed(monkeypatch):
+    """What `keep` changes of jax's settings, which stay as they are."""
+    found = {}
+    monkeypatch.setattr(compilations.jax.config, 'update', found.__setitem__)
+    monkeypatch.setattr(compilations, 'decided', lambda: False)
+    return found
+
+
+def test_programs_lie_in_the_cache_by_the_kind_of_processor(changed, tmp_path):
+    compilations.keep(str(tmp_path / 'c'))
+    assert changed['jax_compilation_cache_dir'] == str(tmp_path / 'c' / 'programs' / compilations.machine())
+    assert len(compilations.machine()) == 16
+
+
+@pytest.mark.parametrize('words', ['JAX_COMPILATION_CACHE_DIR=/elsewhere', 'JAX_ENABLE_COMPILATION_CACHE=false', ''])
+def test_whoever_has_decided_is_obeyed(words):
+    name, _, value = words.partition('=')
+    code = 'from mixjax.train import compilations as c; print(c.decided())'
+    env = environment() | ({name: value} if name else {})
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, check=True, capture_output=True, text=True)
+    assert done.stdout == f'{bool(words)}\n'
+
+
+def test_what_has_been_decided_stays(changed, tmp_path, monkeypatch):
+    monkeypatch.setattr(compilations, 'decided', lambda: True)
+    compilations.keep(str(tmp_path / 'c'))
+    assert changed == {} and not (tmp_path / 'c').exists()
+
+
+def test_where_nothing_can_be_written_nothing_is_kept(changed, tmp_path):
+    (tmp_path / 'file').write_text('')
+    compilations.keep(str(tmp_path / 'file'))
+    assert changed == {}
+
+
+RUN = ['--config.num_seeds=1', '--config.method.name=smile', *SHORT]
+
+
+@pytest.mark.slow
+def test_a_run_with_kept_programs_is_the_same_run(tmp_path, monkeypatch):
+    """Bit for bit, with a program that a killed process has left half-written, too; and nobody complains."""
+    kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compilations.machine())
+    for name in ('one', 'two', 'three'):
+        done = call(tmp_path, '--config=quickstart', f'--workdir={name}', *RUN)
+        assert done.returncode == 0 and done.stderr == '', done.stderr
+        entries = {path: path.read_bytes() for path in kept.glob('*-cache')}
+        assert any(path.name.startswith('jit_train_step') for path in entries)
+        largest = max(entries, key=lambda path: len(entries[path]))
+        largest.write_bytes(entries[largest][:-100])
+    assert_same_run(tmp_path / 'one', tmp_path / 'two', range(1), 24)
+    assert_same_run(tmp_path / 'one', tmp_path / 'three', range(1), 24)
+    monkeypatch.setenv('JAX_ENABLE_COMPILATION_CACHE', 'false')
+    assert call(tmp_path, '--config=quickstart', '--workdir=anew', *RUN).returncode == 0
+    assert_same_run(tmp_path / 'one', tmp_path / 'anew', range(1), 24)
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_programs_of_an_earlier_run(tmp_path):
+    """They see one folder, the first of them writes to it, and the second run is the first one bit for bit."""
+    kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compilations.machine())
+    found = []
+    for name in ('one', 'two'):
+        (tmp_path / name).mkdir()
+        found.append(run(tmp_path / name, 2, 2, f'{CONFIG}:smile', '--config.num_seeds=1'))
+        assert any(path.name.startswith('jit_train_step') for path in kept.glob('*-cache'))
+    assert_same_run(*found, range(1), 20)
+
+
+def test_processes_that_see_other_folders_keep_nothing(changed, tmp_path, monkeypatch):
+    monkeypatch.setattr(compilations, 'same', lambda folder: False)
+    compilations.keep(str(tmp_path / 'c'))
+    assert changed == {}
+
+
+# --- imports, and what the host does ----------------------------------------------------------------------------------
+
+IMPORTING = """
+import sys, time
+import mixjax.train
+print(time.process_time(), *{name.partition('.')[0] for name in sys.modules})
+"""
+
+
+def test_imports_are_light():
+    """Under two seconds on an idle machine; here of processor time, with room for a busy one."""
+    found = []
+    for _ in range(2):
+        done = subprocess.run(
+            [sys.executable, '-c', IMPORTING], cwd=ROOT, env=environment(), capture_output=True, text=True
+        )
+        seconds, *modules = done.stdout.split()
+        found.append(float(seconds))
+    assert min(found) < 3.0
+    assert not {'sklearn', 'tensorflow', 'tensorflow_datasets', 'torch', 'matplotlib', 'grain', 'cv2'} & set(modules)
+
+
+def slowly_greedy(score):
+    """Pair after pair, as the definition says."""
+    score, mapping = score.copy(), np.full(len(score), -1)
+    for _ in range(len(score)):
+        t, s = np.unravel_index(np.argmax(score), score.shape)
+        mapping[t] = s
+        score[t, :] = score[:, s] = -np.inf
+    return mapping
+
+
+@pytest.mark.parametrize('ties', [False, True])
+def test_greedy_pairs_are_those_of_the_definition(ties):
+    random = np.random.default_rng(0)
+    for c, m in ((1, 1), (5, 5), (7, 30), (40, 60)):
+        for _ in range(10):
+            score = random.integers(0, 4, (c, m)).astype(float) if ties else random.standard_normal((c, m))
+            score[:, random.permutation(m)[: m - c]] = -np.inf
+            np.testing.assert_array_equal(pairing.greedy(score), slowly_greedy(score))
+
+
+def test_means_in_parts_are_those_of_the_whole():
+    random = np.random.default_rng(0)
+    features, labels = random.standard_normal((50, 6)).astype(np.float32), random.integers(0, 5, 50)
+    parts = ((features[i : i + 7], labels[i : i + 7]) for i in range(0, 50, 7))
+    np.testing.assert_array_equal(pairing.centroids_of(parts, 6), pairing.centroids(features, labels, 6))
+
+
+def test_digits_are_those_of_scikit_learn_without_its_import(monkeypatch):
+    code = 'import sys; from mixjax.data import embedded; embedded.digits(); print("sklearn" in sys.modules)'
+    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == 'False\n'
+    read = embedded._digits()
+    monkeypatch.setattr(Path, 'exists', lambda path: False)  # another layout of the package
+    np.testing.assert_array_equal(read, embedded._digits())
