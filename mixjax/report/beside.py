@@ -177,7 +177,7 @@ def document(found: Sequence[Line]) -> str:
     paper, title, *_ = number.source.split(' | ')
     top = head(number)
     rule = ['--' if i < len(top) - 3 else '--:' for i in range(len(top))]
-    body = [[markdown(cell) for cell in cells(line, TYPESET)] for line in found]
+    body = [[*map(markdown, row[:-3]), *row[-3:]] for row in (cells(line, TYPESET) for line in found)]
     rows = ['| ' + ' | '.join(row) + ' |' for row in (top, rule, *body)]
     places: dict[str, list[str]] = {}
     for line in found:

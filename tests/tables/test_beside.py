@@ -66,7 +66,7 @@ def test_the_files(tmp_path, capsys):
     assert '| cifar100 | preactresnet18 | lamix\\_without\\_global | not run | 23.03 \u00b1 0.35 |  |' in page
     (note,) = [line for line in page if line.endswith(': the network is printed as PreAct ResNet10')]
     assert note.startswith('* Cifar100, PreAct ResNet10, LaMix w/o global soft label; Cifar10, PreAct ResNet10')
-    rows = list(csv.DictReader((tmp_path / 'lamix_table8.csv').open()))
+    rows = list(csv.DictReader((tmp_path / 'lamix_table8.csv').read_text().splitlines()))
     assert len(rows) == 8 and tuple(rows[0]) == beside.COLUMNS
     (row,) = [row for row in rows if row['state'] == 'measured']
     assert (row['ours'], row['ours_std'], row['ours_n']) == ('3.7500', '0.1000', '5')
