@@ -10,9 +10,8 @@ from mixjax.config import read
 
 def get_config():
     config = read('quickstart')
-    sizes = {f'images_{n}': {'max_images': n} for n in (20, 60)}
-    sizes |= {f'rounds_{n}': {'rounds': n} for n in (1, 2, 4, 8, 16)}
-    config.compare = {'finetune': {'name': 'finetune'}}
-    config.compare.update({label: {'name': 'xmixup', **knobs} for label, knobs in sizes.items()})
+    sizes = {f'images_{n}': {'name': 'xmixup', 'max_images': n} for n in (20, 60)}
+    sizes |= {f'rounds_{n}': {'name': 'xmixup', 'rounds': n} for n in (1, 2, 4, 8, 16)}
+    config.compare = {'finetune': {'name': 'finetune'}, **sizes}
     config.analyse = '--what=sweep --over="source images"'
     return config

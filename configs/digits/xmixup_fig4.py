@@ -10,9 +10,8 @@ from mixjax.config import read
 
 def get_config():
     config = read('quickstart')
-    config.compare = {'finetune': {'name': 'finetune'}}
-    for k in range(-3, 7):
-        label = f'alpha_{2**k}' if k >= 0 else f'alpha_1_{2**-k}'
-        config.compare[label] = {'name': 'xmixup', 'alpha': 2.0**k}
+    alphas = {f'alpha_{2**k}' if k >= 0 else f'alpha_1_{2**-k}': 2.0**k for k in range(-3, 7)}
+    mixed = {label: {'name': 'xmixup', 'alpha': alpha} for label, alpha in alphas.items()}
+    config.compare = {'finetune': {'name': 'finetune'}, **mixed}
     config.analyse = '--what=sweep'
     return config

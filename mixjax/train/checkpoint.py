@@ -59,6 +59,12 @@ def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
     )
 
 
+def finish(managers: list[ocp.CheckpointManager]) -> None:
+    """Wait until what was begun is written."""
+    for manager in managers:
+        manager.wait_until_finished()
+
+
 @by_first
 def newest(folder: Place) -> int | None:
     """The newest step that lies whole in a folder, without opening it."""

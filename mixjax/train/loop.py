@@ -239,19 +239,16 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
                 lock.check()
                 sound.check_state(ts, step)
                 # No seed more than one checkpoint ahead of another: two are kept, so one is common to all.
-                for manager in managers:
-                    manager.wait_until_finished()
+                checkpoint.finish(managers)
                 workdir.settle(folder)
                 for i, manager in enumerate(managers):
                     checkpoint.save(manager, step, mesh.take(ts, i))
             if signals.stopping():
-                for manager in managers:
-                    manager.wait_until_finished()
+                checkpoint.finish(managers)
                 signals.stop(step)
         if first and placed.test:
             watch.end(built, folder, together, ts)
-        for manager in managers:
-            manager.wait_until_finished()
+        checkpoint.finish(managers)
     return [mesh.here(mesh.take(variables(ts), i)) for i in range(len(together))]
 
 
