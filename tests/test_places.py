@@ -44,7 +44,7 @@ def bring(store: Store, name: str, folder: Path) -> Path:
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('text', ['s3://bucket/runs', 'gs://', 'gs:///', 'file:///tmp'])
+@pytest.mark.parametrize('text', ['s3://bucket/runs', 'gs://', 'gs:///', 'file://runs'])
 def test_what_is_no_place(text):
     with pytest.raises(UserError, match='gs://BUCKET/FOLDER'):
         places.of(text)

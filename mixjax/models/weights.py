@@ -91,9 +91,8 @@ def missing(spec: str) -> str | None:
         return None
     several = sorted(inner.parent.name for inner in path.glob('*/model.safetensors'))
     if several:
-        return (
-            f'weights {spec}: this folder holds several models; give one of {", ".join(f"{spec}/{s}" for s in several)}'
-        )
+        each = ', '.join(f'{spec}/{name}' for name in several)
+        return f'weights {spec}: this folder holds several models; give one of {each}'
     get = f'fetch {PUBLISHED[path.name][1]}, or ' if path.name in PUBLISHED else ''
     return (
         f'the weights {spec} are missing; looked for\n'

@@ -17,7 +17,7 @@ PACKAGE = Path(processes.__file__).parent
 ALLOWED = {
     ('import pickle', 'processes.py'): 'its own restricted reader; see KNOWN there',
     ('import pickle', 'models/torch_file/machine.py'): 'names of opcodes; nothing of it is called',
-    ('exec', 'grid.py'): "a person's own file of a grid, as a config is",
+    ('exec', 'grid_file.py'): "a person's own file of a grid, as a config is",
     ('import_module', '__init__.py'): 'modules of mixjax by their names',
     ('import_module', 'method.py'): 'a method that a person names; names from files are refused',
     ('import_module', 'prepare_data.py'): 'builders of the catalogue',
@@ -75,7 +75,7 @@ def test_nothing_that_is_read_is_run():
         for use in uses(path.read_text(encoding='utf-8'))
     }
     # beside its exec; and jax's
-    found -= {('compile', 'grid.py'), ('compile', 'planner/compiled.py')}
+    found -= {('compile', 'grid_file.py'), ('compile', 'planner/compiled.py')}
     assert found - set(ALLOWED) == set()
     assert set(ALLOWED) - found == set(), 'no longer needed'
 
