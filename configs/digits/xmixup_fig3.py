@@ -12,7 +12,7 @@ def get_config():
     config = read('quickstart')
     sizes = {f'images_{n}': {'max_images': n} for n in (20, 60)}
     sizes |= {f'rounds_{n}': {'rounds': n} for n in (1, 2, 4, 8, 16)}
-    config.compare = {'finetune': {'name': 'finetune'}}
-    config.compare.update({label: {'name': 'xmixup', **knobs} for label, knobs in sizes.items()})
+    methods = {label: {'name': 'xmixup', **knobs} for label, knobs in sizes.items()}
+    config.compare = {'finetune': {'name': 'finetune'}, **methods}
     config.analyse = '--what=sweep --over="source images"'
     return config

@@ -10,9 +10,8 @@ from mixjax.config import read
 
 def get_config():
     config = read('quickstart')
-    config.compare = {'finetune': {'name': 'finetune'}}
-    for k in range(-3, 7):
-        label = f'alpha_{2**k}' if k >= 0 else f'alpha_1_{2**-k}'
-        config.compare[label] = {'name': 'xmixup', 'alpha': 2.0**k}
+    names = {k: f'alpha_{2**k}' if k >= 0 else f'alpha_1_{2**-k}' for k in range(-3, 7)}
+    methods = {name: {'name': 'xmixup', 'alpha': 2.0**k} for k, name in names.items()}
+    config.compare = {'finetune': {'name': 'finetune'}, **methods}
     config.analyse = '--what=sweep'
     return config
