@@ -184,8 +184,9 @@ def _check_run(results: Mapping[str, Any], file: Place) -> None:
 
 
 def _check_name(name: str, file: Place) -> None:
-    if name in ('', '.', '..') or '/' in name or '\\' in name or '\0' in name:
-        raise UserError(f'{file} is damaged: {name!r} cannot be the name of a sub-folder')
+    long = len(name.encode('utf-8', 'surrogatepass')) > 255
+    if name in ('', '.', '..') or '/' in name or '\\' in name or '\0' in name or long:
+        raise UserError(f'{file} is damaged: {name[:80]!r} cannot be the name of a sub-folder')
 
 
 def _check_comparison(results: Mapping[str, Any], file: Place) -> None:

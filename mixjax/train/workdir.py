@@ -210,7 +210,7 @@ def lines(path: Place) -> Iterable[dict[str, Any]]:
                 line = plain.parse(text)
             except ValueError:
                 continue
-            if isinstance(line, dict) and 'seed' in line and 'step' in line:
+            if isinstance(line, dict) and type(line.get('seed')) is type(line.get('step')) is int:
                 yield line
 
 

@@ -198,6 +198,22 @@ def test_other_files_of_a_run_that_lie(tmp_path):
             workdir.look(run, None)
 
 
+def test_labels_that_no_folder_can_have(tmp_path):
+    both = fake.make_comparison(tmp_path / 'both', {'finetune': 0.5, 'mixup': 0.6}, seeds=2, side=4)
+    text = (both / 'results.json').read_text()
+    for name in ('a' * 300, '../x', '..', '\\ud800' * 100):
+        (both / 'results.json').write_text(text.replace('"mixup": {', f'"{name}": {{'))
+        with pytest.raises(UserError, match='cannot be the name of a sub-folder'):
+            html.render([both])
+
+
+def test_lines_of_a_log_whose_steps_are_none(tmp_path):
+    path = tmp_path / 'metrics.jsonl'
+    path.write_text('{"seed": 0, "step": "x"}\n{"seed": [], "step": 1}\n[]\n{"seed": 0, "step": 3}\n{"step": 2}\n')
+    workdir.rewind(path, [0], 5)
+    assert path.read_text() == '{"seed": 0, "step": 3}\n'
+
+
 def test_a_draw_that_is_not_whole(tmp_path):
     np.savez(tmp_path / 'prepared.npz', **{'draw/rows': np.arange(3)})
     with pytest.raises(UserError, match='is damaged, and with it the run'):
