@@ -24,7 +24,8 @@ UNWANTED = {
 METHOD_NAMES = r'\b(smile|xmixup|mixup|lamix|delta|rifle|cotuning|regsl)\b'
 
 GROUND = (
-    'errors', 'places', 'plain', 'losses', 'mix', 'puzzle', 'mincut', 'pairing', 'project', 'relation', 'models', 'data.plan',
+    'errors', 'places', 'plain', 'losses', 'mix', 'puzzle', 'mincut', 'pairing', 'project', 'relation', 'models',
+    'data.plan',
 )  # fmt: skip
 COMMANDS = ('main', 'prepare_data', 'predict', 'analyse', 'grid', 'pods')
 # Of these modules (with all that is in them): what of mixjax they may import ..
