@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.common import ROOT, environment
+from tests.common import ROOT, environment, lines
 from tests.launch import slurm as slurm_lib
 
 pytestmark = [
@@ -23,23 +24,6 @@ pytestmark = [
 ]
 LAUNCH = ROOT / 'launch'
 TINY = ['--config.num_seeds=1', '--config.steps=80', '--config.checkpoint_every=20', '--config.log_every=20']
-
-# What stands for mixjax.main: it is started in the same way, finds the other processes, and waits to be stopped once.
-CHECK = """
-import os, signal, sys, time
-from pathlib import Path
-
-import jax
-
-jax.config.update('jax_cpu_collectives_implementation', None)  # would listen on the host's own address
-jax.distributed.initialize()
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))  # instead of the one that jax installs, which only takes a note
-start = int(os.environ.get('SLURM_RESTART_COUNT', 0))
-told = [start, jax.process_index(), jax.process_count(), jax.local_device_count(), jax.device_count(), sys.argv[1:]]
-Path(f'told-{start}-{jax.process_index()}').write_text(repr(told))
-while start == 0:
-    time.sleep(0.1)
-"""
 
 
 @pytest.fixture(scope='module')
@@ -69,36 +53,43 @@ def test_nothing_listens_to_other_machines(slurm):
 
 
 def test_a_job_of_two_processes_is_stopped_and_comes_back(slurm, tmp_path):
-    check = tmp_path / 'check.py'
-    check.write_text(CHECK)
-    python = tmp_path / 'python'
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} {check} "$@"\n')
-    python.chmod(0o755)
+    """One run on both; SIGTERM: it is saved, ends with 42, and goes on from there when it is started again."""
     (port,) = slurm_lib.free_ports(1)
     env = {
-        **slurm.env, 'PYTHON': str(python), 'JAX_COORDINATOR_PORT': str(port),
-        'XLA_FLAGS': '--xla_force_host_platform_device_count=2', 'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{port}',
+        **slurm.env, 'JAX_COORDINATOR_PORT': str(port), 'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{port}',
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
     }  # fmt: skip
+    config = f'--config={ROOT / "tests" / "tiny_config.py"}:finetune'
+    words = [
+        config,
+        '--config.steps=1500',
+        '--config.checkpoint_every=500',
+        '--config.eval_every=500',
+        "--workdir=a 'b' $c",
+    ]
     mine = slurm._replace(env=env)
-    words = ['sbatch', '--ntasks-per-node=2', '--cpus-per-task=1', LAUNCH / 'slurm_job.sh', "--workdir=a 'b' $c"]
-    job = submitted(mine.call(*words, cwd=tmp_path))
-    log = tmp_path / f'slurm-{job}.log'
+    starter = ['sbatch', '--ntasks-per-node=2', '--cpus-per-task=1', LAUNCH / 'slurm_job.sh']
+    job = submitted(mine.call(*starter, *words, '--config.log_every=5', cwd=tmp_path))
+    log, metrics = tmp_path / f'slurm-{job}.log', tmp_path / "a 'b' $c" / 'metrics.jsonl'
 
-    def both(start):
-        return all((tmp_path / f'told-{start}-{rank}').exists() for rank in (0, 1))
+    def logged() -> list[dict]:
+        return lines(metrics) if metrics.exists() else []
 
-    def ended():
-        assert slurm.unended(job) or both(1), log.read_text()
+    def ended() -> bool:
         return not slurm.unended(job)
 
-    slurm_lib.wait_for(lambda: both(0) or ended(), 60, 'the first start')
+    slurm_lib.wait_for(lambda: logged() or ended(), 120, 'the first steps')
     stop(slurm, job)
-    slurm_lib.wait_for(ended, 60, 'the second start')
-    for start in (0, 1):
-        for rank in (0, 1):
-            told = (tmp_path / f'told-{start}-{rank}').read_text()
-            assert told == repr([start, rank, 2, 2, 4, ['-m', 'mixjax.main', "--workdir=a 'b' $c"]])
-    assert log.read_text().count('stopped with exit code 42; back into the queue') == 1  # and one log for both
+    slurm_lib.wait_for(lambda: 'back into the queue' in log.read_text() or ended(), 60, 'the save')
+    at = int(re.search(r'saved at step (\d+)', log.read_text())[1])
+    assert 0 < at < 1500
+    slurm_lib.wait_for(ended, 180, 'the second start')
+    told = log.read_text()
+    assert told.count('stopped with exit code 42; back into the queue') == 1 and told.count('report: ') == 1, told
+    steps = [line['step'] for line in logged() if line['kind'] == 'train']
+    assert steps == sorted(set(steps)) and steps[-1] == 1500
+    about = json.loads((tmp_path / "a 'b' $c" / 'env.json').read_text())
+    assert about['devices'] == ['cpu'] * 4  # two of each process
 
 
 def test_a_grid_is_an_array_and_the_run_that_is_stopped_goes_on(slurm, tmp_path):
