@@ -14,7 +14,7 @@ As a config file has them:
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from mixjax.errors import nearest, require
 
@@ -25,6 +25,13 @@ def product(**choices: Collection[str]) -> list[str]:
         ','.join(f'{key}={value}' for key, value in zip(choices, values, strict=True))
         for values in itertools.product(*choices.values())
     ]
+
+
+def choose(argument: str, **choices: Sequence[str]) -> dict[str, str]:
+    """As `parse`; a key that the argument does not say has its first choice."""
+    said = {part.partition('=')[0] for part in argument.split(',')}
+    first = [f'{key}={values[0]}' for key, values in choices.items() if key not in said]
+    return parse(','.join(filter(None, [argument, *first])), **choices)
 
 
 def parse(argument: str, **choices: Collection[str]) -> dict[str, str]:

@@ -15,12 +15,11 @@ from ml_collections import ConfigDict
 
 from mixjax import method as method_lib
 from mixjax import override, places
-from mixjax.config_file import choices, read, shipped
+from mixjax.config_file import read, shipped
 from mixjax.errors import UserError, nearest
 
 __all__ = [
-    'base', 'check', 'choices', 'complete', 'from_data', 'load', 'make_smoke', 'methods', 'read', 'settle', 'shipped',
-    'swept',
+    'base', 'check', 'complete', 'from_data', 'load', 'make_smoke', 'methods', 'read', 'settle', 'shipped', 'swept',
 ]  # fmt: skip
 
 # An ml_collections.ConfigDict. What its attributes hold is known to `base()` and not to a type checker.

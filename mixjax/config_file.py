@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import importlib.util
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,21 +33,6 @@ def _python_files(folder: Any, prefix: str) -> Iterator[str]:
             yield from _python_files(item, f'{prefix}{item.name}/')
         elif item.name.endswith('.py') and not item.name.startswith('_'):
             yield prefix + item.name.removesuffix('.py')
-
-
-def choices(argument: str, **allowed: Sequence[str]) -> dict[str, str]:
-    """{key: value} of a config's argument `key=value,key=value`; a key that is not given has its first value.
-
-    allowed: the values of each key.
-    """
-    given = {key: value for key, _, value in (part.partition('=') for part in argument.split(',') if part)}
-    for key, value in given.items():
-        if key not in allowed:
-            hint = nearest(key, allowed)
-            raise UserError(f'{key!r} is no argument of this config{hint}; it has {", ".join(allowed)}')
-        if value not in allowed[key]:
-            raise UserError(f'{key} must be one of {", ".join(allowed[key])}, not {value!r}')
-    return {key: given.get(key, values[0]) for key, values in allowed.items()}
 
 
 def read(path: str, argument: str = '') -> Any:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mixjax import analyse, config_file, grid
+from mixjax import analyse, cells, grid
 from mixjax import config as config_lib
 from mixjax.errors import UserError
 from mixjax.main import main
@@ -73,10 +73,10 @@ def test_grids_list_their_cells():
 
 
 def test_arguments_are_checked():
-    assert config_file.choices('b=y', a=('1', '2'), b=('x', 'y')) == {'a': '1', 'b': 'y'}
-    with pytest.raises(UserError, match="'c' is no argument of this config; it has a, b"):
-        config_file.choices('c=1', a=('1',), b=('x',))
-    with pytest.raises(UserError, match="data must be one of cub200, .*, not 'cub'"):
+    assert cells.choose('b=y', a=('1', '2'), b=('x', 'y')) == {'a': '1', 'b': 'y'}
+    with pytest.raises(UserError, match="has no 'c'"):
+        cells.choose('c=1', a=('1',), b=('x',))
+    with pytest.raises(UserError, match="data is one of cub200, .*, not 'cub'"):
         config_lib.load('figures/xmixup_fig4:data=cub')
 
 

@@ -7,7 +7,8 @@
 Other settings: configs/quickstart.py.
 """
 
-from mixjax.config import choices, read
+from mixjax import cells
+from mixjax.config import read
 
 START = ('glyphs', 'scratch')
 
@@ -19,6 +20,6 @@ def grid():
 def get_config(argument=''):
     config = read('quickstart')
     config.compare = {'finetune': {'name': 'finetune'}, 'mixup': {'name': 'mixup', 'alpha': 0.2, 'fold': True}}
-    if choices(argument, start=START)['start'] == 'scratch':
+    if cells.choose(argument, start=START)['start'] == 'scratch':
         config.model.weights = ''
     return config

@@ -7,12 +7,13 @@ means "during training" are here those of labelled images with the network of th
 Other settings: configs/lamix_cifar100.py. The same on the digits: configs/digits/lamix_fig2.py.
 """
 
-from mixjax.config import choices, read
+from mixjax import cells
+from mixjax.config import read
 
 
 def get_config(argument=''):
     config = read('lamix_cifar100')
-    config.target.name = choices(argument, data=('cifar100', 'cifar10'))['data']
+    config.target.name = cells.choose(argument, data=('cifar100', 'cifar10'))['data']
     config.num_seeds = 1
     config.snapshots = (0.25, 0.5, 0.75, 1.0)
     config.analyse = '--what=targets'

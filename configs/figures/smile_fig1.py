@@ -14,7 +14,8 @@ Mixup as in SMILE's released code (alpha 0.2, folded). The same on the digits: c
 
 import itertools
 
-from mixjax.config import base, choices
+from mixjax import cells
+from mixjax.config import base
 
 DATA, START = ('cub200', 'stanford_cars'), ('imagenet', 'scratch')
 
@@ -24,7 +25,7 @@ def grid():
 
 
 def get_config(argument=''):
-    cell = choices(argument, data=DATA, start=START)
+    cell = cells.choose(argument, data=DATA, start=START)
     config = base()
     config.num_seeds = 5
     config.compare = {'finetune': {'name': 'finetune'}, 'mixup': {'name': 'mixup', 'alpha': 0.2, 'fold': True}}

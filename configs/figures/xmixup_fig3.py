@@ -7,7 +7,8 @@ about 30,000 are enough, more than 100,000 change little, and too many hurt on S
 configs/figures/xmixup_fig4.py. The same on the digits: configs/digits/xmixup_fig3.py.
 """
 
-from mixjax.config import choices, read
+from mixjax import cells
+from mixjax.config import read
 
 # Rounds of pairing that the default takes (100,000 images at least of Dogs, 200,000 of the others), and more of them.
 ROUNDS = {'cub200': (1, 2, 3, 5), 'fgvc_aircraft': (2, 4, 6, 10), 'stanford_dogs': (1, 2, 4, 8)}
@@ -15,7 +16,7 @@ FEWER = (10_000, 30_000, 60_000, 100_000)
 
 
 def get_config(argument=''):
-    data = choices(argument, data=tuple(ROUNDS))['data']
+    data = cells.choose(argument, data=tuple(ROUNDS))['data']
     config = read('figures/xmixup_fig4', argument)
     plain, default = config.compare['finetune'], {**config.compare['default'], 'min_images': 0}
     rounds = ROUNDS[data]

@@ -7,13 +7,14 @@ The claim: a range of alpha is better than the baselines, 2^-3 to 2^-1 on Stanfo
 fine-tuning; `default` is the alpha of the other figures. The same on the digits: configs/digits/xmixup_fig4.py.
 """
 
-from mixjax.config import choices, read
+from mixjax import cells
+from mixjax.config import read
 
 DATA = ('cub200', 'fgvc_aircraft', 'stanford_dogs')
 
 
 def get_config(argument=''):
-    data = choices(argument, data=DATA)['data']
+    data = cells.choose(argument, data=DATA)['data']
     config = read('xmixup_dogs')
     method = {'name': 'xmixup', 'alpha': 0.5, 'min_images': 100_000, 'per_class': 0}
     if data != 'stanford_dogs':
