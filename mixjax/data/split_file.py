@@ -88,7 +88,8 @@ def _read(path: Path, time: int) -> dict[str, Any]:
     found = plain.parse(path.read_bytes())
     if not isinstance(found, dict) or not isinstance(found.get('target'), str) or 'labelled rows' not in found:
         raise ValueError
-    kinds = {**{f'{kind} rows': int for kind in KINDS}, **{f'{kind} ids': str for kind in KINDS}, 'per class': int}
+    # Rows are looked at one by one where they are used (`_rows`).
+    kinds = {**{f'{kind} rows': object for kind in KINDS}, **{f'{kind} ids': str for kind in KINDS}, 'per class': int}
     for key, kind in kinds.items():
         by_seed = found.get(key, {})
         if not isinstance(by_seed, dict) or not all(_list_of(kind, some) for some in by_seed.values()):
@@ -99,7 +100,7 @@ def _read(path: Path, time: int) -> dict[str, Any]:
 
 
 def _list_of(kind: type, values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is kind for value in values)
+    return isinstance(values, list) and all(kind is object or type(value) is kind for value in values)
 
 
 def classes(path: str, target: str, names: Sequence[str]) -> np.ndarray:
