@@ -21,7 +21,7 @@ from mixjax.data import embedded
 from mixjax.models import layers
 from mixjax.planner import hlo
 from mixjax.train import compilations, program, seeds, wave
-from tests.common import ROOT, SHORT, assert_same_run, call, environment
+from tests.common import ROOT, assert_same_run, call, environment
 from tests.test_processes import CONFIG, run
 
 # Work of a step to that of fine-tuning: what a method cannot do without, in passes through the network, of which
@@ -103,11 +103,13 @@ def test_work_and_memory_follow_the_batch(on, base, tmp_path):
 @pytest.mark.slow
 def test_memory_of_a_step_does_not_follow_the_images(on, base, tmp_path):
     """XMixup's images lie there too: they are arguments, and a step takes its batch from them."""
-    config = settings('xmixup')
-    with config.unlocked():
-        config.method.rounds = 16
-    many = Compiled(config, on, tmp_path / 'many')
-    few = Compiled(settings('xmixup'), on, tmp_path / 'few')
+    made = []
+    for rounds in (1, 16):
+        config = settings('xmixup')
+        with config.unlocked():
+            config.method.rounds, config.method.labels = rounds, 'target'  # a head of one width
+        made.append(Compiled(config, on, tmp_path / str(rounds)))
+    few, many = made
     more = many.memory.argument_size_in_bytes - few.memory.argument_size_in_bytes
     assert more > 100_000
     assert many.memory.temp_size_in_bytes < few.memory.temp_size_in_bytes + 0.1 * more
@@ -325,25 +327,22 @@ def test_where_nothing_can_be_written_nothing_is_kept(changed, tmp_path):
     assert changed == {}
 
 
-RUN = ['--config.num_seeds=1', '--config.method.name=smile', *SHORT]
-
-
 @pytest.mark.slow
 def test_a_run_with_kept_programs_is_the_same_run(tmp_path, monkeypatch):
     """Bit for bit, with a program that a killed process has left half-written, too; and nobody complains."""
     kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compilations.machine())
     for name in ('one', 'two', 'three'):
-        done = call(tmp_path, '--config=quickstart', f'--workdir={name}', *RUN)
+        done = call(tmp_path, f'{CONFIG}:smile', f'--workdir={name}')
         assert done.returncode == 0 and done.stderr == '', done.stderr
         entries = {path: path.read_bytes() for path in kept.glob('*-cache')}
         assert any(path.name.startswith('jit_train_step') for path in entries)
         largest = max(entries, key=lambda path: len(entries[path]))
         largest.write_bytes(entries[largest][:-100])
-    assert_same_run(tmp_path / 'one', tmp_path / 'two', range(1), 24)
-    assert_same_run(tmp_path / 'one', tmp_path / 'three', range(1), 24)
+    assert_same_run(tmp_path / 'one', tmp_path / 'two', range(1), 20)
+    assert_same_run(tmp_path / 'one', tmp_path / 'three', range(1), 20)
     monkeypatch.setenv('JAX_ENABLE_COMPILATION_CACHE', 'false')
-    assert call(tmp_path, '--config=quickstart', '--workdir=anew', *RUN).returncode == 0
-    assert_same_run(tmp_path / 'one', tmp_path / 'anew', range(1), 24)
+    assert call(tmp_path, f'{CONFIG}:smile', '--workdir=anew').returncode == 0
+    assert_same_run(tmp_path / 'one', tmp_path / 'anew', range(1), 20)
 
 
 @pytest.mark.slow
