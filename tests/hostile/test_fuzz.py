@@ -99,7 +99,7 @@ def test_arrays_that_are_not_what_they_say():
         plain.arrays(npz(b"{'descr': '|u1', 'fortran_order': False, 'shape': (3,)}", b'123', zipfile.ZIP_LZMA))
 
 
-@pytest.mark.parametrize('text', ['[' * 10**6, '{"a":' * 10**5, '1' * 10**4, '\ud800'.encode('utf-16-le'), b'\xff'])
+@pytest.mark.parametrize('text', ['[' * 10**6, '{"a":' * 10**5, '1' * 10**4, b'\x00\xd8', b'\xff'])
 def test_json_that_nobody_can_read(text):
     with pytest.raises(ValueError):
         plain.parse(text)
