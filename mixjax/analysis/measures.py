@@ -118,9 +118,9 @@ def singular_values(run: Run, asked: Asked) -> Found:
 def forgetting(run: Run, asked: Asked) -> Found:
     """Accuracy of new classifiers on the frozen trunk, of the three subsets of the source images."""
     networks, notes = opened.networks(run, asked.seeds)
-    parts = opened.source(run)
-    labels = parts.train.labels
     folder = places.given(asked.auxiliary) if asked.auxiliary else run.folder
+    parts = opened.source(run, folder)
+    labels = parts.train.labels
     accuracies: dict[str, list[float]] = {}
     sizes: dict[str, list[int]] = {}
     for network in networks:

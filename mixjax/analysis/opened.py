@@ -171,14 +171,20 @@ def drawn(run: Run, seed: int) -> Any:
     return found
 
 
-def source(run: Run) -> sets_lib.Parts:
-    """The source data set of a run."""
-    if not run.config.source.name:
-        raise UserError(f'{run.folder}: the run names no source data set (config.source.name)')
-    lost = None if run.config.synthetic.per_class else sets_lib.missing(run.config.source, run.config.data_dir)
+def source(run: Run, other: Place) -> sets_lib.Parts:
+    """The source data set of a run; of one that names none, that of another run."""
+    node = run.config.source
+    if not node.name and (other / 'config.json').exists():
+        node = config_lib.from_data(workdir.read_json(other / 'config.json')).source
+    if not node.name:
+        raise UserError(
+            f'{run.folder}: the run names no source data set (config.source.name); name a run that does with '
+            '--auxiliary=RUN'
+        )
+    lost = None if run.config.synthetic.per_class else sets_lib.missing(node, run.config.data_dir)
     if lost:
         raise UserError(lost)
-    return draws.load(run.config, run.config.source)
+    return draws.load(run.config, node)
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------
