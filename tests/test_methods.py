@@ -413,7 +413,7 @@ def test_metrics_that_would_spoil_the_log(metrics, tmp_path, monkeypatch):
 
         return method_lib.Method(loss)
 
-    monkeypatch.setattr(method_lib, 'load', lambda name: make)
+    monkeypatch.setattr(method_lib, 'load', lambda name, *_: make)
     built, data, ts = opened(settings('mine'), tmp_path)
     with pytest.raises(UserError, match='must be a scalar, and not be called'):
         walk(built, data, ts, 1)
@@ -430,7 +430,7 @@ def test_an_init_that_works_on_the_host(tmp_path, monkeypatch):
         return method_lib.load_finetune(classes_t)._replace(init=init)
 
     monkeypatch.setattr(method_lib, 'load_finetune', method_lib.load('finetune'), raising=False)
-    monkeypatch.setattr(method_lib, 'load', lambda name: make)
+    monkeypatch.setattr(method_lib, 'load', lambda name, *_: make)
     built = seeds.ready(settings('mine'), tmp_path)
     assert seeds.open_seed(built, 0, tmp_path).state.state['means'].shape == (10, 8)
 
@@ -444,7 +444,7 @@ def test_an_init_that_works_on_the_host(tmp_path, monkeypatch):
 )
 def test_what_would_fail_later_fails_at_once(changes, words, tmp_path, monkeypatch):
     made = method_lib.load('finetune')(10)._replace(**changes)
-    monkeypatch.setattr(method_lib, 'load', lambda name: lambda classes_t: made)
+    monkeypatch.setattr(method_lib, 'load', lambda name, *_: lambda classes_t: made)
     with pytest.raises((UserError, KeyError), match=words):
         seeds.ready(settings('mine'), tmp_path)
 
@@ -466,7 +466,7 @@ def test_a_head_with_its_own_law(tmp_path, monkeypatch):
         return finetune._replace(heads=lambda t, s, prepared: {'target': method_lib.Head(t, std=0.01), 'wide': 300})
 
     monkeypatch.setattr(method_lib, 'load_finetune', method_lib.load('finetune'), raising=False)
-    monkeypatch.setattr(method_lib, 'load', lambda name: make)
+    monkeypatch.setattr(method_lib, 'load', lambda name, *_: make)
     built, data, ts = opened(settings('mine'), tmp_path)
     heads = mesh.take(ts.params['heads'], 0)
     target, wide = heads['target'], heads['wide']

@@ -89,7 +89,7 @@ def missing(spec: str) -> str | None:
     path = _file(spec)
     if places.is_file(path):
         return None
-    several = sorted(inner.parent.name for inner in path.glob('*/model.safetensors'))
+    several = sorted(inner.parent.name for inner in path.parent.glob('*/model.safetensors'))
     if several:
         each = ', '.join(f'{spec}/{name}' for name in several)
         return f'weights {spec}: this folder holds several models; give one of {each}'

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import platform
 import uuid
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ def keep(chosen: str) -> None:
     if processes.first():
         with contextlib.suppress(OSError):
             tidy(folder)
+    # Where they cannot be, on a full disk say, they are compiled again: no run has to hear of it.
+    warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation')
     jax.config.update('jax_persistent_cache_min_compile_time_secs', WORTH)
     jax.config.update('jax_compilation_cache_dir', str(folder))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 from collections.abc import Iterator
 
@@ -23,7 +24,12 @@ MEMORY = (
 def told(folder: Place) -> Iterator[None]:
     """Errors of the block that come from the disk, or from too little memory, become a `UserError`."""
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            for name in ('absl', 'asyncio'):  # where threads that save tell of the same error, with all they know
+                logger = logging.getLogger(name)
+                logger.addFilter(_unknown)
+                stack.callback(logger.removeFilter, _unknown)
+            yield
     except UserError:
         raise
     except Exception as error:
@@ -36,6 +42,11 @@ def told(folder: Place) -> Iterator[None]:
             f'{folder} cannot be written to: {why}. What was saved before is whole: make room, and give the same '
             'command again'
         ) from error
+
+
+def _unknown(record: logging.LogRecord) -> bool:
+    """Whether a line of a log is not of an error that is told in a sentence."""
+    return not (record.exc_info and cause(record.exc_info[1]))
 
 
 def cause(error: BaseException | None) -> str | None:

@@ -49,7 +49,7 @@ def forever(_):
 fuzz.KEPT, fuzz.HANGS = Path('kept'), 0.3
 readers = {
     'crash': lambda path: 1 / 0, 'hang': forever, 'outside': lambda path: (path.parent.parent / 'x').touch(),
-    'memory': lambda _: np.ones(1 << 28), 'death': lambda _: os._exit(9),
+    'memory': lambda _: np.empty(1 << 29), 'death': lambda _: os._exit(9),
 }
 for name, read in readers.items():
     fuzz.READERS[name] = Reader(lambda _: [b'12345678'], read)
