@@ -74,6 +74,7 @@ def test_measures_are_asked_for_with_flags_that_exist():
     assert all(f'\n## {name}\n' in text for name in analyse.NAMES)
 
 
+@pytest.mark.slow
 def test_the_example_method_trains(tmp_path):
     code = next(block for block in blocks('docs/methods.md', 'python') if 'def make' in block)
     assert len(code.splitlines()) <= 30

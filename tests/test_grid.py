@@ -299,6 +299,7 @@ def commands() -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_the_documented_commands_load(here, monkeypatch, trained):
     (code,) = re.findall(r'```python\n(.*?def grid.*?)```', (ROOT / 'docs/pods.md').read_text(), re.DOTALL)
     (here / 'study.py').write_text(code)

@@ -27,7 +27,10 @@ HEADS = {
         'lamix_puzzle': {'target': 10, 'global': 10},
     },
 }
-LONG = ('xmixup_dogs', 'smile_cub', 'folder', 'digits/all_methods', 'glyphs_pretrain', 'quickstart', 'lamix_cifar100')
+LONG = (
+    'xmixup_dogs', 'smile_cub', 'folder', 'digits/all_methods', 'glyphs_pretrain', 'quickstart', 'lamix_cifar100',
+    'digits/grid', 'digits/lamix',
+)  # fmt: skip
 
 
 def test_every_config_is_here():

@@ -246,7 +246,7 @@ def test_a_second_compilation_is_seen(tmp_path):
 @pytest.mark.parametrize(
     ('code', 'again', 'most'),
     [
-        pytest.param(TINY, ['jit_batch'], 150, id='tiny'),
+        pytest.param(TINY, ['jit_batch'], 150, id='tiny', marks=pytest.mark.slow),
         pytest.param(QUICKSTART, ['jit_batch'] * 2, 200, id='quickstart', marks=pytest.mark.slow),
     ],
 )

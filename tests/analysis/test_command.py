@@ -21,6 +21,9 @@ SETTINGS = [
 ]  # fmt: skip
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('analysis') / 'run'
@@ -135,7 +138,6 @@ def test_the_command_by_itself(run):
     assert done.returncode == 0 and 'end of training' in done.stdout and done.stderr == '', done.stderr
 
 
-@pytest.mark.slow
 def test_every_measure_of_a_comparison_that_the_config_asks_for(tmp_path, monkeypatch, capsys):
     """Two seeds of three methods; a method with a joint head, one that learns targets, and the probe of all."""
     from mixjax.main import main
@@ -180,7 +182,6 @@ def test_every_measure_of_a_comparison_that_the_config_asks_for(tmp_path, monkey
     assert 'did you mean' in capsys.readouterr().err and not (tmp_path / 'new').exists()
 
 
-@pytest.mark.slow
 def test_snapshots_change_nothing_else(run, tmp_path):
     plain = [(key, value) for key, value in SETTINGS if key != 'snapshots']
     loop.run(config_lib.load('quickstart', plain), tmp_path / 'plain')
@@ -188,7 +189,6 @@ def test_snapshots_change_nothing_else(run, tmp_path):
         assert (run / name).read_bytes() == (tmp_path / 'plain' / name).read_bytes()
 
 
-@pytest.mark.slow
 def test_two_units_through_training(tmp_path):
     extra = [('model.name', 'glyphnet_plane'), ('model.weights', ''), ('target.per_class', '20')]
     loop.run(config_lib.load('quickstart', [*SETTINGS, *extra]), tmp_path / 'run')

@@ -74,11 +74,13 @@ def test_the_run_ends_at_that_step_and_keeps_the_checkpoint_before(folder):
         loop.run(config(), folder / 'run')
 
 
+@pytest.mark.faults
 def test_a_gradient_alone_ends_it_too(folder):
     with pytest.raises(UserError, match=r'^grad_norm of seed 0 is not finite at step 13 \(loss \d'):
         loop.run(config(method={'what': 'gradient'}), folder / 'run')
 
 
+@pytest.mark.faults
 def test_a_step_without_numbers_is_left_out(folder):
     left = loop.run(config(on_nan='skip', log_every=1), folder / 'run')
     found = [line for line in lines(folder / 'run' / 'metrics.jsonl') if line['kind'] == 'train']
@@ -117,6 +119,7 @@ def test_the_setting_is_checked():
         config_lib.load('quickstart', [('on_nan', 'ignore')])
 
 
+@pytest.mark.faults
 def test_as_a_command(folder):
     words = [harm.CONFIG, '--workdir=run', '--config.optim.lr=1e30', '--config.log_every=5']
     done = call(folder, *words)

@@ -12,7 +12,7 @@ import pytest
 from tests.common import SHORT, assert_same_run, call, kill_after
 from tests.faults import harm
 
-MOMENTS = int(os.environ.get('MOMENTS', '4'))  # of each kind of run, in the long test
+MOMENTS = int(os.environ.get('MOMENTS', '2'))  # of each kind of run, in the long test
 # The methods that keep something of their own from step to step, and a run of two stages.
 SELF_LABELLING = [
     '--config.method.self_label=true', '--config.method.adaptive_epoch=1', '--config.method.correct_epoch=2',
@@ -95,6 +95,7 @@ def campaign(kind, moments, seed, folder) -> int:
     return runs
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize('kind', ['regsl self-labelling', 'seqtrain, two stages'])
 def test_killed_once(kind, tmp_path):
     """Those with the most to lose; all of them are in the long test."""

@@ -116,6 +116,7 @@ def test_a_streamed_run_that_is_stopped_goes_on_as_the_resident_one(tmp_path, mo
         np.testing.assert_array_equal(first[0][name], first[1][name])
 
 
+@pytest.mark.slow
 def test_a_run_of_photographs_decodes_each_once(tmp_path, monkeypatch):
     for k in range(24):
         path = tmp_path / f'photos/{"ab"[k % 2]}/{k}.jpg'
