@@ -14,9 +14,13 @@ import orbax.checkpoint as ocp
 from flax import linen as nn
 from jax.sharding import SingleDeviceSharding
 
+from mixjax import models
 from mixjax.models.net import Net, from_linen
 
 FIXTURES = Path(__file__).parent / 'fixtures'
+
+
+SHIPPED = sorted(set(models.names()) - {'tiny'})  # networks; other tests may have registered theirs
 
 
 def fixture(name: str) -> dict[str, np.ndarray]:

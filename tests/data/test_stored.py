@@ -250,7 +250,8 @@ def test_a_disk_that_fills_up_ends_the_keeping_and_not_the_run(tmp_path, monkeyp
     for _ in range(2):
         np.testing.assert_array_equal(data.read(range(60)), pixels(range(60)))
     assert len(said) == 1 and 'No space left' in said[0]
-    assert sum(count == 1 for count in reader.asked.values()) == 5  # two writes each
+    # Two writes each, of which a thread may have done the first one only.
+    assert 5 - (os.cpu_count() or 1) < sum(count == 1 for count in reader.asked.values()) <= 5
 
 
 Usage = namedtuple('Usage', 'total used free')
