@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import subprocess
 import time
@@ -13,8 +15,9 @@ import pytest
 
 from mixjax import inference, models, places, report
 from mixjax.data import catalog, fetch, photo, sets
-from mixjax.errors import UserError
+from mixjax.errors import Busy, UserError
 from mixjax.models import weights
+from mixjax.train import lock
 from tests.common import ROOT, Tiny, call, command, environment
 from tests.data.test_folder import node
 from tests.data.test_prepared import index, make, picture
@@ -156,6 +159,19 @@ def test_a_job_of_two_processes_in_a_store(store, tmp_path):
     with Job(made(tmp_path / 'again'), 2, 2, *words, where) as job:
         assert job.ends() == [0, 0], job.says(0, 'err')
     same(one, bring(store, 'runs/pod', tmp_path / 'copy'))
+
+
+def test_the_lock_in_a_store(store):
+    """One owner; that of a dead one is taken over; given back at the end."""
+    where = places.of('gs://bucket/locked')
+    dead = {'host': 'a', 'machine': lock.me()['machine'], 'pid': 2**22 + 1, 'started': '1', 'since': 0.0, 'beat': 3}
+    store.put('bucket', 'locked/lock.json', json.dumps({**dead, 'token': 'x'}).encode())
+    with lock.held(where, print):
+        found = json.loads(store.objects['bucket', 'locked/lock.json'].data)
+        assert found['pid'] == os.getpid() and found['token'] != 'x'
+        with pytest.raises(Busy, match='gs://bucket/locked is in use'):
+            lock.taken(where / 'lock.json', print)
+    assert store.names('bucket').count('locked/lock.json') == 0
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
