@@ -90,6 +90,8 @@ def typed(key: str, old: Any, value: Any) -> Any:
         if all(isinstance(v, str) if _of_words(key, old) else type(v) in (int, float) for v in value):
             return tuple(value)
     elif type(value) is kind:
+        if kind is int and key.partition('.')[0] in ('method', 'compare') and abs(value) >= 2**31:
+            raise UserError(f'config.{key} must be a whole number below {2**31:,}, not {short(value)}')  # as devices have
         return value
     raise UserError(f'config.{key} must be {_kind(key, old)}, not {short(value)}')
 

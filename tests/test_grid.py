@@ -308,7 +308,7 @@ def test_the_documented_commands_load(here, monkeypatch, trained):
     monkeypatch.setenv('SLURM_ARRAY_TASK_ID', '1')
     assert len(commands()) >= 5
     for line in commands():
-        words = shlex.split(line.replace('/shared', 'shared'))[3:]
+        words = shlex.split(line.replace('/shared', 'shared').replace('gs://my-bucket', 'bucket'))[3:]
         assert grid_lib.main(words) == 0, line
 
 

@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
+from mixjax import config as config_lib
 from mixjax import main as command
 from mixjax.data import splits
+from mixjax.errors import UserError
 from mixjax.train import loop
 from tests.common import ROOT
 from tests.hostile import values
@@ -113,6 +115,11 @@ def test_two_hundred_cases_of_which_every_twentieth_good_one_is_traced(folder, m
 
     monkeypatch.setattr(loop, 'tried', some)
     campaign(folder, 200, 1)
+
+
+def test_a_knob_is_a_number_that_devices_know():
+    with pytest.raises(UserError, match=r'config\.method\.ema_every must be a whole number below 2,147,483,648'):
+        config_lib.load('quickstart', [('method.name', 'smile'), ('method.ema_every', str(2**63))])
 
 
 @pytest.mark.parametrize('rate', [5e-324, 1e-300, 1e-12])
