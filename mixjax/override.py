@@ -91,7 +91,7 @@ def typed(key: str, old: Any, value: Any) -> Any:
             return tuple(value)
     elif type(value) is kind:
         if kind is int and key.partition('.')[0] in ('method', 'compare') and abs(value) >= 2**31:
-            raise UserError(f'config.{key} must be a whole number below {2**31:,}, not {short(value)}')  # as devices have
+            raise UserError(f'config.{key} must be a whole number below {2**31:,}, not {short(value)}')
         return value
     raise UserError(f'config.{key} must be {_kind(key, old)}, not {short(value)}')
 
