@@ -69,9 +69,14 @@ def carry_out(what: Callable[[], int], go_on: str = '') -> int:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     try:
         return what()
-    except (UserError, Stopped) as ended:
-        print(f'mixjax: {ended}', file=sys.stderr)
-        return ended.code
+    except UserError as error:
+        print(f'mixjax: {error}', file=sys.stderr)
+        return error.code
+    except Stopped as stopped:
+        print(f'mixjax: {stopped}', file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(stopped.code)  # an orderly exit would wait for threads that compile or read, or fall over them
     except KeyboardInterrupt:
         print(f'mixjax: stopped{go_on and f"; {go_on}"}', file=sys.stderr)
         return 130

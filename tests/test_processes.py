@@ -171,7 +171,7 @@ stream.examples = examples
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    ('who', 'error', 'code'), [(1, "UserError('cat.jpg cannot be read')", 2), (0, "MemoryError('cat.jpg is large')", 1)]
+    ('who', 'error', 'code'), [(1, "UserError('cat.jpg cannot be read')", 2), (0, "LookupError('cat.jpg is large')", 1)]
 )
 def test_an_error_in_one_process_ends_the_others(who, error, code, tmp_path):
     (tmp_path / 'broken.py').write_text(BROKEN.format(who=who, error=error))
