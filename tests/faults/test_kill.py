@@ -12,7 +12,7 @@ import pytest
 from tests.common import SHORT, assert_same_run, call, kill_after
 from tests.faults import harm
 
-MOMENTS = int(os.environ.get('MOMENTS', '2'))  # of each kind of run, in the long test
+MOMENTS = int(os.environ.get('MOMENTS', '1'))  # of each kind of run, in the long test
 # The methods that keep something of their own from step to step, and a run of two stages.
 SELF_LABELLING = [
     '--config.method.self_label=true', '--config.method.adaptive_epoch=1', '--config.method.correct_epoch=2',
