@@ -121,13 +121,14 @@ def forgetting(run: Run, asked: Asked) -> Found:
     folder = places.given(asked.auxiliary) if asked.auxiliary else run.folder
     parts = opened.source(run, folder)
     labels = parts.train.labels
-    accuracies: dict[str, list[float]] = {}
+    each: dict[str, list[float]] = {}  # of a subset: an accuracy for each seed, NaN where it was left out
     sizes: dict[str, list[int]] = {}
     for network in networks:
         chosen = auxiliary_rows(folder, network.seed, len(labels))
         for number, (name, rows) in enumerate(probe.subsets(chosen, len(labels)).items()):
             if len(np.unique(labels[rows])) < 2:
                 notes.append(f'seed {network.seed}: {name} is left out, it has images of fewer than two classes')
+                each.setdefault(name, []).append(np.nan)
                 continue
             train, test = _probed(parts, rows, asked.per_class)
             known = np.unique(labels[rows])
@@ -135,15 +136,15 @@ def forgetting(run: Run, asked: Asked) -> Found:
             classes = [np.searchsorted(known, part.label) for part in (train, test)]
             key = jax.random.fold_in(jax.random.key(network.seed), number)
             made = probe.fit(key, given[0], classes[0], len(known), steps=asked.probe_steps)
-            accuracies.setdefault(name, []).append(probe.accuracy(made, given[1], classes[1]))
+            each.setdefault(name, []).append(probe.accuracy(made, given[1], classes[1]))
             sizes[name] = [len(train.label), len(test.label), len(known)]
-    if not accuracies:
+    if not sizes:
         raise UserError(f'{run.folder}: no subset of the source images has two classes: nothing to probe')
     kind = 'its test part' if parts.test is not None else 'a fifth of each class, held out'
-    numbers = {name: spread(values) for name, values in accuracies.items()}
+    numbers = {name: spread([one for one in each[name] if not np.isnan(one)]) for name in sizes}
     images = {name: dict(zip(('train', 'test', 'classes'), size, strict=True)) for name, size in sizes.items()}
     settings = {'per_class': asked.per_class, 'steps': asked.probe_steps, 'tested on': kind, 'images': images}
-    return Found({**numbers, **about(networks, **settings)}, {}, notes)
+    return Found({**numbers, **about(networks, **settings)}, {name: np.array(each[name]) for name in sizes}, notes)
 
 
 def auxiliary_rows(folder: Place, seed: int, count: int) -> np.ndarray:

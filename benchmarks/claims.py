@@ -1,0 +1,141 @@
+"""What the three papers claim, as differences between runs of configs/digits/tables.py: paired over seeds, and tested.
+
+A claim says which of two cells is better in what. Its difference is taken seed by seed (a seed is one draw of the
+labelled images, the same for all methods), and tested by Student's paired t-test, two-sided. Many claims are tested
+at once, so a verdict needs a p that stays below 5 % after Holm's correction over all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from scipy import stats
+
+LEVEL = 0.05
+HOLDS, OPPOSITE, OPEN, MISSING = 'holds', 'the opposite', 'not shown', 'not run'
+FEW, THREE, ALL = ('3', '5', '10', '20', '50'), ('3', '10', '50'), ('100',)
+XMIXUP_PROBED = ('xmixup_table2', 'xmixup', 'finetune', ('3',))
+
+Cell = tuple[str, str, str]  # table, labels per class, method
+PerSeed = Mapping[int, float]
+Measure = Callable[[Cell, str], PerSeed | None]
+
+
+class Claim(NamedTuple):
+    """`better` is above `worse` in `metric`, or below it where `sign` is -1, at each number of labels.
+
+    where: paper and table. says: in words. table: whose cells they are. metric: of `benchmarks.digits.METRICS`.
+    """
+
+    where: str
+    says: str
+    table: str
+    better: str
+    worse: str
+    labels: tuple[str, ...]
+    metric: str = 'accuracy'
+    sign: int = 1
+
+
+class Tested(NamedTuple):
+    """A claim at one number of labels. mean, stderr: of `better` minus `worse`. p: before the correction."""
+
+    claim: Claim
+    labels: str
+    mean: float
+    stderr: float
+    n: int
+    p: float
+    adjusted: float = 1.0
+
+    @property
+    def verdict(self) -> str:
+        if not self.n:
+            return MISSING
+        if self.adjusted >= LEVEL:
+            return OPEN
+        return HOLDS if self.mean * self.claim.sign > 0 else OPPOSITE
+
+
+def _each(where: str, table: str, metric: str, sign: int, rows: Sequence[tuple[str, str, str, tuple[str, ...]]]):
+    """Claims of one table: (says, better, worse, labels)."""
+    return [Claim(where, says, table, better, worse, labels, metric, sign) for says, better, worse, labels in rows]
+
+
+def _above(where: str, table: str, best: str, title: str, labels: tuple[str, ...], others: str) -> list[Claim]:
+    """One method above each of the others in accuracy."""
+    rows = [(f'{title} above {other}', best, other, labels) for other in others.split()]
+    return _each(where, table, 'accuracy', 1, rows)
+
+
+SMOOTHED = tuple(f'mixup_uls{e}' for e in (0.1, 0.2, 0.3, 0.4))
+CLAIMS: tuple[Claim, ...] = (
+    *_above('SMILE, Table 2', 'order', 'smile', 'SMILE', FEW, 'finetune mixup'),
+    *_above('SMILE, Table 2', 'smile_table2', 'smile', 'SMILE', THREE, 'l2sp delta bss rifle cotuning regsl'),
+    *(
+        claim
+        for what in ('label', 'feature')
+        for other in ('finetune', 'mixup')
+        for claim in _each(
+            *('SMILE, Table 4', 'smile_table4', f'{what}_test', -1),
+            [(f'SMILE has a lower {what}-IL on test images than {other}', 'smile', other, ('3', '10'))],
+        )
+    ),
+    *_above('XMixup, Table 1', 'order', 'xmixup', 'XMixup', FEW, 'finetune cotrain'),
+    *_above('XMixup, Table 1', 'xmixup_table1', 'xmixup', 'XMixup', THREE, 'l2sp bss seqtrain'),
+    *(
+        Claim('XMixup, Table 2', f'XMixup forgets less than finetune ({words})', *XMIXUP_PROBED, metric=metric)
+        for metric, words in (('auxiliary', 'auxiliary'), ('all_but_auxiliary', 'all but auxiliary'), ('all', 'all'))
+    ),
+    *_above('XMixup, Table 3', 'xmixup_table3', 'xmixup', 'XMixup', THREE, 'xmixup_random'),
+    *_above('XMixup, Table 4', 'xmixup_table4', 'xmixup', 'XMixup', THREE, 'xmixup_target xmixup_without_label'),
+    *_each(
+        *('XMixup, Fig. 2', 'xmixup_table1', 'tail', -1),
+        [('XMixup has smaller tail singular values than l2sp', 'xmixup', 'l2sp', THREE)],
+    ),
+    *_above('XMixup, Fig. 4', 'xmixup_fig4', 'xmixup_alpha4', 'alpha 4', ('3',), 'xmixup_alpha0.5 xmixup_alpha64'),
+    *_above('LaMix, Table 1', 'lamix_table1', 'lamix', 'LaMix', ALL, 'finetune mixup cutmix'),
+    *_above('LaMix, Table 3', 'lamix_table3', 'lamix_puzzle', 'LaMix over PuzzleMix', ALL, 'puzzlemix'),
+    *_above('LaMix, Table 5', 'lamix_table5', 'lamix', 'LaMix', ALL, ' '.join(SMOOTHED)),
+    *_above('LaMix, Table 5', 'lamix_table5', 'mixup', 'Mixup', ALL, ' '.join(SMOOTHED)),
+    *_above('LaMix, Table 7', 'lamix_table7', 'lamix', 'LaMix', ALL, 'lamix_without_originals'),
+    *_above('LaMix, Table 8', 'lamix_table8', 'lamix', 'LaMix', ALL, 'lamix_without_global'),
+)
+
+
+def paired(better: PerSeed | None, worse: PerSeed | None) -> tuple[float, float, int, float]:
+    """Mean, standard error, n and p of the differences over the seeds that both have; n is 0 below two seeds."""
+    seeds = sorted((better or {}).keys() & (worse or {}).keys())
+    if len(seeds) < 2 or better is None or worse is None:
+        return 0.0, 0.0, 0, 1.0
+    gaps = [better[seed] - worse[seed] for seed in seeds]
+    mean = math.fsum(gaps) / len(gaps)
+    stderr = math.sqrt(math.fsum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1) / len(gaps))
+    if stderr == 0:  # all alike: nothing to divide by
+        return mean, 0.0, len(gaps), 1.0 if mean == 0 else 0.0
+    return mean, stderr, len(gaps), float(2 * stats.t.sf(abs(mean) / stderr, len(gaps) - 1))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Each p with Holm's correction: the k-th smallest of m times m - k + 1, never below the ones before it."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    adjusted, least = [1.0] * len(values), 0.0
+    for rank, index in enumerate(order):
+        least = max(least, min(1.0, (len(values) - rank) * values[index]))
+        adjusted[index] = least
+    return adjusted
+
+
+def test_all(measure: Measure, claims: Sequence[Claim] = CLAIMS) -> list[Tested]:
+    """Every claim at each of its numbers of labels, in order; those not run do not count in the correction."""
+    found = []
+    for claim in claims:
+        for labels in claim.labels:
+            better, worse = (measure((claim.table, labels, name), claim.metric) for name in (claim.better, claim.worse))
+            found.append(Tested(claim, labels, *paired(better, worse)))
+    run = [index for index, one in enumerate(found) if one.n]
+    for index, p in zip(run, holm([found[index].p for index in run]), strict=True):
+        found[index] = found[index]._replace(adjusted=p)
+    return found
