@@ -10,10 +10,12 @@ JOBS := 2
 TOGETHER := -n $(JOBS) --dist worksteal
 test-parity test-slow: private SIDE = $(TOGETHER)
 
-.PHONY: help quickstart bench test $(KINDS:%=test-%) fuzz tables-smoke lint constraints clean
+.PHONY: help quickstart results results-full bench test $(KINDS:%=test-%) fuzz tables-smoke lint constraints clean
 
 help:
 	@echo 'make quickstart    fine-tune with five methods on the embedded benchmark, and write a report'
+	@echo 'make results       20 methods, 3 and 10 labels, 5 seeds: the table of docs/results.md (under an hour)'
+	@echo 'make results-full  the papers'"'"' tables on the digits, 10 seeds, and their claims; goes on where it was stopped (hours)'
 	@echo 'make test          the tests (under 10 minutes)'
 	@echo 'make tables-smoke  try every cell of the papers'"'"' tables; goes on where it was stopped (ARGS: some of the tables)'
 	@echo 'make bench         measure the speed of everything (under 15 minutes; leave the machine alone)'
@@ -25,6 +27,15 @@ help:
 
 quickstart: .venv/with-test
 	$(PY) -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
+
+# Figures that are written down are of CPUs, which everyone has.
+results results-full: export JAX_PLATFORMS := cpu
+results: .venv/with-test
+	$(PY) -m mixjax.main --config=configs/digits/all_methods.py --workdir=runs/all_methods $(ARGS)
+
+results-full: .venv/with-test
+	$(PY) -m benchmarks.digits runs/digits_tables --train $(ARGS)
+	$(PY) -m benchmarks.digits runs/digits_tables
 
 bench: .venv/with-test
 	$(PY) -m benchmarks $(ARGS)

@@ -39,7 +39,7 @@ class Claim(NamedTuple):
     sign: int = 1
 
 
-class Tested(NamedTuple):
+class Outcome(NamedTuple):
     """A claim at one number of labels. mean, stderr: of `better` minus `worse`. p: before the correction."""
 
     claim: Claim
@@ -128,13 +128,13 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def test_all(measure: Measure, claims: Sequence[Claim] = CLAIMS) -> list[Tested]:
+def judged(measure: Measure, claims: Sequence[Claim]) -> list[Outcome]:
     """Every claim at each of its numbers of labels, in order; those not run do not count in the correction."""
     found = []
     for claim in claims:
         for labels in claim.labels:
             better, worse = (measure((claim.table, labels, name), claim.metric) for name in (claim.better, claim.worse))
-            found.append(Tested(claim, labels, *paired(better, worse)))
+            found.append(Outcome(claim, labels, *paired(better, worse)))
     run = [index for index, one in enumerate(found) if one.n]
     for index, p in zip(run, holm([found[index].p for index in run]), strict=True):
         found[index] = found[index]._replace(adjusted=p)

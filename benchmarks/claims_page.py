@@ -1,0 +1,135 @@
+"""The text of docs/results.md that comes from runs: claims with their verdicts, and the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from benchmarks import claims
+from benchmarks.claims import Cell, Measure, Outcome, PerSeed
+from mixjax.report.words import TYPESET, count, markdown, mean_std, points
+
+TAIL = 10  # singular values
+# metric: (measure of `mixjax.analyse`, its array, from a seed's row to a number, factor to show it, digits).
+METRICS: dict[str, tuple[str, str, Callable[[Any], Any], float, int]] = {
+    'accuracy': ('', '', float, 100.0, 2),
+    'label_test': ('interpolation', 'label_test', np.mean, 1.0, 3),
+    'feature_test': ('interpolation', 'feature_test', np.mean, 1.0, 3),
+    'tail': ('spectrum', 'values', lambda row: np.sort(row)[:TAIL].mean(), 1000.0, 2),
+    **{part: ('probe', part, float, 100.0, 2) for part in ('auxiliary', 'all_but_auxiliary', 'all')},
+}
+# table: what it shows besides accuracy.
+OTHERS: Mapping[str, tuple[str, ...]] = {
+    'smile_table4': ('label_test', 'feature_test'),
+    'xmixup_table1': ('tail',),
+    'xmixup_table2': ('auxiliary', 'all_but_auxiliary', 'all'),
+}
+WORDS = {
+    'accuracy': 'accuracy %',
+    'label_test': 'label-IL, test images',
+    'feature_test': 'feature-IL, test images',
+    'tail': 'mean of the ten smallest singular values, of the largest / 1000',
+    'auxiliary': 'probe %, auxiliary',
+    'all_but_auxiliary': 'probe %, all but auxiliary',
+    'all': 'probe %, all',
+}
+TITLES = {
+    'order': 'The main methods as labels grow',
+    'others': 'Other methods',
+    'smile_table2': 'SMILE, Table 2',
+    'smile_table4': 'SMILE, Table 4: interpolation losses',
+    'xmixup_table1': 'XMixup, Table 1, and Fig. 2',
+    'xmixup_table2': 'XMixup, Table 2: what the trunk still knows of the letters',
+    'xmixup_table3': 'XMixup, Table 3: random source images',
+    'xmixup_table4': 'XMixup, Table 4: within the target, without source labels',
+    'xmixup_fig4': 'XMixup, Fig. 4: alpha',
+    'lamix_table1': 'LaMix, Table 1, from scratch',
+    'lamix_table3': 'LaMix, Table 3: PuzzleMix',
+    'lamix_table5': 'LaMix, Table 5: Mixup with label smoothing',
+    'lamix_table7': 'LaMix, Table 7: originals',
+    'lamix_table8': 'LaMix, Table 8: the learned label',
+}
+
+
+def cell_text(values: PerSeed | None, metric: str = 'accuracy') -> str:
+    """`81.64 ± 4.00`, or that there is nothing."""
+    if not values:
+        return claims.MISSING
+    *_, factor, digits = METRICS[metric]
+    mean, std = mean_std([factor * value for value in values.values()])
+    return f'{mean:.{digits}f}' + ('' if std is None else f' {TYPESET} {std:.{digits}f}')
+
+
+def difference_text(one: Outcome) -> str:
+    """`+5.10 ± 0.47` in the unit of the metric."""
+    if not one.n:
+        return ''
+    if one.claim.metric == 'accuracy' or METRICS[one.claim.metric][3] == 100.0:
+        return f'{points(one.mean, True)} {TYPESET} {100 * one.stderr:.2f}'
+    *_, factor, digits = METRICS[one.claim.metric]
+    shown = f'{factor * one.mean:+.{digits}f}'.replace('-', '\u2212')
+    return f'{shown} {TYPESET} {factor * one.stderr:.{digits}f}'
+
+
+def p_text(p: float) -> str:
+    return '< 0.0001' if p < 0.0001 else f'{p:.4f}' if p < 0.01 else f'{p:.2f}'
+
+
+def table_text(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> str:
+    """A table; the first `names` columns are words."""
+    rule = ['---'] * names + ['--:'] * (len(head) - names)
+    return '\n'.join('| ' + ' | '.join(row) + ' |' for row in (head, rule, *rows))
+
+
+def claims_section(tested: Sequence[Outcome], about: str) -> str:
+    run = [one for one in tested if one.n]
+    verdicts = [one.verdict for one in run]
+    tally = ', '.join(f'{verdicts.count(v)} {v}' for v in (claims.HOLDS, claims.OPEN, claims.OPPOSITE))
+    left = f' {count(len(tested) - len(run), "comparison")} not run.' if len(run) < len(tested) else ''
+    rows = []
+    for one in tested:
+        told = [difference_text(one), str(one.n), p_text(one.p)] if one.n else [''] * 3
+        verdict = f'**{one.verdict}**' if one.verdict == claims.OPPOSITE else one.verdict
+        rows.append([one.claim.where, markdown(one.claim.says), one.labels, *told, verdict])
+    head = ['in the paper', 'claim', 'labels per class', 'difference', 'n', 'p', 'here']
+    return f"""## Which claims hold here
+
+{about}
+
+Of {len(run)} comparisons: {tally}.{left} A difference is the first minus the second, paired over seeds (a seed draws
+the labelled images, the same for all methods), with its standard error: percentage points of accuracy, interpolation
+losses as they are, thousandths for singular values. p is of Student's paired t-test, two-sided. "holds" and "the
+opposite" need p < 0.05 after Holm's correction over all {len(run)} comparisons; "not shown" is all else: what a larger
+n might show, too.
+
+{table_text(head, rows, 3)}"""
+
+
+def tables_section(every: Sequence[Cell], measure: Measure) -> str:
+    """Accuracy of every cell, a table for each table; and what else was measured."""
+    parts = ['## Accuracy, and what else was measured', '', 'Means and standard deviations over seeds.', '']
+    for table in dict.fromkeys(table for table, *_ in every):
+        mine = [cell for cell in every if cell[0] == table]
+        labels = list(dict.fromkeys(labels for _, labels, _ in mine))
+        methods = list(dict.fromkeys(method for *_, method in mine))
+        for metric in ('accuracy', *OTHERS.get(table, ())):
+            body = [
+                [markdown(name), *(cell_text(measure((table, few, name), metric), metric) for few in labels)]
+                for name in methods
+            ]
+            head = [f'{WORDS[metric]}', *(f'{few} per class' for few in labels)]
+            parts += [f'### {TITLES[table]}', ''] if metric == 'accuracy' else []
+            parts += [table_text(head, body, 1), '']
+        if len(labels) > 1:
+            parts += [f'At {few}: {ranked(table, few, methods, measure)}.  ' for few in labels] + ['']
+    return '\n'.join(parts)
+
+
+def ranked(table: str, labels: str, methods: Sequence[str], measure: Measure) -> str:
+    """The methods from the best mean down; those that were not run are left out."""
+    found = {name: measure((table, labels, name), 'accuracy') for name in methods}
+    means = {name: mean_std(list(values.values()))[0] for name, values in found.items() if values}
+    best = sorted(means, key=means.__getitem__, reverse=True)
+    return ', '.join(f'{markdown(name)} {100 * means[name]:.1f}' for name in best) or claims.MISSING

@@ -1,0 +1,144 @@
+"""The claims of the papers over runs on the digits: their statistics, the page, and the command that trains them."""
+
+import json
+import math
+import os
+import random
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import claims, claims_page, digits
+from benchmarks.claims import Claim, Outcome
+from mixjax import grid
+from mixjax.train import workdir
+
+ONE = Claim('A, Table 1', 'a above b', 'order', 'a', 'b', ('3',))
+
+
+def test_every_claim_is_about_cells_that_exist():
+    cells = {tuple(part.partition('=')[2] for part in cell.split(',')) for cell in grid.grid_file.cells(digits.GRID)}
+    for claim in claims.CLAIMS:
+        for labels in claim.labels:
+            assert {(claim.table, labels, claim.better), (claim.table, labels, claim.worse)} <= cells
+        assert claim.metric in ('accuracy', *claims_page.OTHERS.get(claim.table, ()))
+    assert set(claims_page.TITLES) == {table for table, *_ in cells}
+
+
+def test_the_difference_is_paired_over_the_seeds_that_both_have():
+    draw = random.Random(0)
+    a, b = ({seed: draw.random() for seed in seeds} for seeds in (range(10), range(2, 12)))
+    mean, stderr, n, p = claims.paired(a, b)
+    both = [[x[seed] for seed in range(2, 10)] for x in (a, b)]
+    assert n == 8 and mean == pytest.approx(np.mean(both[0]) - np.mean(both[1]))
+    assert p == pytest.approx(stats.ttest_rel(*both).pvalue)
+    assert stderr == pytest.approx(stats.sem(np.subtract(*both)))
+
+
+@pytest.mark.parametrize('a, b', [(None, {0: 1.0, 1: 2.0}), ({0: 1.0}, {0: 2.0}), ({0: 1.0, 1: 1.0}, {2: 1.0})])
+def test_fewer_than_two_seeds_in_common_are_no_test(a, b):
+    assert claims.paired(a, b) == (0.0, 0.0, 0, 1.0)
+    assert Outcome(ONE, '3', *claims.paired(a, b)).verdict == claims.MISSING
+
+
+def test_differences_that_are_all_alike_have_no_error():
+    assert claims.paired({0: 0.5, 1: 0.75}, {0: 0.25, 1: 0.5}) == (0.25, 0.0, 2, 0.0)
+    assert claims.paired({0: 0.5, 1: 0.75}, {0: 0.5, 1: 0.75}) == (0.0, 0.0, 2, 1.0)
+
+
+def test_holm_by_hand():
+    # sorted: .01 x 4, .02 x 3, .03 x 2 (not below the one before), .5 x 1
+    assert claims.holm([0.02, 0.5, 0.01, 0.03]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
+    assert claims.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert claims.holm([]) == []
+
+
+@pytest.mark.parametrize(
+    'gap, sign, verdict', [(1.0, 1, claims.HOLDS), (1.0, -1, claims.OPPOSITE), (-1.0, -1, claims.HOLDS)]
+)
+def test_verdicts(gap, sign, verdict):
+    noise = [0.01 * (-1) ** k for k in range(10)]
+    cells = {'a': {k: gap + e for k, e in enumerate(noise)}, 'b': dict.fromkeys(range(10), 0.0)}
+    (found,) = claims.judged(lambda cell, metric: cells[cell[2]], [ONE._replace(sign=sign)])
+    assert found.verdict == verdict
+    cells['a'] = dict(enumerate(10 * e for e in noise))  # the mean is 0
+    (found,) = claims.judged(lambda cell, metric: cells[cell[2]], [ONE._replace(sign=sign)])
+    assert found.verdict == claims.OPEN
+
+
+def test_what_was_not_run_does_not_count_in_the_correction():
+    half = {'a': {0: 1.0, 1: 1.1, 2: 1.2}, 'b': {0: 0.0, 1: 0.2, 2: 0.1}}
+    every = [ONE, ONE._replace(better='missing'), ONE._replace(worse='missing')]
+    found = claims.judged(lambda cell, metric: half.get(cell[2]), every)
+    assert found[0].adjusted == found[0].p < 0.05
+    text = claims_page.claims_section(found, 'about')
+    assert 'Of 1 comparisons: 1 holds, 0 not shown, 0 the opposite. 2 comparisons not run.' in text
+    assert '| A, Table 1 | a above b | 3 | +100.00 ± 5.77 | 3 | 0.0033 | holds |' in text
+    assert text.count('|  |  |  | not run |') == 2
+
+
+def test_tables_have_a_row_for_each_method_and_the_order():
+    values = {'a': {0: 0.5, 1: 0.75}, 'b_c': {0: 0.8, 1: 0.8}}
+    every = [('order', few, name) for few in ('3', '5') for name in values]
+    text = claims_page.tables_section(every, lambda cell, metric: values[cell[2]] if cell[1] == '3' else None)
+    assert '| accuracy % | 3 per class | 5 per class |' in text
+    assert '| a | 62.50 ± 17.68 | not run |' in text
+    assert 'At 3: b\\_c 80.0, a 62.5.' in text and 'At 5: not run.' in text
+
+
+def test_measures_are_read_from_the_folders_of_the_runs(tmp_path):
+    runs = digits.Runs(str(tmp_path))
+    cell = ('smile_table4', '3', 'smile')
+    assert runs.cells[cell] is runs.cells['order', '3', 'smile']
+    assert runs.measure(cell, 'accuracy') is None and not runs.finished()
+    run = runs.cells[cell]
+    run.folder.mkdir(parents=True)
+    results = {'kind': 'run', 'steps': run.config.steps, 'seeds': [{'seed': 0, 'accuracy': 0.5}]}
+    workdir.write_json(run.folder / 'results.json', results)
+    assert runs.measure(cell, 'accuracy') == {0: 0.5}
+    assert runs.measure(cell, 'label_test') is None
+    workdir.write_json(run.folder / 'analysis.json', {'interpolation': {'settings': {'seeds': [4, 7]}}})
+    rows = np.array([[0.25, 0.75], [math.nan, 1.0]])
+    workdir.write_arrays(run.folder / 'analysis-interpolation.npz', {'label_test': rows})
+    assert runs.measure(cell, 'label_test') == {4: 0.5}
+
+
+SMALL = """
+from mixjax.config import read
+
+def grid():
+    return ['table=order,labels=3,method=finetune', 'table=order,labels=3,method=mixup']
+
+def get_config(argument='', *_):
+    config = read('quickstart')
+    config.compare, config.baseline, config.num_seeds = {}, '', 2
+    config.steps = config.eval_every = config.checkpoint_every = 4
+    config.method = {'name': argument.rpartition('=')[2]}
+    return config
+"""
+
+
+@pytest.mark.slow
+def test_runs_are_trained_written_and_the_same_again(tmp_path, monkeypatch, capsys):
+    """The real commands, in processes, each on one core."""
+    file, root, page = tmp_path / 'small.py', str(tmp_path / 'runs'), tmp_path / 'results.md'
+    file.write_text(SMALL)
+    monkeypatch.setattr(digits, 'GRID', str(file))
+    monkeypatch.setattr(digits, 'PAGE', page)
+    monkeypatch.setenv('PYTHONPATH', os.getcwd())
+    few = [one for one in claims.CLAIMS if one.table == 'order' and {one.better, one.worse} <= {'finetune', 'mixup'}]
+    monkeypatch.setattr(claims, 'CLAIMS', few)
+    assert digits.train(root, 2) == 0
+    assert 'exit code 0' in capsys.readouterr().out
+    assert digits.train(root, 2) == 0
+    assert capsys.readouterr().out == '2 of 2 runs are finished\n'
+    assert digits.repeat(root, 2, 0) == 0
+    assert capsys.readouterr().out.count('the same bit for bit') == 2
+    digits.write(root)
+    assert '2 of the 2 runs' in page.read_text() and '### The main methods as labels grow' in page.read_text()
+    (one, _) = digits.Runs(root).finished()
+    results = json.loads((one.folder / 'results.json').read_bytes())
+    workdir.write_json(one.folder / 'results.json', {**results, 'note': 'changed'})
+    assert digits.repeat(root, 2, 0) == 1
+    assert 'DIFFERENT' in capsys.readouterr().out
