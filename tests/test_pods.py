@@ -289,6 +289,7 @@ def test_no_image_goes_between_devices(variant):
     assert plan.params <= sum(one.bytes for one in sums) <= plan.params + passes * statistics
 
 
+@pytest.mark.slow
 def test_shards_keep_source_images_on_their_device():
     many = {'synthetic': {'per_class': 40, 'side': 16}, 'feed': 'resident'}
     on, (plan,) = planned(toy('xmixup', mix={'groups': 8, 'shards': 8}, **many))
@@ -328,6 +329,7 @@ print(json.dumps(lines))
 """
 
 
+@pytest.mark.slow
 def test_collectives_of_four_devices_and_of_sixty_four():
     """As many, of as many bytes: the gradients', and less than 1 % more besides the statistics of BatchNorm."""
     env = {**environment(), 'XLA_FLAGS': '--xla_force_host_platform_device_count=64'}
@@ -358,6 +360,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 def test_a_comparison_has_a_table_for_each_method(tmp_path, capsys):
     (tmp_path / 'mine.py').write_text(COMPARED)
     assert pods.main([f'--config={tmp_path}/mine.py', '--topology=cpu:4', '--json']) == 0
@@ -454,6 +457,7 @@ def test_images_that_do_not_fit_are_named_first():
     assert tables.data(plan, on._replace(chip=small))['fits'] is False
 
 
+@pytest.mark.slow
 def test_images_are_streamed_where_a_run_would():
     """`auto` looks at the memory of the chip, not at that of this machine."""
     config = toy('xmixup', synthetic={'per_class': 40, 'side': 16})

@@ -33,7 +33,7 @@ WORK = {
     'smile': (4 / 3, 1.40), 'delta': (4 / 3, 1.40), 'puzzlemix': (5 / 3, 1.90), 'cotrain': (2.0, 2.05),
     'feature_extraction': (1 / 3, 0.5),
 }  # fmt: skip
-ALWAYS = ('smile', 'xmixup', 'cotrain')
+ALWAYS = ('smile', 'xmixup')
 
 
 def settings(method, **changes):
