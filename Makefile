@@ -3,9 +3,9 @@
 
 PY := .venv/bin/python
 INPUTS := setup.cfg setup.py $(wildcard constraints-*.txt)
-KINDS := slow parity faults launch browser install
+KINDS := slow parity faults launch browser install timed
 SHORT := not $(subst $() $(), and not ,$(KINDS))
-# Compiling keeps one core busy; tests in two processes keep two. Those that kill, serve or install go alone.
+# Compiling keeps one core busy; tests in two processes keep two. Those that kill, serve, install or measure time go alone.
 JOBS := 2
 TOGETHER := -n $(JOBS) --dist worksteal
 test-parity test-slow: private SIDE = $(TOGETHER)

@@ -187,9 +187,9 @@ def test_the_maths_is_light_to_import(tmp_path):
     script = f"""
 import sys, time
 import jax, jax.numpy
-start = time.perf_counter()
+start = time.process_time()
 from mixjax import losses, mix
-assert time.perf_counter() - start < 0.5
+assert time.process_time() - start < 0.5
 assert not [m for m in {heavy} if m in sys.modules], sys.modules.keys()
 """
     (tmp_path / 'light.py').write_text(script)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.common import ROOT, environment
 
-pytestmark = pytest.mark.launch
+pytestmark = pytest.mark.timed
 ROUNDS = 12
 
 
