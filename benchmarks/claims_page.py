@@ -64,8 +64,6 @@ def cell_text(values: PerSeed | None, metric: str = 'accuracy') -> str:
 
 def difference_text(one: Outcome) -> str:
     """`+5.10 ± 0.47` in the unit of the metric."""
-    if not one.n:
-        return ''
     if one.claim.metric == 'accuracy' or METRICS[one.claim.metric][3] == 100.0:
         return f'{points(one.mean, True)} {TYPESET} {100 * one.stderr:.2f}'
     *_, factor, digits = METRICS[one.claim.metric]
@@ -74,7 +72,7 @@ def difference_text(one: Outcome) -> str:
 
 
 def p_text(p: float) -> str:
-    return '< 0.0001' if p < 0.0001 else f'{p:.4f}' if p < 0.01 else f'{p:.2f}'
+    return '&lt; 0.0001' if p < 0.0001 else f'{p:.4f}' if p < 0.01 else f'{p:.2f}'
 
 
 def table_text(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> str:
@@ -86,25 +84,41 @@ def table_text(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -
 def claims_section(tested: Sequence[Outcome], about: str) -> str:
     run = [one for one in tested if one.n]
     verdicts = [one.verdict for one in run]
-    tally = ', '.join(f'{verdicts.count(v)} {v}' for v in (claims.HOLDS, claims.OPEN, claims.OPPOSITE))
-    left = f' {count(len(tested) - len(run), "comparison")} not run.' if len(run) < len(tested) else ''
-    rows = []
-    for one in tested:
-        told = [difference_text(one), str(one.n), p_text(one.p)] if one.n else [''] * 3
-        verdict = f'**{one.verdict}**' if one.verdict == claims.OPPOSITE else one.verdict
-        rows.append([one.claim.where, markdown(one.claim.says), one.labels, *told, verdict])
-    head = ['in the paper', 'claim', 'labels per class', 'difference', 'n', 'p', 'here']
+    many = [verdicts.count(verdict) for verdict in (claims.HOLDS, claims.OPEN, claims.OPPOSITE)]
+    left = f' {count(len(tested) - len(run), "comparison")} not run yet.' if len(run) < len(tested) else ''
+    papers = dict.fromkeys(one.claim.where.partition(',')[0] for one in tested)
+    tables = [paper_text(paper, [one for one in tested if one.claim.where.startswith(paper)]) for paper in papers]
     return f"""## Which claims hold here
 
 {about}
 
-Of {len(run)} comparisons: {tally}.{left} A difference is the first minus the second, paired over seeds (a seed draws
-the labelled images, the same for all methods), with its standard error: percentage points of accuracy, interpolation
-losses as they are, thousandths for singular values. p is of Student's paired t-test, two-sided. "holds" and "the
-opposite" need p < 0.05 after Holm's correction over all {len(run)} comparisons; "not shown" is all else: what a larger
-n might show, too.
+Of {count(len(run), 'comparison')} {many[0]} hold, {many[1]} are not shown, and of {many[2]} the opposite holds.{left} A
+difference is the first minus the second, paired over seeds (a seed draws the labelled images, the same for all
+methods), with its standard error: percentage points of accuracy, interpolation losses as they are, thousandths for
+singular values. p is of Student's paired t-test, two-sided. "holds" and "the opposite" need p < 0.05 after Holm's
+correction over all {len(run)}; "not shown" is all else: what more seeds might show, too.
 
-{table_text(head, rows, 3)}"""
+{chr(10).join(tables)}"""
+
+
+def paper_text(paper: str, tested: Sequence[Outcome]) -> str:
+    """The claims of one paper: a row for each, a column for each number of labels."""
+    labels = sorted({one.labels for one in tested}, key=int)
+    found = {(one.claim, one.labels): one for one in tested}
+    rows = []
+    for claim in dict.fromkeys(one.claim for one in tested):
+        told = [verdict_text(found[claim, few]) if (claim, few) in found else '' for few in labels]
+        rows.append([claim.where.partition(', ')[2], markdown(claim.says), *told])
+    head = ['in the paper', 'claim', *(f'{few} per class' for few in labels)]
+    return f'### Claims of {paper}\n\n{table_text(head, rows, len(head))}\n'
+
+
+def verdict_text(one: Outcome) -> str:
+    """`+5.10 ± 0.47, p < 0.0001: holds`."""
+    if not one.n:
+        return one.verdict
+    verdict = f'**{one.verdict}**' if one.verdict == claims.OPPOSITE else one.verdict
+    return f'{difference_text(one)}, p {p_text(one.p)}: {verdict}'
 
 
 def tables_section(every: Sequence[Cell], measure: Measure) -> str:

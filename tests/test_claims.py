@@ -73,9 +73,10 @@ def test_what_was_not_run_does_not_count_in_the_correction():
     found = claims.judged(lambda cell, metric: half.get(cell[2]), every)
     assert found[0].adjusted == found[0].p < 0.05
     text = claims_page.claims_section(found, 'about')
-    assert 'Of 1 comparisons: 1 holds, 0 not shown, 0 the opposite. 2 comparisons not run.' in text
-    assert '| A, Table 1 | a above b | 3 | +100.00 ± 5.77 | 3 | 0.0033 | holds |' in text
-    assert text.count('|  |  |  | not run |') == 2
+    assert 'Of 1 comparison 1 hold, 0 are not shown, and of 0 the opposite holds. 2 comparisons not run yet.' in text
+    assert '### Claims of A\n' in text and '| in the paper | claim | 3 per class |' in text
+    assert '| Table 1 | a above b | +100.00 ± 5.77, p 0.0033: holds |' in text
+    assert text.count('| a above b | not run |') == 2
 
 
 def test_tables_have_a_row_for_each_method_and_the_order():
