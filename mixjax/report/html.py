@@ -13,7 +13,7 @@ from typing import Any
 from mixjax import places
 from mixjax.errors import UserError
 from mixjax.places import Place
-from mixjax.report import curves, measured, pictures, settings, style, svg, tables
+from mixjax.report import curves, measured, mistakes, pictures, settings, style, svg, tables
 from mixjax.report.answer import answer
 from mixjax.report.read import Folder, Run, read
 from mixjax.report.words import count, escape, number, percent
@@ -98,6 +98,8 @@ def _folder(folder: Folder, prefix: str, level: int, budget: int) -> str:
     blocks = {
         'accuracy': ('Accuracy', _accuracy(folder, prefix)),
         'curves': ('Learning curves', _curves(folder, prefix)),
+        'confusion': ('Confused classes', mistakes.confusion(folder, prefix)),
+        'mistakes': ('Surest mistakes', mistakes.surest(folder, folder.runs[: plan.runs], plan.side)),
         **measured.blocks(folder, prefix, budget // 4),
         'pairs': ('Class pairs', _pairs(folder.runs[: plan.runs], plan)),
         'samples': ('What the network saw', _samples(folder.runs[: plan.runs], plan)),

@@ -14,8 +14,9 @@ import numpy as np
 from mixjax import places, plain
 from mixjax.errors import UserError
 from mixjax.places import Place
-from mixjax.report import kept
+from mixjax.report import kept, predictions
 from mixjax.report.kept import Kept
+from mixjax.report.predictions import Predictions
 
 
 class Pairs(NamedTuple):
@@ -48,6 +49,7 @@ class Run(NamedTuple):
     """One method with all its seeds.
 
     metrics: the lines of `metrics.jsonl`. notes: what was found of its data. measured: by `mixjax.analyse`.
+    predictions: of the test examples.
     """
 
     label: str
@@ -58,6 +60,7 @@ class Run(NamedTuple):
     samples: Samples | None
     notes: tuple[str, ...] = ()
     measured: Kept = Kept()
+    predictions: Predictions | None = None
 
 
 class Folder(NamedTuple):
@@ -126,7 +129,7 @@ def _folder(path: Place, name: str) -> Folder:
 
 def _run(path: Place, label: str, results: dict[str, Any]) -> Run:
     metrics = tuple(_lines(path / 'metrics.jsonl'))
-    more = _pairs(path), _samples(path), _notes(path), kept.read(path)
+    more = _pairs(path), _samples(path), _notes(path), kept.read(path), predictions.read(path, results)
     return Run(label, results, _json(path / 'config.json'), metrics, *more)
 
 

@@ -93,6 +93,8 @@ figcaption { font-size: 0.9rem; }
 .chart .reference { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 3 3; }
 .chart .bar { fill: var(--c); }
 .chart .cell { fill: var(--mark); }
+.chart .right { fill: none; stroke: var(--rule); }
+.chart .count { fill: var(--ink); }
 .chart .point { fill: var(--c); fill-opacity: 0.6; }
 .chart .over { fill: var(--ink); font-weight: 650; paint-order: stroke; stroke: var(--ground); stroke-width: 3; }
 .chart .dash .line { stroke-dasharray: 6 4; stroke-linecap: butt; }
@@ -107,6 +109,11 @@ img { display: block; width: 100%; height: auto; border-radius: 3px; background:
 .pairs .arrow { color: var(--soft); }
 .pairs p { margin: 0.4rem 0 0; font-size: 0.9rem; line-height: 1.4; }
 .pairs .value { color: var(--soft); font-variant-numeric: tabular-nums; }
+.matrix { max-width: 30rem; }
+.mistakes { list-style: none; margin: 0.8rem 0 1.6rem; padding: 0; display: grid; gap: 1.2rem 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(5.6rem, 1fr)); max-width: 54rem; }
+.mistakes p { margin: 0.3rem 0 0; font-size: 0.85rem; line-height: 1.35; }
+.mistakes .value { color: var(--soft); font-variant-numeric: tabular-nums; }
 .samples { margin: 1.6rem 0 2.2rem; max-width: 54rem; --cell: 5rem; }
 .samples.large { --cell: 7.5rem; }
 .samples .row { display: grid; grid-template-columns: 6rem repeat(var(--n), minmax(0, var(--cell))); gap: 0.4rem;

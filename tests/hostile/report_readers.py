@@ -19,6 +19,7 @@ RUN = (
     'data.json',
     'samples.npz',
     'pairs.npz',
+    'predictions.npz',
 )
 
 
@@ -27,6 +28,7 @@ def run_folder(folder: Path) -> Path:
     run = folder / 'run'
     if not run.exists():
         fake.make_run(run, 'xmixup', [0.5, 0.6], pairs=True, classes=('a', 'b'), side=4)
+        fake.predict(run)
         (run / 'data.json').write_text(json.dumps({'notes': ['one image'], 'unreadable': {}}))
     return run
 

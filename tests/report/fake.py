@@ -138,6 +138,32 @@ def make_run(
     return folder
 
 
+def predict(run: Path, shown: int = 12) -> None:
+    """Put `predictions.npz` into a run folder: of each seed the last examples are taken for the next class.
+
+    It is less and less sure of each example. The accuracies of results.json become those of whole examples.
+    """
+    results = json.loads((run / 'results.json').read_text())
+    n, classes = results['test_examples'], len(results['classes'])
+    label = np.arange(n) % classes
+    predicted = np.tile(label, (len(results['seeds']), 1))
+    probability = np.tile(np.linspace(1, 0.5, n, dtype=np.float32), (len(results['seeds']), 1))
+    for row, one in zip(predicted, results['seeds'], strict=True):
+        right = round(one['accuracy'] * n)
+        row[right:] = (label[right:] + 1) % classes
+        one['accuracy'] = right / n
+    results['accuracy'] = spread([one['accuracy'] for one in results['seeds']])
+    dump(run / 'results.json', results)
+    wrong = np.flatnonzero(predicted[0] != label)[:shown]
+    side, channels = np.load(run / 'samples.npz')['image'].shape[2:]
+    seeds = np.array([one['seed'] for one in results['seeds']])
+    np.savez(
+        run / 'predictions.npz', seed=seeds, step=np.full(len(seeds), STEPS), predicted=predicted.astype(np.uint8),
+        probability=probability, label=label.astype(np.uint8), shown=wrong,
+        image=pictures(500, (len(wrong),), side, channels),
+    )  # fmt: skip
+
+
 def make_comparison(
     folder: Path, methods: dict[str, float] | None = None, *, seeds: int = 3, classes: tuple[str, ...] = CLASSES,
     side: int = 16, channels: int = 1, **rest: Any,
