@@ -64,11 +64,12 @@ def test_a_killed_run_ends_as_if_it_had_never_stopped(finished, tmp_path):
 
 def test_a_finished_run_says_so_is_extended_and_refuses_other_settings(finished, capsys, monkeypatch):
     monkeypatch.chdir(finished)
-    before = {path: path.stat().st_mtime_ns for path in Path('run').rglob('*') if path.name != 'report.html'}
+    shown = ('report.html', 'results.md', 'results.csv')
+    before = {path: path.stat().st_mtime_ns for path in Path('run').rglob('*') if path.name not in shown}
     words = [*SMILE, '--config.num_seeds=2', '--workdir=run']
     assert main(words) == 0
     assert 'holds a finished run' in capsys.readouterr().out
-    after = {path: path.stat().st_mtime_ns for path in Path('run').rglob('*') if path.name != 'report.html'}
+    after = {path: path.stat().st_mtime_ns for path in Path('run').rglob('*') if path.name not in shown}
     assert after == before
 
     assert main([*words, '--config.optim.lr=0.02', '--config.seed=5']) == 2

@@ -138,6 +138,20 @@ def make_run(
     return folder
 
 
+def make_grid(root: Path, accuracies: dict[str, list[float]], **rest: Any) -> Path:
+    """A folder of runs, `DATA METHOD RATE` by their accuracies; such a folder is named DATA-METHOD-RATE."""
+    for cell, values in accuracies.items():
+        data, method, rate = cell.split()
+        run = make_run(root / cell.replace(' ', '-'), method, values, side=4, **rest)
+        change(run, 'config.json', target={'name': data, 'per_class': 0, 'rate': float(rate)})
+    return root
+
+
+def change(run: Path, name: str, **values: Any) -> None:
+    """Set keys of a JSON file."""
+    dump(run / name, {**json.loads((run / name).read_text()), **values})
+
+
 def predict(run: Path, shown: int = 12) -> None:
     """Put `predictions.npz` into a run folder: of each seed the last examples are taken for the next class.
 
