@@ -178,6 +178,18 @@ def predict(run: Path, shown: int = 12) -> None:
     )  # fmt: skip
 
 
+def predict_all(folder: Path) -> Path:
+    """The same for each run of a comparison."""
+    results = json.loads((folder / 'results.json').read_text())
+    for label in results['runs']:
+        predict(folder / label)
+    runs = {label: json.loads((folder / label / 'results.json').read_text()) for label in results['runs']}
+    accuracies = {label: [one['accuracy'] for one in run['seeds']] for label, run in runs.items()}
+    classes = tuple(next(iter(runs.values()))['classes'])
+    dump(folder / 'results.json', comparison_results(accuracies, classes))
+    return folder
+
+
 def make_comparison(
     folder: Path, methods: dict[str, float] | None = None, *, seeds: int = 3, classes: tuple[str, ...] = CLASSES,
     side: int = 16, channels: int = 1, **rest: Any,
