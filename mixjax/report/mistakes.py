@@ -158,7 +158,7 @@ def _cards(run: Run, found: Predictions, side: int) -> list[str]:
     out = []
     for place, image in zip(found.shown.tolist(), found.image, strict=True):
         true, taken = (classes[int(part[first, place])] for part in (found.label, found.predicted))
-        sure = f'{100 * float(found.probability[first, place]):.1f} %'
+        sure = f'{100 * float(found.probability[first, place]):.1f}\u00a0%'
         shown = pictures.picture(image, f'a test image of the class {true}', side)
         words = f'<b>{escape(taken)}</b> <span class="value">{sure}</span><br>is {escape(true)}'
         out.append(f'<li>{shown}<p>{words}</p></li>')

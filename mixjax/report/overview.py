@@ -19,7 +19,11 @@ from mixjax.report.words import TYPESET, count, percent, points
 BASELINE = 'finetune'  # the method that every paper compares with; a comparison names its own baseline
 # Settings that are those of a method, or change no number; and those that a setting has in words.
 OWN = ('method', 'compare', 'baseline', 'results', 'analyse', 'cache_dir', 'data_dir', 'feed', 'store')
-ALIKE = (*(key for key in OWN if key != 'method'), 'target', 'source', 'sweep')
+ALIKE = (
+    *(key for key in OWN if key != 'method'), 'target', 'source', 'sweep', 'checkpoint_every', 'eval_every', 'log_every',
+    'eval_batch_size', 'devices', 'dispatch', 'snapshots', 'num_seeds', 'shard_params', 'accumulate',
+)  # fmt: skip
+FIRST = tuple(place for _, place in settings.KEYS)
 TOLD = 3  # settings that tell a run from others, at most
 
 
@@ -112,7 +116,7 @@ def _same(run: Run, other: Run, whole: bool) -> bool:
 
 
 def told_apart(runs: Sequence[Run], where: Sequence[Setting]) -> list[str]:
-    """Of each run what differs from others of its label and setting: `alpha=0.2, optim.lr=0.01`."""
+    """Of each run what differs from others of its label and setting: `alpha=0.2, optim.lr=0.01`; its method's first."""
     known = [_flat({key: value for key, value in run.config.items() if key not in ALIKE}) for run in runs]
     out = []
     for run, mine, setting in zip(runs, known, where, strict=True):
@@ -121,7 +125,8 @@ def told_apart(runs: Sequence[Run], where: Sequence[Setting]) -> list[str]:
             for other, his, its in zip(runs, known, where, strict=True)
             if other.label == run.label and its == setting
         ]
-        apart = [key for key in sorted(mine) if any(his.get(key) != mine[key] for his in others)]
+        apart = [key for key in mine if any(key in his and his[key] != mine[key] for his in others)]
+        apart.sort(key=lambda key: (not key.startswith('method.'), key not in FIRST, key))
         parts = [f'{key.removeprefix("method.")}={settings.value_text(mine[key])}' for key in apart[:TOLD]]
         out.append(', '.join([*parts, *(['\u2026'] if len(apart) > TOLD else [])]))
     return out

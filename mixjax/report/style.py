@@ -76,7 +76,12 @@ button { font: inherit; color: var(--mark); background: none; border: 1px solid 
   align-items: start; }
 .two > * { min-width: 0; }
 .stack { display: grid; gap: 2rem; grid-template-columns: minmax(0, 1fr); }
-.scroll { overflow-x: auto; }
+/* A shade at the side where there is more to see. */
+.scroll { overflow-x: auto; background:
+  linear-gradient(to right, var(--ground) 30%, transparent) 0 0 / 2.5rem 100% no-repeat local,
+  linear-gradient(to left, var(--ground) 30%, transparent) 100% 0 / 2.5rem 100% no-repeat local,
+  linear-gradient(to right, var(--rule), transparent) 0 0 / 1rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--rule), transparent) 100% 0 / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; overflow-wrap: break-word; font-variant-numeric: tabular-nums; font-size: 0.95rem;
   min-width: min(100%, 20rem); }
 caption { text-align: left; color: var(--soft); font-size: 0.9rem; padding: 0 0 0.5rem;
