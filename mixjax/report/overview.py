@@ -14,14 +14,14 @@ from mixjax.report import settings
 from mixjax.report.answer import Answer, paired, sure
 from mixjax.report.read import Folder, Run
 from mixjax.report.tables import Difference, Row, accuracy_rows
-from mixjax.report.words import TYPESET, count, percent, points
+from mixjax.report.words import TYPESET, count, percent, points, spread
 
 BASELINE = 'finetune'  # the method that every paper compares with; a comparison names its own baseline
 # Settings that are those of a method, or change no number; and those that a setting has in words.
 OWN = ('method', 'compare', 'baseline', 'results', 'analyse', 'cache_dir', 'data_dir', 'feed', 'store')
 ALIKE = (
-    *(key for key in OWN if key != 'method'), 'target', 'source', 'sweep', 'checkpoint_every', 'eval_every', 'log_every',
-    'eval_batch_size', 'devices', 'dispatch', 'snapshots', 'num_seeds', 'shard_params', 'accumulate',
+    *(key for key in OWN if key != 'method'), 'target', 'source', 'sweep', 'checkpoint_every', 'eval_every',
+    'log_every', 'eval_batch_size', 'devices', 'dispatch', 'snapshots', 'num_seeds', 'shard_params', 'accumulate',
 )  # fmt: skip
 FIRST = tuple(place for _, place in settings.KEYS)
 TOLD = 3  # settings that tell a run from others, at most
@@ -180,21 +180,34 @@ def answer(found: Sequence[Line]) -> Answer:
     where = count(len(those), 'setting' if len(those) == most else 'comparison')
     bases = ', '.join(dict.fromkeys(line.base for line in those))
     ahead, clear = sum(_gap(line) > 0 for line in those), sum(_gap(line) > 0 and _clear(line) for line in those)
-    remarks = [f'In {clear} of {where} its lead is clear: the 95 % interval leaves zero out.'] if len(those) > 1 else []
     by = percent(abs(mean[first]))
     if mean[first] <= 0:
         headline = f'No method is ahead of {bases}' + (' on average.' if len(those) > 1 else '.')
     elif len(those) == 1:
-        headline = f'{first} is ahead of {bases} by {by} points' + ('.' if clear else ', which may be chance.')
+        headline = f'{first} is ahead of {bases} by {by} points'
     else:
-        headline = f'{first} is ahead of {bases} in {ahead} of {where}, by {by} points on average.'
+        headline = f'{first} is ahead of {bases} in {ahead} of {where}, by {by} points on average'
+    stderr = _stderr(those)
+    if mean[first] > 0:
+        beyond = clear > 0 if len(those) == 1 else stderr is not None and mean[first] > 2 * stderr
+        headline += '.' if beyond else ', which may be chance.'
+    remarks = [f'Its lead is clear in {clear or "none"} of {where}: the 95 % interval leaves zero out.']
+    remarks = remarks if len(those) > 1 and mean[first] > 0 else []
     if len(mean) > 1:
         picked = f'It was picked as the best of {len(mean)} after they were run'
         remarks.append(f'{picked}, which flatters its lead a little.')
     if len(groups(found)) > 1:
         remarks.append('A setting is a data set with its labelled part, and a network.')
     what = f'percentage points of {first} to {bases}' + (f', mean over {where}' if len(those) > 1 else '')
-    return Answer(headline, ((points(mean[first], True), what), figures), tuple(remarks))
+    what += f', {TYPESET} standard error' if stderr is not None else ''
+    return Answer(headline, ((spread(points(mean[first], True), stderr, TYPESET), what), figures), tuple(remarks))
+
+
+def _stderr(found: Sequence[Line]) -> float | None:
+    """Of the mean of their differences, as these are known; None where one of them is of one seed."""
+    errors = [line.difference.stderr for line in found if line.difference is not None]
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) / len(known) if known and len(known) == len(errors) else None
 
 
 def _gap(line: Line) -> float:

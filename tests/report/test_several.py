@@ -16,10 +16,15 @@ from tests.report import fake
 from tests.report.page import Page
 
 CELLS = {
-    'birds finetune 0.5': [0.5, 0.52, 0.51], 'birds smile 0.5': [0.55, 0.56, 0.57], 'birds mixup 0.5': [0.49, 0.5, 0.52],
-    'birds finetune 1.0': [0.60, 0.62, 0.61], 'birds smile 1.0': [0.61, 0.60, 0.63], 'birds mixup 1.0': [0.7, 0.7, 0.7],
-    'cars finetune 0.5': [0.40, 0.42, 0.41], 'cars smile 0.5': [0.45, 0.46, 0.44],
-}  # fmt: skip
+    'birds finetune 0.5': [0.5, 0.52, 0.51],
+    'birds smile 0.5': [0.55, 0.56, 0.57],
+    'birds mixup 0.5': [0.49, 0.5, 0.52],
+    'birds finetune 1.0': [0.6, 0.62, 0.61],
+    'birds smile 1.0': [0.61, 0.6, 0.63],
+    'birds mixup 1.0': [0.7, 0.7, 0.7],
+    'cars finetune 0.5': [0.4, 0.42, 0.41],
+    'cars smile 0.5': [0.45, 0.46, 0.44],
+}
 
 
 @pytest.fixture(scope='module')
@@ -69,9 +74,12 @@ def test_the_answer_counts_settings(found):
     told = overview.answer(found)
     # 5.0, 0.33 and 4.0; mixup was run in two settings only
     assert told.headline == 'smile is ahead of finetune in 3 of 3 settings, by 3.11 points on average.'
-    assert told.figures[0] == ('+3.11', 'percentage points of smile to finetune, mean over 3 settings')
+    what = 'percentage points of smile to finetune, mean over 3 settings, \u00b1 standard error'
+    gaps = ([0.05, 0.04, 0.06], [0.01, -0.02, 0.02], [0.05, 0.04, 0.03])
+    stderr = sum(np.var(gap, ddof=1) / 3 for gap in gaps) ** 0.5 / 3
+    assert told.figures[0] == (f'+3.11 \u00b1 {100 * stderr:.2f}', what)
     assert told.figures[1] == ('8', 'finished runs')
-    assert told.remarks[0].startswith('In 2 of 3 settings its lead is clear')
+    assert told.remarks[0].startswith('Its lead is clear in 2 of 3 settings')
 
 
 @pytest.mark.parametrize(
@@ -79,6 +87,10 @@ def test_the_answer_counts_settings(found):
     [
         ({'a finetune 1.0': [0.5, 0.5, 0.5], 'a smile 1.0': [0.4, 0.4, 0.4]}, 'No method is ahead of finetune.'),
         ({'a finetune 1.0': [0.5, 0.6], 'a smile 1.0': [0.6, 0.6]}, 'by 5.00 points, which may be chance.'),
+        (
+            {'a finetune 1.0': [0.5], 'a smile 1.0': [0.6]},
+            'smile is ahead of finetune by 10.00 points, which may be chance.',
+        ),
         ({'a mixup 1.0': [0.5], 'b smile 1.0': [0.6]}, 'The highest accuracy is that of smile on b: 60.00 %.'),
         ({'a finetune 1.0': [0.5], 'b smile 1.0': [0.6]}, 'The highest accuracy is that of smile on b: 60.00 %.'),
     ],
