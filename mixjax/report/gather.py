@@ -11,6 +11,7 @@ from mixjax.places import Place
 from mixjax.report.read import Folder, Unfinished, names, parts, read, whole
 from mixjax.report.words import count
 
+BESIDE = ('report.html', 'results.md', 'results.csv')
 DEPTH = 3  # folders in folders, at most, in which runs are looked for
 
 
@@ -28,7 +29,8 @@ class Found(NamedTuple):
 
 def gather(paths: Sequence[str | Place]) -> Found:
     """Work directories, and folders that hold them. A run that is named must be finished."""
-    given = [places.given(path) for path in paths]
+    # What a report has left among the runs: `runs/study/*` names it too.
+    given = [path for path in map(places.given, paths) if len(paths) == 1 or path.name not in BESIDE]
     inside = [[] if _is_run(path) else runs(path) for path in given]
     folders: list[Place] = []
     left: list[Place] = []

@@ -191,7 +191,7 @@ def answer(found: Sequence[Line]) -> Answer:
     if mean[first] > 0:
         beyond = clear > 0 if len(those) == 1 else stderr is not None and mean[first] > 2 * stderr
         headline += '.' if beyond else ', which may be chance.'
-    remarks = [f'Its lead is clear in {clear or "none"} of {where}: the 95 % interval leaves zero out.']
+    remarks = [f'Its lead is clear (a 95 % interval without zero) in {clear or "none"} of {where}.']
     remarks = remarks if len(those) > 1 and mean[first] > 0 else []
     if len(mean) > 1:
         picked = f'It was picked as the best of {len(mean)} after they were run'

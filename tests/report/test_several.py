@@ -79,7 +79,7 @@ def test_the_answer_counts_settings(found):
     stderr = sum(np.var(gap, ddof=1) / 3 for gap in gaps) ** 0.5 / 3
     assert told.figures[0] == (f'+3.11 \u00b1 {100 * stderr:.2f}', what)
     assert told.figures[1] == ('8', 'finished runs')
-    assert told.remarks[0].startswith('Its lead is clear in 2 of 3 settings')
+    assert told.remarks[0].endswith('in 2 of 3 settings.')
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,9 @@ def test_a_folder_of_runs_leaves_out_what_is_not_finished(root, tmp_path):
         gather([extended / 'b-smile-1.0'])  # it was asked for
     with pytest.raises(UserError, match='not a work directory'):
         gather([root / 'empty'])
+    named = [path for path in root.iterdir() if path.name[0] in 'bc' and path.name != 'cars-mixup-0.5']
+    both = gather([*named, root / 'report.html', root / 'results.csv'])
+    assert len(both.folders) == 8 and not both.grid
 
 
 def test_a_damaged_run_is_told_and_not_left_out(tmp_path):
