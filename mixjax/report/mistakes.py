@@ -59,7 +59,8 @@ def _matrix(run: Run, name: str) -> str:
     many = f', {count(len(found.seeds), "seed")} together' if len(found.seeds) > 1 else ''
     if len(classes) <= NUMBERS:
         chart = numbers(cells, classes, Text(name, title, words))
-        note = f'{run.label}: each row a class, each column what it is taken for{many}; the stronger the colour, the more mistakes.'
+        note = f'{run.label}: each row a class, each column what it is taken for{many}.'
+        note += ' The stronger the colour, the more of the class are taken for it.'
         return f'<figure class="plot">{chart}<figcaption>{escape(note)}</figcaption></figure>'
     side, alt = len(classes), escape(f'{title}. {words}')
     size, source = f'width="{side}" height="{side}"', png.data_uri(coloured(cells))

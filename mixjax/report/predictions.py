@@ -89,8 +89,8 @@ def _of(arrays: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> Predict
     _whole('shown', shown, (len(image) if image.ndim == 4 else -1,), 0, n)
     if image.dtype != np.uint8 or image.shape[-1] not in (1, 3) or 0 in image.shape[1:]:
         raise ValueError(f"'image' holds no pictures ({image.dtype} {image.shape})")
-    whole = np.broadcast_to(label, predicted.shape)
-    return Predictions(tuple(seed.tolist()), predicted, probability, whole, shown.astype(int), image)
+    whole = np.broadcast_to(label.astype(np.int64), predicted.shape)
+    return Predictions(tuple(seed.tolist()), predicted.astype(np.int64), probability, whole, shown.astype(int), image)
 
 
 def _whole(name: str, array: np.ndarray, shape: tuple[int, ...], low: int, high: int) -> None:
@@ -106,14 +106,14 @@ def _whole(name: str, array: np.ndarray, shape: tuple[int, ...], low: int, high:
 
 def matrix(found: Predictions, classes: int) -> np.ndarray:
     """(classes, classes) counts over all seeds: how often the class of the row was taken for that of the column."""
-    places = found.label.astype(np.int64) * classes + found.predicted
+    places = found.label * classes + found.predicted
     return np.bincount(places.ravel(), minlength=classes**2).reshape(classes, classes)
 
 
 def confused(found: Predictions, classes: int) -> list[Confused]:
     """The pairs of classes of which one was taken for the other, the most frequent first."""
     wrong = found.label != found.predicted
-    places = found.label[wrong].astype(np.int64) * classes + found.predicted[wrong]
+    places = found.label[wrong] * classes + found.predicted[wrong]
     pairs, times = np.unique(places, return_counts=True)
     there = dict(zip(*(part.tolist() for part in np.unique(found.label, return_counts=True)), strict=True))
     each = zip(pairs.tolist(), times.tolist(), strict=True)

@@ -15,8 +15,8 @@ from tests.report.page import Page
 
 
 def found(label, *predicted):
-    predicted = np.array(predicted, np.uint8)
-    labels = np.broadcast_to(np.array(label, np.uint8), predicted.shape)
+    predicted = np.array(predicted, np.int64)
+    labels = np.broadcast_to(np.array(label, np.int64), predicted.shape)
     seeds, none = tuple(range(len(predicted))), np.zeros((0, 1, 1, 1), np.uint8)
     return Predictions(seeds, predicted, np.ones(predicted.shape), labels, np.zeros(0, int), none)
 
