@@ -196,6 +196,8 @@ def answer(found: Sequence[Line]) -> Answer:
     if len(mean) > 1:
         picked = f'It was picked as the best of {len(mean)} after they were run'
         remarks.append(f'{picked}, which flatters its lead a little.')
+    if len(by_method) > len(mean):
+        remarks.append(f'Methods that were run in fewer settings are left out of this: {len(by_method) - len(mean)}.')
     if len(groups(found)) > 1:
         remarks.append('A setting is a data set with its labelled part, and a network.')
     what = f'percentage points of {first} to {bases}' + (f', mean over {where}' if len(those) > 1 else '')

@@ -80,6 +80,7 @@ def test_the_answer_counts_settings(found):
     assert told.figures[0] == (f'+3.11 \u00b1 {100 * stderr:.2f}', what)
     assert told.figures[1] == ('8', 'finished runs')
     assert told.remarks[0].endswith('in 2 of 3 settings.')
+    assert told.remarks[1] == 'Methods that were run in fewer settings are left out of this: 1.'
 
 
 @pytest.mark.parametrize(
