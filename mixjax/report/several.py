@@ -13,7 +13,7 @@ from mixjax.report.read import Folder
 from mixjax.report.words import TYPESET, count, escape, percent, spread
 
 OPEN = 4  # runs up to which the details of each are seen at once
-LIMIT = 2_800_000  # bytes of the page, of which the frame takes some more
+LIMIT = 2_900_000  # bytes of the page
 Section = Callable[[Folder, str, int], str]  # (folder, prefix of its ids, how much of it) -> HTML
 # How much of each run: all, what is no picture and no long text, the least.
 ALL, WORDS, LEAST = 2, 1, 0
@@ -48,13 +48,13 @@ def body(
         f's{place}-of': ('m', _methods([line for line in found if line.folder == place - 1]))
         for place in range(1, len(folders) + 1)
     }
-    sections, told = _sections(folders, found, by, section)
-    parts = [answered(overview.answer(found)), _left_out(unfinished)]
-    parts.append(filters.form(by, 'result'))
-    parts.append(table(found, by, {place for place, one in enumerate(sections, 1) if one}))
-    parts.append(over)
-    parts += [told, '<h2>Each run</h2>' if len(folders) > OPEN else '', *sections]
-    return '\n'.join(part for part in parts if part), filters.sheet(by, several)
+    sheet = filters.sheet(by, several)
+    before = [answered(overview.answer(found)), _left_out(unfinished), filters.form(by, 'result')]
+    room = LIMIT - _bytes([*before, sheet, over, table(found, by, set(range(1, len(folders) + 1)))])
+    sections, told = _sections(folders, found, by, section, room)
+    runs = table(found, by, {place for place, one in enumerate(sections, 1) if one})
+    parts = [*before, runs, over, told, '<h2>Each run</h2>' if len(folders) > OPEN else '', *sections]
+    return '\n'.join(part for part in parts if part), sheet
 
 
 def _methods(found: Sequence[Line]) -> list[str]:
@@ -125,23 +125,21 @@ def _row(line: Line, by: Sequence[Kind], there: set[int], best: bool) -> str:
 
 
 def _sections(
-    folders: Sequence[Folder], found: Sequence[Line], by: Sequence[Kind], section: Section
+    folders: Sequence[Folder], found: Sequence[Line], by: Sequence[Kind], section: Section, room: int
 ) -> tuple[list[str], str]:  # fmt: skip
-    """A section for each folder, '' for one that does not fit; and what was left out, in words."""
-
+    """A section for each folder, '' for one that does not fit; and what was left out, in words. room: bytes."""
     kept: list[str] = []
     for much in (ALL, WORDS, LEAST):
         kept = [_section(i, one, found, by, section, much, len(folders)) for i, one in enumerate(folders, 1)]
-        if _bytes(kept) <= LIMIT:
+        if _bytes(kept) <= room:
             break
     else:
-        room = LIMIT
         for place, one in enumerate(kept):
             room -= _bytes([one])
             kept[place] = one if room >= 0 else ''
     told, gone = LEFT_OUT[much], kept.count('')
     told += f', and so are all details of the last {count(gone, "run")}' if gone else ''
-    own = 'it is in reports of their own (python -m mixjax.report RUN)'
+    own = 'the report of a run by itself has all of it: python -m mixjax.report RUN'
     return kept, f'<p class="note">{told}; {own}.</p>' if told else ''
 
 

@@ -249,7 +249,7 @@ def test_a_large_grid_fits(root, monkeypatch, limit, told):
     monkeypatch.setattr(several, 'LIMIT', limit)
     page = Page(render([root]))
     size = len(render([root]).encode())
-    assert size < limit + 40_000
+    assert size < limit + 15_000  # the style sheet of every page
     notes = [text for where, text in page.texts if where == 'p' and 'To keep the file small' in text]
     assert len(notes) == (1 if told else 0) and all(told in note for note in notes)
     sections = {tag.attributes['id'] for tag in page.named('section') if 'id' in tag.attributes}
