@@ -75,8 +75,8 @@ def document(found: Found) -> str:
         for line in lines
     ]  # fmt: skip
     told += [note, '', tables.markdown_table(head, rows, '----:::-')]
-    commands = [(folder.name, folder.env.get('command')) for folder in found.folders]
-    known = [f'{markdown(name)}\n\n    {plain(str(command))}\n' for name, command in commands if command]
+    commands = [(folder.name, settings.command_of(folder)) for folder in found.folders]
+    known = [f'{markdown(name)}\n\n    {plain(command)}\n' for name, command in commands if command]
     return '\n'.join([*told, *(['## Commands', '', *known] if known else [])])
 
 

@@ -10,9 +10,9 @@ from typing import Any
 from mixjax import places
 from mixjax.errors import UserError
 from mixjax.places import Place
-from mixjax.report import tables
+from mixjax.report import settings, tables
 from mixjax.report.read import Folder, read
-from mixjax.report.words import count
+from mixjax.report.words import count, plain
 
 OWN = 'results.md'  # beside report.html
 
@@ -26,7 +26,7 @@ def body(folders: Sequence[Folder]) -> list[str]:
     """The command, what it ran on, and a table for each of the folders."""
     env = folders[0].env
     lines = [
-        f'    {env.get("command", "")}',
+        f'    {plain(settings.command_of(folders[0]))}'.rstrip(),
         '',
         f'{_versions(env)}. Accuracy in percent: mean and standard deviation over n seeds; difference: percentage '
         'points, paired over seeds, with its standard error.',
@@ -41,11 +41,13 @@ def body(folders: Sequence[Folder]) -> list[str]:
 def _versions(env: Mapping[str, Any]) -> str:
     known = [f'{name} {env[name]}' for name in ('mixjax', 'jax', 'python') if env.get(name)]
     commit = f'commit {env["commit"]}' if env.get('commit') else 'no commit'
-    return ', '.join([*known, commit, ' '.join(sorted(set(env.get('devices', []))))])
+    devices = env.get('devices')
+    kinds = sorted(set(map(str, devices))) if isinstance(devices, list) else []
+    return plain(', '.join([*known, commit, ' '.join(kinds)]))
 
 
 def _heading(folder: Folder) -> str:
-    return f'{folder.config["target"]["name"]}, {folder.name.replace("=", " = ")}'
+    return f'{settings.target(folder)}, {folder.name.replace("=", " = ")}'
 
 
 def _about(folder: Folder) -> str:

@@ -150,16 +150,20 @@ def environment_html(env: Mapping[str, Any]) -> str:
     return html_table('Environment', ['', ''], rows)
 
 
+def command_of(folder: Folder) -> str:
+    """The command that was recorded; '' where there is none."""
+    command = folder.env.get('command') or ''
+    return shlex.join(map(str, command)) if isinstance(command, list) else str(command)
+
+
 def repeat_html(folder: Folder) -> str:
     """The command that gives these numbers again."""
-    command = folder.env.get('command')
-    if isinstance(command, list):
-        command = shlex.join(map(str, command))
+    command = command_of(folder)
     if not command:
         return '<p>No command was recorded; the whole configuration is above.</p>'
     seeds = count(len(folder.runs[0].results['seeds']), 'seed') + (' of each method' if len(folder.runs) > 1 else '')
     same = 'On the same machine and versions it gives the same numbers, bit for bit.'
-    return f'<p>All of the above, {seeds}. {same}</p>{_code(str(command), "command")}'
+    return f'<p>All of the above, {seeds}. {same}</p>{_code(command, "command")}'
 
 
 def _code(text: str, what: str) -> str:
