@@ -56,7 +56,7 @@ def watched(phases: Phases) -> Iterator[None]:
     import orbax.checkpoint as ocp
 
     from mixjax import report
-    from mixjax.train import checkpoint, evaluate, program, seeds, watch
+    from mixjax.train import checkpoint, evaluate, predictions, program, seeds, watch
 
     def built(*args: Any, **kwargs: Any) -> Any:
         found = build(*args, **kwargs)
@@ -78,11 +78,13 @@ def watched(phases: Phases) -> Iterator[None]:
     wrapped = (
         ('data and weights', program, 'ground'),
         ('evaluation', evaluate, 'run'),
+        ('evaluation', evaluate, 'run_each'),
         ('checkpoints', checkpoint, 'save'),
         ('checkpoints', ocp.CheckpointManager, 'wait_until_finished'),
         ('checkpoints', ocp.CheckpointManager, 'close'),
         ('pictures and export', seeds, 'pictures'),
         ('pictures and export', watch, 'end'),
+        ('pictures and export', predictions, 'keep'),
         ('report', report, 'write'),
     )
     with contextlib.ExitStack() as stack:

@@ -104,7 +104,7 @@ def carried_out(command: Command) -> int:
     if config.results:
         from mixjax.report import sections
 
-        sections.check(config.results)  # before hours of training, not after
+        sections.check(config.results, workdir)  # before hours of training, not after
     if config.analyse:
         from mixjax import analyse
 

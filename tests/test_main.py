@@ -32,6 +32,7 @@ def test_what_a_run_prints_and_leaves(finished):
     assert left == {
         'config.json', 'env.json', 'splits.json', 'metrics.jsonl', 'timing.jsonl', 'prepared-0.npz', 'prepared-1.npz',
         'checkpoints', 'samples.npz', 'results.json', 'model.safetensors', 'model.json', 'report.html',
+        'predictions.npz', 'results.md', 'results.csv',
     }  # fmt: skip
     results = json.loads((run / 'results.json').read_text())
     assert results['accuracy']['n'] == 2 and results['test_examples'] == 1797 - 30
@@ -57,17 +58,18 @@ def test_a_killed_run_ends_as_if_it_had_never_stopped(finished, tmp_path):
     again = call(tmp_path, *words)
     assert again.returncode == 0, again.stderr
     assert_same_run(finished / 'run', tmp_path / 'run', range(2), 24)
-    for name in ('samples.npz', 'prepared-1.npz', 'report.html'):
+    for name in ('samples.npz', 'prepared-1.npz', 'predictions.npz', 'results.csv', 'report.html'):
         assert (tmp_path / 'run' / name).read_bytes() == (finished / 'run' / name).read_bytes()
 
 
 def test_a_finished_run_says_so_is_extended_and_refuses_other_settings(finished, capsys, monkeypatch):
     monkeypatch.chdir(finished)
-    before = {path: path.stat().st_mtime_ns for path in Path('run').rglob('*') if path.name != 'report.html'}
+    shown = ('report.html', 'results.md', 'results.csv')
+    before = {path: path.stat().st_mtime_ns for path in Path('run').rglob('*') if path.name not in shown}
     words = [*SMILE, '--config.num_seeds=2', '--workdir=run']
     assert main(words) == 0
     assert 'holds a finished run' in capsys.readouterr().out
-    after = {path: path.stat().st_mtime_ns for path in Path('run').rglob('*') if path.name != 'report.html'}
+    after = {path: path.stat().st_mtime_ns for path in Path('run').rglob('*') if path.name not in shown}
     assert after == before
 
     assert main([*words, '--config.optim.lr=0.02', '--config.seed=5']) == 2

@@ -110,6 +110,10 @@ def test_two_processes_do_what_one_does(tmp_path):
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
     for name in ('splits.json', 'config.json', 'prepared-0.npz', 'samples.npz'):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
+    said = [np.load(run / 'predictions.npz') for run in (one, two)]
+    for name in ('seed', 'step', 'label'):
+        np.testing.assert_array_equal(*(file[name] for file in said))
+    np.testing.assert_allclose(*(file['probability'] for file in said), rtol=1e-4)
     for left, right in zip(lines(one / 'metrics.jsonl'), lines(two / 'metrics.jsonl'), strict=True):
         assert left.keys() == right.keys()
         np.testing.assert_allclose(left['loss'], right['loss'], rtol=1e-5)

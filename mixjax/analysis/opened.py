@@ -199,9 +199,10 @@ def networks(run: Run, most: int = 0) -> tuple[list[Network], list[str]]:
     for seed in run.every[: most or None]:
         network = _network(run, seed)
         if network is None:
+            step = watch.kept(run.config, run.folder, [seed])[seed]
             notes.append(
-                f'seed {seed} is left out: its checkpoint of step {watch.kept(run.config, run.folder, seed)} is gone, '
-                'and only the first seed has a model.safetensors'
+                f'seed {seed} is left out: its checkpoint of step {step} is gone, and only the first seed has a '
+                'model.safetensors'
             )
         else:
             found.append(network)
@@ -218,7 +219,7 @@ def _network(run: Run, seed: int) -> Network | None:
 
 def _read(run: Run, seed: int) -> Network | None:
     """From the checkpoint, which has all heads, or from what was exported, which has what prediction needs."""
-    step = watch.kept(run.config, run.folder, seed)
+    step = watch.kept(run.config, run.folder, [seed])[seed]
     place = run.folder / 'checkpoints' / str(seed)
     if (place / f'step_{step}').is_dir():
         state = checkpoint.read(place, step)

@@ -13,21 +13,28 @@ from typing import Any
 from mixjax import places
 from mixjax.errors import UserError
 from mixjax.places import Place
-from mixjax.report import curves, measured, pictures, settings, style, svg, tables
+from mixjax.report import curves, files, measured, mistakes, pictures, settings, several, style, svg, tables
 from mixjax.report.answer import answer
-from mixjax.report.read import Folder, Run, read
+from mixjax.report.gather import Found, gather
+from mixjax.report.read import Folder, Run
 from mixjax.report.words import count, escape, number, percent
 
 BUDGET = 1_800_000  # bytes for the pictures of the whole page
+LEAST = ('accuracy', 'curves', 'settings', 'repeat')  # what each of very many runs has
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing can be fetched or run
 
 
 def write(*workdirs: str | Place, out: str | Place | None = None) -> Place:
-    """Write the report of one or more folders; by default `report.html` in the folder, or beside several."""
-    page = render(workdirs)
+    """Write the report of one or more folders, by default `report.html` in the folder, or beside several.
+
+    Its tables are written beside it, as `results.md` and `results.csv`; another `out` gives them its name.
+    """
+    found = gather(workdirs)
     path = places.of(out) if out is not None else _beside([places.of(folder) for folder in workdirs])
+    beside = files.contents(found, path)  # a file of somebody else is refused before anything is written
     try:
-        places.write(path, page.encode())
+        for place, content in {path: _page(found), **beside}.items():
+            places.write(place, content.encode())
     except OSError as error:
         raise UserError(f'the report cannot be written to {path}: {error.strerror}; choose another --out') from error
     return path
@@ -48,69 +55,64 @@ def _beside(folders: Sequence[Place]) -> Place:
 
 
 def render(workdirs: Sequence[str | Place]) -> str:
-    """The page of one or more finished work directories."""
-    folders = read(workdirs)
-    if len(folders) == 1:
-        title, body = _title(folders[0]), _folder(folders[0], 's', 2, BUDGET)
-        top = f'<p class="sub">{escape(_subtitle(folders[0]))}</p>'
+    """The page of one or more finished work directories, or of a folder of them."""
+    return _page(gather(workdirs))
+
+
+def _page(found: Found) -> str:
+    folders, sheet = found.folders, ''
+    if len(folders) == 1 and not found.grid:
+        title, body = settings.title(folders[0]), _folder(folders[0], 's', 2, BUDGET)
+        top = f'<p class="sub">{escape(settings.subtitle(folders[0]))}</p>'
     else:
-        title = f'{len(folders)} runs of mixjax'
-        sections = []
-        for index, folder in enumerate(folders, 1):
-            about = escape(f'{_title(folder)}. {_subtitle(folder)}')
-            head = f'<h2>{escape(folder.name)}</h2><p class="sub">{about}</p>'
-            inner = _folder(folder, f's{index}', 3, BUDGET // len(folders))
-            sections.append(f'<section class="folder" id="s{index}">\n{head}\n{inner}\n</section>')
-        links = (
-            f'<li><a href="#s{index}">{escape(folder.name)}</a>: {escape(answer(folder.results).headline)}</li>'
-            for index, folder in enumerate(folders, 1)
-        )
-        top, body = f'<ol>{"".join(links)}</ol>', '\n'.join([measured.over(workdirs, folders), *sections])
+        title, top = f'{count(len(folders), "run")} of mixjax', ''
+        over = measured.over(found.sweep, folders)
+        body, sheet = several.body(folders, found.unfinished, over, _section(len(folders)))
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        f'<title>{escape(title)}</title>\n<style>\n{style.sheet()}</style>\n</head>\n<body>\n'
+        f'<title>{escape(title)}</title>\n<style>\n{style.sheet()}{sheet}</style>\n</head>\n<body>\n'
         f'<header><h1>{escape(title)}</h1>{top}</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
     )
 
 
-def _title(folder: Folder) -> str:
-    what = folder.runs[0].label if len(folder.runs) == 1 else count(len(folder.runs), 'method')
-    return f'{what} on {settings.target(folder)}'
+def _section(many: int) -> several.Section:
+    """What the page of `many` folders shows of each of them."""
 
+    def one(folder: Folder, prefix: str, much: int) -> str:
+        about = escape(f'{settings.title(folder)}. {settings.subtitle(folder)}')
+        inner = _folder(folder, prefix, 3, BUDGET // many if much == several.ALL else 0, much)
+        return f'<p class="sub">{about}</p>\n{inner}'
 
-def _subtitle(folder: Folder) -> str:
-    results = folder.runs[0].results
-    labelled = count(results['train_examples'], 'labelled image')
-    test = count(results['test_examples'], 'test image')
-    seeds, steps = count(len(results['seeds']), 'seed'), count(results['steps'], 'step')
-    return f'{count(len(results["classes"]), "class", "classes")}, {labelled}, {test}; {seeds} of {steps}'
+    return one
 
 
 # --- one folder -------------------------------------------------------------------------------------------------------
 
 
-def _folder(folder: Folder, prefix: str, level: int, budget: int) -> str:
-    """All blocks of one folder. prefix: of the ids; level: of the headings."""
+def _folder(folder: Folder, prefix: str, level: int, budget: int, much: int = several.ALL) -> str:
+    """All blocks of one folder, or some. prefix: of the ids; level: of the headings; much: as `several` has it."""
     plan = pictures.plan(folder, budget)
     blocks = {
         'accuracy': ('Accuracy', _accuracy(folder, prefix)),
         'curves': ('Learning curves', _curves(folder, prefix)),
+        'confusion': ('Confused classes', mistakes.confusion(folder, prefix)),
+        'mistakes': ('Surest mistakes', mistakes.surest(folder, folder.runs[: plan.runs], plan.side)),
         **measured.blocks(folder, prefix, budget // 4),
         'pairs': ('Class pairs', _pairs(folder.runs[: plan.runs], plan)),
         'samples': ('What the network saw', _samples(folder.runs[: plan.runs], plan)),
-        'settings': ('Settings', settings.settings_html(folder)),
+        'settings': ('Settings', settings.settings_html(folder, whole=much == several.ALL)),
         'repeat': ('Repeat it', settings.repeat_html(folder)),
     }
-    kept = {name: block for name, block in blocks.items() if block[1]}
+    kept = {name: block for name, block in blocks.items() if block[1] and (much > several.LEAST or name in LEAST)}
     links = ''.join(f'<li><a href="#{prefix}-{name}">{title}</a></li>' for name, (title, _) in kept.items())
     label = f' aria-label="Contents of {escape(folder.name)}"' if level > 2 else ' aria-label="Contents"'
-    parts = [_found(folder), _answer(folder), f'<nav{label}><ul>{links}</ul></nav>']
+    parts = [_found(folder), several.answered(answer(folder.results)), f'<nav{label}><ul>{links}</ul></nav>']
     for name, (title, block) in kept.items():
         parts.append(f'<h{level} id="{prefix}-{name}">{title}</h{level}>\n{block}')
-        if name == 'curves' and plan.runs < len(folder.runs):
+        if name == 'curves' and plan.runs < len(folder.runs) and much == several.ALL:
             parts.append(f'<p class="note">{_left_out(len(folder.runs) - plan.runs)}</p>')
     return '\n'.join(parts)
 
@@ -126,17 +128,6 @@ def _found(folder: Folder) -> str:
     notes = folder.runs[0].notes
     items = ''.join(f'<li>{escape(note)}</li>' for note in notes)
     return f'<section aria-label="Data"><ul class="note">{items}</ul></section>' if notes else ''
-
-
-def _answer(folder: Folder) -> str:
-    found = answer(folder.results)
-    # a name before its value in the source, the value above its name on the page
-    figures = ''.join(f'<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd></div>' for value, what in found.figures)
-    remarks = f'<p>{escape(" ".join(found.remarks))}</p>' if found.remarks else ''
-    return (
-        f'<section class="answer" aria-label="Answer"><p class="headline">{escape(found.headline)}</p>'
-        f'<dl>{figures}</dl>{remarks}</section>'
-    )
 
 
 def _accuracy(folder: Folder, prefix: str) -> str:

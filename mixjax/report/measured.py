@@ -61,8 +61,12 @@ def blocks(folder: Folder, prefix: str, budget: int, only: Sequence[str] = ()) -
 
 
 def _spread(one: Mapping[str, Any], factor: float = 1.0) -> str:
-    deviation = '' if one['std'] is None else f' \u00b1 {factor * one["std"]:.3g}'
-    return f'{factor * one["mean"]:.4g}{deviation}'
+    """The deviation with two digits that count, and the mean with as many decimals: 0.3088 +- 0.0018."""
+    mean, std = factor * one['mean'], factor * (one['std'] or 0.0)
+    if not (math.isfinite(std) and std > 0):
+        return f'{mean:.4g}' + ('' if one['std'] is None else f' \u00b1 {std:.4g}')
+    decimals = min(6, max(0, 1 - math.floor(math.log10(std))))
+    return f'{mean:.{decimals}f} \u00b1 {std:.{decimals}f}'
 
 
 def _figure(chart: str, caption: str) -> str:

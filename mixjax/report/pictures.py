@@ -12,6 +12,7 @@ from mixjax.report import png
 from mixjax.report.read import Folder, Run, Samples
 from mixjax.report.tables import PairRow, pair_rows, pairs_html
 from mixjax.report.words import escape
+from mixjax.thumbnail import shrink
 
 SMALL = 32  # pictures up to this side are enlarged without smoothing
 LEAST, MOST = 24, 112  # sides to which larger pictures are reduced
@@ -40,7 +41,9 @@ def plan(folder: Folder, budget: int) -> Plan:
 
 def _arrays(run: Run) -> list[np.ndarray]:
     found = [run.pairs.target, run.pairs.source] if run.pairs else []
-    return [array for array in found if array is not None] + ([run.samples.image] if run.samples else [])
+    found += [run.samples.image] if run.samples else []
+    found += [run.predictions.image] if run.predictions else []
+    return [array for array in found if array is not None and array.size]
 
 
 def _planes(run: Run, columns: int, cards: int) -> int:
@@ -49,6 +52,8 @@ def _planes(run: Run, columns: int, cards: int) -> int:
     if run.samples:
         rows = sample_rows(run.samples)
         total += sum(min(columns, len(images)) * images.shape[-1] for _, images in rows)
+    if run.predictions:
+        total += len(run.predictions.image) * run.predictions.image.shape[-1]
     if run.pairs and run.pairs.target is not None:
         rows = pair_rows(run.pairs.table)[:cards]
         total += sum(1 + len(row.sources) for row in rows) * run.pairs.target.shape[-1]
@@ -57,7 +62,7 @@ def _planes(run: Run, columns: int, cards: int) -> int:
 
 def picture(pixels: np.ndarray, alt: str, side: int) -> str:
     """(H, W, C) uint8 -> an image of at most `side` pixels with its bytes in the page."""
-    small = png.shrink(pixels, side)
+    small = shrink(pixels, side)
     kind = ' class="pixels"' if max(pixels.shape[:2]) <= SMALL else ''
     size = f'width="{small.shape[1]}" height="{small.shape[0]}"'
     return f'<img{kind} {size} alt="{escape(alt)}" src="{png.data_uri(small)}">'

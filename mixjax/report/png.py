@@ -33,17 +33,6 @@ def encode(pixels: np.ndarray) -> bytes:
     return b'\x89PNG\r\n\x1a\n' + _chunk(b'IHDR', header) + _chunk(b'IDAT', body) + _chunk(b'IEND', b'')
 
 
-def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, C) uint8, at most `side` high and wide: means over squares of a whole number of pixels."""
-    factor = -(-max(pixels.shape[:2]) // side)
-    if factor <= 1:
-        return pixels
-    height, width = (max(1, size // factor) for size in pixels.shape[:2])
-    across, down = min(factor, pixels.shape[1]), min(factor, pixels.shape[0])
-    squares = pixels[: height * down, : width * across].reshape(height, down, width, across, -1)
-    return np.rint(squares.mean(axis=(1, 3))).astype(np.uint8)
-
-
 def data_uri(pixels: np.ndarray) -> str:
     """The picture as a `data:` address, for the `src` of an image."""
     return 'data:image/png;base64,' + base64.b64encode(encode(pixels)).decode('ascii')

@@ -14,8 +14,9 @@ import numpy as np
 from mixjax import places, plain
 from mixjax.errors import UserError
 from mixjax.places import Place
-from mixjax.report import kept
+from mixjax.report import kept, predictions
 from mixjax.report.kept import Kept
+from mixjax.report.predictions import Predictions
 
 
 class Pairs(NamedTuple):
@@ -48,6 +49,7 @@ class Run(NamedTuple):
     """One method with all its seeds.
 
     metrics: the lines of `metrics.jsonl`. notes: what was found of its data. measured: by `mixjax.analyse`.
+    predictions: of the test examples.
     """
 
     label: str
@@ -58,6 +60,7 @@ class Run(NamedTuple):
     samples: Samples | None
     notes: tuple[str, ...] = ()
     measured: Kept = Kept()
+    predictions: Predictions | None = None
 
 
 class Folder(NamedTuple):
@@ -82,14 +85,26 @@ RUN = {'label': str, 'method': str, 'steps': int, 'classes': list, 'test_example
 RUN_KINDS = {**RUN, 'seeds': list, 'accuracy': dict}
 
 
+class Unfinished(UserError):
+    """A run that was begun and is not finished, or is being extended."""
+
+
 def read(paths: Sequence[str | Place]) -> tuple[Folder, ...]:
     """The folders, in the order given; for that of a sweep, those of its values."""
     folders = [inner for path in paths for inner in parts(places.given(path))]
-    whole = [places.resolved(folder) for folder in folders]
-    for index, path in enumerate(whole):
-        if path in whole[:index]:
+    resolved = [places.resolved(folder) for folder in folders]
+    for index, path in enumerate(resolved):
+        if path in resolved[:index]:
             raise UserError(f'{folders[index]} is given twice; name each folder once')
-    return tuple(_folder(folder, name) for folder, name in zip(folders, _names(whole), strict=True))
+    return tuple(_folder(folder, name) for folder, name in zip(folders, names(resolved), strict=True))
+
+
+def whole(path: Place) -> Place:
+    """The folder, if its run is finished."""
+    results, config = _results(path), _json(path / 'config.json')
+    if results.get('steps', config.get('steps')) != config.get('steps'):
+        raise Unfinished(f'{path} is being extended and not finished; give the command that began it again')
+    return path
 
 
 def parts(path: Place) -> list[Place]:
@@ -100,24 +115,22 @@ def parts(path: Place) -> list[Place]:
     inside = [path / name for name in results['runs']]
     steps = {results.get('steps'), *(_results(folder).get('steps') for folder in inside)} - {None}
     if len(steps) > 1:
-        raise UserError(f'{path} is being extended and not finished; give the command that began it again')
+        raise Unfinished(f'{path} is being extended and not finished; give the command that began it again')
     return inside
 
 
-def _names(paths: Sequence[Place]) -> list[str]:
+def names(paths: Sequence[Place]) -> list[str]:
     """The last parts of each path, as many as tell it from the others; never a whole path."""
-    for depth in range(1, max(len(path.parts) for path in paths) + 1):
+    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
         names = ['/'.join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
             return names
-    raise AssertionError('paths that differ have different parts')
+    return []
 
 
 def _folder(path: Place, name: str) -> Folder:
-    results = _results(path)
+    results = _results(whole(path))
     config, env = _json(path / 'config.json'), _json(path / 'env.json')
-    if results.get('steps', config.get('steps')) != config.get('steps'):
-        raise UserError(f'{path} is being extended and not finished; give the command that began it again')
     if results['kind'] == 'run':
         return Folder(name, results, config, env, (_run(path, results['label'], results),))
     runs = [_run(path / label, label, _results(path / label)) for label in results['runs']]
@@ -126,7 +139,7 @@ def _folder(path: Place, name: str) -> Folder:
 
 def _run(path: Place, label: str, results: dict[str, Any]) -> Run:
     metrics = tuple(_lines(path / 'metrics.jsonl'))
-    more = _pairs(path), _samples(path), _notes(path), kept.read(path)
+    more = _pairs(path), _samples(path), _notes(path), kept.read(path), predictions.read(path, results)
     return Run(label, results, _json(path / 'config.json'), metrics, *more)
 
 
@@ -148,7 +161,7 @@ def _results(path: Place) -> dict[str, Any]:
     if not file.exists() and not (path / 'config.json').exists():
         raise UserError(f'{path} is not a work directory: config.json and results.json are missing')
     if not file.exists():
-        raise UserError(f'{path} is not finished: results.json is missing; give the command that began it again')
+        raise Unfinished(f'{path} is not finished: results.json is missing; give the command that began it again')
     results = _json(file)
     if results.get('kind') == 'run':
         _check_run(results, file)

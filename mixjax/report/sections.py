@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mixjax import places
 from mixjax.errors import UserError
-from mixjax.report import tables
+from mixjax.places import Place
+from mixjax.report import settings, tables
 from mixjax.report.read import Folder, read
-from mixjax.report.words import count
+from mixjax.report.words import count, plain
+
+OWN = 'results.md'  # beside report.html
 
 
 def results_section(name: str, workdir: str | Path) -> str:
     """The accuracy tables of a work directory, with the command that made them and what it ran on."""
-    folders = read([workdir])
+    return '\n'.join([f'## {name}', '', *body(read([workdir]))])
+
+
+def body(folders: Sequence[Folder]) -> list[str]:
+    """The command, what it ran on, and a table for each of the folders."""
     env = folders[0].env
     lines = [
-        f'## {name}',
-        '',
-        f'    {env.get("command", "")}',
+        f'    {plain(settings.command_of(folders[0]))}'.rstrip(),
         '',
         f'{_versions(env)}. Accuracy in percent: mean and standard deviation over n seeds; difference: percentage '
         'points, paired over seeds, with its standard error.',
@@ -29,17 +35,19 @@ def results_section(name: str, workdir: str | Path) -> str:
     for folder in folders:
         lines += ([f'### {_heading(folder)}', ''] if len(folders) > 1 else []) + [_about(folder), '']
         lines += [tables.accuracy_markdown(folder.results)]
-    return '\n'.join(lines)
+    return lines
 
 
 def _versions(env: Mapping[str, Any]) -> str:
     known = [f'{name} {env[name]}' for name in ('mixjax', 'jax', 'python') if env.get(name)]
     commit = f'commit {env["commit"]}' if env.get('commit') else 'no commit'
-    return ', '.join([*known, commit, ' '.join(sorted(set(env.get('devices', []))))])
+    devices = env.get('devices')
+    kinds = sorted(set(map(str, devices))) if isinstance(devices, list) else []
+    return plain(', '.join([*known, commit, ' '.join(kinds)]))
 
 
 def _heading(folder: Folder) -> str:
-    return f'{folder.config["target"]["name"]}, {folder.name.replace("=", " = ")}'
+    return f'{settings.target(folder)}, {folder.name.replace("=", " = ")}'
 
 
 def _about(folder: Folder) -> str:
@@ -50,9 +58,11 @@ def _about(folder: Folder) -> str:
     )
 
 
-def check(path: str | Path) -> None:
-    """Refuse a place where no file can be written; nothing is made."""
+def check(path: str | Path, workdir: Place | None = None) -> None:
+    """Refuse a place where no file can be written, and that of the report's own tables; nothing is made."""
     path = Path(path)
+    if workdir is not None and not places.remote(workdir) and path.absolute() == (workdir / OWN).absolute():
+        raise UserError(f'config.results: {path} is where the report of this run has its own tables; name another file')
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f'config.results: {path} cannot be written; name a file in a folder of yours')

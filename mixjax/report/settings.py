@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -64,8 +65,50 @@ def target(folder: Folder) -> str:
     return place or str(lookup(folder.config, 'target.name') or 'results')
 
 
-def settings_html(folder: Folder) -> str:
-    """The settings that matter most, the knobs of each method, and the whole config folded away."""
+def title(folder: Folder) -> str:
+    """What a work directory is about: `5 methods on digits`."""
+    what = folder.runs[0].label if len(folder.runs) == 1 else count(len(folder.runs), 'method')
+    return f'{what} on {target(folder)}'
+
+
+def subtitle(folder: Folder) -> str:
+    """How much there is of everything."""
+    results = folder.runs[0].results
+    labelled = count(results['train_examples'], 'labelled image')
+    test = count(results['test_examples'], 'test image')
+    seeds, steps = count(len(results['seeds']), 'seed'), count(results['steps'], 'step')
+    return f'{count(len(results["classes"]), "class", "classes")}, {labelled}, {test}; {seeds} of {steps}'
+
+
+def labels(config: Mapping[str, Any]) -> str:
+    """How much of the target data is labelled: `3 per class`, `15 %`, `25 % of the classes, 400 images`, `all`."""
+    target = lookup(config, 'target')
+    of = target if isinstance(target, Mapping) else {}
+    rate, chosen = of.get('rate', 1.0), of.get('classes', 1.0)
+    parts = []
+    if _number(chosen) and chosen != 1:
+        parts.append(f'{100 * chosen:g} % of the classes' if chosen < 1 else f'{chosen:g} classes')
+    if of.get('splits'):
+        parts.append('a given split')
+    elif of.get('per_class'):
+        parts.append(f'{value_text(of["per_class"])} per class')
+    elif of.get('images'):
+        parts.append(f'{value_text(of["images"])} images')
+    elif of.get('counts'):
+        parts.append('a number for each class')
+    elif _number(rate) and rate < 1:
+        parts.append(f'{100 * rate:g} %')
+    else:
+        parts.append('all')
+    return ', '.join(parts) + (', and the rest' if of.get('add_rest') else '')
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def settings_html(folder: Folder, whole: bool = True) -> str:
+    """The settings that matter most, the knobs of each method; with `whole` the whole config too, folded away."""
     config = folder.config
     synthetic = bool(lookup(config, 'synthetic.side'))
     rows = [[title, value_text(lookup(config, place))] for title, place in KEYS if _said(config, place)]
@@ -76,11 +119,12 @@ def settings_html(folder: Folder) -> str:
         said = lookup(run.config, 'method')
         method = dict(said) if isinstance(said, Mapping) and said else {'name': run.results['method']}
         methods.append([run.label, str(method.pop('name', '')), value_text(method) or 'none'])
-    whole = json.dumps(config, indent=2, ensure_ascii=False)
+    text = json.dumps(config, indent=2, ensure_ascii=False)
+    details = f'\n<details><summary>The whole configuration</summary>{_code(text, "configuration")}</details>'
     return (
         f'<div class="two">{html_table("Experiment", ["", ""], rows)}<div class="stack">'
-        f'{html_table("Methods", ["label", "method", "settings"], methods)}{environment_html(folder.env)}</div></div>\n'
-        f'<details><summary>The whole configuration</summary>{_code(whole, "configuration")}</details>'
+        f'{html_table("Methods", ["label", "method", "settings"], methods)}{environment_html(folder.env)}</div></div>'
+        f'{details if whole else ""}'
     )
 
 
@@ -106,16 +150,20 @@ def environment_html(env: Mapping[str, Any]) -> str:
     return html_table('Environment', ['', ''], rows)
 
 
+def command_of(folder: Folder) -> str:
+    """The command that was recorded; '' where there is none."""
+    command = folder.env.get('command') or ''
+    return shlex.join(map(str, command)) if isinstance(command, list) else str(command)
+
+
 def repeat_html(folder: Folder) -> str:
     """The command that gives these numbers again."""
-    command = folder.env.get('command')
-    if isinstance(command, list):
-        command = shlex.join(map(str, command))
+    command = command_of(folder)
     if not command:
         return '<p>No command was recorded; the whole configuration is above.</p>'
     seeds = count(len(folder.runs[0].results['seeds']), 'seed') + (' of each method' if len(folder.runs) > 1 else '')
     same = 'On the same machine and versions it gives the same numbers, bit for bit.'
-    return f'<p>All of the above, {seeds}. {same}</p>{_code(str(command), "command")}'
+    return f'<p>All of the above, {seeds}. {same}</p>{_code(command, "command")}'
 
 
 def _code(text: str, what: str) -> str:

@@ -43,6 +43,9 @@ a { color: var(--mark); text-underline-offset: 0.2em; text-decoration-thickness:
 nav ul { list-style: none; display: flex; flex-wrap: wrap; gap: 0.3rem 1.4rem; margin: 1.2rem 0 0; padding: 0; }
 nav a { display: inline-block; padding: 0.25rem 0; }
 section.folder + section.folder { border-top: 2px solid var(--rule); margin-top: 4rem; }
+section.closed + section.closed { border: 0; margin: 0; }
+section.closed > details { margin: 0; }
+section.closed summary h2 { display: inline; font-size: 1rem; font-weight: 500; }
 section.folder > h2 { font-size: 1.6rem; margin-top: 2.5rem; }
 
 .answer { border-left: 4px solid var(--mark); padding: 0.2rem 0 0.2rem 1.3rem; margin: 2rem 0 0; }
@@ -53,14 +56,36 @@ section.folder > h2 { font-size: 1.6rem; margin-top: 2.5rem; }
 .answer dt { color: var(--soft); font-size: 0.9rem; line-height: 1.4; }
 .answer dd { margin: 0; font-size: 1.6rem; font-weight: 600; font-variant-numeric: tabular-nums; white-space: nowrap; }
 
+.filters { margin: 2rem 0 0; }
+.filters fieldset { border: 0; padding: 0; margin: 0 0 0.7rem; min-width: 0; }
+.filters legend { color: var(--soft); font-size: 0.9rem; padding: 0; }
+.boxes { display: flex; flex-wrap: wrap; gap: 0 1.3rem; }
+.boxes label { display: inline-flex; align-items: center; gap: 0.4rem; padding: 0.35rem 0; cursor: pointer; }
+.boxes input { width: 1.1rem; height: 1.1rem; margin: 0; accent-color: var(--mark); }
+button { font: inherit; color: var(--mark); background: none; border: 1px solid var(--rule); border-radius: 6px;
+  padding: 0.3rem 0.9rem; cursor: pointer; }
+.runs { display: flex; flex-direction: column; counter-reset: shown; margin-top: 1.5rem; }
+.runs .scroll { order: 1; }
+.runs .line { counter-increment: shown; }
+.runs .now::before { content: counter(shown); }
+.runs [scope="rowgroup"] span { position: sticky; left: 0; display: inline-block; max-width: calc(100vw - 2.2rem); }
+.runs td:last-child { white-space: nowrap; color: var(--soft); font-weight: 400; }
+.runs [scope="rowgroup"] { padding-top: 1.6rem; color: var(--soft); border-bottom-color: var(--soft); }
+
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 2rem 3rem;
   align-items: start; }
 .two > * { min-width: 0; }
 .stack { display: grid; gap: 2rem; grid-template-columns: minmax(0, 1fr); }
-.scroll { overflow-x: auto; }
+/* A shade at the side where there is more to see. */
+.scroll { overflow-x: auto; background:
+  linear-gradient(to right, var(--ground) 30%, transparent) 0 0 / 2.5rem 100% no-repeat local,
+  linear-gradient(to left, var(--ground) 30%, transparent) 100% 0 / 2.5rem 100% no-repeat local,
+  linear-gradient(to right, var(--rule), transparent) 0 0 / 1rem 100% no-repeat scroll,
+  linear-gradient(to left, var(--rule), transparent) 100% 0 / 1rem 100% no-repeat scroll; }
 table { border-collapse: collapse; overflow-wrap: break-word; font-variant-numeric: tabular-nums; font-size: 0.95rem;
   min-width: min(100%, 20rem); }
-caption { text-align: left; color: var(--soft); font-size: 0.9rem; padding: 0 0 0.5rem; }
+caption { text-align: left; color: var(--soft); font-size: 0.9rem; padding: 0 0 0.5rem;
+  max-width: min(42rem, 100vw - 2.2rem); }
 th, td { text-align: left; vertical-align: top; padding: 0.42rem 1.2rem 0.42rem 0;
   border-bottom: 1px solid var(--rule); }
 th:last-child, td:last-child { padding-right: 0.2rem; }
@@ -93,6 +118,8 @@ figcaption { font-size: 0.9rem; }
 .chart .reference { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 3 3; }
 .chart .bar { fill: var(--c); }
 .chart .cell { fill: var(--mark); }
+.chart .right { fill: none; stroke: var(--rule); }
+.chart .count { fill: var(--ink); }
 .chart .point { fill: var(--c); fill-opacity: 0.6; }
 .chart .over { fill: var(--ink); font-weight: 650; paint-order: stroke; stroke: var(--ground); stroke-width: 3; }
 .chart .dash .line { stroke-dasharray: 6 4; stroke-linecap: butt; }
@@ -107,6 +134,11 @@ img { display: block; width: 100%; height: auto; border-radius: 3px; background:
 .pairs .arrow { color: var(--soft); }
 .pairs p { margin: 0.4rem 0 0; font-size: 0.9rem; line-height: 1.4; }
 .pairs .value { color: var(--soft); font-variant-numeric: tabular-nums; }
+.matrix { max-width: 30rem; }
+.mistakes { list-style: none; margin: 0.8rem 0 1.6rem; padding: 0; display: grid; gap: 1.2rem 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(5.6rem, 1fr)); max-width: 54rem; }
+.mistakes p { margin: 0.3rem 0 0; font-size: 0.85rem; line-height: 1.35; }
+.mistakes .value { color: var(--soft); font-variant-numeric: tabular-nums; }
 .samples { margin: 1.6rem 0 2.2rem; max-width: 54rem; --cell: 5rem; }
 .samples.large { --cell: 7.5rem; }
 .samples .row { display: grid; grid-template-columns: 6rem repeat(var(--n), minmax(0, var(--cell))); gap: 0.4rem;

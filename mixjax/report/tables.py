@@ -156,7 +156,7 @@ def notes_text(pairs: Mapping[str, Any]) -> str:
     return ', '.join(f'{name} {_short(value)}' for name, value in pairs.get('notes', {}).items())
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> str:
     """right: for each column `-` or `:` at the right end of its rule (`:` aligns numbers)."""
     rule = '|'.join(f' --{end} ' for end in right)
     lines = ['| ' + ' | '.join(markdown(cell) for cell in line) + ' |' for line in (head, *rows)]
@@ -166,7 +166,7 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]], right: str) ->
 def accuracy_markdown(results: Mapping[str, Any]) -> str:
     """A Markdown table; the mean of the best method is not marked, so that a diff shows numbers only."""
     head, rows = _accuracy_cells(results, TYPESET)
-    return _markdown(head, rows, '-' + ':' * (len(head) - 1))
+    return markdown_table(head, rows, '-' + ':' * (len(head) - 1))
 
 
 def html_table(

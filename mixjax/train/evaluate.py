@@ -33,6 +33,20 @@ class Sums(NamedTuple):
     loss: Any
 
 
+class Each(NamedTuple):
+    """Of each of some examples, (B,): the class that it is taken for, and the probability of that class."""
+
+    predicted: Any
+    probability: Any
+
+
+class Found(NamedTuple):
+    """What the evaluation of a batch gives."""
+
+    sums: Sums
+    each: Each
+
+
 def rank(logits: Array, label: Array) -> Array:
     """(B, c), (B,) -> (B,) how many classes are likelier than the label; of equals the lower one, as in argmax.
 
@@ -49,21 +63,23 @@ def make(
     method: Method,
     geometry: augment.Geometry,
     layout: Layout = Layout(),  # noqa: B008, a constant
-) -> Callable[[Tree, Array, Array, Array], Sums]:
-    """The evaluation of one batch: (variables, image, label, mask) -> `Sums` over the mask."""
+) -> Callable[[Tree, Array, Array, Array], Found]:
+    """The evaluation of one batch: (variables, image, label, mask) -> `Sums` over the mask, and `Each`."""
 
-    def batch(variables: Tree, image: Array, label: Array, mask: Array) -> Sums:
+    def batch(variables: Tree, image: Array, label: Array, mask: Array) -> Found:
         out, _ = net.apply(layout.whole(variables), augment.centre(layout.shard(image), geometry), train=False)
         logits = method.predict(out)
-        correct = (jnp.argmax(logits, axis=-1) == label) & mask
+        predicted = jnp.argmax(logits, axis=-1)
+        correct = (predicted == label) & mask
         near = (rank(logits, label) < 5) & mask
         each = jnp.zeros(logits.shape[-1], jnp.int32)
-        return Sums(
+        sums = Sums(
             each.at[label].add(correct),
             each.at[label].add(mask),
             near.sum(),
             jnp.where(mask, losses.cross_entropy(logits, label), 0.0).sum(),
         )
+        return Found(sums, Each(predicted, jax.nn.softmax(logits, axis=-1).max(-1)))
 
     return batch
 
@@ -91,8 +107,22 @@ def run(evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int) -
     have examples there.
     """
     # What a batch gave is fetched when the next one is on its way.
+    found = itertools.chain((evaluate(variables, *batch).sums for batch in test), [None])
+    return _over(count, [arrays.whole(one) for one, _ in itertools.pairwise(found)])
+
+
+def run_each(
+    evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int
+) -> tuple[list[dict[str, float]], list[Each]]:
+    """The same, and for each trial what it says of each test example, (count,) arrays."""
     found = itertools.chain((evaluate(variables, *batch) for batch in test), [None])
-    sums = [arrays.whole(one) for one, _ in itertools.pairwise(found)]
+    whole = [arrays.whole(one) for one, _ in itertools.pairwise(found)]
+    columns = (np.concatenate(parts, axis=1)[:, :count] for parts in zip(*(one.each for one in whole), strict=True))
+    return _over(count, [one.sums for one in whole]), [Each(*row) for row in zip(*columns, strict=True)]
+
+
+def _over(count: int, sums: Sequence[Sums]) -> list[dict[str, float]]:
+    """The measures of each trial."""
     correct, seen, near = (np.sum([one[k].astype(np.int64) for one in sums], axis=0) for k in range(3))
     loss = np.sum([one.loss.astype(np.float64) for one in sums], axis=0)
     return [_means(*each, count) for each in zip(correct, seen, near, loss, strict=True)]

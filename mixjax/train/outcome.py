@@ -17,7 +17,7 @@ from mixjax.train.program import Program
 @by_first
 def summary(config: Any, folder: Place, label: str, built: Program, seeds: list[int]) -> dict[str, Any]:
     """What `results.json` holds: the evaluations of the steps that are kept."""
-    steps = {seed: watch.kept(config, folder, seed) for seed in seeds}
+    steps = watch.kept(config, folder, seeds)
     final, val = (
         {
             line['seed']: line

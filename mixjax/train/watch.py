@@ -15,7 +15,7 @@ import numpy as np
 from mixjax.errors import UserError
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first, only_first
-from mixjax.train import draws, evaluate, export, finite, mesh, seeds, workdir
+from mixjax.train import draws, evaluate, export, finite, mesh, predictions, seeds, workdir
 from mixjax.train.draws import Sets
 from mixjax.train.program import Program
 from mixjax.train.seeds import Seed
@@ -71,29 +71,40 @@ def hold(built: Program, opened: list[Seed]) -> Held:
 def look(
     built: Program, folder: Place, together: list[int], step: int, ts: TrainState, placed: Wave, held: Held
 ) -> None:
-    """Evaluate all seeds, log it, and export the first seed's network where it is the best so far."""
+    """Evaluate all seeds and log it; of those whose result this is so far, keep what they said of each example.
+
+    The first seed's network is exported where it is the best so far.
+    """
     metrics, config = folder / 'metrics.jsonl', built.config
+    said: list[evaluate.Each] = []
     for kind, program_of, parts, examples in (
         ('eval', built.evaluate, placed.test, placed.tested),
         ('val', built.validate, held.batches, held.count),
     ):
-        found = evaluate.run(program_of, variables(ts), parts, examples) if parts else []
+        if kind == 'eval' and parts and (config.keep == 'best' or step == config.steps):
+            found, said = evaluate.run_each(program_of, variables(ts), parts, examples)
+        else:
+            found = evaluate.run(program_of, variables(ts), parts, examples) if parts else []
         for seed, line in zip(together, found, strict=False):
             workdir.append(metrics, {'seed': seed, 'step': step, 'kind': kind, **finite.plain(line)})
-    if config.keep == 'best' and config.seed in together and best(folder, config.seed) == step:
+    result = [seed for seed, at in kept(config, folder, together).items() if said and at == step]
+    predictions.keep(built, folder, step, {seed: said[together.index(seed)] for seed in result})
+    if config.keep == 'best' and config.seed in result:
         keep(built, folder, mesh.take(ts, together.index(config.seed)), step)
 
 
 @by_first
-def best(folder: Place, seed: int) -> int:
-    """The step of the highest validation accuracy, the last of equals."""
-    found = [line for line in workdir.lines(folder / 'metrics.jsonl') if line['kind'] == 'val' and line['seed'] == seed]
-    return max(found, key=lambda line: (line['accuracy'], line['step']))['step']
+def best(folder: Place) -> dict[int, int]:
+    """{seed: the step of its highest validation accuracy, the last of equals}."""
+    found = [line for line in workdir.lines(folder / 'metrics.jsonl') if line['kind'] == 'val']
+    found.sort(key=lambda line: (line['accuracy'], line['step']))
+    return {line['seed']: line['step'] for line in found}
 
 
-def kept(config: Any, folder: Place, seed: int) -> int:
-    """The step whose network is the result of a seed that was trained to its end."""
-    return best(folder, seed) if config.keep == 'best' else config.steps
+def kept(config: Any, folder: Place, seeds: Sequence[int]) -> dict[int, int]:
+    """{seed: the step whose network is its result}; of one that is being trained and keeps the best, so far."""
+    known = best(folder) if config.keep == 'best' else {}
+    return {seed: known[seed] if config.keep == 'best' else config.steps for seed in seeds}
 
 
 def keep(built: Program, folder: Place, ts: TrainState, step: int, whole: bool = False) -> None:

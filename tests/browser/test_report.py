@@ -77,8 +77,10 @@ def pages(tmp_path_factory):
     breeds = tuple(f'{i:03d}. a breed with a rather long name, number {i}' for i in range(30))
     methods = {'finetune': 0.7, 'mixup': 0.71, 'x_with_a_label_that_is_far_longer_than_usual': 0.73}
     return {
-        'digits': write(fake.make_comparison(root / 'digits')),
-        'breeds': write(fake.make_comparison(root / 'breeds', methods, classes=breeds, side=224, channels=3)),
+        'digits': write(fake.predict_all(fake.make_comparison(root / 'digits'))),
+        'breeds': write(
+            fake.predict_all(fake.make_comparison(root / 'breeds', methods, classes=breeds, side=224, channels=3))
+        ),
     }
 
 

@@ -26,7 +26,10 @@ KINDS = {
     'regsl self-labelling': ['regsl', *SELF_LABELLING],
     'seqtrain, two stages': ['seqtrain'],
 }
-FILES = ('report.html', 'samples.npz', 'pairs.json', 'prepared-0.npz', 'prepared-2.npz', 'model.json', 'data.json')
+FILES = (
+    'report.html', 'results.md', 'results.csv', 'predictions.npz', 'samples.npz', 'pairs.json', 'prepared-0.npz',
+    'prepared-2.npz', 'model.json', 'data.json',
+)  # fmt: skip
 
 
 def moment(random_, run, seconds):
@@ -41,7 +44,8 @@ def moment(random_, run, seconds):
     if kind == 'evaluating':
         seed, step = random_.randrange(3), random_.choice((5, 10, 15, 20))
         return harm.logged(run.parent, step, seed)
-    name = random_.choice(('results.json', 'model.safetensors', 'report.html', 'report.html.part', 'samples.npz'))
+    names = ('results.json', 'model.safetensors', 'report.html', 'report.html.part', 'samples.npz', 'predictions.npz')
+    name = random_.choice(names)
     return (run / name).exists
 
 
@@ -120,7 +124,7 @@ def test_killed_in_mid_training(method, tmp_path):
     kill_after(killed, 0, 20, *words)
     assert call(killed, *words).returncode == 0
     assert_same_run(straight / 'run', killed / 'run', range(1), 24)
-    for name in ('samples.npz', 'prepared-0.npz', 'report.html', 'pairs.json'):
+    for name in ('samples.npz', 'predictions.npz', 'prepared-0.npz', 'report.html', 'pairs.json'):
         if name == 'pairs.json' and not (straight / 'run' / name).exists():
             continue  # only of a method that draws source images
         assert (straight / 'run' / name).read_bytes() == (killed / 'run' / name).read_bytes()
@@ -135,7 +139,7 @@ def test_a_comparison_killed_in_its_second_method(tmp_path):
     assert call(straight, *words).returncode == 0
     kill_after(killed, 1, 12, *words, run='run/lamix')
     assert call(killed, *words).returncode == 0
-    for name in ('results.json', 'report.html', 'config.json'):
+    for name in ('results.json', 'report.html', 'results.md', 'results.csv', 'config.json'):
         assert (straight / 'run' / name).read_bytes() == (killed / 'run' / name).read_bytes()
     for label in json.loads((straight / 'run' / 'results.json').read_text())['runs']:
         assert_same_run(straight / 'run' / label, killed / 'run' / label, range(2), 24)

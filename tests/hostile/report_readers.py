@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from mixjax.report import html
+from mixjax.report import files, html
+from mixjax.report.gather import gather
 from tests.hostile.mutate import flawed, flawed_json, flawed_lines
 from tests.hostile.readers import Flaw, Reader
 from tests.report import fake
@@ -19,6 +20,7 @@ RUN = (
     'data.json',
     'samples.npz',
     'pairs.npz',
+    'predictions.npz',
 )
 
 
@@ -27,6 +29,7 @@ def run_folder(folder: Path) -> Path:
     run = folder / 'run'
     if not run.exists():
         fake.make_run(run, 'xmixup', [0.5, 0.6], pairs=True, classes=('a', 'b'), side=4)
+        fake.predict(run)
         (run / 'data.json').write_text(json.dumps({'notes': ['one image'], 'unreadable': {}}))
     return run
 
@@ -43,6 +46,7 @@ def reported(name: str) -> Reader:
         try:
             (run / name).write_bytes(path.read_bytes())
             page = html.render([run])
+            files.contents(gather([run]), run / 'report.html')
         finally:
             (run / name).write_bytes(whole)
         lower = page.lower()
@@ -58,6 +62,7 @@ def compared() -> Reader:
 
     def good(folder: Path) -> list[bytes]:
         if not (folder / 'both').exists():
+            fake.make_run(folder / 'grid' / 'one', 'finetune', [0.5], side=4)
             fake.make_comparison(folder / 'both', {'finetune': 0.5, 'mixup': 0.6}, seeds=2, classes=('a', 'b'), side=4)
         return [(folder / 'both' / 'results.json').read_bytes()]
 
@@ -67,6 +72,7 @@ def compared() -> Reader:
         try:
             place.write_bytes(path.read_bytes())
             assert '<script' not in html.render([place.parent]).lower()
+            assert '<script' not in html.render([place.parent.parent / 'grid', place.parent]).lower()
         finally:
             place.write_bytes(whole)
 

@@ -192,6 +192,9 @@ def test_other_files_of_a_run_that_lie(tmp_path):
     (run / 'config.json').write_text(json.dumps({'method': 'x', 'steps': 400}))
     (run / 'metrics.jsonl').write_bytes(b'\xff\xfe\n{"seed": [], "step": 1, "kind": "train"}\n[]\n' + b'[' * 10**5)
     html.render([run])
+    for devices in (3, ['cpu', 3], None, [{}]):
+        fake.change(run, 'env.json', devices=devices, command=['a\n# b', 3])
+        assert 'a?# b' in html.write(run).with_name('results.md').read_text()
     for text in ('1.5', '[]', '"x"', '{"steps": "x"}'):
         (run / 'config.json').write_text(text)
         with pytest.raises(UserError, match='damaged'):

@@ -138,6 +138,58 @@ def make_run(
     return folder
 
 
+def make_grid(root: Path, accuracies: dict[str, list[float]], **rest: Any) -> Path:
+    """A folder of runs, `DATA METHOD RATE` by their accuracies; such a folder is named DATA-METHOD-RATE."""
+    for cell, values in accuracies.items():
+        data, method, rate = cell.split()
+        run = make_run(root / cell.replace(' ', '-'), method, values, side=4, **rest)
+        change(run, 'config.json', target={'name': data, 'per_class': 0, 'rate': float(rate)})
+    return root
+
+
+def change(run: Path, name: str, **values: Any) -> None:
+    """Set keys of a JSON file."""
+    dump(run / name, {**json.loads((run / name).read_text()), **values})
+
+
+def predict(run: Path, shown: int = 12) -> None:
+    """Put `predictions.npz` into a run folder: of each seed the last examples are taken for the next class.
+
+    It is less and less sure of each example. The accuracies of results.json become those of whole examples.
+    """
+    results = json.loads((run / 'results.json').read_text())
+    n, classes = results['test_examples'], len(results['classes'])
+    label = np.arange(n) % classes
+    predicted = np.tile(label, (len(results['seeds']), 1))
+    probability = np.tile(np.linspace(1, 0.5, n, dtype=np.float32), (len(results['seeds']), 1))
+    for row, one in zip(predicted, results['seeds'], strict=True):
+        right = round(one['accuracy'] * n)
+        row[right:] = (label[right:] + 1) % classes
+        one['accuracy'] = right / n
+    results['accuracy'] = spread([one['accuracy'] for one in results['seeds']])
+    dump(run / 'results.json', results)
+    wrong = np.flatnonzero(predicted[0] != label)[:shown]
+    side, channels = np.load(run / 'samples.npz')['image'].shape[2:]
+    seeds = np.array([one['seed'] for one in results['seeds']])
+    np.savez(
+        run / 'predictions.npz', seed=seeds, step=np.full(len(seeds), STEPS), predicted=predicted.astype(np.uint8),
+        probability=probability, label=label.astype(np.uint8), shown=wrong,
+        image=pictures(500, (len(wrong),), side, channels),
+    )  # fmt: skip
+
+
+def predict_all(folder: Path) -> Path:
+    """The same for each run of a comparison."""
+    results = json.loads((folder / 'results.json').read_text())
+    for label in results['runs']:
+        predict(folder / label)
+    runs = {label: json.loads((folder / label / 'results.json').read_text()) for label in results['runs']}
+    accuracies = {label: [one['accuracy'] for one in run['seeds']] for label, run in runs.items()}
+    classes = tuple(next(iter(runs.values()))['classes'])
+    dump(folder / 'results.json', comparison_results(accuracies, classes))
+    return folder
+
+
 def make_comparison(
     folder: Path, methods: dict[str, float] | None = None, *, seeds: int = 3, classes: tuple[str, ...] = CLASSES,
     side: int = 16, channels: int = 1, **rest: Any,

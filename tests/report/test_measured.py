@@ -60,7 +60,7 @@ def test_every_measure_has_its_block_and_says_what_it_shows(comparison):
     shown += ['What it still knows of the source', 'Soft targets', 'Two units', 'Class activation maps']
     assert titles[2:9] == shown
     text = page.text()
-    assert '0.2 \u00b1 0.01' in text and '90 \u00b1 1' in text and 'xmixup best at 1, 80.00 %' in text
+    assert '0.200 \u00b1 0.010' in text and '90.0 \u00b1 1.0' in text and 'xmixup best at 1, 80.00 %' in text
     charts = [tag for tag in page.named('svg')]
     words = [tag for tag in page.tags if tag.name in ('title', 'desc')]
     described = {tag.attributes['id'] for tag in words if 'id' in tag.attributes}
@@ -162,3 +162,19 @@ def test_points_are_inside_and_clouds_are_named():
     points = [(float(c.attrib['cx']), float(c.attrib['cy'])) for c in root.iter('circle')]
     assert len(points) == 3 and all(40 <= x <= 300 and 10 <= y <= 270 for x, y in points)
     assert [text.text for text in root.iter('text') if text.attrib.get('class') == 'over'] == ['cat', 'dog']
+
+
+@pytest.mark.parametrize(
+    ('mean', 'std', 'told'),
+    [
+        (0.30881, 0.00175, '0.3088 \u00b1 0.0018'),
+        (107.23, 11.94, '107 \u00b1 12'),
+        (0.976, 0.00141, '0.9760 \u00b1 0.0014'),
+        (1.0, 0.0, '1 \u00b1 0'),
+        (0.123456, None, '0.1235'),
+        (1e9, 3e8, '1000000000 \u00b1 300000000'),
+        (0.5, 1e-12, '0.500000 \u00b1 0.000000'),
+    ],
+)
+def test_a_deviation_has_two_digits(mean, std, told):
+    assert measured._spread({'mean': mean, 'std': std}) == told

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mixjax.report import png
+from mixjax.thumbnail import shrink
 
 
 def decode(data: bytes) -> np.ndarray:
@@ -79,13 +80,13 @@ def test_data_uri_holds_the_file():
 
 def test_shrink_takes_means_of_squares():
     pixels = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
-    np.testing.assert_array_equal(png.shrink(pixels, 2)[..., 0], [[2, 4], [10, 12]])  # 2.5, 4.5, 10.5, 12.5: to even
-    np.testing.assert_array_equal(png.shrink(pixels, 4), pixels)
+    np.testing.assert_array_equal(shrink(pixels, 2)[..., 0], [[2, 4], [10, 12]])  # 2.5, 4.5, 10.5, 12.5: to even
+    np.testing.assert_array_equal(shrink(pixels, 4), pixels)
 
 
 @pytest.mark.parametrize('shape', [(224, 224, 3), (225, 100, 1), (1, 300, 3), (17, 17, 1)])
 @pytest.mark.parametrize('side', [1, 16, 64])
 def test_shrink_never_exceeds_the_side(shape, side):
-    small = png.shrink(np.full(shape, 77, np.uint8), side)
+    small = shrink(np.full(shape, 77, np.uint8), side)
     assert max(small.shape[:2]) <= side and min(small.shape) > 0
     assert (small == 77).all() and small.dtype == np.uint8

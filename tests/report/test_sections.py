@@ -32,6 +32,9 @@ def test_a_lost_mark_and_a_file_in_the_way(tmp_path):
     with pytest.raises(UserError, match='cannot be written'):
         sections.check(tmp_path)
     sections.check(tmp_path / 'new' / 'results.md')
+    sections.check(tmp_path / 'new.md', tmp_path)
+    with pytest.raises(UserError, match='has its own tables; name another file'):
+        sections.check(tmp_path / 'results.md', tmp_path)
     assert not (tmp_path / 'new').exists()
 
 

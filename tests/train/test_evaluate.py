@@ -1,5 +1,6 @@
 """Accuracy, top-5 and the mean over classes, each example counted once."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -42,20 +43,24 @@ def evaluated(logits, label, size):
     batches = evaluate.batches(Images(image, np.asarray(label, np.int32)), size)
 
     def trial(variables, *batch):
-        return evaluate.Sums(*(x[None] for x in one(variables, *map(jnp.asarray, batch))))
+        return jax.tree.map(lambda x: x[None], one(variables, *map(jnp.asarray, batch)))
 
-    (found,) = evaluate.run(trial, {}, list(batches), len(label))
-    return found
+    batches = list(batches)
+    (found,), (each,) = evaluate.run_each(trial, {}, batches, len(label))
+    assert evaluate.run(trial, {}, batches, len(label)) == [found]
+    return found, each
 
 
 def test_measures_by_hand():
     logits = np.zeros((4, 7))
     logits[0, 0] = logits[1, 1] = logits[2, 0] = 9  # the third is of class 1; the last has rank 6
-    found = evaluated(logits, [0, 1, 1, 6], size=3)
+    found, each = evaluated(logits, [0, 1, 1, 6], size=3)
     assert found['accuracy'] == 0.5 and found['top5'] == 0.75
     assert found['mean_per_class'] == (1 + 0.5 + 0) / 3  # of the classes that are there
     sure = np.log(np.exp(9) + 6)
     np.testing.assert_allclose(found['loss'], (2 * (sure - 9) + sure + np.log(7)) / 4, rtol=1e-6)
+    assert each.predicted.tolist() == [0, 1, 0, 0]  # those that fill the last batch up are left out
+    np.testing.assert_allclose(each.probability, [np.exp(9 - sure)] * 3 + [1 / 7], rtol=1e-6)
 
 
 def test_measures_against_numpy_in_batches_of_any_size():
@@ -69,11 +74,13 @@ def test_measures_against_numpy_in_batches_of_any_size():
         'mean_per_class': np.mean([right[label == c].mean() for c in range(8)]),
     }
     for size in (7, 300, 512):
-        found = evaluated(logits, label, size)
+        found, each = evaluated(logits, label, size)
+        np.testing.assert_array_equal(each.predicted, top[:, 0])
+        assert np.count_nonzero(each.predicted == label) / 300 == found['accuracy']
         for name, value in expected.items():
             np.testing.assert_allclose(found[name], value, rtol=1e-12)
 
 
 def test_five_classes_have_no_top_five():
-    assert 'top5' not in evaluated(np.eye(5), range(5), 5)
-    assert evaluated(np.eye(6), range(6), 6)['top5'] == 1
+    assert 'top5' not in evaluated(np.eye(5), range(5), 5)[0]
+    assert evaluated(np.eye(6), range(6), 6)[0]['top5'] == 1

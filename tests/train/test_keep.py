@@ -42,6 +42,23 @@ def test_the_best_step_by_validation_is_the_result(run):
     assert results['keep'] == 'best' and seed['val_accuracy'] == max(val.values())
 
 
+def test_what_the_best_network_said_of_each_example_is_kept(run):
+    folder, results = run
+    (seed,) = results['seeds']
+    found = np.load(folder / 'predictions.npz')
+    assert (found['seed'].tolist(), found['step'].tolist()) == ([0], [seed['step']])
+    test = mixjax.inference.test_set(folder)
+    np.testing.assert_array_equal(found['label'], [test.label])
+    right = found['predicted'] == found['label']
+    assert np.count_nonzero(right) / right.size == seed['accuracy'] < 1
+    # The exported network says the same; the sharded evaluation rounds otherwise.
+    again = mixjax.load(folder).probabilities(test.image)
+    np.testing.assert_allclose(found['probability'][0], again.max(1), atol=1e-4)
+    sure = np.where(right[0], 0, found['probability'][0])
+    assert found['shown'].tolist() == np.argsort(-sure, kind='stable')[:12].tolist()
+    np.testing.assert_array_equal(found['image'], test.image[found['shown']])
+
+
 def test_the_exported_network_is_that_of_the_best_step(run, capsys):
     folder, results = run
     assert predict.main([f'--workdir={folder}', '--test', '--json']) == 0
@@ -71,7 +88,7 @@ def test_an_extended_run_is_that_of_a_long_one(run, tmp_path):
     loop.run(config(steps='6', optim__schedule='constant'), tmp_path / 'two')
     long = loop.run(config(optim__schedule='constant'), tmp_path / 'one')
     assert loop.run(config(optim__schedule='constant'), tmp_path / 'two') == long
-    for name in ('metrics.jsonl', 'model.safetensors', 'model.json'):
+    for name in ('metrics.jsonl', 'model.safetensors', 'model.json', 'predictions.npz'):
         assert (tmp_path / 'one' / name).read_bytes() == (tmp_path / 'two' / name).read_bytes()
 
 
@@ -92,7 +109,7 @@ def test_equal_accuracies_go_to_the_later_step(tmp_path):
         (0, 5, 0.9, 'eval'), (1, 5, 0.8, 'val'),
     ):  # fmt: skip
         workdir.append(tmp_path / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': kind, 'accuracy': accuracy})
-    assert watch.best(tmp_path, 0) == 3 and watch.best(tmp_path, 1) == 5
+    assert watch.best(tmp_path) == {0: 3, 1: 5}
 
 
 def test_the_best_of_nothing_is_refused_and_leaves_no_trace(tmp_path):

@@ -1,0 +1,231 @@
+"""Many runs side by side: what each was about, its accuracy, and its difference to the baseline of the same setting.
+
+A setting is a data set with its labelled part, and a network. Within one, a difference is paired over seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mixjax.report import settings
+from mixjax.report.answer import Answer, paired, sure
+from mixjax.report.read import Folder, Run
+from mixjax.report.tables import Difference, Row, accuracy_rows
+from mixjax.report.words import TYPESET, count, percent, points, spread
+
+BASELINE = 'finetune'  # the method that every paper compares with; a comparison names its own baseline
+# Settings that are those of a method, or change no number; and those that a setting has in words.
+OWN = ('method', 'compare', 'baseline', 'results', 'analyse', 'cache_dir', 'data_dir', 'feed', 'store')
+ALIKE = (
+    *(key for key in OWN if key != 'method'), 'target', 'source', 'sweep', 'checkpoint_every', 'eval_every',
+    'log_every', 'eval_batch_size', 'devices', 'dispatch', 'snapshots', 'num_seeds', 'shard_params', 'accumulate',
+)  # fmt: skip
+FIRST = tuple(place for _, place in settings.KEYS)
+TOLD = 3  # settings that tell a run from others, at most
+
+
+class Setting(NamedTuple):
+    """In words: the data set, how much of it is labelled, the network."""
+
+    dataset: str
+    labels: str
+    network: str
+
+
+class Line(NamedTuple):
+    """A method in a run.
+
+    folder: its place among the folders. name: that of the folder. knobs: what tells it from others of its setting.
+    base: the label of the line that it is compared with, its own where it is a baseline, '' where there is none.
+    difference: to that line. gaps: {seed: the same for one seed}.
+    """
+
+    folder: int
+    name: str
+    setting: Setting
+    row: Row
+    knobs: str
+    run: Run
+    base: str
+    difference: Difference | None
+    gaps: Mapping[int, float]
+
+    @property
+    def method(self) -> str:
+        return f'{self.row.label} {self.knobs}'.strip()
+
+    @property
+    def is_base(self) -> bool:
+        return self.base == self.row.label and self.difference is None
+
+
+def lines(folders: Sequence[Folder]) -> list[Line]:
+    """Every method of every run, setting by setting: the baseline, then the others by accuracy."""
+    runs = [
+        (place, folder, row, run)
+        for place, folder in enumerate(folders)
+        for row, run in zip(accuracy_rows(folder.results), folder.runs, strict=True)
+    ]
+    where = [_setting(folder, run) for _, folder, _, run in runs]
+    knobs = told_apart([run for *_, run in runs], where)
+    out = []
+    for (place, folder, row, run), setting, told in zip(runs, where, knobs, strict=True):
+        base = _base(folder, run, row, runs)
+        gap = None if base is None or base is row else (row.difference or paired(row, base))
+        known = dict(base.seeds) if base is not None and base is not row else {}
+        gaps = {seed: value - known[seed] for seed, value in row.seeds if seed in known}
+        label = '' if base is None or (base is not row and gap is None) else base.label
+        out.append(Line(place, folder.name, setting, row, told, run, label, gap, gaps))
+    return sorted(out, key=_order)
+
+
+def _order(line: Line) -> tuple[Any, ...]:
+    setting = line.setting
+    return (
+        setting.dataset, line.run.results['train_examples'], setting.labels, setting.network, not line.is_base,
+        -line.row.mean, line.name,
+    )  # fmt: skip
+
+
+def _setting(folder: Folder, run: Run) -> Setting:
+    network = settings.value_text(settings.lookup(run.config, 'model.name') or '')
+    return Setting(settings.target(folder), settings.labels(run.config), network)
+
+
+def _base(folder: Folder, run: Run, row: Row, runs: Sequence[tuple[int, Folder, Row, Run]]) -> Row | None:
+    """The baseline's row: of a comparison its own; of a run that of the same setting, if it is clear which."""
+    if folder.baseline is not None:
+        return next(other for other in accuracy_rows(folder.results) if other.baseline) if not row.baseline else row
+    if run.results['method'] == BASELINE:
+        return row
+    there = [(other, his) for _, _, other, his in runs if his.results['method'] == BASELINE and _same(run, his, False)]
+    alike = [other for other, his in there if _same(run, his, True)]
+    found = alike or [other for other, _ in there]
+    return found[0] if len(found) == 1 else None
+
+
+def _same(run: Run, other: Run, whole: bool) -> bool:
+    """Whether two runs have one setting; whole: all settings but those of their methods."""
+    keys = run.config.keys() - set(OWN) if whole else {'target', 'model', 'synthetic'}
+    mine, his = ({key: config.get(key) for key in keys} for config in (run.config, other.config))
+    same_tests = run.results['test_examples'] == other.results['test_examples']
+    return same_tests and json.dumps(mine, sort_keys=True) == json.dumps(his, sort_keys=True)
+
+
+def told_apart(runs: Sequence[Run], where: Sequence[Setting]) -> list[str]:
+    """Of each run what differs from others of its label and setting: `alpha=0.2, optim.lr=0.01`; its method's first."""
+    known = [_flat({key: value for key, value in run.config.items() if key not in ALIKE}) for run in runs]
+    out = []
+    for run, mine, setting in zip(runs, known, where, strict=True):
+        others = [
+            his
+            for other, his, its in zip(runs, known, where, strict=True)
+            if other.label == run.label and its == setting
+        ]
+        apart = [key for key in mine if any(key in his and his[key] != mine[key] for his in others)]
+        apart.sort(key=lambda key: (not key.startswith('method.'), key not in FIRST, key))
+        parts = [f'{key.removeprefix("method.")}={settings.value_text(mine[key])}' for key in apart[:TOLD]]
+        out.append(', '.join([*parts, *(['\u2026'] if len(apart) > TOLD else [])]))
+    return out
+
+
+def _flat(config: Mapping[str, Any], before: str = '') -> dict[str, Any]:
+    """{'optim.lr': 0.1} of {'optim': {'lr': 0.1}}."""
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        out |= _flat(value, f'{before}{key}.') if isinstance(value, Mapping) else {f'{before}{key}': value}
+    return out
+
+
+def groups(found: Sequence[Line]) -> list[tuple[Setting, list[Line]]]:
+    """The lines of each setting."""
+    out: dict[Setting, list[Line]] = {}
+    for line in found:
+        out.setdefault(line.setting, []).append(line)
+    return list(out.items())
+
+
+def best(found: Sequence[Line]) -> Line | None:
+    """The highest mean of a setting; None where there is nothing to choose from."""
+    return max(found, key=lambda line: (line.row.mean, line.is_base)) if len(found) > 1 else None
+
+
+# --- the answer -------------------------------------------------------------------------------------------------------
+
+
+def answer(found: Sequence[Line]) -> Answer:
+    """Which method is ahead of the baseline over the settings, and by how much."""
+    figures = (str(len({line.folder for line in found})), 'finished runs')
+    by_method: dict[str, list[Line]] = {}
+    for line in found:
+        if line.difference is not None:
+            by_method.setdefault(line.method, []).append(line)
+    if not by_method:
+        top = max(found, key=lambda line: line.row.mean)
+        where = f' on {top.setting.dataset}' if len({line.setting.dataset for line in found}) > 1 else ''
+        headline = f'The highest accuracy is that of {top.method}{where}: {percent(top.row.mean)} %.'
+        told = f'No two of the runs can be compared: none has a baseline ({BASELINE}) with the same data and network.'
+        return Answer(headline, (figures,), (told,) if len(found) > 1 else ())
+    reach = {method: len({line.setting for line in those}) for method, those in by_method.items()}
+    most = max(reach.values())
+    # One that was run in few settings may have had the easy ones.
+    mean = {
+        method: math.fsum(map(_gap, those)) / len(those) for method, those in by_method.items() if reach[method] == most
+    }
+    first = max(mean, key=lambda method: mean[method])
+    those = by_method[first]
+    where = count(len(those), 'setting' if len(those) == most else 'comparison')
+    bases = ', '.join(dict.fromkeys(line.base for line in those))
+    ahead, clear = sum(_gap(line) > 0 for line in those), sum(_gap(line) > 0 and _clear(line) for line in those)
+    by = percent(abs(mean[first]))
+    if mean[first] <= 0:
+        headline = f'No method is ahead of {bases}' + (' on average.' if len(those) > 1 else '.')
+    elif len(those) == 1:
+        headline = f'{first} is ahead of {bases} by {by} points'
+    else:
+        headline = f'{first} is ahead of {bases} in {ahead} of {where}, by {by} points on average'
+    stderr = _stderr(those)
+    if mean[first] > 0:
+        beyond = clear > 0 if len(those) == 1 else stderr is not None and mean[first] > 2 * stderr
+        headline += '.' if beyond else ', which may be chance.'
+    remarks = [f'Its lead is clear (a 95 % interval without zero) in {clear or "none"} of {where}.']
+    remarks = remarks if len(those) > 1 and mean[first] > 0 else []
+    if len(mean) > 1:
+        picked = f'It was picked as the best of {len(mean)} after they were run'
+        remarks.append(f'{picked}, which flatters its lead a little.')
+    if len(by_method) > len(mean):
+        remarks.append(f'Methods that were run in fewer settings are left out of this: {len(by_method) - len(mean)}.')
+    if len(groups(found)) > 1:
+        remarks.append('A setting is a data set with its labelled part, and a network.')
+    what = f'percentage points of {first} to {bases}' + (f', mean over {where}' if len(those) > 1 else '')
+    what += f', {TYPESET} standard error' if stderr is not None else ''
+    return Answer(headline, ((spread(points(mean[first], True), stderr, TYPESET), what), figures), tuple(remarks))
+
+
+def _stderr(found: Sequence[Line]) -> float | None:
+    """Of the mean of their differences, as these are known; None where one of them is of one seed."""
+    errors = [line.difference.stderr for line in found if line.difference is not None]
+    known = [error for error in errors if error is not None]
+    return math.hypot(*known) / len(known) if known and len(known) == len(errors) else None
+
+
+def _gap(line: Line) -> float:
+    assert line.difference is not None
+    return line.difference.mean
+
+
+def _clear(line: Line) -> bool:
+    return sure(line.difference) == 'clear'
+
+
+def difference_text(line: Line, mark: str = TYPESET) -> str:
+    """`+1.20 ± 0.31`, `baseline`, or `-` where there is no baseline."""
+    if line.is_base:
+        return 'baseline'
+    if line.difference is None:
+        return '-'
+    text, stderr = points(line.difference.mean, mark == TYPESET), line.difference.stderr
+    return text if stderr is None else f'{text} {mark} {percent(stderr)}'

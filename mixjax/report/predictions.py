@@ -1,0 +1,121 @@
+"""What the networks of a run said of each test example: `predictions.npz`, and which classes they confuse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixjax import plain
+from mixjax.errors import UserError
+from mixjax.places import Place
+
+FILE = 'predictions.npz'
+AWAY = 'remove it, the report does without'
+
+
+class Predictions(NamedTuple):
+    """seeds: those whose kept step is in the file. predicted, probability, label: (seeds, n).
+
+    shown: (m,) which examples of the first seed the pictures are of, the most confident mistakes, and image:
+    (m, H, W, C) uint8; none where the file is without them.
+    """
+
+    seeds: tuple[int, ...]
+    predicted: np.ndarray
+    probability: np.ndarray
+    label: np.ndarray
+    shown: np.ndarray
+    image: np.ndarray
+
+
+class Confused(NamedTuple):
+    """true, taken: indices of classes. times: how often the one was taken for the other. of: how often it was there."""
+
+    true: int
+    taken: int
+    times: int
+    of: int
+
+
+def read(folder: Place, results: Mapping[str, Any]) -> Predictions | None:
+    """Of a run with these results; None where there is no such file, or only of other steps."""
+    path = folder / FILE
+    if not path.exists():
+        return None
+    try:
+        arrays = plain.arrays(path.read_bytes())
+        found = _of(arrays, results)
+    except KeyError as error:
+        raise UserError(f'{path} is damaged: {error} is missing; {AWAY}') from error
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read ({error}); {AWAY}') from error
+    steps = {one['seed']: one.get('step', results['steps']) for one in results['seeds']}
+    there = [i for i, step in enumerate(arrays['step'].tolist()) if steps.get(found.seeds[i]) == step]
+    right = {one['seed']: one['accuracy'] for one in results['seeds']}
+    for i in there:
+        share = np.count_nonzero(found.predicted[i] == found.label[i]) / found.label.shape[1]
+        if abs(share - right[found.seeds[i]]) > 1e-9:
+            raise UserError(
+                f'{path} does not fit results.json: of seed {found.seeds[i]} {share:.6f} is right there, and '
+                f'{right[found.seeds[i]]:.6f} here; {AWAY}'
+            )
+    if not there:
+        return None
+    pictures = found.shown if results['seeds'][0]['seed'] in [found.seeds[i] for i in there] else found.shown[:0]
+    return Predictions(
+        tuple(found.seeds[i] for i in there), found.predicted[there], found.probability[there], found.label[there],
+        pictures, found.image[: len(pictures)],
+    )  # fmt: skip
+
+
+def _of(arrays: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> Predictions:
+    """The arrays as they must be; a `ValueError` says what is wrong with them."""
+    classes, n = len(results['classes']), results['test_examples']
+    seed, step, predicted, probability = (arrays[name] for name in ('seed', 'step', 'predicted', 'probability'))
+    label = arrays['label']
+    _whole('seed', seed, (len(seed) if seed.ndim else 0,), -(2**53), 2**53)
+    _whole('step', step, seed.shape, 0, 2**53)
+    _whole('predicted', predicted, (len(seed), n), 0, classes)
+    _whole('label', label, predicted.shape if label.ndim > 1 else (n,), 0, classes)
+    if len(set(seed.tolist())) < len(seed):
+        raise ValueError('a seed is there twice')
+    if probability.dtype.kind != 'f' or probability.shape != predicted.shape:
+        raise ValueError("'probability' is not one number for each prediction")
+    if not ((probability >= 0) & (probability <= 1.001)).all():  # rounded; NaN is neither
+        raise ValueError("'probability' holds what is none")
+    shown, image = arrays.get('shown', np.zeros(0, int)), arrays.get('image', np.zeros((0, 1, 1, 1), np.uint8))
+    _whole('shown', shown, (len(image) if image.ndim == 4 else -1,), 0, n)
+    if image.dtype != np.uint8 or image.shape[-1] not in (1, 3) or 0 in image.shape[1:]:
+        raise ValueError(f"'image' holds no pictures ({image.dtype} {image.shape})")
+    whole = np.broadcast_to(label.astype(np.int64), predicted.shape)
+    return Predictions(tuple(seed.tolist()), predicted.astype(np.int64), probability, whole, shown.astype(int), image)
+
+
+def _whole(name: str, array: np.ndarray, shape: tuple[int, ...], low: int, high: int) -> None:
+    """Refuse what are no whole numbers of that shape from low to below high."""
+    if array.dtype.kind not in 'iu' or array.shape != shape:
+        raise ValueError(f'{name!r} is {array.dtype} {array.shape}, and not whole numbers {shape}')
+    if array.size and not (int(array.min()) >= low and int(array.max()) < high):
+        raise ValueError(f'{name!r} is out of range')
+
+
+# --- which classes are confused ---------------------------------------------------------------------------------------
+
+
+def matrix(found: Predictions, classes: int) -> np.ndarray:
+    """(classes, classes) counts over all seeds: how often the class of the row was taken for that of the column."""
+    places = found.label * classes + found.predicted
+    return np.bincount(places.ravel(), minlength=classes**2).reshape(classes, classes)
+
+
+def confused(found: Predictions, classes: int) -> list[Confused]:
+    """The pairs of classes of which one was taken for the other, the most frequent first."""
+    wrong = found.label != found.predicted
+    places = found.label[wrong] * classes + found.predicted[wrong]
+    pairs, times = np.unique(places, return_counts=True)
+    there = dict(zip(*(part.tolist() for part in np.unique(found.label, return_counts=True)), strict=True))
+    each = zip(pairs.tolist(), times.tolist(), strict=True)
+    out = [Confused(pair // classes, pair % classes, many, there[pair // classes]) for pair, many in each]
+    return sorted(out, key=lambda one: (-one.times, one.true, one.taken))

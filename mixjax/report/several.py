@@ -1,0 +1,160 @@
+"""The page of several runs, or of a whole grid: the answer, a table of all runs with filters, and each of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from mixjax.report import filters, overview
+from mixjax.report.answer import Answer
+from mixjax.report.filters import Kind
+from mixjax.report.overview import Line
+from mixjax.report.read import Folder
+from mixjax.report.words import TYPESET, count, escape, percent, spread
+
+OPEN = 4  # runs up to which the details of each are seen at once
+LIMIT = 2_900_000  # bytes of the page
+Section = Callable[[Folder, str, int], str]  # (folder, prefix of its ids, how much of it) -> HTML
+# How much of each run: all, what is no picture and no long text, the least.
+ALL, WORDS, LEAST = 2, 1, 0
+LEFT_OUT = {
+    ALL: '',
+    WORDS: 'To keep the file small, the pictures and whole configurations of the runs are left out',
+    LEAST: 'To keep the file small, all but accuracy, curves and the main settings of the runs is left out',
+}
+
+
+def kinds(found: Sequence[Line]) -> list[Kind]:
+    """What the lines can be chosen by."""
+    values = {
+        ('d', 'Data'): [line.setting.dataset for line in found],
+        ('l', 'Labels'): [line.setting.labels for line in found],
+        ('n', 'Network'): [line.setting.network for line in found],
+        ('m', 'Method'): [line.row.label for line in found],
+    }
+    bases = {line.base for line in found}
+    values['m', 'Method'].sort(key=lambda label: (label not in bases, label))
+    return [Kind(*names, Counter(those)) for names, those in values.items()]
+
+
+def body(
+    folders: Sequence[Folder], unfinished: Sequence[str], over: str, section: Section
+) -> tuple[str, str]:  # fmt: skip
+    """(HTML, style sheet) of the page. unfinished: names of runs that are left out. over: what goes before the runs."""
+    found = overview.lines(folders)
+    by = kinds(found)
+    several = {f't{place}': ('m', _methods(those)) for place, (_, those) in enumerate(overview.groups(found))}
+    several |= {
+        f's{place}-of': ('m', _methods([line for line in found if line.folder == place - 1]))
+        for place in range(1, len(folders) + 1)
+    }
+    sheet = filters.sheet(by, several)
+    before = [answered(overview.answer(found)), _left_out(unfinished), filters.form(by, 'result')]
+    room = LIMIT - _bytes([*before, sheet, over, table(found, by, set(range(1, len(folders) + 1)))])
+    sections, told = _sections(folders, found, by, section, room)
+    runs = table(found, by, {place for place, one in enumerate(sections, 1) if one})
+    parts = [*before, runs, over, told, '<h2>Each run</h2>' if len(folders) > OPEN else '', *sections]
+    return '\n'.join(part for part in parts if part), sheet
+
+
+def _methods(found: Sequence[Line]) -> list[str]:
+    return sorted({line.row.label for line in found})
+
+
+def answered(found: Answer) -> str:
+    """The answer, before everything else."""
+    # a name before its value in the source, the value above its name on the page
+    figures = ''.join(f'<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd></div>' for value, what in found.figures)
+    remarks = f'<p>{escape(" ".join(found.remarks))}</p>' if found.remarks else ''
+    return (
+        f'<section class="answer" aria-label="Answer"><p class="headline">{escape(found.headline)}</p>'
+        f'<dl>{figures}</dl>{remarks}</section>'
+    )
+
+
+def _left_out(unfinished: Sequence[str]) -> str:
+    if not unfinished:
+        return ''
+    names = ''.join(f'<li>{escape(name)}</li>' for name in unfinished)
+    told = f'{count(len(unfinished), "run")} not finished, and left out'
+    return f'<details class="note"><summary>{told}</summary><ul>{names}</ul></details>'
+
+
+def heading(setting: overview.Setting, found: Sequence[Line]) -> str:
+    """A setting in words: `cub200, 15 % labelled (899 images), resnet50`."""
+    images = sorted({line.run.results['train_examples'] for line in found})
+    many = ' to '.join(f'{one:,}' for one in dict.fromkeys((images[0], images[-1])))
+    return f'{setting.dataset}, {setting.labels} labelled ({many} images), {setting.network}'
+
+
+def table(found: Sequence[Line], by: Sequence[Kind], there: set[int]) -> str:
+    """All lines, setting by setting. there: the sections that can be gone to, from 1."""
+    bodies = []
+    for place, (setting, those) in enumerate(overview.groups(found)):
+        own = {'d': setting.dataset, 'l': setting.labels, 'n': setting.network}
+        top = overview.best(those)
+        rows = '\n'.join(_row(line, by, there, line is top) for line in those)
+        head = f'<tr><th scope="rowgroup" colspan="5"><span>{escape(heading(setting, those))}</span></th></tr>'
+        bodies.append(f'<tbody class="t{place} {filters.classes(by, own)}">\n{head}\n{rows}\n</tbody>')
+    numbers = ('accuracy %', 'n', 'difference')
+    titles = ''.join(f'<th scope="col" class="num">{title}</th>' for title in numbers)
+    head = f'<thead><tr><th scope="col">method</th>{titles}<th scope="col">run</th></tr></thead>'
+    caption = (
+        f'Test accuracy, mean {TYPESET} standard deviation over n seeds; difference to the baseline of the same '
+        f'setting in percentage points, paired over seeds, {TYPESET} standard error'
+    )
+    shown = f'<p class="shown note"><span class="now"></span> of {count(len(found), "result")} shown</p>'
+    return (
+        '<div class="runs"><div class="scroll" role="region" tabindex="0" aria-label="All runs">'
+        f'<table><caption>{caption}</caption>{head}{"".join(bodies)}</table></div>{shown}</div>'
+    )
+
+
+def _row(line: Line, by: Sequence[Kind], there: set[int], best: bool) -> str:
+    accuracy = spread(percent(line.row.mean), line.row.std, TYPESET)
+    cells = (accuracy, str(line.row.n), overview.difference_text(line))
+    name, place = escape(line.row.label), line.folder + 1
+    link = f'<a href="#s{place}">{name}</a>' if place in there else name
+    kind = f'line {filters.classes(by, {"m": line.row.label})}' + (' best' if best else '')
+    knobs = f' <span class="note">{escape(line.knobs)}</span>' if line.knobs else ''
+    numbers = ''.join(f'<td class="num">{escape(cell)}</td>' for cell in cells)
+    return f'<tr class="{kind}"><th scope="row">{link}{knobs}</th>{numbers}<td>{escape(line.name)}</td></tr>'
+
+
+# --- each run ---------------------------------------------------------------------------------------------------------
+
+
+def _sections(
+    folders: Sequence[Folder], found: Sequence[Line], by: Sequence[Kind], section: Section, room: int
+) -> tuple[list[str], str]:  # fmt: skip
+    """A section for each folder, '' for one that does not fit; and what was left out, in words. room: bytes."""
+    kept: list[str] = []
+    for much in (ALL, WORDS, LEAST):
+        kept = [_section(i, one, found, by, section, much, len(folders)) for i, one in enumerate(folders, 1)]
+        if _bytes(kept) <= room:
+            break
+    else:
+        for place, one in enumerate(kept):
+            room -= _bytes([one])
+            kept[place] = one if room >= 0 else ''
+    told, gone = LEFT_OUT[much], kept.count('')
+    told += f', and so are all details of the last {count(gone, "run")}' if gone else ''
+    own = 'the report of a run by itself has all of it: python -m mixjax.report RUN'
+    return kept, f'<p class="note">{told}; {own}.</p>' if told else ''
+
+
+def _bytes(parts: Sequence[str]) -> int:
+    return sum(len(part.encode()) for part in parts)
+
+
+def _section(
+    place: int, folder: Folder, found: Sequence[Line], by: Sequence[Kind], section: Section, much: int, many: int
+) -> str:  # fmt: skip
+    setting = next(line.setting for line in found if line.folder == place - 1)
+    own = {'d': setting.dataset, 'l': setting.labels, 'n': setting.network}
+    kind = f'folder s{place}-of {filters.classes(by, own)}'
+    inner = section(folder, f's{place}', much)
+    if many > OPEN:
+        head = f'<summary><h2>{escape(folder.name)}</h2></summary>'
+        return f'<section class="{kind} closed" id="s{place}">\n<details>{head}\n{inner}\n</details>\n</section>'
+    return f'<section class="{kind}" id="s{place}">\n<h2>{escape(folder.name)}</h2>{inner}\n</section>'

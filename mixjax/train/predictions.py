@@ -1,0 +1,101 @@
+"""What the kept network of each seed said of each test example: `predictions.npz`, for the report.
+
+  seed, step       (k,) the seeds that are there, and the step of each
+  predicted        (k, n) the class that each test example is taken for
+  probability      (k, n) float32, of that class
+  label            (k, n) the true classes; (n,) where all seeds are tested on the same examples
+  shown, image     the first seed's most confident mistakes: which examples, (m,), and pictures, (m, H, W, C) uint8
+
+It is written with the evaluation that it comes from, before the checkpoint of that step, a few seeds at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixjax import plain
+from mixjax.data.feed import Images
+from mixjax.places import Place
+from mixjax.processes import only_first
+from mixjax.thumbnail import shrink
+from mixjax.train import draws, seeds, workdir
+from mixjax.train.evaluate import Each
+from mixjax.train.program import Program
+
+FILE = 'predictions.npz'
+SHOWN, SIDE = 12, 96  # pictures at most, and how high and wide they are at most
+
+
+class Row(NamedTuple):
+    """One seed."""
+
+    step: int
+    predicted: np.ndarray
+    probability: np.ndarray
+    label: np.ndarray
+
+
+@only_first
+def keep(built: Program, folder: Place, step: int, said: Mapping[int, Each]) -> None:
+    """Put what some seeds said at a step into the file, in place of what they said before."""
+    if not said:
+        return
+    path, shared = folder / FILE, built.sets.test is not None
+    rows, pictures = before(path)
+    for seed, each in said.items():
+        test = tested(built, seed)
+        sure = np.nan_to_num(np.asarray(each.probability, np.float32))
+        rows[seed] = Row(step, np.asarray(each.predicted), sure, test.label)
+        if seed == built.config.seed:
+            worst = mistakes(rows[seed])
+            pictures = {'shown': worst.astype(np.int32), 'image': thumbnails(test.image[worst])}
+    many = len(tested(built, next(iter(said))).label)
+    rows = {seed: rows[seed] for seed in sorted(rows) if len(rows[seed].label) == many}
+    small = np.min_scalar_type(len(built.sets.train.classes) - 1)
+    labels = [row.label for row in rows.values()]
+    workdir.write_arrays(
+        path,
+        {
+            'seed': np.array(list(rows), np.int64),
+            'step': np.array([row.step for row in rows.values()], np.int64),
+            'predicted': np.stack([row.predicted for row in rows.values()]).astype(small),
+            'probability': np.stack([row.probability for row in rows.values()]),
+            'label': (labels[0] if shared else np.stack(labels)).astype(small),
+            **pictures,
+        },
+    )
+
+
+def tested(built: Program, seed: int) -> Images:
+    """The test examples of a seed, in the order in which they are evaluated."""
+    sets = built.sets
+    if sets.test is not None:
+        return seeds.everything(sets.test)
+    return seeds.remaining(sets, draws.drawn(built.config, sets, seed).known)
+
+
+def mistakes(row: Row, most: int = SHOWN) -> np.ndarray:
+    """Which examples are wrong, the most confident first; of equals the one that comes first."""
+    wrong = np.flatnonzero(row.predicted != row.label)
+    return wrong[np.argsort(-row.probability[wrong], kind='stable')][:most]
+
+
+def thumbnails(images: np.ndarray) -> np.ndarray:
+    """(m, H, W, C) uint8, shrunk to `SIDE`; m may be 0."""
+    return np.stack([shrink(image, SIDE) for image in images]) if len(images) else images[:, :1, :1]
+
+
+def before(path: Place) -> tuple[dict[int, Row], dict[str, Any]]:
+    """The seeds and the pictures of a file; nothing of one that is not there, or that cannot be read."""
+    try:
+        found = plain.arrays(path.read_bytes()) if path.exists() else {}
+        label = np.broadcast_to(found['label'], found['predicted'].shape) if found else []
+        each = zip(found['step'], found['predicted'], found['probability'], label, strict=True) if found else ()
+        every = zip(found.get('seed', ()), each, strict=True)
+        rows = {int(seed): Row(int(step), *rest) for seed, (step, *rest) in every}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}, {}
+    return rows, {name: found[name] for name in ('shown', 'image') if name in found}
