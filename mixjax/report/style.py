@@ -148,6 +148,10 @@ img { display: block; width: 100%; height: auto; border-radius: 3px; background:
 @media (max-width: 40rem) {
   .two { gap: 2.5rem; }
   th, td { padding-right: 0.8rem; }
+  .runs table { font-size: 0.82rem; }
+  .runs th, .runs td { padding-right: 0.5rem; }
+  .runs thead th, .runs tbody .note { font-size: inherit; }
+  .runs tbody th[scope="row"] { min-width: 6.2rem; max-width: 6.2rem; overflow-wrap: break-word; }
   table { font-size: 0.9rem; }
   .answer { padding-left: 1rem; }
   .pairs { gap: 1.4rem 1rem; grid-template-columns: repeat(auto-fill, minmax(max(9.8rem, var(--n) * 3.4rem), 1fr)); }
