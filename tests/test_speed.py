@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
@@ -221,7 +222,7 @@ def test_an_evaluation_hands_nothing_over_and_is_one_program(base):
     assert built.evaluate._cache_size() == 1 and 0 < found['accuracy'] < 1
 
 
-@pytest.mark.parametrize(('log_every', 'count', 'calls'), [(50, 25, 16), (20, 20, 20), (40, 20, 25), (1, 1, 400)])
+@pytest.mark.parametrize(('log_every', 'count', 'calls'), [(50, 25, 16), (20, 20, 20), (40, 20, 20), (1, 1, 400)])
 def test_accelerators_take_many_steps_a_call(log_every, count, calls, monkeypatch):
     config = settings('finetune', log_every=log_every)
     alone = list(wave.calls(config, 0))
@@ -239,29 +240,30 @@ def test_accelerators_take_many_steps_a_call(log_every, count, calls, monkeypatc
 
 
 def once(function, *trees):
-    """How often the bytes of a tree are read or written, as the compiler counts it."""
-    compiled = jax.jit(function).lower(*trees).compile()
-    return compiled.cost_analysis()['bytes accessed'] / sum(leaf.nbytes for leaf in jax.tree.leaves(trees[0]))
+    """How often the bytes of the first tree are read or written, as the compiler counts it."""
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(trees[0]))
+    return jax.jit(function).lower(*trees).compile().cost_analysis()['bytes accessed'] / size
 
 
-def test_the_optimiser_and_the_average_are_a_pass_over_the_parameters(on, tmp_path):
-    """Neither makes anything but what stays: it reads gradient, momentum and parameter, and writes the last two."""
+def test_optimiser_and_average_are_a_pass_over_the_parameters_each(on, tmp_path):
+    """Nothing is written but what stays: of gradient, momentum and parameter, the last two."""
     made = Compiled(settings('smile'), on, tmp_path)
-    tx, params = made.built.tx, jax.tree.map(lambda x: jnp.tile(x[0], 8), made.ts.params)
-    opt_state = tx.init(params)
+    tx, method = made.built.tx, made.built.method
+    # Larger, so that numbers and counters do not matter.
+    wide = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*x.shape[1:-1], 64 * x.shape[-1]), x.dtype), made.ts.params)
 
     def optimiser(params, grads, opt_state):
         updates, opt_state = tx.update(grads, opt_state, params)
         return jax.tree.map(jnp.add, params, updates), opt_state
 
-    # On a CPU momentum and parameter are written by two loops, and each reads the three.
-    assert once(optimiser, params, params, opt_state) <= 8.1
+    # On a CPU momentum and parameter are written by two loops, and each reads all three.
+    assert 4.9 <= once(optimiser, wide, wide, jax.eval_shape(tx.init, wide)) <= 8.1
 
-    def average(old, teacher, at):
-        ctx = step.Ctx((), {'teacher': teacher}, (), {}, jax.random.key(0), at, made.built.run)
-        return made.built.method.after_step(made.built.net, old, old, None, ctx)[1]
+    def average(teacher, params):
+        ctx = step.Ctx((), {'teacher': {'backbone': teacher}}, (), {}, jax.random.key(0), jnp.int32(0), made.built.run)
+        return method.after_step(made.built.net, {'backbone': params}, {}, None, ctx)[1]
 
-    assert once(average, params, params, jnp.int32(0)) <= 3.1
+    assert 2.9 <= once(average, wide['backbone'], wide['backbone']) <= 3.1
 
 
 def reductions(jaxpr, size):
