@@ -246,7 +246,7 @@ def once(function, *trees):
 
 
 def test_optimiser_and_average_are_a_pass_over_the_parameters_each(on, tmp_path):
-    """Nothing is written but what stays: of gradient, momentum and parameter, the last two."""
+    """Of gradient, momentum and parameter each is read, and the last two are written."""
     made = Compiled(settings('smile'), on, tmp_path)
     tx, method = made.built.tx, made.built.method
     # Larger, so that numbers and counters do not matter.
@@ -256,8 +256,8 @@ def test_optimiser_and_average_are_a_pass_over_the_parameters_each(on, tmp_path)
         updates, opt_state = tx.update(grads, opt_state, params)
         return jax.tree.map(jnp.add, params, updates), opt_state
 
-    # On a CPU momentum and parameter are written by two loops, and each reads all three.
-    assert 4.9 <= once(optimiser, wide, wide, jax.eval_shape(tx.init, wide)) <= 8.1
+    # A CPU takes three loops: the decayed gradient, momentum, parameter. One loop for each operation would be 20.
+    assert 4.9 <= once(optimiser, wide, wide, jax.eval_shape(tx.init, wide)) <= 10.1
 
     def average(teacher, params):
         ctx = step.Ctx((), {'teacher': {'backbone': teacher}}, (), {}, jax.random.key(0), jnp.int32(0), made.built.run)

@@ -35,11 +35,12 @@ def convolutions(jaxpr):
 
 
 def primitives_of(jaxpr, dtype):
-    """The names of those that take or give numbers of a type."""
+    """The names of those that take or give numbers of a type; but for sums over axes of length one."""
     return {
         eqn.primitive.name
         for eqn in equations(jaxpr)
         if any(getattr(v.aval, 'dtype', None) == dtype for v in (*eqn.invars, *eqn.outvars))
+        and not (eqn.primitive.name == 'reduce_sum' and eqn.invars[0].aval.size == eqn.outvars[0].aval.size)
     }
 
 
@@ -70,7 +71,8 @@ def _follow(jaxpr, arguments, found):
         else:
             all_of_them = frozenset().union(*given)
             assert not any(one.primitive.name.startswith('conv_') for c in called for one in equations(c))
-            found[all_of_them] += eqn.primitive.name == 'conv_general_dilated'
+            if eqn.primitive.name == 'conv_general_dilated':
+                found[all_of_them] += 1
             out = [all_of_them] * len(eqn.outvars)
         on.update(zip(eqn.outvars, out, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
