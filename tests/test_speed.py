@@ -123,22 +123,20 @@ def test_a_step_does_no_more_work_than_its_method_needs(method, on, base, tmp_pa
     assert ' conditional(' not in made.text  # what is due every so many steps is chosen, not branched to
 
 
-# Whose pass it is that has no gradient: of the method's state, of the pretrained network.
 @pytest.mark.parametrize('method', ['smile', pytest.param('delta', marks=pytest.mark.slow)])
 def test_a_teacher_is_one_pass_that_waits_for_nothing(method, on, base, tmp_path):
     """So a device may run it beside the student's own forward pass, which does not wait for it either."""
-    teacher = {'smile': 'state', 'delta': 'start'}[method]
     config = base.built.config
     image = jnp.zeros((config.batch_size, config.image.crop, config.image.crop, 1))
     one = jax.make_jaxpr(lambda start, x: on.net.apply(start, x, train=False))(on.start, image)
     forward = len(trace.convolutions(one))
     backward = 2 * forward - 1  # no gradient by the image
     assert base.passes() == {frozenset({'params'}): forward + backward}
-    assert Compiled(settings(method), on, tmp_path).passes() == {
-        frozenset({teacher}): forward,
-        frozenset({'params'}): forward,
-        frozenset({'params', teacher}): backward,
-    }
+    found = Compiled(settings(method), on, tmp_path).passes()
+    assert sum(count for on_what, count in found.items() if 'params' not in on_what) == forward
+    # The student's, and what of its gradient the teacher has no part in.
+    assert found[frozenset({'params'})] >= forward
+    assert sum(found.values()) == 2 * forward + backward
 
 
 @pytest.mark.slow
