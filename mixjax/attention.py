@@ -8,7 +8,7 @@ follow from the scores are `losses.attention`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mixjax import losses
+from mixjax import halves, losses
 from mixjax.errors import require
 from mixjax.models.net import Net
 
@@ -89,8 +89,8 @@ def channel_scores(
     """score_j = mean over the batches of [CE with channel j of `layer` set to zero - CE], in eval mode.
 
     Setting a convolution's output channel to zero is the same as setting its filter to zero, where it
-    has no bias. `chunk` channels at a time are the batch axis of a `vmap`: what comes before the
-    layer does not depend on the channel, and so is computed once for all of them.
+    has no bias. What comes before the layer does not depend on the channel: it is computed once for a
+    batch, and what comes after it for `chunk` channels at a time.
 
     Args:
       batches: image (b, H, W, C), label (b,); one size, so that one program serves all.
@@ -99,28 +99,37 @@ def channel_scores(
     Returns:
       (C,)
     """
-    batches = list(batches)
-    show = partial(net.apply, train=False)
-    width = jax.eval_shape(show, variables, batches[0]['image'])[0].maps[layer].shape[-1]
+    seen = [(variables, batch['image'], batch['label']) for batch in batches]
+    width = jax.eval_shape(partial(net.apply, train=False), *seen[0][:2])[0].maps[layer].shape[-1]
     count = -(-width // chunk)  # the last chunk is filled up with masks that hide nothing
     masks = np.arange(count * chunk)[:, None] != np.arange(width)
+    first, rest = map(jax.jit, halves.split(rises(net, layer, head), seen[0], masks[:chunk]))
+    total = 0.0
+    for given in seen:
+        once = first(given)
+        parts = [rest(once, part) for part in np.split(masks, count)]
+        total = total + np.concatenate(parts)[:width]
+    return np.asarray(total / len(seen))
 
-    @jax.jit
-    def rises(variables: Tree, masks: Array, batch: Batch) -> Array:
+
+def rises(net: Net, layer: str, head: str) -> Callable[[tuple[Tree, Array, Array], Array], Array]:
+    """By how much the mean loss rises: ((variables, image, label), masks (m, C)) -> (m,).
+
+    A mask is true for the channels of `layer` that stay. They are the batch axis of a `vmap`.
+    """
+
+    def each(given: tuple[Tree, Array, Array], masks: Array) -> Array:
+        variables, image, label = given
+
         def ce(mask: Array | None) -> Array:
             def tap(name: str, hidden: Array) -> Array:
                 return hidden if mask is None or name != layer else jnp.where(mask, hidden, 0)
 
-            out, _ = net.apply(variables, batch['image'], train=False, tap=tap)
-            return losses.cross_entropy(out.logits[head], batch['label'])
+            out, _ = net.apply(variables, image, train=False, tap=tap)
+            return losses.cross_entropy(out.logits[head], label)
 
         # The difference of each example first: the scores are far smaller than the loss.
         plain = ce(None)
         return jax.vmap(lambda mask: jnp.mean(ce(mask) - plain))(masks)
 
-    total = 0.0
-    for batch in batches:
-        seen = {'image': batch['image'], 'label': batch['label']}
-        parts = [np.asarray(rises(variables, part, seen)) for part in np.split(masks, count)]
-        total = total + np.concatenate(parts)[:width]
-    return np.asarray(total / len(batches))
+    return each

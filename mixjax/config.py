@@ -119,7 +119,7 @@ def base() -> Config:
     config.on_nan = 'stop'  # where loss or gradient are not finite; skip: go on without that step
     config.devices = 0  # how many to use at most; 0 is all: seeds side by side, and the batch of each shared out
     config.shard_params = False  # cut parameters and optimiser state over the devices of a seed, for large networks
-    config.dispatch = 0  # training steps per call of the compiled program; 0 is 1 on a CPU and 25 elsewhere
+    config.dispatch = 0  # training steps per call of the compiled program; 0 is 1 on a CPU, up to 25 elsewhere
     return config
 
 

@@ -14,8 +14,8 @@ Array = jax.Array
 
 
 def like(lam: Array, x: Array) -> Array:
-    """`lam` () or (B,), shaped so that it multiplies `x` (B, ...) example by example."""
-    lam = jnp.asarray(lam, x.dtype)
+    """`lam` () or (B,), shaped so that it multiplies `x` (B, ...) example by example; float32 or wider."""
+    lam = jnp.asarray(lam, jnp.promote_types(x.dtype, jnp.float32))
     return lam.reshape(lam.shape + (1,) * (x.ndim - lam.ndim)) if lam.ndim else lam
 
 
@@ -24,10 +24,10 @@ def blend(lam: Array, a: Array, b: Array) -> Array:
 
     Args:
       lam: () or (B,), the share of `a`.
-      a, b: (B, ...).
+      a, b: (B, ...). The sum of bfloat16 maps is taken in float32, whose lam is that of the labels.
     """
     lam = like(lam, a)
-    return lam * a + (1 - lam) * b
+    return (lam * a + (1 - lam) * b).astype(jnp.result_type(a, b))
 
 
 def beta(rng: Array, a: float, b: float, shape: tuple[int, ...] = ()) -> Array:

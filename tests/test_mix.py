@@ -24,6 +24,12 @@ def test_blend_takes_one_lam_for_each_example():
     np.testing.assert_array_equal(out[:, 0, 0, 0], [0.25, 0.75])
 
 
+def test_maps_in_bfloat16_are_blended_by_the_lam_of_the_labels():
+    a, b = jnp.full((1, 2), 256, jnp.bfloat16), jnp.zeros((1, 2), jnp.bfloat16)
+    out = mix.blend(jnp.float32(0.998), a, b)  # 1.0 where lam is rounded to bfloat16
+    assert out.dtype == jnp.bfloat16 and out[0, 0] == jnp.bfloat16(0.998 * 256) == 255
+
+
 @pytest.mark.parametrize('groups', [1, 2, 4])
 def test_partner_permutes_images_and_labels_alike_within_groups(groups):
     batch = 8

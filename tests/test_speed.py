@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import math
 import os
 import re
 import subprocess
 import sys
 import zlib
+from functools import cached_property, partial
 from pathlib import Path
 
 import jax
@@ -20,7 +22,8 @@ from mixjax import pairing
 from mixjax.data import embedded
 from mixjax.models import layers
 from mixjax.planner import hlo
-from mixjax.train import compilations, program, seeds, wave
+from mixjax.train import compilations, evaluate, program, seeds, step, wave
+from tests import trace
 from tests.common import ROOT, assert_same_run, call, environment
 from tests.test_processes import CONFIG, run
 
@@ -33,6 +36,8 @@ WORK = {
     'smile': (4 / 3, 1.40), 'delta': (4 / 3, 1.40), 'puzzlemix': (5 / 3, 1.90), 'cotrain': (2.0, 2.05),
     'feature_extraction': (1 / 3, 0.5),
 }  # fmt: skip
+# Temporary memory to that of fine-tuning, where a pass without a gradient leaves at most some maps behind.
+MEMORY = {'smile': 1.05, 'delta': 1.2, 'xmixup': 1.05, 'mixup': 1.05}
 ALWAYS = ('smile', 'xmixup')
 
 
@@ -45,7 +50,7 @@ def settings(method, **changes):
 
 
 class Compiled:
-    """The training program of a seed, compiled, and what it is given."""
+    """The training program of a seed, traced, compiled when it is asked for, and what it is given."""
 
     def __init__(self, config, on, folder, count=1):
         self.built = program.build(config, on)
@@ -54,14 +59,36 @@ class Compiled:
         opened = [seeds.open_seed(self.built, seed, folder) for seed in every]
         self.placed = wave.place(self.built, opened)
         self.ts = wave.states(self.built, [one.state for one in opened])
-        given = self.ts, self.built.start, self.placed.frozen, self.placed.feed.inputs(0, count)
-        self.program = self.built.advance(count).lower(*given).compile()
-        self.text = self.program.as_text()
-        self.memory = self.program.memory_analysis()
+        self.given = self.ts, self.built.start, self.placed.frozen, self.placed.feed.inputs(0, count)
+        self.traced = self.built.advance(count).trace(*self.given)
+
+    @cached_property
+    def program(self):
+        return self.traced.lower().compile()
+
+    @cached_property
+    def text(self):
+        return self.program.as_text()
+
+    @property
+    def memory(self):
+        return self.program.memory_analysis()
 
     @property
     def flops(self):
         return self.program.cost_analysis()['flops']
+
+    def passes(self):
+        """Counter of the convolutions of a step, by what they depend on: parameters, state, pretrained network."""
+        nothing = jax.tree.map(lambda x: False, self.given)
+        ts, start, frozen, inputs = nothing
+        all_of = partial(jax.tree.map, lambda x: True)
+        return trace.passes(
+            self.traced.jaxpr,
+            params=(ts._replace(params=all_of(ts.params)), start, frozen, inputs),
+            state=(ts._replace(state=all_of(ts.state)), start, frozen, inputs),
+            start=(ts, all_of(start), frozen, inputs),
+        )
 
 
 @pytest.fixture(scope='module')
@@ -89,8 +116,27 @@ def test_every_method_has_its_work_here():
 )
 def test_a_step_does_no_more_work_than_its_method_needs(method, on, base, tmp_path):
     floor, most = WORK[method]
-    ratio = Compiled(settings(method), on, tmp_path).flops / base.flops
-    assert 0.97 * floor <= ratio <= most
+    made = Compiled(settings(method), on, tmp_path)
+    assert 0.97 * floor <= made.flops / base.flops <= most
+    assert made.memory.temp_size_in_bytes <= MEMORY.get(method, 3) * base.memory.temp_size_in_bytes
+    assert_donated(made)
+    assert ' conditional(' not in made.text  # what is due every so many steps is chosen, not branched to
+
+
+@pytest.mark.parametrize('method', ['smile', pytest.param('delta', marks=pytest.mark.slow)])
+def test_a_teacher_is_one_pass_that_waits_for_nothing(method, on, base, tmp_path):
+    """So a device may run it beside the student's own forward pass, which does not wait for it either."""
+    config = base.built.config
+    image = jnp.zeros((config.batch_size, config.image.crop, config.image.crop, 1))
+    one = jax.make_jaxpr(lambda start, x: on.net.apply(start, x, train=False))(on.start, image)
+    forward = len(trace.convolutions(one))
+    backward = 2 * forward - 1  # no gradient by the image
+    assert base.passes() == {frozenset({'params'}): forward + backward}
+    found = Compiled(settings(method), on, tmp_path).passes()
+    assert sum(count for on_what, count in found.items() if 'params' not in on_what) == forward
+    # The student's, and what of its gradient the teacher has no part in.
+    assert found[frozenset({'params'})] >= forward
+    assert sum(found.values()) == 2 * forward + backward
 
 
 @pytest.mark.slow
@@ -118,14 +164,18 @@ def test_memory_of_a_step_does_not_follow_the_images(on, base, tmp_path):
 # --- what a program is given, and what leaves it ----------------------------------------------------------------------
 
 
-def test_the_state_is_written_where_it_was(base):
-    """Donated: parameters, statistics and momentum need no second place."""
-    state = sum(leaf.nbytes for leaf in jax.tree.leaves(base.ts) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
-    assert base.memory.alias_size_in_bytes >= state
-    aliased = re.search(r'input_output_alias=\{ (.*?) \}, entry', base.text)
+def assert_donated(made):
+    """Parameters, statistics, momentum and the method's own state need no second place."""
+    state = sum(leaf.nbytes for leaf in jax.tree.leaves(made.ts) if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+    assert made.memory.alias_size_in_bytes >= state
+    aliased = re.search(r'input_output_alias=\{ (.*?) \}, entry', made.text)
     assert aliased is not None and aliased[1].count('may-alias') + aliased[1].count('must-alias') >= 0.9 * len(
-        jax.tree.leaves(base.ts)
+        jax.tree.leaves(made.ts)
     )
+
+
+def test_the_state_is_written_where_it_was(base):
+    assert_donated(base)
 
 
 TALK = r'\b(infeed|outfeed|send|recv|send-done|recv-done)\(|custom_call_target="[^"]*(callback|host)[^"]*"'
@@ -158,6 +208,62 @@ def test_nothing_is_handed_over_between_two_steps(base):
     assert int(ts.step[0]) == 5
 
 
+def test_an_evaluation_hands_nothing_over_and_is_one_program(base):
+    """The test images lie on the device in batches of one size, of which the last alone is filled up."""
+    built, placed = base.built, base.placed
+    assert len({tuple((x.shape, x.dtype) for x in batch) for batch in placed.test}) == 1
+    masks = [np.asarray(mask).sum() for *_, mask in placed.test]
+    size = built.config.eval_batch_size
+    assert sum(masks) == placed.tested and set(masks[:-1]) == {size} and 0 < masks[-1] <= size
+    with jax.transfer_guard_host_to_device('disallow'):
+        (found,) = evaluate.run(built.evaluate, step.variables(base.ts), placed.test, placed.tested)
+    assert built.evaluate._cache_size() == 1 and 0 < found['accuracy'] < 1
+
+
+@pytest.mark.parametrize(('log_every', 'count', 'calls'), [(50, 25, 16), (20, 20, 20), (40, 20, 20), (1, 1, 400)])
+def test_accelerators_take_many_steps_a_call(log_every, count, calls, monkeypatch):
+    config = settings('finetune', log_every=log_every)
+    alone = list(wave.calls(config, 0))
+    assert alone == [(i, 1) for i in range(400)]
+    monkeypatch.setattr(wave.jax, 'default_backend', lambda: 'gpu')
+    found = list(wave.calls(config, 0))
+    assert wave.fewest(config) == count and len(found) == calls
+    assert [at for first, n in found for at in range(first, first + n)] == [at for at, _ in alone]
+    # Nothing that is due comes in the middle of one, and a run that was stopped goes on with the same.
+    assert all(first + n <= wave.due(config, first) for first, n in found)
+    assert list(wave.calls(config, 200)) == [one for one in found if one[0] >= 200]
+    with config.unlocked():
+        config.dispatch = 7
+    assert next(wave.calls(config, 0)) == (0, 7 if log_every >= 7 else 1)
+
+
+def once(function, *trees):
+    """How often the bytes of the first tree are read or written, as the compiler counts it."""
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(trees[0]))
+    return jax.jit(function).lower(*trees).compile().cost_analysis()['bytes accessed'] / size
+
+
+def test_optimiser_and_average_are_a_pass_over_the_parameters_each(on, tmp_path):
+    """Of gradient, momentum and parameter each is read, and the last two are written."""
+    made = Compiled(settings('smile'), on, tmp_path)
+    tx, method = made.built.tx, made.built.method
+    # Larger, so that numbers and counters do not matter.
+    wide = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*x.shape[1:-1], 64 * x.shape[-1]), x.dtype), made.ts.params)
+
+    def optimiser(params, grads, opt_state):
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return jax.tree.map(jnp.add, params, updates), opt_state
+
+    # A CPU takes three loops: the decayed gradient, momentum, parameter. One loop for each operation would be 20.
+    assert 4.9 <= once(optimiser, wide, wide, jax.eval_shape(tx.init, wide)) <= 10.1
+
+    def average(teacher, params):
+        ctx = step.Ctx((), {'teacher': {'backbone': teacher}}, (), {}, jax.random.key(0), jnp.int32(0), made.built.run)
+        return method.after_step(made.built.net, {'backbone': params}, {}, None, ctx)[1]
+
+    assert 2.9 <= once(average, wide['backbone'], wide['backbone']) <= 3.1
+
+
 def reductions(jaxpr, size):
     """How many sums over arrays of `size` numbers there are, and how many of these wait for another one."""
     waits, found, late = set(), 0, 0
@@ -178,6 +284,29 @@ def test_batch_statistics_take_one_pass():
     assert reductions(ours.jaxpr, x.size) == (2, 0)
     in_two = jax.make_jaxpr(lambda x: jnp.sum((x - jnp.sum(x, (0, 1, 2)) / 100) ** 2, (0, 1, 2)))(x)
     assert reductions(in_two.jaxpr, x.size) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    'method', [name if name == 'smile' else pytest.param(name, marks=pytest.mark.slow) for name in ('finetune', *WORK)]
+)
+def test_bfloat16_is_of_maps_alone(method, tmp_path):
+    """Convolutions are computed in it; sums, logarithms, losses, the average and all that stays are float32."""
+    config = settings(method, cache_dir=str(tmp_path / 'cache'))
+    with config.unlocked():
+        config.model.dtype = 'bfloat16'
+    traced = Compiled(config, None, tmp_path / 'run').traced
+    floats = {x.dtype for x in jax.tree.leaves(traced.out_info) if jnp.issubdtype(x.dtype, jnp.floating)}
+    assert floats == {jnp.dtype('float32')}
+    narrow = trace.primitives_of(traced.jaxpr, jnp.bfloat16)
+    assert not narrow & trace.WIDE
+    types = {v.aval.dtype for eqn in trace.convolutions(traced.jaxpr) for v in (*eqn.invars, *eqn.outvars)}
+    assert types == {jnp.dtype('bfloat16')}
+
+
+def test_a_sum_in_bfloat16_is_seen():
+    x = jnp.ones((3, 2), jnp.bfloat16)
+    jaxpr = jax.make_jaxpr(jax.grad(lambda bias: (x + bias).astype(jnp.float32).mean()))(x[0])
+    assert trace.primitives_of(jaxpr, jnp.bfloat16) & trace.WIDE == {'reduce_sum'}
 
 
 @pytest.mark.slow

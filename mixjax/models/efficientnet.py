@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mixjax.models import layers
-from mixjax.models.layers import Mark, global_mean, pooled, unmarked, walk
+from mixjax.models.layers import Mark, global_mean, pooled, unmarked, walk, wide
 from mixjax.models.net import Tap, no_tap, silent
 
 Array = jax.Array
@@ -128,7 +128,9 @@ class MBConv(nn.Module):
         squeezed = max(1, x.shape[-1] // 4)
         s = nn.swish(conv(squeezed, 1, bias=nn.initializers.zeros, name='se_reduce')(s))
         s = conv(inside, 1, bias=nn.initializers.zeros, name='se_expand')(s)
-        last = mark(conv(self.width, 1, name='project_conv')(nn.sigmoid(s) * h))
+        # The gradient of the gate is a sum over the map.
+        h = (nn.sigmoid(s).astype(wide(s)) * h.astype(wide(h))).astype(h.dtype)
+        last = mark(conv(self.width, 1, name='project_conv')(h))
         h = self.norm(name='project_bn')(last, train)
         if self.stride == 1 and x.shape[-1] == self.width:
             whole = nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=silent(self, train), name='drop')

@@ -5,7 +5,8 @@ also where the stride is 2 (XLA's 'SAME' would pad the end only).
 
 The rule of `dtype`, a field of every layer: None computes in the promoted type of input and
 parameters, so float64 variables give a float64 network; bfloat16 computes the convolutions in it and
-stores their results in it. Parameters, running statistics and every mean are float32 or wider.
+stores their results in it. Parameters, running statistics, every mean and every sum over a map, of the
+gradients too, are float32 or wider: a sum of ones in bfloat16 ends at 256.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.linen.dtypes import promote_dtype
 
 from mixjax.errors import UserError
 from mixjax.models.net import Tap
@@ -53,6 +55,35 @@ def torch_bias(fan_in: int) -> Initializer:
     return draw
 
 
+def wide_bias(inputs: Array, kernel: Array, bias: Array | None, *, dtype: Any) -> tuple[Array, Array, Array | None]:
+    """As flax gives inputs and kernel the type they are computed in, but the bias keeps a wider one of its own.
+
+    The gradient of a bias is a sum over batch and map, in the type in which the bias is added.
+    """
+    inputs, kernel, narrow = promote_dtype(inputs, kernel, bias, dtype=dtype)
+    return inputs, kernel, narrow if dtype is None else bias
+
+
+class Conv(nn.Conv):
+    """flax's convolution; the bias is added in float32 or wider, and the sum is stored in `dtype`."""
+
+    promote_dtype: Any = wide_bias
+
+    def __call__(self, inputs: Array) -> Array:
+        y = super().__call__(inputs)
+        return y if self.dtype is None else y.astype(self.dtype)
+
+
+class Dense(nn.Dense):
+    """The same of flax's linear layer."""
+
+    promote_dtype: Any = wide_bias
+
+    def __call__(self, inputs: Array) -> Array:
+        y = super().__call__(inputs)
+        return y if self.dtype is None else y.astype(self.dtype)
+
+
 def conv(
     width: int,
     size: int,
@@ -64,14 +95,14 @@ def conv(
     dtype: Any = None,
     init: Initializer = kaiming_out,
     name: str,
-) -> nn.Conv:
+) -> Conv:
     """A convolution: (B, h, w, C) -> (B, h', w', width).
 
     padding: as flax takes it; None puts size // 2 zeros on every side. bias: the law of a bias, None for none.
     groups: C for a depthwise convolution, whose kernel is (size, size, 1, C).
     """
     pad = size // 2
-    return nn.Conv(
+    return Conv(
         width,
         (size, size),
         strides=stride,

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from mixjax.models.layers import conv, pooled, torch_bias, torch_conv, walk
+from mixjax.models.layers import Dense, conv, pooled, torch_bias, torch_conv, walk
 from mixjax.models.net import Tap, no_tap
 
 Array = jax.Array
@@ -48,7 +48,7 @@ class LeLinear(nn.Module):
     def __call__(self, h: Array, train: bool, tap: Tap) -> tuple[Array, Array]:
         del train
         flat = h.transpose(0, 3, 1, 2).reshape(h.shape[0], -1)  # torch's order: (C, h, w)
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=torch_conv, bias_init=torch_bias(flat.shape[-1]))
+        dense = partial(Dense, dtype=self.dtype, kernel_init=torch_conv, bias_init=torch_bias(flat.shape[-1]))
         last = tap(f'{self.name}.conv', dense(self.width, name='fc')(flat)[:, None, None])
         return nn.relu(last), last
 

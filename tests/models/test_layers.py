@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from mixjax.errors import UserError
 from mixjax.models.layers import (
     BatchNorm,
+    Dense,
     Final,
     PlainStem,
     conv,
@@ -79,6 +81,16 @@ def test_batch_norm_takes_bfloat16_means_in_float32():
     assert y.dtype == jnp.bfloat16 and new['mean'].dtype == new['var'].dtype == jnp.float32
     np.testing.assert_allclose(new['mean'], exact.mean((0, 1, 2)), rtol=1e-5)
     np.testing.assert_allclose(new['var'], exact.var((0, 1, 2), ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize('layer', [conv(2, 1, bias=nn.initializers.zeros, name='c'), Dense(2)])
+def test_biases_in_bfloat16_have_gradients_summed_in_float32(layer):
+    layer = layer.clone(dtype=jnp.bfloat16)
+    x = jnp.ones((4, 32, 32, 1))
+    made = layer.init(jax.random.key(0), x)
+    assert layer.apply(made, x).dtype == jnp.bfloat16
+    found = jax.jit(jax.grad(lambda made: layer.apply(made, x).astype(jnp.float32).sum()))(made)
+    np.testing.assert_array_equal(found['params']['bias'], x.size)  # 256 where the sum is taken in bfloat16
 
 
 def test_batch_norm_keeps_the_type_of_its_statistics():

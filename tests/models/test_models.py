@@ -13,6 +13,7 @@ import pytest
 
 from mixjax import models
 from mixjax.errors import UserError
+from tests import trace
 from tests.common import SHIPPED, assert_trees_equal
 from tests.models.filled import filled
 
@@ -229,15 +230,18 @@ def test_bfloat16_is_only_inside(name):
     assert dtypes(out.maps) == {'bfloat16'}
 
 
-@pytest.mark.parametrize('name', ['glyphnet', 'lenet', 'efficientnet_b0'])
-def test_gradients_of_a_bfloat16_network_are_float32(name):
+@pytest.mark.parametrize('name', FAMILIES)
+def test_gradients_and_all_sums_of_a_bfloat16_network_are_float32(name):
     net, variables, image = traced(name, 'bfloat16')
     params, state = variables['params'], {key: tree for key, tree in variables.items() if key != 'params'}
 
     def loss(params, state, x):
         return net.apply({'params': params, **state}, x, train=True)[0].logits['target'].sum()
 
-    assert dtypes(jax.eval_shape(jax.grad(loss), params, state, image)) == {'float32'}
+    jaxpr = jax.make_jaxpr(jax.grad(loss))(params, state, image)
+    assert dtypes(jaxpr.out_avals) == {'float32'}
+    narrow = trace.primitives_of(jaxpr, jnp.bfloat16)
+    assert 'conv_general_dilated' in narrow and not narrow & trace.WIDE
 
 
 @pytest.fixture(scope='module')
