@@ -29,7 +29,7 @@ quickstart: .venv/with-test
 bench: .venv/with-test
 	$(PY) -m benchmarks $(ARGS)
 
-# MINUTES=20 READER=images COUNT=10000: longer, one of them, not more than so many inputs. What is found is kept in runs/fuzz.
+# MINUTES=20 READER=images COUNT=10000: longer, one of them, at most so many inputs. Findings are kept in runs/fuzz.
 MINUTES := 2
 fuzz: .venv/with-test
 	JAX_PLATFORMS=cpu $(PY) -m tests.hostile.fuzz --minutes=$(MINUTES) --reader='$(READER)' --count=$(COUNT)

@@ -1,8 +1,8 @@
-"""Wrong files for everything that reads files: `python -m tests.hostile.fuzz --minutes=2 [--reader=images --count=10000]`.
+"""Wrong files for everything that reads files: `python -m tests.hostile.fuzz --minutes=2 [--reader=images]`.
 
-Each reader gets its share of the time that is left, or ends at a number of inputs, in a process of its own with an upper limit of memory. A finding is an error
-that is no sentence, an input that takes longer than `HANGS`, more memory than is allowed, the death of the process,
-or a file that appears outside of the folder; the input is kept in runs/fuzz.
+Each reader gets its share of the time that is left, or `--count` inputs, in a process of its own, with an
+upper limit of memory. A finding is an error that is no sentence, an input that takes longer than `HANGS`, more memory
+than is allowed, the death of the process, or a file that appears outside of the folder; the input is kept in runs/fuzz.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ READERS = {**OF_FILES, **OF_REPORTS}
 # The readers of `run_readers`.
 OF_RUNS = (
     'config.json', 'metrics.jsonl', 'prepared arrays', 'sums of a checkpoint', 'format of a checkpoint', 'lock.json',
-    'model.json', 'safetensors', 'torch files', 'beside weights',
+    'model.json', 'safetensors', 'torch files', 'beside weights', 'checkpoints',
 )  # fmt: skip
 HANGS = 10.0  # seconds
 KEPT = Path('runs') / 'fuzz'
