@@ -2,6 +2,7 @@
 
   --moments=30 --minutes=60   at least so many kills, as far as the time goes
   --start=1                   the number of the first run; what is printed at the end goes on from there
+  --folder=DIR                where the run that is compared with is kept from one call to the next
 
 Every process that is killed is one of its own. It is forked from this one, which has imported all it needs and done
 nothing yet: half of what a run of seconds takes is the import. The run that it is compared with is the command as a
@@ -137,6 +138,16 @@ def assert_equal(straight: Path, run: Path) -> None:
                 assert a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a), (stage, step)
 
 
+def reference(folder: Path, given: list[str]) -> tuple[Path, float]:
+    """The run that nobody kills, and the seconds that it takes."""
+    took = folder / 'seconds'
+    if not took.exists():
+        began = time.monotonic()
+        harm.finished(folder, *given)
+        took.write_text(str(time.monotonic() - began))
+    return folder / 'run', float(took.read_text())
+
+
 def campaign(kind: str, wanted: int, start: int, seconds: float, folder: Path) -> Counter[str]:
     """At least so many kills, each run begun anew carried to its end; the number of a run decides its moments.
 
@@ -145,11 +156,11 @@ def campaign(kind: str, wanted: int, start: int, seconds: float, folder: Path) -
     """
     method, *more = KINDS[kind]
     given = harm.words(method, *more)
-    began = time.monotonic()
-    straight = harm.finished(folder / 'straight', *given)
-    full, phases, number = time.monotonic() - began, Counter[str](), start
+    straight, full = reference(folder / 'straight', given)
+    began, phases, number = time.monotonic(), Counter[str](), start
     while phases.total() < wanted and time.monotonic() < began + seconds:
         random_, place = random.Random(f'{kind} {number}'), folder / f'{number}'
+        shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         before = os.environ['MIXJAX_CACHE']
         if number % COLD == 0:
@@ -164,7 +175,7 @@ def campaign(kind: str, wanted: int, start: int, seconds: float, folder: Path) -
         print(f'{kind}, run {number}: killed while {", ".join(filter(None, found)) or "it did nothing"}', flush=True)
         number += 1
     about = ', '.join(f'{count} {phase}' for phase, count in sorted(phases.items()))
-    spent = (time.monotonic() - began - full) / max(1, phases.total())
+    spent = (time.monotonic() - began) / max(1, phases.total())
     print(f'{kind}: {phases.total()} kills in {number - start} runs ({about}), {spent:.1f} s a kill, nothing lost')
     print(f'{kind}: --start={number} goes on', flush=True)
     return phases
@@ -177,10 +188,12 @@ def main(words: list[str]) -> int:
     kinds = [word for word in words if not word.startswith('--')] or list(KINDS)
     for kind in kinds:
         method_lib.load(KINDS[kind][0])
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ['MIXJAX_CACHE'] = f'{folder}/cache'
+        with tempfile.TemporaryDirectory() as drawn:
+            folder = Path(flags.get('folder', drawn)) / kind.replace(' ', '-')
+            folder.mkdir(parents=True, exist_ok=True)
+            os.environ['MIXJAX_CACHE'] = str(folder / 'cache')
             wanted, seconds = int(flags.get('moments', '30')), 60 * float(flags.get('minutes', '60'))
-            campaign(kind, wanted, int(flags.get('start', '1')), seconds / len(kinds), Path(folder))
+            campaign(kind, wanted, int(flags.get('start', '1')), seconds / len(kinds), folder)
     return 0
 
 
