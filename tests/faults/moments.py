@@ -75,16 +75,16 @@ class Watched:
         """What the process is doing, a kind of `AIMS`."""
         if not self.locked:
             return 'starting'
-        if saving(self.run, self.since):
-            return 'saving'
         if (self.run / 'results.json').exists():
             return 'ending'
+        seed, step, kind = logged(self.run, self.stage)[-1] if self.trains else (0, 0, '')
+        if kind == 'train' and step % 5 == 0:
+            return 'evaluating'
+        if saving(self.run, self.since):
+            return 'saving'
         if not self.trains:
             return 'compiling'
-        seed, step, kind = logged(self.run, self.stage)[-1]
-        if self.stage == '' and (seed, step, kind) == (2, 20, 'eval'):
-            return 'ending'
-        return 'evaluating' if kind == 'train' and step % 5 == 0 else 'training'
+        return 'ending' if self.stage == '' and (seed, step) == (2, 20) else 'training'
 
 
 def moment(random_: random.Random, watched: Watched, straight: Path, seconds: float) -> Callable[[], bool]:

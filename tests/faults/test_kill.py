@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 
 import pytest
 
 from tests.common import SHORT, assert_same_run, call, command, environment, kill_after
-from tests.faults import kills
+from tests.faults import harm, kills
 
 MOMENTS = os.environ.get('MOMENTS', '1')  # of each kind of run, at least
 MOMENTS_FROM = os.environ.get('MOMENTS_FROM', '1')  # the number of the first run
@@ -27,6 +28,38 @@ def test_killed_at_random_moments(kind, tmp_path):
     *_, told, _ = done.stdout.splitlines()
     assert told.startswith(kind) and told.endswith('nothing lost')
     assert int(told.removeprefix(f'{kind}: ').split()[0]) >= int(MOMENTS)
+
+
+@pytest.mark.faults
+def test_a_loss_would_be_seen(tmp_path):
+    """What the test above compares by: a line less, a line twice, a file more, a checkpoint less, another number."""
+    straight = harm.finished(tmp_path / 'straight', *harm.words('finetune'))
+
+    def without_a_line(run):
+        text = (run / 'metrics.jsonl').read_text().splitlines(keepends=True)
+        (run / 'metrics.jsonl').write_text(''.join(text[:5] + text[6:]))
+
+    def with_a_line_twice(run):
+        text = (run / 'metrics.jsonl').read_text().splitlines(keepends=True)
+        (run / 'metrics.jsonl').write_text(''.join([*text, text[-1]]))
+
+    def with_a_half_written_file(run):
+        (run / 'report.html.part').touch()
+
+    def without_a_checkpoint(run):
+        shutil.rmtree(run / 'checkpoints' / '1' / 'step_15')
+
+    def with_the_state_of_another_seed(run):
+        shutil.rmtree(run / 'checkpoints' / '1' / 'step_15')
+        shutil.copytree(run / 'checkpoints' / '0' / 'step_15', run / 'checkpoints' / '1' / 'step_15')
+
+    kills.assert_equal(straight, harm.copied(straight, tmp_path / 'same'))
+    for harmed in (without_a_line, with_a_line_twice, with_a_half_written_file, without_a_checkpoint,
+                   with_the_state_of_another_seed):  # fmt: skip
+        run = harm.copied(straight, tmp_path / harmed.__name__)
+        harmed(run)
+        with pytest.raises((AssertionError, FileNotFoundError)):
+            kills.assert_equal(straight, run)
 
 
 @pytest.mark.faults

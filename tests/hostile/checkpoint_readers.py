@@ -87,10 +87,16 @@ def _harm(files: dict[str, bytes], random_: random.Random, others: list[bytes]) 
         files[name] = files[random_.choice(sorted(files))]
     elif chance < 0.25:
         files[f'{name.rpartition("/")[0] or "state"}/{random_.choice(("x", "manifest.ocdbt", ".zarray"))}'] = b'{}'
-    elif files[name][:1] == b'{':
-        files[name] = flawed_json(files[name], random_, others)
     else:
-        files[name] = flawed(files[name], random_, others)
+        files[name] = _lie(files[name], random_, others)
+
+
+def _lie(data: bytes, random_: random.Random, others: list[bytes]) -> bytes:
+    """JSON says something else, where it is JSON still."""
+    try:
+        return flawed_json(data, random_, others)
+    except (ValueError, RecursionError):
+        return flawed(data, random_, others)
 
 
 def with_other_arrays(files: dict[str, bytes], random_: random.Random) -> dict[str, bytes]:
@@ -102,12 +108,10 @@ def with_other_arrays(files: dict[str, bytes], random_: random.Random) -> dict[s
             del entries[key]
         elif chance < 0.1:
             entries[key] = entries[random_.choice(sorted(entries))]
-        elif key.endswith(b'/.zarray'):
-            entries[key] = flawed_json(entries[key], random_, [b''])
-        elif chance < 0.2:
+        elif chance < 0.2 and not key.endswith(b'/.zarray'):
             entries[key] = bomb(random_.choice((1, 64, 4096)) * MIB)
         else:
-            entries[key] = flawed(entries[key], random_, [entries[key]])
+            entries[key] = _lie(entries[key], random_, [entries[key]])
     return write_arrays(files, entries)
 
 
