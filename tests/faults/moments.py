@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 STAGES = ('first', '')  # a run of two stages has the first one in a folder of its own
-LAST = ('results.json', 'model.safetensors', 'model.json', 'report.html.part', 'report.html')
+LAST = ('results.json', 'model.safetensors', 'model.json', 'report.html')
 AIMS = ('any', 'starting', 'compiling', 'training', 'evaluating', 'saving', 'ending')
 # Seconds that a kill comes later than what it waits for, at most.
 LATER = {'any': 0.0, 'starting': 0.0, 'compiling': 1.5, 'training': 0.02, 'evaluating': 0.03, 'saving': 0.03,
-         'ending': 0.05}  # fmt: skip
+         'ending': 0.01}  # fmt: skip
 
 
 def logged(run: Path, stage: str) -> list[tuple[int, int, str]]:
@@ -88,14 +88,14 @@ class Watched:
 
 
 def moment(random_: random.Random, watched: Watched, straight: Path, seconds: float) -> Callable[[], bool]:
-    """Whether the moment has come. straight: the same run, finished; seconds: that it took."""
+    """Whether the moment has come. straight: the same run, finished; seconds: that it took, all of it."""
     run, aim = watched.run, random_.choice(AIMS)
     stage = random_.choice([stage for stage in STAGES if (straight / stage / 'metrics.jsonl').exists()])
     done = set(logged(run, stage))
     left = [line for line in logged(straight, stage) if line not in done]
     missing = [name for name in LAST if not (run / name).exists()]
     if aim in ('any', 'starting') or not left or aim == 'ending' and not missing:
-        share = 0.5 if aim == 'starting' else 1.05
+        share = 0.4 if aim == 'starting' else 0.95
         end = watched.began + random_.uniform(0, share * seconds)
         return lambda: time.monotonic() > end
     happened = _aimed(aim, random_, watched, stage, left, missing)
@@ -118,7 +118,7 @@ def _aimed(
     if aim == 'compiling':
         return lambda: watched.locked
     if aim == 'saving':  # the next checkpoint after some step that is still to come
-        after = random_.choice(left)
+        after = random_.choice([line for line in left if line[1] < left[-1][1]] or left)
         return lambda: after in logged(run, stage) and saving(run, watched.since)
     if aim == 'ending':
         name = random_.choice(missing)

@@ -74,7 +74,7 @@ def test_notes_that_only_their_writer_refuses(run):
 
 
 LIES = [
-    {'shape': [4, 2], 'chunks': [4, 2]}, {'shape': [10**6, 10**9]}, {'dtype': '<f8'}, {'chunks': [2**31, 2**31]},
+    {'shape': [4, 2], 'chunks': [4, 2]}, {'shape': [10**6, 10**9]}, {'dtype': '<f8'}, {'chunks': [2**70, 2]},
     {'shape': 'x'}, {'zarr_format': None}, {'compressor': {'id': 'none such'}},
 ]  # fmt: skip
 LYING = """
