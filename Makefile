@@ -40,10 +40,10 @@ results-full: .venv/with-test
 bench: .venv/with-test
 	$(PY) -m benchmarks $(ARGS)
 
-# MINUTES=20 READER=images: longer, and one of them. What is found is kept in runs/fuzz.
+# MINUTES=20 READER=images COUNT=10000: longer, one of them, at most so many inputs. Findings are kept in runs/fuzz.
 MINUTES := 2
 fuzz: .venv/with-test
-	JAX_PLATFORMS=cpu $(PY) -m tests.hostile.fuzz --minutes=$(MINUTES) --reader='$(READER)'
+	JAX_PLATFORMS=cpu $(PY) -m tests.hostile.fuzz --minutes=$(MINUTES) --reader='$(READER)' --count=$(COUNT)
 
 # Tests see eight devices on any machine.
 test $(KINDS:%=test-%): export JAX_PLATFORMS := cpu

@@ -20,6 +20,7 @@ from mixjax.override import short as _short
 # Counters of drawn examples are 32-bit (data/plan.py).
 MOST_EXAMPLES = 2**32
 MOST_SEEDS, MOST_BATCH, MOST_SWEPT = 10_000, 1 << 20, 1000
+FLOAT = (2 - 2**-23) * 2.0**127  # the largest float32
 LONGEST = 4096  # characters of a text; no system has longer paths
 
 
@@ -249,8 +250,10 @@ def _get(config: Any, key: str) -> Any:
 
 
 def _plain(key: str, value: Any) -> None:
-    """Refuse numbers that are none, or larger than any float, and text that no system can take for a name."""
+    """Refuse numbers that are none, or larger than devices know, and text that no system can take for a name."""
     for one in value if isinstance(value, tuple) else (value,):
+        if type(one) is float and FLOAT < abs(one) < math.inf:
+            raise UserError(f'config.{key} must be a number of at most 3.4e38, not {_short(one)}')
         if type(one) is float and not math.isfinite(one) or type(one) is int and abs(one) >= LARGEST:
             raise UserError(f'config.{key} must be a finite number, not {_short(one)}')
         if isinstance(one, str) and not nameable(one):

@@ -39,7 +39,15 @@ def open_folder(folder: Place) -> ocp.CheckpointManager:
         cleanup_tmp_directories=True,  # what a run that was killed has left half-written
         async_options=ocp.AsyncOptions(post_finalization_callback=seal),
     )  # fmt: skip
-    manager = ocp.CheckpointManager(places.absolute(folder), options=options)
+    try:
+        manager = ocp.CheckpointManager(places.absolute(folder), options=options)
+    except OSError:
+        raise  # a disk that is full or may not be written to
+    except Exception as error:  # what Orbax notes beside each of them is read here
+        raise UserError(
+            f'the checkpoints in {folder} cannot be opened ({_line(error)}); put the files back from a copy, '
+            'or begin again in another --workdir'
+        ) from error
     _sealers[manager] = seal
     return manager
 
@@ -73,6 +81,9 @@ def newest(folder: Place) -> int | None:
 
 def read(folder: Place, step: int) -> Tree:
     """All arrays of one checkpoint of a seed as nested dicts, whatever state was saved; on one device."""
+    why = integrity.fault(folder / f'step_{step}')
+    if why:
+        raise UserError(f'the checkpoint {folder.name}/step_{step} is damaged: {why}')
     place = places.absolute(folder) / f'step_{step}' / 'state'
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     try:
@@ -82,10 +93,13 @@ def read(folder: Place, step: int) -> Tree:
                 lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), found.item_metadata.tree
             )
             return checkpointer.restore(place, wanted)
-    except (ValueError, KeyError, OSError) as error:
-        raise UserError(
-            f'the checkpoint {folder.name}/step_{step} cannot be read ({str(error).splitlines()[0]})'
-        ) from error
+    except Exception as error:  # as in `restore`
+        raise UserError(f'the checkpoint {folder.name}/step_{step} cannot be read ({_line(error)})') from error
+
+
+def _line(error: Exception) -> str:
+    """The first line of what a library says."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 @contextlib.contextmanager
@@ -113,11 +127,17 @@ def restore(manager: ocp.CheckpointManager, step: int, state: Tree) -> Tree:
         found: Any = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
         integrity.known(found.meta['format'], place)
         restored: Any = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
+        if _form(restored.state) != _form(abstract):
+            raise ValueError('its arrays are not those of this network')
     except UserError:
         raise
     except Exception as error:  # files that lie: what reads them fails in every way there is
-        why = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f'the checkpoint {place} cannot be read ({why}); remove that folder to go on from the one before it'
+            f'the checkpoint {place} cannot be read ({_line(error)}); '
+            'remove that folder to go on from the one before it'
         ) from error
     return restored.state
+
+
+def _form(tree: Tree) -> list[Any]:
+    return [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(tree)]

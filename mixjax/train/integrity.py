@@ -22,7 +22,8 @@ READ = (1, 2)  # formats that are understood; the state is the same in both
 SUMS = 'sha256.json'
 # Written by Orbax after the sums; nothing of the state is in them.
 COMMITTED = 'commit_success.txt'
-LATER = (SUMS, '_CHECKPOINT_METADATA', COMMITTED)
+ABOUT = '_CHECKPOINT_METADATA'
+LATER = (SUMS, ABOUT, COMMITTED)
 STEP = 'step_'
 ASIDE = '-damaged'  # ends the name of one that is set aside
 BLOCK = 1 << 22
@@ -73,6 +74,9 @@ def fault(place: Place) -> str:
         version = plain.parse((place / 'meta' / 'metadata').read_bytes())['format']
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f'meta/metadata cannot be read ({_why(error)})'
+    why = _notes(place)
+    if why:
+        return why
     if type(version) is not int:
         return f'meta/metadata says a format that is none, {str(version)[:40]!r}'
     try:
@@ -94,6 +98,19 @@ def fault(place: Place) -> str:
             return f'{name} cannot be read ({_why(error)})'
     more = sorted(there.keys() - sums.keys())
     return f'{more[0]} was not written by mixjax' if more else ''
+
+
+def _notes(place: Place) -> str:
+    """What is wrong with what Orbax notes of a checkpoint after the sums; it is not needed, but must not lie."""
+    try:
+        said = plain.parse((place / ABOUT).read_bytes()) if (place / ABOUT).exists() else {}
+    except (OSError, ValueError) as error:
+        return f'{ABOUT} cannot be read ({_why(error)})'
+    if not isinstance(said, dict):
+        return f'{ABOUT} holds no notes'
+    times = [value for key, value in said.items() if key.endswith('_nsecs') and value is not None]
+    sound = all(type(value) is int and 0 <= value < 2**63 for value in times)
+    return '' if sound else f'{ABOUT} has times that are none'
 
 
 def _why(error: Exception) -> str:

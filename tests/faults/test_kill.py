@@ -4,112 +4,62 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import time
+import shutil
+import subprocess
 
 import pytest
 
-from tests.common import SHORT, assert_same_run, call, kill_after
-from tests.faults import harm
+from tests.common import SHORT, assert_same_run, call, command, environment, kill_after
+from tests.faults import harm, kills
 
-MOMENTS = int(os.environ.get('MOMENTS', '1'))  # of each kind of run, in the long test
-# The methods that keep something of their own from step to step, and a run of two stages.
-SELF_LABELLING = [
-    '--config.method.self_label=true', '--config.method.adaptive_epoch=1', '--config.method.correct_epoch=2',
-    '--config.method.threshold=0.13',
-]  # fmt: skip
-KINDS = {
-    'finetune': ['finetune'],
-    'smile': ['smile'],
-    'xmixup': ['xmixup'],
-    'rifle': ['rifle'],
-    'regsl self-labelling': ['regsl', *SELF_LABELLING],
-    'seqtrain, two stages': ['seqtrain'],
-}
-FILES = (
-    'report.html', 'results.md', 'results.csv', 'predictions.npz', 'samples.npz', 'pairs.json', 'prepared-0.npz',
-    'prepared-2.npz', 'model.json', 'data.json',
-)  # fmt: skip
-
-
-def moment(random_, run, seconds):
-    """A moment to kill a run at: any, or one at which it writes. Returns a function for `harm.until`, and its name."""
-    kind = random_.choice(['any', 'any', 'any', 'saving', 'evaluating', 'ending'])
-    if kind == 'any':
-        end = time.monotonic() + random_.uniform(0, 1.05 * seconds)
-        return lambda: time.monotonic() > end
-    if kind == 'saving':  # a checkpoint that has no name yet
-        seed = random_.randrange(3)
-        return lambda: any((run / 'checkpoints' / str(seed)).glob('*orbax-checkpoint-tmp*'))
-    if kind == 'evaluating':
-        seed, step = random_.randrange(3), random_.choice((5, 10, 15, 20))
-        return harm.logged(run.parent, step, seed)
-    names = ('results.json', 'model.safetensors', 'report.html', 'report.html.part', 'samples.npz', 'predictions.npz')
-    name = random_.choice(names)
-    return (run / name).exists
-
-
-def killed(folder, given, random_, seconds) -> bool:
-    """Start the command and kill it at some moment; False if it had ended before."""
-    process = harm.start(folder, *given)
-    happened = moment(random_, folder / 'run', seconds)
-    try:
-        while process.poll() is None and not happened():
-            time.sleep(0.002)
-        dead = process.poll() is None
-        assert dead or process.returncode == 0, (folder / 'said').read_text()
-    finally:
-        process.kill()
-        process.wait()
-    return dead
-
-
-def assert_equal(straight, run) -> None:
-    assert_same_run(straight, run, range(3), 20)
-    logged = [(line['seed'], line['kind'], line['step']) for line in lines(run)]
-    assert len(logged) == len(set(logged)) == len(lines(straight))
-    for name in FILES:
-        assert (straight / name).exists() == (run / name).exists(), name
-        assert not (run / name).exists() or (straight / name).read_bytes() == (run / name).read_bytes(), name
-    left = {str(path.relative_to(run)) for path in run.rglob('*') if path.suffix == '.part' or path.name == 'lock.json'}
-    assert not left
-
-
-def lines(run) -> list[dict]:
-    return [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
-
-
-def campaign(kind, moments, seed, folder) -> int:
-    """So many kills, each run begun anew carried to its end; returns how many runs that took."""
-    method, *more = KINDS[kind]
-    given = harm.words(method, *more)
-    began = time.monotonic()
-    straight = harm.finished(folder / 'straight', *given)
-    seconds = time.monotonic() - began
-    random_, kills, runs = random.Random(f'{kind} {seed}'), 0, 0
-    while kills < moments:
-        runs += 1
-        place = folder / f'{runs}'
-        # One kill, or several in a row.
-        for _ in range(min(random_.choice((1, 2, 2, 3)), moments - kills)):
-            kills += killed(place, given, random_, seconds)
-        harm.finished(place, *given)
-        assert_equal(straight, place / 'run')
-    print(f'{kind}: {kills} kills in {runs} runs, {seconds:.1f} s a run')
-    return runs
+MOMENTS = os.environ.get('MOMENTS', '1')  # of each kind of run, at least
+MOMENTS_FROM = os.environ.get('MOMENTS_FROM', '1')  # the number of the first run
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize('kind', ['regsl self-labelling', 'seqtrain, two stages'])
-def test_killed_once(kind, tmp_path):
-    """Those with the most to lose; all of them are in the long test."""
-    campaign(kind, 1, 0, tmp_path)
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', kills.KINDS)
 def test_killed_at_random_moments(kind, tmp_path):
-    campaign(kind, MOMENTS, int(os.environ.get('MOMENTS_SEED', '1')), tmp_path)
+    done = subprocess.run(
+        command(kind, f'--moments={MOMENTS}', f'--start={MOMENTS_FROM}', module='tests.faults.kills'),
+        cwd=tmp_path, env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout)
+    *_, told, _ = done.stdout.splitlines()
+    assert told.startswith(kind) and told.endswith('nothing lost')
+    assert int(told.removeprefix(f'{kind}: ').split()[0]) >= int(MOMENTS)
+
+
+@pytest.mark.faults
+def test_a_loss_would_be_seen(tmp_path):
+    """What the test above compares by: a line less, a line twice, a file more, a checkpoint less, another number."""
+    straight = harm.finished(tmp_path / 'straight', *harm.words('finetune'))
+
+    def without_a_line(run):
+        text = (run / 'metrics.jsonl').read_text().splitlines(keepends=True)
+        (run / 'metrics.jsonl').write_text(''.join(text[:5] + text[6:]))
+
+    def with_a_line_twice(run):
+        text = (run / 'metrics.jsonl').read_text().splitlines(keepends=True)
+        (run / 'metrics.jsonl').write_text(''.join([*text, text[-1]]))
+
+    def with_a_half_written_file(run):
+        (run / 'report.html.part').touch()
+
+    def without_a_checkpoint(run):
+        shutil.rmtree(run / 'checkpoints' / '1' / 'step_15')
+
+    def with_the_state_of_another_seed(run):
+        shutil.rmtree(run / 'checkpoints' / '1' / 'step_15')
+        shutil.copytree(run / 'checkpoints' / '0' / 'step_15', run / 'checkpoints' / '1' / 'step_15')
+
+    kills.assert_equal(straight, harm.copied(straight, tmp_path / 'same'))
+    for harmed in (without_a_line, with_a_line_twice, with_a_half_written_file, without_a_checkpoint,
+                   with_the_state_of_another_seed):  # fmt: skip
+        run = harm.copied(straight, tmp_path / harmed.__name__)
+        harmed(run)
+        with pytest.raises((AssertionError, FileNotFoundError)):
+            kills.assert_equal(straight, run)
 
 
 @pytest.mark.faults

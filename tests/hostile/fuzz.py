@@ -1,8 +1,8 @@
 """Wrong files for everything that reads files: `python -m tests.hostile.fuzz --minutes=2 [--reader=images]`.
 
-Each reader gets its share of the time, in a process of its own with an upper limit of memory. A finding is an error
-that is no sentence, an input that takes longer than `HANGS`, more memory than is allowed, the death of the process,
-or a file that appears outside of the folder; the input is kept in runs/fuzz.
+Each reader gets its share of the time that is left, or `--count` inputs, in a process of its own, with an
+upper limit of memory. A finding is an error that is no sentence, an input that takes longer than `HANGS`, more memory
+than is allowed, the death of the process, or a file that appears outside of the folder; the input is kept in runs/fuzz.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ READERS = {**OF_FILES, **OF_REPORTS}
 # The readers of `run_readers`.
 OF_RUNS = (
     'config.json', 'metrics.jsonl', 'prepared arrays', 'sums of a checkpoint', 'format of a checkpoint', 'lock.json',
-    'model.json', 'safetensors', 'torch files', 'beside weights',
+    'model.json', 'safetensors', 'torch files', 'beside weights', 'checkpoints',
 )  # fmt: skip
 HANGS = 10.0  # seconds
 KEPT = Path('runs') / 'fuzz'
@@ -149,14 +149,14 @@ def main(words: list[str]) -> int:
     flags = dict(word.removeprefix('--').partition('=')[::2] for word in words)
     wanted, light = flags.get('reader', ''), set(READERS)
     chosen = [name for name in (*READERS, *OF_RUNS) if wanted in name]
-    seconds = 60 * float(flags.get('minutes', '2')) / max(1, len(chosen))
+    end = time.monotonic() + 60 * float(flags.get('minutes', '2'))
     start = int(flags.get('start') or time.time())
     total, bad = 0, 0
-    for name in chosen:
+    for left, name in zip(range(len(chosen), 0, -1), chosen, strict=True):
         if name not in light:  # these import jax, and with it no process should fork for the others
             READERS.update(importlib.import_module('tests.hostile.run_readers').READERS)
         began = time.monotonic()
-        made, found = apart(name, seconds, int(flags.get('count', 10**9)), start)
+        made, found = apart(name, (end - began) / left, int(flags.get('count') or 10**9), start)
         total, bad = total + made, bad + len(found)
         print(f'{name:24} {made:9,} inputs in {time.monotonic() - began:4.0f} s, {len(found)} findings', flush=True)
         for one in found:

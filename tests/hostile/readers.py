@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -42,6 +43,7 @@ class Reader(NamedTuple):
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def images(_: Path) -> list[bytes]:
     from PIL import Image
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import random
 import re
@@ -122,6 +123,13 @@ def test_a_knob_is_a_number_that_devices_know():
         config_lib.load('quickstart', [('method.name', 'smile'), ('method.ema_every', str(2**63))])
 
 
+@pytest.mark.parametrize('key', ['method.source_weight', 'optim.lr', 'optim.drops'])
+def test_a_number_is_one_that_devices_know(key):
+    """Traced by the campaign once, and infinite in the loss."""
+    with pytest.raises(UserError, match=rf'config\.{key} must be a number of at most 3.4e38, not '):
+        config_lib.load('quickstart', [('method.name', 'smile'), (key, '-1e300')])
+
+
 @pytest.mark.parametrize('rate', [5e-324, 1e-300, 1e-12])
 def test_a_share_that_is_nearly_nothing_is_one_example_of_each_class(rate):
     """Accepted by the campaign once, and nothing was left to train on."""
@@ -134,6 +142,7 @@ def test_two_thousand_cases_of_which_twenty_are_trained(folder, monkeypatch):
     good = campaign(folder, int(os.environ.get('CASES', '2000')), int(os.environ.get('CASES_SEED', '2')))
     monkeypatch.undo()
     monkeypatch.chdir(folder)
+    ended = Counter()
     short = [('steps', '2'), ('num_seeds', '1'), ('sweep.key', ''), ('sweep.numbers', '')]
     for number, (method, changes) in enumerate(random.Random(3).sample(good, 20)):
         taken = {key for key, _ in changes}
@@ -146,5 +155,9 @@ def test_two_thousand_cases_of_which_twenty_are_trained(folder, monkeypatch):
         # Absurd numbers may still end in a loss that is none, or in too little memory: in a sentence.
         if code:
             assert code == 2 and ('not finite' in said or 'memory' in said or 'finite loss' in said), (changes, said)
+            ended['refused'] += 1
         else:
-            assert (workdir / 'results.json').exists()
+            results = json.loads((workdir / 'results.json').read_text())
+            ended['finished'] += results['steps'] == 2 and (workdir / 'report.html').exists()
+    print('trained:', dict(ended))
+    assert ended.total() == 20 and ended['finished'] >= 15
