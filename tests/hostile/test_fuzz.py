@@ -28,7 +28,7 @@ from tests.report import fake
 
 def test_some_wrong_files(tmp_path):
     """Another part of the campaign each time: what is found stays found by the number in the output."""
-    done = call(tmp_path, '--minutes=1', '--count=40', module='tests.hostile.fuzz')
+    done = call(tmp_path, '--minutes=1', '--count=25', module='tests.hostile.fuzz')
     assert done.returncode == 0, done.stdout + done.stderr
     made = [int(line.split(' inputs in')[0].split()[-1].replace(',', '')) for line in done.stdout.splitlines()[:-1]]
     assert len(made) == len(fuzz.READERS) + len(fuzz.OF_RUNS) and min(made) >= 20, done.stdout
