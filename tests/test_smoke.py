@@ -20,6 +20,7 @@ HEADS = {
     'folder': {'': {'target': 10, 'source': 1000}},
     'digits/lamix': {'': {'target': 10, 'global': 10}},
     'digits/grid': {'': {'joint': 20}},
+    'digits/tables': {'': {'joint': 20}},
     'digits/all_methods': {
         'cotuning': {'target': 10, 'source': 160},
         'cotrain': {'target': 10, 'source': 10},
@@ -29,7 +30,7 @@ HEADS = {
 }
 LONG = (
     'xmixup_dogs', 'smile_cub', 'folder', 'digits/all_methods', 'glyphs_pretrain', 'quickstart', 'lamix_cifar100',
-    'digits/grid', 'digits/lamix',
+    'digits/grid', 'digits/lamix', 'digits/tables',
 )  # fmt: skip
 
 

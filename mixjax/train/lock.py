@@ -7,6 +7,7 @@ clocks are compared. The lock of an owner that is dead is taken over.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import platform
@@ -26,6 +27,7 @@ from mixjax.train.progress import duration
 
 BEAT = 10.0  # seconds between two signs of life
 LOST = 45.0  # seconds without one after which an owner on another machine counts as dead
+SETTLED = 2.0  # seconds after which all who took over the same lock at once have written theirs
 
 _taken_over = ''  # what to say once another run has taken the lock of this one
 
@@ -73,7 +75,8 @@ def taken(path: Place, say: Callable[[str], None]) -> dict[str, Any]:
                 f'{path.parent} is in use: process {found["pid"]} on {found["host"]} has been training in it since '
                 f'{since} ({duration(time.time() - found["since"])} ago); wait for it, end it, or use another --workdir'
             )
-        _remove(path, found)
+        if _replace(path, found, mine):
+            break
     return mine
 
 
@@ -125,8 +128,14 @@ def alive(path: Place, found: dict[str, Any], say: Callable[[str], None]) -> boo
 
 def _put(path: Place, lock: dict[str, Any]) -> bool:
     """Write the lock if there is none."""
-    try:
+    with _told(path):
         return places.create(path, json.dumps(lock).encode())
+
+
+@contextlib.contextmanager
+def _told(path: Place) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(f'the work directory {path.parent} cannot be written to: {error.strerror or error}') from error
 
@@ -144,20 +153,37 @@ def _read(path: Place) -> dict[str, Any] | None:
     return found if fits and 0 <= found['since'] < 2**40 else nobody
 
 
-def _remove(path: Place, found: dict[str, Any]) -> None:
-    """Take a dead owner's lock away; if another run was faster, its lock is put back."""
-    if places.remote(path):  # nothing can be renamed there
+def _replace(path: Place, found: dict[str, Any], mine: dict[str, Any]) -> bool:
+    """Put a lock in the place of a dead owner's; False if another run was faster. There is always one meanwhile."""
+    with _told(path), _alone(path.parent) as sure:
         now = _read(path)
-        if now is not None and now['token'] == found['token']:
-            path.unlink()
-        return
-    aside = path.with_name(f'{path.name}.{secrets.token_hex(4)}{places.PART}')
-    with contextlib.suppress(FileNotFoundError):
-        path.rename(aside)
-        caught = _read(aside)
-        if caught is not None and caught['token'] != found['token']:
-            _put(path, caught)
-        aside.unlink()
+        if now is None or now['token'] != found['token']:
+            return False
+        if places.remote(path):
+            places.write(path, json.dumps(mine).encode())
+        else:
+            own = path.with_name(f'{path.name}.{mine["token"]}{places.PART}')
+            own.write_text(json.dumps(mine))
+            own.replace(path)
+    if not sure:  # several may have come so far, and one was the last to write
+        time.sleep(SETTLED)
+    return (_read(path) or {}).get('token') == mine['token']
+
+
+@contextlib.contextmanager
+def _alone(folder: Place) -> Iterator[bool]:
+    """Whether no other process is in this block for the folder; the system frees it, however this one ends."""
+    with contextlib.ExitStack() as stack:
+        try:
+            if places.remote(folder):
+                raise OSError('a store has no such locks')
+            place = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, place)
+            fcntl.flock(place, fcntl.LOCK_EX)
+        except OSError:  # as on some network disks
+            yield False
+        else:
+            yield True
 
 
 def _beat(path: Place, mine: dict[str, Any], done: threading.Event) -> None:

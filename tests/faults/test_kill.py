@@ -12,22 +12,32 @@ import pytest
 from tests.common import SHORT, assert_same_run, call, command, environment, kill_after
 from tests.faults import harm, kills
 
-MOMENTS = os.environ.get('MOMENTS', '1')  # of each kind of run, at least
+MOMENTS = os.environ.get('MOMENTS', '30')  # of each kind of run, at least
 MOMENTS_FROM = os.environ.get('MOMENTS_FROM', '1')  # the number of the first run
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize('kind', kills.KINDS)
-def test_killed_at_random_moments(kind, tmp_path):
+def killed(kind, moments, start, folder, *words):
+    """Kill runs of a kind so many times at least, from a number on."""
     done = subprocess.run(
-        command(kind, f'--moments={MOMENTS}', f'--start={MOMENTS_FROM}', module='tests.faults.kills'),
-        cwd=tmp_path, env=environment(), capture_output=True, text=True,
+        command(kind, f'--moments={moments}', f'--start={start}', *words, module='tests.faults.kills'),
+        cwd=folder, env=environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
     *_, told, _ = done.stdout.splitlines()
     assert told.startswith(kind) and told.endswith('nothing lost')
-    assert int(told.removeprefix(f'{kind}: ').split()[0]) >= int(MOMENTS)
+    assert int(told.removeprefix(f'{kind}: ').split()[0]) >= int(moments)
+
+
+@pytest.mark.parametrize('kind', kills.KINDS)
+def test_killed_once(kind, tmp_path):
+    killed(kind, 1, 1, tmp_path, '--seconds=3')
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('kind', kills.KINDS)
+def test_killed_at_random_moments(kind, tmp_path):
+    killed(kind, MOMENTS, MOMENTS_FROM, tmp_path)
 
 
 @pytest.mark.faults

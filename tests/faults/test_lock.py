@@ -116,16 +116,30 @@ def race(folder, barrier, answers):
         answers.put(0)
 
 
-def test_of_many_at_once_one_has_it(tmp_path):
-    written(tmp_path, pid=dead_process(), started='123')
-    barrier, answers = threading.Barrier(6), queue.Queue()
-    every = [threading.Thread(target=race, args=(tmp_path, barrier, answers)) for _ in range(6)]
-    for one in every:
-        one.start()
-    found = [answers.get(timeout=60) for _ in every]
-    for one in every:
-        one.join()
-    assert sum(pid > 0 for pid in found) == 1
+@pytest.mark.parametrize('locks', [True, False], ids=['locks', 'no locks of files'])
+def test_of_many_at_once_one_has_it(locks, tmp_path, monkeypatch):
+    """Also where all of them have seen the dead owner's lock before the first one acts."""
+    if not locks:
+        monkeypatch.setattr(lock.fcntl, 'flock', refused)
+        monkeypatch.setattr(lock, 'SETTLED', 0.3)
+    together, replace = threading.Barrier(6), lock._replace
+    monkeypatch.setattr(lock, '_replace', lambda *given: together.wait() is not None and replace(*given))
+    for k in range(5 if locks else 2):
+        folder = tmp_path / str(k)
+        written(folder, pid=dead_process(), started='123')
+        barrier, answers = threading.Barrier(6), queue.Queue()
+        every = [threading.Thread(target=race, args=(folder, barrier, answers)) for _ in range(6)]
+        for one in every:
+            one.start()
+        found = [answers.get(timeout=60) for _ in every]
+        for one in every:
+            one.join()
+        assert sum(pid > 0 for pid in found) == 1
+        assert [path.name for path in folder.iterdir()] == [workdir.LOCK]
+
+
+def refused(*_):
+    raise OSError('no locks here')
 
 
 @pytest.mark.faults
