@@ -24,7 +24,7 @@ from typing import Any
 
 from benchmarks import claims, claims_page
 from benchmarks.claims import Cell, PerSeed
-from mixjax import analyse, grid, plain
+from mixjax import analyse, grid, grid_file, plain
 from mixjax.report import sections
 from mixjax.train import workdir
 
@@ -34,16 +34,19 @@ SAME = ('results.json', 'metrics.jsonl', 'model.safetensors')  # what a run that
 LEFT = (0, 3)  # exit codes: done, or another process has it
 
 
+def said(argument: str) -> Cell:
+    """`table=order,labels=3,method=smile` as a cell."""
+    found = dict(part.split('=') for part in argument.split(','))
+    return found['table'], found['labels'], found['method']
+
+
 class Runs:
     """The finished runs of the grid in a folder, by cell."""
 
     def __init__(self, root: str) -> None:
-        self.cells: dict[Cell, grid.Run] = {}
         self.every = grid.runs(GRID, (), root)
-        for run in self.every:
-            for spec in run.specs:
-                said = dict(part.split('=') for part in spec.partition(':')[2].split(','))
-                self.cells[said['table'], said['labels'], said['method']] = run
+        runs = {said(spec.partition(':')[2]): run for run in self.every for spec in run.specs}
+        self.cells = {cell: runs[cell] for cell in map(said, grid_file.cells(GRID))}
 
     def measure(self, cell: Cell, metric: str) -> PerSeed | None:
         """{seed: number}; None where the run or the measure is not there."""

@@ -90,6 +90,7 @@ def test_tables_have_a_row_for_each_method_and_the_order():
 
 def test_measures_are_read_from_the_folders_of_the_runs(tmp_path):
     runs = digits.Runs(str(tmp_path))
+    assert list(runs.cells) == list(map(digits.said, grid.grid_file.cells(digits.GRID)))
     cell = ('smile_table4', '3', 'smile')
     assert runs.cells[cell] is runs.cells['order', '3', 'smile']
     assert runs.measure(cell, 'accuracy') is None and not runs.finished()
