@@ -4,7 +4,8 @@
     python -m benchmarks.digits runs/digits_tables             # the sections "claims" and "tables" of docs/results.md
     python -m benchmarks.digits runs/digits_tables --repeat=3  # train three, drawn at random, again: the same bits?
 
-A small network uses one core well and two badly, so each run has one core, and --jobs of them go at once.
+A small network uses one core well and two badly, so each run has one core, and --jobs of them go at once. It also makes
+the numbers those of any count of cores: sums are split over the cores that a process may use.
 """
 
 from __future__ import annotations
