@@ -59,7 +59,9 @@ class Outcome(NamedTuple):
         return HOLDS if self.mean * self.claim.sign > 0 else OPPOSITE
 
 
-def _each(where: str, table: str, metric: str, sign: int, rows: Sequence[tuple[str, str, str, tuple[str, ...]]]):
+def _each(
+    where: str, table: str, metric: str, sign: int, rows: Sequence[tuple[str, str, str, tuple[str, ...]]]
+) -> list[Claim]:
     """Claims of one table: (says, better, worse, labels)."""
     return [Claim(where, says, table, better, worse, labels, metric, sign) for says, better, worse, labels in rows]
 
