@@ -26,7 +26,8 @@ Measure = Callable[[Cell, str], PerSeed | None]
 class Claim(NamedTuple):
     """`better` is above `worse` in `metric`, or below it where `sign` is -1, at each number of labels.
 
-    where: paper and table. says: in words. table: whose cells they are. metric: of `benchmarks.digits.METRICS`.
+    where: paper and table. says: in words. table: whose cells they are. better, worse: a method of it, or the gain
+    of one over another, `a - b`. metric: of `benchmarks.claims_page.METRICS`.
     """
 
     where: str
@@ -91,10 +92,17 @@ NAMES = {
     'xmixup_alpha0.5': 'alpha 1/2',
     'xmixup_alpha64': 'alpha 64',
     **{f'mixup_uls{e}': f'Mixup with smoothing {e}' for e in (0.1, 0.2, 0.3, 0.4)},
+    **{f'smoothing{k / 10}': f'label smoothing {k / 10}' for k in range(1, 10)},
+    **{f'lamix_beta{beta}': f'beta {beta}' for beta in (0.1, 0.9)},
+    'xmixup_images20': 'XMixup with 20 source images',
+    'mixup_long': 'Mixup, trained as long',
+    'cutmix_long': 'CutMix, trained as long',
     'lamix_without_originals': 'LaMix without batches of originals',
     'lamix_without_global': 'LaMix without the learned label',
 }
 SMOOTHED = tuple(f'mixup_uls{e}' for e in (0.1, 0.2, 0.3, 0.4))
+MIXED = ('mixup', 'cutmix')
+LONG = ('mixup_long', 'cutmix_long')
 CLAIMS: tuple[Claim, ...] = (
     *_above('SMILE, Table 2', 'order', 'smile', 'SMILE', FEW, 'finetune mixup'),
     *_above('SMILE, Table 2', 'smile_table2', 'smile', 'SMILE', THREE, 'l2sp delta bss rifle cotuning regsl'),
@@ -106,6 +114,16 @@ CLAIMS: tuple[Claim, ...] = (
             *('SMILE, Table 4', 'smile_table4', f'{what}_test', -1),
             [(f'SMILE has a lower {what}-IL on test images than {NAMES[other]}', 'smile', other, ('3', '10'))],
         )
+    ),
+    *_each(
+        *('SMILE, Fig. 1', 'smile_fig1', 'accuracy', 1),
+        [
+            ('from scratch, Mixup above training without it', 'mixup_scratch', 'finetune_scratch', ('3',)),
+            (
+                'Mixup gains more from scratch than in fine-tuning',
+                *('mixup_scratch - finetune_scratch', 'mixup - finetune', ('3',)),
+            ),
+        ],
     ),
     *_above('XMixup, Table 1', 'order', 'xmixup', 'XMixup', FEW, 'finetune cotrain'),
     *_above('XMixup, Table 1', 'xmixup_table1', 'xmixup', 'XMixup', THREE, 'l2sp bss seqtrain'),
@@ -119,6 +137,8 @@ CLAIMS: tuple[Claim, ...] = (
         *('XMixup, Fig. 2', 'xmixup_table1', 'tail', -1),
         [('XMixup has smaller tail singular values than L2-SP', 'xmixup', 'l2sp', THREE)],
     ),
+    *_above('XMixup, Fig. 3', 'xmixup_fig3', 'xmixup', 'XMixup', ('3',), 'xmixup_images20'),
+    *_above('XMixup, Fig. 3', 'xmixup_fig3', 'xmixup_rounds16', 'XMixup with all source classes', ('3',), 'finetune'),
     *_above('XMixup, Fig. 4', 'xmixup_fig4', 'xmixup_alpha4', 'alpha 4', ('3',), 'xmixup_alpha0.5 xmixup_alpha64'),
     *_above('LaMix, Table 1', 'lamix_table1', 'lamix', 'LaMix', ALL, 'finetune mixup cutmix'),
     *_above('LaMix, Table 3', 'lamix_table3', 'lamix_puzzle', 'LaMix over PuzzleMix', ALL, 'puzzlemix'),
@@ -126,7 +146,29 @@ CLAIMS: tuple[Claim, ...] = (
     *_above('LaMix, Table 5', 'lamix_table5', 'mixup', 'Mixup', ALL, ' '.join(SMOOTHED)),
     *_above('LaMix, Table 7', 'lamix_table7', 'lamix', 'LaMix', ALL, 'lamix_without_originals'),
     *_above('LaMix, Table 8', 'lamix_table8', 'lamix', 'LaMix', ALL, 'lamix_without_global'),
+    *_above('LaMix, Fig. 4', 'lamix_fig4', 'lamix_beta0.5', 'beta 0.5', ALL, 'lamix_beta0.1 lamix_beta0.9'),
+    *_above('LaMix, Fig. 5', 'lamix_fig5', 'lamix_long', 'LaMix, trained five times as long,', ALL, 'lamix'),
+    *_above('LaMix, Fig. 5', 'lamix_fig5', 'lamix_long', 'LaMix, trained five times as long,', ALL, ' '.join(LONG)),
+    *_each(
+        *('LaMix, Fig. 5', 'lamix_fig5', 'loss', 1),
+        [(f'LaMix ends with a larger training loss than {NAMES[other]}', 'lamix_long', other, ALL) for other in LONG],
+    ),
+    *_above('LaMix, Fig. 6', 'lamix_fig6', 'lamix', 'LaMix', ALL, ' '.join(f'smoothing{k / 10}' for k in range(1, 10))),
+    *_each(
+        *('LaMix, Fig. 7', 'lamix_fig7', 'area', -1),
+        [(f'LaMix has smaller class activation maps than {NAMES[other]}', 'lamix', other, ALL) for other in MIXED],
+    ),
 )
+
+
+def quantity(measure: Measure, claim: Claim, labels: str, what: str) -> PerSeed | None:
+    """{seed: number} of a method, or of the difference of two; None where a run is missing."""
+    found = [measure((claim.table, labels, name), claim.metric) for name in what.split(' - ')]
+    first, *rest = found
+    if first is None or not rest:
+        return first
+    (less,) = rest
+    return None if less is None else {seed: first[seed] - less[seed] for seed in first.keys() & less.keys()}
 
 
 def paired(better: PerSeed | None, worse: PerSeed | None) -> tuple[float, float, int, float]:
@@ -157,8 +199,8 @@ def judged(measure: Measure, claims: Sequence[Claim]) -> list[Outcome]:
     found = []
     for claim in claims:
         for labels in claim.labels:
-            better, worse = (measure((claim.table, labels, name), claim.metric) for name in (claim.better, claim.worse))
-            found.append(Outcome(claim, labels, *paired(better, worse)))
+            pair = (quantity(measure, claim, labels, what) for what in (claim.better, claim.worse))
+            found.append(Outcome(claim, labels, *paired(*pair)))
     run = [index for index, one in enumerate(found) if one.n]
     for index, p in zip(run, holm([found[index].p for index in run]), strict=True):
         found[index] = found[index]._replace(adjusted=p)

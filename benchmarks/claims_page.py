@@ -11,13 +11,16 @@ from benchmarks import claims
 from benchmarks.claims import Cell, Measure, Outcome, PerSeed
 from mixjax.report.words import TYPESET, count, markdown, mean_std, points
 
-TAIL = 10  # singular values
+TAIL = 10  # the smallest singular values, the last logged steps
 # metric: (measure of `mixjax.analyse`, its array, from a seed's row to a number, factor to show it, digits).
 METRICS: dict[str, tuple[str, str, Callable[[Any], Any], float, int]] = {
     'accuracy': ('', '', float, 100.0, 2),
     'label_test': ('interpolation', 'label_test', np.mean, 1.0, 3),
     'feature_test': ('interpolation', 'feature_test', np.mean, 1.0, 3),
     'tail': ('spectrum', 'values', lambda row: np.sort(row)[:TAIL].mean(), 1000.0, 2),
+    'loss': ('curves', 'loss', lambda row: row[-TAIL:].mean(), 1.0, 3),
+    'area': ('cam', 'area', float, 100.0, 2),
+    **{f'top{k + 1}': ('targets', 'mixed_top', lambda row, k=k: row[k], 1.0, 3) for k in range(5)},
     **{part: ('probe', part, float, 100.0, 2) for part in ('auxiliary', 'all_but_auxiliary', 'all')},
 }
 # table: what it shows besides accuracy.
@@ -25,12 +28,18 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
     'smile_table4': ('label_test', 'feature_test'),
     'xmixup_table1': ('tail',),
     'xmixup_table2': ('auxiliary', 'all_but_auxiliary', 'all'),
+    'lamix_fig2': tuple(f'top{k}' for k in range(1, 6)),
+    'lamix_fig5': ('loss',),
+    'lamix_fig7': ('area',),
 }
 WORDS = {
     'accuracy': 'accuracy %',
     'label_test': 'label-IL, test images',
     'feature_test': 'feature-IL, test images',
     'tail': 'mean of the ten smallest singular values, of the largest / 1000',
+    'loss': 'training loss, of the last ten logged steps',
+    'area': 'class activation maps: % of the image above half of their maximum',
+    **{f'top{k}': f'soft target of mixed images, number {k}' for k in range(1, 6)},
     'auxiliary': 'probe %, auxiliary',
     'all_but_auxiliary': 'probe %, all but auxiliary',
     'all': 'probe %, all',
@@ -50,6 +59,13 @@ TITLES = {
     'lamix_table5': 'LaMix, Table 5: Mixup with label smoothing',
     'lamix_table7': 'LaMix, Table 7: originals',
     'lamix_table8': 'LaMix, Table 8: the learned label',
+    'smile_fig1': 'SMILE, Fig. 1: Mixup in fine-tuning and from scratch',
+    'xmixup_fig3': 'XMixup, Fig. 3: how many source images',
+    'lamix_fig2': 'LaMix, Fig. 2: the five largest soft targets, means',
+    'lamix_fig4': 'LaMix, Fig. 4: beta',
+    'lamix_fig5': 'LaMix, Fig. 5: five times as many steps',
+    'lamix_fig6': 'LaMix, Fig. 6: label smoothing',
+    'lamix_fig7': 'LaMix, Fig. 7: class activation maps',
 }
 
 

@@ -158,7 +158,7 @@ def write(root: str) -> None:
 
 {done} of the {len(runs.every)} runs of `{GRID}`, ten seeds each (mixjax {env['mixjax']}, jax {env['jax']}, commit
 {env['commit']}). Transfer begins with the shipped network, 400 steps; LaMix's tables are from scratch, 100 labels per
-class, 1,000 steps. Every method has its defaults; none was tuned."""
+class, 1,000 steps (`_long`: 5,000). Every method has its defaults; none was tuned."""
     sections.write(PAGE, 'claims', claims_page.claims_section(claims.judged(runs.measure, claims.CLAIMS), about))
     sections.write(PAGE, 'tables', claims_page.tables_section(list(runs.cells), runs.measure))
     print(f'table: docs/results.md, from {done} of {len(runs.every)} runs')

@@ -21,7 +21,8 @@ def test_every_claim_is_about_cells_that_exist():
     cells = {tuple(part.partition('=')[2] for part in cell.split(',')) for cell in grid.grid_file.cells(digits.GRID)}
     for claim in claims.CLAIMS:
         for labels in claim.labels:
-            assert {(claim.table, labels, claim.better), (claim.table, labels, claim.worse)} <= cells
+            named = [*claim.better.split(' - '), *claim.worse.split(' - ')]
+            assert {(claim.table, labels, name) for name in named} <= cells
         assert claim.metric in ('accuracy', *claims_page.OTHERS.get(claim.table, ()))
     assert set(claims_page.TITLES) == {table for table, *_ in cells}
 
@@ -65,6 +66,20 @@ def test_verdicts(gap, sign, verdict):
     cells['a'] = dict(enumerate(10 * e for e in noise))  # the mean is 0
     (found,) = claims.judged(lambda cell, metric: cells[cell[2]], [ONE._replace(sign=sign)])
     assert found.verdict == claims.OPEN
+
+
+def test_a_gain_is_the_difference_of_two_methods_seed_by_seed():
+    cells = {
+        'a': {0: 5.0, 1: 7.0, 2: 9.0},
+        'b': {0: 1.0, 1: 2.0},
+        'c': {0: 3.0, 1: 3.5, 2: 4.0},
+        'd': {0: 1, 1: 1, 2: 1},
+    }
+    claim = ONE._replace(better='a - b', worse='c - d')  # seed 0: 4 - 2, seed 1: 5 - 2.5
+    (found,) = claims.judged(lambda cell, metric: cells[cell[2]], [claim])
+    assert (found.mean, found.n) == (2.25, 2) and found.stderr == pytest.approx(0.25)
+    (found,) = claims.judged(lambda cell, metric: cells.get(cell[2]), [claim._replace(worse='c - missing')])
+    assert found.verdict == claims.MISSING
 
 
 def test_what_was_not_run_does_not_count_in_the_correction():

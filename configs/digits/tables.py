@@ -1,17 +1,18 @@
-"""The papers' tables on the digits, 10 seeds each: the runs of docs/results.md.
+"""The papers' tables and figures on the digits, 10 seeds each: the runs of docs/results.md.
 
     python -m mixjax.grid configs/digits/tables.py --list
     python -m mixjax.grid configs/digits/tables.py --run 0
-    python -m benchmarks.results runs/digits_tables
+    python -m benchmarks.digits runs/digits_tables
 
 `make results-full` does all of it. A cell by itself, as any config:
 
     python -m mixjax.main --config=configs/digits/tables.py:table=order,labels=3,method=smile --workdir=runs/smile
 
 `order` has the main methods of all three papers. The transfer tables begin with the shipped network and have the
-quickstart's settings; LaMix's tables are from scratch with 100 labels per class, as configs/digits/lamix.py has it.
-Every method has its defaults, none tuned here. SMILE's Table 3 and LaMix's Tables 2, 4 and 6 are not here: they are
-about other data sets and networks, and the embedded benchmark has one of each.
+quickstart's settings; LaMix's are from scratch with 100 labels per class, as configs/digits/lamix.py has it. Every
+method has its defaults, none tuned here. SMILE's Table 3 and LaMix's Tables 2, 4 and 6 are not here: they are about
+other data sets and networks, and the embedded benchmark has one of each. The figures' pictures have configs of their
+own, configs/digits/*_fig*.py; here are their numbers.
 """
 
 from mixjax import cells
@@ -20,6 +21,7 @@ from mixjax.config import read
 RUNS = 'digits_tables'
 FEW, THREE, ALL = ('3', '5', '10', '20', '50'), ('3', '10', '50'), '100'
 ALPHAS = tuple(2.0**k for k in range(-3, 7))
+TENTHS = tuple(k / 10 for k in range(1, 10))
 
 METHODS = {
     **{name: {} for name in ('finetune', 'feature_extraction', 'l2sp', 'delta', 'bss', 'rifle', 'cotuning', 'regsl')},
@@ -33,6 +35,12 @@ METHODS = {
     'xmixup_without_label': {'name': 'xmixup', 'labels': 'target'},
     **{f'xmixup_alpha{alpha:g}': {'name': 'xmixup', 'alpha': alpha} for alpha in ALPHAS},
     **{f'mixup_uls{e}': {'name': 'mixup', 'label_smoothing': e} for e in (0.1, 0.2, 0.3, 0.4)},
+    **{f'{name}_scratch': {'name': name} for name in ('finetune', 'mixup')},
+    **{f'{name}_long': {'name': name} for name in ('lamix', 'mixup', 'cutmix')},
+    **{f'xmixup_images{n}': {'name': 'xmixup', 'max_images': n} for n in (20, 60)},
+    **{f'xmixup_rounds{n}': {'name': 'xmixup', 'rounds': n} for n in (2, 4, 8, 16)},
+    **{f'lamix_beta{beta}': {'name': 'lamix', 'beta': beta} for beta in TENTHS},
+    **{f'smoothing{e}': {'name': 'label_smoothing', 'epsilon': e} for e in TENTHS},
 }
 # table: (labels per class, methods).
 TABLES = {
@@ -53,7 +61,19 @@ TABLES = {
     'lamix_table5': ((ALL,), ('lamix', 'mixup', *(f'mixup_uls{e}' for e in (0.1, 0.2, 0.3, 0.4)))),
     'lamix_table7': ((ALL,), ('lamix', 'lamix_without_originals')),
     'lamix_table8': ((ALL,), ('lamix', 'lamix_without_global')),
+    'smile_fig1': (('3',), ('finetune', 'mixup', 'finetune_scratch', 'mixup_scratch')),
+    'xmixup_fig3': (
+        ('3',),
+        ('finetune', 'xmixup_images20', 'xmixup_images60', 'xmixup', *(f'xmixup_rounds{n}' for n in (2, 4, 8, 16))),
+    ),
+    'lamix_fig2': ((ALL,), ('lamix',)),
+    'lamix_fig4': ((ALL,), tuple(f'lamix_beta{beta}' for beta in TENTHS)),
+    'lamix_fig5': ((ALL,), ('lamix', 'mixup', 'cutmix', 'lamix_long', 'mixup_long', 'cutmix_long')),
+    'lamix_fig6': ((ALL,), ('lamix', *(f'smoothing{e}' for e in TENTHS))),
+    'lamix_fig7': ((ALL,), ('lamix', 'mixup', 'cutmix')),
 }
+# What cells have besides their methods, by the ends of their names.
+ENDS = {'_scratch': {'model.weights': ''}, '_long': {'steps': 5000}}
 
 
 def grid():
@@ -72,6 +92,9 @@ def get_config(argument='table=order,labels=3,method=xmixup'):
     config = read('digits/lamix' if scratch else 'quickstart')
     config.compare, config.baseline = {}, ''
     config.num_seeds = 10
+    for end, settings in ENDS.items():
+        if cell['method'].endswith(end):
+            config.update_from_flattened_dict(settings)
     config.target.per_class = int(cell['labels'])
     config.method = {'name': cell['method'], **METHODS[cell['method']]}
     return config

@@ -192,5 +192,5 @@ def curves(run: Run, asked: Asked) -> Found:
             best = int(np.argmax(values.mean(1)))
             fall = float(values.mean(1)[best] - values.mean(1)[-1])
             numbers['best'] = {'step': int(steps[best]), 'mean': float(values.mean(1)[best]), 'fall': fall}
-    settings = {'steps': run.config.steps, 'last step': int(arrays['accuracy_step'][-1])}
+    settings = {'seeds': run.every[:n], 'steps': run.config.steps, 'last step': int(arrays['accuracy_step'][-1])}
     return Found({**numbers, 'n': n, 'settings': settings}, arrays)

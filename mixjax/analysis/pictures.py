@@ -37,13 +37,16 @@ def chosen_classes(run: Run, asked: Asked, default: int) -> np.ndarray:
 
 
 def targets(run: Run, asked: Asked) -> Found:
-    """The soft targets of labelled images, original and mixed, with the first seed's networks through training.
+    """The soft targets of labelled images, original and mixed: at the end, and with the first seed through training.
 
     As in training the statistics are those of the batch; unlike there nothing is cropped or flipped, and the images,
-    their partners and every lam are the same at all steps. One fixed batch gives the histograms, all batches the means.
+    their partners and every lam are the same at all steps. All batches give the means, of every seed whose network is
+    there; one fixed batch of the first seed gives the histograms.
     """
-    networks = [one for one in opened.through_training(run) if GLOBAL in one.heads]
-    if not networks:
+    through = [one for one in opened.through_training(run) if GLOBAL in one.heads]
+    networks, notes = opened.networks(run, asked.seeds)
+    networks = [*through[-1:], *(one for one in networks if one.seed != run.config.seed and GLOBAL in one.heads)]
+    if not through:
         raise UserError(
             f'{run.folder}: its network has no head {GLOBAL!r} that learns soft targets, as lamix has (and its '
             'checkpoint must still be there: model.safetensors holds only what prediction needs)'
@@ -51,28 +54,30 @@ def targets(run: Run, asked: Asked) -> Found:
     method = run.config.method
     if method.get('mixing', 'mixup') != 'mixup':
         raise UserError(f'{run.folder}: soft targets are measured on averaged images (mixing=mixup) only')
-    made = _batches(run, asked)
+    beta, made = float(method.get('beta', 0.5)), {one.seed: _batches(run, one.seed, asked) for one in networks}
     low, high = soft_targets.bounds(len(run.classes))
-    arrays: dict[str, Any] = {'step': np.array([one.step for one in networks]), 'bounds': np.array([low, high])}
+    arrays: dict[str, Any] = {'step': np.array([one.step for one in through]), 'bounds': np.array([low, high])}
     tops, most = {}, {}
     for kind in ('original', 'mixed'):
-        every = [_targets(run, network, made, kind, float(method.get('beta', 0.5))) for network in networks]
-        last, learned = (np.concatenate(part) for part in every[-1])
-        tops[kind] = soft_targets.top(last, min(TOP, len(run.classes))).tolist()
-        most[kind] = float(learned.max(-1).mean())
-        fixed = [(t[0], p[0]) for t, p in every]
-        arrays[f'{kind}_target'] = np.stack([soft_targets.histogram(t, 0, 1, BINS) for t, _ in fixed])
-        arrays[f'{kind}_global'] = np.stack([soft_targets.histogram(p, 0, high, BINS) for _, p in fixed])
-        arrays[f'{kind}_global_max'] = np.array([p.max(-1).mean() for _, p in fixed])
-    notes = [] if len(networks) > 1 else ['one step only: set config.snapshots to see how the targets evolve']
-    sizes = {'images': sum(len(label) for _, label, _, _ in made), 'batch': len(made[0][1])}
-    settings = about(networks[-1:], **sizes, steps=arrays['step'].tolist(), beta=float(method.get('beta', 0.5)))
+        ends = [_targets(run, one, made[one.seed], kind, beta) for one in networks]
+        each = np.stack([soft_targets.top(np.concatenate(t), min(TOP, len(run.classes))) for t, _ in ends])
+        tops[kind], arrays[f'{kind}_top'] = each.mean(0).tolist(), each
+        most[kind] = float(np.mean([np.concatenate(p).max(-1).mean() for _, p in ends]))
+        fixed = [_targets(run, one, made[one.seed][:1], kind, beta) for one in through]
+        arrays[f'{kind}_target'] = np.stack([soft_targets.histogram(t[0], 0, 1, BINS) for t, _ in fixed])
+        arrays[f'{kind}_global'] = np.stack([soft_targets.histogram(p[0], 0, high, BINS) for _, p in fixed])
+        arrays[f'{kind}_global_max'] = np.array([p[0].max(-1).mean() for _, p in fixed])
+    if len(through) == 1:
+        notes = [*notes, 'one step only: set config.snapshots to see how the targets evolve']
+    first = made[run.config.seed]
+    sizes = {'images': sum(len(label) for _, label, _, _ in first), 'batch': len(first[0][1])}
+    settings = about(networks, **sizes, steps=arrays['step'].tolist(), beta=beta)
     return Found({'top': tops, 'global_max': most, 'bounds': [low, high], **settings}, arrays, notes)
 
 
-def _batches(run: Run, asked: Asked) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Whole batches of labelled images: (image, label, partner, lam)."""
-    examples = run.examples(run.config.seed, 'train', asked.images)
+def _batches(run: Run, seed: int, asked: Asked) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Whole batches of a seed's labelled images: (image, label, partner, lam)."""
+    examples = run.examples(seed, 'train', asked.images)
     order = np.random.RandomState(0).permutation(len(examples.label))
     size = min(run.config.batch_size, len(order))
     uniform = np.random.RandomState(1)
@@ -140,7 +145,7 @@ def activation(run: Run, asked: Asked) -> Found:
                 'predicted': np.asarray(found['logits'].argmax(-1))[rows],
             }
     settings = about(networks, images=int(keep.sum()), level=0.5, classes=list(asked.classes) or 'all')
-    return Found({'area': spread(areas), **settings}, arrays, notes)
+    return Found({'area': spread(areas), **settings}, {**arrays, 'area': np.array(areas)}, notes)
 
 
 def _first_of_each(label: np.ndarray, classes: np.ndarray) -> np.ndarray:

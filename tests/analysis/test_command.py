@@ -170,6 +170,12 @@ def test_every_measure_of_a_comparison_that_the_config_asks_for(tmp_path, monkey
     targets = found['lamix']['targets']
     assert targets['settings']['steps'] == [2, 4] and 0.5 < targets['top']['original'][0] <= 0.616
     assert sum(targets['top']['mixed']) < 1 and targets['bounds'][1] == pytest.approx(0.232, abs=1e-3)
+    assert targets['n'] == 2 and targets['settings']['seeds'] == [0, 1]
+    arrays = kept.read(tmp_path / 'run' / 'lamix').arrays('targets')
+    assert arrays['mixed_top'].shape == (2, 5) and (arrays['mixed_top'][0] != arrays['mixed_top'][1]).all()
+    assert arrays['mixed_top'].mean(0).tolist() == targets['top']['mixed']
+    area = kept.read(tmp_path / 'run' / 'lamix').arrays('cam')['area']
+    assert area.shape == (2,) and area.mean() == pytest.approx(found['lamix']['cam']['area']['mean'])
     capsys.readouterr()
     # Finished: nothing is trained and nothing measured again.
     before = (tmp_path / 'run' / 'lamix' / 'analysis.json').stat().st_mtime_ns
