@@ -105,7 +105,10 @@ def batch(geometry: Geometry, *, size: int, groups: int, shard: Callable[[Array]
 def gathered(inputs: Tree, key: Array, step: Array, size: int, groups: int) -> dict[str, Array]:
     """A step's examples out of all of them: the plan, and what lies at its rows."""
     target, source, draw = inputs['target'], inputs.get('source'), inputs.get('draw')
-    rows = plan.rows(key, step, target['label'], batch=size, groups=groups, draw=draw, epoch=inputs.get('epoch'))
+    rows = plan.rows(
+        key, step, target['label'], batch=size, groups=groups, draw=draw, epoch=inputs.get('epoch'),
+        made=inputs.get('orders'),
+    )  # fmt: skip
     found = {name: target[name][rows.target] for name in ('image', 'label')}
     found |= {'index': rows.target, 'partner': rows.partner}
     if source is not None and draw is not None and rows.source is not None:
@@ -177,14 +180,28 @@ def padded(inputs: list[Tree]) -> list[Tree]:
     ]
 
 
-class Resident(NamedTuple):
-    """All images and tables on the devices: the same tree at every step."""
+class Resident:
+    """All images and tables on the devices: the same tree at every step, but for the orders of long epochs.
 
-    tree: Tree
+    To put many examples in order takes a good part of a step, and the order is the same for a whole epoch.
+
+    batch: B. count: examples of an epoch. orders: (first epoch, how many) -> `plan.Orders` on the devices, with an
+    axis of trials; None where an epoch is short, and the program makes them at every step.
+    """
+
+    def __init__(
+        self, tree: Tree, *, batch: int = 0, count: int = 0, orders: Callable[[int, int], plan.Orders] | None = None
+    ) -> None:
+        self._tree, self._batch, self._count, self._orders = tree, batch, count, orders
+        self._made: tuple[tuple[int, int], plan.Orders] | None = None
 
     def inputs(self, step: int, count: int) -> Tree:
-        del step, count
-        return self.tree
+        if self._orders is None:
+            return self._tree
+        wanted = plan.touched(step, count, self._batch, self._count)
+        if self._made is None or self._made[0] != wanted:
+            self._made = wanted, self._orders(*wanted)
+        return {**self._tree, 'orders': self._made[1]}
 
     def close(self) -> None:
         pass

@@ -49,6 +49,13 @@ class Rows(NamedTuple):
     augment: Array
 
 
+class Orders(NamedTuple):
+    """The orders of some epochs, made once for many steps. first: () uint32, the first of them. table: (e, n) int32."""
+
+    first: Any
+    table: Any
+
+
 class Streams(NamedTuple):
     """The streams of random numbers that the key of the data is split into."""
 
@@ -67,14 +74,25 @@ def order(key: Array, epoch: Array | int, count: int) -> Array:
     return jax.random.permutation(jax.random.fold_in(key, epoch), count).astype(jnp.int32)
 
 
-def epochs(key: Array, step: Array, batch: int, count: int) -> Array:
+def touched(step: int, steps: int, batch: int, count: int) -> tuple[int, int]:
+    """(first epoch of a step, how many epochs it and the steps after it, `steps` in all, can touch)."""
+    return step * batch % 2**32 // count, (batch * steps - 1) // count + 2
+
+
+def orders(key: Array, first: Array, many: int, count: int) -> Orders:
+    """Those of `many` epochs from one on. key: `Streams.order`."""
+    return Orders(first, jax.vmap(lambda i: order(key, first + i, count))(jnp.arange(many, dtype=jnp.uint32)))
+
+
+def epochs(key: Array, step: Array, batch: int, count: int, made: Orders | None = None) -> Array:
     """Rows of one step's batch out of an endless series of epochs, each a new permutation.
 
     Batches follow one another without a gap: every example comes once before any comes twice,
     also where the batch is larger than the data set or does not divide it.
 
     Args:
-      step: () int. batch: B. count: n examples.
+      key: `Streams.order`. step: () int. batch: B. count: n examples.
+      made: the orders of all epochs that the step touches; None makes them here, again at every step.
 
     Returns:
       (B,) int32 in [0, n).
@@ -82,9 +100,12 @@ def epochs(key: Array, step: Array, batch: int, count: int) -> Array:
     first = jnp.asarray(step).astype(jnp.uint32) * jnp.uint32(batch)
     epoch, offset = first // jnp.uint32(count), first % jnp.uint32(count)
     place = offset.astype(jnp.int32) + jnp.arange(batch, dtype=jnp.int32)
-    span = (batch - 1) // count + 2  # epochs that one batch can touch
-    orders = jax.vmap(lambda i: order(key, epoch + i, count))(jnp.arange(span, dtype=jnp.uint32))
-    return orders[place // count, place % count]
+    if made is None:
+        _, many = touched(0, 1, batch, count)
+        table = orders(key, epoch, many, count).table
+    else:
+        place, table = place + (epoch - made.first).astype(jnp.int32) * count, made.table
+    return table[place // count, place % count]
 
 
 def sources(key: Array, label: Array, draw: Draw) -> Array:
@@ -123,7 +144,7 @@ def remainder(bits: Array, n: Array) -> Array:
 
 def rows(
     key: Array, step: Array, label: Array, *, batch: int, groups: int = 1, draw: Draw | None = None,
-    epoch: Array | None = None,
+    epoch: Array | None = None, made: Orders | None = None,
 ) -> Rows:  # fmt: skip
     """The plan of one step.
 
@@ -133,8 +154,9 @@ def rows(
       batch: B. groups: within which partners are drawn; it divides B.
       draw: the law of the source batch, or None.
       epoch: (m,) the rows of one epoch, where some come more than once; None for each of them once.
+      made: as in `epochs`.
     """
-    target = epochs(streams(key).order, step, batch, (label if epoch is None else epoch).shape[0])
+    target = epochs(streams(key).order, step, batch, (label if epoch is None else epoch).shape[0], made)
     target = target if epoch is None else epoch[target]
     return of_target(key, step, target, label[target], groups=groups, draw=draw)
 

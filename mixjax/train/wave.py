@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from mixjax.data import feed as feed_lib
+from mixjax.data import plan as plan_lib
 from mixjax.data.feed import Images, Resident
 from mixjax.data.stored import size
 from mixjax.data.stream import Batches, Stream
@@ -25,6 +26,7 @@ from mixjax.train.seeds import Seed
 from mixjax.train.step import keys
 
 Tree = Any
+LONG = 4096  # examples of an epoch, from which on the order is made once an epoch, and not at every step
 DISPATCH = 25  # steps a program at most, where convolutions in a loop are not slow
 
 
@@ -101,11 +103,12 @@ def place(built: Program, opened: list[Seed]) -> Wave:
     else:
         tests = [one.test for one in filled if one.test is not None]
     where = choose(built, inputs, tests)
+    data_keys = [keys(one.state.key).data for one in filled]
     if where.kind == 'resident':
-        feed = Resident(resident(built, inputs))
+        feed = of_orders(built, resident(built, inputs), data_keys)
     else:
         feed = Stream(
-            inputs, [keys(one.state.key).data for one in filled], batch=config.batch_size, groups=config.mix.groups,
+            inputs, data_keys, batch=config.batch_size, groups=config.mix.groups,
             steps=config.steps, calls=partial(calls, config), put=partial(mesh.of_steps, built.mesh),
             shares=mesh.shares(built.mesh, PartitionSpec('trial', 'data'), config.batch_size),
         )  # fmt: skip
@@ -160,6 +163,22 @@ def resident(built: Program, inputs: list[Tree]) -> Tree:
     for name, spec in kinds.items():
         out[name]['image'] = hold.read_in(built.mesh, [one[name]['image'] for one in inputs], spec)
     return out
+
+
+def of_orders(built: Program, tree: Tree, data_keys: list[Any]) -> Resident:
+    """The feed of what lies on the devices; the orders of long epochs are made there too, once an epoch."""
+    count = (tree['epoch'] if 'epoch' in tree else tree['target']['label']).shape[1]
+    if count < LONG or built.config.steps * built.config.batch_size > 2**32:  # where the count of examples begins anew
+        return Resident(tree)
+    every, place = mesh.spread(built.mesh, data_keys), mesh.of_trials(built.mesh)
+
+    @partial(jax.jit, static_argnums=2, out_shardings=place)
+    def made(every: Any, first: Any, many: int) -> plan_lib.Orders:
+        return jax.vmap(lambda key: plan_lib.orders(plan_lib.streams(key).order, first, many, count))(every)
+
+    return Resident(
+        tree, batch=built.config.batch_size, count=count, orders=lambda first, many: made(every, np.uint32(first), many)
+    )
 
 
 def _without_images(inputs: Tree) -> Tree:

@@ -40,6 +40,17 @@ def test_late_steps_do_not_overflow():
     )
 
 
+@settings(max_examples=12, deadline=None)
+@given(batch=st.integers(1, 20), count=st.integers(1, 30), step=st.integers(0, 1000), steps=st.integers(1, 5))
+def test_orders_that_were_made_before_are_those_of_the_steps(batch, count, step, steps):
+    first, many = plan.touched(step, steps, batch, count)
+    made = plan.orders(KEY, jnp.uint32(first), many, count)
+    assert made.table.shape == (many, count)
+    for at in range(step, step + steps):
+        there, here = (plan.epochs(KEY, jnp.asarray(at), batch, count, known) for known in (made, None))
+        np.testing.assert_array_equal(there, here)
+
+
 def law():
     """Three target classes with 1, 2 and 2 segments of unequal sizes; the last two share one."""
     return plan.Draw(

@@ -52,30 +52,37 @@ def short(method, **changes):
 # --- the same numbers -------------------------------------------------------------------------------------------------
 
 
-LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ('smile', 'cotrain', 'regsl self-labelling')]
+# Kinds of feed, and from how many examples of an epoch on its order is made once.
+FEEDS = (('resident', 4096), ('resident', 1), ('stream', 4096))
+MORE = [pytest.param(name, marks=pytest.mark.slow) for name in ('smile', 'cotrain', 'regsl self-labelling')]
 
 
-@pytest.mark.parametrize('variant', ['xmixup', *LONG])
-def test_resident_and_streamed_runs_end_with_the_same_bits(variant, tmp_path):
+@pytest.mark.parametrize('variant', ['xmixup', *MORE])
+def test_resident_and_streamed_runs_end_with_the_same_bits(variant, tmp_path, monkeypatch):
     shards = 4 if variant == 'xmixup' else 1
     built = program.build(settings({'name': variant} | VARIANTS[variant], mix={'groups': 2, 'shards': shards}))
     ended = []
-    for kind in ('resident', 'stream'):
+    for kind, long in FEEDS:
+        monkeypatch.setattr(wave, 'LONG', long)
         placed, ts = opened(built, tmp_path, kind)
         assert isinstance(placed.feed, Stream) == isinstance(placed.test, Batches) == (kind == 'stream')
+        assert ('orders' in placed.inputs) == (long == 1)
         ended.append(walk(built, placed, ts, 20))
-    assert_trees_equal(*ended)
+    assert_trees_equal(*ended[:2])
+    assert_trees_equal(*ended[1:])
     assert no_threads_are_left()
 
 
 @pytest.mark.slow
-def test_several_steps_a_call_and_several_seeds_end_with_the_same_bits(tmp_path):
+def test_several_steps_a_call_and_several_seeds_end_with_the_same_bits(tmp_path, monkeypatch):
     built = program.build(settings('finetune', devices=8, num_seeds=3))
     ended = []
-    for kind in ('resident', 'stream'):
+    for kind, long in FEEDS:
+        monkeypatch.setattr(wave, 'LONG', long)
         placed, ts = opened(built, tmp_path, kind, (0, 1, 2))
         ended.append(walk(built, placed, ts, 8, count=4))
-    assert_trees_equal(*ended)
+    assert_trees_equal(*ended[:2])
+    assert_trees_equal(*ended[1:])
 
 
 class Stopped(Exception):
