@@ -90,7 +90,7 @@ class Run:
 
     def seen(self, image: np.ndarray) -> Array:
         """Stored images as the network takes them in a test: the centre, normalised."""
-        return augment.centre(jnp.asarray(image), self.geometry)
+        return augment.centred(jnp.asarray(image), self.geometry)
 
     # --- forward passes -----------------------------------------------------------------------------------------------
 

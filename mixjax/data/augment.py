@@ -65,3 +65,7 @@ def centre(image: Array, geometry: Geometry) -> Array:
     image = jnp.pad(image, ((0, 0), (border[0],) * 2, (border[1],) * 2, (0, 0)))
     row, column = ((image.shape[axis] - geometry.crop) // 2 for axis in (1, 2))
     return normalise(image[:, row : row + geometry.crop, column : column + geometry.crop], geometry)
+
+
+# Outside of other programs: one small program, where each operation would be compiled by itself.
+centred = jax.jit(centre, static_argnums=1)

@@ -52,7 +52,7 @@ def part(
         chosen = some_of_each(labels, len(classes), per_class)
         if not augmented:
             for start in range(0, len(chosen), size):
-                yield make(chosen[start : start + size], lambda x: augment.centre(x, geometry))
+                yield make(chosen[start : start + size], lambda x: augment.centred(x, geometry))
             return
         order, change = jax.random.split(key)
         step = 0
@@ -70,7 +70,7 @@ def part(
             for start in range(0, len(rows), batch):
                 here = rows[start : start + batch]
                 filled = np.resize(here, batch)  # one shape, one compilation
-                yield features(augment.centre(jnp.asarray(read(filled)), geometry)), labels[here]
+                yield features(augment.centred(jnp.asarray(read(filled)), geometry)), labels[here]
 
         def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             # A batch is read while the one before it is on its way through the network.
