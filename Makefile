@@ -49,6 +49,9 @@ fuzz: .venv/with-test
 test $(KINDS:%=test-%): export JAX_PLATFORMS := cpu
 test $(KINDS:%=test-%): export XLA_FLAGS := --xla_force_host_platform_device_count=8
 
+# Most of their time is compiling: without LLVM's optimisations it is half as long. The other kinds have them.
+QUICK := --xla_backend_optimization_level=0
+test: export XLA_FLAGS += $(QUICK)
 test: .venv/with-test
 	$(PY) -m pytest $(TOGETHER) -m '$(SHORT)' $(ARGS)
 
@@ -57,6 +60,7 @@ $(KINDS:%=test-%): test-%: .venv/with-test
 	@$(PY) -m pytest $(SIDE) -m $* $(ARGS) || { test $$? -eq 5 && echo 'no tests of this kind yet: $*'; }
 
 tables-smoke: export JAX_PLATFORMS := cpu
+tables-smoke: export XLA_FLAGS := $(QUICK)
 tables-smoke: .venv/with-test
 	$(PY) -m tests.tables.smoke $(ARGS)
 
