@@ -114,7 +114,22 @@ methods), with its standard error: percentage points of accuracy, interpolation 
 singular values. p is of Student's paired t-test, two-sided. "holds" and "the opposite" need p < 0.05 after Holm's
 correction over all {len(run)}; "not shown" is all else: what more seeds might show, too.
 
+{chr(10).join(in_words(run))}
+
 {chr(10).join(tables)}"""
+
+
+def in_words(run: Sequence[Outcome]) -> list[str]:
+    """A line for each verdict: the claims that have it, and at how many labels per class."""
+    lines = []
+    for verdict, title in ((claims.HOLDS, 'Holds'), (claims.OPPOSITE, 'The opposite holds'), (claims.OPEN, 'Not shown')):
+        at: dict[str, list[str]] = {}
+        for one in run:
+            if one.verdict == verdict:
+                at.setdefault(one.claim.says, []).append(one.labels)
+        each = '; '.join(f'{markdown(says)} ({", ".join(labels)})' for says, labels in at.items())
+        lines.append(f'* **{title}** (at so many labels per class): {each or "nothing"}.')
+    return lines
 
 
 def paper_text(paper: str, tested: Sequence[Outcome]) -> str:

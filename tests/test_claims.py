@@ -89,6 +89,8 @@ def test_what_was_not_run_does_not_count_in_the_correction():
     assert found[0].adjusted == found[0].p < 0.05
     text = claims_page.claims_section(found, 'about')
     assert 'Of 1 comparison 1 hold, 0 are not shown, and of 0 the opposite holds. 2 comparisons not run yet.' in text
+    assert '* **Holds** (at so many labels per class): a above b (3).\n* **The opposite holds**' in text
+    assert '* **Not shown** (at so many labels per class): nothing.\n' in text
     assert '### Claims of A\n' in text and '| in the paper | claim | 3 per class |' in text
     assert '| Table 1 | a above b | +100.00 ± 5.77, p 0.0033: holds |' in text
     assert text.count('| a above b | not run |') == 2
