@@ -122,7 +122,8 @@ correction over all {len(run)}; "not shown" is all else: what more seeds might s
 def in_words(run: Sequence[Outcome]) -> list[str]:
     """A line for each verdict: the claims that have it, and at how many labels per class."""
     lines = []
-    for verdict, title in ((claims.HOLDS, 'Holds'), (claims.OPPOSITE, 'The opposite holds'), (claims.OPEN, 'Not shown')):
+    kinds = (claims.HOLDS, 'Holds'), (claims.OPPOSITE, 'The opposite holds'), (claims.OPEN, 'Not shown')
+    for verdict, title in kinds:
         at: dict[str, list[str]] = {}
         for one in run:
             if one.verdict == verdict:
