@@ -188,8 +188,10 @@ def test_bytes_of_the_arguments():
 @pytest.mark.parametrize(
     'variant', ['finetune', *long('xmixup two heads', 'smile', 'cotuning', 'delta', 'regsl self-labelling')]
 )
-def test_shapes_are_those_of_a_run(variant, tmp_path):
+def test_shapes_are_those_of_a_run(variant, tmp_path, monkeypatch):
     """Same tree, types, shapes and layout as the arrays of a run on the same devices."""
+    if variant == 'finetune':  # as if its epochs were long
+        monkeypatch.setattr(wave, 'LONG', 1)
     config = toy({'name': variant} | VARIANTS[variant], trials=2)
     on = slices.find(slices.parse('cpu:8'))
     calls = []
@@ -199,6 +201,7 @@ def test_shapes_are_those_of_a_run(variant, tmp_path):
     opened = [seeds.open_seed(built, seed, tmp_path) for seed in (0, 1)]
     placed, ts = wave.place(built, opened), wave.states(built, [one.state for one in opened])
     lowered = built.advance(1).lower(ts, built.start, placed.frozen, placed.inputs)
+    assert ('orders' in placed.inputs) == (variant == 'finetune')
     memory = lowered.compile().memory_analysis()
     found = plan.compiled
     assert (found.arguments, found.outputs, found.alias, found.temporaries, found.code) == (

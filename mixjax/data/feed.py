@@ -158,6 +158,11 @@ def seed_inputs(target: Images, source: Images | None, draw: plan.Draw | None, e
     return inputs
 
 
+def of_epoch(inputs: Tree) -> Any:
+    """What has an entry for each example of an epoch in its last axis."""
+    return inputs['epoch'] if 'epoch' in inputs else inputs['target']['label']
+
+
 def padded(inputs: list[Tree]) -> list[Tree]:
     """The inputs of several seeds with source tables of one size; no draw ever reaches what is filled up.
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mixjax.data import stream
+from mixjax.data import feed, plan, stream
 from mixjax.method import Data, Prepared
 from mixjax.models.net import bind
 from mixjax.train import draws, mesh, prepare, program, seeds, step, wave
@@ -67,6 +67,11 @@ def inputs(built: Program, given: Tree, kind: str) -> Tree:
             spec = mesh.shard_spec(built.mesh, config.mix.shards if name == 'source' else 1)
             image = out[name]['image']
             out[name]['image'] = _laid(built, image.shape, image.dtype, spec)
+        count = len(feed.of_epoch(given))
+        if wave.long(config, count):
+            _, many = plan.touched(0, 1, config.batch_size, count)
+            orders = plan.Orders(Shape((), jnp.uint32), Shape((many, count), jnp.int32))
+            out['orders'] = of_trials(built, orders)
         return out
     key = step.keys(jax.random.key(config.seed)).data
     planner = stream.Planner(key, given, batch=config.batch_size, groups=config.mix.groups)

@@ -165,10 +165,15 @@ def resident(built: Program, inputs: list[Tree]) -> Tree:
     return out
 
 
+def long(config: Any, count: int) -> bool:
+    """Whether the order of an epoch of so many examples is made apart from the steps."""
+    return count >= LONG and config.steps * config.batch_size <= 2**32  # beyond, the count of examples begins anew
+
+
 def of_orders(built: Program, tree: Tree, data_keys: list[Any]) -> Resident:
     """The feed of what lies on the devices; the orders of long epochs are made there too, once an epoch."""
-    count = (tree['epoch'] if 'epoch' in tree else tree['target']['label']).shape[1]
-    if count < LONG or built.config.steps * built.config.batch_size > 2**32:  # where the count of examples begins anew
+    count = feed_lib.of_epoch(tree).shape[1]
+    if not long(built.config, count):
         return Resident(tree)
     every, place = mesh.spread(built.mesh, data_keys), mesh.of_trials(built.mesh)
 
