@@ -78,12 +78,13 @@ def has_gpu(python: str) -> bool:
 def measure(short: bool = False) -> Part:
     """short: tries both sides on whatever there is, and judges nothing."""
     python = interpreter()
-    reason = '' if python else 'there is no torch here: pip install torch, or set TORCH_PYTHON'
-    if python and not short:
-        if jax.default_backend() != 'gpu':
-            reason = 'there is no GPU here'
-        elif not has_gpu(python):
-            reason = 'torch sees no GPU here'
+    reason = ''
+    if not short and jax.default_backend() != 'gpu':
+        reason = timing.NO_GPU
+    elif not python:
+        reason = 'there is no torch here: pip install torch, or set TORCH_PYTHON'
+    elif not short and not has_gpu(python):
+        reason = 'torch sees no GPU here'
     if reason:
         return Part('Against PyTorch', [], [unjudged(what, reason) for what in targets(GPU)], {})
     tables, verdicts, numbers = [], [], {}

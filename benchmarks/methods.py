@@ -70,6 +70,9 @@ def measure(short: bool = False, only: tuple[str, ...] = ()) -> Part:
         # What is too small to be judged is only tried.
         verdicts += [] if short else judged(case, found)
         numbers[case.name] = as_data(ways, found)
+    if cases == CPU:
+        what = 'the targets of the methods, on {}'
+        verdicts += [timing.unjudged(what.format(case.name), timing.NO_GPU) for case in GPU]
     return Part('Methods against plain fine-tuning', tables, verdicts, numbers)
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 HOLDS, MISSED, OPEN = 'holds', 'missed', 'not judged'
+NO_GPU = 'there is no GPU here'
 
 
 def interleaved(
