@@ -243,7 +243,7 @@ def from_data(data: dict[str, Any]) -> Config:
         complete(config, 'config.json')
         check(settle(config))
         return config
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(f'this config.json was written by another version of mixjax: {error}') from error
 
 

@@ -168,6 +168,17 @@ def test_missing_and_misspelt_configs():
         config_lib.load('quickstart:full')
 
 
+@pytest.mark.parametrize(
+    ('group', 'key', 'value'), [('optim', 'lr', 10**400), ('optim', 'lr', 'x'), ('target', 'per_class', [])]
+)
+def test_a_stored_config_that_cannot_be_ours(group, key, value):
+    data = config_lib.load('quickstart').to_dict()
+    assert config_lib.from_data(data).to_dict() == data
+    data[group][key] = value
+    with pytest.raises(UserError, match='another version of mixjax'):
+        config_lib.from_data(data)
+
+
 def test_nearest():
     assert nearest('leraning', ['learning', 'x']) == "; did you mean 'learning'?"
     assert nearest('zzz', ['learning']) == ''

@@ -50,6 +50,7 @@ def test_what_a_run_prints_and_leaves(finished):
     assert str(finished).encode() not in everything and str(Path.home()).encode() + b'/' not in everything
 
 
+@pytest.mark.faults
 def test_a_killed_run_ends_as_if_it_had_never_stopped(finished, tmp_path):
     words = [*SMILE, '--config.num_seeds=2', '--workdir=run']
     kill_after(tmp_path, 0, 20, *words)  # after the checkpoint of step 16, with lines beyond it

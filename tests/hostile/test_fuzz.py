@@ -27,8 +27,8 @@ from tests.report import fake
 
 
 def test_some_wrong_files(tmp_path):
-    """Another part of the campaign each time: what is found stays found by the number in the output."""
-    done = call(tmp_path, '--minutes=1', '--count=25', module='tests.hostile.fuzz')
+    """The first few of each reader, always the same; `make fuzz` takes others each time."""
+    done = call(tmp_path, '--minutes=1', '--count=25', '--start=1', module='tests.hostile.fuzz')
     assert done.returncode == 0, done.stdout + done.stderr
     made = [int(line.split(' inputs in')[0].split()[-1].replace(',', '')) for line in done.stdout.splitlines()[:-1]]
     assert len(made) == len(fuzz.READERS) + len(fuzz.OF_RUNS) and min(made) >= 20, done.stdout
