@@ -1,8 +1,8 @@
 """What the three papers claim, as differences between runs of configs/digits/tables.py: paired over seeds, and tested.
 
 A claim says which of two cells is better in what. Its difference is taken seed by seed (a seed is one draw of the
-labelled images, the same for all methods), and tested by Student's paired t-test, two-sided. Many claims are tested
-at once, so a verdict needs a p that stays below 5 % after Holm's correction over all of them.
+labelled images, the same for all methods), and tested by Student's paired t-test, two-sided. A paper has many claims,
+so a verdict needs a p that stays below 5 % after Holm's correction over all of that paper's.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ class Claim(NamedTuple):
     labels: tuple[str, ...]
     metric: str = 'accuracy'
     sign: int = 1
+
+    @property
+    def paper(self) -> str:
+        return self.where.partition(',')[0]
 
 
 class Outcome(NamedTuple):
@@ -75,6 +79,7 @@ def _above(where: str, table: str, best: str, title: str, labels: tuple[str, ...
 
 NAMES = {
     'finetune': 'fine-tuning',
+    'lamix': 'LaMix',
     'mixup': 'Mixup',
     'cutmix': 'CutMix',
     'puzzlemix': 'PuzzleMix',
@@ -201,7 +206,8 @@ def judged(measure: Measure, claims: Sequence[Claim]) -> list[Outcome]:
         for labels in claim.labels:
             pair = (quantity(measure, claim, labels, what) for what in (claim.better, claim.worse))
             found.append(Outcome(claim, labels, *paired(*pair)))
-    run = [index for index, one in enumerate(found) if one.n]
-    for index, p in zip(run, holm([found[index].p for index in run]), strict=True):
-        found[index] = found[index]._replace(adjusted=p)
+    for paper in {claim.paper for claim in claims}:
+        run = [index for index, one in enumerate(found) if one.n and one.claim.paper == paper]
+        for index, p in zip(run, holm([found[index].p for index in run]), strict=True):
+            found[index] = found[index]._replace(adjusted=p)
     return found

@@ -102,8 +102,8 @@ def claims_section(tested: Sequence[Outcome], about: str) -> str:
     verdicts = [one.verdict for one in run]
     many = [verdicts.count(verdict) for verdict in (claims.HOLDS, claims.OPEN, claims.OPPOSITE)]
     left = f' {count(len(tested) - len(run), "comparison")} not run yet.' if len(run) < len(tested) else ''
-    papers = dict.fromkeys(one.claim.where.partition(',')[0] for one in tested)
-    tables = [paper_text(paper, [one for one in tested if one.claim.where.startswith(paper)]) for paper in papers]
+    papers = dict.fromkeys(one.claim.paper for one in tested)
+    tables = [paper_text(paper, [one for one in tested if one.claim.paper == paper]) for paper in papers]
     return f"""## Which claims hold here
 
 {about}
@@ -112,7 +112,7 @@ Of {count(len(run), 'comparison')} {many[0]} hold, {many[1]} are not shown, and 
 difference is the first minus the second, paired over seeds (a seed draws the labelled images, the same for all
 methods), with its standard error: percentage points of accuracy, interpolation losses as they are, thousandths for
 singular values. p is of Student's paired t-test, two-sided. "holds" and "the opposite" need p < 0.05 after Holm's
-correction over all {len(run)}; "not shown" is all else: what more seeds might show, too.
+correction over all comparisons of the paper; "not shown" is all else: what more seeds might show, too.
 
 {chr(10).join(in_words(run))}
 
@@ -122,8 +122,7 @@ correction over all {len(run)}; "not shown" is all else: what more seeds might s
 def in_words(run: Sequence[Outcome]) -> list[str]:
     """A line for each verdict: the claims that have it, and at how many labels per class."""
     lines = []
-    kinds = (claims.HOLDS, 'Holds'), (claims.OPPOSITE, 'The opposite holds'), (claims.OPEN, 'Not shown')
-    for verdict, title in kinds:
+    for verdict, title in ((claims.HOLDS, 'Holds'), (claims.OPPOSITE, 'The opposite holds')):
         at: dict[str, list[str]] = {}
         for one in run:
             if one.verdict == verdict:

@@ -90,10 +90,15 @@ def test_what_was_not_run_does_not_count_in_the_correction():
     text = claims_page.claims_section(found, 'about')
     assert 'Of 1 comparison 1 hold, 0 are not shown, and of 0 the opposite holds. 2 comparisons not run yet.' in text
     assert '* **Holds** (at so many labels per class): a above b (3).\n* **The opposite holds**' in text
-    assert '* **Not shown** (at so many labels per class): nothing.\n' in text
     assert '### Claims of A\n' in text and '| in the paper | claim | 3 per class |' in text
     assert '| Table 1 | a above b | +100.00 ± 5.77, p 0.0033: holds |' in text
     assert text.count('| a above b | not run |') == 2
+
+
+def test_papers_are_corrected_each_by_itself():
+    half = {'a': {0: 1.0, 1: 1.1, 2: 1.2}, 'b': {0: 0.0, 1: 0.2, 2: 0.1}}
+    found = claims.judged(lambda cell, metric: half[cell[2]], [ONE, ONE, ONE._replace(where='B, Table 1')])
+    assert [one.adjusted / one.p for one in found] == pytest.approx([2, 2, 1])
 
 
 def test_tables_have_a_row_for_each_method_and_the_order():
