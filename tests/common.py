@@ -68,9 +68,8 @@ SHORT = ['--config.steps=24', '--config.eval_every=8', '--config.checkpoint_ever
 
 def environment() -> dict[str, str]:
     """One CPU device, and the source tree importable from any folder."""
-    env = {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT)}
-    env.pop('XLA_FLAGS', None)
-    return env
+    flags = [flag for flag in os.environ.get('XLA_FLAGS', '').split() if 'device_count' not in flag]
+    return {**os.environ, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': ' '.join(flags)}
 
 
 def command(*words: str, module: str = 'mixjax.main') -> list[str]:
