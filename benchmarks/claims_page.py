@@ -101,6 +101,7 @@ def claims_section(tested: Sequence[Outcome], about: str) -> str:
     run = [one for one in tested if one.n]
     verdicts = [one.verdict for one in run]
     many = [verdicts.count(verdict) for verdict in (claims.HOLDS, claims.OPEN, claims.OPPOSITE)]
+    strict = sum(p < claims.LEVEL for p in claims.holm([one.p for one in run]))
     left = f' {count(len(tested) - len(run), "comparison")} not run yet.' if len(run) < len(tested) else ''
     papers = dict.fromkeys(one.claim.paper for one in tested)
     tables = [paper_text(paper, [one for one in tested if one.claim.paper == paper]) for paper in papers]
@@ -112,7 +113,8 @@ Of {count(len(run), 'comparison')} {many[0]} hold, {many[1]} are not shown, and 
 difference is the first minus the second, paired over seeds (a seed draws the labelled images, the same for all
 methods), with its standard error: percentage points of accuracy, interpolation losses as they are, thousandths for
 singular values. p is of Student's paired t-test, two-sided. "holds" and "the opposite" need p < 0.05 after Holm's
-correction over all comparisons of the paper; "not shown" is all else: what more seeds might show, too.
+correction over all comparisons of the paper; "not shown" is all else: what more seeds might show, too. (Over those of
+all papers at once, as this page first had it, {strict} of these {many[0] + many[2]} verdicts would stand.)
 
 {chr(10).join(in_words(run))}
 

@@ -215,7 +215,7 @@ def least_left(a: Array, k: int) -> Array:
     Eigenvectors of a a^T (n, n), many times cheaper than singular vectors of `a`. But its eigenvalues are squares:
     below about 1e-3 of the largest singular value float32 holds nothing but rounding errors. So, as long as that is
     where the k smallest are, the large ones are left out and the rest is decomposed again, in the basis found so far.
-    This is as accurate as a singular value decomposition, in one to three rounds for features of networks.
+    What remains are a few roundings of the largest singular value. Features of networks take one to three rounds.
     """
     n = a.shape[0]
 
