@@ -35,7 +35,6 @@ results: .venv/with-test
 
 results-full: .venv/with-test
 	$(PY) -m benchmarks.digits runs/digits_tables --train $(ARGS)
-	$(PY) -m benchmarks.digits runs/digits_tables
 
 bench: .venv/with-test
 	$(PY) -m benchmarks $(ARGS)

@@ -15,7 +15,8 @@ from scipy import stats
 
 LEVEL = 0.05
 HOLDS, OPPOSITE, OPEN, MISSING = 'holds', 'the opposite', 'not shown', 'not run'
-FEW, THREE, ALL = ('3', '5', '10', '20', '50'), ('3', '10', '50'), ('100',)
+FEW, THREE, ALL, LETTERS = ('3', '5', '10', '20', '50'), ('3', '10', '50'), ('100',), ('8',)
+VANILLA = 'finetune mixup cutmix'  # what LaMix is above of in its tables
 XMIXUP_PROBED = ('xmixup_table2', 'xmixup', 'finetune', ('3',))
 
 Cell = tuple[str, str, str]  # table, labels per class, method
@@ -73,13 +74,24 @@ def _each(
 
 def _above(where: str, table: str, best: str, title: str, labels: tuple[str, ...], others: str) -> list[Claim]:
     """One method above each of the others in accuracy."""
-    rows = [(f'{title} above {NAMES.get(other, other)}', best, other, labels) for other in others.split()]
+    rows = [(f'{title} above {NAMES[other]}', best, other, labels) for other in others.split()]
+    return _each(where, table, 'accuracy', 1, rows)
+
+
+def _elsewhere(where: str, table: str, place: str, best: str, labels: tuple[str, ...], others: str) -> list[Claim]:
+    """The same on another network or other data, `place`: methods whose names end with what `best` ends with."""
+    name, _, end = best.rpartition('_')
+    rows = [
+        (f'{place}, {NAMES[name]} above {NAMES[other]}', best, f'{other}_{end}', labels) for other in others.split()
+    ]
     return _each(where, table, 'accuracy', 1, rows)
 
 
 NAMES = {
     'finetune': 'fine-tuning',
     'lamix': 'LaMix',
+    'lamix_puzzle': 'LaMix over PuzzleMix',
+    'smile': 'SMILE',
     'mixup': 'Mixup',
     'cutmix': 'CutMix',
     'puzzlemix': 'PuzzleMix',
@@ -111,6 +123,10 @@ LONG = ('mixup_long', 'cutmix_long')
 CLAIMS: tuple[Claim, ...] = (
     *_above('SMILE, Table 2', 'order', 'smile', 'SMILE', FEW, 'finetune mixup'),
     *_above('SMILE, Table 2', 'smile_table2', 'smile', 'SMILE', THREE, 'l2sp delta bss rifle cotuning regsl'),
+    *_elsewhere(
+        *('SMILE, Table 3', 'smile_table3', 'deeper network', 'smile_other', ('3', '10')),
+        'finetune mixup delta bss rifle',
+    ),
     *(
         claim
         for what in ('label', 'feature')
@@ -145,10 +161,14 @@ CLAIMS: tuple[Claim, ...] = (
     *_above('XMixup, Fig. 3', 'xmixup_fig3', 'xmixup', 'XMixup', ('3',), 'xmixup_images20'),
     *_above('XMixup, Fig. 3', 'xmixup_fig3', 'xmixup_rounds16', 'XMixup with all source classes', ('3',), 'finetune'),
     *_above('XMixup, Fig. 4', 'xmixup_fig4', 'xmixup_alpha4', 'alpha 4', ('3',), 'xmixup_alpha0.5 xmixup_alpha64'),
-    *_above('LaMix, Table 1', 'lamix_table1', 'lamix', 'LaMix', ALL, 'finetune mixup cutmix'),
+    *_above('LaMix, Table 1', 'lamix_table1', 'lamix', 'LaMix', ALL, VANILLA),
+    *_elsewhere('LaMix, Table 2', 'lamix_table2', 'shallow network', 'lamix_shallow', ALL, VANILLA),
+    *_elsewhere('LaMix, Table 2', 'lamix_table2', 'deep network', 'lamix_deep', ALL, VANILLA),
     *_above('LaMix, Table 3', 'lamix_table3', 'lamix_puzzle', 'LaMix over PuzzleMix', ALL, 'puzzlemix'),
+    *_elsewhere('LaMix, Table 4', 'lamix_table4', 'letters', 'lamix_puzzle_letters', LETTERS, 'puzzlemix'),
     *_above('LaMix, Table 5', 'lamix_table5', 'lamix', 'LaMix', ALL, ' '.join(SMOOTHED)),
     *_above('LaMix, Table 5', 'lamix_table5', 'mixup', 'Mixup', ALL, ' '.join(SMOOTHED)),
+    *_elsewhere('LaMix, Table 6', 'lamix_table6', 'letters', 'lamix_letters', LETTERS, VANILLA),
     *_above('LaMix, Table 7', 'lamix_table7', 'lamix', 'LaMix', ALL, 'lamix_without_originals'),
     *_above('LaMix, Table 8', 'lamix_table8', 'lamix', 'LaMix', ALL, 'lamix_without_global'),
     *_above('LaMix, Fig. 4', 'lamix_fig4', 'lamix_beta0.5', 'beta 0.5', ALL, 'lamix_beta0.1 lamix_beta0.9'),

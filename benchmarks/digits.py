@@ -1,8 +1,13 @@
 """The papers' tables and claims on the digits: the runs of configs/digits/tables.py, and docs/results.md from them.
 
-    python -m benchmarks.digits runs/digits_tables --train     # what is missing; `make results-full` is both of these
-    python -m benchmarks.digits runs/digits_tables             # the sections "claims" and "tables" of docs/results.md
-    python -m benchmarks.digits runs/digits_tables --repeat=3  # train three, drawn at random, again: the same bits?
+    python -m benchmarks.digits runs/digits_tables --train         # train what is missing there (`make results-full`)
+    python -m benchmarks.digits runs/digits_tables --train --new   # only those whose numbers are not kept either
+    python -m benchmarks.digits runs/digits_tables                 # keep the numbers of the finished runs there
+    python -m benchmarks.digits                                    # the page again, from the numbers that are kept
+    python -m benchmarks.digits --repeat=3                         # train three, drawn at random, again: the same bits?
+
+Numbers are kept seed by seed in benchmarks/results/digits.csv, and every command but the last ends with the sections
+"claims" and "tables" of docs/results.md, written from them.
 
 A small network uses one core well and two badly, so each run has one core, and --jobs of them go at once. It also makes
 the numbers those of any count of cores: sums are split over the cores that a process may use.
@@ -11,7 +16,6 @@ the numbers those of any count of cores: sums are split over the cores that a pr
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import random
@@ -19,20 +23,24 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from benchmarks import claims, claims_page
+from benchmarks import claims, claims_page, kept
 from benchmarks.claims import Cell, PerSeed
+from benchmarks.kept import Key, Line
 from mixjax import analyse, grid, grid_file, plain
 from mixjax.report import sections
+from mixjax.report.words import count
 from mixjax.train import workdir
 
 GRID = 'configs/digits/tables.py'
 PAGE = Path(__file__).parent.parent / 'docs' / 'results.md'
-SAME = ('results.json', 'metrics.jsonl', 'model.safetensors')  # what a run that is repeated must leave alike
+KEPT = Path(__file__).parent / 'results' / 'digits.csv'
 LEFT = (0, 3)  # exit codes: done, or another process has it
+ALIKE = 'the same bit for bit'
+RAN = ('mixjax', 'jax', 'commit')  # what the page says the runs ran on
 
 
 def said(argument: str) -> Cell:
@@ -42,60 +50,72 @@ def said(argument: str) -> Cell:
 
 
 class Runs:
-    """The finished runs of the grid in a folder, by cell."""
+    """The runs of the grid, by cell; in a folder where there is one."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str = '.') -> None:
         self.every = grid.runs(GRID, (), root)
         runs = {said(spec.partition(':')[2]): run for run in self.every for spec in run.specs}
         self.cells = {cell: runs[cell] for cell in map(said, grid_file.cells(GRID))}
 
-    def measure(self, cell: Cell, metric: str) -> PerSeed | None:
-        """{seed: number}; None where the run or the measure is not there."""
+    def wanted(self) -> dict[Key, Cell]:
+        """The runs in order, each with what is measured of it, and the first cell that shows it."""
+        found: dict[str, dict[Key, Cell]] = {run.folder.name: {} for run in self.every}
+        for cell, run in self.cells.items():
+            for metric in ('accuracy', *claims_page.OTHERS.get(cell[0], ())):
+                found[run.folder.name].setdefault((run.folder.name, metric), cell)
+        return {key: cell for one in found.values() for key, cell in one.items()}
+
+    def measure(self, cell: Cell, metric: str) -> PerSeed:
+        """{seed: number} of a finished run."""
         run = self.cells[cell]
-        results = workdir.finished(run.folder, run.config.steps)
-        if results is None:
-            return None
         what, name, number, *_ = claims_page.METRICS[metric]
         if not what:
+            results = workdir.read_json(run.folder / 'results.json')
             return {seed['seed']: seed['accuracy'] for seed in results['seeds']}
         file = run.folder / f'analysis-{what}.npz'
         if not file.exists():
-            return None
+            self.analyse(cell, what)
         seeds = workdir.read_json(run.folder / 'analysis.json')[what]['settings']['seeds']
         rows = plain.arrays(file.read_bytes())[name]
         every = {seed: float(number(row)) for seed, row in zip(seeds, rows, strict=True)}
         return {seed: value for seed, value in every.items() if not math.isnan(value)}
 
-    def analyse(self) -> None:
-        """Measure what the tables show and nobody has measured yet."""
-        for cell in self.cells:
-            for metric in claims_page.OTHERS.get(cell[0], ()):
-                folder, what = self.cells[cell].folder, claims_page.METRICS[metric][0]
-                if not grid.finished(self.cells[cell]) or (folder / f'analysis-{what}.npz').exists():
-                    continue
-                words = [f'--workdir={folder}', f'--what={what}', '--images=0']
-                if what == 'probe':  # of the images that XMixup chose
-                    words.append(f'--auxiliary={self.cells[cell[0], cell[1], "xmixup"].folder}')
-                if analyse.run(analyse.arguments(words)):
-                    raise SystemExit(f'{folder}: {what} could not be measured')
+    def analyse(self, cell: Cell, what: str) -> None:
+        folder = self.cells[cell].folder
+        words = [f'--workdir={folder}', f'--what={what}', '--images=0']
+        if what == 'probe':  # of the images that XMixup chose
+            words.append(f'--auxiliary={self.cells[cell[0], cell[1], "xmixup"].folder}')
+        if analyse.run(analyse.arguments(words)):
+            raise SystemExit(f'{folder}: {what} could not be measured')
 
-    def finished(self) -> list[grid.Run]:
-        return [run for run in self.every if grid.finished(run)]
-
-    def environment(self) -> dict[str, Any]:
-        """What the runs ran on: one value for each key, or all of them."""
-        found = [json.loads((run.folder / 'env.json').read_bytes()) for run in self.finished()]
-        return {key: ', '.join(sorted({str(one.get(key)) for one in found})) for key in ('mixjax', 'jax', 'commit')}
+    def lines(self) -> list[Line]:
+        """The numbers of the finished runs; a probe waits for the run that chose its images."""
+        done = {run.folder.name: run for run in self.every if grid.finished(run)}
+        found = []
+        for (name, metric), cell in self.wanted().items():
+            waits = claims_page.METRICS[metric][0] == 'probe' and self.cells[cell[0], cell[1], 'xmixup']
+            if name not in done or (waits and waits.folder.name not in done):
+                continue
+            folder = done[name].folder
+            env = workdir.read_json(folder / 'env.json')
+            ran = {key: str(env.get(key)) for key in RAN}
+            values = self.measure(cell, metric)
+            found.append(Line(name, cell_of(done[name]), metric, **ran, files=kept.digest(folder), values=values))
+        return found
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train(root: str, jobs: int) -> int:
-    """Train what is not finished, `jobs` at once, each on a core of its own; how many failed."""
+def train(root: str, jobs: int, new: bool = False) -> int:
+    """Train what is not finished, `jobs` at once, each on a core of its own; how many failed.
+
+    new: leave out those whose numbers are kept.
+    """
     runs = Runs(root)
-    left = [index for index, run in enumerate(runs.every) if not grid.finished(run)]
-    print(f'{len(runs.every) - len(left)} of {len(runs.every)} runs are finished')
+    known = {name for name, _ in kept.read(KEPT)} if new else set()
+    left = [k for k, run in enumerate(runs.every) if not grid.finished(run) and run.folder.name not in known]
+    print(f'{len(runs.every) - len(left)} of {len(runs.every)} runs are finished{" or kept" * new}')
     cores = cores_here()[:jobs]
 
     def one(index: int) -> int:
@@ -105,7 +125,7 @@ def train(root: str, jobs: int) -> int:
         finally:
             cores.append(core)
         took = f'{time.monotonic() - start:.0f} s'
-        print(f'run {index}, {runs.every[index].specs[0].partition(":")[2]}: exit code {code}, {took}', flush=True)
+        print(f'run {index}, {cell_of(runs.every[index])}: exit code {code}, {took}', flush=True)
         if code not in LEFT:
             print(said, file=sys.stderr)
         return code not in LEFT
@@ -129,59 +149,94 @@ def on_core(core: int, index: int, root: str) -> tuple[int, str]:
     return process.returncode, said[-2000:]
 
 
-def repeat(root: str, times: int, seed: int | None) -> int:
-    """Train some finished runs again, drawn at random; how many of them differ."""
-    runs, different = Runs(root), 0
-    done = runs.finished()
-    for run in random.Random(seed).sample(done, min(times, len(done))):
+def repeat(times: int, seed: int | None) -> int:
+    """Train some runs whose numbers are kept again, drawn at random; how many of them differ."""
+    runs, different = Runs(), 0
+    lines = {name: line for (name, metric), line in kept.read(KEPT).items() if metric == 'accuracy'}
+    known = [run for run in runs.every if run.folder.name in lines]
+    for run in random.Random(seed).sample(known, min(times, len(known))):
         with tempfile.TemporaryDirectory() as scratch:
             code, said = on_core(cores_here()[-1], runs.every.index(run), scratch)
-            same = not code and all(alike(run.folder / name, Path(scratch) / run.folder.name / name) for name in SAME)
-        print(f'{run.specs[0].partition(":")[2]}: {"the same bit for bit" if same else "DIFFERENT"}', flush=True)
+            verdict = 'failed' if code else compared(lines[run.folder.name], Path(scratch) / run.folder.name)
+        print(f'{cell_of(run)}: {verdict}', flush=True)
         print(said if code else '', file=sys.stderr, end='')
-        different += not same
+        different += verdict != ALIKE
     return different
 
 
-def alike(one: Path, other: Path) -> bool:
-    return one.read_bytes() == other.read_bytes()
+def compared(line: Line, folder: Path) -> str:
+    """What is to be said of a run beside the numbers that are kept of it."""
+    if kept.digest(folder) == line.files:
+        return ALIKE
+    seeds = workdir.read_json(folder / 'results.json')['seeds']
+    most = max(abs(seed['accuracy'] - line.values[seed['seed']]) for seed in seeds)
+    return f'DIFFERENT, accuracies by up to {100 * most:.2f} points'
+
+
+def cell_of(run: grid.Run) -> str:
+    return run.specs[0].partition(':')[2]
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def write(root: str) -> None:
-    runs = Runs(root)
-    runs.analyse()
-    done, env = len(runs.finished()), runs.environment()
+def keep(root: str) -> None:
+    """Put the numbers of the finished runs of a folder beside those that are kept, or in their place."""
+    runs, old = Runs(root), kept.read(KEPT)
+    new = runs.lines()
+    kept.write(KEPT, kept.merged(old, new, runs.wanted()))
+    digests = {line.run: line.files for line in old.values()}
+    found = {line.run: digests.get(line.run, line.files) == line.files for line in new}
+    unlike = [name for name, same in found.items() if not same]
+    print(f'kept: {count(len(found), "run")}, {len(found.keys() - digests.keys())} of them new')
+    for name in unlike:
+        print(f'not the bits that were kept before: {name}')
+
+
+def write() -> None:
+    """The sections of the page, from the numbers that are kept."""
+    runs, lines = Runs(), kept.read(KEPT)
+    lines = {key: lines[key] for key in runs.wanted() if key in lines}
+    done = len({name for name, _ in lines})
+
+    def measure(cell: Cell, metric: str) -> PerSeed | None:
+        line = lines.get((runs.cells[cell].folder.name, metric))
+        return line and line.values
+
+    ran = {key: ', '.join(sorted({getattr(line, key) for line in lines.values()})) for key in RAN}
     about = f"""    make results-full
 
-{done} of the {len(runs.every)} runs of `{GRID}`, ten seeds each (mixjax {env['mixjax']}, jax {env['jax']}, commit
-{env['commit']}). Transfer begins with the shipped network, 400 steps; LaMix's tables are from scratch, 100 labels per
-class, 1,000 steps (`_long`: 5,000). Every method has its defaults; none was tuned."""
-    sections.write(PAGE, 'claims', claims_page.claims_section(claims.judged(runs.measure, claims.CLAIMS), about))
-    sections.write(PAGE, 'tables', claims_page.tables_section(list(runs.cells), runs.measure))
+{done} of the {len(runs.every)} runs of `{GRID}`, ten seeds each (mixjax {ran['mixjax']}, jax {ran['jax']}, commit
+{ran['commit']}); the numbers seed by seed: `benchmarks/results/{KEPT.name}`. Transfer begins with the shipped network,
+400 steps (`_other`: with the other one that is shipped); LaMix's tables are from scratch, 100 labels per class, of the
+letters 8, 1,000 steps (`_long`: 5,000). Every method has its defaults; none was tuned."""
+    sections.write(PAGE, 'claims', claims_page.claims_section(claims.judged(measure, claims.CLAIMS), about))
+    sections.write(PAGE, 'tables', claims_page.tables_section(list(runs.cells), measure))
     print(f'table: docs/results.md, from {done} of {len(runs.every)} runs')
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog='python -m benchmarks.digits', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('runs', help='the folder of the runs')
-    parser.add_argument('--train', action='store_true', help='train what is not finished')
+    parser.add_argument('runs', nargs='?', help='the folder of the runs')
+    parser.add_argument('--train', action='store_true', help='first train what is not finished')
+    parser.add_argument('--new', action='store_true', help='of those, what has no numbers that are kept')
     parser.add_argument('--jobs', type=int, default=len(cores_here()), help='so many at once (default: all cores)')
     parser.add_argument('--repeat', type=int, default=0, help='train so many runs again and compare')
     parser.add_argument('--seed', type=int, help='of the draw')
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     if given.jobs < 1 or given.repeat < 0:
         parser.error('--jobs must be at least 1, --repeat at least 0')
-    if given.train:
-        return min(train(given.runs, given.jobs), 1)
     if given.repeat:
-        return min(repeat(given.runs, given.repeat, given.seed), 1)
-    write(given.runs)
-    return 0
+        return min(repeat(given.repeat, given.seed), 1)
+    if given.train and not given.runs:
+        parser.error('--train needs a folder for the runs')
+    failed = train(given.runs, given.jobs, given.new) if given.train else 0
+    if given.runs:
+        keep(given.runs)
+    write()
+    return min(failed, 1)
 
 
 if __name__ == '__main__':

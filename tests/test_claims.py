@@ -1,8 +1,5 @@
 """The claims of the papers over runs on the digits: their statistics, the page, and the command that trains them."""
 
-import json
-import math
-import os
 import random
 
 import numpy as np
@@ -12,7 +9,6 @@ from scipy import stats
 from benchmarks import claims, claims_page, digits
 from benchmarks.claims import Claim, Outcome
 from mixjax import grid
-from mixjax.train import workdir
 
 ONE = Claim('A, Table 1', 'a above b', 'order', 'a', 'b', ('3',))
 
@@ -108,61 +104,3 @@ def test_tables_have_a_row_for_each_method_and_the_order():
     assert '| accuracy % | 3 per class | 5 per class |' in text
     assert '| a | 62.50 ± 17.68 | not run |' in text
     assert 'At 3: b\\_c 80.0, a 62.5.' in text and 'At 5: not run.' in text
-
-
-def test_measures_are_read_from_the_folders_of_the_runs(tmp_path):
-    runs = digits.Runs(str(tmp_path))
-    assert list(runs.cells) == list(map(digits.said, grid.grid_file.cells(digits.GRID)))
-    cell = ('smile_table4', '3', 'smile')
-    assert runs.cells[cell] is runs.cells['order', '3', 'smile']
-    assert runs.measure(cell, 'accuracy') is None and not runs.finished()
-    run = runs.cells[cell]
-    run.folder.mkdir(parents=True)
-    results = {'kind': 'run', 'steps': run.config.steps, 'seeds': [{'seed': 0, 'accuracy': 0.5}]}
-    workdir.write_json(run.folder / 'results.json', results)
-    assert runs.measure(cell, 'accuracy') == {0: 0.5}
-    assert runs.measure(cell, 'label_test') is None
-    workdir.write_json(run.folder / 'analysis.json', {'interpolation': {'settings': {'seeds': [4, 7]}}})
-    rows = np.array([[0.25, 0.75], [math.nan, 1.0]])
-    workdir.write_arrays(run.folder / 'analysis-interpolation.npz', {'label_test': rows})
-    assert runs.measure(cell, 'label_test') == {4: 0.5}
-
-
-SMALL = """
-from mixjax.config import read
-
-def grid():
-    return ['table=order,labels=3,method=finetune', 'table=order,labels=3,method=mixup']
-
-def get_config(argument='', *_):
-    config = read('quickstart')
-    config.compare, config.baseline, config.num_seeds = {}, '', 2
-    config.steps = config.eval_every = config.checkpoint_every = 4
-    config.method = {'name': argument.rpartition('=')[2]}
-    return config
-"""
-
-
-@pytest.mark.slow
-def test_runs_are_trained_written_and_the_same_again(tmp_path, monkeypatch, capsys):
-    """The real commands, in processes, each on one core."""
-    file, root, page = tmp_path / 'small.py', str(tmp_path / 'runs'), tmp_path / 'results.md'
-    file.write_text(SMALL)
-    monkeypatch.setattr(digits, 'GRID', str(file))
-    monkeypatch.setattr(digits, 'PAGE', page)
-    monkeypatch.setenv('PYTHONPATH', os.getcwd())
-    few = [one for one in claims.CLAIMS if one.table == 'order' and {one.better, one.worse} <= {'finetune', 'mixup'}]
-    monkeypatch.setattr(claims, 'CLAIMS', few)
-    assert digits.train(root, 2) == 0
-    assert 'exit code 0' in capsys.readouterr().out
-    assert digits.train(root, 2) == 0
-    assert capsys.readouterr().out == '2 of 2 runs are finished\n'
-    assert digits.repeat(root, 2, 0) == 0
-    assert capsys.readouterr().out.count('the same bit for bit') == 2
-    digits.write(root)
-    assert '2 of the 2 runs' in page.read_text() and '### The main methods as labels grow' in page.read_text()
-    (one, _) = digits.Runs(root).finished()
-    results = json.loads((one.folder / 'results.json').read_bytes())
-    workdir.write_json(one.folder / 'results.json', {**results, 'note': 'changed'})
-    assert digits.repeat(root, 2, 0) == 1
-    assert 'DIFFERENT' in capsys.readouterr().out

@@ -10,19 +10,22 @@
 
 `order` has the main methods of all three papers. The transfer tables begin with the shipped network and have the
 quickstart's settings; LaMix's are from scratch with 100 labels per class, as configs/digits/lamix.py has it. Every
-method has its defaults, none tuned here. SMILE's Table 3 and LaMix's Tables 2, 4 and 6 are not here: they are about
-other data sets and networks, and the embedded benchmark has one of each. The figures' pictures have configs of their
-own, configs/digits/*_fig*.py; here are their numbers.
+method has its defaults, none tuned here. The tables about other networks and data have other ones here, too: SMILE's
+Table 3 the other network that is shipped; LaMix's Table 2 a shallow network and a deep one, its Tables 4 and 6 (Tiny
+ImageNet) the 160 printed letters, 8 labels per class. The figures' pictures have configs of their own,
+configs/digits/*_fig*.py; here are their numbers.
 """
 
 from mixjax import cells
 from mixjax.config import read
 
 RUNS = 'digits_tables'
-FEW, THREE, ALL = ('3', '5', '10', '20', '50'), ('3', '10', '50'), '100'
+FEW, THREE, ALL, LETTERS = ('3', '5', '10', '20', '50'), ('3', '10', '50'), '100', '8'
 ALPHAS = tuple(2.0**k for k in range(-3, 7))
 TENTHS = tuple(k / 10 for k in range(1, 10))
 
+VANILLA = ('finetune', 'mixup', 'cutmix', 'lamix')  # of LaMix's tables
+SIX = ('finetune', 'mixup', 'delta', 'bss', 'rifle', 'smile')  # of SMILE's Table 3
 METHODS = {
     **{name: {} for name in ('finetune', 'feature_extraction', 'l2sp', 'delta', 'bss', 'rifle', 'cotuning', 'regsl')},
     **{name: {} for name in ('seqtrain', 'cotrain', 'smile', 'xmixup', 'lamix')},
@@ -37,6 +40,12 @@ METHODS = {
     **{f'mixup_uls{e}': {'name': 'mixup', 'label_smoothing': e} for e in (0.1, 0.2, 0.3, 0.4)},
     **{f'{name}_scratch': {'name': name} for name in ('finetune', 'mixup')},
     **{f'{name}_long': {'name': name} for name in ('lamix', 'mixup', 'cutmix')},
+    **{f'{name}_other': {'name': name} for name in SIX},
+    **{f'{name}_{net}': {'name': name} for net in ('shallow', 'deep') for name in VANILLA},
+    **{f'{name}_letters': {'name': name} for name in VANILLA},
+    # Its binary cross-entropy is a mean over 160 classes, and learns nothing in so few steps.
+    'puzzlemix_letters': {'name': 'puzzlemix', 'loss': 'ce'},
+    'lamix_puzzle_letters': {'name': 'lamix', 'mixing': 'puzzle', 'beta': 1.0},
     **{f'xmixup_images{n}': {'name': 'xmixup', 'max_images': n} for n in (20, 60)},
     **{f'xmixup_rounds{n}': {'name': 'xmixup', 'rounds': n} for n in (2, 4, 8, 16)},
     **{f'lamix_beta{beta}': {'name': 'lamix', 'beta': beta} for beta in TENTHS},
@@ -50,15 +59,19 @@ TABLES = {
         THREE,
         ('finetune', 'mixup', 'l2sp', 'delta', 'bss', 'rifle', 'cotuning', 'regsl', 'smile'),
     ),
+    'smile_table3': (('3', '10'), tuple(f'{name}_other' for name in SIX)),
     'smile_table4': (('3', '10'), ('finetune', 'mixup', 'smile')),
     'xmixup_table1': (THREE, ('finetune', 'l2sp', 'bss', 'seqtrain', 'cotrain', 'xmixup')),
     'xmixup_table2': (('3',), ('finetune', 'xmixup')),
     'xmixup_table3': (THREE, ('xmixup', 'xmixup_random')),
     'xmixup_table4': (THREE, ('xmixup', 'xmixup_target', 'xmixup_without_label')),
     'xmixup_fig4': (('3',), tuple(f'xmixup_alpha{alpha:g}' for alpha in ALPHAS)),
-    'lamix_table1': ((ALL,), ('finetune', 'mixup', 'cutmix', 'lamix')),
+    'lamix_table1': ((ALL,), VANILLA),
+    'lamix_table2': ((ALL,), tuple(f'{name}_{net}' for net in ('shallow', 'deep') for name in VANILLA)),
     'lamix_table3': ((ALL,), ('finetune', 'puzzlemix', 'lamix_puzzle')),
+    'lamix_table4': ((LETTERS,), ('puzzlemix_letters', 'lamix_puzzle_letters')),
     'lamix_table5': ((ALL,), ('lamix', 'mixup', *(f'mixup_uls{e}' for e in (0.1, 0.2, 0.3, 0.4)))),
+    'lamix_table6': ((LETTERS,), tuple(f'{name}_letters' for name in VANILLA)),
     'lamix_table7': ((ALL,), ('lamix', 'lamix_without_originals')),
     'lamix_table8': ((ALL,), ('lamix', 'lamix_without_global')),
     'smile_fig1': (('3',), ('finetune', 'mixup', 'finetune_scratch', 'mixup_scratch')),
@@ -73,7 +86,14 @@ TABLES = {
     'lamix_fig7': ((ALL,), ('lamix', 'mixup', 'cutmix')),
 }
 # What cells have besides their methods, by the ends of their names.
-ENDS = {'_scratch': {'model.weights': ''}, '_long': {'steps': 5000}}
+ENDS = {
+    '_scratch': {'model.weights': ''},
+    '_long': {'steps': 5000},
+    '_other': {'model.name': 'glyphnet_deep', 'model.weights': 'embedded://glyphnet_deep'},
+    '_shallow': {'model.name': 'lenet', 'optim.lr': 0.02},  # at 0.1 it learns nothing: it has no batch normalization
+    '_deep': {'model.name': 'glyphnet_deep'},
+    '_letters': {'target.name': 'glyphs'},
+}
 
 
 def grid():
@@ -85,7 +105,7 @@ def grid():
 
 
 def get_config(argument='table=order,labels=3,method=xmixup'):
-    cell = cells.parse(argument, table=TABLES, labels=(*FEW, ALL), method=METHODS)
+    cell = cells.parse(argument, table=TABLES, labels=(*FEW, ALL, LETTERS), method=METHODS)
     labels, methods = TABLES[cell['table']]
     cells.parse(argument, table=TABLES, labels=labels, method=methods)  # what this table has
     scratch = cell['table'].startswith('lamix')

@@ -42,6 +42,7 @@ BACKBONES: dict[str, Builder] = {
     'densenet121': DenseNet,
     'densenet121_cifar': partial(DenseNet, small=True),
     'glyphnet': GlyphNet,
+    'glyphnet_deep': partial(GlyphNet, width=8, blocks=3),
     'glyphnet_plane': partial(GlyphNet, plane=True),
     'lenet': LeNet,
     'preactresnet18': partial(PreActResNet, (2, 2, 2, 2)),

@@ -6,7 +6,7 @@
     PATH.safetensors               ours, or anybody's with torch's names
     PATH.pth, .pt, .pth.tar, .bin  a torch checkpoint; read without torch, and nothing in it is run
     FOLDER                         a run's work directory, or a folder with a model.safetensors
-    embedded://glyphnet            what ships with mixjax
+    embedded://glyphnet            what ships with mixjax, also ..glyphnet_deep
     random://CLASSES               no file: a stand-in for trials
 
 Our own files name tensors by their path, `params/backbone/stage1/..`; a `.json` beside them says what they
@@ -33,7 +33,7 @@ from mixjax.errors import UserError
 from mixjax.models import dialects, hub, images, torch_file
 
 Tree = Any
-EMBEDDED = ('glyphnet',)
+EMBEDDED = ('glyphnet', 'glyphnet_deep')
 EMBEDDED_PREFIX = 'embedded://'
 RANDOM = 'random://'
 # Files of others, by name: how many classes their classifier has, and where they are fetched.

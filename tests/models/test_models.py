@@ -24,6 +24,7 @@ NETWORKS = {
     'densenet121': (4, IMAGENET, 6_964_106),
     'densenet121_cifar': (4, SMALL, 6_956_298),
     'glyphnet': (3, (2, 16, 16, 1), 77_754),
+    'glyphnet_deep': (3, (2, 16, 16, 1), 68_642),
     'glyphnet_plane': (3, (2, 16, 16, 1), 84_648),
     'lenet': (3, SMALL, 62_006),
     'preactresnet18': (4, SMALL, 11_171_274),

@@ -118,10 +118,11 @@ def test_large_numbers_are_numbers(variables, tmp_path):
 
 
 def test_what_is_missing_and_how_to_get_it(tmp_path):
-    assert weights.missing('') is None and weights.missing('embedded://glyphnet') is None
+    for here in ('', *(f'embedded://{name}' for name in weights.EMBEDDED)):
+        assert weights.missing(here) is None
     for wrong in ('random://', 'random://abc', 'random://0', 'random://-3'):
         assert 'a number of classes' in str(weights.missing(wrong))
-    assert 'the embedded weights are glyphnet' in str(weights.missing('embedded://other'))
+    assert 'the embedded weights are glyphnet, glyphnet_deep' in str(weights.missing('embedded://other'))
     assert f'looked for\n  {tmp_path}/no.pth\n' in str(weights.missing(f'{tmp_path}/no.pth'))
     places = tmp_path / 'resnet50_places365.pth.tar'
     assert f'fetch {weights.PUBLISHED[places.name][1]}, or give' in str(weights.missing(str(places)))
@@ -181,21 +182,22 @@ def test_keep_is_refused_where_it_makes_no_sense(net, variables, tmp_path):
         )
 
 
-def test_the_embedded_network_knows_the_printed_letters():
+@pytest.mark.parametrize('name', weights.EMBEDDED)
+def test_the_embedded_networks_know_the_printed_letters(name):
     from mixjax import config as config_lib
-    from mixjax.data import augment, catalog
+    from mixjax.data import augment
+    from mixjax.train import program
 
-    config = config_lib.load('glyphs_pretrain')
-    letters = catalog.load('glyphs', 'train')
-    net = models.build('glyphnet')
-    start = start_lib.pretrained('embedded://glyphnet', net, 'glyphnet', IMAGE, letters.classes).variables
+    config = config_lib.load(f'glyphs_pretrain:{name}')
+    letters = draws.load(config, config.target).train
+    net, geometry, shape = program.shapes(config, draws.load_sets(config))
+    start = start_lib.pretrained(f'embedded://{name}', net, name, shape, letters.classes).variables
     trained = draws.labelled(config, draws.load_sets(config), config.seed)
     rows = np.setdiff1d(np.arange(len(letters.labels)), trained)
-    geometry = augment.Geometry(16, config.image.pad, False, config.image.mean, config.image.std)
     image = augment.centre(jnp.asarray(letters.read(rows)), geometry)
     logits = jax.jit(lambda v, x: net.apply(v, x, train=False)[0].logits['source'])(start, image)
     accuracy = float((logits.argmax(1) == letters.labels[rows]).mean())
     assert accuracy > 0.95, accuracy  # letters it has not been trained on
-    about = weights.load('embedded://glyphnet').about
+    about = weights.load(f'embedded://{name}').about
     assert about['image'] == json.loads(config.image.to_json()) and about['steps'] == config.steps
     assert about['method'] == json.loads(config.method.to_json())
