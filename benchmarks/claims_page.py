@@ -158,8 +158,11 @@ def verdict_text(one: Outcome) -> str:
     return f'{difference_text(one)}, p {p_text(one.p)}: {verdict}'
 
 
-def tables_section(every: Sequence[Cell], measure: Measure) -> str:
-    """Accuracy of every cell, a table for each table; and what else was measured."""
+def tables_section(every: Sequence[Cell], measure: Measure, pictures: Mapping[str, str]) -> str:
+    """Accuracy of every cell, a table for each table; and what else was measured.
+
+    pictures: {table: the Markdown of its chart}.
+    """
     parts = ['## Accuracy, and what else was measured', '', 'Means and standard deviations over seeds.', '']
     for table in dict.fromkeys(table for table, *_ in every):
         mine = [cell for cell in every if cell[0] == table]
@@ -171,7 +174,8 @@ def tables_section(every: Sequence[Cell], measure: Measure) -> str:
                 for name in methods
             ]
             head = [f'{WORDS[metric]}', *(f'{few} per class' for few in labels)]
-            parts += [f'### {TITLES[table]}', ''] if metric == 'accuracy' else []
+            if metric == 'accuracy':
+                parts += [f'### {TITLES[table]}', '', *([pictures[table], ''] if table in pictures else [])]
             parts += [table_text(head, body, 1), '']
         if len(labels) > 1:
             parts += [f'At {few}: {ranked(table, few, methods, measure)}.  ' for few in labels] + ['']

@@ -27,10 +27,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks import claims, claims_page, kept
+from benchmarks import charts, claims, claims_page, kept
 from benchmarks.claims import Cell, PerSeed
 from benchmarks.kept import Key, Line
-from mixjax import analyse, grid, grid_file, plain
+from mixjax import analyse, grid, grid_file, places, plain
 from mixjax.report import sections
 from mixjax.report.words import count
 from mixjax.train import workdir
@@ -211,8 +211,24 @@ def write() -> None:
 400 steps (`_other`: with the other one that is shipped); LaMix's tables are from scratch, 100 labels per class, of the
 letters 8, 1,000 steps (`_long`: 5,000). Every method has its defaults; none was tuned."""
     sections.write(PAGE, 'claims', claims_page.claims_section(claims.judged(measure, claims.CLAIMS), about))
-    sections.write(PAGE, 'tables', claims_page.tables_section(list(runs.cells), measure))
+    sections.write(PAGE, 'tables', claims_page.tables_section(list(runs.cells), measure, draw(measure)))
     print(f'table: docs/results.md, from {done} of {len(runs.every)} runs')
+
+
+def draw(measure: claims.Measure) -> dict[str, str]:
+    """Write the charts beside the page; {table: the Markdown that shows its chart}."""
+    found = {}
+    for chart in charts.CHARTS:
+        path = PAGE.with_suffix('') / f'{chart.table}.svg'
+        drawn = charts.drawn(chart, measure)
+        if drawn is None:
+            path.unlink(missing_ok=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        places.write(path, drawn.encode())
+        told = f'{chart.title}, by {chart.x_label}' if chart.base else chart.title
+        found[chart.table] = f'{told}; bands: standard errors.\n\n![{told}]({path.parent.name}/{path.name})'
+    return found
 
 
 def main(words: Sequence[str] | None = None) -> int:

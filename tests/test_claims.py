@@ -100,7 +100,9 @@ def test_papers_are_corrected_each_by_itself():
 def test_tables_have_a_row_for_each_method_and_the_order():
     values = {'a': {0: 0.5, 1: 0.75}, 'b_c': {0: 0.8, 1: 0.8}}
     every = [('order', few, name) for few in ('3', '5') for name in values]
-    text = claims_page.tables_section(every, lambda cell, metric: values[cell[2]] if cell[1] == '3' else None)
-    assert '| accuracy % | 3 per class | 5 per class |' in text
+    text = claims_page.tables_section(
+        every, lambda cell, metric: values[cell[2]] if cell[1] == '3' else None, {'order': '![chart](a.svg)'}
+    )
+    assert '\n\n![chart](a.svg)\n\n| accuracy % | 3 per class | 5 per class |' in text
     assert '| a | 62.50 ± 17.68 | not run |' in text
     assert 'At 3: b\\_c 80.0, a 62.5.' in text and 'At 5: not run.' in text

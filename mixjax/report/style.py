@@ -22,6 +22,27 @@ DARK_MODE = f"""
   {_colours(DARK)}
 """
 
+CHART = """
+.chart text { fill: var(--soft); }
+.chart .axis { font-size: 11.5px; fill: var(--ink); }
+.chart .rule { stroke: var(--rule); stroke-width: 1; }
+.chart .line { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+.chart .band { fill: var(--c); opacity: 0.13; stroke: none; }
+.chart .lead { fill: none; stroke: var(--c); stroke-width: 1; opacity: 0.6; }
+.chart .dot { fill: var(--c); fill-opacity: 0.55; stroke: var(--c); stroke-width: 1.2; }
+.chart .mean { stroke: var(--c); stroke-width: 2.5; stroke-linecap: round; }
+.chart .end { fill: var(--c); }
+.chart .name { fill: var(--ink); font-weight: 500; }
+.chart .reference { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 3 3; }
+.chart .bar { fill: var(--c); }
+.chart .cell { fill: var(--mark); }
+.chart .right { fill: none; stroke: var(--rule); }
+.chart .count { fill: var(--ink); }
+.chart .point { fill: var(--c); fill-opacity: 0.6; }
+.chart .over { fill: var(--ink); font-weight: 650; paint-order: stroke; stroke: var(--ground); stroke-width: 3; }
+.chart .dash .line { stroke-dasharray: 6 4; stroke-linecap: butt; }
+"""
+
 BODY = """
 *, *::before, *::after { box-sizing: border-box; }
 html { color-scheme: light dark; -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
@@ -105,25 +126,7 @@ figcaption { font-size: 0.9rem; }
 .plot figcaption { color: var(--soft); max-width: 32rem; margin-top: 0.4rem; }
 .chart { display: block; width: 100%; max-width: 34rem; height: auto; overflow: visible; font-size: 11.5px;
   font-variant-numeric: tabular-nums; }
-.chart text { fill: var(--soft); }
-.chart .axis { font-size: 11.5px; fill: var(--ink); }
-.chart .rule { stroke: var(--rule); stroke-width: 1; }
-.chart .line { fill: none; stroke: var(--c); stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
-.chart .band { fill: var(--c); opacity: 0.13; stroke: none; }
-.chart .lead { fill: none; stroke: var(--c); stroke-width: 1; opacity: 0.6; }
-.chart .dot { fill: var(--c); fill-opacity: 0.55; stroke: var(--c); stroke-width: 1.2; }
-.chart .mean { stroke: var(--c); stroke-width: 2.5; stroke-linecap: round; }
-.chart .end { fill: var(--c); }
-.chart .name { fill: var(--ink); font-weight: 500; }
-.chart .reference { stroke: var(--soft); stroke-width: 1; stroke-dasharray: 3 3; }
-.chart .bar { fill: var(--c); }
-.chart .cell { fill: var(--mark); }
-.chart .right { fill: none; stroke: var(--rule); }
-.chart .count { fill: var(--ink); }
-.chart .point { fill: var(--c); fill-opacity: 0.6; }
-.chart .over { fill: var(--ink); font-weight: 650; paint-order: stroke; stroke: var(--ground); stroke-width: 3; }
-.chart .dash .line { stroke-dasharray: 6 4; stroke-linecap: butt; }
-COLOUR_CLASSES
+CHART_RULES
 
 img { display: block; width: 100%; height: auto; border-radius: 3px; background: var(--panel); }
 .pixels { image-rendering: pixelated; border-radius: 1px; }
@@ -162,9 +165,21 @@ img { display: block; width: 100%; height: auto; border-radius: 3px; background:
 """
 
 
+def _variables() -> str:
+    return f':root {{{LIGHT_MODE}}}\n@media (prefers-color-scheme: dark) {{ :root {{{DARK_MODE}}} }}'
+
+
+def _chart() -> str:
+    classes = '\n'.join(f'.c{index} {{ --c: var(--c{index}); }}' for index in range(len(LIGHT)))
+    return f'{CHART.strip()}\n{classes}\n'
+
+
 def sheet() -> str:
     """The whole sheet."""
-    classes = '\n'.join(f'.c{index} {{ --c: var(--c{index}); }}' for index in range(len(LIGHT)))
-    return f':root {{{LIGHT_MODE}}}\n@media (prefers-color-scheme: dark) {{ :root {{{DARK_MODE}}} }}' + BODY.replace(
-        'COLOUR_CLASSES', classes
-    )
+    return _variables() + BODY.replace('CHART_RULES\n', _chart())
+
+
+def of_chart() -> str:
+    """What a chart needs that is a file of its own."""
+    font = 'font: 11.5px system-ui, -apple-system, "Segoe UI", "Liberation Sans", Arial, sans-serif;'
+    return f'{_variables()}\nsvg {{ {font} background: var(--ground); }}\n{_chart()}'

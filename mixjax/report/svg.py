@@ -49,6 +49,9 @@ class Text(NamedTuple):
     desc: str
 
 
+Marks = Sequence[tuple[float, str]]  # of an axis: where, and what is written there
+
+
 class Scale(NamedTuple):
     """A linear map from [low, high] to [start, end]."""
 
@@ -105,6 +108,12 @@ def short(label: str, most: int = 14) -> str:
     return label if len(label) <= most else label[: most - 1] + '\u2026'
 
 
+def alone(chart: str, rules: str) -> str:
+    """A chart as a file of its own, with the style sheet that it needs (`style.of_chart`)."""
+    head, _, rest = chart.partition('>')
+    return f'{head} xmlns="http://www.w3.org/2000/svg">\n<style>\n{rules}</style>\n{rest.lstrip()}\n'
+
+
 def frame(text: Text, height: float, parts: Sequence[str]) -> str:
     body = '\n'.join(parts)
     return (
@@ -115,17 +124,14 @@ def frame(text: Text, height: float, parts: Sequence[str]) -> str:
     )
 
 
-def x_axis(scale: Scale, top: float, bottom: float, label: str, grid: bool) -> list[str]:
-    values = ticks(scale.low, scale.high, 5)
+def x_axis(scale: Scale, top: float, bottom: float, label: str, grid: bool, marks: Marks = ()) -> list[str]:
     step = tick_step(scale.low, scale.high, 5)
     parts = []
-    for value in values:
+    for value, said in marks or [(value, tick_text(value, step)) for value in ticks(scale.low, scale.high, 5)]:
         x = f'{scale(value):.1f}'
         start = top if grid else bottom
         parts.append(f'<line class="rule" x1="{x}" x2="{x}" y1="{start:g}" y2="{bottom + 4:g}"/>')
-        parts.append(
-            f'<text class="tick" text-anchor="middle" x="{x}" y="{bottom + 17:g}">{tick_text(value, step)}</text>'
-        )
+        parts.append(f'<text class="tick" text-anchor="middle" x="{x}" y="{bottom + 17:g}">{escape(said)}</text>')
     parts.append(f'<text class="axis" text-anchor="end" x="{scale.end:g}" y="{bottom + 33:g}">{escape(label)}</text>')
     return parts
 
@@ -167,8 +173,11 @@ def _line(series: Series, x: Scale, y: Scale) -> list[str]:
     return [*parts, '</g>']
 
 
-def line_chart(series: Sequence[Series], text: Text, x_label: str, y_label: str) -> str:
-    """Lines with bands, each named at its end; at least one series, none of them empty."""
+def line_chart(series: Sequence[Series], text: Text, x_label: str, y_label: str, marks: Marks = ()) -> str:
+    """Lines with bands, each named at its end; at least one series, none of them empty.
+
+    marks: what is written where on the x axis, in place of round numbers.
+    """
     names = [short(one.label) for one in series]
     right = WIDTH - 27 - CHAR * max(map(len, names))
     low, high = _range([value for one in series for value in (*one.low, *one.high)], 0.03)
@@ -177,7 +186,7 @@ def line_chart(series: Sequence[Series], text: Text, x_label: str, y_label: str)
     top, bottom = 26, HEIGHT - 40
     x = Scale(*_range([value for one in series for value in one.x]), left, right)
     y = Scale(low, high, bottom, top)
-    parts = [*y_axis(y, left, right, y_label), *x_axis(x, top, bottom, x_label, grid=False)]
+    parts = [*y_axis(y, left, right, y_label), *x_axis(x, top, bottom, x_label, False, marks)]
     for one in series:
         parts += _line(one, x, y)
     ends = [y(one.mean[-1]) for one in series]
