@@ -17,17 +17,15 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from benchmarks import charts, claims, claims_page, kept
+from benchmarks import charts, claims, claims_page, cores, kept, papers_claims
 from benchmarks.claims import Cell, PerSeed
 from benchmarks.kept import Key, Line
 from mixjax import analyse, grid, grid_file, places, plain
@@ -61,47 +59,58 @@ class Runs:
         """The runs in order, each with what is measured of it, and the first cell that shows it."""
         found: dict[str, dict[Key, Cell]] = {run.folder.name: {} for run in self.every}
         for cell, run in self.cells.items():
-            for metric in ('accuracy', *claims_page.OTHERS.get(cell[0], ())):
+            for metric in ('accuracy', *claims_page.measured(cell[0], cell[2])):
                 found[run.folder.name].setdefault((run.folder.name, metric), cell)
         return {key: cell for one in found.values() for key, cell in one.items()}
 
     def measure(self, cell: Cell, metric: str) -> PerSeed:
-        """{seed: number} of a finished run."""
+        """{seed: number} of a finished run, as `analyse` has measured it."""
         run = self.cells[cell]
         what, name, number, *_ = claims_page.METRICS[metric]
         if not what:
             results = workdir.read_json(run.folder / 'results.json')
             return {seed['seed']: seed['accuracy'] for seed in results['seeds']}
-        file = run.folder / f'analysis-{what}.npz'
-        if not file.exists():
-            self.analyse(cell, what)
         seeds = workdir.read_json(run.folder / 'analysis.json')[what]['settings']['seeds']
-        rows = plain.arrays(file.read_bytes())[name]
+        rows = plain.arrays((run.folder / f'analysis-{what}.npz').read_bytes())[name]
         every = {seed: float(number(row)) for seed, row in zip(seeds, rows, strict=True)}
         return {seed: value for seed, value in every.items() if not math.isnan(value)}
 
-    def analyse(self, cell: Cell, what: str) -> None:
+    def analyse(self, cell: Cell, what: str) -> bool:
+        """Measure all images of a run; whether it went well."""
         folder = self.cells[cell].folder
         words = [f'--workdir={folder}', f'--what={what}', '--images=0']
         if what == 'probe':  # of the images that XMixup chose
             words.append(f'--auxiliary={self.cells[cell[0], cell[1], "xmixup"].folder}')
-        if analyse.run(analyse.arguments(words)):
-            raise SystemExit(f'{folder}: {what} could not be measured')
+        return not analyse.run(analyse.arguments(words))
 
-    def lines(self) -> list[Line]:
-        """The numbers of the finished runs; a probe waits for the run that chose its images."""
+    def lines(self, old: Mapping[Key, Line]) -> tuple[list[Line], list[str]]:
+        """The numbers of the finished runs, and what could not be measured.
+
+        What is kept of the same files is not measured again. A probe waits for the run that chose its images.
+        """
         done = {run.folder.name: run for run in self.every if grid.finished(run)}
-        found = []
+        files = {name: kept.digest(run.folder) for name, run in done.items()}
+        found, lacking = [], []
+        known: dict[tuple[str, str], bool] = {}  # which measures of which runs went well
         for (name, metric), cell in self.wanted().items():
-            waits = claims_page.METRICS[metric][0] == 'probe' and self.cells[cell[0], cell[1], 'xmixup']
-            if name not in done or (waits and waits.folder.name not in done):
+            what = claims_page.METRICS[metric][0]
+            waits = what == 'probe' and self.cells[cell[0], cell[1], 'xmixup'].folder.name not in done
+            if name not in done or waits:
                 continue
-            folder = done[name].folder
-            env = workdir.read_json(folder / 'env.json')
+            before = old.get((name, metric))
+            if before is not None and before.files == files[name]:
+                found.append(before)
+                continue
+            if what and (name, what) not in known:
+                known[name, what] = self.analyse(cell, what)
+            if what and not known[name, what]:
+                lacking.append(f'{name}: {metric}')
+                continue
+            env = workdir.read_json(done[name].folder / 'env.json')
             ran = {key: str(env.get(key)) for key in RAN}
             values = self.measure(cell, metric)
-            found.append(Line(name, cell_of(done[name]), metric, **ran, files=kept.digest(folder), values=values))
-        return found
+            found.append(Line(name, cell_of(done[name]), metric, **ran, files=files[name], values=values))
+        return found, lacking
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -112,41 +121,30 @@ def train(root: str, jobs: int, new: bool = False) -> int:
 
     new: leave out those whose numbers are kept.
     """
-    runs = Runs(root)
-    known = {name for name, _ in kept.read(KEPT)} if new else set()
-    left = [k for k, run in enumerate(runs.every) if not grid.finished(run) and run.folder.name not in known]
+    runs, known = Runs(root), kept.read(KEPT) if new else {}
+    lacking = {name for name, metric in runs.wanted() if (name, metric) not in known}
+    left = [k for k, run in enumerate(runs.every) if not grid.finished(run) and run.folder.name in lacking]
     print(f'{len(runs.every) - len(left)} of {len(runs.every)} runs are finished{" or kept" * new}')
-    cores = cores_here()[:jobs]
+    free = cores.here()[:jobs]
 
     def one(index: int) -> int:
-        core, start = cores.pop(), time.monotonic()
+        core, start = free.pop(), time.monotonic()
         try:
-            code, said = on_core(core, index, root)
+            code, said = cores.run(core, words_of(index, root))
         finally:
-            cores.append(core)
+            free.append(core)
         took = f'{time.monotonic() - start:.0f} s'
         print(f'run {index}, {cell_of(runs.every[index])}: exit code {code}, {took}', flush=True)
         if code not in LEFT:
             print(said, file=sys.stderr)
         return code not in LEFT
 
-    with ThreadPoolExecutor(len(cores)) as pool:
+    with ThreadPoolExecutor(len(free)) as pool:
         return sum(pool.map(one, left))
 
 
-def cores_here() -> list[int]:
-    """The cores that this process may use."""
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else list(range(os.cpu_count() or 1))
-
-
-def on_core(core: int, index: int, root: str) -> tuple[int, str]:
-    """Train one run in a process that stays on one core; its exit code and the end of what it said."""
-    words = [sys.executable, '-m', 'mixjax.grid', GRID, '--run', str(index), f'--runs={root}']
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        if hasattr(os, 'sched_setaffinity'):
-            os.sched_setaffinity(process.pid, {core})  # long before jax makes its threads
-        said, _ = process.communicate()
-    return process.returncode, said[-2000:]
+def words_of(index: int, root: str) -> list[str]:
+    return [sys.executable, '-m', 'mixjax.grid', GRID, '--run', str(index), f'--runs={root}']
 
 
 def repeat(times: int, seed: int | None) -> int:
@@ -154,9 +152,12 @@ def repeat(times: int, seed: int | None) -> int:
     runs, different = Runs(), 0
     lines = {name: line for (name, metric), line in kept.read(KEPT).items() if metric == 'accuracy'}
     known = [run for run in runs.every if run.folder.name in lines]
-    for run in random.Random(seed).sample(known, min(times, len(known))):
+    seed = random.randrange(1000) if seed is None else seed
+    drawn = random.Random(seed).sample(known, min(times, len(known)))
+    print(f'{count(len(drawn), "run")} of {len(known)}, drawn with --seed={seed}', flush=True)
+    for run in drawn:
         with tempfile.TemporaryDirectory() as scratch:
-            code, said = on_core(cores_here()[-1], runs.every.index(run), scratch)
+            code, said = cores.run(cores.here()[-1], words_of(runs.every.index(run), scratch))
             verdict = 'failed' if code else compared(lines[run.folder.name], Path(scratch) / run.folder.name)
         print(f'{cell_of(run)}: {verdict}', flush=True)
         print(said if code else '', file=sys.stderr, end='')
@@ -180,17 +181,28 @@ def cell_of(run: grid.Run) -> str:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def keep(root: str) -> None:
-    """Put the numbers of the finished runs of a folder beside those that are kept, or in their place."""
+def keep(root: str) -> int:
+    """Put the numbers of the finished runs of a folder beside those that are kept, or in their place.
+
+    Returns:
+      how much could not be measured.
+    """
     runs, old = Runs(root), kept.read(KEPT)
-    new = runs.lines()
-    kept.write(KEPT, kept.merged(old, new, runs.wanted()))
-    digests = {line.run: line.files for line in old.values()}
-    found = {line.run: digests.get(line.run, line.files) == line.files for line in new}
-    unlike = [name for name, same in found.items() if not same]
-    print(f'kept: {count(len(found), "run")}, {len(found.keys() - digests.keys())} of them new')
-    for name in unlike:
-        print(f'not the bits that were kept before: {name}')
+    with cores.one():
+        new, lacking = runs.lines(old)
+    wanted = runs.wanted()
+    kept.write(KEPT, kept.merged(old, new, wanted))
+    before, after = ({line.run: line.files for line in lines} for lines in (old.values(), new))
+    print(f'kept: {count(len(after), "run")}, {len(after.keys() - before.keys())} of them new')
+    for name in after:
+        if before.get(name, after[name]) != after[name]:
+            print(f'not the bits that were kept before: {name}')
+    gone = before.keys() - {name for name, _ in wanted}
+    if gone:
+        print(f'left out: {count(len(gone), "run")} that the grid has no more')
+    for one in lacking:
+        print(f'could not be measured: {one}', file=sys.stderr)
+    return len(lacking)
 
 
 def write() -> None:
@@ -209,8 +221,9 @@ def write() -> None:
 {done} of the {len(runs.every)} runs of `{GRID}`, ten seeds each (mixjax {ran['mixjax']}, jax {ran['jax']}, commit
 {ran['commit']}); the numbers seed by seed: `benchmarks/results/{KEPT.name}`. Transfer begins with the shipped network,
 400 steps (`_other`: with the other one that is shipped); LaMix's tables are from scratch, 100 labels per class, of the
-letters 8, 1,000 steps (`_long`: 5,000). Every method has its defaults; none was tuned."""
-    sections.write(PAGE, 'claims', claims_page.claims_section(claims.judged(measure, claims.CLAIMS), about))
+letters 8, 1,000 steps (`_long`: 5,000). Nothing was tuned (configs/digits/tables.py says
+which method has other settings than its defaults, and why)."""
+    sections.write(PAGE, 'claims', claims_page.claims_section(claims.judged(measure, papers_claims.CLAIMS), about))
     sections.write(PAGE, 'tables', claims_page.tables_section(list(runs.cells), measure, draw(measure)))
     print(f'table: docs/results.md, from {done} of {len(runs.every)} runs')
 
@@ -238,19 +251,23 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument('runs', nargs='?', help='the folder of the runs')
     parser.add_argument('--train', action='store_true', help='first train what is not finished')
     parser.add_argument('--new', action='store_true', help='of those, what has no numbers that are kept')
-    parser.add_argument('--jobs', type=int, default=len(cores_here()), help='so many at once (default: all cores)')
+    parser.add_argument('--jobs', type=int, default=len(cores.here()), help='so many at once (default: all cores)')
     parser.add_argument('--repeat', type=int, default=0, help='train so many runs again and compare')
     parser.add_argument('--seed', type=int, help='of the draw')
     given = parser.parse_args(words)
     if given.jobs < 1 or given.repeat < 0:
         parser.error('--jobs must be at least 1, --repeat at least 0')
+    if given.repeat and (given.runs or given.train):
+        parser.error('--repeat goes alone: it trains runs whose numbers are kept')
+    if given.train and not given.runs or given.new and not given.train:
+        parser.error('--train needs a folder for the runs, and --new needs --train')
+    if given.runs and not given.train and not Path(given.runs).is_dir():
+        parser.error(f'there is no folder {given.runs}')
     if given.repeat:
         return min(repeat(given.repeat, given.seed), 1)
-    if given.train and not given.runs:
-        parser.error('--train needs a folder for the runs')
     failed = train(given.runs, given.jobs, given.new) if given.train else 0
     if given.runs:
-        keep(given.runs)
+        failed += keep(given.runs)
     write()
     return min(failed, 1)
 

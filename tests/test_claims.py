@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import claims, claims_page, digits
+from benchmarks import claims, claims_page, digits, papers_claims
 from benchmarks.claims import Claim, Outcome
 from mixjax import grid
 
@@ -15,12 +15,16 @@ ONE = Claim('A, Table 1', 'a above b', 'order', 'a', 'b', ('3',))
 
 def test_every_claim_is_about_cells_that_exist():
     cells = {tuple(part.partition('=')[2] for part in cell.split(',')) for cell in grid.grid_file.cells(digits.GRID)}
-    for claim in claims.CLAIMS:
+    for claim in papers_claims.CLAIMS:
         for labels in claim.labels:
-            named = [*claim.better.split(' - '), *claim.worse.split(' - ')]
-            assert {(claim.table, labels, name) for name in named} <= cells
-        assert claim.metric in ('accuracy', *claims_page.OTHERS.get(claim.table, ()))
+            named = {name for pair in claim.pairs() for what in pair for name in what.split(' - ')}
+            found = {claim.cell(name, labels) for name in named}
+            assert found <= cells
+            for table, _, method in found:
+                assert claim.metric in ('accuracy', *claims_page.measured(table, method))
     assert set(claims_page.TITLES) == {table for table, *_ in cells}
+    said = [(claim.paper, claim.says) for claim in papers_claims.CLAIMS]
+    assert len(said) == len(set(said)), 'the lists of verdicts tell claims apart by what they say'
 
 
 def test_the_difference_is_paired_over_the_seeds_that_both_have():
@@ -78,17 +82,65 @@ def test_a_gain_is_the_difference_of_two_methods_seed_by_seed():
     assert found.verdict == claims.MISSING
 
 
-def test_what_was_not_run_does_not_count_in_the_correction():
+def test_what_was_not_run_yet_counts_in_the_correction_too():
     half = {'a': {0: 1.0, 1: 1.1, 2: 1.2}, 'b': {0: 0.0, 1: 0.2, 2: 0.1}}
     every = [ONE, ONE._replace(better='missing'), ONE._replace(worse='missing')]
     found = claims.judged(lambda cell, metric: half.get(cell[2]), every)
-    assert found[0].adjusted == found[0].p < 0.05
+    assert found[0].adjusted == pytest.approx(3 * found[0].p) and found[0].adjusted < 0.05
     text = claims_page.claims_section(found, 'about')
-    assert 'Of 1 comparison 1 hold, 0 are not shown, and of 0 the opposite holds. 2 comparisons not run yet.' in text
-    assert '* **Holds** (at so many labels per class): a above b (3).\n* **The opposite holds**' in text
+    assert 'Of 1 comparison 1 hold, 0 are not shown, and for 0 the opposite holds. 2 comparisons not run yet.' in text
+    assert '* **Holds** (in brackets: labels per class): a above b (3).\n* **The opposite holds**' in text
+    assert '* **Not shown** (in brackets: labels per class): nothing.' in text
     assert '### Claims of A\n' in text and '| in the paper | claim | 3 per class |' in text
-    assert '| Table 1 | a above b | +100.00 ± 5.77, p 0.0033: holds |' in text
+    assert '| Table 1 | a above b | +100.00 ± 5.77, p 0.0100: holds |' in text  # 3 x 0.0033
     assert text.count('| a above b | not run |') == 2
+
+
+def test_at_most_a_margin_below():
+    noise = [0.001 * (-1) ** k for k in range(10)]
+    cells = {'a': {k: 0.497 + e for k, e in enumerate(noise)}, 'b': dict.fromkeys(range(10), 0.5)}
+
+    def verdict(**changes):
+        (found,) = claims.judged(lambda cell, metric: cells[cell[2]], [ONE._replace(**changes)])
+        return found.verdict
+
+    assert verdict() == claims.OPPOSITE  # 0.3 points below
+    assert verdict(margin=0.005) == claims.HOLDS
+    assert verdict(margin=0.003) == claims.OPEN
+    assert verdict(margin=0.001) == claims.OPPOSITE
+    assert verdict(better='b', worse='a', sign=-1, margin=0.005) == claims.HOLDS  # at most 0.5 above
+    assert verdict(better='b', worse='a', sign=-1, margin=0.001) == claims.OPPOSITE
+
+
+def test_above_each_of_several_stands_or_falls_with_the_least():
+    noise = [0.01 * (-1) ** k for k in range(10)]
+    cells = {name: {k: mean + e * (k % 3) for k, e in enumerate(noise)} for name, mean in (('a', 0.5), ('b', 0.4))}
+    cells |= {'c': {k: 0.3 + e for k, e in enumerate(noise)}, 'd': dict.fromkeys(range(10), 0.6)}
+
+    def of(worse, names=cells):
+        (found,) = claims.judged(lambda cell, metric: names.get(cell[2]), [ONE._replace(worse=worse)])
+        return found
+
+    alone = {name: of(name) for name in 'bcd'}
+    assert of('b | c') == max(alone['b'], alone['c'], key=lambda one: one.p)._replace(claim=of('b | c').claim)
+    assert of('b | c').verdict == claims.HOLDS
+    against = of('b | c | d')
+    assert against.verdict == claims.OPPOSITE and against.mean == alone['d'].mean
+    assert against.p == pytest.approx(3 * alone['d'].p)  # the worst of three
+    assert of('b | missing').verdict == claims.MISSING
+    text = claims_page.verdict_text(of('b | c'))
+    assert text.startswith('least +') and text.endswith(': holds')
+
+
+def test_a_cell_of_another_table_or_of_other_labels():
+    asked = []
+
+    def measure(cell, metric):
+        asked.append(cell)
+        return {0: 1.0, 1: 2.0}
+
+    claims.judged(measure, [ONE._replace(better='others::c', worse='order:50:a - b')])
+    assert asked == [('others', '3', 'c'), ('order', '50', 'a'), ('order', '3', 'b')]
 
 
 def test_papers_are_corrected_each_by_itself():

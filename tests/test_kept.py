@@ -3,11 +3,12 @@
 import json
 import math
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import claims, digits, kept
+from benchmarks import digits, kept, papers_claims
 from benchmarks.kept import Line
 from mixjax import grid
 from mixjax.train import workdir
@@ -50,37 +51,70 @@ def made(run, accuracy, **env):
     (run.folder / 'model.safetensors').write_bytes(b'weights')
 
 
-def test_measures_are_read_from_the_folders_of_the_runs(tmp_path):
+@pytest.fixture
+def analysed(monkeypatch):
+    """Measures that are as asked for, and what was asked: (name of the run, what)."""
+    asked = []
+
+    def analyse(given):
+        folder, (what,) = Path(given.workdir), given.what
+        asked.append((folder.name, what))
+        path = folder / 'analysis.json'
+        said = workdir.read_json(path) if path.exists() else {}
+        workdir.write_json(path, {**said, what: {'settings': {'seeds': [4, 7]}}})
+        names = {'interpolation': [f'{f} {part}' for f in F for part in ('train', 'test')], 'spectrum': ['tail']}
+        rows = np.array([[0.25, 0.75], [math.nan, 1.0]])
+        workdir.write_arrays(folder / f'analysis-{what}.npz', dict.fromkeys(names[what], rows))
+        return 0
+
+    monkeypatch.setattr(digits.analyse, 'run', analyse)
+    return asked
+
+
+F = ('probabilities raw', 'features raw', 'features unit')
+
+
+def test_measures_are_read_from_the_folders_of_the_runs(tmp_path, analysed):
     runs = digits.Runs(str(tmp_path))
     assert list(runs.cells) == list(map(digits.said, grid.grid_file.cells(digits.GRID)))
-    assert runs.lines() == []
+    assert runs.lines({}) == ([], [])
     cell = ('smile_table4', '3', 'smile')
     run = runs.cells[cell]
     assert run is runs.cells['order', '3', 'smile']
     made(run, [0.5, 0.75])
-    assert runs.measure(cell, 'accuracy') == {0: 0.5, 1: 0.75}
-    workdir.write_json(run.folder / 'analysis.json', {'interpolation': {'settings': {'seeds': [4, 7]}}})
-    rows = np.array([[0.25, 0.75], [math.nan, 1.0]])
-    workdir.write_arrays(run.folder / 'analysis-interpolation.npz', {'label_test': rows, 'feature_test': rows})
-    assert runs.measure(cell, 'label_test') == {4: 0.5}
-    found = runs.lines()
-    assert [line.metric for line in found] == ['accuracy', 'label_test', 'feature_test']
+    found, lacking = runs.lines({})
+    metrics = ['accuracy', 'label_train', 'label_test', 'feature_train', 'feature_test', 'unit_test']
+    assert [line.metric for line in found] == metrics and not lacking
+    assert [line.values for line in found] == [{0: 0.5, 1: 0.75}] + 5 * [{4: 0.5}]  # seed 7 has no number
     assert {line.cell for line in found} == {'table=order,labels=3,method=smile'}
     assert {(line.mixjax, line.jax, line.commit) for line in found} == {('0.1', '0.10', 'c0ffee')}
-    (files,) = {line.files for line in found}
+    assert analysed == [(run.folder.name, 'interpolation')]
+    # What is kept of the same files is taken; of others it is measured again, whoever measured it before.
+    assert runs.lines(lines(*found)) == (found, []) and len(analysed) == 1
     (run.folder / 'metrics.jsonl').write_text('{"loss": 1}\n')
-    assert kept.digest(run.folder) != files
+    again, _ = runs.lines(lines(*found))
+    assert again[0].files != found[0].files and len(analysed) == 2
 
 
-def test_a_probe_waits_for_the_run_that_chose_its_images(tmp_path):
+def test_what_cannot_be_measured_is_told_and_the_rest_is_kept(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(digits, 'KEPT', tmp_path / 'digits.csv')
+    monkeypatch.setattr(digits.analyse, 'run', lambda given: 2)
+    runs = digits.Runs(str(tmp_path / 'runs'))
+    made(runs.cells['smile_table4', '10', 'smile'], [0.5])
+    assert digits.keep(str(tmp_path / 'runs')) == 5
+    assert 'could not be measured: digits-smile-10-' in capsys.readouterr().err
+    assert [metric for _, metric in kept.read(digits.KEPT)] == ['accuracy']
+
+
+def test_a_probe_waits_for_the_run_that_chose_its_images(tmp_path, analysed):
     runs = digits.Runs(str(tmp_path))
     run = runs.cells['xmixup_table2', '3', 'finetune']
     made(run, [0.5, 0.75])
-    for what, names in {'interpolation': ('label_test', 'feature_test'), 'spectrum': ('values',)}.items():
-        workdir.write_arrays(run.folder / f'analysis-{what}.npz', {name: np.ones((2, 12)) for name in names})
-    said = {what: {'settings': {'seeds': [0, 1]}} for what in ('interpolation', 'spectrum')}
-    workdir.write_json(run.folder / 'analysis.json', said)
-    assert [line.metric for line in runs.lines()] == ['accuracy', 'label_test', 'feature_test', 'tail']
+    found, _ = runs.lines({})
+    assert {line.metric for line in found} == {
+        'accuracy', 'label_train', 'label_test', 'feature_train', 'feature_test', 'unit_test', 'tail'
+    }  # fmt: skip
+    assert {what for _, what in analysed} == {'interpolation', 'spectrum'}
 
 
 def test_a_run_that_is_not_what_was_kept_is_named(tmp_path, monkeypatch, capsys):
@@ -96,10 +130,30 @@ def test_a_run_that_is_not_what_was_kept_is_named(tmp_path, monkeypatch, capsys)
     (folder / 'model.safetensors').write_bytes(b'others')
     digits.keep(str(tmp_path / 'runs'))
     assert capsys.readouterr().out.endswith(f'not the bits that were kept before: {folder.name}\n')
+    stale = LINE._replace(run='digits-mixup-3-0000000000')
+    kept.write(digits.KEPT, [*kept.read(digits.KEPT).values(), stale])
+    digits.keep(str(tmp_path / 'runs'))
+    assert capsys.readouterr().out.endswith('left out: 1 run that the grid has no more\n')
     (line,) = kept.read(tmp_path / 'digits.csv').values()
     assert digits.compared(line, folder) == digits.ALIKE
     unlike = line._replace(files='', values={0: 0.5, 1: 0.745})
     assert digits.compared(unlike, folder) == 'DIFFERENT, accuracies by up to 0.50 points'
+
+
+@pytest.mark.parametrize(
+    'words, told',
+    [
+        (['--train'], 'needs a folder'),
+        (['runs', '--new'], '--new needs --train'),
+        (['runs', '--repeat=3'], 'goes alone'),
+        (['no/such/folder'], 'there is no folder no/such/folder'),
+        (['--jobs=0'], 'at least 1'),
+    ],
+)
+def test_words_that_do_not_go_together(words, told, capsys):
+    with pytest.raises(SystemExit):
+        digits.main(words)
+    assert told in capsys.readouterr().err
 
 
 SMALL = """
@@ -126,8 +180,10 @@ def test_runs_are_trained_kept_and_the_same_again(tmp_path, monkeypatch, capsys)
     monkeypatch.setattr(digits, 'PAGE', page)
     monkeypatch.setattr(digits, 'KEPT', tmp_path / 'digits.csv')
     monkeypatch.setenv('PYTHONPATH', os.getcwd())
-    few = [one for one in claims.CLAIMS if one.table == 'order' and {one.better, one.worse} <= {'finetune', 'mixup'}]
-    monkeypatch.setattr(claims, 'CLAIMS', few)
+    few = [
+        one for one in papers_claims.CLAIMS if one.table == 'order' and {one.better, one.worse} <= {'finetune', 'mixup'}
+    ]
+    monkeypatch.setattr(papers_claims, 'CLAIMS', few)
 
     def said(*words):
         code = digits.main(words)
@@ -142,7 +198,7 @@ def test_runs_are_trained_kept_and_the_same_again(tmp_path, monkeypatch, capsys)
     code, out = said(str(tmp_path / 'elsewhere'), '--train', '--new')
     assert out.startswith('2 of 2 runs are finished or kept\nkept: 0 runs')
     code, out = said('--repeat=2', '--seed=0')
-    assert code == 0 and out.count('the same bit for bit') == 2
+    assert code == 0 and out.count('the same bit for bit') == 2 and '2 runs of 2, drawn with --seed=0' in out
     (one, _) = kept.read(digits.KEPT).values()
     table = digits.KEPT.read_text()
     digits.KEPT.write_text(table.replace(one.files, '0' * 16))

@@ -89,6 +89,7 @@ def interpolation(run: Run, asked: Asked) -> Found:
     }
     settings = about(networks, of=asked.of, scale=asked.scale, lams=asked.lams, pairs=counts)
     arrays = {f'{what}_{part}': np.stack(found[part][name]) for what, name in shown.items() for part in PARTS}
+    arrays |= {f'{name} {part}': np.stack(each) for part in PARTS for name, each in found[part].items()}
     return Found({**numbers, 'variants': variants, **settings}, {'lam': lams, **arrays}, notes)
 
 
@@ -101,7 +102,7 @@ def singular_values(run: Run, asked: Asked) -> Found:
         every.append(spectrum.singular_values(run.features(network, examples)))
     least = min(map(len, every))
     values = np.stack([one[:least] for one in every])
-    tails = np.stack([spectrum.tail(one, asked.tail) for one in values])
+    tails = np.stack([spectrum.tail(one, min(asked.tail, least)) for one in every])
     each = [spread(column.tolist()) for column in tails.T]
     numbers = {
         'values': [one['mean'] for one in each],
@@ -109,7 +110,7 @@ def singular_values(run: Run, asked: Asked) -> Found:
         'smallest': each[0],
         **about(networks, part=asked.part, images=len(examples.label), of=least),
     }
-    return Found(numbers, {'values': values}, notes)
+    return Found(numbers, {'values': values, 'tail': tails}, notes)
 
 
 # --- the forgetting probe ---------------------------------------------------------------------------------------------

@@ -116,6 +116,7 @@ def activation(run: Run, asked: Asked) -> Found:
     """Maps of the true class on test images: how large they are in the mean, and some of them to look at."""
     networks, notes = opened.networks(run, asked.seeds)
     areas: list[float] = []
+    empty = 0
     arrays: dict[str, np.ndarray] = {}
     for network in networks:
         examples = run.examples(network.seed, 'test', asked.images)
@@ -135,7 +136,9 @@ def activation(run: Run, asked: Asked) -> Found:
         head = opened.classifier(run, network)
         small = cam.activation(maps.astype(jnp.float32), head['kernel'], jnp.asarray(label))
         shares = cam.positive(cam.enlarge(small, *x.shape[1:3]))
-        areas.append(float(cam.area(shares).mean()))
+        somewhere = shares.max((1, 2)) > 0  # else no place of the image speaks for its class
+        empty += int((~somewhere).sum())
+        areas.append(float(cam.area(shares[somewhere]).mean()) if somewhere.any() else math.nan)
         if not arrays:
             rows = _first_of_each(label, chosen_classes(run, asked, 2))
             arrays = {
@@ -144,8 +147,11 @@ def activation(run: Run, asked: Asked) -> Found:
                 'label': label[rows],
                 'predicted': np.asarray(found['logits'].argmax(-1))[rows],
             }
-    settings = about(networks, images=int(keep.sum()), level=0.5, classes=list(asked.classes) or 'all')
-    return Found({'area': spread(areas), **settings}, {**arrays, 'area': np.array(areas)}, notes)
+    if all(map(math.isnan, areas)):
+        raise UserError(f'{run.folder}: no map of a test image speaks anywhere for its class')
+    area = spread([one for one in areas if not math.isnan(one)])
+    about_them = {'images': int(keep.sum()), 'left out': empty, 'level': 0.5, 'classes': list(asked.classes) or 'all'}
+    return Found({'area': area, **about(networks, **about_them)}, {**arrays, 'area': np.array(areas)}, notes)
 
 
 def _first_of_each(label: np.ndarray, classes: np.ndarray) -> np.ndarray:
