@@ -36,6 +36,10 @@ SOURCES = {
     'xmixup': '1\u00d7',
     **{f'xmixup_rounds{n}': f'{n}\u00d7' for n in (2, 4, 8, 16)},
 }
+MIXED_IN = (
+    'Points of accuracy above fine-tuning, by how many source images are mixed in (2\u00d7: those of two source classes for '
+    'each target class)'
+)
 ALPHAS = tuple(2.0**k for k in range(-3, 7))
 TENTHS = tuple(k / 10 for k in range(1, 10))
 FINETUNE: Cell = ('order', '3', 'finetune')
@@ -50,7 +54,7 @@ def _numbered(table: str, labels: str, name: str, values: Sequence[float], **oth
 
 CHARTS = (
     Chart(
-        *('order', 'Points above fine-tuning', 'labels per class'),
+        *('order', 'Points of accuracy above fine-tuning, by labels per class', 'labels per class'),
         [
             Point(
                 math.log(int(labels)), labels, {name.removeprefix('label_'): ('order', labels, name) for name in ORDER}
@@ -60,7 +64,7 @@ CHARTS = (
         'finetune',
     ),
     Chart(
-        *('xmixup_fig3', 'Points above fine-tuning', 'source images; 2\u00d7: two classes for each class'),
+        *('xmixup_fig3', MIXED_IN, 'source images'),
         [
             Point(place, mark, {'xmixup': ('xmixup_fig3', '3', name), 'finetune': FINETUNE})
             for place, (name, mark) in enumerate(SOURCES.items())
@@ -68,12 +72,15 @@ CHARTS = (
         'finetune',
     ),
     Chart(
-        *('xmixup_fig4', 'Accuracy by alpha', 'alpha'),
+        *('xmixup_fig4', 'Accuracy by alpha, 3 labels per class', 'alpha'),
         [p._replace(x=math.log2(p.x)) for p in _numbered('xmixup_fig4', '3', 'xmixup_alpha', ALPHAS)],
     ),
-    Chart(*('lamix_fig4', 'Accuracy by beta', 'beta'), _numbered('lamix_fig4', '100', 'lamix_beta', TENTHS)),
     Chart(
-        *('lamix_fig6', 'Accuracy by label smoothing, beside LaMix', 'smoothing'),
+        *('lamix_fig4', 'Accuracy by beta, 100 labels per class', 'beta'),
+        _numbered('lamix_fig4', '100', 'lamix_beta', TENTHS),
+    ),
+    Chart(
+        *('lamix_fig6', 'Accuracy by label smoothing, beside LaMix, 100 labels per class', 'smoothing'),
         _numbered('lamix_fig6', '100', 'smoothing', TENTHS, lamix='lamix'),
     ),
 )
@@ -109,13 +116,14 @@ def lines_of(chart: Chart, measure: Measure) -> list[svg.Series]:
     return found
 
 
-def drawn(chart: Chart, measure: Measure) -> str | None:
-    """The SVG file of a chart; None where there is nothing to show yet."""
+def drawn(chart: Chart, measure: Measure) -> tuple[str, str] | None:
+    """The SVG file of a chart, and what it says in words; None where there is nothing to show yet."""
     lines = lines_of(chart, measure)
     if not any(line.colour or not chart.base for line in lines):
         return None
     ends = ', '.join(f'{line.label} {line.mean[-1]:.1f}' for line in lines)
-    text = svg.Text(chart.table, chart.title, f'Bands: standard errors over seeds. Last values: {ends}.')
+    text = svg.Text(chart.table, chart.title, f'Bands: standard errors over seeds. At the right end: {ends}.')
     y_label = f'points above {chart.base}' if chart.base else 'accuracy %'
     marks = [(point.x, point.mark) for point in chart.points]
-    return svg.alone(svg.line_chart(lines, text, chart.x_label, y_label, marks), style.of_chart())
+    drawing = svg.alone(svg.line_chart(lines, text, chart.x_label, y_label, marks), style.of_chart())
+    return drawing, f'{chart.title}. {text.desc}'

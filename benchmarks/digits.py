@@ -237,10 +237,10 @@ def draw(measure: claims.Measure) -> dict[str, str]:
         if drawn is None:
             path.unlink(missing_ok=True)
             continue
+        drawing, words = drawn
         path.parent.mkdir(parents=True, exist_ok=True)
-        places.write(path, drawn.encode())
-        told = f'{chart.title}, by {chart.x_label}' if chart.base else chart.title
-        found[chart.table] = f'{told}; bands: standard errors.\n\n![{told}]({path.parent.name}/{path.name})'
+        places.write(path, drawing.encode())
+        found[chart.table] = f'{chart.title}; bands: standard errors.\n\n![{words}]({path.parent.name}/{path.name})'
     return found
 
 

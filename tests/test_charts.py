@@ -50,7 +50,12 @@ def test_what_was_not_run_is_left_out():
 
 
 def test_a_chart_is_a_file_of_its_own():
-    root = ElementTree.fromstring(charts.drawn(ABOVE, of(NUMBERS)))
+    drawn = charts.drawn(ABOVE, of(NUMBERS))
+    assert drawn is not None
+    drawing, words = drawn
+    assert words == 'Above b. Bands: standard errors over seeds. At the right end: b 0.0, a 15.0.'
+    root = ElementTree.fromstring(drawing)
+    assert root.get('width') == '600'
     assert root.tag == '{http://www.w3.org/2000/svg}svg'
     written = [node.text for node in root.iter() if node.tag.endswith('}text')]
     assert {'n1', 'n2', 'n', 'points above b', 'a', 'b'} <= set(written)

@@ -111,7 +111,8 @@ def short(label: str, most: int = 14) -> str:
 def alone(chart: str, rules: str) -> str:
     """A chart as a file of its own, with the style sheet that it needs (`style.of_chart`)."""
     head, _, rest = chart.partition('>')
-    return f'{head} xmlns="http://www.w3.org/2000/svg">\n<style>\n{rules}</style>\n{rest.lstrip()}\n'
+    space = f'{head} xmlns="http://www.w3.org/2000/svg" width="{1.5 * WIDTH:g}">'  # the height follows from the viewBox
+    return f'{space}\n<style>\n{rules}</style>\n{rest.lstrip()}\n'
 
 
 def frame(text: Text, height: float, parts: Sequence[str]) -> str:
