@@ -37,8 +37,8 @@ SOURCES = {
     **{f'xmixup_rounds{n}': f'{n}\u00d7' for n in (2, 4, 8, 16)},
 }
 MIXED_IN = (
-    'Points of accuracy above fine-tuning, by how many source images are mixed in (2\u00d7: those of two source classes '
-    'for each target class)'
+    'Points of accuracy above fine-tuning, by how many source images are mixed in (2\u00d7: those of two source '
+    'classes for each target class)'
 )
 ALPHAS = tuple(2.0**k for k in range(-3, 7))
 TENTHS = tuple(k / 10 for k in range(1, 10))
