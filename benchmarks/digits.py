@@ -16,6 +16,7 @@ the numbers those of any count of cores: sums are split over the cores that a pr
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import random
 import sys
@@ -55,6 +56,7 @@ class Runs:
         runs = {said(spec.partition(':')[2]): run for run in self.every for spec in run.specs}
         self.cells = {cell: runs[cell] for cell in map(said, grid_file.cells(GRID))}
 
+    @functools.cached_property
     def wanted(self) -> dict[Key, Cell]:
         """The runs in order, each with what is measured of it, and the first cell that shows it."""
         found: dict[str, dict[Key, Cell]] = {run.folder.name: {} for run in self.every}
@@ -62,6 +64,12 @@ class Runs:
             for metric in ('accuracy', *claims_page.measured(cell[0], cell[2])):
                 found[run.folder.name].setdefault((run.folder.name, metric), cell)
         return {key: cell for one in found.values() for key, cell in one.items()}
+
+    def needed(self, key: Key) -> set[str]:
+        """The runs that have to be there for a number: its own, and for a probe the one that chose the images."""
+        (name, metric), cell = key, self.wanted[key]
+        probe = claims_page.METRICS[metric][0] == 'probe'
+        return {name, self.cells[cell[0], cell[1], 'xmixup'].folder.name} if probe else {name}
 
     def measure(self, cell: Cell, metric: str) -> PerSeed:
         """{seed: number} of a finished run, as `analyse` has measured it."""
@@ -92,10 +100,9 @@ class Runs:
         files = {name: kept.digest(run.folder) for name, run in done.items()}
         found, lacking = [], []
         known: dict[tuple[str, str], bool] = {}  # which measures of which runs went well
-        for (name, metric), cell in self.wanted().items():
+        for (name, metric), cell in self.wanted.items():
             what = claims_page.METRICS[metric][0]
-            waits = what == 'probe' and self.cells[cell[0], cell[1], 'xmixup'].folder.name not in done
-            if name not in done or waits:
+            if not self.needed((name, metric)) <= done.keys():
                 continue
             before = old.get((name, metric))
             if before is not None and before.files == files[name]:
@@ -122,7 +129,7 @@ def train(root: str, jobs: int, new: bool = False) -> int:
     new: leave out those whose numbers are kept.
     """
     runs, known = Runs(root), kept.read(KEPT) if new else {}
-    lacking = {name for name, metric in runs.wanted() if (name, metric) not in known}
+    lacking = {name for key in runs.wanted if key not in known for name in runs.needed(key)}
     left = [k for k, run in enumerate(runs.every) if not grid.finished(run) and run.folder.name in lacking]
     print(f'{len(runs.every) - len(left)} of {len(runs.every)} runs are finished{" or kept" * new}')
     free = cores.here()[:jobs]
@@ -190,7 +197,7 @@ def keep(root: str) -> int:
     runs, old = Runs(root), kept.read(KEPT)
     with cores.one():
         new, lacking = runs.lines(old)
-    wanted = runs.wanted()
+    wanted = runs.wanted
     kept.write(KEPT, kept.merged(old, new, wanted))
     before, after = ({line.run: line.files for line in lines} for lines in (old.values(), new))
     print(f'kept: {count(len(after), "run")}, {len(after.keys() - before.keys())} of them new')
@@ -208,7 +215,7 @@ def keep(root: str) -> int:
 def write() -> None:
     """The sections of the page, from the numbers that are kept."""
     runs, lines = Runs(), kept.read(KEPT)
-    lines = {key: lines[key] for key in runs.wanted() if key in lines}
+    lines = {key: lines[key] for key in runs.wanted if key in lines}
     done = len({name for name, _ in lines})
 
     def measure(cell: Cell, metric: str) -> PerSeed | None:

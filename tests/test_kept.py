@@ -117,6 +117,13 @@ def test_a_probe_waits_for_the_run_that_chose_its_images(tmp_path, analysed):
     assert {what for _, what in analysed} == {'interpolation', 'spectrum'}
 
 
+def test_a_number_needs_its_run_and_a_probe_that_of_xmixup(tmp_path):
+    runs = digits.Runs(str(tmp_path))
+    own, chose = (runs.cells['xmixup_table2', '3', method].folder.name for method in ('finetune', 'xmixup'))
+    assert runs.needed((own, 'tail')) == {own}
+    assert runs.needed((own, 'auxiliary')) == {own, chose}
+
+
 def test_a_run_that_is_not_what_was_kept_is_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(digits, 'KEPT', tmp_path / 'digits.csv')
     runs = digits.Runs(str(tmp_path / 'runs'))
