@@ -42,3 +42,9 @@ def positive(maps: Array) -> Array:
 def area(shares: Array, level: float = 0.5) -> Array:
     """The share of each image where the map (n, h, w) in [0, 1] is at least `level`: (n,)."""
     return jnp.mean(shares >= level, axis=(1, 2))
+
+
+def mean_area(shares: Array, level: float = 0.5) -> tuple[float, int]:
+    """The mean area over the images in which some place speaks for the class, NaN if none does; how many do not."""
+    somewhere = shares.max(axis=(1, 2)) > 0
+    return float(jnp.mean(area(shares, level), where=somewhere)), int((~somewhere).sum())

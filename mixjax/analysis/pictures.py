@@ -136,9 +136,9 @@ def activation(run: Run, asked: Asked) -> Found:
         head = opened.classifier(run, network)
         small = cam.activation(maps.astype(jnp.float32), head['kernel'], jnp.asarray(label))
         shares = cam.positive(cam.enlarge(small, *x.shape[1:3]))
-        somewhere = shares.max((1, 2)) > 0  # else no place of the image speaks for its class
-        empty += int((~somewhere).sum())
-        areas.append(float(cam.area(shares[somewhere]).mean()) if somewhere.any() else math.nan)
+        mean, without = cam.mean_area(shares)
+        areas.append(mean)
+        empty += without
         if not arrays:
             rows = _first_of_each(label, chosen_classes(run, asked, 2))
             arrays = {

@@ -182,6 +182,9 @@ def test_area_and_shares_by_hand():
     shares = cam.positive(maps)
     np.testing.assert_allclose(shares, [[[1, 0.5], [0.25, 0]], [[0, 0], [0, 0]]])
     np.testing.assert_allclose(cam.area(shares), [0.5, 0])
+    assert cam.mean_area(shares) == (0.5, 1)  # the second speaks nowhere for its class: not a narrow map, but none
+    mean, without = cam.mean_area(shares[1:])
+    assert math.isnan(mean) and without == 1
     flat = cam.enlarge(jnp.full((1, 2, 2), 3.0), 8, 6)
     np.testing.assert_allclose(flat, np.full((1, 8, 6), 3.0), rtol=1e-6)
 
