@@ -7,7 +7,7 @@
     python -m benchmarks.digits --repeat=3                         # train three, drawn at random, again: the same bits?
 
 Numbers are kept seed by seed in benchmarks/results/digits.csv, and every command but the last ends with the sections
-"claims" and "tables" of docs/results.md, written from them.
+"claims" and "tables" of docs/results.md, written from them; the last writes the section "repeated".
 
 A small network uses one core well and two badly, so each run has one core, and --jobs of them go at once. It also makes
 the numbers those of any count of cores: sums are split over the cores that a process may use.
@@ -155,21 +155,30 @@ def words_of(index: int, root: str) -> list[str]:
 
 
 def repeat(times: int, seed: int | None) -> int:
-    """Train some runs whose numbers are kept again, drawn at random; how many of them differ."""
-    runs, different = Runs(), 0
+    """Train some of the runs that are kept again, drawn at random; the page says how it went. How many differ."""
+    runs = Runs()
     lines = {name: line for (name, metric), line in kept.read(KEPT).items() if metric == 'accuracy'}
     known = [run for run in runs.every if run.folder.name in lines]
     seed = random.randrange(1000) if seed is None else seed
     drawn = random.Random(seed).sample(known, min(times, len(known)))
     print(f'{count(len(drawn), "run")} of {len(known)}, drawn with --seed={seed}', flush=True)
+    verdicts = {}
     for run in drawn:
         with tempfile.TemporaryDirectory() as scratch:
             code, said = cores.run(cores.here()[-1], words_of(runs.every.index(run), scratch))
             verdict = 'failed' if code else compared(lines[run.folder.name], Path(scratch) / run.folder.name)
         print(f'{cell_of(run)}: {verdict}', flush=True)
         print(said if code else '', file=sys.stderr, end='')
-        different += verdict != ALIKE
-    return different
+        verdicts[cell_of(run)] = verdict
+    about = f"""## Trained again
+
+    python -m benchmarks.digits --repeat={times} --seed={seed}
+
+Of {len(known)} runs, {len(drawn)} drawn at random were trained once more, with commit {workdir.commit()}, and their
+results, metrics and weights compared with those behind the numbers above.
+"""
+    sections.write(PAGE, 'repeated', '\n'.join([about, *(f'* `{cell}`: {told}' for cell, told in verdicts.items())]))
+    return sum(verdict != ALIKE for verdict in verdicts.values())
 
 
 def compared(line: Line, folder: Path) -> str:

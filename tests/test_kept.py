@@ -206,6 +206,7 @@ def test_runs_are_trained_kept_and_the_same_again(tmp_path, monkeypatch, capsys)
     assert out.startswith('2 of 2 runs are finished or kept\nkept: 0 runs')
     code, out = said('--repeat=2', '--seed=0')
     assert code == 0 and out.count('the same bit for bit') == 2 and '2 runs of 2, drawn with --seed=0' in out
+    assert '--repeat=2 --seed=0\n' in page.read_text() and page.read_text().count(': the same bit for bit\n') == 2
     (one, _) = kept.read(digits.KEPT).values()
     table = digits.KEPT.read_text()
     digits.KEPT.write_text(table.replace(one.files, '0' * 16))
