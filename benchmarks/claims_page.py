@@ -104,7 +104,9 @@ def difference_text(one: Outcome) -> str:
 
 
 def p_text(p: float) -> str:
-    return '&lt; 0.0001' if p < 0.0001 else f'{p:.4f}' if p < 0.01 else f'{p:.2f}'
+    """So many digits that nobody has to guess on which side of 0.05 it is."""
+    digits = 4 if p < 0.01 else 3 if p < 0.1 else 2
+    return '&lt; 0.0001' if p < 0.0001 else f'{p:.{digits}f}'
 
 
 def table_text(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> str:
