@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import digits, kept, papers_claims
+from benchmarks import charts, digits, kept, papers_claims
 from benchmarks.kept import Line
 from mixjax import grid
 from mixjax.train import workdir
@@ -191,6 +191,9 @@ def test_runs_are_trained_kept_and_the_same_again(tmp_path, monkeypatch, capsys)
         one for one in papers_claims.CLAIMS if one.table == 'order' and {one.better, one.worse} <= {'finetune', 'mixup'}
     ]
     monkeypatch.setattr(papers_claims, 'CLAIMS', few)
+    point = charts.Point(0, '3', {name: ('order', '3', name) for name in ('finetune', 'mixup')})
+    chart = charts.Chart('order', 'Mixup above fine-tuning', 'labels', [point], 'finetune')
+    monkeypatch.setattr(charts, 'CHARTS', (chart,))
 
     def said(*words):
         code = digits.main(words)
@@ -200,6 +203,7 @@ def test_runs_are_trained_kept_and_the_same_again(tmp_path, monkeypatch, capsys)
     assert code == 0 and 'exit code 0' in out
     assert out.endswith('kept: 2 runs, 2 of them new\ntable: docs/results.md, from 2 of 2 runs\n')
     assert '2 of the 2 runs' in page.read_text() and '### The main methods as labels grow' in page.read_text()
+    assert '](results/order.svg)' in page.read_text() and 'mixup' in (tmp_path / 'results' / 'order.svg').read_text()
     code, out = said(str(tmp_path / 'runs'), '--train')
     assert out.startswith('2 of 2 runs are finished\nkept: 2 runs, 0 of them new\n')
     code, out = said(str(tmp_path / 'elsewhere'), '--train', '--new')
