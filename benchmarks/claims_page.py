@@ -134,13 +134,13 @@ Of {count(len(run), 'comparison')} {many[0]} hold, {many[1]} are not shown, and 
 A difference is the first minus the second, paired over seeds (a seed draws the labelled images, the same for all
 methods), with its standard error: percentage points of accuracy, of probes and of areas; losses as they are;
 thousandths for singular values. p is of Student's paired t-test, two-sided, after Holm's correction over all
-comparisons of the paper, those not run yet too. The correction was first one over all three papers, and was changed,
-and some claims were put in other words or added, when verdicts had been seen; with one correction over all,
-{stand} of the {sum(decided)} that hold or whose opposite holds would stand.
-"holds" and "the opposite" need p < 0.05; "not shown" is all else:
-what more seeds might show, too. "At most half a point" is tested with half a point added to the difference. Where a
-method is compared with several at once, the least favourable difference is shown. The seeds draw from one set of
-images, so p speaks of other draws from it, not of other sets.
+comparisons of the paper{', those not run yet too' * bool(left)}.
+The correction was first one over all three papers, and was changed, and some claims were put in other words or added,
+when verdicts had been seen; with one correction over all, {stand} of the {sum(decided)} that hold or whose opposite
+holds would stand. "holds" and "the opposite" need p < 0.05; "not shown" is all else: what more seeds might show, too.
+"At most half a point" is tested with half a point added to the difference. Where a method is compared with several at
+once, the least favourable difference is shown. The seeds draw from one set of images, so p speaks of other draws from
+it, not of other sets.
 
 {chr(10).join(in_words(run))}
 
@@ -148,16 +148,18 @@ images, so p speaks of other draws from it, not of other sets.
 
 
 def in_words(run: Sequence[Outcome]) -> list[str]:
-    """A line for each verdict: the claims that have it, and at how many labels per class."""
+    """For each verdict a line for each paper: the claims that have it, and at how many labels per class."""
     lines = []
     titles = ((claims.HOLDS, 'Holds'), (claims.OPPOSITE, 'The opposite holds'), (claims.OPEN, 'Not shown'))
     for verdict, title in titles:
-        at: dict[str, list[str]] = {}
+        at: dict[str, dict[str, list[str]]] = {}
         for one in run:
             if one.verdict == verdict:
-                at.setdefault(one.claim.says, []).append(one.labels)
-        each = '; '.join(f'{markdown(says)} ({", ".join(labels)})' for says, labels in at.items())
-        lines.append(f'* **{title}** (in brackets: labels per class): {each or "nothing"}.')
+                at.setdefault(one.claim.paper, {}).setdefault(one.claim.says, []).append(one.labels)
+        lines.append(f'* **{title}** (in brackets: labels per class): {"" if at else "nothing."}'.rstrip())
+        for paper, said in at.items():
+            each = '; '.join(f'{markdown(says)} ({", ".join(labels)})' for says, labels in said.items())
+            lines.append(f'    * {paper}: {each}.')
     return lines
 
 

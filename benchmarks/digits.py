@@ -225,7 +225,8 @@ def write() -> None:
     """The sections of the page, from the numbers that are kept."""
     runs, lines = Runs(), kept.read(KEPT)
     lines = {key: lines[key] for key in runs.wanted if key in lines}
-    done = len({name for name, _ in lines})
+    done, every = len({name for name, _ in lines}), len(runs.every)
+    which = f'All {every}' if done == every else f'{done} of the {every}'
 
     def measure(cell: Cell, metric: str) -> PerSeed | None:
         line = lines.get((runs.cells[cell].folder.name, metric))
@@ -234,14 +235,14 @@ def write() -> None:
     ran = {key: ', '.join(sorted({getattr(line, key) for line in lines.values()})) for key in RAN}
     about = f"""    make results-full
 
-{done} of the {len(runs.every)} runs of `{GRID}`, ten seeds each (mixjax {ran['mixjax']}, jax {ran['jax']}, commit
+{which} runs of `{GRID}`, ten seeds each (mixjax {ran['mixjax']}, jax {ran['jax']}, commit
 {ran['commit']}); the numbers seed by seed: `benchmarks/results/{KEPT.name}`. Transfer begins with the shipped network,
 400 steps (`_other`: with the other one that is shipped); LaMix's tables are from scratch, 100 labels per class, of the
 letters 8, 1,000 steps (`_long`: 5,000). Nothing was tuned (configs/digits/tables.py says
 which method has other settings than its defaults, and why)."""
     sections.write(PAGE, 'claims', claims_page.claims_section(claims.judged(measure, papers_claims.CLAIMS), about))
     sections.write(PAGE, 'tables', claims_page.tables_section(list(runs.cells), measure, draw(measure)))
-    print(f'table: docs/results.md, from {done} of {len(runs.every)} runs')
+    print(f'table: docs/results.md, from {done} of {every} runs')
 
 
 def draw(measure: claims.Measure) -> dict[str, str]:

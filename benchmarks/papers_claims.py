@@ -55,15 +55,15 @@ def each(before: str, values: object) -> str:
 
 def _interpolation() -> list[Claim]:
     """SMILE, Table 4 and section 4. (says, better, worse, metric, sign)"""
+    on_test = (
+        ('label-IL on test images', 'label_test'),
+        ('feature-IL on test images', 'feature_test'),
+        ('feature-IL on test images, features of length 1,', 'unit_test'),
+    )
     rows = [
         *(
             (f'SMILE has a lower {what} than {named(other)}', 'smile', other, metric, -1)
-            for what, metric in (
-                ('label-IL on test images', 'label_test'),
-                ('feature-IL on test images', 'feature_test'),
-                ('feature-IL on test images, features of length 1,', 'unit_test'),
-                ('feature-IL on labelled images', 'feature_train'),
-            )
+            for what, metric in (*on_test, ('feature-IL on labelled images', 'feature_train'))
             for other in ('finetune', 'mixup_smile')
         ),
         (
@@ -77,7 +77,18 @@ def _interpolation() -> list[Claim]:
         ('Mixup has a higher feature-IL on test images than fine-tuning', 'mixup_smile', 'finetune', 'feature_test', 1),
     ]
     where, table = 'SMILE, Table 4', 'smile_table4'
-    return [Claim(where, says, table, better, worse, TWO, metric, sign) for says, better, worse, metric, sign in rows]
+    found = [Claim(where, says, table, better, worse, TWO, metric, sign) for says, better, worse, metric, sign in rows]
+    # Its row with more data: three labels of a class and seven more.
+    more = 'smile_table4:10:finetune'
+    for what, metric in on_test:
+        found += [
+            Claim(where, f'{says} has a lower {what} than {than}', table, better, worse, ('3',), metric, -1)
+            for says, than, better, worse in (
+                ('fine-tuning with 10 labels', 'with 3', more, 'finetune'),
+                ('SMILE', 'fine-tuning with 10 labels', 'smile', more),
+            )
+        ]
+    return found
 
 
 SMILE = (

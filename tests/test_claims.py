@@ -89,7 +89,7 @@ def test_what_was_not_run_yet_counts_in_the_correction_too():
     assert found[0].adjusted == pytest.approx(3 * found[0].p) and found[0].adjusted < 0.05
     text = claims_page.claims_section(found, 'about')
     assert 'Of 1 comparison 1 hold, 0 are not shown, and for 0 the opposite holds. 2 comparisons not run yet.' in text
-    assert '* **Holds** (in brackets: labels per class): a above b (3).\n* **The opposite holds**' in text
+    assert '* **Holds** (in brackets: labels per class):\n    * A: a above b (3).\n* **The opposite holds**' in text
     assert '* **Not shown** (in brackets: labels per class): nothing.' in text
     assert '### Claims of A\n' in text and '| in the paper | claim | 3 per class |' in text
     assert '| Table 1 | a above b | +100.00 ± 5.77, p 0.0100: holds |' in text  # 3 x 0.0033
