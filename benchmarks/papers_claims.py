@@ -34,7 +34,7 @@ VANILLA = 'finetune mixup cutmix'  # what LaMix is above of in its tables
 
 def named(method: str) -> str:
     """A method as the papers call it; whose form of it, and on what, the table says."""
-    for end in ('', '_smile', '_other', '_smile_other', '_shallow', '_deep', '_letters'):
+    for end in ('', '_smile', '_other', '_smile_other', '_shallow', '_deep', '_letters', '_letters_long'):
         if method.endswith(end) and method.removesuffix(end) in NAMES:
             return NAMES[method.removesuffix(end)]
     raise KeyError(method)
@@ -186,9 +186,13 @@ LAMIX = (
         *('LaMix, Table 5', 'label smoothing does not help Mixup: at most half a point', 'lamix_table5'),
         *('mixup', UNIFORM, ALL, 'accuracy', 1, HALF),
     ),
-    *above(
-        *('LaMix, Table 6', 'lamix_letters', ' '.join(f'{name}_letters' for name in VANILLA.split())),
-        *(LETTERS, 'lamix_table6', 'letters: '),
+    *(
+        claim
+        for end, said in (('_letters', 'letters'), ('_letters_long', 'letters, trained long'))
+        for claim in above(
+            *('LaMix, Table 6', f'lamix{end}', ' '.join(f'{name}{end}' for name in VANILLA.split())),
+            *(LETTERS, 'lamix_table6', f'{said}: '),
+        )
     ),
     *above('LaMix, Table 7', 'lamix', 'lamix_without_originals', ALL, 'lamix_table7'),
     *above('LaMix, Table 8', 'lamix', 'lamix_without_global', ALL, 'lamix_table8'),
