@@ -30,7 +30,8 @@ class Claim(NamedTuple):
 
     where: paper and table. says: in words. table: whose cells they are. better, worse: a method of it, or the gain of
     one over another, `a - b`; several, `a | b`, are meant each. A method of another table is `table:labels:method`, no
-    labels being those of the claim. metric: of `benchmarks.claims_page.METRICS`. margin: how much less still counts.
+    labels being those of the claim. metric: of `benchmarks.claims_page.METRICS`; `method@metric` has its own.
+    margin: how much less still counts.
     """
 
     where: str
@@ -47,10 +48,11 @@ class Claim(NamedTuple):
     def paper(self) -> str:
         return self.where.partition(',')[0]
 
-    def cell(self, name: str, labels: str) -> Cell:
-        """The cell that a name in `better` or `worse` means."""
+    def meant(self, name: str, labels: str) -> tuple[Cell, str]:
+        """The cell that a name in `better` or `worse` means, and what is measured of it."""
+        name, _, metric = name.partition('@')
         table, few, method = name.split(':') if ':' in name else (self.table, labels, name)
-        return table, few or labels, method
+        return (table, few or labels, method), metric or self.metric
 
     def pairs(self) -> list[tuple[str, str]]:
         """Each of `better` beside each of `worse`."""
@@ -60,7 +62,7 @@ class Claim(NamedTuple):
 class Outcome(NamedTuple):
     """A claim at one number of labels. mean, stderr: of `better` minus `worse`, the least favourable pair of them.
 
-    p: before the correction, adjusted: after it.
+    p: before the correction, adjusted: after that over its paper, at_once: after one over all papers.
     """
 
     claim: Claim
@@ -70,6 +72,16 @@ class Outcome(NamedTuple):
     n: int
     p: float
     adjusted: float = 1.0
+    at_once: float = 1.0
+
+    @property
+    def decided(self) -> bool:
+        return self.verdict in (HOLDS, OPPOSITE)
+
+    @property
+    def stands(self) -> bool:
+        """Whether it would be decided with one correction over all papers, too."""
+        return self.decided and self.at_once < LEVEL
 
     @property
     def verdict(self) -> str:
@@ -82,7 +94,7 @@ class Outcome(NamedTuple):
 
 def quantity(measure: Measure, claim: Claim, labels: str, what: str) -> PerSeed | None:
     """{seed: number} of a method, or of the difference of two; None where a run is missing."""
-    found = [measure(claim.cell(name, labels), claim.metric) for name in what.split(' - ')]
+    found = [measure(*claim.meant(name, labels)) for name in what.split(' - ')]
     first, *rest = found
     if first is None or not rest:
         return first
@@ -136,8 +148,9 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def judged(measure: Measure, claims: Sequence[Claim]) -> list[Outcome]:
-    """Every claim at each of its numbers of labels, in order; the correction is over all of them, run or not yet."""
+    """Every claim at each of its numbers of labels, in order; corrected over all of them, run or not yet."""
     found = [tested(measure, claim, labels) for claim in claims for labels in claim.labels]
+    found = [one._replace(at_once=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
     for paper in {claim.paper for claim in claims}:
         mine = [index for index, one in enumerate(found) if one.claim.paper == paper]
         for index, p in zip(mine, holm([found[index].p for index in mine]), strict=True):
