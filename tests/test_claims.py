@@ -142,10 +142,29 @@ def test_a_cell_of_another_table_or_of_other_labels():
     assert asked == [('others', '3', 'c'), ('order', '50', 'a'), ('order', '3', 'b')]
 
 
+def test_a_method_may_have_a_measure_of_its_own():
+    values = {('a', 'test'): 9.0, ('a', 'train'): 4.0, ('b', 'test'): 3.0, ('b', 'train'): 1.0}
+    claim = ONE._replace(better='a@test - a@train', worse='b@test - order:50:b@train')
+    (found,) = claims.judged(lambda cell, metric: dict.fromkeys(range(3), values[cell[2], metric]), [claim])
+    assert found.mean == (9 - 4) - (3 - 1)
+    assert claim.meant('order:50:b@train', '3') == (('order', '50', 'b'), 'train')
+
+
 def test_papers_are_corrected_each_by_itself():
     half = {'a': {0: 1.0, 1: 1.1, 2: 1.2}, 'b': {0: 0.0, 1: 0.2, 2: 0.1}}
     found = claims.judged(lambda cell, metric: half[cell[2]], [ONE, ONE, ONE._replace(where='B, Table 1')])
     assert [one.adjusted / one.p for one in found] == pytest.approx([2, 2, 1])
+    assert [one.at_once / one.p for one in found] == pytest.approx([3, 3, 3])
+
+
+def test_what_one_correction_over_all_papers_would_not_leave_is_marked():
+    half = {'a': {0: 1.0, 1: 1.1, 2: 1.2}, 'b': {0: 0.0, 1: 0.2, 2: 0.1}}  # p is 0.0033
+    others = [ONE._replace(where=f'{name}, Table 1') for name in 'BCDEFGHIJKLMNOPQ']
+    found = claims.judged(lambda cell, metric: half[cell[2]], [ONE, *others])
+    assert found[0].decided and not found[0].stands and claims_page.verdict_text(found[0]).endswith('holds \u2020')
+    assert 'With one correction over all, 0 of the 17 that are decided would' in claims_page.claims_section(found, '')
+    few = claims.judged(lambda cell, metric: half[cell[2]], [ONE, others[0]])
+    assert few[0].stands and claims_page.verdict_text(few[0]).endswith('holds')
 
 
 def test_tables_have_a_row_for_each_method_and_the_order():
