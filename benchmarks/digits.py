@@ -238,7 +238,7 @@ def write() -> None:
 {which} runs of `{GRID}`, ten seeds each (mixjax {ran['mixjax']}, jax {ran['jax']}, commit
 {ran['commit']}); the numbers seed by seed: `benchmarks/results/{KEPT.name}`. Transfer begins with the shipped network,
 400 steps (`_other`: with the other one that is shipped); LaMix's tables are from scratch, 100 labels per class, of the
-letters 8, 1,000 steps (`_long`: 5,000). Nothing was tuned (configs/digits/tables.py says
+letters 8, 1,000 steps (`_long`: 5,000). No setting was searched (configs/digits/tables.py says
 which method has other settings than its defaults, and why)."""
     sections.write(PAGE, 'claims', claims_page.claims_section(claims.judged(measure, papers_claims.CLAIMS), about))
     sections.write(PAGE, 'tables', claims_page.tables_section(list(runs.cells), measure, draw(measure)))
