@@ -147,7 +147,7 @@ def _accuracy(folder: Folder, prefix: str) -> str:
     note = 'Each dot is a seed, the bar their mean' if several else 'One seed each'
     note += '; the dashed line is the mean of the baseline.' if reference is not None else '.'
     chart = svg.dot_chart(dots, text, 'test accuracy (%)', reference)
-    return f'<div class="two">{table}<figure class="plot">{chart}<figcaption>{note}</figcaption></figure></div>'
+    return f'<div class="two broad">{table}<figure class="plot">{chart}<figcaption>{note}</figcaption></figure></div>'
 
 
 def _kept(folder: Folder) -> str:

@@ -96,6 +96,8 @@ button { font: inherit; color: var(--mark); background: none; border: 1px solid 
 .two { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 2rem 3rem;
   align-items: start; }
 .two > * { min-width: 0; }
+/* A table before a picture: the last of its columns, the difference, is not to be cut off. */
+@media (min-width: 64rem) { .two.broad { grid-template-columns: minmax(0, max-content) minmax(24rem, 1fr); } }
 .stack { display: grid; gap: 2rem; grid-template-columns: minmax(0, 1fr); }
 /* A shade at the side where there is more to see. */
 .scroll { overflow-x: auto; background:

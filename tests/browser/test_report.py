@@ -33,6 +33,7 @@ addEventListener('load', () => {
     focusable: focus.length,
     ground: getComputedStyle(document.body).backgroundColor,
     ink: getComputedStyle(document.body).color,
+    cut: Math.max(...[...document.querySelectorAll('.broad .scroll')].map(e => e.scrollWidth - e.clientWidth)),
     small: Math.min(...[...document.querySelectorAll('svg text')].map(e => e.getBoundingClientRect().height)),
   };
   parent.postMessage(JSON.stringify(result), '*');
@@ -76,8 +77,10 @@ def pages(tmp_path_factory):
     root = tmp_path_factory.mktemp('pages')
     breeds = tuple(f'{i:03d}. a breed with a rather long name, number {i}' for i in range(30))
     methods = {'finetune': 0.7, 'mixup': 0.71, 'x_with_a_label_that_is_far_longer_than_usual': 0.73}
+    long = {'finetune': 0.7, 'mixup_with_label_smoothing': 0.71, 'feature_extraction_balanced': 0.6}
     return {
         'digits': write(fake.predict_all(fake.make_comparison(root / 'digits'))),
+        'long': write(fake.predict_all(fake.make_comparison(root / 'long', long))),
         'breeds': write(
             fake.predict_all(fake.make_comparison(root / 'breeds', methods, classes=breeds, side=224, channels=3))
         ),
@@ -93,6 +96,10 @@ def test_nothing_sticks_out_and_everything_is_there(pages, name, width):
     assert found['images'] > 20 and found['broken'] == 0
     assert found['focusable'] > 8 and found['unreachable'] == 0
     assert found['small'] >= 8  # the height of a line of text in a chart
+
+
+def test_the_differences_are_seen_on_a_wide_screen(pages):
+    assert ask(pages['long'], width=1280)['cut'] <= 0 < ask(pages['long'], width=390)['cut']
 
 
 def test_light_and_dark(pages):
