@@ -197,9 +197,12 @@ LAMIX = (
     ),
     *(
         claim
-        for end, said in (('_letters', 'letters'), ('_letters_long', 'letters, trained long'))
+        for end, others, said in (
+            ('_letters', VANILLA, 'letters'),
+            ('_letters_long', 'finetune mixup', 'letters, trained long'),
+        )
         for claim in above(
-            *('LaMix, Table 6', f'lamix{end}', ' '.join(f'{name}{end}' for name in VANILLA.split())),
+            *('LaMix, Table 6', f'lamix{end}', ' '.join(f'{name}{end}' for name in others.split())),
             *(LETTERS, 'lamix_table6', f'{said}: '),
         )
     ),
