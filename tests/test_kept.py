@@ -202,7 +202,7 @@ def test_runs_are_trained_kept_and_the_same_again(tmp_path, monkeypatch, capsys)
     code, out = said(str(tmp_path / 'runs'), '--train')
     assert code == 0 and 'exit code 0' in out
     assert out.endswith('kept: 2 runs, 2 of them new\ntable: docs/results.md, from 2 of 2 runs\n')
-    assert '2 of the 2 runs' in page.read_text() and '### The main methods as labels grow' in page.read_text()
+    assert 'All 2 runs' in page.read_text() and '### The main methods as labels grow' in page.read_text()
     assert '](results/order.svg)' in page.read_text() and 'mixup' in (tmp_path / 'results' / 'order.svg').read_text()
     code, out = said(str(tmp_path / 'runs'), '--train')
     assert out.startswith('2 of 2 runs are finished\nkept: 2 runs, 0 of them new\n')
