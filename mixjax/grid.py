@@ -9,6 +9,7 @@
   --status                 how many are done, running, begun and missing, and which
   --runs=DIR               where the work directories lie; by default runs/<the file's RUNS, or its name>
   --config.KEY=VALUE       change one setting of every cell
+  --changed-code=accept    of --run: go on although the source of your own method has changed since the run began
   --help                   this text
 
 A run's work directory is named after its config, so the same cell is the same run in every grid, on every
@@ -43,7 +44,8 @@ from mixjax.models import images
 from mixjax.train import workdir
 
 DO = ('count', 'list', 'status', 'help')  # take no value
-KNOWN = (*DO, 'run', 'runs', *trainer.CLUSTER)
+PASSED = ('changed-code', *trainer.CLUSTER)  # to the command that trains
+KNOWN = (*DO, 'run', 'runs', *PASSED)
 INDICES = ('SLURM_ARRAY_TASK_ID', 'JOB_COMPLETION_INDEX')
 RANKS = ('SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'TPU_WORKER_ID')
 BUSY = 3  # exit code
@@ -163,6 +165,9 @@ def train(asked: Command, every: list[Run], index: int) -> int:
             print(f'mixjax: {told}: another process trains it in {run.folder}', file=sys.stderr)
             return BUSY
         if finished(run):
+            from mixjax.train import loop
+
+            loop.check_code(run.config, run.folder, asked.flags.get('changed-code', 'refuse'))
             print(f'{told}: finished before, in {run.folder}')
             if run.config.analyse:  # it may have been stopped while it was measured
                 trainer.measure(run.config.analyse, run.folder, trained=False)
@@ -170,7 +175,7 @@ def train(asked: Command, every: list[Run], index: int) -> int:
         print(f'{told}: {run.folder}', flush=True)
         words = [f'--config={run.specs[0]}', f'--workdir={run.folder}']
         words += [f'--config.{key}={value}' for key, value in asked.overrides]
-        words += [f'--{flag}={asked.flags[flag]}' for flag in trainer.CLUSTER if flag in asked.flags]
+        words += [f'--{flag}={asked.flags[flag]}' for flag in PASSED if flag in asked.flags]
         # One table of many runs that write it at the same time would be the last one's.
         return trainer.main([*words, '--config.results='])
 

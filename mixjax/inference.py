@@ -230,14 +230,14 @@ def label_of(below: Path, classes: Sequence[str]) -> str | None:
 def test_set(workdir: str | Path) -> Images:
     """The images that the model of a run was tested on: those of its first seed."""
     from mixjax import config as config_lib
-    from mixjax.train import draws, program, seeds, watch
+    from mixjax.train import draws, inputs, program, seeds
     from mixjax.train import workdir as files_of
 
     folder = places.of(workdir)
     config = config_lib.from_data(files_of.read_json(folder / 'config.json'))
     program.preflight(config)
     sets = draws.load_sets(config)
-    watch.same_data(sets, folder)
+    inputs.same_data(sets, folder)
     if sets.test is not None:
         return seeds.everything(sets.test)
     return seeds.remaining(sets, draws.drawn(config, sets, config.seed).known)

@@ -5,6 +5,7 @@
   --workdir=DIR            where results go, a folder or gs://BUCKET/FOLDER; the same command again continues a
                            run that was stopped
   --config.KEY=VALUE       change one setting, for example --config.seed=7 --config.optim.lr=0.001
+  --changed-code=accept    go on with a run although the source of your own method has changed since it began
   --list                   the shipped configs, methods, networks and data sets
   --help                   this text
 
@@ -36,7 +37,7 @@ from mixjax.errors import UserError
 from mixjax.places import Place
 
 CLUSTER = ('distributed', 'coordinator', 'processes', 'process')
-FLAGS = ('config', 'workdir', *CLUSTER, 'list', 'help')
+FLAGS = ('config', 'workdir', 'changed-code', *CLUSTER, 'list', 'help')
 SWITCHES = ('list', 'help')
 GO_ON = 'the same command goes on from the last checkpoint'
 
@@ -80,6 +81,8 @@ def train(command: Command) -> int:
             raise UserError(f'--{name} is missing (see --help)')
         if not validate.nameable(command.flags[name]):
             raise UserError(f'--{name} must be a path, not {override.short(command.flags[name])}')
+    if command.flags.get('changed-code', 'accept') != 'accept':
+        raise UserError(f'--changed-code={override.short(command.flags["changed-code"])} must be accept, or left out')
     note = cluster.join(command.flags)
     if note:
         print(f'mixjax: {note}', file=sys.stderr)
@@ -114,7 +117,8 @@ def carried_out(command: Command) -> int:
     for one in config_lib.swept(config).values():
         progress.say(plan(one))
     try:
-        results = loop.run(config, workdir, progress=progress, command=written(command))
+        accept = command.flags.get('changed-code', 'refuse')
+        results = loop.run(config, workdir, progress=progress, command=written(command), changed_code=accept)
     finally:
         progress.clear()
     if not processes.first():

@@ -24,7 +24,7 @@ from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.models.net import Net
 from mixjax.places import Place
-from mixjax.train import checkpoint, draws, export, program, seeds, watch, workdir
+from mixjax.train import checkpoint, draws, export, inputs, program, seeds, watch, workdir
 from mixjax.train.draws import Sets
 
 Array = jax.Array
@@ -151,7 +151,7 @@ def open_run(folder: Place, batch: int = 256) -> Run:
         with config.unlocked():  # the file that was named may be gone, and the run has its own copy
             config.target.splits = str(folder / 'splits.json')
     sets = draws.chosen_sets(config, draws.load(config, config.target), None)
-    watch.same_data(sets, folder)
+    inputs.same_data(sets, folder)
     net, geometry, _ = program.shapes(config, sets)
     return Run(folder, config, sets, net, geometry, batch)
 
@@ -184,7 +184,10 @@ def source(run: Run, other: Place) -> sets_lib.Parts:
     lost = None if run.config.synthetic.per_class else sets_lib.missing(node, run.config.data_dir)
     if lost:
         raise UserError(lost)
-    return draws.load(run.config, node)
+    parts = draws.load(run.config, node)
+    if run.config.source.name:
+        inputs.same_source(parts.train, run.folder)
+    return parts
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from mixjax.data.splits import Drawn
 from mixjax.errors import UserError, require
 
 KINDS = {'labelled': 'labelled', 'validation': 'val', 'added': 'added'}  # in the file, and of `Drawn`
+ROWS = tuple(f'{kind} rows' for kind in KINDS)
 
 
 def stamp(data: Dataset) -> str:
@@ -49,18 +50,29 @@ def contents(
         'left out classes': [name for name in whole if name not in set(data.classes)],
         'data': stamps,
     }
+    for kind, found in rows_of(rows, drawn).items():
+        out[kind] = found
+        if len(data.ids):
+            field = KINDS[kind.removesuffix(' rows')]
+            out[kind.replace('rows', 'ids')] = {
+                str(seed): [data.ids[int(r)] for r in getattr(one, field)] for seed, one in drawn.items()
+            }
+    out['per class'] = {
+        str(seed): np.bincount(data.labels[one.labelled], minlength=len(data.classes)).tolist()
+        for seed, one in drawn.items()
+    }
+    return out
+
+
+def rows_of(rows: np.ndarray | None, drawn: dict[int, Drawn]) -> dict[str, dict[str, list[int]]]:
+    """{kind of example: {seed: rows of the whole train part}}, as in the file; without the kinds that no seed has."""
+    out = {}
     for kind, field in KINDS.items():
         mine = {str(seed): getattr(one, field) for seed, one in drawn.items()}
         if kind == 'labelled' or any(len(some) for some in mine.values()):
             out[f'{kind} rows'] = {
                 s: [int(r) for r in (some if rows is None else rows[some])] for s, some in mine.items()
             }
-            if len(data.ids):
-                out[f'{kind} ids'] = {s: [data.ids[int(r)] for r in some] for s, some in mine.items()}
-    out['per class'] = {
-        str(seed): np.bincount(data.labels[one.labelled], minlength=len(data.classes)).tolist()
-        for seed, one in drawn.items()
-    }
     return out
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -19,7 +21,8 @@ class Sets(NamedTuple):
     """The data sets of a run. `test` is None where all that is not labelled is the test set.
 
     val: a validation part of the data set's own. rows: of `train` in the whole train part; None where it is whole.
-    whole: all classes of the target. stamps: {part: what tells its examples from others}.
+    whole: all classes of the target. stamps, digests: {part: what tells its examples from others}; the digests are
+    also of the classes, and of the files where these say what is in them.
     notes, unreadable: what was found and left out, for people.
     """
 
@@ -30,6 +33,7 @@ class Sets(NamedTuple):
     rows: np.ndarray | None = None
     whole: tuple[str, ...] = ()
     stamps: Mapping[str, str] = {}
+    digests: Mapping[str, str] = {}
     notes: tuple[str, ...] = ()
     unreadable: Mapping[str, str] = {}
 
@@ -44,6 +48,7 @@ def chosen_sets(config: Any, target: sets_lib.Parts, source: Dataset | None) -> 
     """The target's parts, of the chosen classes only, and the source's train part."""
     parts = {'train': target.train, 'test': target.test, 'val': target.val}
     stamps = {name: split_file.stamp(part) for name, part in parts.items() if part is not None}
+    digests = {name: digest(part) for name, part in parts.items() if part is not None}
     whole, rows = target.train.classes, None
     chosen = choose_classes(config, whole)
     if len(chosen) < len(whole):
@@ -53,13 +58,20 @@ def chosen_sets(config: Any, target: sets_lib.Parts, source: Dataset | None) -> 
     assert train is not None
     if parts['test'] is not None and not len(parts['test'].labels):
         raise UserError(f'no example of the test part of {train.name} is of a chosen class ({len(chosen)} are chosen)')
-    return Sets(train, parts['test'], source, parts['val'], rows, whole, stamps, target.notes, target.unreadable)
+    return Sets(
+        train, parts['test'], source, parts['val'], rows, whole, stamps, digests, target.notes, target.unreadable
+    )
+
+
+def digest(data: Dataset) -> str:
+    """What tells a part of a data set from others: its name, labels and classes, and the files of its images."""
+    about = json.dumps([split_file.stamp(data), list(data.classes), getattr(data.read, 'stamp', '')])
+    return f'{data.name} {hashlib.sha256(about.encode()).hexdigest()}'
 
 
 def told_apart(sets: Sets) -> list[Any]:
     """Plain data that differs where the data sets do."""
-    source = [] if sets.source is None else [split_file.stamp(sets.source), sets.source.classes]
-    return [sets.whole, sorted(sets.stamps.items()), source]
+    return [sorted(sets.digests.items()), digest(sets.source) if sets.source else '']
 
 
 def load(config: Any, node: Any, say: Say | None = None) -> sets_lib.Parts:

@@ -16,9 +16,13 @@ from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
 from mixjax import places, signals
+from mixjax.errors import require
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
-from mixjax.train import checkpoint, finite, integrity, lock, mesh, outcome, program, seeds, space, watch, wave, workdir
+from mixjax.train import (
+    checkpoint, finite, inputs, integrity, lock, mesh, outcome, program, seeds, space, watch, wave, workdir,
+)  # fmt: skip
+from mixjax.train.inputs import Inputs
 from mixjax.train.program import Program
 from mixjax.train.progress import Progress
 from mixjax.train.step import TrainState, variables
@@ -27,17 +31,23 @@ from mixjax.train.wave import Wave
 Tree = Any
 
 
-def run(config: Any, folder: str | Place, *, progress: Progress | None = None, command: str = '') -> dict[str, Any]:
+def run(
+    config: Any, folder: str | Place, *, progress: Progress | None = None, command: str = '',
+    changed_code: str = 'refuse',
+) -> dict[str, Any]:  # fmt: skip
     """Do all that `config` says in the work directory `folder`, or what is left of it.
 
     Args:
       config: from `mixjax.config.load`, or `mixjax.config.base()` with what differs set.
       progress: where to tell how far it is; by default nowhere.
       command: the line that began the run, kept in `env.json`.
+      changed_code: what to do where the source of a method of your own is another than when the run began: 'refuse'
+        to go on, or 'accept' it.
 
     Returns:
       What `results.json` holds.
     """
+    require(changed_code in inputs.CHANGED_CODE, f"changed_code must be 'refuse' or 'accept', not {changed_code!r}")
     config = config_lib.settle(config_lib.complete(copy.deepcopy(config).unlock()))
     config_lib.check(config)
     program.preflight(config)
@@ -46,9 +56,14 @@ def run(config: Any, folder: str | Place, *, progress: Progress | None = None, c
     parts = config_lib.swept(config)
     if '' not in parts:
         workdir.look(folder, config)
+    check_code(config, folder, changed_code)
+    # What is finished is compared with the data and weights too, where others are still to be trained with them.
+    left = any(unfinished(one_value, folder / name) for name, one_value in parts.items())
     with space.told(folder):
         # Everything is built, and prepared for its first seed, before any of it trains for an hour or leaves a file.
-        jobs = {name: tried(one_value, folder / name, progress) for name, one_value in parts.items()}
+        jobs = {
+            name: tried(one_value, folder / name, progress, left, changed_code) for name, one_value in parts.items()
+        }
         progress.total += sum(job.steps for job in jobs.values())
         with lock.held(folder, progress.say):
             workdir.look(folder, config)  # somebody may have been here before the lock was taken
@@ -73,7 +88,7 @@ def every_job(config: Any, folder: Place, jobs: dict[str, Job], progress: Progre
 class Job(NamedTuple):
     """A run, or a comparison of several, that has been tried and can begin.
 
-    labels: of a comparison. singles, folders, extended: of each run, by its label. built: of those that
+    labels: of a comparison. singles, folders, extended, made_from: of each run, by its label. built: of those that
     are not finished. steps: of all together. told: what became of the pretrained weights.
     """
 
@@ -83,26 +98,52 @@ class Job(NamedTuple):
     singles: dict[str, Any]
     folders: dict[str, Place]
     extended: dict[str, bool]
+    made_from: dict[str, Inputs]
     built: dict[str, Program]
     steps: int
     told: str
 
 
-def tried(config: Any, folder: Place, progress: Progress) -> Job:
-    """Look at the folders, build what is to be trained; nothing is written."""
+def check_code(config: Any, folder: Place, changed_code: str) -> None:
+    """Refuse to go on with, or to give back the results of, runs that were made by other code; no data are read."""
+    for name, one_value in config_lib.swept(config).items():
+        for single, place in singles_of(one_value, folder / name).values():
+            workdir.look(place, single)  # another config is told first
+            inputs.check(place, inputs.find(single, None, changed_code))
+
+
+def singles_of(config: Any, folder: Place) -> dict[str, tuple[Any, Place]]:
+    """{label: (config, folder)} of the runs of a comparison; a run that is none is its own only one."""
+    labels = order(config)
+    return {label: (alone(config, label), folder / label) for label in labels} or {config.method.name: (config, folder)}
+
+
+def unfinished(config: Any, folder: Place) -> bool:
+    """Whether a run, or one of a comparison, has steps left to do."""
+    return any(workdir.finished(place, config.steps) is None for _, place in singles_of(config, folder).values())
+
+
+def tried(config: Any, folder: Place, progress: Progress, left: bool, changed_code: str) -> Job:
+    """Look at the folders, build what is to be trained; nothing is written.
+
+    left: whether this run, or another value of its sweep, has steps left to do.
+    """
     labels = order(config)
     workdir.look(folder, config)
-    singles = {label: alone(config, label) for label in labels} or {config.method.name: config}
-    folders = {label: folder / label if labels else folder for label in singles}
+    singles = {label: single for label, (single, _) in singles_of(config, folder).items()}
+    folders = {label: place for label, (_, place) in singles_of(config, folder).items()}
     extended = {label: workdir.look(folders[label], singles[label]) for label in singles}
     todo = [label for label in singles if workdir.finished(folders[label], config.steps) is None]
-    on = program.ground(config, None if progress.quiet else progress.say) if todo else None
-    told = '\n'.join(filter(None, [*on.sets.notes, on.told])) if on else ''
+    on = program.ground(config, None if progress.quiet else progress.say) if left else None
+    made_from = {label: inputs.find(single, on, changed_code) for label, single in singles.items()}
+    for label, one_made in made_from.items():
+        inputs.check(folders[label], one_made)
+    told = '\n'.join(filter(None, [*on.sets.notes, on.told])) if on and todo else ''
     built = {label: seeds.ready(singles[label], folders[label], on) for label in todo}
-    for label, one_built in built.items():
-        watch.check(one_built, folders[label])
+    for one_built in built.values():
+        watch.check(one_built)
     steps = config.num_seeds * sum(steps_of(built.get(label), config) for label in singles)
-    return Job(config, folder, labels, singles, folders, extended, built, steps, told)
+    return Job(config, folder, labels, singles, folders, extended, made_from, built, steps, told)
 
 
 def carry_out(job: Job, progress: Progress, command: str) -> dict[str, Any]:
@@ -117,7 +158,8 @@ def carry_out(job: Job, progress: Progress, command: str) -> dict[str, Any]:
         if job.extended[label]:
             progress.say(f'{label}: extended to {single.steps} steps; earlier steps keep the schedule they had')
             describe(job.folders[label], command, again=True)
-        runs[label] = one(job.built.pop(label, None), single, job.folders[label], label, progress, command)
+        built, made_from = job.built.pop(label, None), job.made_from[label]
+        runs[label] = one(built, single, job.folders[label], label, made_from, progress, command)
     if not job.labels:
         return runs[job.config.method.name]
     results = {
@@ -161,7 +203,7 @@ def describe(folder: Place, command: str, again: bool = False) -> None:
 
 
 def one(
-    built: Program | None, config: Any, folder: Place, label: str, progress: Progress, command: str
+    built: Program | None, config: Any, folder: Place, label: str, made_from: Inputs, progress: Progress, command: str
 ) -> dict[str, Any]:
     """One method with all its seeds; `built` is None where it was finished before."""
     if built is None:
@@ -170,6 +212,7 @@ def one(
         return from_first(lambda: workdir.read_json(folder / 'results.json'))
     workdir.claim(folder, config)
     describe(folder, command)
+    inputs.record(folder, made_from)
     every = [config.seed + i for i in range(config.num_seeds)]
     outcome.describe_data(config, built.sets, folder, every)
     integrity.look(folder, every, progress.say)

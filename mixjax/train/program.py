@@ -36,7 +36,8 @@ Tree = Any
 class Ground(NamedTuple):
     """What the methods of a comparison share.
 
-    start: the pretrained network's variables, whole on every device, and `told`, a line on what became of the file.
+    start: the pretrained network's variables, whole on every device; `told`, a line on what became of the file, and
+        `weights`, the digest of its tensors ('' where there is no file).
     image: zeros of a training image's shape.
     view: the net as `prepare` and `init` see it, and pretrained features of images.
     initialisers, evaluators: compiled programs that methods have in common, by what makes them differ.
@@ -51,6 +52,7 @@ class Ground(NamedTuple):
     view: tuple[Net, Callable[[Array], Array]]
     means: Cache
     told: str
+    weights: str
     initialisers: dict
     evaluators: dict
 
@@ -71,6 +73,7 @@ class Program(NamedTuple):
     view: tuple[Net, Callable[[Array], Array]]
     means: Cache
     told: str
+    weights: str
     initialisers: dict
     evaluators: dict
 
@@ -112,20 +115,20 @@ def ground(config: Any, say: Say | None = None) -> Ground:
     """Load the data and the pretrained network; the config's method plays no part. say: takes a line for a person."""
     sets = draws.load_sets(config, say)
     net, geometry, image = shapes(config, sets)
-    start, told = start_lib.pretrained(
+    start, told, digest = start_lib.pretrained(
         config.model.weights, net, config.model.name, image, sets.source.classes if sets.source else (),
         head=config.model.head, classes_t=sets.train.classes,
     )  # fmt: skip
     # Each process has read them for itself.
     processes.agree('the data', lambda: json.dumps(draws.told_apart(sets)))
-    processes.agree('the pretrained network', lambda: cache.digest(start))
+    processes.agree('the pretrained network', lambda: digest or cache.digest(start))
     devices = mesh.make(config.batch_size // config.accumulate, config.num_seeds, config.devices)
     floats = float_type(config)
     if start is not None:
         start = mesh.replicate(devices, jax.tree.map(lambda x: x.astype(floats), start))
     own = mesh.here(start)
-    means = Cache(places.kept(config.cache_dir), source_key(config, sets, own))
-    return Ground(sets, net, geometry, devices, start, image, prepare.view(net, own), means, told, {}, {})
+    means = Cache(places.kept(config.cache_dir), source_key(config, sets, own, digest))
+    return Ground(sets, net, geometry, devices, start, image, prepare.view(net, own), means, told, digest, {}, {})
 
 
 def shapes(config: Any, sets: Sets) -> tuple[Net, Geometry, Array]:
@@ -204,8 +207,11 @@ def whole_batches(config: Any, method: Method) -> None:
         )
 
 
-def source_key(config: Any, sets: Sets, start: Tree | None) -> Any:
-    """What the source's class means depend on, for the cache; None where they are not worth keeping."""
+def source_key(config: Any, sets: Sets, start: Tree | None, digest: str) -> Any:
+    """What the source's class means depend on, for the cache; None where they are not worth keeping.
+
+    digest: of the file that the network was read from; '' of none.
+    """
     if sets.source is None or start is None or config.synthetic.per_class:
         return None
     return {
@@ -213,7 +219,7 @@ def source_key(config: Any, sets: Sets, start: Tree | None) -> Any:
         'backend': jax.default_backend(),
         'network': config.model.name,
         'dtype': config.model.dtype,
-        'weights': cache.digest(start),
+        'weights': digest or cache.digest(start),
         'data': sets.source.name,
         'split': 'train',
         'examples': cache.digest((sets.source.labels, sets.source.read(np.arange(min(8, len(sets.source.labels)))))),

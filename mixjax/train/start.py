@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.models.net import Net
+from mixjax.train import cache
 
 Array = jax.Array
 Tree = Any
@@ -19,11 +20,12 @@ class Start(NamedTuple):
     """The network that training starts from.
 
     variables: its own classifier is the head `source`; with `keep` it is the head `target` too. None
-        from scratch. told: a line for people, what became of the file.
+        from scratch. told: a line for people, what became of the file. digest: of the file's tensors; '' of none.
     """
 
     variables: Tree | None
     told: str = ''
+    digest: str = ''
 
 
 def pretrained(
@@ -67,7 +69,8 @@ def pretrained(
     }[head]
     classifier = f'its classifier of {width} classes {fate}' if width else 'without a classifier'
     told = f'weights {spec}: {len(jax.tree.leaves(variables))} tensors; {classifier}'
-    return Start(treated(spec, jax.tree.map(jnp.asarray, variables), head, len(classes_t)), told)
+    start = treated(spec, jax.tree.map(jnp.asarray, variables), head, len(classes_t))
+    return Start(start, told, cache.digest(loaded.tensors))
 
 
 def treated(spec: str, variables: Tree, head: str, classes_t: int) -> Tree:

@@ -14,9 +14,8 @@ import numpy as np
 
 from mixjax.errors import UserError
 from mixjax.places import Place
-from mixjax.processes import by_first, from_first, only_first
+from mixjax.processes import by_first, only_first
 from mixjax.train import draws, evaluate, export, finite, mesh, predictions, seeds, workdir
-from mixjax.train.draws import Sets
 from mixjax.train.program import Program
 from mixjax.train.seeds import Seed
 from mixjax.train.step import TrainState, variables
@@ -32,26 +31,13 @@ class Held(NamedTuple):
     count: int
 
 
-def check(built: Program, folder: Place) -> None:
-    """Refuse to keep the best of what cannot be told apart, and to go on with other data."""
+def check(built: Program) -> None:
+    """Refuse to keep the best of what cannot be told apart."""
     config = built.config
-    same_data(built.sets, folder)
     if config.keep == 'best' and not count(built, config.seed):
         raise UserError(
             'config.keep=best chooses by the accuracy on a validation part, and there is none; hold out a share of '
             'the labelled examples (config.target.val=0.2), or keep the last (config.keep=last)'
-        )
-
-
-def same_data(sets: Sets, folder: Place) -> None:
-    """Refuse a run in a work directory that was begun with other images: a person's folder may change."""
-    path = folder / 'splits.json'
-    before = from_first(lambda: workdir.read_json(path).get('data', {}) if path.exists() else {})
-    changed = [part for part, stamp in before.items() if sets.stamps.get(part) != stamp]
-    if changed:
-        raise UserError(
-            f'{folder} was begun with other images: what the data set has in {" and ".join(changed)} has changed '
-            'since; put the images back, or use another --workdir'
         )
 
 

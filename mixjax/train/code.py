@@ -1,0 +1,177 @@
+"""Digests of the source code that a run executes besides mixjax itself: its method's, and what that imports.
+
+Installed packages are left out; their versions are in `env.json`. So is mixjax. Imports are found in the source, also
+those inside of functions, and nothing is imported to find them.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.machinery
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from mixjax.errors import UserError
+
+Spec = importlib.machinery.ModuleSpec
+UNKNOWN = 'unknown'  # the digest of code that cannot be read; it is equal to every other
+INSTALLED = ('site-packages', 'dist-packages')
+LIBRARY = tuple({Path(sysconfig.get_path(name)).resolve() for name in ('stdlib', 'platstdlib')})
+
+
+class Source(NamedTuple):
+    """A module's file: its digest, and the names of the modules that it may import."""
+
+    digest: str
+    imports: tuple[str, ...]
+
+
+# Of modules that are loaded, their source when it was first asked for: a file that is edited afterwards is not what runs.
+_loaded: dict[str, tuple[Spec, Source]] = {}
+
+
+def digests(roots: Iterable[str]) -> dict[str, str]:
+    """{module: digest} of modules, and of all modules that they import which are neither installed nor of mixjax."""
+    queue, out = [name for root in roots for name in _with_packages(root)], {}
+    packages = {name.partition('.')[0] for name in queue}  # a method may be an installed package of its own
+    seen: set[str] = set()
+    while queue:
+        name = queue.pop()
+        if name in seen or name.partition('.')[0] == 'mixjax':
+            continue
+        seen.add(name)
+        spec, module = _spec(name), sys.modules.get(name)
+        path = _path(spec)
+        if path is None:
+            if spec is None and module is not None:
+                out[name] = _of_objects(module)
+            continue
+        if _installed(path) and name.partition('.')[0] not in packages:
+            continue
+        assert spec is not None
+        source = _source(name, spec, path)
+        out[name] = source.digest
+        queue += source.imports
+        # A module that was imported by its name as text.
+        queue += [value.__name__ for value in vars(module).values() if isinstance(value, ModuleType)] if module else []
+    return dict(sorted(out.items()))
+
+
+def where(name: str) -> str:
+    """The file of a module, for messages; its name where there is none."""
+    return str(_path(_spec(name)) or name)
+
+
+def _spec(name: str) -> Spec | None:
+    """How a module is, or would be, imported; None if it is not there."""
+    if name in sys.modules:
+        return sys.modules[name].__spec__
+    parent, path = name.rpartition('.')[0], None
+    if parent:
+        above = _spec(parent)
+        if above is None or above.submodule_search_locations is None:
+            return None
+        path = list(above.submodule_search_locations)
+    for finder in sys.meta_path:
+        spec = finder.find_spec(name, path)
+        if spec is not None:
+            return spec
+    return None
+
+
+def _path(spec: Spec | None) -> Path | None:
+    return Path(spec.origin) if spec is not None and spec.has_location and spec.origin else None
+
+
+def _installed(path: Path) -> bool:
+    """Whether a file is of Python, or of a package that was installed."""
+    path = path.resolve()
+    return any(part in INSTALLED for part in path.parts) or any(path.is_relative_to(one) for one in LIBRARY)
+
+
+def _source(name: str, spec: Spec, path: Path) -> Source:
+    known = _loaded.get(name)
+    if known is not None and known[0] is spec:
+        return known[1]
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f'the source of module {name}, {path}, cannot be read: {error.strerror}') from error
+    if path.suffix == '.py':
+        data = data.replace(b'\r\n', b'\n')
+        package = name if spec.submodule_search_locations is not None else name.rpartition('.')[0]
+        found = Source(hashlib.sha256(data).hexdigest(), tuple(sorted(set(_imports(data, package)))))
+    else:
+        found = Source(hashlib.sha256(data).hexdigest(), ())
+    if name in sys.modules:
+        _loaded[name] = spec, found
+    return found
+
+
+def _imports(data: bytes, package: str) -> Iterator[str]:
+    """The modules that a source may import, with the packages that they are in."""
+    try:
+        tree = ast.parse(data)
+    except (SyntaxError, ValueError):  # it is said where it is imported
+        return
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split('.')[: len(package.split('.')) + 1 - node.level] if node.level else []
+            base = '.'.join([*above, *([node.module] if node.module else [])])
+            names = [base, *(f'{base}.{alias.name}' for alias in node.names)]
+        for name in names:
+            yield from _with_packages(name)
+
+
+def _with_packages(name: str) -> list[str]:
+    """A module's name, after those of the packages that it is in: importing it runs them all."""
+    parts = name.split('.')
+    return ['.'.join(parts[: k + 1]) for k in range(len(parts)) if all(parts)]
+
+
+# --- modules without a file -------------------------------------------------------------------------------------------
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two digests may be of the same code. Bytecode of two versions of Python cannot be compared."""
+    kinds = {digest.rpartition(' ')[0] for digest in (one, other)}
+    return one == other or UNKNOWN in (one, other) or len(kinds) > 1
+
+
+def _of_objects(module: ModuleType) -> str:
+    """A digest of the functions and plain values of a module that was made in memory, such as in a notebook."""
+    out, found = hashlib.sha256(), False
+    for name, value in sorted(vars(module).items()):
+        members = vars(value).items() if isinstance(value, type) and value.__module__ == module.__name__ else ()
+        for inner, one in [(name, value), *sorted(members)]:
+            if isinstance(one, FunctionType):
+                found = True
+                out.update(f'{name}.{inner} {_plain(one.__defaults__)} {_plain(one.__kwdefaults__)}'.encode())
+                out.update(_of_bytecode(one.__code__).encode())
+            elif isinstance(one, bool | int | float | str | tuple) and not inner.startswith('__'):
+                out.update(f'{name}.{inner}={_plain(one)}'.encode())
+    if not found:
+        return UNKNOWN
+    return f'bytecode of Python {sys.version_info[0]}.{sys.version_info[1]} {out.hexdigest()}'
+
+
+def _plain(value: Any) -> str:
+    """A value as text without the addresses of objects."""
+    if isinstance(value, tuple):
+        return f'({",".join(map(_plain, value))})'
+    if isinstance(value, dict):
+        return f'{{{",".join(f"{key}:{_plain(inner)}" for key, inner in sorted(value.items()))}}}'
+    return repr(value) if isinstance(value, bool | int | float | complex | str | bytes | None) else type(value).__name__
+
+
+def _of_bytecode(code: CodeType) -> str:
+    consts = [_of_bytecode(one) if isinstance(one, CodeType) else _plain(one) for one in code.co_consts]
+    return repr((code.co_code.hex(), consts, code.co_names, code.co_varnames, code.co_freevars))
