@@ -2,7 +2,7 @@
 
     dogs = mixjax.load('runs/dogs')
     dogs('photo.jpg')                # [('beagle', 0.97), ('basset', 0.02), ..]
-    dogs.probabilities(images)       # (n, H, W, C) uint8 -> (n, classes)
+    dogs.probabilities(images)       # (n, H, W, C), uint8 or floats from 0 to 1 -> (n, classes)
 
 A photograph is prepared as the run prepared its test images: the same resize, crop and colours.
 """
@@ -51,7 +51,7 @@ class Predictor:
     def read(self, source: Source) -> np.ndarray:
         """One image as the run would have stored it, (side, side, C) uint8.
 
-        source: a file, its bytes, or an array (H, W), (H, W, 1) or (H, W, 3) of uint8.
+        source: a file, its bytes, or an array (H, W), (H, W, 1) or (H, W, 3), uint8 or floats from 0 to 1.
         """
         if isinstance(source, np.ndarray):
             return photo.fit(colours(source, self.rule.channels), self.rule)
@@ -59,18 +59,29 @@ class Predictor:
         return photo.read(data, self.rule)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """(n, H, W, C) uint8 stored images -> (n, classes)."""
+        """(n, side, side, C) images as `read` gives them, uint8 or floats from 0 to 1 -> (n, classes)."""
+        images = np.asarray(images) if isinstance(images, list | tuple) else images
+        self._check_shape(np.shape(images))
         if len(images) == 0:
             return np.zeros((0, len(self.classes)), np.float32)
         out = []
         for start in range(0, len(images), self.batch):
-            here = images[start : start + self.batch]
+            here = as_uint8(np.asarray(images[start : start + self.batch]))
             # Filled up with repeats: one size, one compilation.
             out.append(np.asarray(self.apply(np.resize(here, (self.batch, *here.shape[1:]))))[: len(here)])
         return np.concatenate(out)
 
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        side, channels = self.rule.side, self.rule.channels
+        if len(shape) != 4 or shape[1:] != (side, side, channels):
+            hint = '; of a single image give image[None]' if shape == (side, side, channels) else ''
+            raise UserError(
+                f'images must be of shape (n, {side}, {side}, {channels}), as `read` makes them of a file or an array '
+                f'of any size, not {shape}{hint}'
+            )
+
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """(n, H, W, C) uint8 stored images -> (n, classes), rows that sum to 1."""
+        """(n, side, side, C) images as `read` gives them, uint8 or floats from 0 to 1 -> (n, classes), rows sum to 1."""
         return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(images)), axis=-1))
 
     def __call__(self, source: Source, top: int = 5) -> list[tuple[str, float]]:
@@ -111,13 +122,28 @@ def _arrays(images: Sequence[np.ndarray | str]) -> list[np.ndarray]:
     return [image for image in images if not isinstance(image, str)]
 
 
-def colours(image: np.ndarray, channels: int) -> np.ndarray:
-    """An array as (H, W, channels): grey is repeated, and colours become grey by ITU-R 601."""
-    image = image[..., None] if image.ndim == 2 else image
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, 3):
+def as_uint8(image: np.ndarray) -> np.ndarray:
+    """Pixels as uint8: of uint8, or of floats from 0 to 1. Anything else could mean several things and is refused."""
+    if image.dtype == np.uint8:
+        return image
+    if not np.issubdtype(image.dtype, np.floating):
+        raise UserError(f'pixels must be uint8 (0 to 255) or floats from 0 to 1, not {image.dtype}')
+    # Written so that NaN is refused too.
+    if image.size and not (image.min() >= 0 and image.max() <= 1):
         raise UserError(
-            f'an image must be uint8 of shape (H, W), (H, W, 1) or (H, W, 3), not {image.dtype} {image.shape}'
+            f'pixels that are floats must be from 0 to 1, and these are from {image.min():.4g} to {image.max():.4g}; '
+            'scale them, or give uint8 (0 to 255)'
         )
+    return np.rint(image * 255.0).astype(np.uint8)
+
+
+def colours(image: np.ndarray, channels: int) -> np.ndarray:
+    """An array as uint8 (H, W, channels): grey is repeated, and colours become grey by ITU-R 601."""
+    shape = image.shape
+    image = image[..., None] if image.ndim == 2 else image
+    if image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
+        raise UserError(f'an image must be of shape (H, W), (H, W, 1) or (H, W, 3), not {shape}')
+    image = as_uint8(image)
     if image.shape[-1] == channels:
         return image
     if channels == 3:
@@ -186,13 +212,14 @@ def predictor_of(workdir: Any, about: dict[str, Any], heads: Tree) -> Callable[.
                 f'{workdir}: model.json names {len(about["classes"])} classes, and the network knows others'
             )
         return lambda out: out.logits['target']
-    knobs = {key: tuple(v) if isinstance(v, list) else v for key, v in about['method'].items() if key != 'name'}
-    name = about['method'].get('name')
-    if not isinstance(name, str):
+    node = {key: tuple(v) if isinstance(v, list) else v for key, v in about['method'].items()}
+    if not isinstance(node.get('name'), str):
         raise UserError(f'{workdir}: model.json is damaged (it names no method); give a run folder')
     try:
-        return method_lib.load(name, f'{workdir}/model.json')(len(about['classes']), **knobs).predict
-    except (TypeError, ValueError) as error:
+        return method_lib.build(node, len(about['classes']), f'{workdir}/model.json').predict
+    except UserError as error:
+        if error.__cause__ is None:
+            raise
         raise UserError(f'{workdir}: the method of model.json cannot be made ({error})') from error
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mixjax.errors import UserError, nearest
+from mixjax.errors import UserError, UserFunction, nearest, user_code
 from mixjax.models.net import Net, Out
 
 Array = jax.Array
@@ -231,20 +232,90 @@ def load(name: str, told_by: str = '') -> Callable[..., Method]:
         )
     if '.' not in name and name not in known:
         raise UserError(f'unknown method {name!r}{nearest(name, known)}; the methods are {", ".join(known)}')
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (path == error.name or path.startswith(error.name + '.')):
-            raise
-        raise UserError(f'method {name!r}: there is no module {error.name!r} on the Python path') from error
+    module = import_module(path, f'method {name!r}')
     if not callable(getattr(module, 'make', None)):
         raise UserError(f'method {name!r}: the module has no function make(classes_t, *, ...) -> Method')
     return module.make
 
 
+def import_module(path: str, what: str) -> Any:
+    """A module by its dotted name; what is wrong with it is one sentence that begins with `what`."""
+    try:
+        with user_code(f'{what}: the import'):
+            return importlib.import_module(path)
+    except UserError as error:
+        lost = error.__cause__
+        if isinstance(lost, ModuleNotFoundError) and lost.name and f'{path}.'.startswith(f'{lost.name}.'):
+            raise UserError(f'{what}: there is no module {lost.name!r} on the Python path') from lost
+        raise
+
+
+def build(node: Mapping[str, Any], classes_t: int, told_by: str = '') -> Method:
+    """The method of a config: `build({'name': 'mixup', 'alpha': 0.2}, 10)`.
+
+    What its functions raise, now and later, becomes a `UserError` that names the method, the function and the line.
+    """
+    name = node['name']
+    make = load(name, told_by)
+    with user_code(f'method {name}: make', make):
+        made = make(classes_t, **{key: value for key, value in node.items() if key != 'name'})
+    return checked(made, name)
+
+
+def checked(made: Any, name: str) -> Method:
+    """A `Method` whose fields can be what they must be, with functions that say where an error of theirs comes from."""
+    if not isinstance(made, Method):
+        raise UserError(
+            f'method {name!r}: make() must return a mixjax.method.Method, not {type(made).__name__}; end it with '
+            'return Method(loss)'
+        )
+    functions = {key: made._asdict()[key] for key in FUNCTIONS}
+    for key, function in functions.items():
+        if not callable(function):
+            raise UserError(f'method {name}: Method({key}=..) must be a function, not {type(function).__name__}')
+    first = made.first
+    if first is not None:
+        if not isinstance(first, First) or not callable(first.method) or not 0 < first.share < math.inf:
+            raise UserError(f'method {name}: Method(first=..) must be First(method, share), share a number above 0')
+        first = first._replace(method=_FirstMethod(first.method, name))
+    _check_groups(made.groups, name)
+    guarded = {key: UserFunction(function, f'method {name}: {key}') for key, function in functions.items()}
+    return made._replace(**guarded, first=first)
+
+
+FUNCTIONS = ('loss', 'after_step', 'prepare', 'heads', 'init', 'predict')
+
+
+class _FirstMethod(NamedTuple):
+    """`First.method` with the checks of `checked`."""
+
+    make: Callable[[int], Method]
+    name: str
+
+    def __call__(self, classes: int) -> Method:
+        with user_code(f'method {self.name}: first.method', self.make):
+            made = self.make(classes)
+        return checked(made, f'{self.name} (first stage)')
+
+
+def _check_groups(groups: Any, name: str) -> None:
+    if not isinstance(groups, Mapping):
+        raise UserError(
+            f"method {name}: Method(groups=..) must be a dict such as {{'trunk': (0.1, 1.0)}}, not {groups!r}"
+        )
+    for part, pair in groups.items():
+        numbers = isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(x, int | float | np.number) for x in pair)
+        if not numbers or not all(0 <= x < math.inf for x in pair):
+            raise UserError(
+                f'method {name}: groups[{part!r}] must be (learning rate factor, weight decay factor), two numbers of '
+                f'at least 0, not {pair!r}'
+            )
+
+
 def knobs(make: Callable[..., Method]) -> dict[str, Any]:
     """The hyper-parameters of a method and their defaults: the keyword-only arguments of `make`."""
-    parameters = inspect.signature(make).parameters.values()
+    with user_code(f'{make.__module__}.make', make):
+        parameters = inspect.signature(make).parameters.values()
     keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
     missing = [p.name for p in keywords if p.default is inspect.Parameter.empty]
     if missing:

@@ -152,11 +152,7 @@ def _told(place: str, function: Callable[..., Any], *given: Any) -> Any:
 
 def _network(config: Any) -> None:
     if config.model.name not in models.names():
-        hint = nearest(config.model.name, models.names())
-        raise UserError(
-            f'config.model.name: unknown network {config.model.name!r}{hint}; '
-            f'the networks are {", ".join(models.names())}'
-        )
+        raise UserError(f'config.model.name: {models.unknown(config.model.name)}')
 
 
 def _sweep(config: Any) -> None:
@@ -234,12 +230,7 @@ def _build_methods(config: Any) -> None:
         knobs = {key: value for key, value in node.items() if key != 'name'}
         for key, value in knobs.items():
             _plain(f'{place}.{key}', value)
-        try:
-            made = method_lib.load(node.name)(classes, **knobs)
-        except (UserError, TypeError, ValueError, ArithmeticError) as error:
-            raise UserError(f'config.{place}: {error}') from error
-        if not isinstance(made, method_lib.Method):
-            raise UserError(f'method {node.name!r}: make() must return a mixjax.method.Method')
+        _told(f'config.{place}', method_lib.build, node, classes)
 
 
 def _get(config: Any, key: str) -> Any:

@@ -8,7 +8,7 @@ from functools import partial
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mixjax.errors import UserError, nearest
+from mixjax.errors import UserError, nearest, user_code
 from mixjax.models import efficientnet, layers, resnet
 from mixjax.models.densenet import DenseNet
 from mixjax.models.glyphnet import GlyphNet
@@ -57,6 +57,8 @@ BACKBONES: dict[str, Builder] = {
     **_efficientnets(),
 }
 
+SHIPPED = frozenset(BACKBONES)  # the others were registered by a module of the user's
+
 # 'float32' is the type of the parameters: nothing is cast, and float64 variables give a float64 network.
 DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}
 
@@ -66,6 +68,14 @@ def names() -> list[str]:
     return sorted(BACKBONES)
 
 
+def unknown(name: str) -> str:
+    """The sentence on a name that `build` does not know."""
+    return (
+        f'unknown network {name!r}{nearest(name, BACKBONES)}; the networks are {", ".join(names())}; if it is your own, '
+        'import the module that registers it (the commands have --import=MODULE)'
+    )
+
+
 def build(name: str, *, dtype: str = 'float32', init: str = '') -> Net:
     """The network called `name`; parameters, statistics, features and logits are float32 at least.
 
@@ -73,9 +83,13 @@ def build(name: str, *, dtype: str = 'float32', init: str = '') -> Net:
     init: the law of a fresh network, one of `laws.LAWS`; '' is the one the network was published with.
     """
     if name not in BACKBONES:
-        raise UserError(f'unknown network {name!r}{nearest(name, BACKBONES)}; the networks are {", ".join(names())}')
+        raise UserError(unknown(name))
     if dtype not in DTYPES:
         raise UserError(f'unknown dtype {dtype!r} for a network{nearest(dtype, DTYPES)}; choose {" or ".join(DTYPES)}')
     if init and init not in LAWS:
         raise UserError(f"unknown init {init!r} for a network{nearest(init, LAWS)}; choose '' or {', '.join(LAWS)}")
-    return from_linen(BACKBONES[name](dtype=DTYPES[dtype]), init)
+    with user_code(f'network {name}: the builder', BACKBONES[name]):
+        backbone = BACKBONES[name](dtype=DTYPES[dtype])
+    if not isinstance(backbone, nn.Module):
+        raise UserError(f'network {name}: the builder must return a flax.linen.Module, not {type(backbone).__name__}')
+    return from_linen(backbone, init)

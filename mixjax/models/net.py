@@ -11,6 +11,7 @@ dictionaries with one layout for all families::
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -63,8 +64,9 @@ class Net(NamedTuple):
         One forward pass with the heads that `variables` holds. `train` uses the batch's own
         statistics and returns the updated running ones. `tap(name, hidden)` may replace the
         hidden activation at `input`, `stem`, `stage1` .., and at `stage1.conv` .. the output of a
-        stage's last convolution; `rng` feeds dropout and drop-connect where there are any (the trainer
-        binds it). They are on only if `train` and there is an `rng`: a pass that only moves the statistics has none.
+        stage's last convolution; `rng` feeds dropout and drop-connect where there are any. They are on only if
+        `train` and there is an `rng`. The trainer binds one: in a loss and in `after_step` each call in train mode
+        has a key of its own, and `rng=` replaces it (two calls with one key see the same mask; None turns dropout off).
     group(path) -> str
         Where a parameter belongs: `stem`, `stage1` .., `final` for what some networks put behind the last
         stage, or `head:<name>`; `path` is its keys.
@@ -86,12 +88,45 @@ class Net(NamedTuple):
     source: Callable[[Array], Out] = _no_weights
 
 
-def bind(net: Net, pretrained: Tree | None, rng: Array | None = None) -> Net:
-    """The net with the pretrained variables (None: there are none) and the dropout key filled in."""
+class _Bound:
+    """The default of a bound `apply`'s `rng`: take the key that was bound."""
+
+
+BOUND: Any = _Bound()
+Rng = Array | Callable[[], Array] | None
+
+
+def call_keys(rng: Array) -> Callable[[], Array]:
+    """Dropout keys for the calls of one trace: `rng` for the first, `fold_in(rng, i)` for call i.
+
+    The count is Python's, so make a new one wherever tracing begins.
+    """
+    count = itertools.count()
+
+    def following() -> Array:
+        i = next(count)
+        return jax.random.fold_in(rng, i) if i else rng
+
+    return following
+
+
+def _key(bound: Rng) -> Array | None:
+    return bound() if callable(bound) else bound
+
+
+def bind(net: Net, pretrained: Tree | None, rng: Rng = None) -> Net:
+    """The net with the pretrained variables (None: there are none) and the dropout key filled in.
+
+    rng: one key for every call, or a function that gives the next one (`call_keys`). Only calls in train mode that
+        bring no key of their own ask for one.
+    """
+    bound = rng
 
     def apply(
-        variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap, rng: Array | None = rng
+        variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap, rng: Array | None = BOUND
     ) -> tuple[Out, Tree]:
+        if rng is BOUND:
+            rng = _key(bound) if train else None
         return net.apply(variables, image, train=train, tap=tap, rng=rng)
 
     if pretrained is None:

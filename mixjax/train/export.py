@@ -11,9 +11,10 @@ import numpy as np
 
 from mixjax.data import augment
 from mixjax.data.feed import Batch
+from mixjax.errors import UserError
 from mixjax.method import Method, Prepared, Run
 from mixjax.models import weights
-from mixjax.models.net import Net, Out, Tap, bind, no_tap
+from mixjax.models.net import BOUND, Net, Out, Tap, bind, no_tap
 from mixjax.places import Place
 from mixjax.processes import by_first, only_first
 from mixjax.train import workdir
@@ -45,7 +46,7 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
         # Up to the rounding of sums as large as the largest logit; one of them may be near 0.
         if bool(jnp.allclose(whole, some @ kernel + bias, rtol=0, atol=1e-5 * float(jnp.abs(whole).max()))):
             return {'target': {'kernel': kernel, 'bias': bias}}
-    except (KeyError, TypeError, ValueError):  # it reads the maps, say
+    except (UserError, KeyError, TypeError, ValueError):  # it reads the maps, say
         pass
     return dict(heads)
 
@@ -102,10 +103,12 @@ def seen(
         bound = bind(net, start, ctx.rng)
         entered = []
 
-        def apply(variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap) -> tuple[Out, Tree]:
+        def apply(
+            variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap, rng: Array | None = BOUND
+        ) -> tuple[Out, Tree]:
             if train:
                 entered.append(image)
-            return bound.apply(variables, image, train=train, tap=tap)
+            return bound.apply(variables, image, train=train, tap=tap, rng=rng)
 
         method.loss(bound._replace(apply=apply), ts.params, ctx)
         partner = ctx.batch['partner']

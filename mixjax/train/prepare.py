@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,12 +16,12 @@ import optax
 from mixjax import pairing
 from mixjax.data import augment, plan, stored
 from mixjax.data.augment import Geometry
-from mixjax.errors import UserError
-from mixjax.method import Ctx, Data, Head, Method, Part, Prepared, Run
+from mixjax.errors import UserError, UserFunction, user_code
+from mixjax.method import Aux, Ctx, Data, Head, Method, Part, Prepared, Run
 from mixjax.models.net import Net, bind
-from mixjax.train import optim
+from mixjax.train import contract, optim
 from mixjax.train.cache import Cache
-from mixjax.train.step import TrainState, check_carry, check_metrics, keys
+from mixjax.train.step import TrainState, check_carry, keys
 
 Array = jax.Array
 Tree = Any
@@ -103,8 +102,7 @@ def some_of_each(labels: np.ndarray, classes: int, per_class: int | None) -> np.
 
 def heads(method: Method, classes_t: int, classes_s: int, made: Prepared) -> dict[str, Head]:
     """The method's heads; a bare number is short for `Head(number)`."""
-    wanted = method.heads(classes_t, classes_s, made)
-    return {name: head if isinstance(head, Head) else Head(int(head)) for name, head in wanted.items()}
+    return contract.heads(method, method.heads(classes_t, classes_s, made), classes_s)
 
 
 def initial_params(
@@ -137,35 +135,85 @@ def initialiser(net: Net, wanted: Mapping[str, Head], image: Array, pretrained: 
 
 
 def try_step(
-    net: Net, method: Method, run: Run, image: Array, made: Prepared, data: Data, start: Tree | None, config: Any
-) -> None:
-    """Refuse what the method cannot begin, train or predict with, before anything is compiled: shapes only.
+    net: Net, method: Method, run: Run, image: Array, made: Prepared, data: Data, start: Tree | None, config: Any,
+    dtype: Any, compiled: dict,
+) -> None:  # fmt: skip
+    """Refuse what the method cannot begin, train or predict with, before anything is trained or written.
 
-    A method whose `init` works on the host (numpy, passes over the data) cannot be tried so, and is not.
+    Shapes only, so nothing is compiled; but where `init` works on the host (numpy, passes over the data), it is
+    called once more than it would be.
+
+    compiled: as in `initial_state`.
     """
     wanted = wanted_heads(net, method, made, data, start)
-    widths = {name: head.width for name, head in wanted.items()}
+    key = keys(jax.random.key(config.seed)).init
+    init = initialiser(net, wanted, image, start is not None)
 
-    def step(key: Array, images: Array, label: Array) -> Any:
-        variables = net.init(key, image, widths)
-        optim.factors(method.groups, net.group, variables['params'], config.optim)
-        state = {name: tree for name, tree in variables.items() if name != 'params'}
-        example = {'image': images, 'label': label, 'index': label, 'partner': label[None]}
+    def began(key: Array) -> tuple[Tree, Tree, Tree]:
+        params, model_state = initial_params(init, wanted, key, start, dtype)
+        state = method.init(net, params, made, data)
+        contract.state(method, state)
+        return params, model_state, state
+
+    params, model_state = jax.eval_shape(lambda key: initial_params(init, wanted, key, start, dtype), key)
+    _something_learns(net, method, params, config)
+    try:
+        state = jax.eval_shape(began, key)[2]
+    except UserError as error:
+        if error.__cause__ is None:
+            raise
+        state = initial(net, method, image, key, wanted, made, data, start, dtype, compiled)[2]
+    batch = config.batch_size // config.accumulate
+    groups = config.mix.groups // config.accumulate or 1
+
+    def step(params: Tree, model_state: Tree, state: Tree, key: Array, images: Array, label: Array) -> Any:
+        example = {'image': images, 'label': label, 'index': label, 'partner': label.reshape(groups, -1)}
         if made.draw is not None and method.first is None:
             example |= {'source_image': images, 'source_label': label}
-        own = method.init(net, variables['params'], made, data)
         frozen = jax.tree.map(jnp.asarray, made.frozen)
-        ctx = Ctx(state, own, frozen, example, key, jnp.zeros((), jnp.int32), run)
-        _, aux = method.loss(net, variables['params'], ctx)
-        check_metrics(aux.metrics)
-        check_carry(aux, config.accumulate)
-        method.predict(net.apply(variables, images, train=False)[0])
-        return method.after_step(net, variables['params'], variables['params'], aux, ctx)
+        ctx = Ctx(model_state, state, frozen, example, key, jnp.zeros((), jnp.int32), run)
 
-    batch = config.batch_size // config.accumulate
+        def loss(params: Tree) -> tuple[Array, Aux]:
+            returned = method.loss(net, params, ctx)
+            contract.loss(method, returned, model_state)
+            check_carry(returned[1], config.accumulate)
+            return returned
+
+        with user_code(contract.place(method.loss, 'loss'), method.loss):
+            (_, aux), _ = jax.value_and_grad(loss, has_aux=True)(params)
+        out, _ = net.apply({'params': params, **model_state}, images, train=False)
+        contract.predict(method, method.predict(out), batch, len(data.target.classes))
+        contract.after_step(method, method.after_step(net, params, params, aux, ctx), params, state)
+
     images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), image.dtype)
-    with contextlib.suppress(jax.errors.JAXTypeError):
-        jax.eval_shape(step, jax.random.key(0), images, jax.ShapeDtypeStruct((batch,), jnp.int32))
+    label = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    jax.eval_shape(step, params, model_state, state, jax.random.key(0), images, label)
+
+
+def _something_learns(net: Net, method: Method, params: Tree, config: Any) -> None:
+    """Refuse a run in which the optimiser moves no parameter, unless the method moves them itself."""
+    factors = optim.factors(method.groups, net.group, params, config.optim)
+    rates = jax.tree.leaves(jax.tree.map(lambda _, pair: pair[0], params, factors))
+    if any(rates):
+        return
+    said = [f'config.optim.{key}={",".join(config.optim[key])}' for key in ('freeze', 'factors') if config.optim[key]]
+    if said:
+        raise UserError(
+            f'{" and ".join(said)} {"leave" if len(said) > 1 else "leaves"} nothing to train'
+            f'{", together with what the method freezes" if method.groups else ""}; let a part of the network learn'
+        )
+    if _plain(method.after_step) is _NOTHING_AFTER:
+        raise UserError(
+            f'method {config.method.name}: its groups freeze every part of the network, and it has no after_step, so '
+            'nothing would be trained'
+        )
+
+
+_NOTHING_AFTER = Method._field_defaults['after_step']
+
+
+def _plain(function: Any) -> Any:
+    return function.function if isinstance(function, UserFunction) else function
 
 
 def wanted_heads(net: Net, method: Method, made: Prepared, data: Data, start: Tree | None) -> dict[str, Head]:
@@ -218,14 +266,25 @@ def initial_state(
     compiled: programs kept for the next seed, by the widths of the heads. trunk: as in `initial_params`.
     """
     wanted = wanted_heads(net, method, made, data, start)
-    widths = tuple((name, head.width) for name, head in wanted.items())
-    if widths not in compiled:
-        compiled[widths] = initialiser(net, wanted, image, start is not None)
-    params, model_state = initial_params(compiled[widths], wanted, keys(seed_key).init, start, dtype, trunk)
-    state = method.init(net, params, made, data)
+    key = keys(seed_key).init
+    params, model_state, state = initial(net, method, image, key, wanted, made, data, start, dtype, compiled, trunk)
     ts = TrainState(jnp.zeros((), jnp.int32), seed_key, params, model_state, tx.init(params), state)
     # The program reuses the memory of its state: nothing in it may be shared, with `start` least of all.
     return jax.tree.map(jnp.array, ts)
+
+
+def initial(
+    net: Net, method: Method, image: Array, key: Array, wanted: Mapping[str, Head], made: Prepared, data: Data,
+    start: Tree | None, dtype: Any, compiled: dict, trunk: Tree | None = None,
+) -> tuple[Tree, Tree, Tree]:  # fmt: skip
+    """(params, model_state, the method's state) at step 0; arguments as of `initial_state`."""
+    widths = tuple((name, head.width) for name, head in wanted.items())
+    if widths not in compiled:
+        compiled[widths] = initialiser(net, wanted, image, start is not None)
+    params, model_state = initial_params(compiled[widths], wanted, key, start, dtype, trunk)
+    state = method.init(net, params, made, data)
+    contract.state(method, state)
+    return params, model_state, state
 
 
 def width(start: Tree) -> int:

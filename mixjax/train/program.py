@@ -20,11 +20,11 @@ from mixjax.data import sets as sets_lib
 from mixjax.data.augment import Geometry
 from mixjax.data.feed import Batch
 from mixjax.data.stored import Say
-from mixjax.errors import UserError
+from mixjax.errors import UserError, user_code
 from mixjax.method import Method, Prepared, Run
 from mixjax.models import weights
 from mixjax.models.net import Net
-from mixjax.train import cache, draws, evaluate, export, mesh, optim, prepare, step, workdir
+from mixjax.train import cache, contract, draws, evaluate, export, mesh, optim, prepare, step, workdir
 from mixjax.train import start as start_lib
 from mixjax.train.cache import Cache
 from mixjax.train.draws import Sets
@@ -137,17 +137,31 @@ def shapes(config: Any, sets: Sets) -> tuple[Net, Geometry, Array]:
     dtype = 'bfloat16' if config.model.dtype == 'bfloat16' else 'float32'
     net = models.build(config.model.name, dtype=dtype, init=config.model.init)
     channels = draws.check_images(config, sets)
+    side = config.image.crop
+    if config.model.name not in models.SHIPPED:
+        check_network(config.model.name, net, jnp.zeros((2, side, side, channels), jnp.float32))
     geometry = Geometry(
         config.image.crop, config.image.pad, config.image.flip, tuple(config.image.mean), tuple(config.image.std)
     )
     return net, geometry, jnp.zeros((1, geometry.crop, geometry.crop, channels), jnp.float32)
 
 
+def check_network(name: str, net: Net, image: Array) -> None:
+    """Refuse a network of the user's that does not keep to the contract of a backbone; shapes only."""
+
+    def forward(key: Array, image: Array) -> Any:
+        out, _ = net.apply(net.init(key, image, {'target': 2}), image, train=False)
+        contract.network(name, out, len(image))
+        return out.features
+
+    with user_code(f'network {name}:', models.BACKBONES[name]):
+        jax.eval_shape(forward, jax.random.key(0), image)
+
+
 def build(config: Any, on: Ground | None = None) -> Program:
     """The method that the config names, and the programs around it; nothing is compiled yet."""
     on = on or ground(config)
-    knobs = {key: value for key, value in config.method.items() if key != 'name'}
-    return around(on, config, method_lib.load(config.method.name)(len(on.sets.train.classes), **knobs))
+    return around(on, config, method_lib.build(config.method, len(on.sets.train.classes)))
 
 
 def around(on: Ground, config: Any, method: Method) -> Program:

@@ -20,7 +20,7 @@ from mixjax.errors import UserError
 from mixjax.method import Data, First, Prepared
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
-from mixjax.train import draws, export, prepare, program, step, workdir
+from mixjax.train import contract, draws, export, prepare, program, step, workdir
 from mixjax.train.draws import Sets
 from mixjax.train.program import Ground, Program
 
@@ -55,14 +55,34 @@ def ready(config: Any, folder: Place, on: Ground | None = None) -> Program:
                 'every example is labelled, so none is left to test on; lower config.target.'
                 + ('per_class' if config.target.per_class else 'rate')
             )
-    if not from_first((folder / f'prepared-{config.seed}.npz').exists):
-        _, data, key = parts(built, config.seed)
-        bound, _ = built.view
-        made = built.made[config.seed] = from_first(lambda: built.method.prepare(bound, data, key))
-        prepare.try_step(bound, built.method, built.run, built.image, made, data, built.own, config)
-        if built.method.first is not None:
-            selected(built, made)
+    _try(built, folder)
     return built
+
+
+def _try(built: Program, folder: Place) -> None:
+    """Trace a step of the first seed, and before it one of the first stage where there is one."""
+    config = built.config
+    _, data, _ = parts(built, config.seed)
+    if from_first((folder / f'prepared-{config.seed}.npz').exists):
+        made = prepared(built, config.seed, folder)
+    else:
+        made = built.made[config.seed] = from_first(lambda: _made(built, config.seed))
+    prepare.try_step(
+        built.view[0], built.method, built.run, built.image, made, data, built.own, config,
+        program.float_type(config), built.initialisers,
+    )  # fmt: skip
+    if built.method.first is not None:
+        _try(first_stage(built, made), folder / 'first')
+
+
+def _made(built: Program, seed: int) -> Prepared:
+    """What `prepare` returns for a seed, checked."""
+    _, data, key = parts(built, seed)
+    made = built.method.prepare(built.view[0], data, key)
+    source = built.sets.source
+    return contract.prepared(
+        built.method, made, len(built.sets.train.classes), None if source is None else len(source.labels)
+    )
 
 
 def parts(built: Program, seed: int) -> tuple[np.ndarray, Data, Array]:
@@ -101,8 +121,7 @@ def prepared(built: Program, seed: int, folder: Place) -> Prepared:
     if not path.exists():
         made = built.made.pop(seed, None)
         if made is None:
-            _, data, key = parts(built, seed)
-            made = built.method.prepare(built.view[0], data, key)
+            made = _made(built, seed)
         workdir.save_prepared(path, made)
     # Always by way of the file, so that a restart sees the same types and values.
     return workdir.load_prepared(path)

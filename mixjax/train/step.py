@@ -13,14 +13,14 @@ import jax.numpy as jnp
 import optax
 
 from mixjax.data.feed import Batch
-from mixjax.errors import UserError
+from mixjax.errors import UserError, user_code
 from mixjax.method import Aux, Ctx, Method, Run
-from mixjax.models.net import Net, bind
-from mixjax.train import optim
+from mixjax.models.net import Net, bind, call_keys
+from mixjax.train import contract, optim
 
 Array = jax.Array
 Tree = Any
-RESERVED = ('seed', 'step', 'kind', 'loss', 'lr', 'grad_norm', 'skipped')  # names in a line of metrics
+AFTER = 2**32 - 1  # folded into the dropout key of a step for `after_step`; no call or part of a batch has this number
 
 
 class TrainState(NamedTuple):
@@ -69,13 +69,6 @@ def keys(seed_key: Array) -> Keys:
     return Keys(*jax.random.split(seed_key, len(Keys._fields)))
 
 
-def check_metrics(metrics: Mapping[str, Array]) -> None:
-    """Refuse what would spoil the log."""
-    for name, metric in metrics.items():
-        if name in RESERVED or jnp.shape(metric):
-            raise UserError(f'the metric {name!r} must be a scalar, and not be called {", ".join(RESERVED)}')
-
-
 def context(feed: Batch, run: Run, ts: TrainState, frozen: Tree, inputs: Tree) -> Ctx:
     """What the loss sees at this step."""
     stream = keys(ts.key)
@@ -108,12 +101,19 @@ def make(
         ctx = context(feed, run, ts, frozen, inputs)
         stream = keys(ts.key)
         dropout = jax.random.fold_in(stream.dropout, ts.step)
-        bound = bind(net, pretrained, dropout)
+        bound = bind(net, pretrained, call_keys(jax.random.fold_in(dropout, AFTER)))
 
         def gradient(params: Tree, ctx: Ctx, dropout: Array) -> tuple[tuple[Array, Aux], Tree]:
-            mine = bind(net, pretrained, dropout)
+            mine = bind(net, pretrained, call_keys(dropout))
             ctx = ctx._replace(state=layout.whole(ctx.state))
-            return jax.value_and_grad(lambda p: method.loss(mine, layout.whole(p), ctx), has_aux=True)(params)
+
+            def loss(params: Tree) -> tuple[Array, Aux]:
+                returned = method.loss(mine, layout.whole(params), ctx)
+                contract.loss(method, returned, ctx.model_state)
+                return returned
+
+            with user_code(contract.place(method.loss, 'loss'), method.loss):
+                return jax.value_and_grad(loss, has_aux=True)(params)
 
         if micro == 1:
             (value, aux), grads = gradient(ts.params, ctx, dropout)
@@ -123,9 +123,9 @@ def make(
         updates, opt_state = tx.update(grads, ts.opt_state, ts.params)
         new = optax.apply_updates(ts.params, updates)
         after = ctx._replace(rng=jax.random.fold_in(stream.after, ts.step))
-        params, state = method.after_step(bound, ts.params, new, aux, after)
-
-        check_metrics(aux.metrics)
+        moved = method.after_step(bound, ts.params, new, aux, after)
+        contract.after_step(method, moved, ts.params, ts.state)
+        params, state = moved
         metrics = {'loss': value, 'lr': rate(ts.step), 'grad_norm': optax.tree.norm(grads), **aux.metrics}
         after_it = params, aux.model_state, opt_state, state
         if skip:
