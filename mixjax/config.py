@@ -76,6 +76,7 @@ def base() -> Config:
     config.cache_dir = ''  # where what costs a pass over the source data is kept; '' is ~/.cache/mixjax
     config.feed = 'auto'  # resident: all images on the devices; stream: read as needed; auto: by their bytes
     config.store = True  # keep decoded photographs in cache_dir, so that each is decoded once
+    config.cache_limit = 0.5  # what they may take there: up to 1 a share of the room on the disk, above it bytes
     config.synthetic = ConfigDict({'per_class': 0, 'side': 0})  # replace all images by made-up ones (`:smoke`)
 
     config.image = ConfigDict(

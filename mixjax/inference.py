@@ -9,12 +9,13 @@ A photograph is prepared as the run prepared its test images: the same resize, c
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ import numpy as np
 
 from mixjax import method as method_lib
 from mixjax import models, places
-from mixjax.data import augment, photo
+from mixjax.data import augment, listing, photo
 from mixjax.data.feed import Images
 from mixjax.errors import UserError
 from mixjax.models import images as own_images
@@ -55,7 +56,7 @@ class Predictor:
         """
         if isinstance(source, np.ndarray):
             return photo.fit(colours(source, self.rule.channels), self.rule)
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else listing.read_file(source)[0]
         return photo.read(data, self.rule)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -226,29 +227,46 @@ def predictor_of(workdir: Any, about: dict[str, Any], heads: Tree) -> Callable[.
 # --- files and folders ------------------------------------------------------------------------------------------------
 
 
-def files(given: Iterable[str | Path]) -> tuple[list[tuple[Path, Path]], int]:
-    """(file, path below what was given) of all images, folders searched; and how many other files were left out.
+class Files(NamedTuple):
+    """Image files, and how many other files were left out.
 
-    A file that is named is taken whatever its name; in folders only image names are.
+    found: (file, its path from its class folder on; from the folder that was given on, where it lies in none).
+    others: files that are no images. irregular: pipes, sockets and devices.
     """
-    found, others = [], 0
+
+    found: list[tuple[Path, Path]]
+    others: int
+    irregular: int
+
+
+def files(given: Iterable[str | Path]) -> Files:
+    """All images of some files and folders.
+
+    A file that is named is taken whatever its name. Folders are searched as training searches them: the same names are
+    hidden, links are followed, each real folder once.
+    """
+    found, others, irregular = [], 0, 0
     for one in map(Path, given):
         if one.is_file():
             found.append((one, Path(one.name)))
         elif one.is_dir():
-            inside = sorted(path for path in one.rglob('*') if path.is_file() and not path.name.startswith('.'))
-            images = [path for path in inside if path.suffix.lower() in photo.SUFFIXES]
-            others += len(inside) - len(images)
-            found += [(path, path.relative_to(one)) for path in images]
+            inside, walked = listing.everything(one)
+            others += walked.others.total()
+            irregular += walked.irregular
+            found += [(one / path, below) for path, below in inside]
         else:
             raise UserError(f'there is no file or folder {one}')
-    return found, others
+    return Files(found, others, irregular)
 
 
 def label_of(below: Path, classes: Sequence[str]) -> str | None:
-    """The class that an image's folder names, the innermost first; '/' in a class's name is '_' in a folder's."""
-    folders = {name.replace('/', '_'): name for name in classes}
-    return next((folders[part] for part in reversed(below.parts[:-1]) if part in folders), None)
+    """The class that an image's folders name: the outermost one, as in training, or else the innermost that is a class.
+
+    '/' in a class's name is '_' in a folder's.
+    """
+    folders = {unicodedata.normalize('NFC', name.replace('/', '_')): name for name in classes}
+    parts = [unicodedata.normalize('NFC', part) for part in below.parts[:-1]]
+    return next((folders[part] for part in (*parts[:1], *reversed(parts)) if part in folders), None)
 
 
 # --- the run's own test set -------------------------------------------------------------------------------------------

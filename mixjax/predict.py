@@ -30,6 +30,7 @@ class Answer(NamedTuple):
     labelled: int
     unreadable: dict[str, str]
     others: int
+    irregular: int = 0
 
     @property
     def accuracy(self) -> float | None:
@@ -40,7 +41,7 @@ def of_files(predictor: Any, given: Sequence[str], top: int) -> Answer:
     """The answer for files and folders."""
     from mixjax import inference
 
-    found, others = inference.files(given)
+    found, others, irregular = inference.files(given)
     if not found:
         raise UserError(f'there is no image in {", ".join(given)}')
     below = dict(found)
@@ -60,7 +61,7 @@ def of_files(predictor: Any, given: Sequence[str], top: int) -> Answer:
             labelled += 1
             correct += predictor.classes[int(np.argmax(result))] == label
         rows.append({**row, 'top': [{'class': name, 'probability': p} for name, p in ranked]})
-    return Answer(rows, correct, labelled, unreadable, others)
+    return Answer(rows, correct, labelled, unreadable, others, irregular)
 
 
 def of_test_set(predictor: Any, workdir: str, top: int) -> Answer:
@@ -98,6 +99,9 @@ def summary(answer: Answer) -> list[str]:
     if answer.others:
         what = 'that is no image' if answer.others == 1 else 'that are no images'
         lines.append(f'left out, {counted(answer.others, "file")} {what}')
+    if answer.irregular:
+        what = 'that is not a regular file' if answer.irregular == 1 else 'that are not regular files'
+        lines.append(f'left out, {counted(answer.irregular, "file")} {what}')
     if answer.unreadable:
         shown = list(answer.unreadable.items())[:5]
         lines.append(f'left out, {counted(len(answer.unreadable), "image")} that cannot be read:')

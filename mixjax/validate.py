@@ -50,6 +50,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'mix.groups': _at_least(1),
     'mix.shards': _at_least(1),
     'feed': _one_of('auto', 'resident', 'stream'),
+    'cache_limit': _NOT_NEGATIVE,
     'model.dtype': _one_of('float32', 'bfloat16', 'float64'),
     'model.init': (lambda v: not v or v in laws.LAWS, f"one of {', '.join(laws.LAWS)}, or '' for the network's own"),
     'model.head': _one_of('source', 'keep', 'reset'),

@@ -78,6 +78,10 @@ class Lazy:
         """Decode all of them now, where they are kept on disk once decoded."""
         stored.ensure(self._read, self.rows)
 
+    def announce(self) -> None:
+        """Say how much may be kept on disk, where they are decoded when they are needed."""
+        stored.announce(self._read, self.rows)
+
 
 # --- on the devices ---------------------------------------------------------------------------------------------------
 

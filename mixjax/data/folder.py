@@ -1,11 +1,11 @@
 """Your own images: a folder with a sub-folder for each class.
 
-    root/{train,val,test}/<class>/**     parts of your own; training, valid, validation, testing are understood
+    root/{train,val,test}/<class>/**     parts of your own; training, valid, test_set, .. are understood
     root/<class>/**                      one level: a share of each class is held out as the test part
 
-Every file is read and decoded once, and what was found of it is kept by its size and time, so that the next
+Every file is read and decoded once, and what was found of it is kept by its `listing.Stamp`, so that the next
 start only has to list the folder. A file that cannot be read is left out and named; it never becomes a black
-picture.
+picture. The bytes that are decoded later are compared with those that were checked.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ THREADS_FROM = 16  # images; for fewer, starting threads costs more than it save
 
 
 class Found(NamedTuple):
-    """One image: its path below the root, its id, its class, and a digest of its bytes.
+    """One image: its path below the root, its id, its class, a digest of its bytes, and the stamp of its file.
 
     id: the path with `/` and composed letters, the same on every system.
     """
@@ -41,15 +41,17 @@ class Found(NamedTuple):
     id: str
     label: int
     digest: str
+    stamp: listing.Stamp
 
 
 class Folder(NamedTuple):
     """What a folder holds. val and test may be empty. notes: what was found and left out, a sentence each.
 
-    unreadable: {path: why}.
+    cache: where it is kept what is known of the files. unreadable: {path: why}.
     """
 
     root: Path
+    cache: Path
     classes: tuple[str, ...]
     train: tuple[Found, ...]
     val: tuple[Found, ...]
@@ -81,7 +83,10 @@ def look(root: str, *, holdout: float, cache: Path) -> Folder:
     label = {name: k for k, name in enumerate(classes)}
     found = {
         part: tuple(
-            sorted((Found(p, ids[p], label[name], known[p].digest) for p, name in some), key=lambda f: (f.label, f.id))
+            sorted(
+                (Found(p, ids[p], label[name], known[p].digest, known[p].stamp) for p, name in some),
+                key=lambda f: (f.label, f.id),
+            )
         )
         for part, some in good.items()
     }
@@ -93,7 +98,7 @@ def look(root: str, *, holdout: float, cache: Path) -> Folder:
     if holdout and not test:
         raise UserError(f'{root} has no class with two different images, so none can be held out to test on')
     notes = _notes(root, classes, (train, val, test), how, inside, unreadable)
-    return Folder(top, classes, train, val, test, notes, unreadable)
+    return Folder(top, cache, classes, train, val, test, notes, unreadable)
 
 
 def _opened(root: str, cache: Path) -> Path:
@@ -171,23 +176,31 @@ def dataset(folder: Folder, part: Sequence[Found], rule: photo.Rule) -> Dataset:
     digest = hashlib.blake2b(digest_size=6)
     for one in part:
         digest.update(f'{one.id}\0{one.label}\0{one.digest}\n'.encode('utf-8', 'surrogateescape'))
-    read = Images(folder.root, [one.path for one in part], rule._replace(upright=True))
+    read = Images(folder, part, rule._replace(upright=True))
     labels = np.array([one.label for one in part], np.int32)
     return Dataset(f'{NAME}-{digest.hexdigest()}', folder.classes, labels, read, tuple(one.id for one in part))
 
 
 class Images:
-    """rows -> (k, side, side, C) uint8 of one part; threads may share it, and it can be sent to other processes."""
+    """rows -> (k, side, side, C) uint8 of one part; threads may share it, and it can be sent to other processes.
 
-    def __init__(self, root: Path, paths: Sequence[str], rule: photo.Rule) -> None:
-        self.root, self.paths, self.rule = root, tuple(paths), photo.check(rule)
+    A file whose bytes are not those that were listed is an error: the run, and what is stored of its images, go by the
+    digests of the listing.
+    """
+
+    stamp = 'bytes compared'  # tells the stored images of this class from those of earlier versions
+
+    def __init__(self, folder: Folder, part: Sequence[Found], rule: photo.Rule) -> None:
+        self.rule = photo.check(rule)
+        self._root, self._cache, self._part = folder.root, folder.cache, tuple(part)
+        self._stamps = [one.stamp for one in part]
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        chosen = np.arange(len(self.paths))[np.asarray(rows, np.int64)]
+        chosen = np.arange(len(self._part))[np.asarray(rows, np.int64)]
         out = np.empty((len(chosen), self.rule.side, self.rule.side, self.rule.channels), np.uint8)
 
         def one(place: int) -> None:
-            out[place] = self._image(self.paths[chosen[place]])
+            out[place] = self._image(int(chosen[place]))
 
         if len(chosen) < THREADS_FROM:
             for place in range(len(chosen)):
@@ -197,12 +210,42 @@ class Images:
                 list(pool.map(one, range(len(chosen))))
         return out
 
-    def _image(self, path: str) -> np.ndarray:
+    def check(self, rows: np.ndarray) -> None:
+        """Refuse rows whose files have changed since they were listed. Files with the stamp they had are not read."""
+        for row in rows:
+            path = f'{self._root}/{self._part[row].path}'
+            try:
+                same = listing.stamp_of(os.stat(path)) == self._stamps[row]
+            except OSError as error:
+                raise self._changed(row, error.strerror) from None
+            if not same:
+                self._bytes(row)
+
+    def _image(self, row: int) -> np.ndarray:
         try:
-            return photo.read((self.root / path).read_bytes(), self.rule)
-        except (photo.Unreadable, OSError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise UserError(f'{self.root / path} has changed since it was checked: {why}; begin again') from None
+            return photo.read(self._bytes(row), self.rule)
+        except photo.Unreadable as error:  # another decoder than the one that checked it
+            listing.forget(self._root, self._cache)
+            path = self._root / self._part[row].path
+            raise UserError(f'{path} cannot be read: {error}; the next start leaves it out') from None
+
+    def _bytes(self, row: int) -> bytes:
+        one = self._part[row]
+        try:
+            data, stamp = listing.read_file(f'{self._root}/{one.path}')
+        except OSError as error:
+            raise self._changed(row, error.strerror) from None
+        if listing.digest_of(data) != one.digest:
+            raise self._changed(row, 'it is empty' if not data else 'its bytes are others')
+        self._stamps[row] = stamp
+        return data
+
+    def _changed(self, row: int, why: str | None) -> UserError:
+        listing.forget(self._root, self._cache)  # or the next start would believe the same stamp again
+        return UserError(
+            f'{self._root / self._part[row].path} has changed since it was checked: {why}; put it back and give the '
+            'same command again, or begin a new run with another --workdir'
+        )
 
 
 # --- what a person is told --------------------------------------------------------------------------------------------
@@ -232,7 +275,10 @@ def _notes(
     passed = [f'{counted(inside.others.total(), "file")} {no_image} ({others})'] * bool(inside.others)
     passed += [f'{counted(inside.hidden, "hidden file")}'] * bool(inside.hidden)
     passed += [f'{counted(inside.outside, "file")} outside of the class folders'] * bool(inside.outside)
+    not_regular = 'that is not a regular file' if inside.irregular == 1 else 'that are not regular files'
+    passed += [f'{counted(inside.irregular, "file")} {not_regular}'] * bool(inside.irregular)
     passed += [f'empty folders: {_some(inside.empty)}'] * bool(inside.empty)
+    passed += [f'folders that were reached by another path: {_some(inside.again)}'] * bool(inside.again)
     passed += [f'folders that are not used: {_some(inside.unused)}'] * bool(inside.unused)
     lines += [f'left out, {"; ".join(passed)}'] * bool(passed)
     untested = set(range(len(classes))) - {one.label for one in test} if test else set()

@@ -1,17 +1,21 @@
 """Photographs that were decoded once, kept on disk at the size they are used in.
 
 One part of a data set at one size is a `RowFile` in `<cache>/images`, local to a host. Its name holds what the
-pixels depend on: the data set and part, the files they were read from, the rule. Runs may share it.
+pixels depend on: the data set and part, the files they were read from, the rule. Runs may share it. All files of the
+folder together take no more than a limit; what comes after is decoded each time.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,21 +30,23 @@ from mixjax.errors import UserError
 FORMAT = 2
 CHUNK = 16  # rows that a thread decodes at once
 RESERVE = 1 << 30  # bytes of a disk that are left to others
+LIMIT = 0.5  # `config.cache_limit`
 Read = Callable[[np.ndarray], np.ndarray]
 Say = Callable[[str], None]
 
 
-def stored(dataset: Dataset, part: str, folder: Path, say: Say | None = None) -> Dataset:
+def stored(dataset: Dataset, part: str, folder: Path, say: Say | None = None, limit: float = LIMIT) -> Dataset:
     """The data set with a reader that decodes each image once; as it is, where there is nothing to decode.
 
     Args:
       part: which one it is, such as 'train'. folder: of the files.
       say: takes a line for a person; None is silent.
+      limit: bytes that all files in the folder may take; up to 1, the share of what is free and what they take.
     """
     # What decodes photographs follows a rule; what is embedded or made up costs less than a file.
     if not getattr(dataset.read, 'rule', None) or not len(dataset.labels):
         return dataset
-    return dataset._replace(read=Stored(dataset, part, folder, say))
+    return dataset._replace(read=Stored(dataset, part, folder, say, limit))
 
 
 def ensure(read: Read, rows: Any, *, must: bool = True) -> None:
@@ -50,6 +56,17 @@ def ensure(read: Read, rows: Any, *, must: bool = True) -> None:
     """
     if isinstance(read, Stored | Subset):
         read.ensure(rows, must=must)
+
+
+def announce(read: Read, rows: Any) -> None:
+    """Say how much may be written, and where, when those rows are read one after the other."""
+    if isinstance(read, Stored | Subset):
+        read.announce(rows)
+
+
+def passing(read: Read) -> Read:
+    """The same images from a reader that uses what is stored and stores nothing: for a single pass over the data."""
+    return read.passing() if isinstance(read, Stored | Subset) else read
 
 
 class Subset:
@@ -68,6 +85,12 @@ class Subset:
     def ensure(self, places: Any, *, must: bool = True) -> None:
         ensure(self.read, self.rows[places], must=must)
 
+    def announce(self, places: Any) -> None:
+        announce(self.read, self.rows[places])
+
+    def passing(self) -> Subset:
+        return Subset(passing(self.read), self.rows)
+
 
 class Stored:
     """rows -> (k, H, W, C) uint8: from the disk where they are there, else decoded now and put there.
@@ -75,8 +98,11 @@ class Stored:
     Threads may share it.
     """
 
-    def __init__(self, dataset: Dataset, part: str, folder: Path, say: Say | None) -> None:
-        self._dataset, self._folder, self._say = dataset, folder, say
+    def __init__(self, dataset: Dataset, part: str, folder: Path, say: Say | None, limit: float) -> None:
+        self._dataset, self._folder, self._say, self._limit = dataset, folder, say, limit
+        # A reader of files that may change under a run; see `folder.Images.check`.
+        self._check: Callable[[np.ndarray], None] = getattr(dataset.read, 'check', lambda rows: None)
+        self._keeps, self._writing = True, threading.Lock()
         rule = getattr(dataset.read, 'rule')  # noqa: B009
         self._count = len(dataset.labels)
         if rule.side:
@@ -95,16 +121,37 @@ class Stored:
     def __call__(self, rows: Any) -> np.ndarray:
         rows = np.arange(self._count)[np.asarray(rows, np.int64)]
         out = np.empty((len(rows), *self.shape), np.uint8)
-        lost = np.array([place for place, row in enumerate(rows) if not self._found(int(row), out[place])], np.int64)
+        found = np.array([self._found(int(row), out[place]) for place, row in enumerate(rows)], bool)
+        self._check(rows[found])
+        lost = np.flatnonzero(~found)
         for places, images in self._in_chunks(lambda some: (some, self._decode(rows[some])), lost):
             out[places] = images
         return out
 
+    def passing(self) -> Stored:
+        """The same reader, but it stores nothing."""
+        other = copy.copy(self)
+        other._keeps = False
+        return other
+
+    def announce(self, rows: Any) -> None:
+        """See `announce`."""
+        missing = self._missing(self._rows(rows))
+        if len(missing) and self._keeps and self._can_write():
+            some = self._fitting(missing)
+            self._tell(
+                f'{len(some):,} images of {self._dataset.name} are decoded when they are needed, and kept in '
+                f'{self._folder} ({self._sizes(some)})'
+            )
+
     def ensure(self, rows: Any, *, must: bool = True) -> None:
         """See `ensure`. It is told what is done, and how far it is."""
-        missing = self._missing(np.unique(np.arange(self._count)[np.asarray(rows, np.int64).ravel()]))
-        if not len(missing) or not self._can_write():
+        missing = self._missing(self._rows(rows))
+        if not self._keeps and len(missing):
+            self._tell(f'decoding {len(missing):,} images of {self._dataset.name} for one pass over them; none is kept')
+        if not len(missing) or not self._keeps or not self._can_write():
             return
+        missing = self._fitting(missing)
         needed, free = len(missing) * self._size, shutil.disk_usage(self._folder).free
         if needed + RESERVE > free:
             if not must:
@@ -114,9 +161,11 @@ class Stored:
                 f'{size(free)} free; set config.cache_dir to a folder on a larger disk, or decode them anew each time '
                 'with config.store=False'
             )
+        if not len(missing):
+            return
         self._tell(
             f'decoding {len(missing):,} images of {self._dataset.name}, once, into {self._folder} '
-            f'({size(needed)}; {size(free)} free)'
+            f'({self._sizes(missing)})'
         )
         from mixjax.data.prepared import Bar
 
@@ -135,6 +184,28 @@ class Stored:
         finally:
             if bar:
                 bar.close()
+
+    def _rows(self, rows: Any) -> np.ndarray:
+        return np.unique(np.arange(self._count)[np.asarray(rows, np.int64).ravel()])
+
+    def _sizes(self, rows: np.ndarray) -> str:
+        return f'{size(len(rows) * self._size)}; {size(shutil.disk_usage(self._folder).free)} free'
+
+    def _fitting(self, rows: np.ndarray) -> np.ndarray:
+        """Those of some missing rows that may still be stored; if they are not all, it is told."""
+        many = max(self._left(), 0) // self._size
+        if len(rows) > many:
+            self._tell_limit()
+        return rows[:many]
+
+    def _left(self) -> int:
+        """How many bytes may still be written."""
+        taken = 0
+        with contextlib.suppress(OSError):
+            for item in os.scandir(self._folder):
+                taken += item.stat().st_blocks * 512
+        room = taken + shutil.disk_usage(self._folder).free
+        return int(self._limit if self._limit > 1 else self._limit * room) - taken
 
     def _found(self, row: int, out: np.ndarray) -> bool:
         """Read a row into `out`, if it is there."""
@@ -172,9 +243,18 @@ class Stored:
             name = self._dataset.ids[int(rows[0])] if len(self._dataset.ids) else f'image {rows[0]}'
             raise UserError(f'{self._dataset.name}: {name}: {error}') from None
         assert images.dtype == np.uint8 and images.shape == (len(rows), *self.shape), (images.dtype, images.shape)
-        for row, image in zip(rows, images, strict=True) if self._can_write() else ():
-            self.file.write(int(row), np.ascontiguousarray(image))
+        if self._keeps and self._can_write():
+            with self._writing:  # what one thread writes counts for the next
+                for row, image in zip(self._fitting(rows), images, strict=False):
+                    self.file.write(int(row), np.ascontiguousarray(image))
         return images
+
+    def _tell_limit(self) -> None:
+        limit = f'{self._limit:g} of the room there' if self._limit <= 1 else size(int(self._limit))
+        self._tell(
+            f'decoded images in {self._folder} take all that config.cache_limit lets them ({limit}); the others are '
+            'decoded anew each time. Raise the limit, or delete the files there that no run needs'
+        )
 
     def _can_write(self) -> bool:
         """Whether images can be kept; the first time that they cannot, it is told."""

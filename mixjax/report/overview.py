@@ -18,7 +18,9 @@ from mixjax.report.words import TYPESET, count, percent, points, spread
 
 BASELINE = 'finetune'  # the method that every paper compares with; a comparison names its own baseline
 # Settings that are those of a method, or change no number; and those that a setting has in words.
-OWN = ('method', 'compare', 'baseline', 'results', 'analyse', 'cache_dir', 'data_dir', 'feed', 'store')
+OWN = (
+    'method', 'compare', 'baseline', 'results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store',
+)  # fmt: skip
 ALIKE = (
     *(key for key in OWN if key != 'method'), 'target', 'source', 'sweep', 'checkpoint_every', 'eval_every',
     'log_every', 'eval_batch_size', 'devices', 'dispatch', 'snapshots', 'num_seeds', 'shard_params', 'accumulate',

@@ -84,7 +84,7 @@ def load(config: Any, node: Any, say: Say | None = None) -> sets_lib.Parts:
     if not config.store:
         return parts
     kept = {
-        name: stored(part, name, known / 'images', say)
+        name: stored(part, name, known / 'images', say, config.cache_limit)
         for name in ('train', 'val', 'test')
         if (part := getattr(parts, name)) is not None
     }

@@ -16,6 +16,7 @@ import optax
 from mixjax import pairing
 from mixjax.data import augment, plan, stored
 from mixjax.data.augment import Geometry
+from mixjax.data.prepared import Bar
 from mixjax.errors import UserError, UserFunction, user_code
 from mixjax.method import Aux, Ctx, Data, Head, Method, Part, Prepared, Run
 from mixjax.models.net import Net, bind
@@ -68,8 +69,10 @@ def part(
         def passed() -> Iterator[tuple[Array, np.ndarray]]:
             for start in range(0, len(rows), batch):
                 here = rows[start : start + batch]
-                filled = np.resize(here, batch)  # one shape, one compilation
-                yield features(augment.centred(jnp.asarray(read(filled)), geometry)), labels[here]
+                images = read(here)
+                bar.add(len(here))
+                filled = images[np.arange(batch) % len(here)]  # one shape, one compilation
+                yield features(augment.centred(jnp.asarray(filled), geometry)), labels[here]
 
         def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
             # A batch is read while the one before it is on its way through the network.
@@ -77,7 +80,11 @@ def part(
             for (found, own), _ in itertools.pairwise(itertools.chain(passed(), end)):
                 yield np.asarray(found)[: len(own)], own
 
-        return pairing.centroids_of(parts(), len(classes))
+        bar = Bar(len(rows), f'mean features of {len(classes):,} classes')
+        try:
+            return pairing.centroids_of(parts(), len(classes))
+        finally:
+            bar.close()
 
     kept = Cache(Path(), None) if cache is None else cache
 

@@ -99,8 +99,9 @@ def parts(built: Program, seed: int) -> tuple[np.ndarray, Data, Array]:
     )
     if sets.source is None:
         return rows, Data(target), key
+    # Only the images that are drawn are read again, so a pass over the source stores nothing.
     source = prepare.part(
-        sets.source.classes, sets.source.labels, sets.source.read, features, built.geometry,
+        sets.source.classes, sets.source.labels, stored.passing(sets.source.read), features, built.geometry,
         batch=size, key=key_s, sizes=class_sizes(config, sets.source), cache=built.means,
     )  # fmt: skip
     return rows, Data(target, source), key

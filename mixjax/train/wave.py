@@ -104,6 +104,7 @@ def place(built: Program, opened: list[Seed]) -> Wave:
         tests = [one.test for one in filled if one.test is not None]
     where = choose(built, inputs, tests)
     data_keys = [keys(one.state.key).data for one in filled]
+    announce(where, inputs, tests)
     if where.kind == 'resident':
         feed = of_orders(built, resident(built, inputs), data_keys)
     else:
@@ -147,6 +148,15 @@ def choose(built: Program, inputs: list[Tree], tests: list[Images], room: int | 
     if wanted == 'auto':
         told += f' (there is room for {size(room)})'
     return Where('resident' if fits else 'stream', 'resident' if all_fits else 'stream', told)
+
+
+def announce(where: Where, inputs: list[Tree], tests: list[Images]) -> None:
+    """Say what may be written to the cache while images are read as they are needed."""
+    streamed = [] if where.test == 'resident' else [one.image for one in tests]
+    if where.kind == 'stream':
+        streamed += [one[name]['image'] for one in inputs for name in ('target', 'source') if name in one]
+    for images in streamed:
+        images.announce()
 
 
 def resident(built: Program, inputs: list[Tree]) -> Tree:

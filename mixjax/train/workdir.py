@@ -29,7 +29,7 @@ from mixjax.processes import by_first, count, gather, only_first
 Tree = Any
 SETTLE = 30.0  # seconds after which lines that are logged go to a store
 # Settings that say where, or what is done with the run afterwards, and change no number.
-ELSEWHERE = ('results', 'analyse', 'cache_dir', 'data_dir', 'feed', 'store')
+ELSEWHERE = ('results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store')
 LOCK = 'lock.json'  # who trains there (train/lock.py)
 
 

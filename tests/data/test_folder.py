@@ -1,15 +1,20 @@
 """A person's folder: what is found in it, what is left out, and what is told."""
 
+import contextlib
 import io
+import json
 import os
+import socket
+import subprocess
 import threading
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mixjax import config as config_lib
-from mixjax.data import folder, listing, photo, sets
+from mixjax.data import folder, listing, photo, sets, split_file, stored
 from mixjax.errors import UserError
 
 RULE = photo.Rule(side=8, channels=3)
@@ -96,7 +101,7 @@ def test_held_out_share_is_of_each_class_and_does_not_depend_on_names(tmp_path):
     assert "classes without an image to test on: 'one'" in told(found, 'without an image')
     assert '1 (one) to 15 (a)' in told(found, 'to learn from of each class')
     again = look(tmp_path / 'p', tmp_path / 'elsewhere')
-    assert again == found
+    assert again._replace(cache=found.cache) == found
     before = {one.digest for one in found.test}
     for path in list((tmp_path / 'p').rglob('*.png')):
         path.rename(path.with_name(f'renamed-{path.name}'))
@@ -256,6 +261,7 @@ def test_files_are_checked_once(tmp_path, monkeypatch):
         return checked(path)
 
     monkeypatch.setattr(listing, '_checked', counted)
+    monkeypatch.setattr(listing, 'FRESH', 0)  # the files were written just now
     first = look(tmp_path / 'p', tmp_path)
     assert len(read) == 9
     assert look(tmp_path / 'p', tmp_path) == first and len(read) == 9
@@ -266,7 +272,14 @@ def test_files_are_checked_once(tmp_path, monkeypatch):
     assert sorted(read[9:]) == ['3.png', 'broken.png']
 
 
-@pytest.mark.parametrize('text', ['', '{', '[]', '{"format": 0}', '{"format": 1, "files": {"a/0.png": [1]}}'])
+DAMAGED = (
+    '', '{', '[]', '{"format": 0}', '{"format": 2, "files": {"a/0.png": [1]}}', '{"format": 2, "files": [1]}',
+    '{"format": 2, "files": {"a/0.png": [[1, 2, 3, 4], "", ""]}}',
+    '{"format": 2, "files": {"a/0.png": [[1, 2, 3], "0123456789abcdef0123456789abcdef", ""]}}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize('text', DAMAGED)
 def test_a_damaged_memory_costs_time_and_nothing_else(text, tmp_path):
     put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(2)))
     first = look(tmp_path / 'p', tmp_path)
@@ -312,6 +325,7 @@ def test_a_file_that_breaks_after_the_check_is_named(tmp_path):
     (tmp_path / 'p/b/1.png').unlink()
     with pytest.raises(UserError, match='a/0.png has changed since it was checked: it is empty'):
         data.read(np.arange(4))
+    assert not list((tmp_path / 'cache' / 'folders').iterdir())  # the next start checks all of them
     with pytest.raises(UserError, match='b/1.png has changed since'):
         data.read(np.array([3]))
 
@@ -329,6 +343,326 @@ def test_a_part_is_told_from_every_other_by_its_name(tmp_path):
     second = name()
     (tmp_path / 'p/a/0.png').rename(tmp_path / 'p/a/00.png')
     assert len({first, second, name()}) == 3
+
+
+# --- files that change ------------------------------------------------------------------------------------------------
+
+
+def bmp(seed):
+    """Images whose files have one size."""
+    out = io.BytesIO()
+    Image.fromarray(np.random.RandomState(seed).randint(0, 256, (8, 8, 3), np.uint8)).save(out, 'BMP')
+    return out.getvalue()
+
+
+def overwrite(path, data):
+    """Write to a file in place, and set its time back."""
+    facts = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (facts.st_size, facts.st_mtime_ns)
+
+
+@pytest.fixture
+def same(tmp_path, monkeypatch):
+    """A folder whose files have one size and one time, and are old enough to be remembered."""
+    monkeypatch.setattr(listing, 'FRESH', 0)
+    for k, name in enumerate(('train/a/0', 'train/b/0', 'test/a/0', 'test/b/0', 'val/a/0', 'val/b/0')):
+        put(tmp_path / 'p', f'{name}.bmp', data=bmp(k))
+        os.utime(tmp_path / 'p' / f'{name}.bmp', ns=(10**18, 10**18))
+    look(tmp_path / 'p', tmp_path)
+    time.sleep(0.02)  # a tick of the file system's clock
+    return tmp_path / 'p'
+
+
+def stamps(root, tmp_path):
+    found = look(root, tmp_path)
+    return {
+        part: split_file.stamp(folder.dataset(found, getattr(found, part), RULE)) for part in ('train', 'val', 'test')
+    }
+
+
+@pytest.mark.parametrize('part', ['train', 'val', 'test'])
+def test_a_stamp_covers_the_bytes_of_every_file(part, same, tmp_path):
+    before = stamps(same, tmp_path)
+    overwrite(same / part / 'b' / '0.bmp', bmp(50))
+    after = stamps(same, tmp_path)
+    assert {name for name in before if before[name] != after[name]} == {part}
+
+
+def test_files_that_changed_places_change_labels(same, tmp_path):
+    a, b = same / 'train/a/0.bmp', same / 'train/b/0.bmp'
+    before = [one.digest for one in look(same, tmp_path).train]
+    a.rename(same / 'x')
+    b.rename(a)
+    (same / 'x').rename(b)
+    assert [one.digest for one in look(same, tmp_path).train] == before[::-1]
+
+
+def test_a_file_with_a_new_inode_is_read_again(same, tmp_path):
+    copy = same / 'train/a/new'
+    copy.write_bytes(bmp(51))
+    os.utime(copy, ns=(10**18, 10**18))
+    before = look(same, tmp_path).train[0].digest
+    os.replace(copy, same / 'train/a/0.bmp')
+    assert look(same, tmp_path).train[0].digest not in (before, '')
+
+
+def test_files_that_were_written_just_now_are_not_remembered(tmp_path):
+    put(tmp_path / 'p', 'a/1.png', 'b/1.png')
+    look(tmp_path / 'p', tmp_path, holdout=0)
+    (memory,) = (tmp_path / 'cache' / 'folders').iterdir()
+    assert json.loads(memory.read_text())['files'] == {}
+
+
+def test_pixels_are_stored_under_the_bytes_they_were_decoded_from(same, tmp_path):
+    path = same / 'train/a/0.bmp'
+    good = path.read_bytes()
+
+    def opened():
+        found = look(same, tmp_path)
+        return stored.stored(folder.dataset(found, found.train, RULE), 'train', tmp_path / 'images').read
+
+    read = opened()
+    overwrite(path, bmp(60))
+    for _ in range(2):
+        with pytest.raises(UserError, match='a/0.bmp has changed since it was checked: its bytes are others'):
+            read([0])
+    overwrite(path, good)
+    np.testing.assert_array_equal(opened()([0])[0], photo.read(good, RULE))
+    np.testing.assert_array_equal(read([0])[0], photo.read(good, RULE))  # it is the file that was listed
+
+
+def test_a_stored_image_is_not_used_for_a_file_that_has_changed(same, tmp_path):
+    path = same / 'train/a/0.bmp'
+    good = path.read_bytes()
+    found = look(same, tmp_path)
+    read = stored.stored(folder.dataset(found, found.train, RULE), 'train', tmp_path / 'images').read
+    expected = read([0, 1])
+    os.utime(path)  # other times, the same bytes
+    np.testing.assert_array_equal(read([0, 1]), expected)
+    overwrite(path, bmp(61))
+    np.testing.assert_array_equal(read([1]), expected[1:])
+    with pytest.raises(UserError, match='its bytes are others'):
+        read([1, 0])
+    path.unlink()
+    with pytest.raises(UserError, match='No such file'):
+        read([0])
+    path.write_bytes(good)
+    np.testing.assert_array_equal(read([0, 1]), expected)
+
+
+def test_a_file_that_is_being_written_is_not_remembered(tmp_path, monkeypatch):
+    put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(3)))
+    monkeypatch.setattr(listing, 'FRESH', 0)
+    real, grown = os.fstat, tmp_path / 'p/a/1.png'
+
+    def growing(number):
+        facts = real(number)
+        if os.path.samestat(facts, os.stat(grown)):
+            with grown.open('ab') as file:
+                file.write(b'more')
+        return facts
+
+    with monkeypatch.context() as patched:
+        patched.setattr(listing.os, 'fstat', growing)
+        found = look(tmp_path / 'p', tmp_path)
+    assert found.unreadable == {'a/1.png': 'it cannot be opened (it is being written to)'}
+    assert not look(tmp_path / 'p', tmp_path).unreadable
+
+
+def test_too_little_memory_is_no_property_of_a_file(tmp_path, monkeypatch):
+    put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(3)))
+    monkeypatch.setattr(listing, 'FRESH', 0)
+    large, real, decoded = (tmp_path / 'p/b/1.png').read_bytes(), photo.decode, []
+
+    def decode(data, **how):
+        decoded.append(data)
+        if data == large and len(decoded) <= 6:
+            raise MemoryError
+        return real(data, **how)
+
+    monkeypatch.setattr(photo, 'decode', decode)
+    with pytest.raises(UserError, match='too little memory to decode .*b/1.png'):
+        look(tmp_path / 'p', tmp_path)
+    (memory,) = (tmp_path / 'cache' / 'folders').iterdir()
+    assert 'a/0.png' in memory.read_text() and 'b/1.png' not in memory.read_text()
+    decoded += [b''] * 6
+    found = look(tmp_path / 'p', tmp_path)
+    assert not found.unreadable and len(found.train) + len(found.test) == 6
+    assert len(decoded) < 6 + 6 + 6  # what was checked before that is remembered
+
+
+# --- what is no regular file, and folders that lead to folders --------------------------------------------------------
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    root = tmp_path / 'p'
+    put(root, *(f'{c}/{k}.png' for c in 'ab' for k in range(4)))
+    os.mkfifo(root / 'a/pipe.jpg')
+    (root / 'a/zero.jpg').symlink_to('/dev/zero')
+    (root / 'b/random.png').symlink_to('/dev/random')
+    (root / 'b/link.png').symlink_to(root / 'a/pipe.jpg')
+    os.mkfifo(root / 'outside.png')
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.path.relpath(root / 'b/socket.png'))
+    found = look(root, tmp_path)
+    assert '6 files that are not regular files' in told(found, 'left out') and not found.unreadable
+    assert len(found.train) + len(found.test) == 8
+    for name in ('a/pipe.jpg', 'a/zero.jpg', 'b/link.png'):  # put there after the folder was listed
+        with pytest.raises(OSError, match='not a regular file'):
+            listing.read_file(root / name)
+    data = folder.dataset(found, found.train, RULE)
+    name = root / found.train[0].path
+    name.unlink()
+    os.mkfifo(name)
+    with pytest.raises(UserError, match='has changed since it was checked: it is not a regular file'):
+        data.read(np.array([0]))
+
+
+def test_a_file_that_is_too_large_for_an_image_is_not_read(tmp_path):
+    put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(2)))
+    with (tmp_path / 'p/a/huge.jpg').open('wb') as file:
+        file.truncate(1 << 40)
+    found = look(tmp_path / 'p', tmp_path)
+    assert '1,099,511,627,776 bytes, and at most' in found.unreadable['a/huge.jpg']
+
+
+@pytest.mark.parametrize('count', [7, 30])
+def test_each_real_folder_is_entered_once(count, tmp_path):
+    """Folders that link to one another: each image is there once, in the class of the folder it lies in."""
+    root = tmp_path / 'p'
+    for k in range(count):
+        put(root, f'c{k:02d}/1.png', f'c{k:02d}/deep/2.png')
+        for other in range(count):
+            (root / f'c{k:02d}' / f'to{other:02d}').symlink_to(root / f'c{other:02d}')
+    (root / 'c00' / 'up').symlink_to(root)
+    found = look(root, tmp_path, holdout=0.5)
+    every = (*found.train, *found.test)
+    assert len(every) == 2 * count and all(one.id.startswith(found.classes[one.label]) for one in every)
+    assert 'reached by another path' in told(found, 'left out')
+
+
+def test_links_add_what_is_not_there_without_them(tmp_path):
+    put(tmp_path / 'more', 'x.png', 'deep/y.png')
+    put(tmp_path / 'p', 'a/1.png', 'a/inner/2.png', 'b/3.png', 'c/4.png')
+    (tmp_path / 'p/a/more').symlink_to(tmp_path / 'more')  # entered here, by name the first
+    (tmp_path / 'p/b/more').symlink_to(tmp_path / 'more')
+    (tmp_path / 'p/b/other').symlink_to(tmp_path / 'p/c')
+    (tmp_path / 'p/d').symlink_to(tmp_path / 'p/a/inner')  # a class of its own
+    (tmp_path / 'p/e').symlink_to(tmp_path / 'p/b')  # the same class again
+    found = look(tmp_path / 'p', tmp_path, holdout=0)
+    assert ids(found.train) == ['a/1.png', 'a/more/deep/y.png', 'a/more/x.png', 'b/3.png', 'c/4.png', 'd/2.png']
+    assert found.classes == ('a', 'b', 'c', 'd')
+    assert "another path: 'a/inner', 'b/more', 'b/other', 'e'" in told(found, 'left out')
+
+
+def test_parts_may_link_to_one_another(tmp_path):
+    put(tmp_path / 'p', *(f'train/{c}/{k}.png' for c in 'ab' for k in range(2)), 'test/a/5.png', 'test/b/6.png')
+    (tmp_path / 'p/val').symlink_to('test')
+    found = look(tmp_path / 'p', tmp_path)
+    assert [one.digest for one in found.val] == [one.digest for one in found.test] and len(found.val) == 2
+
+
+def test_links_to_themselves(tmp_path):
+    put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(4)))
+    for name in ('loop', 'a/loop', 'a/loop.png'):
+        (tmp_path / 'p' / name).symlink_to(tmp_path / 'p' / name)
+    found = look(tmp_path / 'p', tmp_path)
+    assert found.unreadable.keys() == {'a/loop.png'} and 'Too many levels' in found.unreadable['a/loop.png']
+    assert '1 file that is no image (without an ending 1)' in told(found, 'no image')
+    assert '1 file outside of the class folders' in told(found, 'no image')
+
+
+@contextlib.contextmanager
+def nested(folder, name, depth):
+    """So many folders one in the other, made and taken away one level at a time: their path may be too long."""
+    above = [os.open(folder, os.O_RDONLY)]
+    try:
+        for _ in range(depth):
+            os.mkdir(name, dir_fd=above[-1])
+            above.append(os.open(name, os.O_RDONLY, dir_fd=above[-1]))
+            if len(above) > 2:
+                os.close(above[-3] if len(above) > 3 else above[0])
+        with open('1.png', 'wb', opener=lambda path, flags: os.open(path, flags, dir_fd=above[-1])) as file:
+            file.write(png(1))
+        yield
+    finally:
+        subprocess.run(['rm', '-rf', str(folder / name)], check=True)
+        for number in above[-2:]:
+            os.close(number)
+
+
+def test_deep_folders(tmp_path):
+    put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(4)))
+    with nested(tmp_path / 'p/a', 'd', 1200):
+        found = look(tmp_path / 'p', tmp_path)
+        assert len(found.train) + len(found.test) == 9
+    with nested(tmp_path / 'p/a', 'deeper', 1200), pytest.raises(UserError, match='cannot be read: File name too long'):
+        look(tmp_path / 'p', tmp_path)
+
+
+# --- names of parts ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    'names',
+    [
+        ('training_set', 'test_set', 'validation_set'),
+        ('Train Images', 'Test-Images', 'val.images'),
+        ('trainset', 'testset', 'valset'),
+        ('data_train', 'data_test', 'data_val'),
+        ('TRAINING DATA', 'testing data', 'valid_photos'),
+    ],
+)
+def test_names_of_parts_may_say_more(names, tmp_path):
+    for part in names:
+        put(tmp_path / 'p', f'{part}/a/1{part}.png', f'{part}/b/2{part}.png')
+    found = look(tmp_path / 'p', tmp_path)
+    assert found.classes == ('a', 'b')
+    for part, name in zip((found.train, found.test, found.val), names, strict=True):
+        assert {one.id.split('/')[0] for one in part} == {name}
+
+
+@pytest.mark.parametrize(
+    ('files', 'said'),
+    [
+        (['train/a', 'training/a', 'test/a'], "has 2 folders for its train part ('train', 'training'); keep one"),
+        (['train/a', 'Train_Set/a', 'test/a'], "has 2 folders for its train part ('Train_Set', 'train')"),
+        (['test/a', 'val/a'], "'test', 'val' may be classes or parts"),
+        (['test_set/a'], "'test_set' may be classes or parts"),
+        (['my_train/a', 'my_test/a'], "'my_test', 'my_train' may be classes or parts"),
+        (['train2017/a', 'val2017/a'], "'train2017', 'val2017' may be classes or parts"),
+        (['train/a', 'train/b', 'my_test/a', 'my_test/b', 'notes/c'], "'my_test', 'train' may be classes or parts"),
+        (['a', 'b', 'test/a', 'test/b'], "'test' may be classes or parts"),
+        (['a', 'b', 'val', 'test'], "'test', 'val' may be classes or parts"),
+    ],
+)
+def test_folders_that_may_be_parts_are_not_taken_for_classes(files, said, tmp_path):
+    put(tmp_path / 'p', *(f'{name}/{k}.png' for name in files for k in range(2)))
+    with pytest.raises(UserError) as error:
+        look(tmp_path / 'p', tmp_path)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    'classes',
+    [
+        ('bus', 'car', 'train'),
+        ('invalid', 'valid'),
+        ('control', 'test'),
+        ('bullet_train', 'test_tube', 'tram'),
+        ('train', 'training', 'tram'),
+    ],
+)
+def test_classes_may_have_such_names(classes, tmp_path):
+    put(tmp_path / 'p', *(f'{name}/{deep}{k}.png' for name in classes for deep in ('', 'deep/') for k in range(2)))
+    assert look(tmp_path / 'p', tmp_path).classes == classes
+    for name in classes:
+        (tmp_path / 'p' / 'train2').mkdir(exist_ok=True)
+        (tmp_path / 'p' / name).rename(tmp_path / 'p/train2' / name)
+    (tmp_path / 'p/train2').rename(tmp_path / 'p/train')
+    assert look(tmp_path / 'p', tmp_path).classes == classes  # the way out that is named
 
 
 # --- as a data set of a config ----------------------------------------------------------------------------------------
