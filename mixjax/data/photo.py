@@ -1,23 +1,28 @@
 """From the bytes of a photograph to pixels: decode, and bring to one size as the papers' pipelines do.
 
-JPEG is decoded by OpenCV, which gives the pixels of Pillow in less time; everything else by Pillow. The
-size is Pillow's antialiased one, with the rounding of torchvision's `Resize` and `CenterCrop`, because that
+JPEG is decoded by OpenCV, which gives the pixels of Pillow in less time; PBM to PFM by `netpbm`; everything else by
+Pillow. The size is Pillow's antialiased one, with the rounding of torchvision's `Resize` and `CenterCrop`, because that
 is what the pretrained networks and the published numbers were made with.
 
 A picture that cannot be read whole raises `Unreadable`; nobody ever trains on black or grey pixels that
 stand for it. What no decoder can tell: JPEG has no checksum, so bytes that changed in the middle of a file
-and still make a picture go unseen.
+and still make a picture go unseen. Too little memory raises `OutOfMemory`, which says nothing about the file.
 """
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax.data import resample
+from mixjax import plain
+from mixjax.data import image_header, memory, netpbm, resample
+from mixjax.data.image_header import MOST_PIXELS, Header
+from mixjax.data.memory import OutOfMemory
 from mixjax.errors import require
 
 FITS = ('short', 'squash')
@@ -25,15 +30,29 @@ FITS = ('short', 'squash')
 REACH = {'nearest': 0.0, 'bilinear': 1.0, 'bicubic': 2.0, 'lanczos': 3.0}
 # What Pillow may be asked to open: EPS would start another program, and nobody keeps photographs in it.
 FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF', 'PPM')
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm')  # of their files
-# A few bytes can claim any size, and memory is taken before the lie is noticed. Pillow's own limit.
-MOST_PIXELS = 178_956_970
+# Suffixes of their files.
+SUFFIXES = (
+    '.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm', '.pfm',
+)  # fmt: skip
+MOST_BYTES = 1 << 30  # of an image file
 END = b'\xff\xd9'  # of a JPEG
 GREY = 128  # what libjpeg puts where a picture has no data
+
+# All threads of the process together decode within this. An image holds its file, and at most so many bytes a pixel:
+# what the decoder takes, the pixels, and a copy of them while they are turned or resized.
+MEMORY = memory.Budget(5 << 29)
+PIXEL = 12
+PIXEL_OF_WEBP = 28  # libwebp keeps three canvases of 4 bytes a pixel, and Pillow copies them
+ASIDE = 1 << 26  # bytes that decoders take whatever the size
+STRIP = 1 << 20  # pixels that are converted at once
 
 
 class Unreadable(Exception):
     """Why bytes are not a picture, as the end of a sentence: 'it is empty'. The caller knows the file's name."""
+
+
+class _Failed(Unreadable):
+    """A decoder has failed, which may have been for lack of memory."""
 
 
 class Rule(NamedTuple):
@@ -62,9 +81,24 @@ def check(rule: Rule) -> Rule:
     return rule
 
 
-def read(data: bytes, rule: Rule) -> np.ndarray:
-    """Bytes of a picture -> (side, side, channels) uint8."""
-    return fit(decode(data, channels=rule.channels, upright=rule.upright), rule)
+def file_bytes(path: str | Path) -> bytes:
+    """The bytes of an image file. `OSError` if it cannot be opened or is no regular file."""
+    try:
+        return plain.read_regular(path, MOST_BYTES)
+    except ValueError as error:
+        raise Unreadable(str(error)) from None
+    except MemoryError:
+        raise OutOfMemory(f'there is too little memory to read {path}; close other programs') from None
+
+
+def read(data: bytes, rule: Rule, *, banner: int = 0) -> np.ndarray:
+    """Bytes of a picture -> (side, side, channels) uint8. banner: rows at its bottom that are no part of it."""
+
+    def work(about: Header) -> np.ndarray:
+        image = _decoded(data, about, rule.channels, rule.upright)
+        return fit(image[: len(image) - banner], rule)
+
+    return _within_memory(data, work, rule)
 
 
 # --- decoding ---------------------------------------------------------------------------------------------------------
@@ -74,29 +108,65 @@ def decode(data: bytes, *, channels: int = 3, upright: bool = False) -> np.ndarr
     """Bytes of a picture -> (H, W, channels) uint8, as Pillow's `convert('RGB')` and then `convert('L')` give it.
 
     The content decides the format, not the name of the file. Of an animation the first frame is taken;
-    transparency is dropped, and the colour that was stored under it shows; of 16 bits the upper 8 are kept.
+    transparency is dropped, and the colour that was stored under it shows. Values of other types become bytes by the
+    range of their type: of 16 bits the upper 8 are kept, and floats go from 0 to 1. What would lose all of its contrast
+    by that is refused.
+    """
+    return _within_memory(data, lambda about: _decoded(data, about, channels, upright), None)
+
+
+def _within_memory(data: bytes, work: Callable[[Header], np.ndarray], rule: Rule | None) -> np.ndarray:
+    """What `work` returns, done while this thread holds its share of `MEMORY`.
+
+    Decoders report a lack of memory as damage. So what fails is tried once more when no other thread decodes; if it
+    fails again, it is the file, provided that the memory can be had.
     """
     if not data:
         raise Unreadable('it is empty')
-    image = _jpeg(data, channels) if data.startswith(b'\xff\xd8') else None
-    turn = 1
-    if image is None:
-        image, turn = _by_pillow(data, channels, upright)
-    elif upright and b'Exif\0\0' in data[: 1 << 17]:  # the tag is in one of the first segments, of 64 kB at most
-        turn = _orientation(data)
+    try:
+        about = image_header.look(data, FORMATS)
+    except image_header.Fault as fault:
+        raise Unreadable(str(fault)) from None
+    need = len(data) + about.area * (PIXEL_OF_WEBP if about.kind == 'WEBP' else PIXEL)
+    if rule is not None and rule.side and rule.fit == 'squash':
+        need += 4 * rule.side * about.height  # after the first of two passes
+    size = f'{about.width} x {about.height} pixels'
+    if need > MEMORY.total:
+        raise Unreadable(f'it has {size}, which take {need / 1e9:.1f} GB to read; at most {MEMORY.total / 1e9:.1f} are')
+    try:
+        with MEMORY.hold(need):
+            return work(about)
+    except (_Failed, MemoryError):
+        pass
+    with MEMORY.hold(MEMORY.total):
+        try:
+            return work(about)
+        except (_Failed, MemoryError) as error:
+            memory.require(need + ASIDE, f'an image of {size}')
+            if isinstance(error, MemoryError):
+                raise OutOfMemory(f'there was too little memory for an image of {size}; close other programs') from None
+            raise
+
+
+def _decoded(data: bytes, about: Header, channels: int, upright: bool) -> np.ndarray:
+    if about.kind == 'JPEG' and about.components in (1, 3):
+        image = _jpeg(data, about, channels)
+        turn = _orientation(data) if upright and about.tagged else 1
+    elif about.kind == 'PPM':
+        image, turn = _pnm(data, channels), 1
+    else:
+        image, turn = _by_pillow(data, about.kind, channels, upright)
     return np.ascontiguousarray(_turned(image, turn))
 
 
-def _jpeg(data: bytes, channels: int) -> np.ndarray | None:
-    """(H, W, channels) of a grey or colour JPEG; None for one that is neither (CMYK), which OpenCV would convert
-    with other numbers than Pillow."""
+def _jpeg(data: bytes, about: Header, channels: int) -> np.ndarray:
+    """(H, W, channels) of a grey or colour JPEG. CMYK is not for OpenCV, which converts it with other numbers than
+    Pillow."""
     import cv2
 
-    height, width, components = _frame(data)
-    _check_size(height, width)
-    if components not in (1, 3):
-        return None
-    colour = cv2.IMREAD_GRAYSCALE if components == 1 else cv2.IMREAD_COLOR_RGB
+    if about.bits != 8:
+        raise Unreadable(f'it is a JPEG of {about.bits} bits, which is not decoded; save it with 8, or as PNG or TIFF')
+    colour = cv2.IMREAD_GRAYSCALE if about.components == 1 else cv2.IMREAD_COLOR_RGB
     flags = colour | cv2.IMREAD_IGNORE_ORIENTATION
 
     def opencv(data: bytes) -> np.ndarray:
@@ -104,8 +174,8 @@ def _jpeg(data: bytes, channels: int) -> np.ndarray | None:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:
             image = None
-        if image is None:  # OpenCV's way to report a fault
-            raise Unreadable('its JPEG data are cut short or damaged')
+        if image is None:  # OpenCV's way to report a fault, and a lack of memory
+            raise _Failed('its JPEG data are cut short or damaged')
         return image
 
     image = opencv(data)
@@ -115,65 +185,155 @@ def _jpeg(data: bytes, channels: int) -> np.ndarray | None:
         end = data.rfind(END) if END in data else len(data)
         if not np.array_equal(opencv(data[:end] + b'\x5a' * 4096 + (data[end:] or END)), image):
             raise Unreadable('its JPEG data end before the picture does')
-    if components == 1:
+    if about.components == 1:
         image = image[..., None]
         return image if channels == 1 else np.repeat(image, 3, axis=2)
     return grey(image) if channels == 1 else image
 
 
-def _frame(data: bytes) -> tuple[int, int, int]:
-    """(height, width, components) from the header of a JPEG file."""
-    at = 2
-    while (at := data.find(b'\xff', at)) >= 0 and at + 9 < len(data):
-        mark = data[at + 1]
-        if 0xC0 <= mark <= 0xCF and mark not in (0xC4, 0xC8, 0xCC):  # tables share the range of frame headers
-            return int.from_bytes(data[at + 5 : at + 7]), int.from_bytes(data[at + 7 : at + 9]), data[at + 9]
-        if mark in (0xD9, 0xDA):  # end, or pixels without a frame
-            break
-        if mark == 0xFF:  # a fill byte
-            at += 1
-        elif mark <= 0x01 or 0xD0 <= mark <= 0xD8:  # marks that stand alone
-            at += 2
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    raise Unreadable('its JPEG header is cut short or damaged')
+def _pnm(data: bytes, channels: int) -> np.ndarray:
+    try:
+        about, values = netpbm.header(data), netpbm.values(data)
+    except ValueError as error:
+        raise Unreadable(f'it is cut short or damaged ({error})') from None
+    if about.kind in 'fF':
+        if abs(about.most) != 1:
+            raise Unreadable(f'its floats have a scale of {abs(about.most):g}; only 1 is read: save it as 8 or 16 bit')
+        image = _of_floats(values)
+    elif about.kind in '14':
+        image = values * np.uint8(255)
+    elif about.most == 255:
+        image = values
+    else:
+        table = netpbm.table(about)
+        image = _as_bytes(values, lambda some: table[some])
+    if image.shape[2] == channels:
+        return image
+    return grey(image) if channels == 1 else np.repeat(image, 3, axis=2)
 
 
-def _check_size(height: int, width: int) -> None:
-    if not height or not width:
-        raise Unreadable('its header says that it has no pixels')
-    if height * width > MOST_PIXELS:
-        raise Unreadable(f'its header claims {width} x {height} pixels; at most {MOST_PIXELS:,} are decoded')
-
-
-def _by_pillow(data: bytes, channels: int, upright: bool) -> tuple[np.ndarray, int]:
-    """(H, W, channels) as stored, and the EXIF orientation if it is asked for."""
+def _by_pillow(data: bytes, kind: str, channels: int, upright: bool) -> tuple[np.ndarray, int]:
+    """(H, W, channels), and the EXIF orientation by which it has yet to be turned."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-            _check_size(picture.height, picture.width)
-            turn = _tag(picture) if upright else 1
+        with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+            asked = _tag(picture) if kind == 'TIFF' else 1
+            deep = _deep(picture)
             picture.load()
-            if picture.mode.startswith('I'):  # 16 bits a pixel; Pillow would clip them to 255
-                image = (np.asarray(picture).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)[..., None]
-                return (image if channels == 1 else np.repeat(image, 3, axis=2)), turn
-            picture.info.pop('transparency', None)  # convert() would warn that RGB has none
-            image = np.asarray(picture.convert('RGB'))
-    except Unreadable:
+            # Pillow turns TIFF files while it loads them, and then they have no tag any more.
+            left = _tag(picture) if upright or kind == 'TIFF' else 1
+            image = _of_deep(np.asarray(picture), *deep, channels) if deep else _converted(picture, channels)
+    except (Unreadable, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise Unreadable(f'it is not a picture ({", ".join(FORMATS)})') from None
+        raise _Failed(f'it is a {kind} of a kind that is not decoded, or damaged; save it as PNG') from None
     except Exception as error:  # bytes of a stranger: decoders fail on them in every way there is
-        raise Unreadable(f'it is cut short or damaged ({error})') from None
-    return (grey(image) if channels == 1 else image), turn
+        raise _Failed(f'it is cut short or damaged ({error})') from None
+    if upright:
+        return image, left
+    return image, _BACK[asked] if left == 1 else 1
+
+
+def _converted(picture: Any, channels: int) -> np.ndarray:
+    """(H, W, channels) of an image of Pillow, some rows at a time: a conversion holds several copies of them."""
+    picture.info.pop('transparency', None)  # convert() would warn that RGB has none
+    if picture.mode == 'LAB':
+        raise Unreadable('its colours are L*a*b*, which are not decoded; save it as RGB')
+    out = np.empty((picture.height, picture.width, channels), np.uint8)
+    for rows in _strips(out):
+        strip = picture.crop((0, rows.start, picture.width, rows.stop))
+        strip = (strip.convert('LA') if strip.mode == 'La' else strip).convert('RGB')
+        out[rows] = np.asarray(strip.convert('L'))[..., None] if channels == 1 else np.asarray(strip)
+    return out
+
+
+def _strips(image: np.ndarray) -> Iterator[slice]:
+    """Parts of the rows, of `STRIP` pixels or one row."""
+    step = max(STRIP // image.shape[1], 1)
+    for start in range(0, len(image), step):
+        yield slice(start, min(start + step, len(image)))
 
 
 def grey(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) -> (H, W, 1): ITU-R 601, in Pillow's integers."""
     from PIL import Image
 
-    return np.asarray(Image.fromarray(image).convert('L'))[..., None]
+    out = np.empty((*image.shape[:2], 1), np.uint8)
+    for rows in _strips(image):
+        out[rows, :, 0] = np.asarray(Image.fromarray(image[rows]).convert('L'))
+    return out
+
+
+# --- other types than bytes -------------------------------------------------------------------------------------------
+
+
+def _deep(picture: Any) -> tuple[str, int, bool] | None:
+    """(type, bits, whether 0 is white) of an image of Pillow whose values are no bytes yet; None if they are.
+
+    Pillow keeps such values as they are, without regard to their type or to what white is, and clips them to 255 where
+    it converts them.
+    """
+    mode = picture.mode
+    if picture.format != 'TIFF':
+        return ('unsigned', 16, False) if mode.startswith('I') else None
+    bits, kind = picture.tag_v2.get(258, (1,))[0], picture.tag_v2.get(339, (1,))[0]
+    white = picture.tag_v2.get(262, 0) == 0
+    swapped = picture.tag_v2.prefix == b'MM' and picture.info.get('compression') != 'raw'
+    if swapped and (mode == 'F' or mode == 'I'):  # libtiff has swapped their bytes, and Pillow does it again
+        raise Unreadable(
+            f'its {bits}-bit values are compressed and begin with the highest byte, which is not decoded: save it '
+            'without compression'
+        )
+    if mode == 'F':
+        return 'float', bits, white
+    if mode.startswith('I') or (mode == 'L' and kind == 2):
+        return ('signed' if kind == 2 else 'unsigned'), bits, white and mode != 'L'
+    return None
+
+
+def _of_deep(values: np.ndarray, kind: str, bits: int, white: bool, channels: int) -> np.ndarray:
+    """(H, W) -> (H, W, channels) uint8, by the range of the type."""
+    if kind == 'float':
+        image = _of_floats(values)
+    else:
+        if kind == 'unsigned' and bits == 32:
+            values = values.view(np.uint32)  # Pillow has them as int32
+        if kind == 'signed' and bits == 8:
+            values = values.view(np.int8)
+        middle = 1 << bits - 1 if kind == 'signed' else 0
+        image = _as_bytes(values, lambda some: (some.astype(np.int64) + middle >> bits - 8).astype(np.uint8))
+    if white:
+        image = 255 - image
+    return image[..., None] if channels == 1 else np.repeat(image[..., None], 3, axis=2)
+
+
+def _of_floats(values: np.ndarray) -> np.ndarray:
+    """Floats from 0 to 1 as bytes."""
+    low, high = float(values.min()), float(values.max())
+    if not 0 <= low <= high <= 1:  # so does NaN
+        raise Unreadable(
+            f'its values are floats from {low:g} to {high:g}, and only 0 to 1 have a meaning: divide them by their '
+            'largest, or save it as 8 or 16 bit'
+        )
+    return _as_bytes(values, lambda some: np.floor(some.astype(np.float64) * 255 + 0.5).astype(np.uint8))
+
+
+def _as_bytes(values: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The values as bytes, refused where they all become the same one: a picture that says 8 bits in 32 would be black."""
+    out = np.empty(values.shape, np.uint8)
+    for rows in _strips(values):
+        out[rows] = convert(values[rows])
+    low, high = values.min(), values.max()
+    if low < high and out.min() == out.max():
+        raise Unreadable(
+            f'its values go from {low:g} to {high:g}, which is nothing in the range of their type ({values.dtype}): '
+            'spread them over it, or save it as 8 bit'
+        )
+    return out
+
+
+# --- how the camera was held ------------------------------------------------------------------------------------------
 
 
 def _orientation(data: bytes) -> int:
@@ -193,6 +353,9 @@ def _tag(picture: Any) -> int:
     except Exception:
         return 1
     return turn if turn in range(1, 9) else 1
+
+
+_BACK = (1, 1, 2, 3, 4, 5, 8, 7, 6)  # the orientation that undoes each one
 
 
 def _turned(image: np.ndarray, turn: int) -> np.ndarray:
