@@ -1,14 +1,18 @@
 """Plain data from files that may lie: JSON, and the arrays of an `.npz`.
 
 Whatever is wrong with them is a `ValueError`. Nothing in them is run, and what they say of their size is compared
-with what they hold before memory is taken.
+with what they hold before memory is taken. Only regular files are opened: a FIFO or a device could keep the reader
+waiting, or feed it, for ever.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import math
+import os
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -16,8 +20,71 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 MOST_BYTES = 1 << 30  # of all arrays of a file together
+MOST_TEXT = 1 << 28  # of a JSON file or a log
 HEADER_BYTES = 10_000
 RATIO = 1032  # what deflate makes of a byte at most
+
+
+class NotRegularFile(OSError):
+    """A path leads to something that is not a regular file, such as a FIFO, a device or a socket."""
+
+
+def open_regular(path: str | os.PathLike[str], dir_fd: int | None = None) -> BinaryIO:
+    """Open a regular file for reading; links to regular files are followed.
+
+    Anything else is refused before it is opened, because opening a FIFO can wait and opening a device can act.
+
+    Args:
+      path: a file on a disk, or of an object store, which only has regular files.
+      dir_fd: the descriptor of the folder that a relative `path` counts from.
+
+    Raises:
+      NotRegularFile: it is a FIFO, a device or a socket.
+      OSError: it cannot be opened; a folder is an `IsADirectoryError`.
+    """
+    if '://' in os.fspath(path):
+        return cast(Any, path).open('rb')
+    try:
+        _refuse_special(path, os.stat(path, dir_fd=dir_fd))
+        # Between the two calls it may have been replaced, so it is opened without waiting and looked at again.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=dir_fd)
+    except ValueError as error:  # a null byte in a name
+        raise OSError(errno.EINVAL, str(error), path) from None
+    try:
+        _refuse_special(path, os.fstat(descriptor))
+        return open(descriptor, 'rb')
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _refuse_special(path: str | os.PathLike[str], status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFIFO: 'a FIFO', stat.S_IFSOCK: 'a socket'}
+        kind = kinds.get(stat.S_IFMT(status.st_mode), 'a device')
+        raise NotRegularFile(errno.EINVAL, f'it is {kind} and not a regular file', path)
+
+
+def read_regular(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
+    """Read a whole regular file of at most `most` bytes (see `open_regular` for what is refused).
+
+    Raises:
+      ValueError: it is larger. A sparse file is refused by the size that it claims, before anything is read.
+      OSError: it cannot be opened or read, or is no regular file.
+    """
+    with open_regular(path) as file:
+        size = 0 if '://' in os.fspath(path) else os.fstat(file.fileno()).st_size
+        if size <= most:
+            data = bytearray()
+            # A file of /proc has no size, and one that is being written grows: the size is a hint, not a promise.
+            while len(data) <= most:
+                block = file.read(min(max(size + 1 - len(data), 1 << 16), most + 1 - len(data)))
+                if not block:
+                    return bytes(data)
+                data += block
+        raise ValueError(f'it is larger than {most:,} bytes')
 
 
 def parse(text: str | bytes) -> Any:
@@ -32,8 +99,8 @@ def arrays(file: Path | bytes | BinaryIO, most: int = MOST_BYTES) -> dict[str, n
     """{name: array} of an `.npz`; of a path also `OSError`."""
     if isinstance(file, bytes):
         return arrays(io.BytesIO(file), most)
-    if hasattr(file, 'open'):
-        with file.open('rb') as opened:  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(file, os.PathLike):
+        with open_regular(file) as opened:
             return arrays(opened, most)
     try:
         return _unpacked(file, most)
