@@ -186,12 +186,11 @@ def predictor_of(workdir: Any, about: dict[str, Any], heads: Tree) -> Callable[.
                 f'{workdir}: model.json names {len(about["classes"])} classes, and the network knows others'
             )
         return lambda out: out.logits['target']
-    knobs = {key: tuple(v) if isinstance(v, list) else v for key, v in about['method'].items() if key != 'name'}
-    name = about['method'].get('name')
-    if not isinstance(name, str):
+    config = {key: tuple(v) if isinstance(v, list) else v for key, v in about['method'].items()}
+    if not isinstance(config.get('name'), str):
         raise UserError(f'{workdir}: model.json is damaged (it names no method); give a run folder')
     try:
-        return method_lib.load(name, f'{workdir}/model.json')(len(about['classes']), **knobs).predict
+        return method_lib.build(config, len(about['classes']), f'{workdir}/model.json').predict
     except (TypeError, ValueError) as error:
         raise UserError(f'{workdir}: the method of model.json cannot be made ({error})') from error
 

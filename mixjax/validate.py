@@ -231,15 +231,12 @@ def _build_methods(config: Any) -> None:
     given = target.splits
     classes = split_file.count(given, classes) if given else splits.class_count(classes, target.classes)
     for place, node in methods(config).items():
-        knobs = {key: value for key, value in node.items() if key != 'name'}
-        for key, value in knobs.items():
+        for key, value in node.items():
             _plain(f'{place}.{key}', value)
         try:
-            made = method_lib.load(node.name)(classes, **knobs)
+            method_lib.build(node, classes)
         except (UserError, TypeError, ValueError, ArithmeticError) as error:
             raise UserError(f'config.{place}: {error}') from error
-        if not isinstance(made, method_lib.Method):
-            raise UserError(f'method {node.name!r}: make() must return a mixjax.method.Method')
 
 
 def _get(config: Any, key: str) -> Any:

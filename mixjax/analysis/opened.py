@@ -250,8 +250,9 @@ def classifier(run: Run, network: Network) -> Tree:
     """Kernel (d, c) and bias (c,) from the features to the target's logits."""
     heads = network.heads
     if set(heads) != {'target'}:
-        knobs = {key: value for key, value in run.config.method.items() if key != 'name'}
-        heads = export.plain_heads(method_lib.load(run.config.method.name)(len(run.classes), **knobs), heads)
+        heads = export.plain_heads(method_lib.build(run.config.method, len(run.classes)), heads)
     if set(heads) != {'target'}:
-        raise UserError(f'{run.folder}: {run.config.method.name} does not predict by one linear classifier')
+        raise UserError(
+            f'{run.folder}: {method_lib.title(run.config.method)} does not predict by one linear classifier'
+        )
     return heads['target']

@@ -86,8 +86,7 @@ def ground(config: Any, on: Slice) -> tuple[Ground, list[str]]:
 def plans(config: Any, on: Slice, label: str, shared: tuple[Ground, list[str]], say: Say) -> Iterator[Plan]:
     """The plan of a method, and before it that of its first stage where it has one."""
     base, told = shared
-    knobs = {key: value for key, value in config.method.items() if key != 'name'}
-    method = method_lib.load(config.method.name)(len(base.sets.train.classes), **knobs)
+    method = method_lib.build(config.method, len(base.sets.train.classes))
     built = program.around(base, config, method)
     rows, data, made = assumed.prepared(built)
     told = [*told, *filter(None, [assumed.drawn(made)])]

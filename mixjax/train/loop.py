@@ -15,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
+from mixjax import method as method_lib
 from mixjax import places, signals
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
@@ -92,7 +93,7 @@ def tried(config: Any, folder: Place, progress: Progress) -> Job:
     """Look at the folders, build what is to be trained; nothing is written."""
     labels = order(config)
     workdir.look(folder, config)
-    singles = {label: alone(config, label) for label in labels} or {config.method.name: config}
+    singles = {label: alone(config, label) for label in labels} or {method_lib.title(config.method): config}
     folders = {label: folder / label if labels else folder for label in singles}
     extended = {label: workdir.look(folders[label], singles[label]) for label in singles}
     todo = [label for label in singles if workdir.finished(folders[label], config.steps) is None]
@@ -119,7 +120,7 @@ def carry_out(job: Job, progress: Progress, command: str) -> dict[str, Any]:
             describe(job.folders[label], command, again=True)
         runs[label] = one(job.built.pop(label, None), single, job.folders[label], label, progress, command)
     if not job.labels:
-        return runs[job.config.method.name]
+        return runs[method_lib.title(job.config.method)]
     results = {
         'kind': 'comparison',
         'steps': job.config.steps,

@@ -143,8 +143,7 @@ def shapes(config: Any, sets: Sets) -> tuple[Net, Geometry, Array]:
 def build(config: Any, on: Ground | None = None) -> Program:
     """The method that the config names, and the programs around it; nothing is compiled yet."""
     on = on or ground(config)
-    knobs = {key: value for key, value in config.method.items() if key != 'name'}
-    return around(on, config, method_lib.load(config.method.name)(len(on.sets.train.classes), **knobs))
+    return around(on, config, method_lib.build(config.method, len(on.sets.train.classes)))
 
 
 def around(on: Ground, config: Any, method: Method) -> Program:
@@ -198,8 +197,8 @@ def whole_batches(config: Any, method: Method) -> None:
     """Refuse to cut the batches of a method that needs them whole."""
     if config.accumulate > 1 and method.whole_batch:
         raise UserError(
-            f'config.accumulate={config.accumulate}: the loss of {config.method.name} is not a mean over the examples '
-            'of a batch, so with these settings that of its parts is another one; set config.accumulate=1 '
+            f'config.accumulate={config.accumulate}: the loss of {method_lib.title(config.method)} is not a mean over '
+            'the examples of a batch, so with these settings that of its parts is another one; set config.accumulate=1 '
             '(and a smaller config.batch_size, to save memory)'
         )
 
