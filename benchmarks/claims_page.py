@@ -56,6 +56,7 @@ TITLES = {
     'order': 'The main methods as labels grow',
     'others': 'Other methods',
     'smile_table2': 'SMILE, Table 2',
+    'smile_with_mixup': 'SMILE, abstract: the methods of its Table 2 with Mixup',
     'smile_table3': 'SMILE, Table 3: another network, deeper',
     'smile_table4': 'SMILE, Table 4: interpolation losses',
     'xmixup_table1': 'XMixup, Table 1, and Fig. 2',

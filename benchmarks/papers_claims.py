@@ -34,6 +34,8 @@ VANILLA = 'finetune mixup cutmix'  # what LaMix is above of in its tables
 
 def named(method: str) -> str:
     """A method as the papers call it; whose form of it, and on what, the table says."""
+    if method.endswith('_mixup'):
+        return f'{named(method.removesuffix("_mixup"))} with Mixup'
     for end in ('', '_smile', '_other', '_smile_other', '_shallow', '_deep', '_letters', '_letters_long'):
         if method.endswith(end) and method.removesuffix(end) in NAMES:
             return NAMES[method.removesuffix(end)]
@@ -113,6 +115,11 @@ SMILE = (
     *above(
         *('SMILE, Table 3', 'smile_other', 'finetune_other mixup_smile_other delta_smile_other bss_other rifle_other'),
         *(TWO, 'smile_table3', 'deeper network: '),
+    ),
+    *above(
+        *('SMILE, abstract', 'smile'),
+        'l2sp_smile_mixup delta_smile_mixup bss_mixup rifle_mixup cotuning_mixup regsl_mixup',
+        *(THREE, 'smile_with_mixup'),
     ),
     *_interpolation(),
     Claim(

@@ -140,9 +140,13 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     arguments = [a for a in text.split(',') if a]
     own = [a for a in arguments if a not in ('smoke', 'full')]
     config = read(path, ','.join(own))
-    names = {key: value for key, value in overrides if key == 'method.name' or _is_compared_name(key)}
+    # Which settings there are depends on the methods and their wrappers, so these come first.
+    names = {key: value for key, value in overrides if _is_of_method(key, 'name')}
+    wrappers = {key: value for key, value in overrides if _is_of_method(key, 'wrappers')}
     for key, value in names.items():
         _replace_method(config, key, value)
+    for key, value in wrappers.items():
+        _replace_wrappers(config, key, value)
     complete(config)
     if 'smoke' in arguments:
         make_smoke(config, full='full' in arguments)
@@ -154,25 +158,48 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
                 f'config.{key} has no effect: this config compares {", ".join(config.compare)}; '
                 f'set config.compare.LABEL.{key.removeprefix("method.")}, or choose one with config.method.name'
             )
-        if key not in names:
+        if key not in names and key not in wrappers:
             override.apply(config, key, value)
     check(settle(config))
     return config
 
 
-def _is_compared_name(key: str) -> bool:
-    parts = key.split('.')
-    return len(parts) == 3 and parts[0] == 'compare' and parts[2] == 'name'
+def _is_of_method(key: str, last: str) -> bool:
+    """Whether a key is `last` of the method or of one that is compared."""
+    *place, end = key.split('.')
+    return end == last and (place == ['method'] or len(place) == 2 and place[0] == 'compare')
 
 
-def _replace_method(config: Config, key: str, name: str) -> None:
-    """Another method takes the place of the file's, with its own knobs at their defaults."""
+def _parent(config: Config, key: str) -> tuple[Any, list[str]]:
+    """The group that holds the method which a key is of, and the method's place."""
     *parents, _ = key.split('.')
     node: Any = config
     for part in parents[:-1]:
         node = node[part]
     if parents[-1] not in node:
         raise UserError(f'unknown config key {key!r}{nearest(parents[-1], node.keys())}')
+    return node, parents
+
+
+def _replace_wrappers(config: Config, key: str, text: str) -> None:
+    """Other wrappers take the place of the file's, whose settings go with them."""
+    _check_groups(config)
+    node, parents = _parent(config, key)
+    method = node[parents[-1]]
+    wrappers = tuple(name.strip() for name in text.split(',') if name.strip())
+    with method.unlocked():
+        before = method.get('wrappers', ())
+        kept = {'name': method.name, 'wrappers': tuple(name for name in before if name in wrappers)}
+        known = method_lib.defaults({**method.to_dict(), **kept})
+        gone = {'wrappers', *method_lib.defaults(method.to_dict())} - set(known)
+        for setting in [setting for setting in method if setting in gone]:
+            del method[setting]
+        method.wrappers = wrappers
+
+
+def _replace_method(config: Config, key: str, name: str) -> None:
+    """Another method takes the place of the file's, with its own knobs at their defaults."""
+    node, parents = _parent(config, key)
     with node.unlocked():
         node[parents[-1]] = ConfigDict({'name': name})
     if parents[0] == 'method' and len(config.compare):
@@ -201,31 +228,42 @@ def swept(config: Config) -> dict[str, Config]:
     return out
 
 
-def complete(config: Config, told_by: str = '') -> Config:
-    """Fill in the knobs of every method from its file, refuse those it lacks, and lock the config.
-
-    told_by: the file that the config was read from, if it is data and no person's config.
-    """
+def _check_groups(config: Config) -> None:
+    """Refuse a config without methods, or with something else in their place."""
     for key in ('method', 'compare'):
         if not isinstance(config.get(key), ConfigDict):
             raise UserError(f'config.{key} is missing; start from mixjax.config.base()')
     for place, node in methods(config).items():
         if not isinstance(node, ConfigDict) or not isinstance(node.get('name'), str):
             raise UserError(f"config.{place} must be a method: {{'name': ..., <its knobs>}}")
+
+
+def complete(config: Config, told_by: str = '') -> Config:
+    """Fill in the knobs of every method from its file, refuse those it lacks, and lock the config.
+
+    told_by: the file that the config was read from, if it is data and no person's config.
+    """
+    _check_groups(config)
+    for place, node in methods(config).items():
         try:
-            known = method_lib.knobs(method_lib.load(node.name, told_by))
+            known = method_lib.defaults(node, told_by)
         except UserError as error:
-            raise UserError(f'config.{place}.name: {error}') from error
-        given = {key: value for key, value in node.items() if key != 'name'}
+            raise UserError(f'config.{place}: {error}') from error
+        given = {key: value for key, value in node.items() if key not in method_lib.RESERVED}
         for key, value in given.items():
             if key not in known:
                 raise UserError(
-                    f'method {node.name!r} has no knob {key!r} (config.{place}.{key}){nearest(key, known)}; '
-                    f'it has {", ".join(known) or "none"}'
+                    f'method {method_lib.title(node)!r} has no knob {key!r} (config.{place}.{key})'
+                    f'{nearest(key, known)}; it has {", ".join(known) or "none"}'
                 )
             given[key] = override.typed(f'{place}.{key}', known[key], value)
+        wrappers = tuple(node.get('wrappers', ()))
         with node.unlocked():
+            if 'wrappers' in node:
+                del node['wrappers']
             node.update({**known, **given})
+            if wrappers:  # without any, the config is the one that it was before there were wrappers
+                node.wrappers = wrappers
     return config.lock()
 
 

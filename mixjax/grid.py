@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixjax import config as config_lib
-from mixjax import grid_file, places
+from mixjax import grid_file, method, places
 from mixjax import main as trainer
 from mixjax.command import Command, carry_out, parse
 from mixjax.errors import UserError
@@ -98,7 +98,7 @@ def named(config: Any, unsaid: set[str]) -> str:
         *groups, last = key.split('.')
         functools.reduce(operator.getitem, groups, data).pop(last, None)
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
-    what = 'comparison' if config.compare else config.method.name
+    what = 'comparison' if config.compare else method.title(config.method)
     few = config.target.per_class or (config.target.rate if config.target.rate < 1 else 'all')
     return re.sub(r'[^A-Za-z0-9_.]+', '-', f'{config.target.name}-{what}-{few}')[:60] + f'-{digest}'
 

@@ -17,17 +17,24 @@ Tree = Any
 
 
 def cross_entropy(logits: Array, label: Array) -> Array:
-    """-log softmax(logits)[label].
+    """-log softmax(logits)[label]; of soft targets, `soft_cross_entropy`.
 
     Args:
       logits: (B, c).
-      label: (B,) int.
+      label: (B,) int, or (B, c) soft targets, such as mixed labels.
 
     Returns:
       (B,)
     """
+    if is_soft(label):
+        return soft_cross_entropy(logits, label)
     log_p = jax.nn.log_softmax(logits)
     return -jnp.take_along_axis(log_p, label[:, None], axis=-1)[:, 0]
+
+
+def is_soft(label: Array) -> bool:
+    """Whether labels are soft targets (B, c), and not class numbers (B,)."""
+    return label.ndim == 2
 
 
 def soft_cross_entropy(logits: Array, target: Array) -> Array:
@@ -44,12 +51,26 @@ def soft_cross_entropy(logits: Array, target: Array) -> Array:
 
 
 def one_hot(label: Array, classes: int, smoothing: float = 0.0) -> Array:
-    """(1 - e) y + e / c with e = `smoothing`; (B,) int -> (B, c).
+    """(1 - e) y + e / c with e = `smoothing`; (B,) int or (B, c) soft targets -> (B, c).
 
     The uniform part includes the true class, as in Szegedy et al. 2016,
     https://arxiv.org/abs/1512.00567.
     """
-    return (1 - smoothing) * jax.nn.one_hot(label, classes) + smoothing / classes
+    y = label if is_soft(label) else jax.nn.one_hot(label, classes)
+    return (1 - smoothing) * y + smoothing / classes
+
+
+def label_rows(table: Array, label: Array) -> Array:
+    """The row of `table` for each label; for soft targets, the mean of the rows weighted by the target.
+
+    Args:
+      table: (c, m), a row for each class.
+      label: (B,) int, or (B, c) soft targets.
+
+    Returns:
+      (B, m)
+    """
+    return jnp.matmul(label, table, precision=HIGHEST) if is_soft(label) else table[label]
 
 
 def mixed_cross_entropy(logits: Array, label: Array, label_mix: Array, lam: Array) -> Array:

@@ -52,10 +52,13 @@ def listing() -> str:
     from mixjax import config, config_file, method, models
     from mixjax.data import sets
 
-    methods = resources.files('mixjax.methods')
+    methods, wrappers = resources.files('mixjax.methods'), resources.files('mixjax.wrappers')
     about = {
         'configs': {name: first_line(config_file.folder().joinpath(f'{name}.py')) for name in config.shipped()},
         'methods': {name: first_line(methods.joinpath(f'{name}.py')) for name in method.names()},
+        'wrappers, around methods': {
+            name: first_line(wrappers.joinpath(f'{name}.py')) for name in method.names(method.WRAPPER)
+        },
         'data sets': {name: sets.title(name) for name in sets.names()},
     }
     lines = [
@@ -165,9 +168,10 @@ def written(command: Command) -> str:
 
 def plan(config: Any) -> str:
     """One line: what is about to happen."""
+    from mixjax import method
     from mixjax.train import loop
 
-    what = ', '.join(loop.order(config)) or config.method.name
+    what = ', '.join(loop.order(config)) or method.title(config.method)
     few = f'{config.target.per_class} labels per class of ' if config.target.per_class else ''
     where = config.target.dir or config.target.name
     return (

@@ -192,6 +192,8 @@ class Method(NamedTuple):
     first: a `First`, or None.
     whole_batch: whether the loss is more than a mean over the examples of a batch (a norm of all its features, a
         softmax over it), so that a batch must not be cut in parts (`config.accumulate`).
+    soft_labels: whether the loss takes soft targets (B, classes_t) in the place of the labels (B,), as
+        `losses.cross_entropy` does; wrappers that mix labels need it.
     """
 
     loss: Callable[[Net, Tree, Ctx], tuple[Array, Aux]]
@@ -203,39 +205,59 @@ class Method(NamedTuple):
     groups: Mapping[str, tuple[float, float]] = {}
     first: First | None = None
     whole_batch: bool = False
+    soft_labels: bool = False
 
 
-def names() -> list[str]:
-    """The methods that ship with mixjax: the modules of `mixjax.methods`."""
-    import mixjax.methods
-
-    return sorted(info.name for info in pkgutil.iter_modules(mixjax.methods.__path__))
+# --- methods and wrappers by name -------------------------------------------------------------------------------------
 
 
-def load(name: str, told_by: str = '') -> Callable[..., Method]:
-    """The `make` function of a method: `load('xmixup')`, or `load('my_package.my_method')`.
+class Kind(NamedTuple):
+    """What modules are loaded by name for: a noun, the package of those that ship, and the function that each has.
 
-    The module path is the registry: a plain name is a module of `mixjax.methods`, a dotted one is
+    example: an expression that such a function may return.
+    """
+
+    noun: str
+    package: str
+    function: str
+    signature: str
+    example: str
+
+
+METHOD = Kind('method', 'mixjax.methods', 'make', 'make(classes_t, *, ...) -> Method', 'Method(loss)')
+WRAPPER = Kind('wrapper', 'mixjax.wrappers', 'wrap', 'wrap(method, classes_t, *, ...) -> Method', 'method._replace(loss=loss)')
+RESERVED = ('name', 'wrappers')  # keys of a method's config that are not its settings
+
+
+def names(kind: Kind = METHOD) -> list[str]:
+    """The methods (or wrappers) that ship with mixjax: the modules of `mixjax.methods`."""
+    return sorted(info.name for info in pkgutil.iter_modules(importlib.import_module(kind.package).__path__))
+
+
+def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Method]:
+    """The `make` function of a method: `load('xmixup')`, or `load('my_package.my_method')`; of a wrapper, `wrap`.
+
+    The module path is the registry: a plain name is a module of `mixjax.methods` or `mixjax.wrappers`, a dotted one is
     imported as it stands.
 
     told_by: the file that the name was read from, if it is no person's command or config. A module of another
       package runs when it is imported, and no file may say that: it must have been imported before.
     """
-    known = names()
+    noun, known = kind.noun, names(kind)
     if not all(part.isidentifier() for part in name.split('.')):
-        raise UserError(f'{name!r} is no name of a method or of a module')
-    path = name if '.' in name else f'mixjax.methods.{name}'
+        raise UserError(f'{name!r} is no name of a {noun} or of a module')
+    path = name if '.' in name else f'{kind.package}.{name}'
     if told_by and '.' in name and path not in sys.modules:
         raise UserError(
-            f'{told_by} names the method {name}, which is not a part of mixjax, and a file may not say what is run; '
-            f'import {name} first (the command has --method={name} for it)'
+            f'{told_by} names the {noun} {name}, which is not a part of mixjax, and a file may not say what is run; '
+            f'import {name} first (the command has --{noun}={name} for it)'
         )
     if '.' not in name and name not in known:
-        raise UserError(f'unknown method {name!r}{nearest(name, known)}; the methods are {", ".join(known)}')
-    module = import_module(path, f'method {name!r}')
-    if not callable(getattr(module, 'make', None)):
-        raise UserError(f'method {name!r}: the module has no function make(classes_t, *, ...) -> Method')
-    return module.make
+        raise UserError(f'unknown {noun} {name!r}{nearest(name, known)}; the {noun}s are {", ".join(known)}')
+    module = import_module(path, f'{noun} {name!r}')
+    if not callable(getattr(module, kind.function, None)):
+        raise UserError(f'{noun} {name!r}: the module has no function {kind.signature}')
+    return getattr(module, kind.function)
 
 
 def import_module(path: str, what: str) -> Any:
@@ -250,24 +272,91 @@ def import_module(path: str, what: str) -> Any:
         raise
 
 
-def build(node: Mapping[str, Any], classes_t: int, told_by: str = '') -> Method:
-    """The method of a config: `build({'name': 'mixup', 'alpha': 0.2}, 10)`.
+def knobs(make: Callable[..., Method], kind: Kind = METHOD) -> dict[str, Any]:
+    """The hyper-parameters of a method or wrapper and their defaults: its function's keyword-only arguments."""
+    place = f'{make.__module__}.{kind.function}'
+    with user_code(place, make):
+        parameters = inspect.signature(make).parameters.values()
+    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    missing = [p.name for p in keywords if p.default is inspect.Parameter.empty]
+    if missing:
+        raise UserError(f'{place}: give {", ".join(missing)} a default value')
+    for p in keywords:
+        if p.name in RESERVED:
+            raise UserError(f'{place}: {p.name} means something else in a config; call this argument otherwise')
+        if type(p.default) not in (bool, int, float, str, tuple):
+            raise UserError(f'{place}: the default of {p.name} must be a number, text, bool or tuple')
+    return {p.name: p.default for p in keywords}
 
-    What its functions raise, now and later, becomes a `UserError` that names the method, the function and the line.
+
+class Layer(NamedTuple):
+    """A method, or a wrapper around it. prefix: in front of its settings in a config; defaults: {setting: default}."""
+
+    kind: Kind
+    function: Callable[..., Method]
+    prefix: str
+    defaults: dict[str, Any]
+
+
+def layers(config: Mapping[str, Any], told_by: str = '') -> list[Layer]:
+    """The method that a config names, then its wrappers from the inside out.
+
+    Args:
+      config: {'name': .., 'wrappers': (..), <settings>}. A wrapper's settings have its name and `_` in front, of
+        a module path the last part. told_by: see `load`.
     """
-    name = node['name']
-    make = load(name, told_by)
-    with user_code(f'method {name}: make', make):
-        made = make(classes_t, **{key: value for key, value in node.items() if key != 'name'})
-    return checked(made, name)
+    wrappers = config.get('wrappers', ())
+    if not isinstance(wrappers, (tuple, list)) or not all(isinstance(name, str) for name in wrappers):
+        raise UserError(f"wrappers must be names of wrappers, as in ('mixup',), not {wrappers!r}")
+    make = load(config['name'], told_by)
+    found = [Layer(METHOD, make, '', knobs(make))]
+    for name in wrappers:
+        wrap, prefix = load(name, told_by, WRAPPER), f'{name.rpartition(".")[2]}_'
+        if prefix in [layer.prefix for layer in found]:
+            raise UserError(f'wrappers has {prefix[:-1]!r} twice, and its settings have only one place')
+        found.append(Layer(WRAPPER, wrap, prefix, knobs(wrap, WRAPPER)))
+    keys = [f'{layer.prefix}{key}' for layer in found for key in layer.defaults]
+    twice = next((key for key in keys if keys.count(key) > 1), '')
+    if twice:
+        raise UserError(f'{title(config)}: two settings would be called {twice!r}; rename the wrapper or its argument')
+    return found
 
 
-def checked(made: Any, name: str) -> Method:
+def defaults(config: Mapping[str, Any], told_by: str = '') -> dict[str, Any]:
+    """{setting: default} of the method that a config names and of its wrappers."""
+    found = layers(config, told_by)
+    return {f'{layer.prefix}{key}': value for layer in found for key, value in layer.defaults.items()}
+
+
+def build(config: Mapping[str, Any], classes_t: int, told_by: str = '') -> Method:
+    """The `Method` that a config describes, with its wrappers around it; settings it does not say have their defaults.
+
+    Args:
+      config: see `layers`.
+    """
+    found = layers(config, told_by)
+    given = {key: value for key, value in config.items() if key not in RESERVED}
+    known = [f'{layer.prefix}{key}' for layer in found for key in layer.defaults]
+    for key in given:
+        if key not in known:
+            raise UserError(f'{title(config)} has no setting {key!r}{nearest(key, known)}')
+    method: Any = None
+    for depth, layer in enumerate(found):
+        around = () if method is None else (method,)
+        settings = {key: given.get(f'{layer.prefix}{key}', value) for key, value in layer.defaults.items()}
+        name = title({**config, 'wrappers': tuple(config.get('wrappers', ()))[:depth]})
+        with user_code(f'method {name}: {layer.kind.function}', layer.function):
+            made = layer.function(*around, classes_t, **settings)
+        method = checked(made, name, layer.kind)
+    return method
+
+
+def checked(made: Any, name: str, kind: Kind = METHOD) -> Method:
     """A `Method` whose fields can be what they must be, with functions that say where an error of theirs comes from."""
     if not isinstance(made, Method):
         raise UserError(
-            f'method {name!r}: make() must return a mixjax.method.Method, not {type(made).__name__}; end it with '
-            'return Method(loss)'
+            f'method {name!r}: {kind.function}() must return a mixjax.method.Method, not {type(made).__name__}; end it '
+            f'with return {kind.example}'
         )
     functions = {key: made._asdict()[key] for key in FUNCTIONS}
     for key, function in functions.items():
@@ -312,15 +401,6 @@ def _check_groups(groups: Any, name: str) -> None:
             )
 
 
-def knobs(make: Callable[..., Method]) -> dict[str, Any]:
-    """The hyper-parameters of a method and their defaults: the keyword-only arguments of `make`."""
-    with user_code(f'{make.__module__}.make', make):
-        parameters = inspect.signature(make).parameters.values()
-    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
-    missing = [p.name for p in keywords if p.default is inspect.Parameter.empty]
-    if missing:
-        raise UserError(f'{make.__module__}.make: give {", ".join(missing)} a default value')
-    for p in keywords:
-        if type(p.default) not in (bool, int, float, str, tuple):
-            raise UserError(f'{make.__module__}.make: the default of {p.name} must be a number, text, bool or tuple')
-    return {p.name: p.default for p in keywords}
+def title(config: Mapping[str, Any]) -> str:
+    """A method with its wrappers in words: `l2sp + mixup`."""
+    return ' + '.join([config['name'], *config.get('wrappers', ())])

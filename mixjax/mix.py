@@ -7,8 +7,12 @@ choice, made by the `shape` it draws.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+
+from mixjax.errors import require
 
 Array = jax.Array
 
@@ -107,3 +111,78 @@ def paste(mask: Array, a: Array, b: Array) -> Array:
       a, b: (B, H, W, C).
     """
     return jnp.where(mask[..., None], b, a)
+
+
+# --- one batch mixed within itself, by each of the schemes ------------------------------------------------------------
+
+
+def mixup(rng: Array, image: Array, index: Array, alpha: float, folded: bool = False) -> tuple[Array, Array]:
+    """Mixup of a batch with one lam ~ Beta(alpha, alpha); Zhang et al. 2018, https://arxiv.org/abs/1710.09412.
+
+    Args:
+      image: (B, ...). index: see `partner`. folded: see `fold`.
+
+    Returns:
+      The mixed images, and lam (), the share of the image itself.
+    """
+    lam = beta(rng, alpha, alpha)
+    lam = fold(lam) if folded else lam
+    return blend(lam, image, partner(image, index)), lam
+
+
+def cutmix(rng: Array, image: Array, index: Array, alpha: float, probability: float) -> tuple[Array, Array]:
+    """CutMix of a batch with one box, lam ~ Beta(alpha, alpha); Yun et al. 2019, https://arxiv.org/abs/1905.04899.
+
+    Args:
+      image: (B, H, W, C). index: see `partner`. probability: that the batch is cut at all.
+
+    Returns:
+      The mixed images, and the share () of the image that is left outside the box.
+    """
+    height, width = image.shape[1:3]
+    for_lam, for_centre, for_coin = jax.random.split(rng, 3)
+    # A batch that stays as it is has lam = 1: an empty box, and plain cross-entropy.
+    cut = jax.random.uniform(for_coin) < probability
+    lam = jnp.where(cut, beta(for_lam, alpha, alpha), 1.0)
+    centre = jax.random.randint(for_centre, (2,), 0, jnp.array([height, width]))
+    box = cut_box(lam, centre, height, width)
+    return paste(box_mask(box, height, width), image, partner(image, index)), box_lam(box, height, width)
+
+
+def manifold(
+    rng: Array, index: Array, layers: tuple[str, ...], alpha: float
+) -> tuple[Callable[[str, Array], Array], Array, Callable[[], None]]:
+    """Manifold mixup of a batch at one of `layers`, drawn anew; Verma et al. 2019, https://arxiv.org/abs/1806.05236.
+
+    Args:
+      index: see `partner`. layers: names of the activations that a network's tap is called with.
+
+    Returns:
+      The tap that mixes, lam () ~ Beta(alpha, alpha), and a function to call after the forward pass, which refuses
+      layers that the network does not have.
+    """
+    for_lam, for_layer = jax.random.split(rng)
+    lam = beta(for_lam, alpha, alpha)
+    chosen = jax.random.randint(for_layer, (), 0, len(layers))
+    met = set()
+
+    def tap(name: str, hidden: Array) -> Array:
+        met.add(name)
+        if name not in layers:
+            return hidden
+        # Every layer is mixed, but all except the chosen one with lam = 1: no branch around convolutions.
+        here = jnp.where(chosen == layers.index(name), lam, 1.0)
+        return blend(here, hidden, partner(hidden, index))
+
+    def check() -> None:
+        lacking = [name for name in layers if name not in met]
+        require(
+            not lacking, f'layers must be some of {", ".join(sorted(met))}: this network has no {", ".join(lacking)}'
+        )
+
+    return tap, lam, check
+
+
+def check_layers(layers: tuple[str, ...]) -> None:
+    """Refuse a list of layers that is empty or names one twice."""
+    require(all(layers) and 0 < len(layers) == len(set(layers)), f'layers must be different names, not {layers!r}')

@@ -66,6 +66,7 @@ def look(command: Command) -> int:
 def every(command: Command, on: slices.Slice) -> Iterator[Plan]:
     """A plan of every method of the config, one after the other."""
     from mixjax import config as config_lib
+    from mixjax import method
     from mixjax.planner import assumed, compiled
     from mixjax.train import loop
 
@@ -78,7 +79,7 @@ def every(command: Command, on: slices.Slice) -> Iterator[Plan]:
     ground = compiled.ground(config, on)
     for label in loop.order(config) or ['']:
         one: Any = loop.alone(config, label) if label else config
-        yield from compiled.plans(one, on, label or config.method.name, ground, say)
+        yield from compiled.plans(one, on, label or method.title(config.method), ground, say)
 
 
 def main(words: Sequence[str] | None = None) -> int:

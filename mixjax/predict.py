@@ -153,6 +153,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('images', nargs='*', help='image files, and folders with images')
     parser.add_argument('--workdir', required=True, help='the work directory of a run (of a comparison: RUN/METHOD)')
     parser.add_argument('--method', metavar='MODULE', help="the module of the run's method, if it is not one of mixjax")
+    parser.add_argument(
+        '--wrapper', metavar='MODULE', action='append', default=[], help='the same for a wrapper; may be repeated'
+    )
     parser.add_argument('--top', type=int, default=5, help='how many classes to show (default 5)')
     parser.add_argument('--batch', type=int, default=64, help='images that are predicted at once (default 64)')
     parser.add_argument('--test', action='store_true', help="predict the run's own test set")
@@ -176,6 +179,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
         if given.method:
             method.load(given.method)
+        for name in given.wrapper:
+            method.load(name, kind=method.WRAPPER)
         predictor = inference.load(given.workdir, batch=given.batch)
         top = min(given.top, len(predictor.classes))
         answer = of_test_set(predictor, given.workdir, top) if given.test else of_files(predictor, given.images, top)

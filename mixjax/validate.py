@@ -228,8 +228,7 @@ def _build_methods(config: Any) -> None:
     given = target.splits
     classes = split_file.count(given, classes) if given else splits.class_count(classes, target.classes)
     for place, node in methods(config).items():
-        knobs = {key: value for key, value in node.items() if key != 'name'}
-        for key, value in knobs.items():
+        for key, value in node.items():
             _plain(f'{place}.{key}', value)
         _told(f'config.{place}', method_lib.build, node, classes)
 

@@ -106,6 +106,20 @@ def test_the_method_with_a_memory_trains(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_example_wrapper_trains(tmp_path):
+    code = next(block for block in blocks('docs/methods.md', 'python') if 'def wrap' in block)
+    (tmp_path / 'my_methods').mkdir()
+    (tmp_path / 'my_methods' / 'halves.py').write_text(code)
+    line = next(c for c in commands() if 'my_methods.halves' in c)
+    done = call(tmp_path, *shlex.split(line)[3:], *SHORT, '--config.num_seeds=1')
+    assert done.returncode == 0, done.stderr
+    run = tmp_path / 'runs' / 'halves'
+    assert {'shrinkage', 'halves_lam'} <= lines(run / 'metrics.jsonl')[0].keys()
+    method = json.loads((run / 'config.json').read_text())['method']
+    assert (method['wrappers'], method['halves_least']) == (['my_methods.halves'], 0.7)
+
+
+@pytest.mark.slow
 def test_the_python_of_the_readme_runs(tmp_path):
     notebook, maths = blocks('README.md', 'python')
     short = notebook.replace('config.num_seeds = 1', 'config.num_seeds = 1; config.steps = 8')
@@ -135,3 +149,12 @@ def test_every_method_has_a_section():
         assert f'### {name}\n' in text
         for knob in method.knobs(method.load(name)):
             assert f'`{knob}`' in text.split(f'### {name}\n')[1].split('\n### ')[0], f'{name}: {knob}'
+
+
+def test_every_wrapper_has_a_row():
+    from mixjax import method
+
+    rows = (ROOT / 'docs/methods.md').read_text().split('\n## Wrappers\n')[1].split('\n## ')[0].splitlines()
+    for name in method.names(method.WRAPPER):
+        (row,) = [row for row in rows if row.startswith(f'| `{name}` |')]
+        assert all(f'`{knob}`' in row for knob in method.knobs(method.load(name, kind=method.WRAPPER)))

@@ -34,12 +34,18 @@ OWN = {
     'l2sp_smile': {'name': 'l2sp', 'form': 'smile'},
     'delta_smile': {'name': 'delta', 'form': 'smile'},
 }
+# The six regularizers of its Table 2, with the Mixup of its baselines in front of their losses.
+WITH_MIXUP = {
+    f'{name}_mixup': {'wrappers': ('mixup',), 'mixup_alpha': 0.2, 'mixup_fold': True, **OWN.get(name, {'name': name})}
+    for name in ('l2sp_smile', 'delta_smile', 'bss', 'rifle', 'cotuning', 'regsl')
+}
 SIX = ('finetune', 'mixup_smile', 'delta_smile', 'bss', 'rifle', 'smile')  # of SMILE's Table 3
 METHODS = {
     **{name: {} for name in ('finetune', 'feature_extraction', 'l2sp', 'bss', 'rifle', 'cotuning', 'regsl')},
     **{name: {} for name in ('seqtrain', 'cotrain', 'smile', 'xmixup', 'lamix')},
     **{name: {} for name in ('label_smoothing', 'mixup', 'cutmix', 'manifold_mixup', 'puzzlemix')},
     **OWN,
+    **WITH_MIXUP,
     'lamix_puzzle': {'name': 'lamix', 'mixing': 'puzzle', 'beta': 1.0},
     'lamix_without_originals': {'name': 'lamix', 'originals': False},
     'lamix_without_global': {'name': 'lamix', 'beta': 1.0},
@@ -71,6 +77,7 @@ TABLES = {
         THREE,
         ('finetune', 'mixup_smile', 'l2sp_smile', 'delta_smile', 'bss', 'rifle', 'cotuning', 'regsl', 'smile'),
     ),
+    'smile_with_mixup': (THREE, (*WITH_MIXUP, 'smile')),
     'smile_table3': (('3', '10'), tuple(f'{name}_other' for name in SIX)),
     'smile_table4': (('3', '10'), ('finetune', 'mixup_smile', 'smile')),
     'xmixup_table1': (THREE, ('finetune', 'l2sp', 'bss', 'seqtrain', 'cotrain', 'xmixup')),

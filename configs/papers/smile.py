@@ -20,6 +20,9 @@ Open in the paper and its code, chosen here:
   Co-Tuning and RegSL are not in the code. They get this protocol's optimiser and their own authors' settings:
     Co-Tuning a tenth of the rate for the trunk and its published calibration of these weights (so ImageNet is not
     needed); RegSL the constraint with the numbers published for the data set, without self-labelling.
+  the baselines with Mixup (`l2sp_mixup` and so on: the paper says that it compares with them and prints no numbers):
+    each with its own settings, with the Mixup of this protocol in front of its loss. Co-Tuning's source classes are
+    mixed by the same shares; the networks that DELTA compares see the same mixed image.
   Indoor: the weights are those of Places365, resnet50_places365.pth.tar, in the folder weights/.
   Food: EfficientNet-B4 as in the released code, with AutoAugment's weights, that code's padding, and crops of 224
     and not of 380. SMILE's feature map is that of the last block, stage7; BSS and DELTA take the last map of all,
@@ -40,6 +43,7 @@ METHODS = {
     'regsl': {},
     'smile': {},
 }
+WITH_MIXUP = ('l2sp', 'delta', 'bss', 'rifle', 'cotuning', 'regsl')
 CUB = {'l2sp': {'alpha': 0.001}, 'delta': {'alpha': 0.01}, 'rifle': {'resets': 2}}
 # What a data set has of its own: the form of its images, settings of methods.
 DATASETS = {
@@ -68,12 +72,15 @@ DATASETS = {
 
 
 def get_config(argument='dataset=cub200,method=smile'):
-    cell = cells.parse(argument, dataset=DATASETS, method=METHODS)
-    dataset, method = cell['dataset'], cell['method']
+    methods = (*METHODS, *(f'{name}_mixup' for name in WITH_MIXUP))
+    cell = cells.parse(argument, dataset=DATASETS, method=methods)
+    dataset, method = cell['dataset'], cell['method'].removesuffix('_mixup')
     fit, own = DATASETS[dataset]
     config = base()
     config.num_seeds = 5
     config.method = {'name': method, **METHODS[method], **own.get(method, {})}
+    if method != cell['method']:
+        config.method.update({'wrappers': ('mixup',), 'mixup_alpha': 0.2, 'mixup_fold': True})
     config.target.name = dataset
     config.image.fit = fit
     config.model.name = 'resnet50'

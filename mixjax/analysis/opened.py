@@ -255,5 +255,7 @@ def classifier(run: Run, network: Network) -> Tree:
     if set(heads) != {'target'}:
         heads = export.plain_heads(method_lib.build(run.config.method, len(run.classes)), heads)
     if set(heads) != {'target'}:
-        raise UserError(f'{run.folder}: {run.config.method.name} does not predict by one linear classifier')
+        raise UserError(
+            f'{run.folder}: {method_lib.title(run.config.method)} does not predict by one linear classifier'
+        )
     return heads['target']

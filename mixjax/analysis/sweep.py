@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mixjax.errors import UserError
+from mixjax.method import title
 
 
 class Knob(NamedTuple):
@@ -31,8 +32,8 @@ def knob(methods: Mapping[str, Mapping[str, Any]], notes: Mapping[str, Mapping[s
       over: the setting or note to take; '' finds the one setting that differs.
     """
     found = []
-    for name in dict.fromkeys(one['name'] for one in methods.values()):
-        mine = {label: one for label, one in methods.items() if one['name'] == name}
+    for name in dict.fromkeys(title(one) for one in methods.values()):
+        mine = {label: one for label, one in methods.items() if title(one) == name}
         keys = [over] if over else _differing(list(mine.values()))
         both = {label: {**notes.get(label, {}), **one} for label, one in mine.items()}
         if len(keys) != 1 or not all(type(one.get(keys[0])) in (int, float) for one in both.values()):

@@ -28,4 +28,4 @@ def make(classes_t: int, *, weight: float = 0.001, k: int = 1, trunk_factor: flo
         shrinkage = losses.batch_spectral_shrinkage(out.features, k)
         return ce + weight * shrinkage, Aux(model_state, {'ce': ce, 'shrinkage': shrinkage})
 
-    return Method(loss, groups={'trunk': (trunk_factor, 1.0)}, whole_batch=weight > 0)
+    return Method(loss, groups={'trunk': (trunk_factor, 1.0)}, whole_batch=weight > 0, soft_labels=True)

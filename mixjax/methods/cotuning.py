@@ -83,11 +83,12 @@ def make(
         out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True)
         z_s = out.logits['source']
         target_ce = losses.cross_entropy(out.logits['target'], label).mean()
-        source_ce = losses.soft_cross_entropy(z_s, ctx.frozen['relation'].astype(z_s.dtype)[label]).mean()
+        relation = losses.label_rows(ctx.frozen['relation'].astype(z_s.dtype), label)
+        source_ce = losses.soft_cross_entropy(z_s, relation).mean()
         return target_ce + weight * source_ce, Aux(model_state, {'target_ce': target_ce, 'source_ce': source_ce})
 
     slow = (trunk_factor, 1.0)
-    return Method(loss, prepare=prepare, heads=heads, groups={'trunk': slow, 'head:source': slow})
+    return Method(loss, prepare=prepare, heads=heads, groups={'trunk': slow, 'head:source': slow}, soft_labels=True)
 
 
 def opinions(net: Net, batches: Iterator[dict[str, Array]]) -> tuple[np.ndarray, np.ndarray]:

@@ -13,9 +13,6 @@ probability 0.5 for CIFAR (1 for ImageNet), the SMILE repository beta = 0.2 and 
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-
 from mixjax import losses, mix
 from mixjax.errors import require
 from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
@@ -27,17 +24,8 @@ def make(classes_t: int, *, beta: float = 1.0, probability: float = 0.5) -> Meth
     require(0 <= probability <= 1, f'probability must be between 0 and 1, not {probability}')
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
-        image, label, partner = ctx.batch['image'], ctx.batch['label'], ctx.batch['partner']
-        height, width = image.shape[1:3]
-        for_lam, for_centre, for_coin = jax.random.split(ctx.rng, 3)
-        # A batch that stays as it is has lam = 1: an empty box, and plain cross-entropy.
-        cut = jax.random.uniform(for_coin) < probability
-        lam = jnp.where(cut, mix.beta(for_lam, beta, beta), 1.0)
-        centre = jax.random.randint(for_centre, (2,), 0, jnp.array([height, width]))
-        box = mix.cut_box(lam, centre, height, width)
-        lam = mix.box_lam(box, height, width)
-
-        image_mix = mix.paste(mix.box_mask(box, height, width), image, mix.partner(image, partner))
+        label, partner = ctx.batch['label'], ctx.batch['partner']
+        image_mix, lam = mix.cutmix(ctx.rng, ctx.batch['image'], partner, beta, probability)
         out, model_state = net.apply(ctx.variables(params), image_mix, train=True)
         per_example = losses.mixed_cross_entropy(out.logits['target'], label, mix.partner(label, partner), lam)
         return per_example.mean(), Aux(model_state, {'lam': lam})

@@ -89,4 +89,4 @@ def make(
 
     groups = {'trunk': (1.0, 0.0), 'heads': (1.0, 0.0)} if form == 'delta' else {}
     # The distance is a sum over the examples of a batch, not a mean.
-    return Method(loss, prepare=prepare, groups=groups, whole_batch=alpha > 0)
+    return Method(loss, prepare=prepare, groups=groups, whole_batch=alpha > 0, soft_labels=True)

@@ -23,4 +23,4 @@ def make(classes_t: int, *, bn: str = 'frozen') -> Method:
         out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=bn == 'leak')
         return losses.cross_entropy(out.logits['target'], ctx.batch['label']).mean(), Aux(model_state)
 
-    return Method(loss, groups={'trunk': (0.0, 0.0)})
+    return Method(loss, groups={'trunk': (0.0, 0.0)}, soft_labels=True)

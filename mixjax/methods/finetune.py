@@ -19,4 +19,4 @@ def make(classes_t: int) -> Method:
         out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True)
         return losses.cross_entropy(out.logits['target'], ctx.batch['label']).mean(), Aux(model_state)
 
-    return Method(loss)
+    return Method(loss, soft_labels=True)

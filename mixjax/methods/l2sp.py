@@ -31,4 +31,4 @@ def make(classes_t: int, *, form: str = 'delta', alpha: float = 0.01, beta: floa
             total = total + beta * 0.5 * losses.squared_norm(params['heads'])
         return total, Aux(model_state, {'ce': ce, 'distance': distance})
 
-    return Method(loss, groups={'trunk': (1.0, 0.0), 'heads': (1.0, 0.0)} if form == 'delta' else {})
+    return Method(loss, groups={'trunk': (1.0, 0.0), 'heads': (1.0, 0.0)} if form == 'delta' else {}, soft_labels=True)

@@ -20,4 +20,4 @@ def make(classes_t: int, *, epsilon: float = 0.1) -> Method:
         target = losses.one_hot(ctx.batch['label'], classes_t, epsilon)
         return losses.soft_cross_entropy(out.logits['target'], target).mean(), Aux(model_state)
 
-    return Method(loss)
+    return Method(loss, soft_labels=True)

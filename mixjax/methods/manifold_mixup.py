@@ -12,9 +12,6 @@ paper's cross-entropy (`loss='ce'`), so learning rate and weight decay weigh dif
 
 from __future__ import annotations
 
-import jax
-import jax.numpy as jnp
-
 from mixjax import losses, mix
 from mixjax.errors import require
 from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
@@ -25,32 +22,16 @@ LOSSES = {'bce': losses.binary_cross_entropy, 'ce': losses.soft_cross_entropy}
 def make(
     classes_t: int, *, alpha: float = 2.0, layers: tuple[str, ...] = ('input', 'stage1', 'stage2'), loss: str = 'bce'
 ) -> Method:
-    names = list(layers)
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
-    require(all(names) and 0 < len(names) == len(set(names)), f'layers must be different names, not {layers!r}')
+    mix.check_layers(layers)
     require(loss in LOSSES, f"loss must be 'bce' or 'ce', not {loss!r}")
     objective = LOSSES[loss]
 
     def value(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
         partner = ctx.batch['partner']
-        for_lam, for_layer = jax.random.split(ctx.rng)
-        lam = mix.beta(for_lam, alpha, alpha)
-        chosen = jax.random.randint(for_layer, (), 0, len(names))
-        met = set()
-
-        def tap(name: str, hidden: Array) -> Array:
-            met.add(name)
-            if name not in names:
-                return hidden
-            # Every layer is mixed, but all except the chosen one with lam = 1: no branch around convolutions.
-            here = jnp.where(chosen == names.index(name), lam, 1.0)
-            return mix.blend(here, hidden, mix.partner(hidden, partner))
-
+        tap, lam, check = mix.manifold(ctx.rng, partner, layers, alpha)
         out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True, tap=tap)
-        lacking = [name for name in names if name not in met]
-        require(
-            not lacking, f'layers must be some of {", ".join(sorted(met))}: this network has no {", ".join(lacking)}'
-        )
+        check()
         y = losses.one_hot(ctx.batch['label'], classes_t)
         target = mix.blend(lam, y, mix.partner(y, partner))
         return objective(out.logits['target'], target).mean(), Aux(model_state, {'lam': lam})

@@ -21,10 +21,8 @@ def make(classes_t: int, *, alpha: float = 1.0, fold: bool = False, label_smooth
     require(0 <= label_smoothing < 1, f'label_smoothing must be at least 0 and below 1, not {label_smoothing}')
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
-        image, partner = ctx.batch['image'], ctx.batch['partner']
-        lam = mix.beta(ctx.rng, alpha, alpha)
-        lam = mix.fold(lam) if fold else lam
-        image_mix = mix.blend(lam, image, mix.partner(image, partner))
+        partner = ctx.batch['partner']
+        image_mix, lam = mix.mixup(ctx.rng, ctx.batch['image'], partner, alpha, fold)
         out, model_state = net.apply(ctx.variables(params), image_mix, train=True)
         y = losses.one_hot(ctx.batch['label'], classes_t, label_smoothing)
         target = mix.blend(lam, y, mix.partner(y, partner))

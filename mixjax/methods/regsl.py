@@ -95,5 +95,5 @@ def make(
         stats, stats0 = aux.model_state.get('batch_stats', {}), start.get('batch_stats', {})
         return project_lib.project(new, start['params'], stats, stats0, radius, norm, net.group), aux.carry
 
-    # With self-labelling, examples are weighted by a softmax over the batch.
-    return Method(loss, after_step=after_step, init=init, whole_batch=self_label)
+    # With self-labelling, examples are weighted by a softmax over the batch, and labels are stored as integers.
+    return Method(loss, after_step=after_step, init=init, whole_batch=self_label, soft_labels=not self_label)

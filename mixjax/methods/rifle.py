@@ -36,4 +36,4 @@ def make(classes_t: int, *, resets: int = 2) -> Method:
         heads = jax.tree.map(lambda fresh, kept: jnp.where(due, fresh, kept), redrawn['heads'], new['heads'])
         return {**new, 'heads': heads}, ctx.state
 
-    return Method(loss, after_step=after_step)
+    return Method(loss, after_step=after_step, soft_labels=True)

@@ -39,4 +39,4 @@ def make(
             random=auxiliary.numbers(rng),
         )  # fmt: skip
 
-    return Method(finetune.make(classes_t).loss, prepare=prepare, first=First(finetune.make, share))
+    return Method(finetune.make(classes_t).loss, prepare=prepare, first=First(finetune.make, share), soft_labels=True)

@@ -139,6 +139,32 @@ def bind(net: Net, pretrained: Tree | None, rng: Rng = None) -> Net:
     return net._replace(apply=apply, pretrained=lambda: pretrained, source=source)
 
 
+BOUND: Any = object()  # the dropout key that a net was bound with
+
+
+def tapped(net: Net, tap: Tap) -> Net:
+    """The net with `tap` in every forward pass, of the pretrained network too; a caller's own tap comes before it."""
+
+    def apply(
+        variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap, rng: Array | None = BOUND
+    ) -> tuple[Out, Tree]:
+        before = tap
+
+        def both(name: str, hidden: Array) -> Array:
+            return mine(name, before(name, hidden))
+
+        if rng is BOUND:
+            return net.apply(variables, image, train=train, tap=both)
+        return net.apply(variables, image, train=train, tap=both, rng=rng)
+
+    def source(image: Array) -> Out:
+        out, _ = net.apply(net.pretrained(), image, train=False, tap=mine)
+        return out
+
+    mine = tap
+    return net._replace(apply=apply, source=source)
+
+
 def torch_linear(rng: Array, fan_in: int, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """torch's default for a linear layer, weight and bias alike: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     bound = fan_in**-0.5

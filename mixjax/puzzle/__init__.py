@@ -75,7 +75,7 @@ def saliency(logits: Callable[[Array], Array], image: Array, label: Array) -> Ar
     Args:
       logits: maps images to (B, c), with `stop_gradient` around its parameters: an outer gradient by
         these would otherwise run through this one.
-      image: (B, H, W, C). label: (B,) int.
+      image: (B, H, W, C). label: (B,) int, or (B, c) soft targets.
 
     Returns:
       (B, H, W)

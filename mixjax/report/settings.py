@@ -118,7 +118,8 @@ def settings_html(folder: Folder, whole: bool = True) -> str:
     for run in folder.runs:
         said = lookup(run.config, 'method')
         method = dict(said) if isinstance(said, Mapping) and said else {'name': run.results['method']}
-        methods.append([run.label, str(method.pop('name', '')), value_text(method) or 'none'])
+        settings = {key: value for key, value in method.items() if key not in ('name', 'wrappers')}
+        methods.append([run.label, run.results['method'], value_text(settings) or 'none'])
     text = json.dumps(config, indent=2, ensure_ascii=False)
     details = f'\n<details><summary>The whole configuration</summary>{_code(text, "configuration")}</details>'
     return (

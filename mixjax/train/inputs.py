@@ -73,8 +73,8 @@ def find(config: Any, on: Ground | None, changed_code: str = CHANGED_CODE[0]) ->
 
 
 def roots(config: Any) -> list[str]:
-    """The modules that a run begins from and that mixjax does not ship: of its method, and of its network."""
-    names = [config.method.name] if '.' in config.method.name else []
+    """The modules that a run begins from and that mixjax does not ship: of its method and wrappers, and its network."""
+    names = [name for name in (config.method.name, *config.method.get('wrappers', ())) if '.' in name]
     builder = models.BACKBONES[config.model.name]
     builder = builder.func if isinstance(builder, partial) else builder
     return [*names, builder.__module__]

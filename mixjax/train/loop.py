@@ -15,6 +15,7 @@ import jax
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
+from mixjax import method as method_lib
 from mixjax import places, signals
 from mixjax.errors import require
 from mixjax.places import Place
@@ -115,7 +116,9 @@ def check_code(config: Any, folder: Place, changed_code: str) -> None:
 def singles_of(config: Any, folder: Place) -> dict[str, tuple[Any, Place]]:
     """{label: (config, folder)} of the runs of a comparison; a run that is none is its own only one."""
     labels = order(config)
-    return {label: (alone(config, label), folder / label) for label in labels} or {config.method.name: (config, folder)}
+    return {label: (alone(config, label), folder / label) for label in labels} or {
+        method_lib.title(config.method): (config, folder)
+    }
 
 
 def unfinished(config: Any, folder: Place) -> bool:
@@ -161,7 +164,7 @@ def carry_out(job: Job, progress: Progress, command: str) -> dict[str, Any]:
         built, made_from = job.built.pop(label, None), job.made_from[label]
         runs[label] = one(built, single, job.folders[label], label, made_from, progress, command)
     if not job.labels:
-        return runs[job.config.method.name]
+        return runs[method_lib.title(job.config.method)]
     results = {
         'kind': 'comparison',
         'steps': job.config.steps,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mixjax import method as method_lib
 from mixjax.data import split_file
 from mixjax.places import Place
 from mixjax.processes import by_first
@@ -32,7 +33,7 @@ def summary(config: Any, folder: Place, label: str, built: Program, seeds: list[
     return {
         'kind': 'run',
         'label': label,
-        'method': config.method.name,
+        'method': method_lib.title(config.method),
         'steps': config.steps,
         'classes': list(built.sets.train.classes),
         'train_examples': len(drawn.train),

@@ -215,8 +215,8 @@ def whole_batches(config: Any, method: Method) -> None:
     """Refuse to cut the batches of a method that needs them whole."""
     if config.accumulate > 1 and method.whole_batch:
         raise UserError(
-            f'config.accumulate={config.accumulate}: the loss of {config.method.name} is not a mean over the examples '
-            'of a batch, so with these settings that of its parts is another one; set config.accumulate=1 '
+            f'config.accumulate={config.accumulate}: the loss of {method_lib.title(config.method)} is not a mean over '
+            'the examples of a batch, so with these settings that of its parts is another one; set config.accumulate=1 '
             '(and a smaller config.batch_size, to save memory)'
         )
 

@@ -11,6 +11,8 @@ from mixjax.report import papers
 from mixjax.train import workdir
 
 ROOT = 'runs/tables'
+# Grids of what a paper claims without printing its numbers.
+CLAIMED = ('smile_with_mixup',)
 # What a data set brings with it, and how long and how often; the program of a step is another one only in its sizes.
 OF_THE_DATA = (
     *('target', 'source', 'data_dir', 'cache_dir', 'feed', 'store', 'results'),
@@ -25,10 +27,15 @@ def runs(table: str) -> tuple[grid.Run, ...]:
     return tuple(grid.runs(f'tables/{table}', [], ROOT))
 
 
+def names() -> list[str]:
+    """All grids: of the tables that are printed, and of the claims that are not."""
+    return [*papers.tables(), *CLAIMED]
+
+
 def every(tables: tuple[str, ...] = ()) -> dict[str, grid.Run]:
     """{name: run}, each once, of some tables or of all."""
     out: dict[str, grid.Run] = {}
-    for table in tables or papers.tables():
+    for table in tables or names():
         for run in runs(table):
             out.setdefault(run.folder.name, run)
     return out
@@ -46,7 +53,7 @@ def step_of(config: Any) -> str:
 
 def pair_of(config: Any) -> str:
     """The method and the network. Numbers do not make another method, words do: `auxiliary='random'`."""
-    knobs = {key: value for key, value in config.method.items() if isinstance(value, str)}
+    knobs = {key: value for key, value in config.method.items() if isinstance(value, str) or key == 'wrappers'}
     return json.dumps([config.model.name, knobs], sort_keys=True)
 
 

@@ -110,7 +110,8 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(words)
     tables = tuple(asked.table)
     for table in tables:
-        papers.of(table)
+        if table not in cells.CLAIMED:
+            papers.of(table)
     work, before, wrong, start = checks(tables), passed(), [], time.monotonic()
     for number, (kind, check, run) in enumerate(work, 1):
         name, head = f'{kind} {run.folder.name}', f'[{number}/{len(work)}] {kind} {run.specs[0]}'
@@ -136,8 +137,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def summary(tables: tuple[str, ...], checks: int, wrong: int, start: float) -> str:
-    names = tables or papers.tables()
-    numbers = sum(len(papers.of(table)) for table in names)
+    names = tables or cells.names()
+    numbers = sum(len(papers.of(table)) for table in names if table not in cells.CLAIMED)
     return (
         f'{len(names)} tables, {numbers} numbers, {len(cells.every(tables))} runs: {checks - wrong} of {checks} checks '
         f'passed ({len(cells.traces(tables))} steps traced, {len(cells.pairs(tables))} pairs trained), '
