@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from mixjax import places as storage
 from mixjax import plain
 from mixjax.data import photo
 from mixjax.data.prepared import Bar
@@ -191,7 +192,7 @@ def _checked(path: Path) -> tuple[str, str]:
 
 def _remembered(memory: Path) -> dict[str, Known]:
     try:
-        kept = plain.parse(memory.read_bytes())
+        kept = plain.parse(plain.read_regular(memory))
         return {path: Known(*facts) for path, facts in kept['files'].items()} if kept['format'] == FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -201,10 +202,8 @@ def _remember(memory: Path, known: dict[str, Known]) -> None:
     """Keep it; a cache that cannot be written to costs time and nothing else."""
     # What could not be opened may be another time.
     files = {path: list(one) for path, one in known.items() if not one.fault.startswith(CLOSED)}
-    part = memory.with_name(f'{memory.name}.{os.getpid()}.part')
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({'format': FORMAT, 'files': files}), encoding='utf-8')
-        os.replace(part, memory)
+        storage.make(memory.parent)
+        storage.write(memory, json.dumps({'format': FORMAT, 'files': files}).encode())
     except OSError:
         return
