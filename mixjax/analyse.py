@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mixjax import places
+from mixjax.command import carry_out
 from mixjax.errors import UserError, nearest
 from mixjax.places import Place
 
@@ -126,23 +127,17 @@ def run(given: argparse.Namespace, again: bool = True) -> int:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    try:
+
+    def what() -> int:
         given = arguments(words)
-    except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
-        return 2
-    except SystemExit as stop:  # --help
-        return int(stop.code or 0)
-    try:
         code = run(given)
         if code == 0:
             from mixjax import report
 
             print(f'\nreport: {report.write(given.workdir)}')
         return code
-    except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
-        return 2
+
+    return carry_out(what)
 
 
 if __name__ == '__main__':

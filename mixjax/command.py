@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from mixjax import terminal
 from mixjax.errors import Stopped, UserError, nearest
 
 
@@ -67,11 +69,30 @@ def carry_out(what: Callable[[], int], go_on: str = '') -> int:
     """
     # A CPU has no use for a search of accelerators, and its messages frighten people.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+    with terminal.streams() as out:
+        code = _carried_out(what, go_on)
+        out.flush()
+        # Whoever closes a pipe has read enough; everything else is a loss.
+        if out.fault is not None and out.fault.errno != errno.EPIPE:
+            print(f'mixjax: the output cannot be written: {out.fault.strerror}', file=sys.stderr)
+            code = code or UserError.code
+    return code
+
+
+def _carried_out(what: Callable[[], int], go_on: str) -> int:
     try:
         return what()
     except UserError as error:
         print(f'mixjax: {error}', file=sys.stderr)
         return error.code
+    except SystemExit as stop:  # argparse has said what is wrong, or shown the help
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except OSError as error:
+        if error.filename is None or error.errno is None:
+            raise
+        # A path that nothing looked at before: it leads to itself, is too long, or may not be read.
+        print(f'mixjax: {os.fsdecode(error.filename)[:200]}: {error.strerror}', file=sys.stderr)
+        return UserError.code
     except Stopped as stopped:
         print(f'mixjax: {stopped}', file=sys.stderr)
         sys.stdout.flush()

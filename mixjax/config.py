@@ -267,8 +267,13 @@ def complete(config: Config, told_by: str = '') -> Config:
     return config.lock()
 
 
+# Settings that choose where something is written, or what is done after a run. A stored config's are not obeyed: it
+# may be a stranger's.
+NOT_STORED = ('cache_dir', 'results', 'analyse')
+
+
 def from_data(data: dict[str, Any]) -> Config:
-    """The config that a work directory's `config.json` holds."""
+    """The config that a work directory's `config.json` holds, but for `NOT_STORED`, which have their defaults."""
 
     def lists(value: Any) -> Any:
         if isinstance(value, dict):
@@ -278,7 +283,7 @@ def from_data(data: dict[str, Any]) -> Config:
     config = base()
     try:
         with config.unlocked():
-            config.update(lists(data))
+            config.update(lists({key: value for key, value in data.items() if key not in NOT_STORED}))
         complete(config, 'config.json')
         check(settle(config))
         return config

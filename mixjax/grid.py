@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixjax import config as config_lib
-from mixjax import grid_file, method, places
+from mixjax import grid_file, method, places, plain
 from mixjax import main as trainer
 from mixjax.command import Command, carry_out, parse
 from mixjax.errors import UserError
@@ -78,7 +78,7 @@ def runs(file: str, overrides: Sequence[tuple[str, str]], root: str) -> list[Run
             name = named(config, left_open(path, cell, overrides))
         except UserError as error:
             raise UserError(f'cell {number} of the grid, {cell!r}: {error}') from error
-        found.setdefault(name, Run([], config, places.of(root) / name)).specs.append(spec)
+        found.setdefault(name, Run([], config, places.real(places.of(root)) / name)).specs.append(spec)
     return list(found.values())
 
 
@@ -136,8 +136,8 @@ def alone(run: Run) -> Iterator[bool]:
         yield True
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open('a')
+        places.make(path.parent)
+        file = places.appending(path)
     except OSError as error:
         raise UserError(f'{path.parent.parent} cannot be written to: {error.strerror}') from error
     with file:
@@ -185,7 +185,7 @@ def state(run: Run) -> str:
         return 'done'
     path = lock_of(run)
     if not places.remote(path) and path.exists():
-        with path.open() as file:
+        with plain.open_regular(path) as file:
             if not locked(file, fcntl.LOCK_SH):
                 return 'running'
     return 'begun' if (run.folder / 'config.json').exists() else 'missing'

@@ -275,13 +275,17 @@ def label_of(below: Path, classes: Sequence[str]) -> str | None:
 def test_set(workdir: str | Path) -> Images:
     """The images that the model of a run was tested on: those of its first seed."""
     from mixjax import config as config_lib
-    from mixjax.train import draws, inputs, program, seeds
+    from mixjax.data import sets as sets_lib
+    from mixjax.train import draws, inputs, seeds
     from mixjax.train import workdir as files_of
 
     folder = places.of(workdir)
     config = config_lib.from_data(files_of.read_json(folder / 'config.json'))
-    program.preflight(config)
-    sets = draws.load_sets(config)
+    # Neither the pretrained weights nor the source data are needed, so neither is fetched.
+    lost = None if config.synthetic.per_class else sets_lib.missing(config.target, config.data_dir)
+    if lost:
+        raise UserError(lost)
+    sets = draws.chosen_sets(config, draws.load(config, config.target), None)
     inputs.same_data(sets, folder)
     if sets.test is not None:
         return seeds.everything(sets.test)

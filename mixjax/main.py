@@ -99,7 +99,7 @@ def carried_out(command: Command) -> int:
     from mixjax import processes
 
     config = config_lib.load(command.flags['config'], command.overrides)
-    workdir = places.given(command.flags['workdir'])
+    workdir = places.real(places.given(command.flags['workdir']))
 
     from mixjax.train import compilations, loop, program
     from mixjax.train.progress import Progress

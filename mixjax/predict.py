@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mixjax import places
+from mixjax.command import carry_out
 from mixjax.errors import UserError
+from mixjax.report.words import cell, plain
 
 
 class Answer(NamedTuple):
@@ -87,7 +91,8 @@ def of_test_set(predictor: Any, workdir: str, top: int) -> Answer:
 def as_text(answer: Answer) -> str:
     width = min(max((len(row['file']) for row in answer.rows), default=0), 60)
     lines = [
-        f'{row["file"]:{width}}  ' + ', '.join(f'{one["class"]} {100 * one["probability"]:.1f} %' for one in row['top'])
+        f'{plain(row["file"]):{width}}  '
+        + ', '.join(f'{plain(one["class"])} {100 * one["probability"]:.1f} %' for one in row['top'])
         for row in answer.rows
     ]
     return '\n'.join([*lines, *summary(answer)])
@@ -105,7 +110,7 @@ def summary(answer: Answer) -> list[str]:
     if answer.unreadable:
         shown = list(answer.unreadable.items())[:5]
         lines.append(f'left out, {counted(len(answer.unreadable), "image")} that cannot be read:')
-        lines += [f'  {path}: {why}' for path, why in shown]
+        lines += [f'  {plain(path)}: {plain(why)}' for path, why in shown]
         lines += [f'  and {len(answer.unreadable) - 5} more'] * (len(answer.unreadable) > 5)
     if answer.accuracy is not None:
         part = '' if answer.labelled == len(answer.rows) else ' whose folder names their class'
@@ -127,17 +132,19 @@ def as_json(answer: Answer) -> str:
 
 
 def write_csv(path: str, answer: Answer) -> None:
-    """One line for each image: file, its label if it is known, then class and probability of each rank."""
+    """One line for each image: file, its label if it is known, then class and probability of each rank.
+
+    Names are cells that a spreadsheet takes for text.
+    """
     ranks = len(answer.rows[0]['top']) if answer.rows else 0
+    file = io.StringIO()
+    out = csv.writer(file)
+    out.writerow(['file', 'label', *(f'{what}{k + 1}' for k in range(ranks) for what in ('class', 'probability'))])
+    for row in answer.rows:
+        top = [x for one in row['top'] for x in (cell(one['class']), f'{one["probability"]:.6f}')]
+        out.writerow([cell(row['file']), cell(row.get('label', '')), *top])
     try:
-        with open(path, 'w', newline='', encoding='utf-8') as file:
-            out = csv.writer(file)
-            out.writerow(
-                ['file', 'label', *(f'{what}{k + 1}' for k in range(ranks) for what in ('class', 'probability'))]
-            )
-            for row in answer.rows:
-                top = [x for one in row['top'] for x in (one['class'], f'{one["probability"]:.6f}')]
-                out.writerow([row['file'], row.get('label', ''), *top])
+        places.write_named(places.of(path), file.getvalue().encode())
     except OSError as error:
         raise UserError(f'--csv={path} cannot be written: {error.strerror}') from error
 
@@ -166,37 +173,32 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    try:
-        given = arguments(words)
-    except SystemExit as stop:  # argparse has said what is wrong, or shown the help
-        return int(stop.code or 0)
-    try:
-        if bool(given.images) == given.test:
-            raise UserError('give images or folders, or --test for the test set of the run')
-        if given.top < 1 or given.batch < 1:
-            raise UserError('--top and --batch must be at least 1')
-        from mixjax import inference, method
+    return carry_out(lambda: carried_out(arguments(words)))
 
-        if given.method:
-            method.load(given.method)
-        for name in given.wrapper:
-            method.load(name, kind=method.WRAPPER)
-        predictor = inference.load(given.workdir, batch=given.batch)
-        top = min(given.top, len(predictor.classes))
-        answer = of_test_set(predictor, given.workdir, top) if given.test else of_files(predictor, given.images, top)
-        if given.csv:
-            write_csv(given.csv, answer)
-        if given.json:
-            print(as_json(answer))
-        elif given.test:
-            print('\n'.join(summary(answer)))
-        else:
-            print(as_text(answer))
-    except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
-        return 2
-    except BrokenPipeError:  # `| head`
-        return 0
+
+def carried_out(given: argparse.Namespace) -> int:
+    """`main`, where errors may be raised."""
+    if bool(given.images) == given.test:
+        raise UserError('give images or folders, or --test for the test set of the run')
+    if given.top < 1 or given.batch < 1:
+        raise UserError('--top and --batch must be at least 1')
+    from mixjax import inference, method
+
+    if given.method:
+        method.load(given.method)
+    for name in given.wrapper:
+        method.load(name, kind=method.WRAPPER)
+    predictor = inference.load(given.workdir, batch=given.batch)
+    top = min(given.top, len(predictor.classes))
+    answer = of_test_set(predictor, given.workdir, top) if given.test else of_files(predictor, given.images, top)
+    if given.csv:
+        write_csv(given.csv, answer)
+    if given.json:
+        print(as_json(answer))
+    elif given.test:
+        print('\n'.join(summary(answer)))
+    else:
+        print(as_text(answer))
     return 0
 
 

@@ -19,7 +19,6 @@ import contextlib
 import importlib
 import importlib.util
 import io
-import os
 import shlex
 import shutil
 import sys
@@ -27,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mixjax import places
 from mixjax.command import carry_out, parse
 from mixjax.data import catalog, prepared
 from mixjax.data.entries import Entry
@@ -45,7 +45,7 @@ def prepare(
         raise UserError(f'{name} comes with mixjax or with a package it needs: there is nothing to prepare')
     folder = catalog.folder(name, data_dir)
     root = folder.parents[1]
-    by_hand = Path(archives).expanduser() if archives else root / 'downloads' / 'manual'
+    by_hand = places.of(archives) if archives else root / 'downloads' / 'manual'
     counts = dict.fromkeys(facts.splits, 0)
     if not allow_counts:
         counts = dict(zip(facts.splits, (facts.train, facts.test), strict=True))
@@ -69,8 +69,9 @@ def prepare(
 def _alone(folder: Path) -> Iterator[None]:
     """Refuse to work beside another process on the same set; clear away what one that was killed left."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(folder.parent / '.mixjax_lock', os.O_WRONLY | os.O_CREAT)
+        parent = places.real(folder.parent)
+        places.make(parent)
+        lock = places.appending(parent / '.mixjax_lock')
     except OSError as error:
         raise UserError(f'{folder.parent} cannot be written to ({error.strerror}); choose another --data_dir') from None
     try:
@@ -84,7 +85,7 @@ def _alone(folder: Path) -> Iterator[None]:
     except BlockingIOError:
         raise UserError(f'another process is preparing {folder}; wait for it to end') from None
     finally:
-        os.close(lock)
+        lock.close()
 
 
 def _from_files(facts: Entry, root: Path, by_hand: Path, allow_counts: bool) -> None:

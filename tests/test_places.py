@@ -179,7 +179,7 @@ def test_the_lock_in_a_store(store):
 
 
 def test_a_prepared_set_in_a_store(store, tmp_path):
-    index('mit_indoor67', make('mit_indoor67', tmp_path / 'disk'))
+    index('mit_indoor67', make('mit_indoor67', tmp_path / 'disk'), check=True)
     put(store, tmp_path / 'disk', 'sets')
     rule = photo.Rule(32)
 
@@ -193,7 +193,7 @@ def test_a_prepared_set_in_a_store(store, tmp_path):
     assert not [line for line in store.requests[asked:] if 'array_record' in line and 'alt=media' in line]
     # Prepared anew, of other images: the copy follows.
     shutil.rmtree(tmp_path / 'disk')
-    index('mit_indoor67', make('mit_indoor67', tmp_path / 'disk', count=7))
+    index('mit_indoor67', make('mit_indoor67', tmp_path / 'disk', count=7), check=True)
     put(store, tmp_path / 'disk', 'sets')
     after = read('gs://bucket/sets')
     assert len(after) == 7 != len(before)

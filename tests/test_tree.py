@@ -39,6 +39,26 @@ MUST_NOT_IMPORT = {
     'train': ('report', 'analysis', 'methods', 'wrappers', *COMMANDS),
 }
 
+# What opens a file for writing, makes or renames one: `places.py` does, and these, each for its reason.
+WRITES = {
+    'write_text', 'write_bytes', 'touch', 'mkdir', 'makedirs', 'symlink_to', 'hardlink_to', 'symlink', 'link', 'rename',
+    'renames', 'save', 'savetxt', 'tofile', 'save_file', 'copy2', 'copyfile', 'copytree', 'move', 'mkstemp', 'mkdtemp',
+    'NamedTemporaryFile', 'get_file', 'truncate', 'ftruncate', 'os.open', 'os.replace', 'open to write', 'ZipFile',
+}  # fmt: skip
+MAY_WRITE = {
+    'places': WRITES,
+    'plain': {'os.open', 'ZipFile'},  # to read
+    'train.integrity': {'rename'},  # a damaged checkpoint, within its own folder, in which there are no links
+    'train.lock': {'os.open'},  # the folder itself, to lock it
+    'terminal': {'os.open', 'open to write'},  # /dev/null
+    'data.rowfile': {'os.open', 'ftruncate', 'mkdir'},  # rows of the pixel cache, which several processes fill in place
+    'data.fetch': {'get_file', 'os.replace', 'mkdir'},  # the store's client writes a copy to the cache
+    'data.render_glyphs': {'ZipFile'},  # makes what ships with the package
+    'data.builders.archive': {'ZipFile'},  # to read
+    'cluster': {'os.open'},  # /dev/null
+    'planner.slices': {'open to write'},  # /dev/null
+}
+
 
 def listed() -> list[Path]:
     """The files that git tracks, or would on `git add .`."""
@@ -152,6 +172,39 @@ def test_imports_point_down():
     assert not found
 
 
+def writing(source: str) -> Iterator[str]:
+    """The calls of `source` that may open a file for writing, make one or give one another name, as in `WRITES`."""
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        method = node.func.attr if isinstance(node.func, ast.Attribute) else ''
+        name = method or (node.func.id if isinstance(node.func, ast.Name) else '')
+        owner = node.func.value if isinstance(node.func, ast.Attribute) else None
+        of_os = isinstance(owner, ast.Name) and owner.id == 'os'
+        if name == 'open' and not of_os:
+            words = [*node.args[:2], *(word.value for word in node.keywords if word.arg == 'mode')]
+            modes = [word.value for word in words if isinstance(word, ast.Constant) and isinstance(word.value, str)]
+            if any(re.fullmatch('[rwaxbt+]+', mode) and set(mode) & set('wax+') for mode in modes):
+                yield 'open to write'
+        elif of_os and name in ('open', 'replace'):
+            yield f'os.{name}'
+        elif name in WRITES and (name != 'save' or isinstance(owner, ast.Name) and owner.id == 'np'):
+            yield name
+        elif name.startswith('savez') and not any(isinstance(one, ast.Name) and one.id == 'file' for one in node.args):
+            yield name  # into a file that `places.new` has opened it may
+
+
+def test_only_places_writes_files():
+    """A link in a stranger's work directory leads nowhere, because there is one module that opens what is written."""
+    found = []
+    for path in sources():
+        module = module_name(path)
+        allowed = MAY_WRITE.get(module, set())
+        found += [f'mixjax.{module}: {name}' for name in writing(path.read_text()) if name not in allowed]
+    assert not found, f'write through mixjax.places: {found}'
+    assert MAY_WRITE.keys() <= {module_name(path) for path in sources()}
+
+
 def test_the_mathematics_is_light():
     heavy = {'flax', 'grain', 'matplotlib', 'optax', 'orbax', 'sklearn', 'tensorflow', 'tensorflow_datasets'}
     script = 'import sys; from mixjax import losses, mix; print(*{name.partition(".")[0] for name in sys.modules})'
@@ -175,6 +228,18 @@ def test_unwanted_patterns_find():
 def test_method_names_are_found_as_whole_words_outside_comments():
     source = '"""mixjax."""\nx = 1  # smile\ny = "a # mixup"\nl2sp_delta = 2\nz.delta\n'
     assert matches(METHOD_NAMES, without_comments(source)) == ['3: y = "a # mixup"', '5: z.delta']
+
+
+def test_calls_that_write_are_found():
+    source = (
+        "path.open('w')\nopen(path, 'ab')\nopen(path, mode='r+')\npath.write_text('')\nos.open(path, 0)\n"
+        "os.replace(a, b)\nnp.savez(path, a=1)\nnp.savez_compressed(f'{x}.npz', a=1)\nfolder.mkdir()\nnp.save(a, b)\n"
+        "path.open('rb')\nopen(path)\ntext.replace('a', 'b')\nnp.savez(file, a=1)\narchive.open(member)\n"
+    )
+    assert list(writing(source)) == [
+        'open to write', 'open to write', 'open to write', 'write_text', 'os.open', 'os.replace', 'savez',
+        'savez_compressed', 'mkdir', 'save',
+    ]  # fmt: skip
 
 
 def test_imports_are_found():

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mixjax import places
 from mixjax.analysis import measures, opened, pictures, sweep
 from mixjax.analysis.measures import Asked, Found
 from mixjax.analysis.opened import Run
 from mixjax.errors import UserError
 from mixjax.places import Place
-from mixjax.report.read import read
+from mixjax.report.read import check_name, read
 from mixjax.train import workdir
 from mixjax.train.outcome import spread
 
@@ -50,6 +51,11 @@ class Measured(NamedTuple):
 
 def measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measured]:
     """Measure a run, all runs of a comparison, or all of a sweep; write what was found, one measure at a time."""
+    # The folder may be named by a link; what lies in it is written through none.
+    return _measure(places.real(folder), what, asked)
+
+
+def _measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measured]:
     kind = _results(folder)['kind']
     if kind == 'run':
         run = opened.open_run(folder)
@@ -62,7 +68,7 @@ def measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measur
     if 'sweep' in what:
         yield _kept(folder, folder.name, 'sweep', lambda: swept(folder, asked))
     for name in _results(folder)['runs']:
-        for one in measure(folder / name, [one for one in what if one in OF_RUNS], asked):
+        for one in _measure(folder / name, [one for one in what if one in OF_RUNS], asked):
             yield one if kind == 'comparison' else one._replace(label=f'{name}/{one.label}'.removesuffix(f'/{name}'))
 
 
@@ -74,9 +80,12 @@ def _kept(folder: Place, label: str, what: str, make: Callable[[], Found]) -> Me
     path = folder / FILE
     before = workdir.read_json(path) if path.exists() else {}
     arrays = folder / f'analysis-{what}.npz'
-    if found.arrays:
-        workdir.write_arrays(arrays, {name: np.asarray(array) for name, array in found.arrays.items()})
-    workdir.write_json(path, {**before, what: found.numbers})
+    try:
+        if found.arrays:
+            workdir.write_arrays(arrays, {name: np.asarray(array) for name, array in found.arrays.items()})
+        workdir.write_json(path, {**before, what: found.numbers})
+    except OSError as error:
+        raise UserError(f'{folder} cannot be written to: {error.strerror}') from error
     return Measured(label, what, found.numbers, found.notes)
 
 
@@ -95,7 +104,13 @@ def _results(folder: Place) -> dict[str, Any]:
         begun = (folder / 'config.json').exists()
         then = 'give the command that began it again' if begun else 'give the --workdir of a finished run'
         raise UserError(f'{folder} holds no finished run (there is no results.json): {then}')
-    return workdir.read_json(path)
+    results = workdir.read_json(path)
+    kind = results.get('kind') if isinstance(results, dict) else None
+    if kind not in ('run', 'comparison', 'sweep') or kind != 'run' and not isinstance(results.get('runs'), dict):
+        raise UserError(f'{path} is not a result of mixjax; give the --workdir of a finished run')
+    for name in results.get('runs', {}):
+        check_name(name, path)  # arrays and numbers are written there
+    return results
 
 
 def swept(folder: Place, asked: Asked) -> Found:

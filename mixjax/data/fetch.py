@@ -34,7 +34,7 @@ def here(place: str, cache: Path) -> Path:
     where = places.given(place)
     top = cache / 'copies' / hashlib.sha256(str(where).encode()).hexdigest()[:16]
     try:
-        top.mkdir(parents=True, exist_ok=True)
+        places.make(top)
         with _alone(top / 'lock'):
             _copy(where, top)
     except OSError as error:
@@ -44,7 +44,7 @@ def here(place: str, cache: Path) -> Path:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    with path.open('a') as file:
+    with places.appending(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

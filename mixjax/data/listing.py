@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mixjax import places as storage
 from mixjax import plain
 from mixjax.data import photo
 from mixjax.data.prepared import Bar
@@ -409,7 +410,7 @@ def forget(top: Path, cache: Path) -> None:
 
 def _remembered(memory: Path) -> dict[str, Known]:
     try:
-        kept = plain.parse(memory.read_bytes())
+        kept = plain.parse(plain.read_regular(memory))
         return {path: _known(*facts) for path, facts in kept['files'].items()} if kept['format'] == FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
@@ -427,10 +428,10 @@ def _known(stamp: Any, digest: Any, fault: Any) -> Known:
 
 def _remember(memory: Path, known: dict[str, Known]) -> None:
     """Keep it; a cache that cannot be written to costs time and nothing else."""
-    part = memory.with_name(f'{memory.name}.{os.getpid()}.part')
+    # What could not be opened may be another time.
+    files = {path: list(one) for path, one in known.items() if not one.fault.startswith(CLOSED)}
     try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({'format': FORMAT, 'files': known}), encoding='utf-8')
-        os.replace(part, memory)
+        storage.make(memory.parent)
+        storage.write(memory, json.dumps({'format': FORMAT, 'files': files}).encode())
     except OSError:
         return

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -117,7 +117,10 @@ def _bytes(record: bytes) -> bytes:
 def index(
     folder: Path, counts: dict[str, int], classes: int, *, check: bool = False, skip: bool = False
 ) -> dict[str, Index]:
-    """The index of each part: the one that is kept beside the records, or a new one, which is kept then.
+    """The index of each part: the one that is kept, or a new one, which is kept then.
+
+    With `check`, which is how a person prepares a set, it is kept beside the records; without, in the cache: where
+    records lie may come from the settings of somebody else's run, which choose no place to write to.
 
     Args:
       counts: {part: how many examples it must have; 0 for any number}.
@@ -147,12 +150,12 @@ def index(
         raise UserError(_complaint(folder, [one for bad in unreadable.values() for one in bad], bar.total))
     if unreadable:
         text = json.dumps(unreadable, indent=2) + '\n'
-        _write(folder / SKIPPED, lambda path: path.write_text(text, encoding='utf-8'))
+        _write(folder / SKIPPED, lambda file: file.write(text.encode()))
     made = {part: one for part, (one, _) in collected.items()}
     arrays = {f'{part}/{key}': value for part, one in made.items() for key, value in one._asdict().items()}
     arrays |= {'about': np.array(about), 'checked': np.array(check)}
-    for place in (folder / INDEX, _elsewhere(folder)):
-        if _write(place, lambda path: np.savez(path, allow_pickle=False, **arrays)):
+    for place in [*([folder / INDEX] if check else []), _elsewhere(folder)]:
+        if _write(place, lambda file: np.savez(file, allow_pickle=False, **arrays)):
             break
     return made
 
@@ -172,7 +175,7 @@ def _stamp(parts: dict[str, Records]) -> str:
     files: dict[str, list[int]] = {}
     for path in (path for records in parts.values() for path in records.files):
         try:
-            with open(path, 'rb') as file:
+            with plain.open_regular(path) as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(0)
                 first = file.read(1 << 16)
@@ -184,17 +187,17 @@ def _stamp(parts: dict[str, Records]) -> str:
 
 
 def _elsewhere(folder: Path) -> Path:
-    """The place of the index of a folder that cannot be written to."""
+    """The place in the cache of the index of a folder."""
     return places.kept() / f'index-{zlib.crc32(str(folder.resolve()).encode()):08x}.npz'
 
 
-def _write(path: Path, write: Callable[[Path], Any]) -> bool:
+def _write(path: Path, write: Callable[[BinaryIO], Any]) -> bool:
     """Write a file whole or not at all; False where that is not allowed."""
-    part = path.with_name(f'{path.stem}.{os.getpid()}.part{path.suffix}')
+    path = places.real_file(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        os.replace(part, path)
+        places.make(path.parent)
+        with places.new(path) as file:
+            write(file)
     except OSError:
         return False
     return True

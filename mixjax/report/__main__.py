@@ -13,33 +13,35 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mixjax.command import carry_out
 from mixjax.errors import UserError
 from mixjax.report import write
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    words = list(sys.argv[1:] if words is None else words)
+
+    def what() -> int:
+        return carried_out(list(sys.argv[1:] if words is None else words))
+
+    return carry_out(what)
+
+
+def carried_out(words: list[str]) -> int:
+    """`main`, where errors may be raised."""
     settings = [word for word in words if word.startswith('--config.')]
     words = [word for word in words if word not in settings]
     parser = argparse.ArgumentParser(prog='python -m mixjax.report', description='Write the report of finished runs.')
     parser.add_argument('--table', metavar='NAME', help='a table of the papers, such as smile_table2, beside our runs')
     parser.add_argument('workdir', nargs='+', help='the work directory of a finished run or comparison')
     parser.add_argument('--out', metavar='FILE', help='where to write (report.html in the folder, or beside several)')
-    try:
-        arguments = parser.parse_args(words)
-    except SystemExit as stop:  # argparse has said what is wrong, or shown the help
-        return int(stop.code or 0)
-    try:
-        if arguments.table is not None:
-            table(arguments.table, arguments.workdir, arguments.out, settings)
-        elif settings:
-            raise UserError(f'{settings[0]} goes with --table: the settings of finished runs are what they were')
-        else:
-            print(f'report: {write(*arguments.workdir, out=arguments.out)}')
-    except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
-        return 2
+    arguments = parser.parse_args(words)
+    if arguments.table is not None:
+        table(arguments.table, arguments.workdir, arguments.out, settings)
+    elif settings:
+        raise UserError(f'{settings[0]} goes with --table: the settings of finished runs are what they were')
+    else:
+        print(f'report: {write(*arguments.workdir, out=arguments.out)}')
     return 0
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mixjax import places
 from mixjax.errors import UserError
 from mixjax.report import papers
 from mixjax.report.papers import AVERAGE, Number
@@ -179,11 +180,11 @@ def document(found: Sequence[Line]) -> str:
     rule = ['--' if i < len(top) - 3 else '--:' for i in range(len(top))]
     body = [[*map(markdown, row[:-3]), *row[-3:]] for row in (cells(line, TYPESET) for line in found)]
     rows = ['| ' + ' | '.join(row) + ' |' for row in (top, rule, *body)]
-    places: dict[str, list[str]] = {}
+    noted: dict[str, list[str]] = {}
     for line in found:
         if line.number.note:
-            places.setdefault(line.number.note, []).append(_place(line.number))
-    notes = [f'* {markdown("; ".join(where))}: {markdown(note)}' for note, where in places.items()]
+            noted.setdefault(line.number.note, []).append(_place(line.number))
+    notes = [f'* {markdown("; ".join(where))}: {markdown(note)}' for note, where in noted.items()]
     return '\n'.join([f'# {paper}, {title}', '', f'{summary(found)}.', '', *rows, '', *notes, *([''] if notes else [])])
 
 
@@ -220,11 +221,11 @@ def write(
 ) -> tuple[list[Line], list[Path]]:
     """Write `<table>.md` and `<table>.csv` into the folder of the runs, or `out` with both endings."""
     found = lines(table, root, overrides)
-    stem = Path(root) / f'{table}.md' if out is None else Path(out)
+    stem = places.real_file(places.of(root) / f'{table}.md' if out is None else places.of(out))
     files = {stem.with_suffix('.md'): document(found), stem.with_suffix('.csv'): values(found)}
     for path, content in files.items():
         try:
-            path.write_text(content, encoding='utf-8')
+            places.write(path, content.encode())
         except OSError as error:
             raise UserError(f'{path} cannot be written: {error.strerror}') from error
     return found, list(files)

@@ -17,7 +17,7 @@ from mixjax.report.answer import Answer, answer
 from mixjax.report.gather import Found
 from mixjax.report.overview import Line
 from mixjax.report.read import Folder
-from mixjax.report.words import TYPESET, count, markdown, percent, plain, spread
+from mixjax.report.words import TYPESET, cell, count, markdown, percent, plain, spread
 
 MARK = '<!-- written by mixjax.report, and again with each report -->'
 # The first two are how a file of this kind is known.
@@ -117,8 +117,4 @@ def _row(line: Line, seed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _clean(value: Any) -> Any:
-    """Text that a spreadsheet takes for text."""
-    if not isinstance(value, str):
-        return value
-    text = plain(value).encode('utf-8', 'replace').decode()
-    return f"'{text}" if text[:1] in ('=', '+', '-', '@') else text
+    return cell(value) if isinstance(value, str) else value

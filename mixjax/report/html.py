@@ -31,6 +31,7 @@ def write(*workdirs: str | Place, out: str | Place | None = None) -> Place:
     """
     found = gather(workdirs)
     path = places.of(out) if out is not None else _beside([places.of(folder) for folder in workdirs])
+    path = places.real_file(path)  # the folder may be named by a link, and what lies in it is written through none
     beside = files.contents(found, path)  # a file of somebody else is refused before anything is written
     try:
         for place, content in {path: _page(found), **beside}.items():
@@ -45,7 +46,7 @@ def _beside(folders: Sequence[Place]) -> Place:
         return folders[0] / 'report.html'
     if any(map(places.remote, folders)):
         raise UserError('the report of several runs in a store has no folder of its own; say where it goes with --out')
-    common = Path(os.path.commonpath([folder.resolve().parent for folder in folders]))
+    common = Path(os.path.commonpath([places.resolved(folder).parent for folder in folders]))
     if (common / 'config.json').exists():
         raise UserError(f'{common / "report.html"} is the report of another run; say where this one goes with --out')
     try:

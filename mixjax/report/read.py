@@ -170,7 +170,7 @@ def _results(path: Place) -> dict[str, Any]:
     elif results.get('kind') == 'sweep':
         _check(results, {'key': str, 'runs': dict}, file)
         for name in results['runs']:
-            _check_name(name, file)
+            check_name(name, file)
     else:
         raise UserError(f"{file} is not a result of mixjax: 'kind' must be 'run', 'comparison' or 'sweep'")
     return results
@@ -196,7 +196,8 @@ def _check_run(results: Mapping[str, Any], file: Place) -> None:
         raise UserError(f"{file} is damaged: 'seeds' is empty, or 'classes' is not a list of names")
 
 
-def _check_name(name: str, file: Place) -> None:
+def check_name(name: str, file: Place) -> None:
+    """Refuse a label of a result that is not a plain name of a sub-folder, such as one that leads elsewhere."""
     long = len(name.encode('utf-8', 'surrogatepass')) > 255
     if name in ('', '.', '..') or '/' in name or '\\' in name or '\0' in name or long:
         raise UserError(f'{file} is damaged: {name[:80]!r} cannot be the name of a sub-folder')
@@ -205,7 +206,7 @@ def _check_name(name: str, file: Place) -> None:
 def _check_comparison(results: Mapping[str, Any], file: Place) -> None:
     _check(results, {'baseline': str, 'runs': dict, 'differences': dict}, file)
     for label, run in results['runs'].items():
-        _check_name(label, file)
+        check_name(label, file)
         _check(results['runs'], {label: dict}, file)
         _check_run(run, file)
     for difference in results['differences'].values():

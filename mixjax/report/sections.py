@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mixjax import places
+from mixjax import plain as plain_data
 from mixjax.errors import UserError
 from mixjax.places import Place
 from mixjax.report import settings, tables
@@ -74,8 +75,9 @@ def write(path: str | Path, name: str, text: str) -> None:
     begin, end = f'<!-- begin {name}: written by a command, not by hand -->', f'<!-- end {name} -->'
     section = f'{begin}\n{text.strip()}\n{end}\n'
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        old = path.read_text(encoding='utf-8') if path.exists() else '# Results\n'
+        path = places.real_file(path)
+        places.make(path.parent)
+        old = plain_data.read_regular(path).decode() if path.exists() else '# Results\n'
         head, mark, rest = old.partition(begin)
         if not mark:
             new = f'{old.rstrip()}\n\n{section}'
@@ -84,8 +86,7 @@ def write(path: str | Path, name: str, text: str) -> None:
             if not closed:
                 raise UserError(f'{path} has the mark {begin!r} and not the mark {end!r}; put it back')
             new = head + section + tail
-        part = path.with_name(path.name + '.part')
-        part.write_text(new, encoding='utf-8', newline='\n')
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f'config.results: {path} cannot be written ({error.strerror})') from error
+        places.write(path, new.encode())
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f'config.results: {path} cannot be written ({why})') from error

@@ -40,6 +40,12 @@ def plain(text: str) -> str:
     return ''.join(char if char.isprintable() else '?' for char in text)
 
 
+def cell(text: str) -> str:
+    """Text for a cell of a CSV file that a spreadsheet takes for text, and not for a formula."""
+    shown = plain(text)
+    return f"'{shown}" if shown.lstrip()[:1] in ('=', '+', '-', '@', '\uff1d', '\uff0b', '\uff0d', '\uff20') else shown
+
+
 def escape(text: object) -> str:
     """Text for HTML, in content and in quoted attributes, without control characters and lone surrogates."""
     shown = str(text).encode('utf-8', 'replace').decode('utf-8')

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mixjax import plain
+from mixjax import places, plain
 
 FORMAT = 1
 
@@ -60,13 +59,7 @@ class Cache:
             return None
 
     def _write(self, name: str, array: np.ndarray) -> None:
-        path = self.path(name)
-        part = path.with_name(f'{path.name}.{os.getpid()}.part')
         with contextlib.suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            try:
-                with part.open('wb') as file:
-                    np.savez(file, array=array)
-                os.replace(part, path)
-            finally:
-                part.unlink(missing_ok=True)
+            places.make(self._folder)
+            with places.new(self.path(name)) as file:
+                np.savez(file, array=array)

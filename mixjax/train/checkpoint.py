@@ -40,8 +40,12 @@ def open_folder(folder: Place) -> ocp.CheckpointManager:
         async_options=ocp.AsyncOptions(post_finalization_callback=seal),
     )  # fmt: skip
     try:
+        places.make(folder)
+        integrity.refuse_links(folder)
         manager = ocp.CheckpointManager(places.absolute(folder), options=options)
-    except OSError:
+    except places.IsLink as error:
+        raise UserError(f'the checkpoints in {folder} cannot be written: {error.strerror}') from error
+    except (OSError, UserError):
         raise  # a disk that is full or may not be written to
     except Exception as error:  # what Orbax notes beside each of them is read here
         raise UserError(

@@ -67,11 +67,9 @@ def machine() -> str:
 
 def usable(folder: Path) -> bool:
     """Whether files can be written there."""
-    probe = folder / f'probe-{uuid.uuid4().hex}'
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        places.make(folder)
+        places.try_writing(folder)
     except OSError:
         return False
     return True
@@ -84,7 +82,7 @@ def same(folder: Path) -> bool:
     probe = folder / processes.from_first(lambda: f'probe-{uuid.uuid4().hex}')
     if processes.first():
         with contextlib.suppress(OSError):
-            probe.touch()
+            places.create(probe, b'')
     processes.gather(None)
     seen = processes.gather(probe.exists())
     if processes.first():
@@ -96,7 +94,7 @@ def tidy(folder: Path) -> None:
     """Remove what was left half-written since the last look, and the oldest where there is too much."""
     stamp = folder / STAMP
     since = stamp.stat().st_mtime - COARSE if stamp.exists() else 0.0
-    stamp.touch()
+    places.write(stamp, b'')
     found = []
     for path in folder.glob('*-cache'):
         about = path.stat()

@@ -48,7 +48,7 @@ class Sealer:
 def seal(place: Place) -> None:
     """Write the sums of a checkpoint's files."""
     sums = {name: digest(path) for name, path in sorted(files(place))}
-    (place / SUMS).write_bytes((json.dumps(sums, indent=1) + '\n').encode())
+    places.write(place / SUMS, (json.dumps(sums, indent=1) + '\n').encode())
 
 
 def files(place: Place, below: str = '') -> Iterator[tuple[str, Place]]:
@@ -62,16 +62,20 @@ def files(place: Place, below: str = '') -> Iterator[tuple[str, Place]]:
 
 def digest(path: Place) -> str:
     out = hashlib.sha256()
-    with path.open('rb') as file:
+    with plain.open_regular(path) as file:
         while block := file.read(BLOCK):
             out.update(block)
     return out.hexdigest()
 
 
+def _parsed(path: Place) -> Any:
+    return plain.parse(plain.read_regular(path, plain.MOST_TEXT))
+
+
 def fault(place: Place) -> str:
     """What is wrong with a checkpoint, as the end of a sentence; '' if nothing is."""
     try:
-        version = plain.parse((place / 'meta' / 'metadata').read_bytes())['format']
+        version = _parsed(place / 'meta' / 'metadata')['format']
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f'meta/metadata cannot be read ({_why(error)})'
     why = _notes(place)
@@ -82,7 +86,7 @@ def fault(place: Place) -> str:
     try:
         if version != FORMAT and not (place / SUMS).exists():
             return ''  # an older one; what is none at all is refused by `known`
-        sums = plain.parse((place / SUMS).read_bytes())
+        sums = _parsed(place / SUMS)
         there = dict(files(place))
     except (OSError, ValueError) as error:
         return f'{SUMS} cannot be read ({_why(error)})'
@@ -103,7 +107,7 @@ def fault(place: Place) -> str:
 def _notes(place: Place) -> str:
     """What is wrong with what Orbax notes of a checkpoint after the sums; it is not needed, but must not lie."""
     try:
-        said = plain.parse((place / ABOUT).read_bytes()) if (place / ABOUT).exists() else {}
+        said = _parsed(place / ABOUT) if (place / ABOUT).exists() else {}
     except (OSError, ValueError) as error:
         return f'{ABOUT} cannot be read ({_why(error)})'
     if not isinstance(said, dict):
@@ -147,6 +151,7 @@ def look(folder: Place, seeds: list[int], say: Callable[[str], None]) -> None:
     for stage in ('', 'first'):
         for seed in seeds:
             place = (folder / stage if stage else folder) / 'checkpoints' / str(seed)
+            refuse_links(place)
             found = _damaged(place)
             bad += [(place / f'{STEP}{step}', why, whole) for step, why, whole in found]
     for place, why, whole in bad:
@@ -158,6 +163,16 @@ def look(folder: Place, seeds: list[int], say: Callable[[str], None]) -> None:
         say(
             f'the checkpoint {place} is damaged: {why}; it is now called {aside.name}, and the run goes on from '
             f'step {whole}'
+        )
+
+
+def refuse_links(folder: Place) -> None:
+    """Refuse a folder of checkpoints in which there are links: what is written and removed there follows none."""
+    found = [] if places.remote(folder) else places.links(folder)
+    if found:
+        raise UserError(
+            f'{folder / found[0]} is a link, and checkpoints are not kept through links; put the files themselves '
+            'there, or use another --workdir'
         )
 
 

@@ -27,6 +27,7 @@ from mixjax.train.progress import duration
 
 BEAT = 10.0  # seconds between two signs of life
 LOST = 45.0  # seconds without one after which an owner on another machine counts as dead
+MOST_BYTES = 1 << 20  # of a lock that is read
 SETTLED = 2.0  # seconds after which all who took over the same lock at once have written theirs
 
 _taken_over = ''  # what to say once another run has taken the lock of this one
@@ -68,7 +69,8 @@ def taken(path: Place, say: Callable[[str], None]) -> dict[str, Any]:
     while not _put(path, mine):
         found = _read(path)
         if found is None:
-            continue  # it was given back just now
+            time.sleep(0.01)  # it was given back just now
+            continue
         if alive(path, found, say):
             since = time.strftime('%Y-%m-%d %H:%M', time.localtime(found['since']))
             raise Busy(
@@ -141,10 +143,15 @@ def _told(path: Place) -> Iterator[None]:
 
 
 def _read(path: Place) -> dict[str, Any] | None:
-    """What the lock says; None if there is none. One that is not whole says nothing of an owner that lives."""
+    """What the lock says; None if there is none.
+
+    One that is not whole, or is no regular file but a link, says, is nobody's: a run never leaves such a lock.
+    """
     nobody = {'host': '?', 'machine': '?', 'pid': -1, 'started': '', 'since': 0.0, 'beat': -1, 'token': ''}
     try:
-        found = plain.parse(path.read_bytes())
+        if not places.remote(path) and path.is_symlink():
+            return nobody  # it is replaced, and never followed
+        found = plain.parse(plain.read_regular(path, MOST_BYTES))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
@@ -159,12 +166,7 @@ def _replace(path: Place, found: dict[str, Any], mine: dict[str, Any]) -> bool:
         now = _read(path)
         if now is None or now['token'] != found['token']:
             return False
-        if places.remote(path):
-            places.write(path, json.dumps(mine).encode())
-        else:
-            own = path.with_name(f'{path.name}.{mine["token"]}{places.PART}')
-            own.write_text(json.dumps(mine))
-            own.replace(path)
+        places.write(path, json.dumps(mine).encode())
     if not sure:  # several may have come so far, and one was the last to write
         time.sleep(SETTLED)
     return (_read(path) or {}).get('token') == mine['token']

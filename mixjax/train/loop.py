@@ -52,7 +52,7 @@ def run(
     config = config_lib.settle(config_lib.complete(copy.deepcopy(config).unlock()))
     config_lib.check(config)
     program.preflight(config)
-    folder = places.of(folder)
+    folder = places.real(places.of(folder))  # what is written below it follows no link
     progress = progress or Progress(0, quiet=True)
     parts = config_lib.swept(config)
     if '' not in parts:

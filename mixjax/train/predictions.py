@@ -91,7 +91,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 def before(path: Place) -> tuple[dict[int, Row], dict[str, Any]]:
     """The seeds and the pictures of a file; nothing of one that is not there, or that cannot be read."""
     try:
-        found = plain.arrays(path.read_bytes()) if path.exists() else {}
+        found = plain.arrays(path) if path.exists() else {}
         label = np.broadcast_to(found['label'], found['predicted'].shape) if found else []
         each = zip(found['step'], found['predicted'], found['probability'], label, strict=True) if found else ()
         every = zip(found.get('seed', ()), each, strict=True)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 
 from mixjax.errors import UserError
-from mixjax.places import Place
+from mixjax.places import IsLink, Place
 
 # What the libraries below pass on of the system's errors is their text.
 SAID = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)}
@@ -32,6 +32,8 @@ def told(folder: Place) -> Iterator[None]:
             yield
     except UserError:
         raise
+    except IsLink as error:
+        raise UserError(f'{folder} cannot be written to: {error.strerror}') from error
     except Exception as error:
         why = cause(error)
         if why is None and (isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)):

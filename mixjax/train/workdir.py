@@ -5,7 +5,6 @@ Of several processes the first one writes, and what it finds there is what all o
 
 from __future__ import annotations
 
-import io
 import json
 import platform
 import subprocess
@@ -45,27 +44,22 @@ def write_json(path: Place, value: Any) -> None:
 
 def read_json(path: Place) -> Any:
     try:
-        return plain.parse(path.read_bytes())
+        return plain.parse(plain.read_regular(path, plain.MOST_TEXT))
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read ({type(error).__name__}); use another --workdir') from error
 
 
 @by_first
 def create(folder: Place) -> None:
-    probe = folder / f'write{PART}'
-    if places.remote(folder):
-        try:
-            probe.write_bytes(b'')
-            probe.unlink()
-        except Exception as error:  # of the network, of rights: each client has errors of its own
-            raise places.unreachable(folder, error) from error
-        return
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink(missing_ok=True)  # another run may be trying too
-    except OSError as error:
-        raise UserError(f'the work directory {folder} cannot be written to: {error.strerror}') from error
+        places.make(folder)
+        places.try_writing(folder)
+    except Exception as error:  # of the network, of rights: each client of a store has errors of its own
+        if places.remote(folder):
+            raise places.unreachable(folder, error) from error
+        if isinstance(error, OSError):
+            raise UserError(f'the work directory {folder} cannot be written to: {error.strerror}') from error
+        raise
 
 
 # --- one config for one directory -------------------------------------------------------------------------------------
@@ -185,8 +179,7 @@ def append(path: Place, line: dict[str, Any]) -> None:
     """Add a line. Nothing can be added to what is in a store, so there `settle` brings the lines in."""
     text = json.dumps(line) + '\n'
     if not places.remote(path):
-        with path.open('a') as file:
-            file.write(text)
+        places.append(path, text.encode())
         return
     before, when = _logs.get(str(path)) or (path.read_text() if path.exists() else '', 0.0)
     if time.monotonic() - when > SETTLE:
@@ -205,7 +198,8 @@ def settle(folder: Place) -> None:
 def lines(path: Place) -> Iterable[dict[str, Any]]:
     """The whole lines of a file; one that a dying process left half-written is passed over."""
     if str(path) in _logs or path.exists():
-        for text in (_logs[str(path)][0].encode() if str(path) in _logs else path.read_bytes()).splitlines():
+        whole = _logs[str(path)][0].encode() if str(path) in _logs else plain.read_regular(path)
+        for text in whole.splitlines():
             try:
                 line = plain.parse(text)
             except ValueError:
@@ -229,9 +223,8 @@ def rewind(path: Place, seeds: list[int], step: int) -> None:
 @only_first
 def write_arrays(path: Place, arrays: dict[str, np.ndarray]) -> None:
     """A compressed `.npz`, whole or not at all."""
-    made = io.BytesIO()
-    np.savez_compressed(made, **cast(Any, arrays))
-    places.write(path, made.getvalue())
+    with places.new(path) as file:
+        np.savez_compressed(file, **cast(Any, arrays))
 
 
 def save_prepared(path: Place, prepared: Prepared) -> None:
@@ -256,7 +249,7 @@ def save_prepared(path: Place, prepared: Prepared) -> None:
 
 def load_prepared(path: Place) -> Prepared:
     try:
-        arrays = plain.arrays(path.read_bytes())
+        arrays = plain.arrays(path)
     except (OSError, ValueError) as error:
         raise UserError(
             f'{path} is damaged ({type(error).__name__}), and with it the run; use another --workdir'

@@ -208,7 +208,7 @@ def test_labels_are_collected_once(tmp_path, monkeypatch):
     folder = make('cifar10', tmp_path)
     seen = count_reads(monkeypatch)
     first = index('cifar10', folder)
-    assert sum(seen) == 10 and (folder / prepared.INDEX).is_file()
+    assert sum(seen) == 10 and prepared._elsewhere(folder).is_file()
     seen.clear()
     second = index('cifar10', folder)
     assert not seen
@@ -216,7 +216,11 @@ def test_labels_are_collected_once(tmp_path, monkeypatch):
         for a, b in zip(first[part], second[part], strict=True):
             np.testing.assert_array_equal(a, b)
             assert a.dtype == b.dtype
-    assert not [path for path in folder.iterdir() if '.part' in path.name]
+    assert not [path for path in prepared._elsewhere(folder).parent.iterdir() if '.part' in path.name]
+    # Only who prepares a set has chosen its folder: that of a training may be named by a stranger's config.json.
+    assert not (folder / prepared.INDEX).exists()
+    index('cifar10', folder, check=True)
+    assert (folder / prepared.INDEX).is_file()
 
 
 def test_an_index_that_was_not_checked_is_not_taken_for_one_that_was(tmp_path, monkeypatch):
@@ -234,7 +238,7 @@ def test_an_index_that_was_not_checked_is_not_taken_for_one_that_was(tmp_path, m
 def test_an_index_of_other_records_is_made_again(tmp_path):
     """Also where the files have the same names and sizes."""
     folder = make('cifar10', tmp_path)
-    index('cifar10', folder)
+    index('cifar10', folder, check=True)
     kept = (folder / prepared.INDEX).read_bytes()
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     shutil.rmtree(folder)
@@ -252,7 +256,7 @@ def test_an_index_of_other_records_is_made_again(tmp_path):
 @pytest.mark.parametrize('damage', [lambda data: b'', lambda data: data[:100], lambda data: data[:-200] + bytes(200)])
 def test_a_damaged_index_is_made_again(tmp_path, damage):
     folder = make('cifar10', tmp_path)
-    expected = index('cifar10', folder)['test'].label
+    expected = index('cifar10', folder, check=True)['test'].label
     path = folder / prepared.INDEX
     path.write_bytes(damage(path.read_bytes()))
     np.testing.assert_array_equal(index('cifar10', folder)['test'].label, expected)
@@ -263,7 +267,7 @@ def test_a_folder_that_cannot_be_written_to_has_its_index_elsewhere(tmp_path, mo
     monkeypatch.setenv('MIXJAX_CACHE', str(tmp_path / 'cache'))
     write = prepared._write
     monkeypatch.setattr(prepared, '_write', lambda path, how: path.parent != folder and write(path, how))
-    index('cifar10', folder)
+    index('cifar10', folder, check=True)
     assert not (folder / prepared.INDEX).exists() and len(list((tmp_path / 'cache').iterdir())) == 1
     seen = count_reads(monkeypatch)
     index('cifar10', folder)

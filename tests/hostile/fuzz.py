@@ -116,6 +116,7 @@ def bounded(name: str) -> None:
 def child(name: str, folder: str, seconds: float, count: int, start: int, answer: Any) -> None:
     said = os.open(Path(folder) / 'said', os.O_WRONLY | os.O_CREAT)
     os.dup2(said, 2)  # decoders written in C tell their complaints there
+    os.environ['MIXJAX_CACHE'] = str(Path(folder) / 'cache')  # not the user's own
     faulthandler.enable()
     faulthandler.dump_traceback_later(seconds + 6 * HANGS, exit=True)  # a hang that no signal ends
     bounded(name)

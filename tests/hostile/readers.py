@@ -126,7 +126,8 @@ def read_records(path: Path) -> None:
 
 
 def _read_set(folder: Path) -> None:
-    (folder / prepared.INDEX).unlink(missing_ok=True)
+    for kept in (folder / prepared.INDEX, prepared._elsewhere(folder)):
+        kept.unlink(missing_ok=True)
     known = prepared.index(folder, {'train': 6}, 3)['train']
     read = prepared.Images(prepared.Records(folder, 'train'), known, photo.Rule(side=16), banner=0, shape=(16, 16, 3))
     read(np.arange(6))
@@ -150,7 +151,7 @@ def indices(folder: Path) -> list[bytes]:
     """The index that is kept beside the records, and arrays of every kind."""
     made = dataset_info(folder)[0]
     (folder / 'dataset_info.json').write_bytes(made)
-    prepared.index(folder, {'train': 6}, 3)
+    prepared.index(folder, {'train': 6}, 3, check=True)
     good = [(folder / prepared.INDEX).read_bytes()]
     (folder / prepared.INDEX).unlink()
     file = io.BytesIO()
