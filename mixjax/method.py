@@ -191,6 +191,8 @@ class Method(NamedTuple):
     first: a `First`, or None.
     whole_batch: whether the loss is more than a mean over the examples of a batch (a norm of all its features, a
         softmax over it), so that a batch must not be cut in parts (`config.accumulate`).
+    phases: names of the kinds of batch that the loss alternates between; step i has the kind
+        phases[i % len(phases)]. Every kind is logged, and shown as a curve of its own. Default: all steps are alike.
     """
 
     loss: Callable[[Net, Tree, Ctx], tuple[Array, Aux]]
@@ -202,6 +204,12 @@ class Method(NamedTuple):
     groups: Mapping[str, tuple[float, float]] = {}
     first: First | None = None
     whole_batch: bool = False
+    phases: tuple[str, ...] = ()
+
+    @property
+    def period(self) -> int:
+        """The number of steps after which the kinds of batch repeat."""
+        return len(self.phases) or 1
 
 
 def names() -> list[str]:
