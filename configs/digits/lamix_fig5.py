@@ -2,7 +2,7 @@
 
     python -m mixjax.main --config=configs/digits/lamix_fig5.py --workdir=runs/digits_lamix_fig5
 
-Other settings: configs/digits/lamix.py.
+LaMix's original and mixed batches have a curve of the loss each. Other settings: configs/digits/lamix.py.
 """
 
 from mixjax.config import read

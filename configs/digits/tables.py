@@ -110,7 +110,7 @@ TABLES = {
 # What cells have besides their methods, by the ends of their names.
 ENDS = {
     '_scratch': {'model.weights': ''},
-    '_long': {'steps': 5000, 'log_every': 25},  # odd: LaMix takes originals at every other step
+    '_long': {'steps': 5000, 'log_every': 25},
     '_other': {'model.name': 'glyphnet_deep', 'model.weights': 'embedded://glyphnet_deep'},
     '_shallow': {'model.name': 'lenet', 'optim.lr': 0.02},  # at 0.1 it learns nothing: it has no batch normalization
     '_deep': {'model.name': 'glyphnet_deep'},

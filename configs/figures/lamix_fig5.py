@@ -3,7 +3,8 @@
     python -m mixjax.main --config=configs/figures/lamix_fig5.py --workdir=runs/lamix_fig5
 
 The claim: the loss of LaMix stays higher than the others', and it does not overfit. Where the learning rate falls is
-not said: here at a half and three quarters again.
+not said: here at a half and three quarters again. Nor is which loss LaMix's curve shows: its original and its mixed
+batches have a curve each, and the mean of both is compared.
 Other settings: configs/lamix_cifar100.py. The same on the digits: configs/digits/lamix_fig5.py.
 """
 

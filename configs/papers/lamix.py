@@ -20,6 +20,7 @@ Open in the paper (no code was released), chosen here:
   Tiny ImageNet (Tables 5 and 6): the same networks and settings on 64 x 64 images, crop 64 of a 4-pixel border.
     That code knows neither the data set nor images of that size; averaging over the last map makes its networks
     fit.
+  lam: one for each batch, as in that code; the paper does not say whether each pair of images has its own.
   the alternation and the gradient of LaMix itself: docs/methods.md.
 """
 

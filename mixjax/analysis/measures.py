@@ -17,10 +17,11 @@ from mixjax.analysis.opened import Network, Run
 from mixjax.data.feed import Images
 from mixjax.errors import UserError
 from mixjax.places import Place
-from mixjax.report.curves import of_lines
+from mixjax.report.curves import by_phase, of_lines
 from mixjax.train import seeds as seeds_lib
 from mixjax.train import workdir
 from mixjax.train.outcome import spread
+from mixjax.train.step import RESERVED
 
 PARTS = ('train', 'test')
 
@@ -177,7 +178,11 @@ def _probed(parts: Any, rows: np.ndarray, per_class: int) -> tuple[Images, Image
 
 
 def curves(run: Run, asked: Asked) -> Found:
-    """Training loss and test accuracy over the steps: where they end, and the best step of the mean."""
+    """Training loss and test accuracy over the steps: where they end, and the best step of the mean.
+
+    Of a method that alternates, the loss is the mean over its phases; that of each phase stands beside it, and so do
+    the metrics that the method logs itself.
+    """
     del asked
     lines = tuple(workdir.lines(run.folder / 'metrics.jsonl'))
     numbers, arrays, n = {}, {}, 0
@@ -193,5 +198,14 @@ def curves(run: Run, asked: Asked) -> Found:
             best = int(np.argmax(values.mean(1)))
             fall = float(values.mean(1)[best] - values.mean(1)[-1])
             numbers['best'] = {'step': int(steps[best]), 'mean': float(values.mean(1)[best]), 'fall': fall}
+    metrics = dict.fromkeys(name for line in lines if line['kind'] == 'train' for name in line)
+    for name in [name for name in metrics if name not in RESERVED or name == 'loss']:
+        for phase, curve in by_phase(lines, 'train', name).items():
+            key = f'{name} {phase}'.rstrip()
+            arrays |= (
+                {f'{key}_step': np.array(list(curve)), key: np.array(list(curve.values())).T} if key != 'loss' else {}
+            )
+            if name == 'loss' and phase:
+                numbers.setdefault('phases', {})[phase] = spread(list(curve.values())[-1])
     settings = {'seeds': run.every[:n], 'steps': run.config.steps, 'last step': int(arrays['accuracy_step'][-1])}
     return Found({**numbers, 'n': n, 'settings': settings}, arrays)

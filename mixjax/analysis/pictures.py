@@ -39,9 +39,9 @@ def chosen_classes(run: Run, asked: Asked, default: int) -> np.ndarray:
 def targets(run: Run, asked: Asked) -> Found:
     """The soft targets of labelled images, original and mixed: at the end, and with the first seed through training.
 
-    As in training the statistics are those of the batch; unlike there nothing is cropped or flipped, and the images,
-    their partners and every lam are the same at all steps. All batches give the means, of every seed whose network is
-    there; one fixed batch of the first seed gives the histograms.
+    As in training the statistics are those of the batch, and lam is one number for each batch; unlike there nothing is
+    cropped or flipped, and the images, their partners and every lam are the same at all steps. All batches give the
+    means, of every seed whose network is there; one fixed batch of the first seed gives the histograms.
     """
     through = [one for one in opened.through_training(run) if GLOBAL in one.heads]
     networks, notes = opened.networks(run, asked.seeds)
@@ -75,17 +75,19 @@ def targets(run: Run, asked: Asked) -> Found:
     return Found({'top': tops, 'global_max': most, 'bounds': [low, high], **settings}, arrays, notes)
 
 
-def _batches(run: Run, seed: int, asked: Asked) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Whole batches of a seed's labelled images: (image, label, partner, lam)."""
+def _batches(run: Run, seed: int, asked: Asked) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
+    """Whole batches of a seed's labelled images: (image, label, partner, lam), one lam a batch as in training."""
     examples = run.examples(seed, 'train', asked.images)
     order = np.random.RandomState(0).permutation(len(examples.label))
     size = min(run.config.batch_size, len(order))
-    uniform = np.random.RandomState(1)
+    starts = range(0, len(order) - size + 1, size)
+    lams = soft_targets.lams(len(starts), np.random.RandomState(1))
+    if run.config.method.get('local_label') == 'mean':
+        lams[:] = 0.5
     out = []
-    for start in range(0, len(order) - size + 1, size):
+    for start, lam in zip(starts, lams, strict=True):
         rows = order[start : start + size]
-        lam = np.full(size, 0.5) if run.config.method.get('local_label') == 'mean' else uniform.rand(size)
-        out.append((examples.image[rows], examples.label[rows], il.partners(size), lam))
+        out.append((examples.image[rows], examples.label[rows], il.partners(size), float(lam)))
     return out
 
 
@@ -98,11 +100,9 @@ def _targets(run: Run, network: Network, made: list, kind: str, beta: float) -> 
     program = run.programs.setdefault((GLOBAL, 'train'), jax.jit(head))
     found: tuple[list, list] = ([], [])
     for image, label, partner, lam in made:
-        x, share = run.seen(image), jnp.asarray(lam, jnp.float32)
+        x, share = run.seen(image), jnp.asarray(1.0)
         if kind == 'mixed':
-            x = mix.blend(jnp.asarray(0.5), x, x[partner])
-        else:
-            share = jnp.ones_like(share)
+            x, share = mix.blend(jnp.asarray(0.5), x, x[partner]), jnp.asarray(lam, jnp.float32)
         local = soft_targets.local_label(jnp.asarray(label), jnp.asarray(label[partner]), share, len(run.classes))
         for place, array in zip(found, soft_targets.target(local, program(network.variables, x), beta), strict=True):
             place.append(np.asarray(array))

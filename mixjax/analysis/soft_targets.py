@@ -17,8 +17,16 @@ from mixjax import losses, mix
 Array = jax.Array
 
 
+def lams(count: int, random: np.random.RandomState) -> np.ndarray:
+    """lam of each of `count` batches, (count,): U(0, 1) as in training, one draw from each of `count` equal parts.
+
+    A number of independent draws as small as that of the batches would move the means by more than seeds do.
+    """
+    return (random.permutation(count) + random.rand(count)) / count
+
+
 def local_label(label: Array, other: Array, lam: Array, classes: int) -> Array:
-    """lam y_i + (1 - lam) y_j of labels (n,) and (n,): (n, classes)."""
+    """lam y_i + (1 - lam) y_j of labels (n,) and (n,), with lam one number or (n,): (n, classes)."""
     return mix.blend(lam, losses.one_hot(label, classes), losses.one_hot(other, classes))
 
 

@@ -12,6 +12,8 @@ No code was released. Where the paper leaves a choice:
   the gradient flows through p, into W_t and the features S. With a stopped gradient W_t would learn
     nothing and p stay near 1/c, against the paper's Fig. 3 (`stop_global=True` shows it);
   `local_label='mean'` is the 0.5 / 0.5 label of its Fig. 1; Eq. 10 has the random lam, used here;
+  lam is one number for each mini-batch, as in mixup-cifar10, whose settings the paper takes; the paper does not say
+    whether each pair has its own. The measure `targets` draws it in the same way;
   alternation is by mini-batch, and original batches learn the mixed target too (section 3.1).
 `mixing='puzzle'` is its Eq. 5: odd steps see the PuzzleMix of the two images at lam 1/2 (`mixjax.puzzle`), by
 the saliency of the head `target` in eval mode; the paper has it with `beta=1`. `local_label='mask'` then
@@ -73,4 +75,4 @@ def make(
         metrics = {'lam': lam.mean(), 'global_max': learned.max(axis=-1).mean()}
         return losses.soft_cross_entropy(out.logits['target'], target).mean(), Aux(model_state, metrics)
 
-    return Method(loss, heads=heads)
+    return Method(loss, heads=heads, phases=('original', 'mixed') if originals else ())

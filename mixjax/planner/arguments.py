@@ -116,7 +116,8 @@ def holds(built: Program, ts: Tree, start: Tree, frozen: Tree, given: Tree, imag
     steps = (
         1
         if images.kind == 'resident'
-        else ahead * (config.dispatch or (wave.fewest(config) if mesh.accelerated(built.mesh) else 1))
+        else ahead
+        * (config.dispatch or (wave.fewest(config, built.method.period) if mesh.accelerated(built.mesh) else 1))
     )
     one = test.nbytes // max(len(test), 1)
     tested = test.nbytes if images.test == 'resident' else ahead * config.eval_batch_size * one

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mixjax.report.read import Run
-from mixjax.report.svg import Series
+from mixjax.report.svg import COLOURS, Series
 from mixjax.report.words import mean_std
 
 LARGEST = 1e30  # what is not below it, or is NaN, is not drawn
@@ -21,16 +21,34 @@ def by_step(run: Run, kind: str, name: str) -> dict[int, list[float]]:
 
 
 def of_lines(metrics: Iterable[Mapping[str, Any]], kind: str, name: str) -> dict[int, list[float]]:
-    """The same, of the lines of a `metrics.jsonl`."""
-    values: dict[int, dict[int, float]] = defaultdict(dict)
+    """The same, of the lines of a `metrics.jsonl`.
+
+    Of a method that alternates it is the mean over its phases, at each step by which all of them were logged again.
+    """
+    found = by_phase(metrics, kind, name)
+    out = found.pop('', {})
+    latest: dict[str, list[float]] = {}
+    for step in sorted(set().union(*found.values())):
+        latest |= {phase: curve[step] for phase, curve in found.items() if step in curve}
+        if len(latest) == len(found):
+            out[step] = [math.fsum(values) / len(values) for values in zip(*latest.values(), strict=True)]
+            latest = {}
+    return dict(sorted(out.items()))
+
+
+def by_phase(metrics: Iterable[Mapping[str, Any]], kind: str, name: str) -> dict[str, dict[int, list[float]]]:
+    """{phase: {step: the values of all seeds}}; the phase of lines that name none is ''."""
+    values: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for line in metrics:
-        value = line.get(name)
-        if line['kind'] == kind and isinstance(value, int | float) and abs(value) < LARGEST:
-            values[line['step']][line['seed']] = float(value)
-    seeds = max((len(found) for found in values.values()), default=0)
-    return {
-        step: [found[seed] for seed in sorted(found)] for step, found in sorted(values.items()) if len(found) == seeds
+        value, phase = line.get(name), line.get('phase', '')
+        if line['kind'] == kind and isinstance(value, int | float) and abs(value) < LARGEST and isinstance(phase, str):
+            values[phase][line['step']][line['seed']] = float(value)
+    seeds = max((len(found) for steps in values.values() for found in steps.values()), default=0)
+    whole = {
+        phase: {s: [found[seed] for seed in sorted(found)] for s, found in sorted(steps.items()) if len(found) == seeds}
+        for phase, steps in values.items()
     }
+    return {phase: curve for phase, curve in whole.items() if curve}
 
 
 def thin(curve: dict[int, list[float]], most: int = MOST) -> list[tuple[float, list[float]]]:
@@ -48,17 +66,25 @@ def _by_seed(part: Sequence[tuple[float, list[float]]]) -> list[float]:
     return [math.fsum(values) / len(part) for values in zip(*(values for _, values in part), strict=True)]
 
 
-def series(run: Run, colour: int, kind: str, name: str, factor: float = 1.0) -> Series | None:
-    """The curve of one method; None where it logged no such thing."""
-    points = thin(by_step(run, kind, name))
-    if not points:
-        return None
+def series(run: Run, colour: int, kind: str, name: str, factor: float = 1.0) -> list[Series]:
+    """The curves of one method, one for each phase that it alternates between; none where it logged no such thing."""
+    found = by_phase(run.metrics, kind, name)
+    return [
+        _series(
+            f'{run.label}, {phase}' if phase else run.label, colour + COLOURS * (place if colour else 0), curve, factor
+        )
+        for place, (phase, curve) in enumerate(found.items())
+    ]
+
+
+def _series(label: str, colour: int, curve: dict[int, list[float]], factor: float) -> Series:
+    points = thin(curve)
     found = [mean_std([factor * value for value in values]) for _, values in points]
     mean = tuple(value for value, _ in found)
     # one seed has no deviation, and so no band
     low = tuple(value - (std or 0.0) for value, std in found)
     high = tuple(value + (std or 0.0) for value, std in found)
-    return Series(run.label, colour, tuple(step for step, _ in points), mean, low, high)
+    return Series(label, colour, tuple(step for step, _ in points), mean, low, high)
 
 
 def colours(runs: Sequence[Run], baseline: str | None) -> dict[str, int]:

@@ -194,8 +194,7 @@ def _curve(
     folder: Folder, name: str, kind: str, metric: str, title: str, label: str, factor: float, note: str
 ) -> str:  # fmt: skip
     colours = curves.colours(folder.runs, folder.baseline)
-    found = [curves.series(run, colours[run.label], kind, metric, factor) for run in folder.runs]
-    lines = [one for one in found if one is not None]
+    lines = [one for run in folder.runs for one in curves.series(run, colours[run.label], kind, metric, factor)]
     if not lines:
         return ''
     ends = '; '.join(f'{one.label} {one.mean[-1]:.4g} at step {number(int(one.x[-1]))}' for one in lines)

@@ -276,7 +276,7 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
         while step < config.steps:
             began, before = time.perf_counter(), step
             ts, last, step = advance(built, placed, ts, step, progress, sound)
-            log(config, folder, together, step, last, time.perf_counter() - began, step - before)
+            log(built, folder, together, step, last, time.perf_counter() - began, step - before)
             if placed.test and (step % config.eval_every == 0 or step == config.steps):
                 watch.look(built, folder, together, step, ts, placed, held)
             if first and placed.test and step in wave.snapshots(config):
@@ -312,14 +312,20 @@ def first_stage(built: Program, together: list[int], folder: Place, progress: Pr
     return ended
 
 
-def log(config: Any, folder: Place, together: list[int], step: int, last: Tree, seconds: float, steps: int) -> None:
-    """A line of metrics and of timing for each seed."""
-    if step % config.log_every and step != config.steps:
+def log(built: Program, folder: Place, together: list[int], step: int, last: Tree, seconds: float, steps: int) -> None:
+    """Log a line of metrics and of timing for each seed, if this step is one that is logged.
+
+    The lines of a method that alternates name the phase of their step.
+    """
+    phases = built.method.phases
+    if not wave.logged(built.config, step, built.method.period):
         return
+    phase = {'phase': phases[(step - 1) % len(phases)]} if phases else {}
     last = mesh.whole(last)
     for i, seed in enumerate(together):
         mine = {name: float(values[i]) for name, values in last.items()}
-        workdir.append(folder / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': 'train', **finite.plain(mine)})
+        about = {'seed': seed, 'step': step, 'kind': 'train', **phase}
+        workdir.append(folder / 'metrics.jsonl', {**about, **finite.plain(mine)})
         line = {'seed': seed, 'step': step, 'seconds': seconds, 'steps': steps, 'together': len(together)}
         workdir.append(folder / 'timing.jsonl', line)
 
@@ -328,10 +334,10 @@ def advance(
     built: Program, placed: Wave, ts: TrainState, step: int, progress: Progress, sound: finite.Watch
 ) -> tuple[TrainState, Tree, int]:
     """Train up to the next step at which something is due, or all stop; the metrics are of the last step."""
-    config = built.config
-    stop = wave.due(config, step)
+    config, period = built.config, built.method.period
+    stop = wave.due(config, step, period)
     last: Any = {}
-    for first, count in wave.calls(config, step):
+    for first, count in wave.calls(config, step, period):
         before = last
         ts, last = built.advance(count)(ts, built.start, placed.frozen, placed.feed.inputs(first, count))
         jax.block_until_ready(before)  # the host stays one call ahead, and the counter honest

@@ -168,6 +168,7 @@ def around(on: Ground, config: Any, method: Method) -> Program:
     """The programs of a method."""
     feed = partial(feed_lib.batch, on.geometry, size=config.batch_size, groups=config.mix.groups)
     whole_batches(config, method)
+    check_phases(method)
     examples = draws.epoch_length(config, on.sets, config.seed)
     run = Run(config.steps, examples / config.batch_size, on.geometry.mean, on.geometry.std)
 
@@ -218,6 +219,17 @@ def whole_batches(config: Any, method: Method) -> None:
             f'config.accumulate={config.accumulate}: the loss of {method_lib.title(config.method)} is not a mean over '
             'the examples of a batch, so with these settings that of its parts is another one; set config.accumulate=1 '
             '(and a smaller config.batch_size, to save memory)'
+        )
+
+
+def check_phases(method: Method) -> None:
+    """Refuse phases that the log could not tell apart."""
+    names = method.phases
+    good = isinstance(names, tuple) and all(isinstance(name, str) and name for name in names)
+    if not good or len(names) == 1 or len(set(names)) < len(names):
+        raise UserError(
+            f"the phases of a method are two or more different names in a tuple, as ('original', 'mixed'), or (), "
+            f'not {names!r}'
         )
 
 

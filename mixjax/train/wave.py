@@ -110,7 +110,8 @@ def place(built: Program, opened: list[Seed]) -> Wave:
     else:
         feed = Stream(
             inputs, data_keys, batch=config.batch_size, groups=config.mix.groups,
-            steps=config.steps, calls=partial(calls, config), put=partial(mesh.of_steps, built.mesh),
+            steps=config.steps, calls=partial(calls, config, period=built.method.period),
+            put=partial(mesh.of_steps, built.mesh),
             shares=mesh.shares(built.mesh, PartitionSpec('trial', 'data'), config.batch_size),
         )  # fmt: skip
     test = batches(built, tests, same=built.sets.test is not None, resident=where.test == 'resident')
@@ -221,21 +222,24 @@ def batches(built: Program, images: list[Images], *, same: bool, resident: bool)
     return list(made())
 
 
-def calls(config: Any, step: int) -> Iterator[tuple[int, int]]:
-    """(step, count) of the calls of the training program from a step on: `count` steps that begin with `step`."""
-    most = config.dispatch or (1 if jax.default_backend() == 'cpu' else fewest(config))
+def calls(config: Any, step: int, period: int = 1) -> Iterator[tuple[int, int]]:
+    """(step, count) of the calls of the training program from a step on: `count` steps that begin with `step`.
+
+    period: of the method, `Method.period`.
+    """
+    most = config.dispatch or (1 if jax.default_backend() == 'cpu' else fewest(config, period))
     while step < config.steps:
-        stop = due(config, step)
+        stop = due(config, step, period)
         count = most if step + most <= stop else 1
         yield step, count
         step += count
 
 
-def fewest(config: Any) -> int:
+def fewest(config: Any, period: int = 1) -> int:
     """The steps of a call, up to `DISPATCH`, that make the calls fewest: 20 where every 20th step is logged."""
     stops = [0]
     while stops[-1] < config.steps:
-        stops.append(due(config, stops[-1]))
+        stops.append(due(config, stops[-1], period))
     stretches = Counter(b - a for a, b in pairwise(stops))
 
     def number(count: int) -> int:
@@ -244,11 +248,26 @@ def fewest(config: Any) -> int:
     return min(range(1, DISPATCH + 1), key=number)
 
 
-def due(config: Any, step: int) -> int:
+def due(config: Any, step: int, period: int = 1) -> int:
     """The next step after which something has to be done between two calls."""
-    every = (config.log_every, config.eval_every, config.checkpoint_every)
+    every = (config.eval_every, config.checkpoint_every)
     later = [at for at in snapshots(config) if at > step]
-    return min(config.steps, *((step // n + 1) * n for n in every), *later)
+    next_line = max(step + 1, window_end(config, step + 1) - period + 1)
+    return min(config.steps, next_line, *((step // n + 1) * n for n in every), *later)
+
+
+def logged(config: Any, step: int, period: int = 1) -> bool:
+    """Whether the metrics of a step are logged: a function of its number alone, so a restart logs the same lines.
+
+    The last `period` steps up to each multiple of `log_every`, and up to the end, are logged, so every kind of batch
+    of a method that alternates is, whatever `log_every` is.
+    """
+    return window_end(config, step) - step < period
+
+
+def window_end(config: Any, step: int) -> int:
+    """The first step from this one on that every method logs: a multiple of `log_every`, or the last step."""
+    return min(config.steps, -(-step // config.log_every) * config.log_every)
 
 
 def snapshots(config: Any) -> list[int]:

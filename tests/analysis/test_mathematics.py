@@ -1,6 +1,7 @@
 """The measures as pure functions, against values by hand and properties that must hold."""
 
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixjax.analysis import cam, embedding, interpolation, probe, soft_targets, spectrum, sweep
+from mixjax.analysis import cam, embedding, interpolation, opened, pictures, probe, soft_targets, spectrum, sweep
+from mixjax.analysis.measures import Asked
 from mixjax.errors import UserError
 
 RNG = np.random.RandomState(0)
@@ -159,6 +161,36 @@ def test_soft_targets_by_hand():
     np.testing.assert_allclose(soft_targets.top(np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]]), 2), [0.6, 0.25])
     assert soft_targets.bounds(10) == pytest.approx((0.0393, 0.2320), abs=1e-4)
     assert soft_targets.bounds(2) == pytest.approx((1 / (1 + math.e), math.e / (math.e + 1)))
+
+
+@pytest.mark.parametrize('count', [1, 2, 15, 200])
+def test_lams_are_uniform_one_from_each_part(count):
+    found = soft_targets.lams(count, np.random.RandomState(1))
+    assert sorted(np.floor(found * count).astype(int)) == list(range(count))
+    np.testing.assert_array_equal(found, soft_targets.lams(count, np.random.RandomState(1)))
+    many = np.concatenate([soft_targets.lams(count, np.random.RandomState(seed)) for seed in range(1000)])
+    assert abs(many.mean() - 1 / 2) < 0.05 and abs(np.maximum(many, 1 - many).mean() - 3 / 4) < 0.03
+
+
+@pytest.mark.parametrize('local_label', ['lambda', 'mean'])
+def test_soft_targets_are_measured_with_one_lam_a_batch_as_in_training(local_label):
+    examples = opened.Examples(np.zeros((70, 4, 4, 1), np.uint8), np.arange(70) % 10, 70)
+    method = {'local_label': local_label, 'beta': 1.0}
+    run = SimpleNamespace(
+        config=SimpleNamespace(batch_size=16, method=method), examples=lambda *_: examples, classes=tuple('0123456789'),
+        seen=lambda image: jnp.asarray(image, jnp.float32), programs={}, net=None,
+    )  # fmt: skip
+    run.programs['global', 'train'] = lambda variables, x: jnp.zeros((len(x), 10))
+    made = pictures._batches(run, 0, Asked())
+    assert len(made) == 4 and all(isinstance(lam, float) for *_, lam in made)
+    network = SimpleNamespace(variables=None)
+    targets, _ = pictures._targets(run, network, made, 'mixed', 1.0)
+    for target, (_, label, partner, lam) in zip(targets, made, strict=True):
+        differ = label != label[partner]
+        np.testing.assert_allclose(target[differ, label[differ]], lam, rtol=1e-6)
+    assert {lam for *_, lam in made} == {0.5} or local_label == 'lambda'
+    for target, (_, label, *_) in zip(pictures._targets(run, network, made, 'original', 1.0)[0], made, strict=True):
+        np.testing.assert_array_equal(target, np.eye(10)[label])
 
 
 def test_a_histogram_has_all_values_once():

@@ -21,8 +21,8 @@ def lines(values, kind='eval', name='accuracy'):
 
 
 def test_mean_and_band_over_seeds():
-    found = curves.series(run(lines({0: {10: 0.5, 20: 0.7}, 1: {10: 0.7, 20: 0.7}})), 3, 'eval', 'accuracy', 100.0)
-    assert found is not None and found.colour == 3 and found.x == (10, 20)
+    (found,) = curves.series(run(lines({0: {10: 0.5, 20: 0.7}, 1: {10: 0.7, 20: 0.7}})), 3, 'eval', 'accuracy', 100.0)
+    assert found.colour == 3 and found.x == (10, 20)
     assert found.mean == pytest.approx((60, 70))
     assert np.subtract(found.high, found.mean) == pytest.approx((np.std([50, 70], ddof=1), 0))
     assert np.subtract(found.mean, found.low) == pytest.approx((np.std([50, 70], ddof=1), 0))
@@ -35,11 +35,43 @@ def test_only_steps_that_every_seed_logged():
 def test_other_kinds_and_odd_values_are_left_out():
     odd = [*lines({0: {10: float('nan'), 20: 1.0}}), *lines({0: {30: 9.0}}, kind='train'), *lines({0: {40: None}})]
     assert curves.by_step(run(odd), 'eval', 'accuracy') == {20: [1.0]}
-    assert curves.series(run([]), 1, 'eval', 'accuracy') is None
+    assert curves.series(run([]), 1, 'eval', 'accuracy') == []
 
 
 def test_a_step_logged_twice_counts_once():
     assert curves.by_step(run(lines({0: {10: 0.1}}) + lines({0: {10: 0.3}})), 'eval', 'accuracy') == {10: [0.3]}
+
+
+def alternating(steps):
+    """Two seeds that log 'original' at odd steps and 'mixed' at even ones; values: step, and 10 more for seed 1."""
+    return [
+        {'seed': seed, 'step': s, 'kind': 'train', 'phase': 'original' if s % 2 else 'mixed', 'loss': s + 10 * seed}
+        for seed in (0, 1)
+        for s in steps
+    ]
+
+
+def test_a_method_that_alternates_has_a_curve_for_each_phase():
+    found = curves.series(run(alternating([3, 4, 7, 8])), 2, 'train', 'loss')
+    assert [(one.label, one.x) for one in found] == [('a, original', (3, 7)), ('a, mixed', (4, 8))]
+    assert found[0].mean == (8, 12) and len({one.colour for one in found}) == 2
+    baseline = curves.series(run(alternating([3, 4])), 0, 'train', 'loss')
+    assert [one.colour for one in baseline] == [0, 0]
+
+
+def test_the_mean_over_phases_waits_for_all_of_them():
+    assert curves.of_lines(alternating([3, 4, 7, 8]), 'train', 'loss') == {4: [3.5, 13.5], 8: [7.5, 17.5]}
+    # Every step logged, and a last one without its pair.
+    assert curves.of_lines(alternating([1, 2, 3]), 'train', 'loss') == {2: [1.5, 11.5]}
+
+
+def test_lines_without_a_phase_stay_as_they_are():
+    """A file that an older version began."""
+    old = [{'seed': seed, 'step': 2, 'kind': 'train', 'loss': 1.0} for seed in (0, 1)]
+    assert curves.of_lines(old, 'train', 'loss') == {2: [1.0, 1.0]}
+    assert curves.of_lines([*old, *alternating([3, 4])], 'train', 'loss') == {2: [1.0, 1.0], 4: [3.5, 13.5]}
+    strange = [{**line, 'phase': ['x']} for line in alternating([3, 4])]
+    assert curves.of_lines([*old, *strange], 'train', 'loss') == {2: [1.0, 1.0]}
 
 
 @pytest.mark.parametrize('n', [1, 2, 119, 120, 121, 239, 240, 9000])
