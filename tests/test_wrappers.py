@@ -54,7 +54,7 @@ def wrapped(one, *wrappers, **knobs):
 
 
 def by_hand(one, lam, image=None):
-    """(logits of the mixed images in train mode, mixed labels, cross-entropy) of mixup with this lam."""
+    """(outputs for the mixed images in train mode, mixed labels, cross-entropy) of mixup with this lam."""
     partner, label = one.ctx.batch['partner'], one.ctx.batch['label']
     x = one.ctx.batch['image']
     order = np.asarray(partner[0])
@@ -389,7 +389,7 @@ def test_ones_own_wrapper_is_a_module_and_no_file_may_name_it(tmp_path, monkeypa
     one, other = setting('finetune'), setting('finetune')
     other.method = method_lib.build({**settings, 'name': 'finetune'}, CLASSES)
     np.testing.assert_allclose(of(other)[0], 3 * of(one)[0], rtol=1e-6)
-    with pytest.raises(UserError, match="'lamix . my_wrappers.twice' has no setting 'twice_fctor'"):
+    with pytest.raises(UserError, match="lamix . my_wrappers.twice has no setting 'twice_fctor'"):
         method_lib.build({'name': 'lamix', 'wrappers': ('my_wrappers.twice',), 'twice_fctor': 1.0}, 5)
 
 
