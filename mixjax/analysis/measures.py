@@ -21,7 +21,7 @@ from mixjax.report.curves import by_phase, of_lines
 from mixjax.train import seeds as seeds_lib
 from mixjax.train import workdir
 from mixjax.train.outcome import spread
-from mixjax.train.step import RESERVED
+from mixjax.train.contract import RESERVED
 
 PARTS = ('train', 'test')
 
