@@ -268,11 +268,11 @@ def try_writing(folder: Place) -> None:
 
 
 def links(folder: Path) -> list[str]:
-    """The names of all links in a folder; none of one that is not there."""
+    """The names of all links in a folder; none of what is no folder."""
     try:
         with os.scandir(folder) as items:
             return sorted(item.name for item in items if item.is_symlink())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
