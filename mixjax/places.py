@@ -66,7 +66,7 @@ def _expanded(text: str | os.PathLike[str]) -> Path:
         return Path(path)
     home, separator, below = path.partition('/')
     folder = os.path.expanduser(home)
-    if not os.path.isabs(folder) or not os.path.isdir(folder):
+    if not os.path.isabs(folder) or not os.path.isdir(folder) or home == '~' and os.environ.get('HOME') == '':
         why = f'the home folder {folder} does not exist' if os.path.isabs(folder) else f'no home folder {home} is known'
         raise UserError(f'{path}: {why} (HOME={os.environ.get("HOME", "")}); write the path without ~')
     return Path(f'{folder}{separator}{below}')
