@@ -268,10 +268,15 @@ def try_writing(folder: Place) -> None:
 
 
 def links(folder: Path) -> list[str]:
-    """The names of all links in a folder; none of what is no folder."""
+    """The names of all links in a folder, to which no link may lead; none of what is no folder."""
     try:
-        with os.scandir(folder) as items:
-            return sorted(item.name for item in items if item.is_symlink())
+        with _opened(folder) as inside:
+            listing = os.open('.', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inside)
+            try:
+                with os.scandir(listing) as items:
+                    return sorted(item.name for item in items if item.is_symlink())
+            finally:
+                os.close(listing)
     except (FileNotFoundError, NotADirectoryError):
         return []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -37,7 +38,10 @@ def put(place: Path, kind: str, outside: Path) -> None:
     """Put something of that kind in place of a file; what it leads to lies in `outside`, with the file's content."""
     there = place.read_bytes() if place.is_file() else b'of the user\n'
     target = outside / place.name
-    place.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.parent.is_dir():
+        return  # something else was put there
     if place.is_dir() and not place.is_symlink():
         shutil.rmtree(place)
     place.unlink(missing_ok=True)
