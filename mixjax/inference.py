@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax import method as method_lib
-from mixjax import models, places
+from mixjax import models, places, plain
 from mixjax.data import augment, listing, photo
 from mixjax.data.feed import Images
 from mixjax.errors import UserError
@@ -56,7 +56,12 @@ class Predictor:
         """
         if isinstance(source, np.ndarray):
             return photo.fit(colours(source, self.rule.channels), self.rule)
-        data = source if isinstance(source, bytes) else listing.read_file(source)[0]
+        if isinstance(source, bytes):
+            return photo.read(source, self.rule)
+        try:
+            data = plain.read_regular(source)
+        except ValueError as error:
+            raise photo.Unreadable(str(error)) from None
         return photo.read(data, self.rule)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
@@ -105,8 +110,10 @@ class Predictor:
         def attempt(path: Path) -> np.ndarray | str:
             try:
                 return self.read(path)
-            except (photo.Unreadable, OSError) as error:
+            except photo.Unreadable as error:
                 return str(error)
+            except OSError as error:
+                return error.strerror or str(error)
 
         queue = iter(files)
         with ThreadPoolExecutor() as pool:

@@ -66,7 +66,7 @@ def _expanded(text: str | os.PathLike[str]) -> Path:
         return Path(path)
     home, separator, below = path.partition('/')
     folder = os.path.expanduser(home)
-    if not os.path.isabs(folder) or not os.path.isdir(folder):
+    if not os.path.isabs(folder) or not os.path.isdir(folder) or home == '~' and os.environ.get('HOME') == '':
         why = f'the home folder {folder} does not exist' if os.path.isabs(folder) else f'no home folder {home} is known'
         raise UserError(f'{path}: {why} (HOME={os.environ.get("HOME", "")}); write the path without ~')
     return Path(f'{folder}{separator}{below}')
@@ -268,11 +268,16 @@ def try_writing(folder: Place) -> None:
 
 
 def links(folder: Path) -> list[str]:
-    """The names of all links in a folder; none of one that is not there."""
+    """The names of all links in a folder, to which no link may lead; none of what is no folder."""
     try:
-        with os.scandir(folder) as items:
-            return sorted(item.name for item in items if item.is_symlink())
-    except FileNotFoundError:
+        with _opened(folder) as inside:
+            listing = os.open('.', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inside)
+            try:
+                with os.scandir(listing) as items:
+                    return sorted(item.name for item in items if item.is_symlink())
+            finally:
+                os.close(listing)
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

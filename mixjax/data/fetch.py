@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mixjax import places
+from mixjax import places, plain
 from mixjax.errors import UserError
 
 AT_ONCE = 16  # files that are copied at the same time: of small ones the network's answers take the time
@@ -83,7 +83,7 @@ def _version(about: dict[str, Any]) -> list[Any]:
 
 def _known(memory: Path) -> dict[str, Any]:
     try:
-        found = json.loads(memory.read_text(encoding='utf-8'))
+        found = plain.parse(plain.read_regular(memory))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -66,21 +66,14 @@ def stamp_of(facts: os.stat_result) -> Stamp:
 
 def read_file(path: str | Path) -> tuple[bytes, Stamp]:
     """The bytes of a regular file and its stamp. Anything else, such as a pipe or a device, is an `OSError`."""
-    # Without O_NONBLOCK, opening a pipe would wait for somebody to write to it.
-    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        facts = os.fstat(number)
-        if not stat.S_ISREG(facts.st_mode):
-            raise OSError(errno.EINVAL, 'it is not a regular file')
+    with plain.open_regular(path) as file:
+        facts = os.fstat(file.fileno())
         if facts.st_size > LARGEST:
             raise OSError(errno.EFBIG, f'it has {facts.st_size:,} bytes, and at most {LARGEST:,} are read')
-        with open(number, 'rb', closefd=False) as file:
-            data = file.read(facts.st_size + 1)
+        data = file.read(facts.st_size + 1)
         stamp = stamp_of(facts)
-        if len(data) != stamp.size or stamp_of(os.fstat(number)) != stamp:
+        if len(data) != stamp.size or stamp_of(os.fstat(file.fileno())) != stamp:
             raise OSError(errno.EBUSY, 'it is being written to')
-    finally:
-        os.close(number)
     return data, stamp
 
 

@@ -97,7 +97,7 @@ def read(path: str) -> dict[str, Any]:
 @functools.lru_cache(4)
 def _read(path: Path, time: int) -> dict[str, Any]:
     del time
-    found = plain.parse(path.read_bytes())
+    found = plain.parse(plain.read_regular(path, plain.MOST_TEXT))
     if not isinstance(found, dict) or not isinstance(found.get('target'), str) or 'labelled rows' not in found:
         raise ValueError
     # Rows are looked at one by one where they are used (`_rows`).

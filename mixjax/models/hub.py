@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mixjax import plain
+from mixjax import places, plain
 from mixjax.errors import UserError
 from mixjax.models import images
 
@@ -85,10 +85,10 @@ def folder(reference: Reference) -> str:
 
 def found(reference: Reference) -> Path | None:
     """The weights' file in the cache, if it is there."""
-    here = Path(folder(reference)).expanduser()
+    here = Path(os.path.expanduser(folder(reference)))  # as it stands, where the user has no home
     try:
-        commit = (here / 'refs' / reference.revision).read_text().strip()
-    except OSError:
+        commit = plain.read_regular(here / 'refs' / reference.revision, 1000).decode().strip()
+    except (OSError, ValueError):
         commit = reference.revision  # a commit's own name
     places = [here / 'snapshots' / commit]
     if reference.revision == 'main':
@@ -107,7 +107,7 @@ def beside(path: Path) -> dict[str, Any]:
     """The images that a file beside foreign weights describes; nothing where there is none."""
     for name in BESIDE:
         try:
-            said = images.stated(plain.parse((path.parent / name).read_bytes()))
+            said = images.stated(plain.parse(plain.read_regular(path.parent / name, plain.MOST_TEXT)))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, IndexError):
             continue
         if said is not None:
@@ -144,7 +144,7 @@ def _download(reference: Reference) -> str | None:
 
     def get(name: str) -> None:
         huggingface_hub.hf_hub_download(
-            reference.repository, name, revision=reference.revision, cache_dir=Path(cache()).expanduser(),
+            reference.repository, name, revision=reference.revision, cache_dir=places.of(cache()),
             etag_timeout=10,
         )  # fmt: skip
 

@@ -20,7 +20,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -40,6 +40,7 @@ RANDOM = 'random://'
 PUBLISHED = {
     'resnet50_places365.pth.tar': (365, 'http://places2.csail.mit.edu/models_places365/resnet50_places365.pth.tar'),
 }
+MOST_HEADER = 100_000_000  # bytes; the format's own limit
 # Of a safetensors file; its numpy reader knows no bfloat16.
 TYPES = {
     'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'BOOL': np.bool_,
@@ -131,9 +132,9 @@ def load(spec: str) -> Weights:
 def _read(spec: str, path: Path, about: Mapping[str, Any]) -> Weights:
     """The tensors of a file, whichever kind it is by its first bytes."""
     try:
-        with path.open('rb') as file:
+        with plain.open_regular(path) as file:
             head = file.read(64)
-        tensors = torch_file.read(path) if torch_file.is_torch(head) else _safetensors(path.read_bytes())
+            tensors = torch_file.read(path) if torch_file.is_torch(head) else _safetensors(_whole(file, head))
     except UserError as error:
         raise UserError(f'weights {spec}: {error}') from error
     except MemoryError as error:
@@ -151,6 +152,17 @@ def _read(spec: str, path: Path, about: Mapping[str, Any]) -> Weights:
     if not _is_network(loaded.variables):
         raise UserError(f'weights {spec} are not a network as mixjax writes it: give a run folder')
     return loaded
+
+
+def _whole(file: BinaryIO, head: bytes) -> bytes:
+    """All bytes of a safetensors file that begins with `head` and is no larger than the machine's memory."""
+    (length,) = struct.unpack('<Q', head[:8])
+    if not 2 <= length <= MOST_HEADER or head[8:9] != b'{':
+        raise ValueError('it has no header')
+    if file.seek(0, os.SEEK_END) > os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'):
+        raise MemoryError
+    file.seek(0)
+    return file.read()
 
 
 def _safetensors(data: bytes) -> dict[str, np.ndarray]:
@@ -179,7 +191,7 @@ def _described(spec: str, path: Path) -> dict[str, Any]:
     if not beside.is_file():
         raise UserError(f'weights {spec}: {beside.name} is not beside {path.name}; it says what the tensors are')
     try:
-        described = plain.parse(beside.read_bytes())
+        described = plain.parse(plain.read_regular(beside, plain.MOST_TEXT))
     except (OSError, ValueError) as error:
         raise UserError(f'weights {spec}: {beside.name} cannot be read ({error})') from error
     classes = described.get('classes') if isinstance(described, dict) else None
@@ -228,7 +240,7 @@ def image(spec: str, network: str) -> dict[str, Any]:
         return own
     beside = path.with_suffix('.json')
     try:
-        said = plain.parse(beside.read_bytes())['image']
+        said = plain.parse(plain.read_regular(beside, plain.MOST_TEXT))['image']
     except (OSError, ValueError, TypeError, KeyError):  # not a file of ours
         return {**own, **hub.beside(path).get('image', {})}
     try:

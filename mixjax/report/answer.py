@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mixjax.report.tables import Difference, Row, accuracy_rows, best_row
-from mixjax.report.words import TYPESET, count, mean_std, number, percent, points, spread, t95
+from mixjax.report.words import TYPESET, count, isolate, mean_std, number, percent, points, spread, t95
 
 FEW = 5  # below so many seeds a standard error is itself hardly known
 
@@ -25,19 +25,21 @@ def answer(results: Mapping[str, Any]) -> Answer:
     best = best_row(rows)
     run = results['runs'][best.label] if results['kind'] == 'comparison' else results
     figures = [_accuracy_figure(best, run)]
+    best_name = isolate(best.label)
     if len(rows) == 1:
         remarks = () if best.n > 1 else ('One seed was run, so nothing is known about how much the result varies.',)
-        return Answer(f'{best.label} gets {percent(best.mean)} % of the test images right.', tuple(figures), remarks)
+        return Answer(f'{best_name} gets {percent(best.mean)} % of the test images right.', tuple(figures), remarks)
     base = next(row for row in rows if row.baseline)
+    base_name = isolate(base.label)
     rival = best_row([row for row in rows if row is not best])
     gap = best.difference or paired(best, base)
     if best.baseline:
         nearest = rival.difference or paired(rival, base)
-        figures.append(_difference_figure(nearest, f'{rival.label} to {base.label}'))
-        headline = f'No method scored above {base.label}.'
+        figures.append(_difference_figure(nearest, f'{isolate(rival.label)} to {base_name}'))
+        headline = f'No method scored above {base_name}.'
         return Answer(headline, tuple(figures), (_second(best, rival),))
-    figures.append(_difference_figure(gap, f'to {base.label}'))
-    headline, remarks = _lead(best.label, base.label, gap, len(rows) - 1)
+    figures.append(_difference_figure(gap, f'to {base_name}'))
+    headline, remarks = _lead(best_name, base_name, gap, len(rows) - 1)
     if not rival.baseline:
         remarks.append(_second(best, rival))
     return Answer(headline, tuple(figures), tuple(remarks))
@@ -79,7 +81,7 @@ def _accuracy_figure(row: Row, run: Mapping[str, Any]) -> tuple[str, str]:
     classes, shown = len(run['classes']), run['train_examples']
     each = f', {number(shown // classes)} per class' if classes and shown % classes == 0 else ''
     over = f'mean {TYPESET} standard deviation over {count(row.n, "seed")}; ' if row.n > 1 else 'one seed; '
-    what = f'{row.label}: {over}{count(run["test_examples"], "test image")}, {number(shown)} labelled{each}'
+    what = f'{isolate(row.label)}: {over}{count(run["test_examples"], "test image")}, {number(shown)} labelled{each}'
     return spread(percent(row.mean), row.std, TYPESET) + ' %', what
 
 
@@ -119,10 +121,10 @@ def _lead(best: str, base: str, gap: Difference | None, tried: int) -> tuple[str
 
 def _second(best: Row, rival: Row) -> str:
     """One sentence on the next best."""
-    gap = paired(best, rival)
+    gap, name = paired(best, rival), isolate(rival.label)
     if gap is None:
-        return f'Next is {rival.label} with {percent(rival.mean)} %.'
+        return f'Next is {name} with {percent(rival.mean)} %.'
     by = spread(percent(gap.mean), gap.stderr, TYPESET)
     if sure(gap) == 'clear':
-        return f'{rival.label} is next, {by} points behind.'
-    return f'{rival.label} is next, {by} points behind: too close to tell the two apart.'
+        return f'{name} is next, {by} points behind.'
+    return f'{name} is next, {by} points behind: too close to tell the two apart.'

@@ -12,6 +12,7 @@ from typing import Any
 
 from mixjax.errors import UserError
 from mixjax.places import Place
+from mixjax.plain import open_regular
 from mixjax.report import overview, sections, settings, tables
 from mixjax.report.answer import Answer, answer
 from mixjax.report.gather import Found
@@ -41,7 +42,10 @@ def contents(found: Found, page: Place) -> dict[Place, str]:
 def _ours(place: Place, text: str) -> None:
     """Refuse to write over a file that no report has written."""
     try:
-        there = place.read_bytes()[:4000].decode(errors='replace') if place.exists() else ''
+        there = ''
+        if place.exists():
+            with open_regular(place) as file:
+                there = file.read(4000).decode(errors='replace')
     except OSError as error:
         raise UserError(f'{place} cannot be written ({error.strerror}); choose another --out') from error
     known = there.startswith(','.join(COLUMNS[:2])) if place.suffix == '.csv' else MARK in there

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from mixjax.report.words import count, escape
+from mixjax.report.words import bdi, count, escape
 
 
 class Kind(NamedTuple):
@@ -40,7 +40,7 @@ def form(kinds: Sequence[Kind], noun: str) -> str:
 
 def _boxes(kind: Kind, noun: str) -> str:
     items = ''.join(
-        f'<label><input type="checkbox" id="{kind.name}{place}" class="of-{kind.name}"> {escape(value)} '
+        f'<label><input type="checkbox" id="{kind.name}{place}" class="of-{kind.name}"> {bdi(value)} '
         f'<span class="note" title="{count(many, noun)}">{many}</span></label>'
         for place, (value, many) in enumerate(kind.values.items())
     )

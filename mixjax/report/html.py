@@ -17,7 +17,7 @@ from mixjax.report import curves, files, measured, mistakes, pictures, settings,
 from mixjax.report.answer import answer
 from mixjax.report.gather import Found, gather
 from mixjax.report.read import Folder, Run
-from mixjax.report.words import count, escape, number, percent
+from mixjax.report.words import bdi, count, escape, isolate, number, percent
 
 BUDGET = 1_800_000  # bytes for the pictures of the whole page
 LEAST = ('accuracy', 'curves', 'settings', 'repeat')  # what each of very many runs has
@@ -142,7 +142,7 @@ def _accuracy(folder: Folder, prefix: str) -> str:
         svg.Dots(row.label, colours[row.label], tuple((seed, 100 * value) for seed, value in row.seeds), 100 * row.mean)
         for row in rows
     ]
-    desc = '; '.join(f'{row.label} {percent(row.mean)}' for row in rows)
+    desc = '; '.join(f'{isolate(row.label)} {percent(row.mean)}' for row in rows)
     text = svg.Text(f'{prefix}-dots', 'Test accuracy of each seed, in percent', f'Means: {desc}.')
     several = len({row.n for row in rows} - {1}) > 0
     note = 'Each dot is a seed, the bar their mean' if several else 'One seed each'
@@ -156,7 +156,7 @@ def _kept(folder: Folder) -> str:
     if not tables.best_kept(folder.results):
         return ''
     steps = {run.label: [str(seed.get('step', '?')) for seed in run.results['seeds']] for run in folder.runs}
-    told = '; '.join(f'{label} {", ".join(chosen)}' for label, chosen in steps.items())
+    told = '; '.join(f'{isolate(label)} {", ".join(chosen)}' for label, chosen in steps.items())
     return f'<p class="note">Of each seed the step with the best validation accuracy was kept: {escape(told)}.</p>'
 
 
@@ -197,7 +197,7 @@ def _curve(
     lines = [one for run in folder.runs for one in curves.series(run, colours[run.label], kind, metric, factor)]
     if not lines:
         return ''
-    ends = '; '.join(f'{one.label} {one.mean[-1]:.4g} at step {number(int(one.x[-1]))}' for one in lines)
+    ends = '; '.join(f'{isolate(one.label)} {one.mean[-1]:.4g} at step {number(int(one.x[-1]))}' for one in lines)
     chart = svg.line_chart(lines, svg.Text(name, title, f'Last values: {ends}.'), 'step', label)
     return f'<figure class="plot">{chart}<figcaption>{title}.{note}</figcaption></figure>'
 
@@ -210,7 +210,7 @@ def _pairs(runs: Sequence[Run], plan: pictures.Plan) -> str:
         seed = run.pairs.table.get('seed')
         which = f', seed {seed}' if seed is not None else ''
         parts.append(
-            f'<p><b>{escape(run.label)}</b>{escape(which)}: each target class and the source classes its images are '
+            f'<p><b>{bdi(run.label)}</b>{escape(which)}: each target class and the source classes its images are '
             f'mixed with, as the method paired them; the number is their similarity.{_noted(run.pairs.table)}</p>'
             f'{pictures.pairs(run, plan)}'
         )

@@ -25,7 +25,7 @@ class Kept(NamedTuple):
         """The arrays of one measure."""
         path = self.folder / f'analysis-{what}.npz'
         try:
-            return plain.arrays(path.read_bytes())
+            return plain.arrays(path)
         except (OSError, ValueError) as error:
             raise UserError(f'{path} cannot be read ({type(error).__name__}): measure {what} again') from error
 
@@ -36,7 +36,7 @@ def read(folder: Place) -> Kept:
     if not path.exists():
         return Kept()
     try:
-        found = plain.parse(path.read_bytes())
+        found = plain.parse(plain.read_regular(path, plain.MOST_TEXT))
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read ({error}): remove it, and measure again') from error
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):

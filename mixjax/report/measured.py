@@ -13,7 +13,7 @@ from mixjax.errors import UserError
 from mixjax.places import Place
 from mixjax.report import curves, kept, pictures, plots, svg, tables
 from mixjax.report.read import Folder, Run
-from mixjax.report.words import escape
+from mixjax.report.words import bdi, escape, isolate
 
 POINTS = 250  # of a scatter plot
 AMBER = (255, 176, 0)  # seen on grey by everybody
@@ -98,7 +98,7 @@ def _interpolation(folder: Folder, runs: list[Run], name: str, budget: int) -> s
         for run in runs:
             arrays = run.measured.arrays('interpolation')
             lines.append(_series(run.label, colours[run.label], arrays['lam'].tolist(), arrays[f'{what}_test']))
-        ends = '; '.join(f'{row[0]} {row[2 if what == "label" else 4]}' for row in rows)
+        ends = '; '.join(f'{isolate(row[0])} {row[2 if what == "label" else 4]}' for row in rows)
         text = svg.Text(f'{name}-{what}', f'{what.title()} interpolation loss on test images', f'Means: {ends}.')
         charts.append(_figure(svg.line_chart(lines, text, 'share of the first image', f'{what}-IL'), text.title))
     of = {'label': settings['of'], 'scale': settings['scale']}
@@ -118,7 +118,7 @@ def _spectrum(folder: Folder, runs: list[Run], name: str, budget: int) -> str:
         tail = values[:, ::-1][:, : len(found['values'])]
         lines.append(_series(run.label, colours[run.label], range(1, tail.shape[1] + 1), tail))
     numbers = runs[0].measured.numbers['spectrum']
-    smallest = '; '.join(f'{run.label} {run.measured.numbers["spectrum"]["values"][0]:.3g}' for run in runs)
+    smallest = '; '.join(f'{isolate(run.label)} {run.measured.numbers["spectrum"]["values"][0]:.3g}' for run in runs)
     text = svg.Text(name, 'The smallest singular values of the features', f'The smallest: {smallest}.')
     chart = svg.line_chart(lines, text, 'place from below', 'singular value / the largest')
     rows = [[run.label, *(f'{v:.3g}' for v in run.measured.numbers['spectrum']['values'])] for run in runs]
@@ -146,7 +146,7 @@ def _sweep(folder: Folder, runs: list[Run], name: str, budget: int) -> str:
         lines.append(svg.Series(label, colour, (x[0], x[-1]), level, level, level))
     over = f'log2 of {found["over"]}' if found['logarithmic'] else found['over']
     top = found['best'].items()
-    best = '; '.join(f'{label} best at {one["number"]:g}, {100 * one["mean"]:.2f} %' for label, one in top)
+    best = '; '.join(f'{isolate(label)} best at {one["number"]:g}, {100 * one["mean"]:.2f} %' for label, one in top)
     text = svg.Text(name, f'Test accuracy against {found["over"]}', f'{best}.')
     rows = [
         [label, f'{number:g}', _spread(one, 100)]
@@ -177,13 +177,13 @@ def _targets(folder: Folder, runs: list[Run], name: str, budget: int) -> str:
         found, arrays = run.measured.numbers['targets'], run.measured.arrays('targets')
         bars = [plots.Bars(kind, i, tuple(found['top'][kind])) for i, kind in enumerate(('original', 'mixed'), 1)]
         told = '; '.join(f'{one.label} {", ".join(f"{value:.3f}" for value in one.values)}' for one in bars)
-        text = svg.Text(f'{name}-{index}-top', f'{run.label}: largest soft targets', f'Means: {told}.')
+        text = svg.Text(f'{name}-{index}-top', f'{isolate(run.label)}: largest soft targets', f'Means: {told}.')
         names = [f'no. {k + 1}' for k in range(len(bars[0].values))]
         charts = [_figure(plots.bar_chart(bars, names, text, 'mean target'), text.title)]
         steps = [f'{int(step):,}' for step in arrays['step']]
         for key, what in (('target', 'soft targets'), ('global', 'learned parts of the targets')):
             end = 1.0 if key == 'target' else float(arrays['bounds'][1])
-            title = f'{run.label}: {what} of one batch of mixed images'
+            title = f'{isolate(run.label)}: {what} of one batch of mixed images'
             each = zip(steps, arrays['mixed_global_max'], strict=True)
             most = ', '.join(f'step {step} {value:.3f}' for step, value in each)
             text = svg.Text(f'{name}-{index}-{key}', title, f'Mean of the largest learned part: {most}.')
@@ -202,7 +202,7 @@ def _plane(folder: Folder, runs: list[Run], name: str, budget: int) -> str:
         shown = np.linspace(0, len(found['steps']) - 1, min(4, len(found['steps']))).round().astype(int)
         charts = []
         for k in shown:
-            title = f'{run.label}, step {found["steps"][k]:,}'
+            title = f'{isolate(run.label)}, step {found["steps"][k]:,}'
             apart = found['separation'][k]
             told = f'distance between classes over distance within {"infinite" if apart is None else f"{apart:.2f}"}'
             text = svg.Text(f'{name}-{index}-{k}', title, f'{told}.')
@@ -240,11 +240,12 @@ def _maps(run: Run, arrays: Mapping[str, np.ndarray], side: int) -> str:
     names = [run.results['classes'][int(k)] for k in arrays['label']]
     image, rows = arrays['image'], []
     for title, shown in (('test image', image), ('its map', heated(image, arrays['cam']))):
-        cells = [pictures.picture(one, f'{title}, {name}', side) for one, name in zip(shown, names, strict=True)]
+        each = zip(shown, map(isolate, names), strict=True)
+        cells = [pictures.picture(one, f'{title}, {name}', side) for one, name in each]
         rows.append(f'<div class="row"><span class="what">{title}</span>{"".join(cells)}</div>')
-    words = ''.join(f'<span class="label" title="{escape(one)}">{escape(one)}</span>' for one in names)
-    head = f'<div class="row words"><span class="what">class</span>{words}</div>'
-    caption = f'<figcaption><b>{escape(run.label)}</b></figcaption>'
+    labels = ''.join(f'<span class="label" title="{escape(one)}">{bdi(one)}</span>' for one in names)
+    head = f'<div class="row words"><span class="what">class</span>{labels}</div>'
+    caption = f'<figcaption><b>{bdi(run.label)}</b></figcaption>'
     return f'<figure class="samples" style="--n:{len(names)}">{caption}{head}{"".join(rows)}</figure>'
 
 

@@ -10,7 +10,7 @@ from mixjax.report import pictures, png, tables
 from mixjax.report.predictions import Confused, Predictions, confused, matrix
 from mixjax.report.read import Folder, Run
 from mixjax.report.svg import CHAR, WIDTH, Text, frame, short
-from mixjax.report.words import count, escape, number
+from mixjax.report.words import bdi, count, escape, isolate, number
 
 NUMBERS = 12  # classes up to which each cell of the matrix has its number
 CELLS = 300  # classes up to which the matrix is a picture; of more there is the list alone
@@ -45,28 +45,30 @@ def told(pairs: Sequence[Confused], classes: Sequence[str]) -> str:
     """The most confused pairs in words."""
     if not pairs:
         return 'No class is taken for another.'
-    each = (f'{classes[one.true]} for {classes[one.taken]} {number(one.times)} times' for one in pairs[:TOLD])
+    names = [isolate(name) for name in classes]
+    each = (f'{names[one.true]} for {names[one.taken]} {number(one.times)} times' for one in pairs[:TOLD])
     return f'Most often taken for another: {"; ".join(each)}.'
 
 
-def _matrix(run: Run, name: str) -> str:
+def _matrix(run: Run, place: str) -> str:
     found, classes = run.predictions, run.results['classes']
     assert found is not None
     if len(classes) > CELLS:
         return ''
     cells, words = matrix(found, len(classes)), told(confused(found, len(classes)), classes)
-    title = f'{run.label}: classes and what they are taken for'
+    label = isolate(run.label)
+    title = f'{label}: classes and what they are taken for'
     many = f', {count(len(found.seeds), "seed")} together' if len(found.seeds) > 1 else ''
     if len(classes) <= NUMBERS:
-        chart = numbers(cells, classes, Text(name, title, words))
-        note = f'{run.label}: each row a class, each column what it is taken for{many}.'
+        chart = numbers(cells, classes, Text(place, title, words))
+        note = f'{label}: each row a class, each column what it is taken for{many}.'
         note += ' The stronger the colour, the more of the class are taken for it.'
         return f'<figure class="plot">{chart}<figcaption>{escape(note)}</figcaption></figure>'
     side, alt = len(classes), escape(f'{title}. {words}')
     size, source = f'width="{side}" height="{side}"', png.data_uri(coloured(cells))
     image = f'<img class="pixels matrix" {size} alt="{alt}" src="{source}">'
     note = (
-        f'{run.label}: each row one of the {side} classes, each column what it is taken for{many}, in the order of the '
+        f'{label}: each row one of the {side} classes, each column what it is taken for{many}, in the order of the '
         'data set; from dark blue (never) by grey to yellow (always). Right is the diagonal.'
     )
     return f'<figure class="plot">{image}<figcaption>{escape(note)}</figcaption></figure>'
@@ -74,7 +76,7 @@ def _matrix(run: Run, name: str) -> str:
 
 def numbers(cells: np.ndarray, classes: Sequence[str], text: Text) -> str:
     """A small matrix with its counts: mistakes are shaded by their share of the row, the diagonal is framed."""
-    names = [short(name, 12) for name in classes]
+    names = [short(one, 12) for one in classes]
     longest = CHAR * max(map(len, names))
     left, top = 26 + longest, 20
     wide = (WIDTH - 2 - left) / len(names)
@@ -84,12 +86,12 @@ def numbers(cells: np.ndarray, classes: Sequence[str], text: Text) -> str:
     share = mistakes / np.maximum(cells.sum(1, keepdims=True), 1)
     shade = FULL * np.sqrt(share / max(float(share.max()), 1e-9))
     parts = ['<text class="axis" x="0" y="12">true class</text>']
-    for i, name in enumerate(names):
+    for i, one in enumerate(names):
         x, y = left + wide * (i + 0.5), top + high * (i + 0.5) + 4
-        parts.append(f'<text class="tick" text-anchor="end" x="{left - 6:.1f}" y="{y:.1f}">{escape(name)}</text>')
+        parts.append(f'<text class="tick" text-anchor="end" x="{left - 6:.1f}" y="{y:.1f}">{escape(one)}</text>')
         turn = f'end" transform="rotate(-45 {x:.1f} {bottom + 12:.1f})'
         at = f'x="{x:.1f}" y="{bottom + (17 if level else 12):.1f}"'
-        parts.append(f'<text class="tick" text-anchor="{"middle" if level else turn}" {at}>{escape(name)}</text>')
+        parts.append(f'<text class="tick" text-anchor="{"middle" if level else turn}" {at}>{escape(one)}</text>')
         for k in range(len(names)):
             if i != k and not cells[i, k]:
                 continue
@@ -124,7 +126,7 @@ def _table(runs: Sequence[Run]) -> str:
     most = sorted(every, key=lambda pair: (-every[pair], pair))[:LISTED]
     if not most:
         return '<p>No class is taken for another.</p>'
-    head = ['class', 'taken for', *(f'{run.label} %' for run in runs)]
+    head = ['class', 'taken for', *(f'{isolate(run.label)} %' for run in runs)]
     rows = [
         [classes[true], classes[taken], *(f'{100 * one.get((true, taken), 0):.1f}' for one in shares)]
         for true, taken in most
@@ -141,8 +143,8 @@ def surest(folder: Folder, runs: Sequence[Run], side: int) -> str:
     for run in runs:
         if run.predictions and len(run.predictions.image):
             cards = '\n'.join(_cards(run, run.predictions, side))
-            name = f'<p><b>{escape(run.label)}</b></p>\n' if len(runs) > 1 else ''
-            shown[run.label] = f'{name}<ul class="mistakes">\n{cards}\n</ul>'
+            heading = f'<p><b>{bdi(run.label)}</b></p>\n' if len(runs) > 1 else ''
+            shown[run.label] = f'{heading}<ul class="mistakes">\n{cards}\n</ul>'
     if not shown:
         return ''
     first, rest = ('\n'.join(shown[label] for label in part) for part in _first(folder, list(shown)))
@@ -160,7 +162,7 @@ def _cards(run: Run, found: Predictions, side: int) -> list[str]:
     for place, image in zip(found.shown.tolist(), found.image, strict=True):
         true, taken = (classes[int(part[first, place])] for part in (found.label, found.predicted))
         sure = f'{100 * float(found.probability[first, place]):.1f}\u00a0%'
-        shown = pictures.picture(image, f'a test image of the class {true}', side)
-        words = f'<b>{escape(taken)}</b> <span class="value">{sure}</span><br>is {escape(true)}'
+        shown = pictures.picture(image, f'a test image of the class {isolate(true)}', side)
+        words = f'<b>{bdi(taken)}</b> <span class="value">{sure}</span><br>is {bdi(true)}'
         out.append(f'<li>{shown}<p>{words}</p></li>')
     return out

@@ -11,7 +11,7 @@ import numpy as np
 from mixjax.report import png
 from mixjax.report.read import Folder, Run, Samples
 from mixjax.report.tables import PairRow, pair_rows, pairs_html
-from mixjax.report.words import escape
+from mixjax.report.words import bdi, escape, isolate
 from mixjax.thumbnail import shrink
 
 SMALL = 32  # pictures up to this side are enlarged without smoothing
@@ -88,14 +88,14 @@ def pairs(run: Run, plan: Plan) -> str:
 
 def _card(run: Run, index: int, row: PairRow, side: int) -> str:
     assert run.pairs is not None and run.pairs.target is not None and run.pairs.source is not None
-    target = picture(run.pairs.target[index], f'an example of the target class {row.target}', side)
+    target = picture(run.pairs.target[index], f'an example of the target class {isolate(row.target)}', side)
     sources = [
-        picture(run.pairs.source[index, place], f'an example of the source class {name}', side)
-        for place, name in enumerate(row.sources)
+        picture(run.pairs.source[index, place], f'an example of the source class {isolate(source)}', side)
+        for place, source in enumerate(row.sources)
     ]
     arrow = '<span class="arrow" aria-hidden="true">\u2192</span>'
     values = ', '.join(f'{value:.2f}' for value in row.similarity)
-    names = f'<b>{escape(row.target)}</b> \u2192 {escape(", ".join(row.sources))}'
+    names = f'<b>{bdi(row.target)}</b> \u2192 {", ".join(map(bdi, row.sources))}'
     return (
         f'<li><div class="pictures">{target}{arrow}{"".join(sources)}</div>'
         f'<p>{names} <span class="value">{values}</span></p></li>'
@@ -152,7 +152,7 @@ def samples(run: Run, plan: Plan) -> str:
     note = (
         ' <span class="note">in this batch it was given the target images as they are</span>' if len(rows) == 1 else ''
     )
-    caption = f'<figcaption><b>{escape(run.label)}</b>{note}</figcaption>'
+    caption = f'<figcaption><b>{bdi(run.label)}</b>{note}</figcaption>'
     return '\n'.join([f'<figure class="samples{large}" style="--n:{columns}">{caption}', *body, '</figure>'])
 
 
@@ -161,10 +161,10 @@ def _class_name(classes: Sequence[str], label: int) -> str:
 
 
 def _words(title: str, words: Sequence[str]) -> str:
-    cells = ''.join(f'<span class="label" title="{escape(word)}">{escape(word)}</span>' for word in words)
+    cells = ''.join(f'<span class="label" title="{escape(word)}">{bdi(word)}</span>' for word in words)
     return f'<div class="row words"><span class="what">{title}</span>{cells}</div>'
 
 
 def _row(title: str, images: np.ndarray, names: Sequence[str], side: int) -> str:
-    cells = [picture(image, f'{title}, label {name}', side) for image, name in zip(images, names, strict=True)]
+    cells = [picture(image, f'{title}, label {isolate(one)}', side) for image, one in zip(images, names, strict=True)]
     return f'<div class="row"><span class="what">{title}</span>{"".join(cells)}</div>'

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mixjax.report.svg import CHAR, COLOURS, HEIGHT, WIDTH, Scale, Text, frame, short, x_axis, y_axis
-from mixjax.report.words import escape
+from mixjax.report.words import escape, isolate
 
 
 class Bars(NamedTuple):
@@ -54,7 +54,7 @@ def bar_chart(bars: Sequence[Bars], names: Sequence[str], text: Text, y_label: s
         parts[-1] += f'{escape(short(one.label))}</text>'
         for place, value in enumerate(one.values):
             x = left + pitch * (place + 0.1) + width * index
-            note = f'<title>{escape(f"{one.label}, {names[place]}: {value:.3f}")}</title>'
+            note = f'<title>{escape(f"{isolate(one.label)}, {isolate(names[place])}: {value:.3f}")}</title>'
             shape = f'M{x:.1f} {bottom:g}h{width - 1:.1f}V{y(value):.1f}h{1 - width:.1f}Z'
             parts.append(f'<path class="bar" d="{shape}">{note}</path>')
         parts.append('</g>')

@@ -45,7 +45,7 @@ def read(folder: Place, results: Mapping[str, Any]) -> Predictions | None:
     if not path.exists():
         return None
     try:
-        arrays = plain.arrays(path.read_bytes())
+        arrays = plain.arrays(path)
         found = _of(arrays, results)
     except KeyError as error:
         raise UserError(f'{path} is damaged: {error} is missing; {AWAY}') from error

@@ -220,7 +220,7 @@ def _check_comparison(results: Mapping[str, Any], file: Place) -> None:
 
 def _json(path: Place) -> dict[str, Any]:
     try:
-        data = plain.parse(path.read_bytes())
+        data = plain.parse(plain.read_regular(path, plain.MOST_TEXT))
     except FileNotFoundError:
         raise UserError(f'{path.parent} is not complete: {path.name} is missing') from None
     except (OSError, ValueError) as error:
@@ -234,8 +234,8 @@ def _lines(path: Place) -> list[dict[str, Any]]:
     """The whole lines; one that a dying process left half-written is passed over, and so is a missing file."""
     found = []
     try:
-        texts = path.read_bytes().splitlines() if path.exists() else []
-    except OSError as error:
+        texts = plain.read_regular(path).splitlines() if path.exists() else []
+    except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
     for text in texts:
         try:
@@ -252,7 +252,7 @@ def _arrays(path: Place, names: Mapping[str, int], optional: Sequence[str] = ())
     if not path.exists():
         return None
     try:
-        found = plain.arrays(path.read_bytes())
+        found = plain.arrays(path)
         arrays = {name: found[name] for name in names if name in found or name not in optional}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error

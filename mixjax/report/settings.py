@@ -10,7 +10,7 @@ from typing import Any
 
 from mixjax.report.read import Folder
 from mixjax.report.tables import html_table
-from mixjax.report.words import count, escape
+from mixjax.report.words import count, escape, isolate
 
 # The settings that a reader asks for first, by their place in the config.
 KEYS = (
@@ -68,7 +68,7 @@ def target(folder: Folder) -> str:
 def title(folder: Folder) -> str:
     """What a work directory is about: `5 methods on digits`."""
     what = folder.runs[0].label if len(folder.runs) == 1 else count(len(folder.runs), 'method')
-    return f'{what} on {target(folder)}'
+    return f'{isolate(what)} on {isolate(target(folder))}'
 
 
 def subtitle(folder: Folder) -> str:

@@ -10,7 +10,7 @@ from mixjax.report.answer import Answer
 from mixjax.report.filters import Kind
 from mixjax.report.overview import Line
 from mixjax.report.read import Folder
-from mixjax.report.words import TYPESET, count, escape, percent, spread
+from mixjax.report.words import TYPESET, bdi, count, escape, isolate, percent, spread
 
 OPEN = 4  # runs up to which the details of each are seen at once
 LIMIT = 2_900_000  # bytes of the page
@@ -75,7 +75,7 @@ def answered(found: Answer) -> str:
 def _left_out(unfinished: Sequence[str]) -> str:
     if not unfinished:
         return ''
-    names = ''.join(f'<li>{escape(name)}</li>' for name in unfinished)
+    names = ''.join(f'<li>{escape(one)}</li>' for one in unfinished)
     told = f'{count(len(unfinished), "run")} not finished, and left out'
     return f'<details class="note"><summary>{told}</summary><ul>{names}</ul></details>'
 
@@ -84,7 +84,7 @@ def heading(setting: overview.Setting, found: Sequence[Line]) -> str:
     """A setting in words: `cub200, 15 % labelled (899 images), resnet50`."""
     images = sorted({line.run.results['train_examples'] for line in found})
     many = ' to '.join(f'{one:,}' for one in dict.fromkeys((images[0], images[-1])))
-    return f'{setting.dataset}, {setting.labels} labelled ({many} images), {setting.network}'
+    return f'{isolate(setting.dataset)}, {setting.labels} labelled ({many} images), {isolate(setting.network)}'
 
 
 def table(found: Sequence[Line], by: Sequence[Kind], there: set[int]) -> str:
@@ -113,8 +113,8 @@ def table(found: Sequence[Line], by: Sequence[Kind], there: set[int]) -> str:
 def _row(line: Line, by: Sequence[Kind], there: set[int], best: bool) -> str:
     accuracy = spread(percent(line.row.mean), line.row.std, TYPESET)
     cells = (accuracy, str(line.row.n), overview.difference_text(line))
-    name, place = escape(line.row.label), line.folder + 1
-    link = f'<a href="#s{place}">{name}</a>' if place in there else name
+    label, place = bdi(line.row.label), line.folder + 1
+    link = f'<a href="#s{place}">{label}</a>' if place in there else label
     kind = f'line {filters.classes(by, {"m": line.row.label})}' + (' best' if best else '')
     knobs = f' <span class="note">{escape(line.knobs)}</span>' if line.knobs else ''
     numbers = ''.join(f'<td class="num">{escape(cell)}</td>' for cell in cells)

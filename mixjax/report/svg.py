@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mixjax.report.words import escape
+from mixjax.report.words import escape, isolate
 
 WIDTH, HEIGHT = 400, 270
 COLOURS = 6
@@ -216,7 +216,7 @@ def dot_chart(rows: Sequence[Dots], text: Text, x_label: str, reference: float |
         y = top + pitch * (index + 0.5)
         parts.append(f'<g class="{_style(row.colour)}"><text class="name" x="0" y="{y + 4:g}">{escape(name)}</text>')
         for seed, value in row.seeds:
-            note = escape(f'{row.label}, seed {seed}: {value:.2f}')
+            note = escape(f'{isolate(row.label)}, seed {seed}: {value:.2f}')
             parts.append(f'<circle class="dot" cx="{x(value):.1f}" cy="{y:g}" r="4.5"><title>{note}</title></circle>')
         parts.append(f'<path class="mean" d="M{x(row.mean):.1f} {y - 9:g}v18"/></g>')
     return frame(text, bottom + 40, parts)

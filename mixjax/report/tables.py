@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mixjax.report.words import PLAIN, TYPESET, escape, markdown, percent, plain, points, spread
+from mixjax.report.words import PLAIN, TYPESET, escape, isolate, markdown, percent, plain, points, spread
 
 NOTE = 'accuracy: mean +- standard deviation over seeds'
 NOTE_BEST = '; of the step with the best validation accuracy'
@@ -119,7 +119,7 @@ def _compares(head: Sequence[str]) -> bool:
 
 
 def _pair_cells(row: PairRow) -> tuple[str, str, str]:
-    return row.target, ', '.join(row.sources), ', '.join(f'{value:.2f}' for value in row.similarity)
+    return row.target, ', '.join(map(isolate, row.sources)), ', '.join(f'{value:.2f}' for value in row.similarity)
 
 
 def accuracy_text(results: Mapping[str, Any]) -> str:

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import html
 import math
+import re
 import unicodedata
 
+from mixjax.terminal import BIDI
+
 PLAIN, TYPESET = '+-', '\u00b1'
+FIRST_STRONG, POP = '\u2068', '\u2069'  # begin and end of a text whose direction is its own
+_BIDI = re.compile(f'[{BIDI}]')
+_ISOLATED = re.compile(f'{FIRST_STRONG}([^{BIDI}]*){POP}')
 
 
 def percent(fraction: float) -> str:
@@ -35,9 +41,16 @@ def count(n: int, noun: str, plural: str | None = None) -> str:
     return f'{number(n)} {noun if n == 1 else plural or noun + "s"}'
 
 
+def isolate(text: str) -> str:
+    """A name inside of a sentence: what is written from right to left does not reorder the words around it."""
+    if not any(unicodedata.bidirectional(char) in ('R', 'AL', 'AN') for char in text):
+        return text
+    return f'{FIRST_STRONG}{_BIDI.sub("?", text)}{POP}'
+
+
 def plain(text: str) -> str:
-    """Text that cannot move the cursor: what is not printable becomes `?`."""
-    return ''.join(char if char.isprintable() else '?' for char in text)
+    """Text that cannot move the cursor: what is not printable becomes `?`, and the marks of `isolate` go."""
+    return ''.join(char if char.isprintable() else '?' for char in _ISOLATED.sub(r'\1', text))
 
 
 def cell(text: str) -> str:
@@ -47,10 +60,20 @@ def cell(text: str) -> str:
 
 
 def escape(text: object) -> str:
-    """Text for HTML, in content and in quoted attributes, without control characters and lone surrogates."""
+    """Text for HTML, in content and in quoted attributes, without control characters and lone surrogates.
+
+    Of the characters that order the text around them only the pairs of `isolate` are left, which order nothing outside.
+    """
     shown = str(text).encode('utf-8', 'replace').decode('utf-8')
     shown = ''.join('?' if unicodedata.category(char) == 'Cc' and char not in '\n\t' else char for char in shown)
-    return html.escape(shown, quote=True)
+    parts = _ISOLATED.split(shown)  # what is between the pairs, then what is in one, and so on
+    parts = [_BIDI.sub('?', part) if i % 2 == 0 else f'{FIRST_STRONG}{part}{POP}' for i, part in enumerate(parts)]
+    return html.escape(''.join(parts), quote=True)
+
+
+def bdi(text: object) -> str:
+    """A name as HTML content, set apart from the text and the numbers around it."""
+    return f'<bdi>{escape(text)}</bdi>'
 
 
 def markdown(text: str) -> str:

@@ -43,7 +43,7 @@ def open_folder(folder: Place) -> ocp.CheckpointManager:
         places.make(folder)
         integrity.refuse_links(folder)
         manager = ocp.CheckpointManager(places.absolute(folder), options=options)
-    except places.IsLink as error:
+    except (places.IsLink, NotADirectoryError, FileExistsError) as error:
         raise UserError(f'the checkpoints in {folder} cannot be written: {error.strerror}') from error
     except (OSError, UserError):
         raise  # a disk that is full or may not be written to

@@ -132,7 +132,7 @@ def known(version: Any, place: str) -> None:
 
 def steps(folder: Place) -> list[int]:
     """The steps of the checkpoints of a seed, the newest first."""
-    if not folder.exists():
+    if not folder.exists() or folder.is_file():
         return []
     # On a disk a step gets its name when it is whole; in a store, where nothing can be renamed, a mark.
     found = [item for item in folder.iterdir() if item.name.startswith(STEP)]
@@ -168,7 +168,10 @@ def look(folder: Place, seeds: list[int], say: Callable[[str], None]) -> None:
 
 def refuse_links(folder: Place) -> None:
     """Refuse a folder of checkpoints in which there are links: what is written and removed there follows none."""
-    found = [] if places.remote(folder) else places.links(folder)
+    try:
+        found = [] if places.remote(folder) else places.links(folder)
+    except places.IsLink as error:
+        raise UserError(f'the checkpoints in {folder} cannot be written: {error.strerror}') from error
     if found:
         raise UserError(
             f'{folder / found[0]} is a link, and checkpoints are not kept through links; put the files themselves '

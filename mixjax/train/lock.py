@@ -145,16 +145,24 @@ def _told(path: Place) -> Iterator[None]:
 def _read(path: Place) -> dict[str, Any] | None:
     """What the lock says; None if there is none.
 
-    One that is not whole, or is no regular file but a link, says, is nobody's: a run never leaves such a lock.
+    One that is not whole says nothing of an owner that lives, and is watched: it may be half-written. What no run
+    leaves, such as a link, a FIFO or a file of gigabytes, counts as a dead owner's: it is replaced, and never followed.
     """
     nobody = {'host': '?', 'machine': '?', 'pid': -1, 'started': '', 'since': 0.0, 'beat': -1, 'token': ''}
+    dead = {**nobody, 'machine': me()['machine']}
+    if not places.remote(path) and path.is_symlink():
+        return dead
     try:
-        if not places.remote(path) and path.is_symlink():
-            return nobody  # it is replaced, and never followed
-        found = plain.parse(plain.read_regular(path, MOST_BYTES))
+        data = plain.read_regular(path, MOST_BYTES)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (plain.NotRegularFile, ValueError):
+        return dead
+    except OSError:
+        return nobody
+    try:
+        found = plain.parse(data)
+    except ValueError:
         return nobody
     fits = isinstance(found, dict) and all(type(found.get(key)) is type(value) for key, value in nobody.items())
     return found if fits and 0 <= found['since'] < 2**40 else nobody

@@ -198,7 +198,11 @@ def settle(folder: Place) -> None:
 def lines(path: Place) -> Iterable[dict[str, Any]]:
     """The whole lines of a file; one that a dying process left half-written is passed over."""
     if str(path) in _logs or path.exists():
-        whole = _logs[str(path)][0].encode() if str(path) in _logs else plain.read_regular(path)
+        try:
+            whole = _logs[str(path)][0].encode() if str(path) in _logs else plain.read_regular(path)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f'{path} cannot be read ({why}); use another --workdir') from error
         for text in whole.splitlines():
             try:
                 line = plain.parse(text)

@@ -10,6 +10,7 @@ NUMBERS = [0, 1, 2, 4, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFF
 VALUES: list[Any] = [
     None, True, False, -1, 0, 1, 2, 10**6, 2**31, 2**63, 10**30, 10**400, 0.5, -0.5, 1e308, 1e-320, float('nan'),
     float('inf'), float('-inf'), '', ' ', 'x', '..', '../../x', '/etc/passwd', 'a\0b', 'a/b', 'C:\\x', '\ud800',
+    'a\u202eb', '\u2066x', 'x\u2069\u2068', '\u05e9\u05dc\u05d5\u05dd', '=HYPERLINK("x")', '~/x', '\x9b2J', 'a\rb',
     '<script>alert(1)</script>', '"><img src=x onerror=alert(1)>', '\x1b[2J', '%s%n', '{0}', '0', 'a' * 300, [], {},
     [None], ['x'], [0.5], [[[[]]]], {'': ''}, {'x': {'y': []}}, [1, 2, 3], ['<b>', '&lt;'], 'os.system', 'this.that',
 ]  # fmt: skip

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
 from pathlib import Path
 
 from mixjax.report import files, html
 from mixjax.report.gather import gather
+from mixjax.terminal import BIDI
 from tests.hostile.mutate import flawed, flawed_json, flawed_lines
 from tests.hostile.readers import Flaw, Reader
 from tests.report import fake
@@ -46,12 +50,17 @@ def reported(name: str) -> Reader:
         try:
             (run / name).write_bytes(path.read_bytes())
             page = html.render([run])
-            files.contents(gather([run]), run / 'report.html')
+            beside = files.contents(gather([run]), run / 'report.html')
         finally:
             (run / name).write_bytes(whole)
         lower = page.lower()
         assert '<script' not in lower and '<img src=x' not in lower
         assert '\x1b' not in page and '\0' not in page
+        for text in (page, *beside.values()):
+            left = re.sub(f'\u2068[^{BIDI}]*\u2069', '', text)  # the names that the report itself has set apart
+            assert not re.search(f'[{BIDI}]', left)
+        for row in csv.reader(io.StringIO(beside[run / 'results.csv'])):
+            assert not any(cell.startswith(('=', '@', '+')) for cell in row)
 
     flaws: dict[str, Flaw] = {'.json': flawed_json, '.jsonl': flawed_lines, '.npz': flawed}
     return Reader(good, read, flaws[Path(name).suffix])

@@ -16,6 +16,7 @@ from tests.hostile.checkpoint_readers import READERS as OF_CHECKPOINTS
 from tests.hostile.mutate import flawed, flawed_json, flawed_lines
 from tests.hostile.readers import Reader
 from tests.hostile.report_readers import run_folder
+from tests.hostile.strangers import READERS as OF_STRANGERS
 from tests.hostile.weight_readers import ABOUT
 from tests.hostile.weight_readers import READERS as OF_WEIGHTS
 
@@ -123,6 +124,7 @@ def weights_described(path: Path) -> dict[str, Any]:
 READERS: dict[str, Reader] = {
     **OF_WEIGHTS,
     **OF_CHECKPOINTS,
+    **OF_STRANGERS,
     'config.json': Reader(own_config, read_config, flawed_json),
     'metrics.jsonl': Reader(lambda f: [(run_folder(f) / 'metrics.jsonl').read_bytes()], read_lines, flawed_lines),
     'prepared arrays': Reader(prepared, lambda path: workdir.load_prepared(path)),

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 
 import numpy as np
@@ -211,6 +212,22 @@ def test_several_folders_have_a_section_each(tmp_path, quickstart):
     assert len(set(ids)) == len(ids)
     assert [text for where, text in page.texts if where == 'h2'] == ['quickstart', 'other']
     assert {tag.attributes['href'] for tag in page.named('a')} >= {'#s1', '#s2', '#s1-accuracy', '#s2-accuracy'}
+
+
+def test_a_class_name_cannot_turn_a_number_around(tmp_path):
+    """Names are in elements of their own, without the characters that order text."""
+    classes = ('cat\u202e', '\u05e9\u05dc\u05d5\u05dd', *fake.CLASSES[2:])
+    run = fake.make_run(tmp_path / 'run', 'smile', [0.9], pairs=True, classes=classes)
+    fake.predict(run)
+    page = render([run])
+    assert '\u202e' not in page and 'cat?' in page
+    assert f'<b><bdi>{classes[1]}</bdi></b> <span class="value">' in page
+    assert re.search('<b><bdi>cat\\?</bdi></b> <span class="value">[0-9.]+', page)
+    assert f'\u2068{classes[1]}\u2069 for ' in page or f' for \u2068{classes[1]}\u2069 ' in page
+    assert page.count('\u2068') == page.count('\u2069')
+    write(run)
+    for name in ('results.md', 'results.csv'):
+        assert not re.search('[\u2066-\u2069\u202a-\u202e]', (run / name).read_text())
 
 
 def test_write_puts_the_page_in_the_folder(quickstart, tmp_path):

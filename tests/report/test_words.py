@@ -35,6 +35,36 @@ def test_plain_text_cannot_move_the_cursor():
     assert words.plain('a\x1b[2Jb\nc\u0437') == 'a?[2Jb?c\u0437'
 
 
+TURNED = 'cat \u202e\u2067\u200f'
+HEBREW = '\u05e9\u05dc\u05d5\u05dd'
+
+
+def test_no_name_turns_the_text_around_it():
+    """A class called so showed `% 9.2` for 2.9 %."""
+    for char in '\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069':
+        for show in (words.escape, words.bdi, words.plain, words.markdown, words.cell):
+            assert char not in show(f'cat{char}x'), (show, hex(ord(char)))
+        # What ends the isolation of a name does not get out of it.
+        inside = words.escape(words.isolate(f'{HEBREW}{char}\u2069x'))
+        assert inside == f'\u2068{HEBREW}??x\u2069', hex(ord(char))
+
+
+def test_names_from_right_to_left_are_isolated_in_sentences_and_others_stay_as_they_are():
+    assert words.isolate('cat') == 'cat' and words.isolate('\u0436') == '\u0436'
+    assert words.isolate(HEBREW) == f'\u2068{HEBREW}\u2069'
+    assert words.escape(f'{words.isolate(HEBREW)} 2.9 %') == f'\u2068{HEBREW}\u2069 2.9 %'
+    assert words.escape(f'\u2068{TURNED}\u2069 2.9 %') == '?cat ???? 2.9 %'
+    assert words.plain(f'{words.isolate(HEBREW)} 2.9 %') == f'{HEBREW} 2.9 %'
+    assert words.markdown(words.isolate(HEBREW)) == HEBREW
+    assert words.bdi(f'<{HEBREW}>') == f'<bdi>&lt;{HEBREW}&gt;</bdi>'
+
+
+def test_cells_are_text_for_a_spreadsheet():
+    for formula in ('=1', '+1', '-1', '@x', ' =1', '\uff1d1', '\uff0b1'):
+        assert words.cell(formula) == f"'{formula}"
+    assert words.cell('a=1') == 'a=1' and words.cell('a\tb\r\u202e') == 'a?b??'
+
+
 def test_escape_covers_content_attributes_and_lone_surrogates():
     assert words.escape('<b a="1" c=\'2\'>&') == '&lt;b a=&quot;1&quot; c=&#x27;2&#x27;&gt;&amp;'
     words.escape('\ud800').encode('utf-8')

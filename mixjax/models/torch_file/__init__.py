@@ -20,7 +20,7 @@ import struct
 from collections.abc import Callable, Mapping
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from mixjax.errors import UserError, require
 from mixjax.models.torch_file.archive import directory
 from mixjax.models.torch_file.machine import Machine
 from mixjax.models.torch_file.standins import DAMAGED, Tensor, dtype_of, short
+from mixjax.plain import open_regular
 
 WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')  # where training scripts put the state dict
 
@@ -56,7 +57,7 @@ def read(path: Path | str) -> dict[str, np.ndarray]:
     path = Path(path)
     try:
         require(path.is_file(), 'is not a file')  # a pipe would be waited for
-        with path.open('rb') as file:
+        with cast(BufferedReader, open_regular(path)) as file:
             size = os.fstat(file.fileno()).st_size
             head = file.read(64)
             require(is_torch(head), 'is not a torch file')
