@@ -20,7 +20,19 @@ from mixjax.errors import require
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
 from mixjax.train import (
-    checkpoint, finite, inputs, integrity, lock, mesh, outcome, program, seeds, space, watch, wave, workdir,
+    checkpoint,
+    finite,
+    inputs,
+    integrity,
+    lock,
+    mesh,
+    outcome,
+    program,
+    seeds,
+    space,
+    watch,
+    wave,
+    workdir,
 )  # fmt: skip
 from mixjax.train.inputs import Inputs
 from mixjax.train.program import Program
@@ -67,6 +79,8 @@ def run(
         progress.total += sum(job.steps for job in jobs.values())
         with lock.held(folder, progress.say):
             workdir.look(folder, config)  # somebody may have been here before the lock was taken
+            inside = [place for job in jobs.values() for place in (job.folder, *job.folders.values())]
+            lock.try_all([place for place in inside if place != folder], progress.say)
             return every_job(config, folder, jobs, progress, command)
 
 
@@ -79,7 +93,9 @@ def every_job(config: Any, folder: Place, jobs: dict[str, Job], progress: Progre
     runs = {}
     for name, job in jobs.items():
         progress.say(f'{name}:')
-        runs[name] = carry_out(job, progress, command)
+        with lock.held(job.folder, progress.say):  # it may be given as a run of its own, too
+            workdir.look(job.folder, job.config)
+            runs[name] = carry_out(job, progress, command)
     results = {'kind': 'sweep', 'steps': config.steps, 'key': config.sweep.key, 'runs': runs}
     workdir.write_json(folder / 'results.json', results)
     return results
@@ -155,11 +171,13 @@ def carry_out(job: Job, progress: Progress, command: str) -> dict[str, Any]:
     runs = {}
     for label, single in job.singles.items():
         progress.begin(label)
-        if job.extended[label]:
-            progress.say(f'{label}: extended to {single.steps} steps; earlier steps keep the schedule they had')
-            describe(job.folders[label], command, again=True)
-        built, made_from = job.built.pop(label, None), job.made_from[label]
-        runs[label] = one(built, single, job.folders[label], label, made_from, progress, command)
+        built, made_from, place = job.built.pop(label, None), job.made_from[label], job.folders[label]
+        with lock.held(place, progress.say) if job.labels else contextlib.nullcontext():
+            workdir.look(place, single)
+            if job.extended[label]:
+                progress.say(f'{label}: extended to {single.steps} steps; earlier steps keep the schedule they had')
+                describe(place, command, again=True)
+            runs[label] = one(built, single, place, label, made_from, progress, command)
     if not job.labels:
         return runs[job.config.method.name]
     results = {
@@ -218,6 +236,8 @@ def one(
     integrity.look(folder, every, progress.say)
     for together in wave.plan(built, folder):
         train([built] * len(together), together, folder, progress)
+    for stage in (folder, folder / 'first'):
+        workdir.arrange(stage / 'metrics.jsonl')
     results = outcome.summary(config, folder, label, built, every)
     workdir.write_json(folder / 'results.json', results)
     accuracy = results['accuracy']
@@ -279,7 +299,7 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
             if first and placed.test and step in wave.snapshots(config):
                 watch.snapshot(built, folder, mesh.take(ts, together.index(config.seed)), step)
             if step % config.checkpoint_every == 0 or step == config.steps or signals.stopping():
-                lock.check()
+                lock.check(folder)
                 sound.check_state(ts, step)
                 # No seed more than one checkpoint ahead of another: two are kept, so one is common to all.
                 checkpoint.finish(managers)
@@ -303,8 +323,8 @@ def first_stage(built: Program, together: list[int], folder: Place, progress: Pr
     label = progress.label
     progress.begin(f'{label}, first stage')
     programs = [seeds.first_stage(built, seeds.prepared(built, seed, folder)) for seed in together]
-    workdir.create(folder / 'first')
-    ended = train(programs, together, folder / 'first', progress)
+    with lock.held(folder / 'first', progress.say):
+        ended = train(programs, together, folder / 'first', progress)
     progress.begin(label)
     return ended
 
