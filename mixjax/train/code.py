@@ -31,7 +31,7 @@ class Source(NamedTuple):
     imports: tuple[str, ...]
 
 
-# Of modules that are loaded, their source when it was first asked for: a file that is edited afterwards is not what runs.
+# Of loaded modules the source when it was first asked for: a file that is edited afterwards is not what runs.
 _loaded: dict[str, tuple[Spec, Source]] = {}
 
 

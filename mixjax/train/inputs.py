@@ -62,10 +62,14 @@ def find(config: Any, on: Ground | None, changed_code: str = CHANGED_CODE[0]) ->
             'weights': '' if made_up else on.weights,  # made-up ones follow from their name, up to rounding
             'target': dict(on.sets.digests),
             'source': '' if on.sets.source is None else draws.digest(on.sets.source),
-            'splits': sha256(json.dumps(split_file.read(splits), sort_keys=True).encode()).hexdigest() if splits else '',
+            'splits': sha256(_sorted(split_file.read(splits)).encode()).hexdigest() if splits else '',
         }
-    processes.agree("the method's code or config.target.splits", lambda: json.dumps(digests))
+    processes.agree("the method's code or config.target.splits", lambda: _sorted(digests))
     return Inputs(config, digests, on.sets if on else None, changed_code == CHANGED_CODE[1])
+
+
+def _sorted(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def roots(config: Any) -> list[str]:

@@ -66,8 +66,10 @@ def run(
     folder = places.of(folder)
     progress = progress or Progress(0, quiet=True)
     parts = config_lib.swept(config)
-    if '' not in parts:
-        workdir.look(folder, config)
+    workdir.look(folder, config)  # another config is told before other code
+    for name, one_value in parts.items():
+        for single, place in singles_of(one_value, folder / name).values():
+            workdir.look(place, single)
     check_code(config, folder, changed_code)
     # What is finished is compared with the data and weights too, where others are still to be trained with them.
     left = any(unfinished(one_value, folder / name) for name, one_value in parts.items())
@@ -124,7 +126,6 @@ def check_code(config: Any, folder: Place, changed_code: str) -> None:
     """Refuse to go on with, or to give back the results of, runs that were made by other code; no data are read."""
     for name, one_value in config_lib.swept(config).items():
         for single, place in singles_of(one_value, folder / name).values():
-            workdir.look(place, single)  # another config is told first
             inputs.check(place, inputs.find(single, None, changed_code))
 
 

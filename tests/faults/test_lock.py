@@ -149,7 +149,7 @@ def sweep_of_comparisons(**changes):
 
 
 def test_each_folder_that_is_trained_in_is_locked(tmp_path, monkeypatch):
-    """Of a sweep of comparisons: its own, that of the value, of the label, of the first stage; each as long as needed."""
+    """Of a sweep of comparisons its own, the value's, the label's and the first stage's, each as long as needed."""
     seen, run = [], tmp_path / 'run'
 
     def train(programs, together, folder, progress):
