@@ -109,14 +109,29 @@ def taken(path: Place, say: Callable[[str], None]) -> dict[str, Any]:
         if found is None:
             continue  # it was given back just now
         if alive(path, found, say):
-            since = time.strftime('%Y-%m-%d %H:%M', time.localtime(found['since']))
-            raise Busy(
-                f'{path.parent} is in use: process {found["pid"]} on {found["host"]} has been training in it since '
-                f'{since} ({duration(time.time() - found["since"])} ago); wait for it, end it, or use another --workdir'
-            )
+            raise _busy(path, found)
         if _replace(path, found, mine):
             break
     return mine
+
+
+def _busy(path: Place, found: dict[str, Any]) -> Busy:
+    since = time.strftime('%Y-%m-%d %H:%M', time.localtime(found['since']))
+    return Busy(
+        f'{path.parent} is in use: process {found["pid"]} on {found["host"]} has been training in it since '
+        f'{since} ({duration(time.time() - found["since"])} ago); wait for it, end it, or use another --workdir'
+    )
+
+
+@by_first
+def refuse_part(folder: Place, say: Callable[[str], None]) -> None:
+    """Refuse to train by itself a run of a sweep or comparison that is being trained and will come to it."""
+    inner = places.absolute(folder)
+    for outer in [*inner.parents][:2]:  # a comparison, and the sweep that it is a value of
+        path, name = outer / workdir.LOCK, inner.relative_to(outer).parts[0]
+        found = _read(path) if name in workdir.parts_of(outer) else None
+        if found is not None and alive(path, found, say):
+            raise _busy(path, found)
 
 
 def me() -> dict[str, Any]:

@@ -71,6 +71,7 @@ def run(
         for single, place in singles_of(one_value, folder / name).values():
             workdir.look(place, single)
     check_code(config, folder, changed_code)
+    lock.refuse_part(folder, progress.say)
     # What is finished is compared with the data and weights too, where others are still to be trained with them.
     left = any(unfinished(one_value, folder / name) for name, one_value in parts.items())
     with space.told(folder):

@@ -138,6 +138,17 @@ def look(folder: Place, config: Any) -> bool:
     return False
 
 
+def parts_of(folder: Place) -> set[str]:
+    """The folders in a work directory that its sweep or comparison trains in, by its config; none of other folders."""
+    path = folder / 'config.json'
+    try:
+        said = read_json(path) if path.exists() else {}
+        key, numbers = said['sweep']['key'].rpartition('.')[2], said['sweep']['numbers']
+        return {*said['compare'], *(f'{key}={number}' for number in numbers)}
+    except (UserError, OSError, KeyError, TypeError, AttributeError):  # not a work directory, or not a whole one
+        return set()
+
+
 def claim(folder: Place, config: Any) -> None:
     """Record the config of a directory that `look` has accepted; all processes must see it there."""
     record(folder, config)

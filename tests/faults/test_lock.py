@@ -182,12 +182,16 @@ def test_a_sweep_does_not_begin_where_a_run_of_it_is_trained_alone(inside, tmp_p
     assert not list(tmp_path.rglob(workdir.LOCK))
 
 
-def test_a_run_of_a_sweep_is_not_trained_alone_meanwhile(tmp_path, monkeypatch):
-    alone, tried = config_lib.swept(sweep_of_comparisons())['per_class=1'], []
+@pytest.mark.parametrize('inside', ['per_class=1', 'per_class=2', 'per_class=2/a'])
+def test_a_run_of_a_sweep_is_not_trained_alone_meanwhile(inside, tmp_path, monkeypatch):
+    """Neither the one that is being trained, nor one that the sweep will come to."""
+    value, _, label = inside.partition('/')
+    alone, tried = config_lib.swept(sweep_of_comparisons())[value], []
+    alone = loop.alone(alone, label) if label else alone
 
     def one(*_):
-        with pytest.raises(Busy, match='per_class=1 is in use'):
-            loop.run(alone, tmp_path / 'run' / 'per_class=1')
+        with pytest.raises(Busy, match=f'run is in use: process {os.getpid()}'):
+            loop.run(alone, tmp_path / 'run' / inside)
         tried.append(1)
         raise KeyboardInterrupt
 
@@ -195,6 +199,17 @@ def test_a_run_of_a_sweep_is_not_trained_alone_meanwhile(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         loop.run(sweep_of_comparisons(), tmp_path / 'run')
     assert tried and not list(tmp_path.rglob(workdir.LOCK))
+
+
+def test_the_lock_of_a_folder_above_that_is_no_sweep_of_it_is_nothing_to_a_run(tmp_path):
+    workdir.record(tmp_path, sweep_of_comparisons())
+    with lock.held(tmp_path, silent):
+        lock.refuse_part(tmp_path / 'other', silent)
+        with pytest.raises(Busy):
+            lock.refuse_part(tmp_path / 'per_class=1', silent)
+        (tmp_path / 'config.json').write_text('[]')
+        lock.refuse_part(tmp_path / 'per_class=1', silent)
+    lock.refuse_part(tmp_path / 'per_class=1', silent)
 
 
 def race(folder, barrier, answers):
