@@ -48,16 +48,16 @@ def _accept(server: socket.socket, token: str, count: int, died: Died) -> None:
             connection, _ = server.accept()
             connection.settimeout(WAIT)
             with contextlib.suppress(OSError, ValueError):
-                said, _, number = _line(connection).partition(' ')
+                said, _, number = _line(connection).partition(b' ')
                 process = int(number)
-                if secrets.compare_digest(said, token) and 0 < process < count and process not in known:
+                if secrets.compare_digest(said, token.encode()) and 0 < process < count and process not in known:
                     known.add(process)
                     _watch(connection, process, died)
                     continue
             connection.close()
 
 
-def _line(connection: socket.socket) -> str:
+def _line(connection: socket.socket) -> bytes:
     """What a process says first: 64 bytes, the token and its number."""
     data = b''
     while len(data) < 64:
@@ -65,7 +65,7 @@ def _line(connection: socket.socket) -> str:
         if not more:
             break
         data += more
-    return data.decode('ascii', 'replace').strip()
+    return data.strip()
 
 
 def connect(client: Any, place: str, host: str, process: int, died: Died) -> None:

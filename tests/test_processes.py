@@ -254,8 +254,9 @@ def test_a_closed_connection_shows_a_death_and_a_word_before_it_none():
     died, client = [], Told()
     lifeline.listen(client, 'here', 4, died.append)
     port, token = json.loads(client.said['here'])
-    with socket.create_connection(('127.0.0.1', port)) as stranger:  # is not listened to
-        stranger.sendall(b'x' * 64)
+    for said in (b'x' * 64, b'\xff' * 64, f'{"0" * 32} 1'.ljust(64).encode(), token.encode(), b''):
+        with socket.create_connection(('127.0.0.1', port)) as stranger:  # is not listened to
+            stranger.sendall(said)
     words = [sys.executable, '-c', CHILD, json.dumps(client.said)]
     how: dict[str, Any] = {'cwd': ROOT, 'env': environment(), 'stdin': -1, 'stdout': -1, 'text': True}
     every = [subprocess.Popen([*words, str(i)], **how) for i in (1, 2, 3)]

@@ -25,7 +25,7 @@ from mixjax import places, plain
 from mixjax.errors import UserError
 from mixjax.method import Prepared, Segments
 from mixjax.places import PART, Place
-from mixjax.processes import by_first, count, first, gather
+from mixjax.processes import by_first, count, first, gather, only_first
 
 Tree = Any
 SETTLE = 30.0  # seconds after which lines that are logged go to a store
@@ -224,11 +224,13 @@ def append(path: Place, line: dict[str, Any]) -> None:
     _logs[str(path)] = before + text, when
 
 
-@by_owner
+@only_first
 def settle(folder: Place) -> None:
     """Make sure that the lines of a folder's files are in them: before a checkpoint that is not to be ahead of them."""
-    for name in [name for name in _logs if places.of(name).parent == folder]:
-        places.write(places.of(name), _logs.pop(name)[0].encode())
+    # Forgotten also where they may not be written any more: another run's lines have taken their place.
+    held = {name: _logs.pop(name)[0] for name in [name for name in _logs if places.of(name).parent == folder]}
+    for name, text in held.items():
+        write(places.of(name), text)
 
 
 def lines(path: Place) -> Iterable[dict[str, Any]]:
@@ -261,8 +263,10 @@ def arrange(path: Place) -> None:
     """
     settle(path.parent)
     if path.exists():
-        ordered = sorted(lines(path), key=lambda line: (line['seed'], line['step']))
-        write(path, ''.join(json.dumps(line) + '\n' for line in ordered))
+        found = list(lines(path))
+        ordered = sorted(found, key=lambda line: (line['seed'], line['step']))
+        if ordered != found:
+            write(path, ''.join(json.dumps(line) + '\n' for line in ordered))
 
 
 # --- what `prepare` made ----------------------------------------------------------------------------------------------
