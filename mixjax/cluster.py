@@ -19,7 +19,9 @@ MODES = ('auto', 'on', 'off')
 FLAGS = ('distributed', 'coordinator', 'processes', 'process')
 MEETING = 300  # seconds in which all processes must have started
 LATE = 20  # seconds until it is told that some have not
-HEARTBEAT = 20  # seconds without a sign of life after which a process counts as dead, and the job ends
+# Seconds without a sign of life after which a process counts as dead, and the job ends. A machine that is busy may be
+# silent for a minute; that a process has ended is noticed at once, by its connection (mixjax/lifeline.py).
+HEARTBEAT = 100
 # The number of tasks of the step that this process is of, and of those of them on this machine.
 STEP_TASKS = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
 TASKS_HERE = ('SLURM_STEP_TASKS_PER_NODE', 'SLURM_TASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE')
@@ -150,6 +152,6 @@ def meet(place: Place) -> None:
     finally:
         late.cancel()
     jax.devices()  # the devices, too, must all meet, while no process waits for what the first one does alone
-    processes.watch()
+    processes.watch(place.coordinator.rpartition(':')[0].strip('[]'))
     if not processes.first():  # also what libraries print
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

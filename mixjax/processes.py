@@ -26,6 +26,7 @@ from typing import Any, NoReturn, TypeVar
 # jax.distributed has no public name for its store of messages; its own helpers use it by this one.
 from jax._src import distributed
 
+from mixjax import lifeline
 from mixjax.errors import Stopped, UserError
 
 Made = TypeVar('Made')
@@ -175,10 +176,12 @@ def together() -> Iterator[None]:
     """What ends this process ends all of them; an error that all have is told once."""
     try:
         yield
+        lifeline.bye()
     except BaseException as error:
         if count() == 1:
             raise
         if isinstance(error, UserError) and alike(str(error)):
+            lifeline.bye()
             if first():
                 raise
             raise SystemExit(error.code) from None
@@ -207,9 +210,25 @@ def _why(error: BaseException) -> tuple[int, str]:
     return 1, f'another task died ({line})' if 'Gloo' in line else f'{type(error).__name__}: {line}'
 
 
-def watch() -> None:
-    """From now on this process ends when another one says that it has failed."""
+def watch(host: str) -> None:
+    """From now on this process ends when another one says that it has failed, or dies. host: of the first process."""
     threading.Thread(target=_look, args=(client(),), name='mixjax-watch', daemon=True).start()
+    if first():
+        lifeline.listen(client(), f'{ROOT}/lifeline', count(), _died)
+    else:
+        lifeline.connect(client(), f'{ROOT}/lifeline', host, index(), _died)
+
+
+def _died(process: int) -> None:
+    """End, because another process has ended without a word; the first process tells the others."""
+    with _ending:
+        sentence = f'another task died (process {process}); the same command goes on from the last checkpoint'
+        print(f'mixjax: {sentence}', file=sys.stderr, flush=True)
+        if process == 0:  # and with it the service
+            os._exit(1)
+        with contextlib.suppress(Exception):  # it will not say so itself
+            client().key_value_set(f'{ROOT}/ended/{process}', '')
+        fail(1, sentence)
 
 
 def _look(client: Any) -> None:
@@ -250,6 +269,7 @@ def leave(code: int, after: bool = False) -> NoReturn:
     The end of the first one, which holds the service, would abort them; that of the one that has failed would be an
     error in the others, who wait for its devices.
     """
+    lifeline.bye()
     with contextlib.suppress(Exception):
         client().key_value_set(f'{ROOT}/ended/{index()}', '')
         if after or first():

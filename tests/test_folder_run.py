@@ -113,7 +113,8 @@ def test_the_second_command_trains_nothing_and_a_changed_folder_is_refused(done)
     shutil.copy(here / 'photos' / 'null' / '0.PNG', extra)
     try:
         longer = call(here, *[w.replace('=30', '=40') for w in words])
-        assert longer.returncode == 2 and 'was begun with other images: what the data set has in t' in longer.stderr
+        assert longer.returncode == 2 and 'was begun with other inputs' in longer.stderr
+        assert 'the images of the train part of the target data set have changed: photos' in longer.stderr
         tested = call(here, '--workdir=run', '--test', module='mixjax.predict')
         assert tested.returncode == 2 and 'was begun with other images' in tested.stderr
     finally:

@@ -31,7 +31,7 @@ class Source(NamedTuple):
     imports: tuple[str, ...]
 
 
-# Of modules that are loaded, their source when it was first asked for: a file that is edited afterwards is not what runs.
+# Of loaded modules the source when it was first asked for: a file that is edited afterwards is not what runs.
 _loaded: dict[str, tuple[Spec, Source]] = {}
 
 
@@ -57,8 +57,7 @@ def digests(roots: Iterable[str]) -> dict[str, str]:
         source = _source(name, spec, path)
         out[name] = source.digest
         queue += source.imports
-        # A module that was imported by its name as text.
-        queue += [value.__name__ for value in vars(module).values() if isinstance(value, ModuleType)] if module else []
+        queue += _held(module) if module is not None else []
     return dict(sorted(out.items()))
 
 
@@ -129,6 +128,15 @@ def _imports(data: bytes, package: str) -> Iterator[str]:
             names = [base, *(f'{base}.{alias.name}' for alias in node.names)]
         for name in names:
             yield from _with_packages(name)
+
+
+def _held(module: ModuleType) -> list[str]:
+    """The modules in a module's variables: also those that were imported by a name that is a text.
+
+    A package has all its modules there that anybody has imported; these are no imports of its own.
+    """
+    names = [value.__name__ for value in vars(module).values() if isinstance(value, ModuleType)]
+    return [name for name in names if not name.startswith(f'{module.__name__}.')]
 
 
 def _with_packages(name: str) -> list[str]:

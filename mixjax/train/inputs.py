@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from mixjax import models, processes
 from mixjax.data import split_file
 from mixjax.data.catalog import Dataset
-from mixjax.data.splits import Drawn
 from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.places import Place
@@ -43,21 +42,19 @@ class Inputs(NamedTuple):
     """What a run is made from now.
 
     digests: as in the file; of a run with nothing left to do the code only.
-    sets, drawn: the data, and {seed: its examples}; None and {} where the data were not read.
+    sets: the data; None where they were not read.
     accept: whether the user says that the code may have changed.
     """
 
     config: Any
     digests: dict[str, Any]
     sets: Sets | None
-    drawn: dict[int, Drawn]
     accept: bool
 
 
 def find(config: Any, on: Ground | None, changed_code: str = CHANGED_CODE[0]) -> Inputs:
     """The inputs of one run; on: what was read for it, None where nothing is left to do."""
     digests: dict[str, Any] = {'code': code.digests(roots(config))}
-    drawn = {}
     if on is not None:
         splits = config.target.splits
         made_up = config.model.weights.startswith(weights.RANDOM)
@@ -65,11 +62,14 @@ def find(config: Any, on: Ground | None, changed_code: str = CHANGED_CODE[0]) ->
             'weights': '' if made_up else on.weights,  # made-up ones follow from their name, up to rounding
             'target': dict(on.sets.digests),
             'source': '' if on.sets.source is None else draws.digest(on.sets.source),
-            'splits': sha256(json.dumps(split_file.read(splits), sort_keys=True).encode()).hexdigest() if splits else '',
+            'splits': sha256(_sorted(split_file.read(splits)).encode()).hexdigest() if splits else '',
         }
-        drawn = {seed: draws.drawn(config, on.sets, seed) for seed in range(config.seed, config.seed + config.num_seeds)}
-    processes.agree("the method's code or config.target.splits", lambda: json.dumps(digests))
-    return Inputs(config, digests, on.sets if on else None, drawn, changed_code == CHANGED_CODE[1])
+    processes.agree("the method's code or config.target.splits", lambda: _sorted(digests))
+    return Inputs(config, digests, on.sets if on else None, changed_code == CHANGED_CODE[1])
+
+
+def _sorted(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
 
 
 def roots(config: Any) -> list[str]:
@@ -167,8 +167,8 @@ def _data_differences(folder: Place, now: Inputs, sets: Sets, before: Mapping[st
     changed = [line for key, line in lines.items() if before.get(key, now.digests[key]) != now.digests[key]]
     where = config.target.dir or config.target.name
     changed += [f'{line}: {where}' for line in _part_differences(folder, before, sets)]
-    # The rest shows in the draw, too. By itself it is what an older run, without a record, can be compared by.
-    return changed or _draw_differences(folder, now, sets)
+    # Where all else is the same, or not known, the draw must be: a run without a record can be compared by that.
+    return changed or _draw_differences(folder, config, sets)
 
 
 def _part_differences(folder: Place, before: Mapping[str, Any], sets: Sets) -> list[str]:
@@ -189,11 +189,13 @@ def _part_differences(folder: Place, before: Mapping[str, Any], sets: Sets) -> l
     return lines
 
 
-def _draw_differences(folder: Place, now: Inputs, sets: Sets) -> list[str]:
+def _draw_differences(folder: Place, config: Any, sets: Sets) -> list[str]:
     """Of the seeds in `splits.json` those that learn from, or validate on, other examples than are written there."""
-    said, found = _splits(folder), split_file.rows_of(sets.rows, now.drawn)
+    said = _splits(folder)
     if 'labelled rows' not in said:
         return []
+    seeds = range(config.seed, config.seed + config.num_seeds)
+    found = split_file.rows_of(sets.rows, {seed: draws.drawn(config, sets, seed) for seed in seeds})
     changed = {
         seed
         for kind in split_file.ROWS

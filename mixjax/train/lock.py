@@ -14,14 +14,14 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from mixjax import places, plain
 from mixjax.errors import Busy, UserError
 from mixjax.places import Place
-from mixjax.processes import by_first, first
+from mixjax.processes import by_first, first, from_first
 from mixjax.train import workdir
 from mixjax.train.progress import duration
 
@@ -30,16 +30,22 @@ LOST = 45.0  # seconds without one after which an owner on another machine count
 MOST_BYTES = 1 << 20  # of a lock that is read
 SETTLED = 2.0  # seconds after which all who took over the same lock at once have written theirs
 
-_taken_over = ''  # what to say once another run has taken the lock of this one
+# Of the folders that this process trains in: {lock: its token}, and what to say once another run has taken one.
+_tokens: dict[Place, str] = {}
+_lost: dict[Place, str] = {}
 
 
 @contextlib.contextmanager
 def held(folder: Place, say: Callable[[str], None]) -> Iterator[None]:
-    """Nobody else trains in the folder during the block; of several processes the first one sees to that."""
-    global _taken_over
-    _taken_over = ''
+    """Nobody else trains in the folder during the block; of several processes the first one sees to that.
+
+    What `workdir` writes in the folder is written only as long as the lock is this run's.
+    """
     path = folder / workdir.LOCK
     mine = taken(path, say)
+    if first():
+        _tokens[path] = mine['token']
+        _lost.pop(path, None)
     done = threading.Event()
     beating = threading.Thread(target=_beat, args=(path, mine, done), name='mixjax-lock', daemon=True)
     if first():
@@ -50,15 +56,48 @@ def held(folder: Place, say: Callable[[str], None]) -> Iterator[None]:
         done.set()
         if first():
             beating.join()
+            del _tokens[path]
             if (_read(path) or {}).get('token') == mine['token']:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
 
-def check() -> None:
-    """Before something is saved: end the run if another one has taken its lock."""
-    if _taken_over:
-        raise UserError(_taken_over)
+def try_all(folders: Iterable[Place], say: Callable[[str], None]) -> None:
+    """Refuse to begin if somebody trains in one of these folders; a lock that a dead process has left is removed."""
+    for folder in folders:
+        if from_first((folder / workdir.LOCK).exists):
+            with held(folder, say):
+                pass
+
+
+def check(place: Place) -> None:
+    """Before something is written there: end the run if another one has taken its lock of that folder, or above it."""
+    for path in [path for path in _tokens if path.parent == place or path.parent in place.parents]:
+        _look(path)
+        if path in _lost:
+            raise UserError(_lost[path])
+
+
+workdir.before_writing.append(check)
+
+
+def _look(path: Place) -> None:
+    """See whether a lock is still this run's. In a store that is left to the signs of life: each look is a request."""
+    if path not in _lost and not places.remote(path):
+        _compare(path, _tokens[path])
+
+
+def _compare(path: Place, token: str) -> bool:
+    """Whether a lock has this token; if not, the run has lost it. One that is not whole is being written."""
+    found = _read(path)
+    if found is not None and found['token'] in (token, ''):
+        return True
+    owner = 'nobody' if found is None else f'process {found["pid"]} on {found["host"]}'
+    _lost[path] = (
+        f'the lock of {path.parent} was taken from this run, and {owner} has it now: this process gave no '
+        'sign of life for too long, or the file was removed; nothing more is written'
+    )
+    return False
 
 
 @by_first
@@ -72,14 +111,29 @@ def taken(path: Place, say: Callable[[str], None]) -> dict[str, Any]:
             time.sleep(0.01)  # it was given back just now
             continue
         if alive(path, found, say):
-            since = time.strftime('%Y-%m-%d %H:%M', time.localtime(found['since']))
-            raise Busy(
-                f'{path.parent} is in use: process {found["pid"]} on {found["host"]} has been training in it since '
-                f'{since} ({duration(time.time() - found["since"])} ago); wait for it, end it, or use another --workdir'
-            )
+            raise _busy(path, found)
         if _replace(path, found, mine):
             break
     return mine
+
+
+def _busy(path: Place, found: dict[str, Any]) -> Busy:
+    since = time.strftime('%Y-%m-%d %H:%M', time.localtime(found['since']))
+    return Busy(
+        f'{path.parent} is in use: process {found["pid"]} on {found["host"]} has been training in it since '
+        f'{since} ({duration(time.time() - found["since"])} ago); wait for it, end it, or use another --workdir'
+    )
+
+
+@by_first
+def refuse_part(folder: Place, say: Callable[[str], None]) -> None:
+    """Refuse to train by itself a run of a sweep or comparison that is being trained and will come to it."""
+    inner = places.absolute(folder)
+    for outer in [*inner.parents][:2]:  # a comparison, and the sweep that it is a value of
+        path, name = outer / workdir.LOCK, inner.relative_to(outer).parts[0]
+        found = _read(path) if name in workdir.parts_of(outer) else None
+        if found is not None and alive(path, found, say):
+            raise _busy(path, found)
 
 
 def me() -> dict[str, Any]:
@@ -198,16 +252,10 @@ def _alone(folder: Place) -> Iterator[bool]:
 
 def _beat(path: Place, mine: dict[str, Any], done: threading.Event) -> None:
     """Say again and again that the owner lives, as long as the lock is its own."""
-    global _taken_over
     beat = 0
     while not done.wait(BEAT):
-        found, beat = _read(path), beat + 1
-        if found is None or found['token'] not in (mine['token'], ''):
-            owner = 'nobody' if found is None else f'process {found["pid"]} on {found["host"]}'
-            _taken_over = (
-                f'the lock of {path.parent} was taken from this run, and {owner} has it now: this process gave no '
-                'sign of life for too long, or the file was removed; nothing more is written'
-            )
+        beat += 1
+        if not _compare(path, mine['token']):
             return
         with contextlib.suppress(OSError):  # a full disk is told where it matters
-            workdir.write(path, json.dumps({**mine, 'beat': beat}))
+            places.write(path, json.dumps({**mine, 'beat': beat}).encode())

@@ -21,7 +21,19 @@ from mixjax.errors import require
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
 from mixjax.train import (
-    checkpoint, finite, inputs, integrity, lock, mesh, outcome, program, seeds, space, watch, wave, workdir,
+    checkpoint,
+    finite,
+    inputs,
+    integrity,
+    lock,
+    mesh,
+    outcome,
+    program,
+    seeds,
+    space,
+    watch,
+    wave,
+    workdir,
 )  # fmt: skip
 from mixjax.train.inputs import Inputs
 from mixjax.train.program import Program
@@ -55,9 +67,12 @@ def run(
     folder = places.real(places.of(folder))  # what is written below it follows no link
     progress = progress or Progress(0, quiet=True)
     parts = config_lib.swept(config)
-    if '' not in parts:
-        workdir.look(folder, config)
+    workdir.look(folder, config)  # another config is told before other code
+    for name, one_value in parts.items():
+        for single, place in singles_of(one_value, folder / name).values():
+            workdir.look(place, single)
     check_code(config, folder, changed_code)
+    lock.refuse_part(folder, progress.say)
     # What is finished is compared with the data and weights too, where others are still to be trained with them.
     left = any(unfinished(one_value, folder / name) for name, one_value in parts.items())
     with space.told(folder):
@@ -68,6 +83,8 @@ def run(
         progress.total += sum(job.steps for job in jobs.values())
         with lock.held(folder, progress.say):
             workdir.look(folder, config)  # somebody may have been here before the lock was taken
+            inside = [place for job in jobs.values() for place in (job.folder, *job.folders.values())]
+            lock.try_all([place for place in inside if place != folder], progress.say)
             return every_job(config, folder, jobs, progress, command)
 
 
@@ -80,7 +97,9 @@ def every_job(config: Any, folder: Place, jobs: dict[str, Job], progress: Progre
     runs = {}
     for name, job in jobs.items():
         progress.say(f'{name}:')
-        runs[name] = carry_out(job, progress, command)
+        with lock.held(job.folder, progress.say):  # it may be given as a run of its own, too
+            workdir.look(job.folder, job.config)
+            runs[name] = carry_out(job, progress, command)
     results = {'kind': 'sweep', 'steps': config.steps, 'key': config.sweep.key, 'runs': runs}
     workdir.write_json(folder / 'results.json', results)
     return results
@@ -109,7 +128,6 @@ def check_code(config: Any, folder: Place, changed_code: str) -> None:
     """Refuse to go on with, or to give back the results of, runs that were made by other code; no data are read."""
     for name, one_value in config_lib.swept(config).items():
         for single, place in singles_of(one_value, folder / name).values():
-            workdir.look(place, single)  # another config is told first
             inputs.check(place, inputs.find(single, None, changed_code))
 
 
@@ -158,11 +176,13 @@ def carry_out(job: Job, progress: Progress, command: str) -> dict[str, Any]:
     runs = {}
     for label, single in job.singles.items():
         progress.begin(label)
-        if job.extended[label]:
-            progress.say(f'{label}: extended to {single.steps} steps; earlier steps keep the schedule they had')
-            describe(job.folders[label], command, again=True)
-        built, made_from = job.built.pop(label, None), job.made_from[label]
-        runs[label] = one(built, single, job.folders[label], label, made_from, progress, command)
+        built, made_from, place = job.built.pop(label, None), job.made_from[label], job.folders[label]
+        with lock.held(place, progress.say) if job.labels else contextlib.nullcontext():
+            workdir.look(place, single)
+            if job.extended[label]:
+                progress.say(f'{label}: extended to {single.steps} steps; earlier steps keep the schedule they had')
+                describe(place, command, again=True)
+            runs[label] = one(built, single, place, label, made_from, progress, command)
     if not job.labels:
         return runs[method_lib.title(job.config.method)]
     results = {
@@ -221,6 +241,8 @@ def one(
     integrity.look(folder, every, progress.say)
     for together in wave.plan(built, folder):
         train([built] * len(together), together, folder, progress)
+    for stage in (folder, folder / 'first'):
+        workdir.arrange(stage / 'metrics.jsonl')
     results = outcome.summary(config, folder, label, built, every)
     workdir.write_json(folder / 'results.json', results)
     accuracy = results['accuracy']
@@ -282,7 +304,7 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
             if first and placed.test and step in wave.snapshots(config):
                 watch.snapshot(built, folder, mesh.take(ts, together.index(config.seed)), step)
             if step % config.checkpoint_every == 0 or step == config.steps or signals.stopping():
-                lock.check()
+                lock.check(folder)
                 sound.check_state(ts, step)
                 # No seed more than one checkpoint ahead of another: two are kept, so one is common to all.
                 checkpoint.finish(managers)
@@ -306,8 +328,8 @@ def first_stage(built: Program, together: list[int], folder: Place, progress: Pr
     label = progress.label
     progress.begin(f'{label}, first stage')
     programs = [seeds.first_stage(built, seeds.prepared(built, seed, folder)) for seed in together]
-    workdir.create(folder / 'first')
-    ended = train(programs, together, folder / 'first', progress)
+    with lock.held(folder / 'first', progress.say):
+        ended = train(programs, together, folder / 'first', progress)
     progress.begin(label)
     return ended
 

@@ -5,11 +5,12 @@ Of several processes the first one writes, and what it finds there is what all o
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
@@ -23,7 +24,7 @@ from mixjax import places, plain
 from mixjax.errors import UserError
 from mixjax.method import Prepared, Segments
 from mixjax.places import PART, Place
-from mixjax.processes import by_first, count, gather, only_first
+from mixjax.processes import by_first, count, first, gather, only_first
 
 Tree = Any
 SETTLE = 30.0  # seconds after which lines that are logged go to a store
@@ -32,7 +33,24 @@ ELSEWHERE = ('results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed
 LOCK = 'lock.json'  # who trains there (train/lock.py)
 
 
-@only_first
+# Called with a place before anything is written there; train/lock.py looks whether the folder is still this run's.
+before_writing: list[Callable[[Place], None]] = []
+
+
+def by_owner(function: Callable[..., None]) -> Callable[..., None]:
+    """A function that writes to the place that it is given first: the first process does it, while it has the lock."""
+
+    @functools.wraps(function)
+    def looked(path: Place, *args: Any) -> None:
+        if first():
+            for look in before_writing:
+                look(path)
+            function(path, *args)
+
+    return looked
+
+
+@by_owner
 def write(path: Place, data: bytes | str) -> None:
     """Write a file whole or not at all."""
     places.write(path, data.encode() if isinstance(data, str) else data)
@@ -114,6 +132,17 @@ def look(folder: Place, config: Any) -> bool:
     return False
 
 
+def parts_of(folder: Place) -> set[str]:
+    """The folders in a work directory that its sweep or comparison trains in, by its config; none of other folders."""
+    path = folder / 'config.json'
+    try:
+        said = read_json(path) if path.exists() else {}
+        key, numbers = said['sweep']['key'].rpartition('.')[2], said['sweep']['numbers']
+        return {*said['compare'], *(f'{key}={number}' for number in numbers)}
+    except (UserError, OSError, KeyError, TypeError, AttributeError):  # not a work directory, or not a whole one
+        return set()
+
+
 def claim(folder: Place, config: Any) -> None:
     """Record the config of a directory that `look` has accepted; all processes must see it there."""
     record(folder, config)
@@ -174,7 +203,7 @@ def commit() -> str | None:
 _logs: dict[str, tuple[str, float]] = {}
 
 
-@only_first
+@by_owner
 def append(path: Place, line: dict[str, Any]) -> None:
     """Add a line. Nothing can be added to what is in a store, so there `settle` brings the lines in."""
     text = json.dumps(line) + '\n'
@@ -191,8 +220,10 @@ def append(path: Place, line: dict[str, Any]) -> None:
 @only_first
 def settle(folder: Place) -> None:
     """Make sure that the lines of a folder's files are in them: before a checkpoint that is not to be ahead of them."""
-    for name in [name for name in _logs if places.of(name).parent == folder]:
-        places.write(places.of(name), _logs.pop(name)[0].encode())
+    # Forgotten also where they may not be written any more: another run's lines have taken their place.
+    held = {name: _logs.pop(name)[0] for name in [name for name in _logs if places.of(name).parent == folder]}
+    for name, text in held.items():
+        write(places.of(name), text)
 
 
 def lines(path: Place) -> Iterable[dict[str, Any]]:
@@ -212,7 +243,7 @@ def lines(path: Place) -> Iterable[dict[str, Any]]:
                 yield line
 
 
-@only_first
+@by_owner
 def rewind(path: Place, seeds: list[int], step: int) -> None:
     """Drop what seeds logged after `step`: it will be done, and logged, again."""
     settle(path.parent)
@@ -221,10 +252,25 @@ def rewind(path: Place, seeds: list[int], step: int) -> None:
         write(path, ''.join(json.dumps(line) + '\n' for line in kept))
 
 
+@by_owner
+def arrange(path: Place) -> None:
+    """Put the lines of a log in the order of seeds and steps; those of one seed and step stay as they are.
+
+    While seeds are trained at once their lines take turns, and which seeds go on together after a kill depends on the
+    checkpoints that were whole by then. A finished log does not show it.
+    """
+    settle(path.parent)
+    if path.exists():
+        found = list(lines(path))
+        ordered = sorted(found, key=lambda line: (line['seed'], line['step']))
+        if ordered != found:
+            write(path, ''.join(json.dumps(line) + '\n' for line in ordered))
+
+
 # --- what `prepare` made ----------------------------------------------------------------------------------------------
 
 
-@only_first
+@by_owner
 def write_arrays(path: Place, arrays: dict[str, np.ndarray]) -> None:
     """A compressed `.npz`, whole or not at all."""
     with places.new(path) as file:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 
 import pytest
 
+from mixjax.train import integrity
 from tests.common import SHORT, assert_same_run, call, command, environment, kill_after
 from tests.faults import harm, kills
 
@@ -73,6 +75,51 @@ def test_a_loss_would_be_seen(tmp_path):
         harmed(run)
         with pytest.raises((AssertionError, FileNotFoundError)):
             kills.assert_equal(straight, run)
+
+
+BETWEEN = """
+import os, signal
+from mixjax.train import checkpoint
+from tests.tiny_config import get_config
+
+real, saved = checkpoint.save, []
+
+def save(manager, step, state):
+    if step == 10 and manager.directory.name == '1':
+        checkpoint.finish(saved)
+        os.kill(os.getpid(), signal.SIGKILL)
+    saved.append(manager)
+    real(manager, step, state)
+
+checkpoint.save = save
+"""
+
+
+@pytest.mark.faults
+def test_killed_between_the_checkpoints_of_two_seeds_that_are_trained_at_once(tmp_path):
+    """From then on they go on one after the other; the log does not show it."""
+    env = {**environment(), 'XLA_FLAGS': f'{environment()["XLA_FLAGS"]} --xla_force_host_platform_device_count=2'}
+
+    def train(folder, config):
+        words = [f'--config={config}:finetune', '--config.num_seeds=2', '--config.log_every=1', '--workdir=run']
+        return subprocess.run(command(*words), cwd=folder, env=env, capture_output=True, text=True)
+
+    straight, killed = tmp_path / 'straight', tmp_path / 'killed'
+    for folder in (straight, killed):
+        folder.mkdir()
+    done = train(straight, harm.CONFIG.removeprefix('--config='))
+    assert done.returncode == 0, done.stderr
+    (killed / 'between.py').write_text(BETWEEN)
+    assert train(killed, 'between.py').returncode == -signal.SIGKILL
+    at = [integrity.steps(killed / 'run' / 'checkpoints' / seed) for seed in '01']
+    assert at == [[10, 5], [5]]
+    done = train(killed, harm.CONFIG.removeprefix('--config='))
+    assert done.returncode == 0, done.stderr
+    assert_same_run(straight / 'run', killed / 'run', range(2), 20)
+    left, right = kills.written(straight / 'run'), kills.written(killed / 'run')
+    assert left.keys() == right.keys()
+    # The command that began it is another file's.
+    assert {name for name in left if left[name] != right[name]} <= {'env.json', 'report.html'}
 
 
 @pytest.mark.faults

@@ -11,10 +11,13 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
+from mixjax import config as config_lib
 from mixjax.errors import Busy, UserError
-from mixjax.train import lock, workdir
+from mixjax.train import lock, loop, workdir
+from tests import tiny_config
 from tests.common import assert_same_run, call
 from tests.faults import harm
 
@@ -50,7 +53,7 @@ def test_it_is_there_while_a_run_trains_and_gone_afterwards(tmp_path):
         assert (first['pid'], first['host']) == (os.getpid(), os.uname().nodename)
         time.sleep(0.3)
         assert json.loads(path.read_text())['beat'] > first['beat']
-        lock.check()
+        lock.check(tmp_path / 'run')
     assert not path.exists()
 
 
@@ -104,8 +107,109 @@ def test_a_run_whose_lock_was_taken_saves_nothing_more(tmp_path):
         written(tmp_path, pid=77, host='far-away')
         time.sleep(0.3)
         with pytest.raises(UserError, match='process 77 on far-away has it now'):
-            lock.check()
+            lock.check(tmp_path / 'metrics.jsonl')
     assert json.loads((tmp_path / workdir.LOCK).read_text())['token'] == 'other'  # not ours to remove
+
+
+LINE = {'seed': 0, 'step': 1, 'kind': 'train'}
+WRITES = {
+    'a line': lambda folder: workdir.append(folder / 'metrics.jsonl', LINE),
+    'results': lambda folder: workdir.write_json(folder / 'results.json', {}),
+    'arrays': lambda folder: workdir.write_arrays(folder / 'predictions.npz', {'a': np.zeros(1)}),
+    'the log again': lambda folder: workdir.rewind(folder / 'metrics.jsonl', [0], 0),
+    'the log in order': lambda folder: workdir.arrange(folder / 'metrics.jsonl'),
+}
+
+
+@pytest.mark.parametrize('what', WRITES)
+def test_the_lock_is_looked_at_before_each_write(what, tmp_path, monkeypatch):
+    """Not only when the next sign of life is due: a run that slept wakes up with a write, perhaps."""
+    monkeypatch.setattr(lock, 'BEAT', 1000.0)
+    folder, other = tmp_path / 'run', tmp_path / 'other'
+    other.mkdir()
+    with lock.held(folder, silent), lock.held(folder / 'inside', silent):
+        (folder / 'metrics.jsonl').write_text(json.dumps({**LINE, 'seed': 7}) + '\n')
+        written(folder, pid=77, host='far-away')
+        before = {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+        for place in (folder, folder / 'inside'):
+            with pytest.raises(UserError, match=rf'lock of {folder} was taken from this run, and process 77'):
+                WRITES[what](place)
+        assert {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()} == before
+        WRITES[what](other)
+    WRITES[what](folder)  # what is written later, a report say, is not of the run
+
+
+def sweep_of_comparisons(**changes):
+    out = tiny_config.get_config()
+    out.compare = {'a': {'name': 'finetune'}, 'b': {'name': 'seqtrain'}}
+    out.sweep.key, out.sweep.numbers = 'target.per_class', (1, 2)
+    out.steps = 2
+    out.update(changes)
+    return config_lib.settle(config_lib.complete(out).unlock())
+
+
+def test_each_folder_that_is_trained_in_is_locked(tmp_path, monkeypatch):
+    """Of a sweep of comparisons its own, the value's, the label's and the first stage's, each as long as needed."""
+    seen, run = [], tmp_path / 'run'
+
+    def train(programs, together, folder, progress):
+        if programs[0].method.first is not None:
+            loop.first_stage(programs[0], together, folder, progress)
+        seen.append(sorted(str(path.parent.relative_to(run)) for path in run.rglob(workdir.LOCK)))
+
+    monkeypatch.setattr(loop, 'train', train)
+    monkeypatch.setattr(loop.outcome, 'summary', lambda *_: {'accuracy': {'mean': 1, 'std': None, 'n': 1}, 'seeds': []})
+    monkeypatch.setattr(loop.outcome, 'differences', lambda *_: {})
+    loop.run(sweep_of_comparisons(), run)
+    assert seen == [
+        locks
+        for k in (1, 2)
+        for inside in ('a', 'b/first', 'b')
+        for locks in [sorted({'.', f'per_class={k}', f'per_class={k}/{inside[0]}', f'per_class={k}/{inside}'})]
+    ]
+    assert not list(run.rglob(workdir.LOCK))
+
+
+@pytest.mark.parametrize('inside', ['per_class=2', 'per_class=2/b'])
+def test_a_sweep_does_not_begin_where_a_run_of_it_is_trained_alone(inside, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, 'every_job', lambda *_: pytest.fail('it began'))
+    given = sweep_of_comparisons()
+    workdir.record(tmp_path / 'run', given)
+    workdir.record(tmp_path / 'run' / 'per_class=2', config_lib.swept(given)['per_class=2'])
+    told = pytest.raises(Busy, match=rf'{inside} is in use: process {os.getpid()}')
+    with lock.held(tmp_path / 'run' / inside, silent), told:
+        loop.run(given, tmp_path / 'run')
+    assert not list(tmp_path.rglob(workdir.LOCK))
+
+
+@pytest.mark.parametrize('inside', ['per_class=1', 'per_class=2', 'per_class=2/a'])
+def test_a_run_of_a_sweep_is_not_trained_alone_meanwhile(inside, tmp_path, monkeypatch):
+    """Neither the one that is being trained, nor one that the sweep will come to."""
+    value, _, label = inside.partition('/')
+    alone, tried = config_lib.swept(sweep_of_comparisons())[value], []
+    alone = loop.alone(alone, label) if label else alone
+
+    def one(*_):
+        with pytest.raises(Busy, match=f'run is in use: process {os.getpid()}'):
+            loop.run(alone, tmp_path / 'run' / inside)
+        tried.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, 'one', one)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run(sweep_of_comparisons(), tmp_path / 'run')
+    assert tried and not list(tmp_path.rglob(workdir.LOCK))
+
+
+def test_the_lock_of_a_folder_above_that_is_no_sweep_of_it_is_nothing_to_a_run(tmp_path):
+    workdir.record(tmp_path, sweep_of_comparisons())
+    with lock.held(tmp_path, silent):
+        lock.refuse_part(tmp_path / 'other', silent)
+        with pytest.raises(Busy):
+            lock.refuse_part(tmp_path / 'per_class=1', silent)
+        (tmp_path / 'config.json').write_text('[]')
+        lock.refuse_part(tmp_path / 'per_class=1', silent)
+    lock.refuse_part(tmp_path / 'per_class=1', silent)
 
 
 def race(folder, barrier, answers):
@@ -140,6 +244,29 @@ def test_of_many_at_once_one_has_it(locks, tmp_path, monkeypatch):
 
 def refused(*_):
     raise OSError('no locks here')
+
+
+@pytest.mark.faults
+def test_a_run_that_lost_its_lock_while_it_slept_writes_not_a_line_more(tmp_path):
+    process = harm.start(tmp_path / 'slept', *harm.words('finetune', '--config.num_seeds=1', '--config.steps=100000'))
+    run = tmp_path / 'slept' / 'run'
+    try:
+        harm.until(process, harm.logged(tmp_path / 'slept', 3))
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(0.5)
+        written(run, pid=77, host='far-away')
+        names = ('metrics.jsonl', 'timing.jsonl', workdir.LOCK)
+        before = [(run / name).read_bytes() for name in names]
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(60) == 2
+        after = [(run / name).read_bytes() for name in names]
+        # The line that was being written when it was stopped may be whole by now.
+        assert after[2] == before[2]
+        assert all(b.startswith(a) and b.count(b'\n') <= a.count(b'\n') + 1 for a, b in zip(before, after, strict=True))
+        assert 'process 77 on far-away has it now' in (tmp_path / 'slept' / 'said').read_text()
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.faults

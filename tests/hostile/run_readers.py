@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mixjax.errors import UserError
-from mixjax.train import integrity, lock, workdir
+from mixjax.train import inputs, integrity, lock, workdir
 from tests.hostile.checkpoint_readers import READERS as OF_CHECKPOINTS
 from tests.hostile.mutate import flawed, flawed_json, flawed_lines
 from tests.hostile.readers import Reader
@@ -42,6 +43,30 @@ def read_config(path: Path) -> None:
     if not isinstance(data, dict):
         raise UserError('config.json')
     config_lib.from_data(data)
+
+
+@functools.cache
+def made_from() -> inputs.Inputs:
+    """What a small run is made from."""
+    from mixjax import config as config_lib
+    from mixjax.train import draws
+    from tests import tiny_config
+
+    config = config_lib.settle(config_lib.complete(tiny_config.get_config()).unlock())
+    sets = draws.load_sets(config)
+    digests = {'code': {'mine': 'abc'}, 'weights': '', 'source': 'abc', 'splits': '', 'target': dict(sets.digests)}
+    return inputs.Inputs(config, digests, sets, False)
+
+
+def read_inputs(path: Path) -> None:
+    """What a restart, a prediction and an analysis compare with."""
+    folder, now = path.parent / 'inputs', made_from()
+    folder.mkdir(exist_ok=True)
+    shutil.copy(path, folder / inputs.FILE)
+    assert now.sets is not None
+    with contextlib.suppress(UserError):
+        inputs.same_data(now.sets, folder)
+    inputs.record(folder, now._replace(accept=True))
 
 
 def read_lines(path: Path) -> None:
@@ -126,6 +151,8 @@ READERS: dict[str, Reader] = {
     **OF_CHECKPOINTS,
     **OF_STRANGERS,
     'config.json': Reader(own_config, read_config, flawed_json),
+    'inputs.json': Reader(lambda _: [json.dumps({**made_from().digests, 'earlier code': [{'mine': 'a'}]}).encode()],
+                          read_inputs, flawed_json),
     'metrics.jsonl': Reader(lambda f: [(run_folder(f) / 'metrics.jsonl').read_bytes()], read_lines, flawed_lines),
     'prepared arrays': Reader(prepared, lambda path: workdir.load_prepared(path)),
     'sums of a checkpoint': Reader(checkpoint, read_sums, flawed_json),

@@ -71,6 +71,24 @@ def test_rewind_drops_later_lines_of_one_seed_and_a_half_written_one(tmp_path):
     workdir.rewind(tmp_path / 'absent.jsonl', [0], 0)
 
 
+def test_a_finished_log_does_not_show_which_seeds_were_trained_at_once(tmp_path):
+    """Two seeds at once, or one after the other: the same lines in the same order."""
+    kinds = ('train', 'eval', 'val')
+    at_once = [(seed, step, kind) for step in (5, 10) for kind in kinds for seed in (0, 1)]
+    apart = [(seed, step, kind) for seed in (1, 0) for step in (5, 10) for kind in kinds]
+    found = []
+    for name, order in (('once.jsonl', at_once), ('apart.jsonl', apart)):
+        for seed, step, kind in order:
+            workdir.append(tmp_path / name, {'seed': seed, 'step': step, 'kind': kind})
+        workdir.arrange(tmp_path / name)
+        found.append((tmp_path / name).read_bytes())
+    assert found[0] == found[1]
+    assert [tuple(line.values()) for line in workdir.lines(tmp_path / 'once.jsonl')] == [
+        (seed, step, kind) for seed in (0, 1) for step in (5, 10) for kind in kinds
+    ]
+    workdir.arrange(tmp_path / 'absent.jsonl')
+
+
 def test_what_prepare_made_comes_back(tmp_path):
     path = tmp_path / 'prepared.npz'
     draw = Segments(*(np.arange(n, dtype=np.int32) for n in (5, 2, 2, 1)), np.array([[0.5]]), np.array(True))
