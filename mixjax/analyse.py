@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mixjax import places
-from mixjax.errors import UserError, nearest
+from mixjax.errors import UserError, nearest, show
 from mixjax.places import Place
 
 NAMES = ('interpolation', 'spectrum', 'probe', 'targets', 'cam', 'plane', 'curves', 'sweep')
@@ -129,7 +129,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         given = arguments(words)
     except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
+        show(error)
         return 2
     except SystemExit as stop:  # --help
         return int(stop.code or 0)
@@ -141,7 +141,7 @@ def main(words: Sequence[str] | None = None) -> int:
             print(f'\nreport: {report.write(given.workdir)}')
         return code
     except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
+        show(error)
         return 2
 
 

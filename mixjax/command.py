@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from mixjax.errors import Stopped, UserError, nearest
+from mixjax.errors import Stopped, UserError, nearest, show
 
 
 class Command(NamedTuple):
@@ -70,7 +70,7 @@ def carry_out(what: Callable[[], int], go_on: str = '') -> int:
     try:
         return what()
     except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
+        show(error)
         return error.code
     except Stopped as stopped:
         print(f'mixjax: {stopped}', file=sys.stderr)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax.errors import UserError
+from mixjax.errors import UserError, show
 
 
 class Answer(NamedTuple):
@@ -184,7 +184,7 @@ def main(words: Sequence[str] | None = None) -> int:
         else:
             print(as_text(answer))
     except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
+        show(error)
         return 2
     except BrokenPipeError:  # `| head`
         return 0

@@ -82,6 +82,16 @@ def after_step(method: Method, returned: Any, params: Tree, state: Tree) -> None
             )
 
 
+def predicted_head(method: Method, heads: Mapping[str, Any]) -> None:
+    """Refuse a method that leaves `predict` at its default and has no head `target`."""
+    plain = method.predict.function if isinstance(method.predict, UserFunction) else method.predict
+    if plain is Method._field_defaults['predict'] and 'target' not in heads:
+        raise UserError(
+            f"{place(method.predict, 'predict')}: the method has no head 'target' (its heads are "
+            f"{', '.join(heads) or 'none'}); give it a predict(out) that returns the logits of the target's classes"
+        )
+
+
 def predict(method: Method, returned: Any, batch: int, classes_t: int) -> None:
     """Check what `predict` returned for a batch."""
     if is_number(returned):
@@ -144,7 +154,7 @@ def prepared(method: Method, made: Any, classes_t: int, rows_s: int | None) -> P
     where = place(method.prepare, 'prepare')
     if not isinstance(made, Prepared):
         raise UserError(f'{where} returned {kind(made)}; return Prepared(frozen, draw, notes)')
-    if not (isinstance(made.frozen, Mapping) or made.frozen == ()):
+    if not (isinstance(made.frozen, Mapping) or isinstance(made.frozen, tuple) and not made.frozen):
         raise UserError(f'{where} returned Prepared(frozen=..) that is {kind(made.frozen)}; it must be a dict of arrays')
     if isinstance(made.frozen, Mapping):
         _frozen(where, made.frozen, 'frozen')

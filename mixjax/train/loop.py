@@ -12,13 +12,17 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+from jax.errors import UnexpectedTracerError
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
 from mixjax import places, signals
+from mixjax.errors import user_code
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
-from mixjax.train import checkpoint, finite, integrity, lock, mesh, outcome, program, seeds, space, watch, wave, workdir
+from mixjax.train import (
+    checkpoint, contract, finite, integrity, lock, mesh, outcome, program, seeds, space, watch, wave, workdir,
+)  # fmt: skip
 from mixjax.train.program import Program
 from mixjax.train.progress import Progress
 from mixjax.train.step import TrainState, variables
@@ -27,7 +31,7 @@ from mixjax.train.wave import Wave
 Tree = Any
 
 
-def run(config: Any, folder: str | Place, *, progress: Progress | None = None, command: str = '') -> dict[str, Any]:
+def run(config: Any, folder: str | Place, *, progress: Progress | bool = True, command: str = '') -> dict[str, Any]:
     """Do all that `config` says in the work directory `folder`, or what is left of it.
 
     Args:
@@ -42,7 +46,7 @@ def run(config: Any, folder: str | Place, *, progress: Progress | None = None, c
     config_lib.check(config)
     program.preflight(config)
     folder = places.of(folder)
-    progress = progress or Progress(0, quiet=True)
+    progress = progress if isinstance(progress, Progress) else Progress(0, quiet=not progress)
     parts = config_lib.swept(config)
     if '' not in parts:
         workdir.look(folder, config)
@@ -287,7 +291,10 @@ def advance(
     last: Any = {}
     for first, count in wave.calls(config, step):
         before = last
-        ts, last = built.advance(count)(ts, built.start, placed.frozen, placed.feed.inputs(first, count))
+        inputs = placed.feed.inputs(first, count)
+        # What a loss keeps from an earlier trace is only noticed at the end of this one.
+        with user_code(contract.place(built.method.loss, 'loss'), built.method.loss, UnexpectedTracerError):
+            ts, last = built.advance(count)(ts, built.start, placed.frozen, inputs)
         jax.block_until_ready(before)  # the host stays one call ahead, and the counter honest
         step = first + count
         sound.add(step, last)
