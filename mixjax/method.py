@@ -239,7 +239,12 @@ def load(name: str, told_by: str = '') -> Callable[..., Method]:
 
 
 def import_module(path: str, what: str) -> Any:
-    """A module by its dotted name; what is wrong with it is one sentence that begins with `what`."""
+    """A module by its dotted name; what is wrong with it is one sentence that begins with `what`.
+
+    Only for names that a person gave (a command line, a config of theirs): to import a module is to run it.
+    """
+    if not all(part.isidentifier() for part in path.split('.')):
+        raise UserError(f'{what}: {path!r} is no name of a module, such as my_package.my_module')
     try:
         with user_code(f'{what}: the import'):
             return importlib.import_module(path)
@@ -304,7 +309,11 @@ def _check_groups(groups: Any, name: str) -> None:
             f"method {name}: Method(groups=..) must be a dict such as {{'trunk': (0.1, 1.0)}}, not {groups!r}"
         )
     for part, pair in groups.items():
-        numbers = isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(x, int | float | np.number) for x in pair)
+        numbers = (
+            isinstance(pair, tuple | list)
+            and len(pair) == 2
+            and all(isinstance(x, int | float | np.number) for x in pair)
+        )
         if not numbers or not all(0 <= x < math.inf for x in pair):
             raise UserError(
                 f'method {name}: groups[{part!r}] must be (learning rate factor, weight decay factor), two numbers of '

@@ -62,8 +62,10 @@ def metrics(found: Any, where: str = 'the loss') -> None:
                 f'{where}: the metric {key!r} must be a scalar, and not be called {", ".join(RESERVED)}; it is '
                 f'{kind(value)}'
             )
-        if not jnp.issubdtype(spec(value).dtype, jnp.number) and spec(value).dtype != jnp.bool_ or jnp.issubdtype(
-            spec(value).dtype, jnp.complexfloating
+        if (
+            not jnp.issubdtype(spec(value).dtype, jnp.number)
+            and spec(value).dtype != jnp.bool_
+            or jnp.issubdtype(spec(value).dtype, jnp.complexfloating)
         ):
             raise UserError(f'{where}: the metric {key!r} must be a real number; it is {kind(value)}')
 
@@ -155,13 +157,20 @@ def prepared(method: Method, made: Any, classes_t: int, rows_s: int | None) -> P
     if not isinstance(made, Prepared):
         raise UserError(f'{where} returned {kind(made)}; return Prepared(frozen, draw, notes)')
     if not (isinstance(made.frozen, Mapping) or isinstance(made.frozen, tuple) and not made.frozen):
-        raise UserError(f'{where} returned Prepared(frozen=..) that is {kind(made.frozen)}; it must be a dict of arrays')
+        raise UserError(
+            f'{where} returned Prepared(frozen=..) that is {kind(made.frozen)}; it must be a dict of arrays'
+        )
     if isinstance(made.frozen, Mapping):
         _frozen(where, made.frozen, 'frozen')
     if not isinstance(made.notes, Mapping):
         raise UserError(f'{where} returned Prepared(notes=..) that is {kind(made.notes)}; it must be a dict of numbers')
     for key, value in made.notes.items():
-        if not isinstance(key, str) or not is_number(value) or np.ndim(value) or np.asarray(value).dtype.kind not in 'biuf':
+        if (
+            not isinstance(key, str)
+            or not is_number(value)
+            or np.ndim(value)
+            or np.asarray(value).dtype.kind not in 'biuf'
+        ):
             raise UserError(f'{where}: the note {key!r} must be one number, not {kind(value)}')
     if made.draw is not None:
         _draw(where, made.draw, classes_t, rows_s)
@@ -226,7 +235,12 @@ def _draw(where: str, draw: Any, classes_t: int, rows_s: int | None) -> None:
 
 def network(name: str, out: Any, batch: int) -> None:
     """Check what a forward pass of a network gives (`docs/networks.md`)."""
-    if not isinstance(out, Out) or not is_number(out.features) or np.ndim(out.features) != 2 or len(out.features) != batch:
+    if (
+        not isinstance(out, Out)
+        or not is_number(out.features)
+        or np.ndim(out.features) != 2
+        or len(out.features) != batch
+    ):
         features = out.features if isinstance(out, Out) else out
         raise UserError(
             f'network {name}: the features must be of shape (B, d), one line for each of the {batch} images, not '

@@ -16,7 +16,7 @@ from jax.errors import UnexpectedTracerError
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
-from mixjax import places, signals
+from mixjax import places, processes, signals
 from mixjax.errors import user_code
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
@@ -36,7 +36,8 @@ def run(config: Any, folder: str | Place, *, progress: Progress | bool = True, c
 
     Args:
       config: from `mixjax.config.load`, or `mixjax.config.base()` with what differs set.
-      progress: where to tell how far it is; by default nowhere.
+      progress: True prints how far it is (a line that moves on a terminal; in a notebook or a file a line at each
+        phase, and one every ten seconds), False nothing; or a `Progress` of your own.
       command: the line that began the run, kept in `env.json`.
 
     Returns:
@@ -46,17 +47,32 @@ def run(config: Any, folder: str | Place, *, progress: Progress | bool = True, c
     config_lib.check(config)
     program.preflight(config)
     folder = places.of(folder)
-    progress = progress if isinstance(progress, Progress) else Progress(0, quiet=not progress)
+    progress = progress if isinstance(progress, Progress) else Progress(0, quiet=not (progress and processes.first()))
     parts = config_lib.swept(config)
     if '' not in parts:
         workdir.look(folder, config)
-    with space.told(folder):
+    for one_value in parts.values():
+        progress.say(plan(one_value))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(space.told(folder))
+        stack.callback(progress.clear)
         # Everything is built, and prepared for its first seed, before any of it trains for an hour or leaves a file.
         jobs = {name: tried(one_value, folder / name, progress) for name, one_value in parts.items()}
         progress.total += sum(job.steps for job in jobs.values())
         with lock.held(folder, progress.say):
             workdir.look(folder, config)  # somebody may have been here before the lock was taken
             return every_job(config, folder, jobs, progress, command)
+
+
+def plan(config: Any) -> str:
+    """One line: what is about to happen."""
+    what = ', '.join(order(config)) or config.method.name
+    few = f'{config.target.per_class} labels per class of ' if config.target.per_class else ''
+    where = config.target.dir or config.target.name
+    return (
+        f'{what} on {few}{where}: {config.num_seeds} seed{"s" * (config.num_seeds > 1)} '
+        f'x {config.steps} steps, batch {config.batch_size}, {config.model.name}'
+    )
 
 
 def every_job(config: Any, folder: Place, jobs: dict[str, Job], progress: Progress, command: str) -> dict[str, Any]:
@@ -100,9 +116,14 @@ def tried(config: Any, folder: Place, progress: Progress) -> Job:
     folders = {label: folder / label if labels else folder for label in singles}
     extended = {label: workdir.look(folders[label], singles[label]) for label in singles}
     todo = [label for label in singles if workdir.finished(folders[label], config.steps) is None]
+    if todo:
+        progress.phase('loading the data and the network')
     on = program.ground(config, None if progress.quiet else progress.say) if todo else None
     told = '\n'.join(filter(None, [*on.sets.notes, on.told])) if on else ''
-    built = {label: seeds.ready(singles[label], folders[label], on) for label in todo}
+    built = {}
+    for label in todo:
+        progress.phase(f'{label}: preparing, and trying a step')
+        built[label] = seeds.ready(singles[label], folders[label], on)
     for label, one_built in built.items():
         watch.check(one_built, folders[label])
     steps = config.num_seeds * sum(steps_of(built.get(label), config) for label in singles)
@@ -213,6 +234,7 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
                 progress.skip(seeds.first_steps(built.method.first, config) * len(together))
             else:
                 trunks = first_stage(built, together, folder, progress)
+        progress.phase(f'seed {", ".join(map(str, together))}  preparing')
         each = zip(programs, together, trunks, strict=True)
         opened = [seeds.open_seed(mine, seed, folder, trunk) for mine, seed, trunk in each]
         placed, held = wave.place(built, opened), watch.hold(built, opened)
@@ -231,11 +253,14 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
         progress.skip(step * len(together))
         sound = finite.Watch(together, config.on_nan, folder)
         stack.enter_context(signals.training())
+        if step < config.steps:
+            progress.phase(f'seed {placed.name}  compiling the training step')
         while step < config.steps:
             began, before = time.perf_counter(), step
             ts, last, step = advance(built, placed, ts, step, progress, sound)
             log(config, folder, together, step, last, time.perf_counter() - began, step - before)
             if placed.test and (step % config.eval_every == 0 or step == config.steps):
+                progress.phase(f'seed {placed.name}  step {step}/{config.steps}  evaluating', often=True)
                 watch.look(built, folder, together, step, ts, placed, held)
             if first and placed.test and step in wave.snapshots(config):
                 watch.snapshot(built, folder, mesh.take(ts, together.index(config.seed)), step)

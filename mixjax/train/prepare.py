@@ -22,6 +22,7 @@ from mixjax.models.net import Net, bind
 from mixjax.train import contract, optim
 from mixjax.train.cache import Cache
 from mixjax.train.step import TrainState, check_carry, keys
+from mixjax.validate import TINY
 
 Array = jax.Array
 Tree = Any
@@ -195,7 +196,7 @@ def _something_learns(net: Net, method: Method, params: Tree, config: Any) -> No
     """Refuse a run in which the optimiser moves no parameter, unless the method moves them itself."""
     factors = optim.factors(method.groups, net.group, params, config.optim)
     rates = jax.tree.leaves(jax.tree.map(lambda _, pair: pair[0], params, factors))
-    if any(rates):
+    if any(config.optim.lr * rate >= TINY for rate in rates):
         return
     said = [f'config.optim.{key}={",".join(config.optim[key])}' for key in ('freeze', 'factors') if config.optim[key]]
     if said:

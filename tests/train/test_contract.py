@@ -287,7 +287,10 @@ NAN = LOSS.format('return jnp.float32(jnp.nan), Aux(model_state)')
 @pytest.mark.parametrize(
     ('source', 'said'),
     [
-        (KEEPS, r'loss raised UnexpectedTracerError: a traced value was kept .* in the method.s state \(keeps.py, line \d+'),
+        (
+            KEEPS,
+            r'loss raised UnexpectedTracerError: a traced value was kept .* in the method.s state \(keeps.py, line \d+',
+        ),
         (NAN, 'the loss of seed 0 .*not finite|not finite'),
     ],
     ids=['kept', 'nan'],
@@ -332,6 +335,7 @@ def test_a_mistake_is_told_by_the_innermost_line_of_the_users_own_files(tmp_path
 def test_methods_with_one_predict_share_the_evaluation(ground):
     on = ground._replace(evaluators={})
     one, two, other = (
-        program.build(config_lib.settle(config_lib.complete(settings(name))), on) for name in ('finetune', 'mixup', 'xmixup')
+        program.build(config_lib.settle(config_lib.complete(settings(name))), on)
+        for name in ('finetune', 'mixup', 'xmixup')
     )
     assert one.evaluate is two.evaluate is not other.evaluate
