@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from mixjax.errors import Stopped, UserError, nearest, show
 
-
 IMPORT_HELP = 'a module to import first, such as one that registers a network of yours; repeated, or with commas'
 
 

@@ -81,7 +81,7 @@ class Predictor:
             )
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """(n, side, side, C) images as `read` gives them, uint8 or floats from 0 to 1 -> (n, classes), rows sum to 1."""
+        """(n, side, side, C) images as `read` gives them, uint8 or floats from 0 to 1 -> (n, classes)."""
         return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(images)), axis=-1))
 
     def __call__(self, source: Source, top: int = 5) -> list[tuple[str, float]]:

@@ -5,7 +5,7 @@
   --workdir=DIR            where results go, a folder or gs://BUCKET/FOLDER; the same command again continues a
                            run that was stopped
   --config.KEY=VALUE       change one setting, for example --config.seed=7 --config.optim.lr=0.001
-  --import=MODULE          import a module first, such as one that registers a network of yours; repeated, or with commas
+  --import=MODULE          import a module first, such as one with a network of yours; repeated, or with commas
   --list                   the shipped configs, methods, networks and data sets
   --help                   this text
 

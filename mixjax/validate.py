@@ -39,8 +39,9 @@ def _within(least: int, most: int) -> tuple[Callable[[Any], bool], str]:
 
 _POSITIVE = (lambda v: TINY <= v < math.inf, 'a number above 0 (and of at least 1.2e-38, less is 0 in float32)')
 _NOT_NEGATIVE = (
-    lambda v: v == 0 or TINY <= v < math.inf, 'a number of at least 0 (if not 0, of at least 1.2e-38, less is 0 in float32)'
-)  # fmt: skip
+    lambda v: v == 0 or TINY <= v < math.inf,
+    'a number of at least 0 (and 0 or at least 1.2e-38, less is 0 in float32)',
+)
 _SHARE = (lambda v: 0 < v <= 1, 'above 0 and at most 1')
 _COLOURS = (lambda v: len(v) in (1, 3) and all(0 <= x <= 1 for x in v), 'one or three numbers between 0 and 1')
 _SPREADS = (lambda v: len(v) in (1, 3) and all(0 < x <= 1 for x in v), 'one or three numbers above 0 and at most 1')

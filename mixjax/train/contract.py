@@ -101,8 +101,8 @@ def predict(method: Method, returned: Any, batch: int, classes_t: int) -> None:
         if found.shape == (batch, classes_t) and jnp.issubdtype(found.dtype, jnp.floating):
             return
     raise UserError(
-        f'{place(method.predict, "predict")} returned {kind(returned)}; it must be the logits of the {classes_t} target classes, '
-        f'float and of shape (B, {classes_t}), here (B = {batch}) ({batch}, {classes_t})'
+        f'{place(method.predict, "predict")} returned {kind(returned)}; it must be the logits of the '
+        f'{classes_t} target classes, float and of shape (B, {classes_t}), here (B = {batch}) ({batch}, {classes_t})'
     )
 
 
@@ -146,8 +146,8 @@ def state(method: Method, returned: Any) -> None:
     wrong = not_arrays(returned)
     if wrong:
         raise UserError(
-            f'{place(method.init, "init")} returned a state with {wrong}; a state may hold arrays and numbers only, in dicts, '
-            'lists or tuples'
+            f'{place(method.init, "init")} returned a state with {wrong}; a state may hold arrays and numbers only, '
+            'in dicts, lists or tuples'
         )
 
 
@@ -199,7 +199,7 @@ def _draw(where: str, draw: Any, classes_t: int, rows_s: int | None) -> None:
     tables = {key: np.asarray(value) for key, value in draw._asdict().items() if value is not None}
     for key in ('rows', 'start', 'count', 'rounds'):
         if key not in tables or tables[key].dtype.kind not in 'iu':
-            raise UserError(f'{where}: draw.{key} must be an array of whole numbers, not {kind(getattr(draw, key))}')
+            raise UserError(f'{where}: draw.{key} must be an array of whole numbers, not {kind(draw._asdict()[key])}')
     rows, start, count, rounds = (tables[key] for key in ('rows', 'start', 'count', 'rounds'))
     if rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= rows_s:
         raise UserError(
@@ -208,8 +208,8 @@ def _draw(where: str, draw: Any, classes_t: int, rows_s: int | None) -> None:
         )
     if start.ndim != 2 or len(start) != classes_t or count.shape != start.shape:
         raise UserError(
-            f'{where}: draw.start and draw.count must both be of shape (target classes, rounds), ({classes_t}, ..), not '
-            f'{start.shape} and {count.shape}'
+            f'{where}: draw.start and draw.count must both be of shape (target classes, rounds), ({classes_t}, ..), '
+            f'not {start.shape} and {count.shape}'
         )
     if rounds.shape != (classes_t,) or rounds.min() < 1 or rounds.max() > start.shape[1]:
         raise UserError(

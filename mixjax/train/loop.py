@@ -21,7 +21,19 @@ from mixjax.errors import user_code
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
 from mixjax.train import (
-    checkpoint, contract, finite, integrity, lock, mesh, outcome, program, seeds, space, watch, wave, workdir,
+    checkpoint,
+    contract,
+    finite,
+    integrity,
+    lock,
+    mesh,
+    outcome,
+    program,
+    seeds,
+    space,
+    watch,
+    wave,
+    workdir,
 )  # fmt: skip
 from mixjax.train.program import Program
 from mixjax.train.progress import Progress
