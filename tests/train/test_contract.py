@@ -253,8 +253,9 @@ MISTAKES = {
         r"loss raised KeyError: 'target' \(MODULE.py, line 10",
     ),
     'a joint head, no predict': (
-        'def make(classes_t):\n    def loss(net, params, ctx):\n        out, model_state '
-        '= net.apply(ctx.variables(params), ctx.batch["image"], train=True)\n        return out.logits["joint"].mean(), Aux(model_state)\n'
+        'def make(classes_t):\n    def loss(net, params, ctx):\n'
+        '        out, state = net.apply(ctx.variables(params), ctx.batch["image"], train=True)\n'
+        '        return out.logits["joint"].mean(), Aux(state)\n'
         '    return Method(loss, heads=lambda t, s, prepared: {"joint": Head(t)})',
         r"predict: the method has no head 'target' \(its heads are joint\); give it a predict",
     ),
