@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mixjax import places
-from mixjax.command import carry_out
+from mixjax.command import IMPORT_HELP, carry_out, import_modules
 from mixjax.errors import UserError, nearest
 from mixjax.places import Place
 
@@ -68,6 +68,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add('--per-class', type=int, default=50, help='source images of a class, for the probe; 0 for all (default 50)')
     add('--probe-steps', type=int, default=1000, help="of the probe's training (default 1000)")
     add('--over', default='', help='the setting, or the note of a method, that a sweep is over')
+    add('--import', dest='modules', action='append', default=[], metavar='MODULE', help=IMPORT_HELP)
     given = parser.parse_args(words)
     _check(given)
     return given
@@ -89,7 +90,10 @@ def _check(given: argparse.Namespace) -> None:
 def of_config(text: str, workdir: str | Place) -> argparse.Namespace:
     """What `config.analyse` asks for, in the words of this command."""
     try:
-        return arguments([f'--workdir={workdir}', *shlex.split(text)])
+        given = arguments([f'--workdir={workdir}', *shlex.split(text)])
+        if given.modules:  # the words of a config, which may come from a file
+            raise UserError('--import belongs on the command line')
+        return given
     except (UserError, ValueError) as error:
         raise UserError(f'config.analyse={text!r}: {error}') from error
     except SystemExit:
@@ -130,6 +134,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
     def what() -> int:
         given = arguments(words)
+        import_modules(given.modules)
         code = run(given)
         if code == 0:
             from mixjax import report

@@ -9,7 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from mixjax import terminal
-from mixjax.errors import Stopped, UserError, nearest
+from mixjax.errors import Stopped, UserError, nearest, show
+
+IMPORT_HELP = 'a module to import first, such as one that registers a network of yours; repeated, or with commas'
+
+
+def import_modules(given: Sequence[str]) -> None:
+    """Import what `--import` names; only the words of a person's command line may get here, never a file's."""
+    from mixjax import method
+
+    for name in (name.strip() for words in given for name in words.split(',')):
+        if name:
+            method.import_module(name, '--import')
 
 
 class Command(NamedTuple):
@@ -21,12 +32,14 @@ class Command(NamedTuple):
 
 
 def parse(
-    words: Sequence[str], known: Sequence[str], switches: Sequence[str], *, settings: bool = True, bare: bool = False
-) -> Command:
+    words: Sequence[str], known: Sequence[str], switches: Sequence[str], *, settings: bool = True, bare: bool = False,
+    repeated: Sequence[str] = (),
+) -> Command:  # fmt: skip
     """`--flag=value` and `--flag value`; `--config.key=value` goes to the overrides, in order.
 
     known: the flags of the command. switches: those of them that have no value. settings: whether there is a config.
-    bare: whether words may stand alone.
+    bare: whether words may stand alone. repeated: flags that may be given several times; their values are joined
+        by commas.
     """
     flags: dict[str, str] = {}
     overrides: list[tuple[str, str]] = []
@@ -55,6 +68,8 @@ def parse(
             value = queue.pop(0)
         if setting:
             overrides.append((name.removeprefix('config.'), value))
+        elif name in flags and name in repeated:
+            flags[name] = f'{flags[name]},{value}'
         elif name in flags:
             raise UserError(f'--{name} is given twice')
         else:
@@ -83,7 +98,7 @@ def _carried_out(what: Callable[[], int], go_on: str) -> int:
     try:
         return what()
     except UserError as error:
-        print(f'mixjax: {error}', file=sys.stderr)
+        show(error)
         return error.code
     except SystemExit as stop:  # argparse has said what is wrong, or shown the help
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)

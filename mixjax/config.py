@@ -22,6 +22,8 @@ __all__ = [
     'base', 'check', 'complete', 'from_data', 'load', 'make_smoke', 'methods', 'read', 'settle', 'shipped', 'swept',
 ]  # fmt: skip
 
+DEFAULT = 'finetune'  # the method of a config that names none
+
 # An ml_collections.ConfigDict. What its attributes hold is known to `base()` and not to a type checker.
 Config = Any
 
@@ -32,7 +34,8 @@ def base() -> Config:
     config.seed = 0  # of the first run; the others use seed + 1, ..
     config.num_seeds = 1  # independent repeats: own labelled examples, initialisation and order
 
-    config.method = ConfigDict({'name': 'finetune'})  # its knobs are filled in from the method's file
+    # What is trained: one method ('' is finetune; its knobs are filled in from its file), or several in `compare`.
+    config.method = ConfigDict({'name': ''})
     config.compare = ConfigDict()  # {label: method}: several methods, each in its own sub-folder
     config.baseline = ''  # label of the one that the others are compared with; '' is the first by name
     config.sweep = ConfigDict({'key': '', 'numbers': ()})  # the whole run once for each value of one number
@@ -199,6 +202,8 @@ def _replace_wrappers(config: Config, key: str, text: str) -> None:
 
 def _replace_method(config: Config, key: str, name: str) -> None:
     """Another method takes the place of the file's, with its own knobs at their defaults."""
+    if not name:
+        raise UserError(f'config.{key} must be the name of a method, such as finetune')
     node, parents = _parent(config, key)
     with node.unlocked():
         node[parents[-1]] = ConfigDict({'name': name})
@@ -208,10 +213,27 @@ def _replace_method(config: Config, key: str, name: str) -> None:
 
 
 def methods(config: Config) -> dict[str, Config]:
-    """{dotted place: method config} of all methods that a config names."""
-    places = {'method': config.method}
-    places |= {f'compare.{label}': node for label, node in config.compare.items()}
-    return places
+    """{dotted place: method config} of the methods that a config trains: those of `compare`, or the one."""
+    if len(config.compare):
+        return {f'compare.{label}': node for label, node in config.compare.items()}
+    return {'method': config.method}
+
+
+def _one_or_several(config: Config) -> None:
+    """Name `finetune` where nothing is named, and refuse a config that names one method and compares several."""
+    node = config.method
+    if not len(config.compare):
+        if not node.get('name', None):
+            with node.unlocked():
+                node.name = DEFAULT
+        return
+    if node.get('name', None) or len(node) > 1:
+        said = node.get('name', None) or ', '.join(node)
+        raise UserError(
+            f'config.method ({said}) and config.compare ({", ".join(config.compare)}) both say what is trained; set '
+            "config.compare = {} to train the one method (as --config.method.name does), or config.method = {'name': "
+            "''} to compare"
+        )
 
 
 def swept(config: Config) -> dict[str, Config]:
@@ -233,6 +255,7 @@ def _check_groups(config: Config) -> None:
     for key in ('method', 'compare'):
         if not isinstance(config.get(key), ConfigDict):
             raise UserError(f'config.{key} is missing; start from mixjax.config.base()')
+    _one_or_several(config)
     for place, node in methods(config).items():
         if not isinstance(node, ConfigDict) or not isinstance(node.get('name'), str):
             raise UserError(f"config.{place} must be a method: {{'name': ..., <its knobs>}}")
@@ -284,6 +307,8 @@ def from_data(data: dict[str, Any]) -> Config:
     try:
         with config.unlocked():
             config.update(lists({key: value for key, value in data.items() if key not in NOT_STORED}))
+            if len(config.compare):  # of earlier versions, which put finetune there
+                config.method = ConfigDict({'name': ''})
         complete(config, 'config.json')
         check(settle(config))
         return config

@@ -66,18 +66,19 @@ def show(error: UserError) -> None:
 
 
 @contextlib.contextmanager
-def user_code(what: str, function: Any = None) -> Iterator[None]:
+def user_code(what: str, function: Any = None, only: type[Exception] = Exception) -> Iterator[None]:
     """Turn an exception of the block into a `UserError` that names `what` and the file and line of the user's code.
 
     A `UserError` passes as it is. So do a full disk and too little memory: they are nobody's mistake.
 
     function: what the block calls. Its file tells the user's lines of a traceback from those of libraries.
+    only: the kind of exception that comes from the user's code, where the block runs other code too.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except only as error:
         if _of_the_machine(error):
             raise
         place = _place(error, function)
@@ -140,7 +141,8 @@ def _sentence(error: Exception) -> str:
     for kind, text in short:
         if isinstance(error, kind):
             return text
-    lines = str(error).strip().splitlines() or ['(no message)']
+    said = error.msg if isinstance(error, SyntaxError) else str(error)
+    lines = said.strip().splitlines() or ['(no message)']
     return lines[0] if len(lines[0]) <= LONGEST else f'{lines[0][:LONGEST]} ..'
 
 

@@ -87,7 +87,7 @@ class Predictor:
             )
 
     def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """(n, side, side, C) images as `read` gives them, uint8 or floats from 0 to 1 -> (n, classes), rows sum to 1."""
+        """(n, side, side, C) images as `read` gives them, uint8 or floats from 0 to 1 -> (n, classes)."""
         return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(images)), axis=-1))
 
     def __call__(self, source: Source, top: int = 5) -> list[tuple[str, float]]:
@@ -192,8 +192,10 @@ def _described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], d
     """What `model.json` says, and the settings of images; it may be any file."""
     about = {'channels': 1, 'method': {}, **said}
     try:
-        if about['model'] not in models.names() or not about['classes']:
-            raise ValueError('its network is unknown, or has no classes')
+        if not isinstance(about['model'], str) or not about['classes']:
+            raise ValueError('its network has no name, or no classes')
+        if about['model'] not in models.names():
+            raise UserError(f'{workdir}: {models.unknown(about["model"])}')
         if type(about['channels']) is not int or not isinstance(about['method'], dict):
             raise ValueError('its channels or its method cannot be')
         # What a run recorded before it knew of a setting is what its network was published with.

@@ -6,6 +6,7 @@
                            run that was stopped
   --config.KEY=VALUE       change one setting, for example --config.seed=7 --config.optim.lr=0.001
   --changed-code=accept    go on with a run although the source of your own method has changed since it began
+  --import=MODULE          import a module first, such as one with a network of yours; repeated, or with commas
   --list                   the shipped configs, methods, networks and data sets
   --help                   this text
 
@@ -32,19 +33,19 @@ from pathlib import Path
 from typing import Any
 
 from mixjax import places
-from mixjax.command import Command, carry_out, parse
+from mixjax.command import Command, carry_out, import_modules, parse
 from mixjax.errors import UserError
 from mixjax.places import Place
 
 CLUSTER = ('distributed', 'coordinator', 'processes', 'process')
-FLAGS = ('config', 'workdir', 'changed-code', *CLUSTER, 'list', 'help')
+FLAGS = ('config', 'workdir', 'changed-code', *CLUSTER, 'import', 'list', 'help')
 SWITCHES = ('list', 'help')
 GO_ON = 'the same command goes on from the last checkpoint'
 
 
 def asked(words: Sequence[str]) -> Command:
     """What a command line of this command says."""
-    return parse(words, FLAGS, SWITCHES)
+    return parse(words, FLAGS, SWITCHES, repeated=('import',))
 
 
 def listing() -> str:
@@ -98,6 +99,7 @@ def carried_out(command: Command) -> int:
     from mixjax import config as config_lib
     from mixjax import processes
 
+    import_modules([command.flags.get('import', '')])
     config = config_lib.load(command.flags['config'], command.overrides)
     workdir = places.real(places.given(command.flags['workdir']))
 
@@ -117,13 +119,8 @@ def carried_out(command: Command) -> int:
         analyse.of_config(config.analyse, workdir)  # before hours of training, not after
     before = (workdir / 'results.json').exists()
     progress = Progress(0, quiet=not processes.first())
-    for one in config_lib.swept(config).values():
-        progress.say(plan(one))
-    try:
-        accept = command.flags.get('changed-code', 'refuse')
-        results = loop.run(config, workdir, progress=progress, command=written(command), changed_code=accept)
-    finally:
-        progress.clear()
+    accept = command.flags.get('changed-code', 'refuse')
+    results = loop.run(config, workdir, progress=progress, command=written(command), changed_code=accept)
     if not processes.first():
         return 0
     if before and not progress.trained:
@@ -166,20 +163,6 @@ def written(command: Command) -> str:
     return shlex.join(['python', '-m', 'mixjax.main', *words])
 
 
-def plan(config: Any) -> str:
-    """One line: what is about to happen."""
-    from mixjax import method
-    from mixjax.train import loop
-
-    what = ', '.join(loop.order(config)) or method.title(config.method)
-    few = f'{config.target.per_class} labels per class of ' if config.target.per_class else ''
-    where = config.target.dir or config.target.name
-    return (
-        f'{what} on {few}{where}: {config.num_seeds} seed{"s" * (config.num_seeds > 1)} '
-        f'x {config.steps} steps, batch {config.batch_size}, {config.model.name}'
-    )
-
-
 def show(results: dict[str, Any], workdir: Place) -> None:
     """The pair table, the accuracy table and the path of the report."""
     from mixjax import report
@@ -209,6 +192,7 @@ def main(words: Sequence[str] | None = None) -> int:
             print(__doc__)
             return 0
         if 'list' in command.flags:
+            import_modules([command.flags.get('import', '')])
             print(listing())
             return 0
         from mixjax import processes

@@ -258,7 +258,7 @@ def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Met
     if told_by and '.' in name and path not in sys.modules:
         raise UserError(
             f'{told_by} names the {noun} {name}, which is not a part of mixjax, and a file may not say what is run; '
-            f'import {name} first (the command has --{noun}={name} for it)'
+            f'import {name} first (the commands have --import={name} for it)'
         )
     if '.' not in name and name not in known:
         raise UserError(f'unknown {noun} {name!r}{nearest(name, known)}; the {noun}s are {", ".join(known)}')
@@ -269,7 +269,12 @@ def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Met
 
 
 def import_module(path: str, what: str) -> Any:
-    """A module by its dotted name; what is wrong with it is one sentence that begins with `what`."""
+    """A module by its dotted name; what is wrong with it is one sentence that begins with `what`.
+
+    Only for names that a person gave (a command line, a config of theirs): to import a module is to run it.
+    """
+    if not all(part.isidentifier() for part in path.split('.')):
+        raise UserError(f'{what}: {path!r} is no name of a module, such as my_package.my_module')
     try:
         with user_code(f'{what}: the import'):
             return importlib.import_module(path)
@@ -401,7 +406,11 @@ def _check_groups(groups: Any, name: str) -> None:
             f"method {name}: Method(groups=..) must be a dict such as {{'trunk': (0.1, 1.0)}}, not {groups!r}"
         )
     for part, pair in groups.items():
-        numbers = isinstance(pair, tuple | list) and len(pair) == 2 and all(isinstance(x, int | float | np.number) for x in pair)
+        numbers = (
+            isinstance(pair, tuple | list)
+            and len(pair) == 2
+            and all(isinstance(x, int | float | np.number) for x in pair)
+        )
         if not numbers or not all(0 <= x < math.inf for x in pair):
             raise UserError(
                 f'method {name}: groups[{part!r}] must be (learning rate factor, weight decay factor), two numbers of '

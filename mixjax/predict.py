@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixjax import places
-from mixjax.command import carry_out
+from mixjax.command import IMPORT_HELP, carry_out, import_modules
 from mixjax.errors import UserError
 from mixjax.report.words import cell, plain
 
@@ -160,9 +160,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('images', nargs='*', help='image files, and folders with images')
     parser.add_argument('--workdir', required=True, help='the work directory of a run (of a comparison: RUN/METHOD)')
     parser.add_argument('--method', metavar='MODULE', help="the module of the run's method, if it is not one of mixjax")
-    parser.add_argument(
-        '--wrapper', metavar='MODULE', action='append', default=[], help='the same for a wrapper; may be repeated'
-    )
+    parser.add_argument('--import', dest='modules', action='append', default=[], metavar='MODULE', help=IMPORT_HELP)
     parser.add_argument('--top', type=int, default=5, help='how many classes to show (default 5)')
     parser.add_argument('--batch', type=int, default=64, help='images that are predicted at once (default 64)')
     parser.add_argument('--test', action='store_true', help="predict the run's own test set")
@@ -184,10 +182,9 @@ def carried_out(given: argparse.Namespace) -> int:
         raise UserError('--top and --batch must be at least 1')
     from mixjax import inference, method
 
+    import_modules(given.modules)
     if given.method:
         method.load(given.method)
-    for name in given.wrapper:
-        method.load(name, kind=method.WRAPPER)
     predictor = inference.load(given.workdir, batch=given.batch)
     top = min(given.top, len(predictor.classes))
     answer = of_test_set(predictor, given.workdir, top) if given.test else of_files(predictor, given.images, top)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import operator
 import re
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +23,8 @@ from mixjax.override import short as _short
 MOST_EXAMPLES = 2**32
 MOST_SEEDS, MOST_BATCH, MOST_SWEPT = 10_000, 1 << 20, 1000
 FLOAT = (2 - 2**-23) * 2.0**127  # the largest float32
+TINY = 2.0**-126  # the smallest float32 that devices tell from 0
+ONE = 1 - 2.0**-25  # from here on a float32 is 1
 LONGEST = 4096  # characters of a text; no system has longer paths
 
 
@@ -33,8 +37,11 @@ def _within(least: int, most: int) -> tuple[Callable[[Any], bool], str]:
     return lambda v: least <= v <= most, f'a whole number of at least {least} and at most {most}'
 
 
-_POSITIVE = (lambda v: 0 < v < math.inf, 'a number above 0')
-_NOT_NEGATIVE = (lambda v: 0 <= v < math.inf, 'a number of at least 0')
+_POSITIVE = (lambda v: TINY <= v < math.inf, 'a number above 0 (and of at least 1.2e-38, less is 0 in float32)')
+_NOT_NEGATIVE = (
+    lambda v: v == 0 or TINY <= v < math.inf,
+    'a number of at least 0 (and 0 or at least 1.2e-38, less is 0 in float32)',
+)
 _SHARE = (lambda v: 0 < v <= 1, 'above 0 and at most 1')
 _COLOURS = (lambda v: len(v) in (1, 3) and all(0 <= x <= 1 for x in v), 'one or three numbers between 0 and 1')
 _SPREADS = (lambda v: len(v) in (1, 3) and all(0 < x <= 1 for x in v), 'one or three numbers above 0 and at most 1')
@@ -42,6 +49,14 @@ _SPREADS = (lambda v: len(v) in (1, 3) and all(0 < x <= 1 for x in v), 'one or t
 
 def _one_of(*allowed: str) -> tuple[Callable[[Any], bool], str]:
     return lambda v: v in allowed, 'one of ' + ', '.join(allowed)
+
+
+def _factor(word: str) -> bool:
+    part, _, number = word.partition('=')
+    if not part or not re.fullmatch(r'\d+(\.\d*)?(e-?\d+)?', number):
+        return False
+    zero = not set(number.partition('e')[0]) - set('0.')
+    return zero or TINY <= float(number) <= FLOAT
 
 
 RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -74,9 +89,12 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'image.std': _SPREADS,
     'optim.name': _one_of('sgd', 'adam', 'amsgrad'),
     'optim.lr': _POSITIVE,
-    'optim.betas': (lambda v: len(v) == 2 and all(0 <= x < 1 for x in v), 'two numbers of at least 0 and below 1'),
+    'optim.betas': (
+        lambda v: len(v) == 2 and all(0 <= x < ONE for x in v),
+        'two numbers of at least 0 and below 1 (as float32 too)',
+    ),
     'optim.eps': _POSITIVE,
-    'optim.momentum': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
+    'optim.momentum': (lambda v: 0 <= v < ONE, 'at least 0 and below 1 (as float32 too)'),
     'optim.weight_decay': _NOT_NEGATIVE,
     'optim.schedule': _one_of('step', 'cosine', 'constant'),
     'optim.drops': (
@@ -86,8 +104,8 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'optim.factor': _POSITIVE,
     'optim.freeze': (lambda v: all(isinstance(x, str) and x for x in v), 'names of parts'),
     'optim.factors': (
-        lambda v: all(isinstance(x, str) and re.fullmatch(r'[^=]+=\d+(\.\d*)?(e-?\d+)?', x) for x in v),
-        'words like trunk=0.1',
+        lambda v: all(isinstance(x, str) and _factor(x) for x in v),
+        'words like trunk=0.1, each factor 0 or a number from 1.2e-38 to 3.4e38',
     ),
     'steps': _at_least(1),
     'batch_size': _within(1, MOST_BATCH),
@@ -188,6 +206,7 @@ def _together(config: Any) -> None:
             f'config.accumulate={config.accumulate} must divide config.mix.groups={groups}: partners are drawn within '
             f'a part of the batch; set config.mix.groups={config.accumulate} too'
         )
+    _rates(config.optim)
     if config.steps * batch >= MOST_EXAMPLES:
         raise UserError(f'config.steps x config.batch_size must stay below 2^32, not {config.steps} x {batch}')
     if config.seed + config.num_seeds > 2**31:
@@ -204,6 +223,25 @@ def _together(config: Any) -> None:
             f'config.image.crop={config.image.crop} is larger than the stored images '
             f'(config.{stored}={side}) with a border of config.image.pad={config.image.pad}'
         )
+
+
+def _rates(optim: Any) -> None:
+    """Refuse learning rates that are 0 or infinite as the float32 that they become."""
+    drops = len(optim.drops) if optim.schedule == 'step' else 0
+    rates = itertools.accumulate([float(optim.lr)] + drops * [optim.factor], operator.mul)
+    for k, rate in enumerate(rates):
+        if not TINY <= rate <= FLOAT:
+            raise UserError(
+                f'config.optim.lr={optim.lr:g} is {rate:g} after {k} drops by config.optim.factor={optim.factor:g}, '
+                'which is no learning rate (in float32 it must be from 1.2e-38 to 3.4e38)'
+            )
+    for word in optim.factors:
+        part, _, factor = word.partition('=')
+        if float(factor) and not TINY <= optim.lr * float(factor) <= FLOAT:
+            raise UserError(
+                f'config.optim.factors: {part} learns at {optim.lr:g} (config.optim.lr) times {factor}, which is no '
+                'learning rate (in float32 it must be from 1.2e-38 to 3.4e38); give 0 to freeze it'
+            )
 
 
 def _how_many(target: Any) -> None:

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from mixjax import config as config_lib
 from mixjax import config_file, override
 from mixjax.errors import UserError, nearest
+from mixjax.train import loop, seeds, workdir
 
 CONFIGS = ['quickstart', 'glyphs_pretrain', 'xmixup_dogs', 'smile_cub', 'lamix_cifar100']
 
@@ -182,3 +183,108 @@ def test_a_stored_config_that_cannot_be_ours(group, key, value):
 def test_nearest():
     assert nearest('leraning', ['learning', 'x']) == "; did you mean 'learning'?"
     assert nearest('zzz', ['learning']) == ''
+
+
+# --- one method, or several ---
+
+
+def test_a_method_that_is_set_beside_a_comparison_is_never_ignored(tmp_path):
+    """In Python as on the command line; also the method that a config has anyway."""
+    for name in ('smile', 'finetune'):
+        config = config_lib.load('quickstart')
+        config.method.name = name
+        with pytest.raises(UserError, match=rf'config.method \({name}\) and config.compare \(finetune, .* both say'):
+            loop.run(config, tmp_path / 'run', progress=False)
+        config.compare = {}
+        alone = config_lib.complete(config)
+        asked = config_lib.load('quickstart', [('method.name', name)])
+        assert alone.to_json(sort_keys=True) == asked.to_json(sort_keys=True) and not alone.compare
+    assert not (tmp_path / 'run').exists()
+    config = config_lib.load('smile_cub:smoke')
+    config.compare = {'a': {'name': 'mixup'}}
+    with pytest.raises(UserError, match='both say what is trained'):
+        config_lib.complete(config)
+    config.method = {'name': ''}
+    assert loop.order(config_lib.complete(config)) == ['a']
+
+
+def test_a_file_that_names_a_method_and_compares_is_refused(tmp_path):
+    text = "  c.method = {'name': 'smile'}\n  c.compare = {'one': {'name': 'mixup'}}\n  return c"
+    (tmp_path / 'both.py').write_text(START + text)
+    with pytest.raises(UserError, match='both say what is trained'):
+        config_lib.load(str(tmp_path / 'both.py'))
+    assert config_lib.load(str(tmp_path / 'both.py'), [('method.name', 'mixup')]).method.name == 'mixup'
+
+
+def test_without_a_name_it_is_finetune_and_a_comparison_trains_what_it_compares():
+    config = config_lib.base()
+    assert config_lib.complete(config).method.to_dict() == {'name': 'finetune'}
+    config = config_lib.base()
+    config.compare = {'one': {'name': 'mixup'}}
+    assert list(config_lib.methods(config_lib.complete(config))) == ['compare.one']
+    with pytest.raises(UserError, match='config.method.name must be the name of a method'):
+        config_lib.load('quickstart', [('method.name', '')])
+
+
+def test_a_comparison_of_an_earlier_version_is_read_and_goes_on(tmp_path):
+    """It named finetune beside what it compared."""
+    config = config_lib.load('quickstart')
+    data = workdir.as_data(config)
+    data['method']['name'] = 'finetune'
+    workdir.write_json(tmp_path / 'config.json', data)
+    assert config_lib.from_data(data).to_json(sort_keys=True) == config.to_json(sort_keys=True)
+    assert workdir.look(tmp_path, config) is False
+    with config.unlocked():
+        config.optim.lr = 0.5
+    with pytest.raises(UserError, match='optim.lr: 0.01 there, 0.5 now'):
+        workdir.look(tmp_path, config)
+
+
+# --- settings that would train nothing ---
+
+
+@pytest.mark.parametrize(
+    ('key', 'value', 'sentence'),
+    [
+        ('optim.lr', '1e-46', 'config.optim.lr must be a number above 0 .*1.2e-38'),
+        ('optim.lr', '1e-39', 'config.optim.lr must be a number above 0 .*1.2e-38'),
+        ('optim.eps', '1e-46', 'config.optim.eps must be a number above 0'),
+        ('optim.weight_decay', '1e-46', 'config.optim.weight_decay must be a number of at least 0'),
+        ('optim.momentum', '0.99999999999', 'config.optim.momentum must be at least 0 and below 1'),
+        ('optim.betas', '0.9,0.999999999999', 'config.optim.betas must be two numbers'),
+        ('optim.factor', '1e-37', 'after 1 drops by config.optim.factor=1e-37, which is no learning rate'),
+        ('optim.factor', '1e38', 'is 1e.36 after 1 drops|which is no learning rate'),
+        ('optim.factors', 'trunk=1e999', 'config.optim.factors must be words like trunk=0.1'),
+        ('optim.factors', 'trunk=1e-999', 'config.optim.factors must be words like trunk=0.1'),
+        ('optim.factors', 'trunk=1e-37', 'trunk learns at 0.01 .* times 1e-37, which is no learning rate'),
+        ('optim.factors', 'trunk=nan', 'config.optim.factors must be words like trunk=0.1'),
+        ('sweep.numbers', '0.1,1e-46', 'config.sweep.numbers: optim.lr must be a number above 0'),
+    ],
+)
+def test_a_rate_that_is_none_in_float32_is_refused(key, value, sentence):
+    more = [('sweep.key', 'optim.lr')] if key == 'sweep.numbers' else []
+    drops = [('optim.schedule', 'step'), ('optim.drops', '0.5,0.6')]
+    with pytest.raises(UserError, match=sentence):
+        config_lib.load('quickstart', [*more, *drops, (key, value)])
+
+
+@pytest.mark.parametrize(
+    ('method', 'changes', 'sentence'),
+    [
+        ('finetune', {'freeze': 'trunk,heads'}, '^config.optim.freeze=trunk,heads leaves nothing to train; let a part'),
+        ('finetune', {'freeze': 'stem,stage1,stage2,stage3,head:target'}, 'leaves nothing to train'),
+        ('finetune', {'factors': 'trunk=0,heads=0'}, '^config.optim.factors=trunk=0,heads=0 leaves nothing to train'),
+        ('finetune', {'freeze': 'trunk', 'factors': 'heads=0.0'}, 'leave nothing to train;'),
+        ('feature_extraction', {'freeze': 'heads'}, 'nothing to train, together with what the method freezes'),
+        ('finetune', {'freeze': 'trunk'}, ''),
+        ('finetune', {'freeze': 'heads', 'factors': 'stem=0,stage1=0'}, ''),
+    ],
+)
+def test_a_run_in_which_nothing_learns_is_refused(method, changes, sentence, tmp_path):
+    config = config_lib.load('quickstart', [('method.name', method), *((f'optim.{k}', v) for k, v in changes.items())])
+    if sentence:
+        with pytest.raises(UserError, match=sentence):
+            loop.run(config, tmp_path / 'run', progress=False)
+        assert not (tmp_path / 'run').exists()
+    else:
+        seeds.ready(config, tmp_path)

@@ -49,9 +49,9 @@ def test_commands_load_their_config(line, monkeypatch, tmp_path):
     line = re.sub(r'runs/\S*/splits.json', str(tmp_path / 'splits.json'), line)
     words = shlex.split(line)[3:]
     command = asked(words)
-    assert command.flags.keys() == {'config', 'workdir'} and set(command.flags) <= set(FLAGS)
-    if 'my_methods' in line:
-        pytest.skip('run by the test below')
+    assert command.flags.keys() - {'import'} == {'config', 'workdir'} and set(command.flags) <= set(FLAGS)
+    if 'my_methods' in line or 'my_networks' in line:
+        pytest.skip('run by a test below')
     config = config_lib.load(command.flags['config'], command.overrides)
     if not config.model.weights.startswith('hf://') and not re.match('cifar|cub|stanford', config.target.name):
         program.preflight(config)
@@ -90,6 +90,30 @@ def test_the_example_method_trains(tmp_path):
     misspelt = call(tmp_path, '--config=quickstart', '--config.method.name=my_methods.vicinal',
                     '--config.method.noize=1', '--workdir=x')  # fmt: skip
     assert misspelt.returncode == 2 and "did you mean 'method.noise'" in misspelt.stderr
+
+
+def test_the_example_network_trains_and_predicts(tmp_path):
+    code = next(block for block in blocks('docs/networks.md', 'python') if 'BACKBONES' in block)
+    (tmp_path / 'my_networks').mkdir()
+    (tmp_path / 'my_networks' / 'small.py').write_text(code)
+    assert len(code.splitlines()) <= 35
+    train, look = (
+        next(c for c in commands() if 'my_networks' in c and m in c) for m in ('mixjax.main', 'mixjax.predict')
+    )
+    done = call(tmp_path, *shlex.split(train)[3:], *SHORT, '--config.num_seeds=1')
+    assert done.returncode == 0, done.stderr
+    Image.fromarray(np.full((16, 16), 99, np.uint8)).save(tmp_path / 'photo.png')
+    words = shlex.split(look)[3:]
+    done = call(tmp_path, *words, module='mixjax.predict')
+    assert done.returncode == 0 and done.stdout.startswith('photo.png') and done.stdout.count('%') == 5, done.stderr
+    lost = call(tmp_path, *words[1:], module='mixjax.predict')
+    assert lost.returncode == 2 and lost.stderr.startswith("mixjax: runs/small: unknown network 'small'")
+    assert 'import the module that registers it (the commands have --import=MODULE)' in lost.stderr
+    # Its run is measured, too, and the training command goes on from where it was.
+    done = call(tmp_path, words[0], '--workdir=runs/small', '--what=curves', module='mixjax.analyse')
+    assert done.returncode == 0, done.stderr
+    lost = call(tmp_path, *shlex.split(train)[4:], *SHORT, '--config.num_seeds=1')
+    assert lost.returncode == 2 and "config.model.name: unknown network 'small'" in lost.stderr
 
 
 @pytest.mark.slow

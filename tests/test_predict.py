@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import mixjax
+from mixjax import analyse, inference, models, predict
 from mixjax import config as config_lib
-from mixjax import inference, predict
 from mixjax.data import embedded
 from mixjax.errors import UserError
 from mixjax.models import weights
@@ -182,12 +182,82 @@ def test_wrong_input_ends_in_one_sentence(words, sentence, run, capsys):
 
 def test_arrays_of_another_kind_are_refused(run):
     model = mixjax.load(run / 'finetune')
-    for array in (np.zeros((4, 4), np.float32), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)):
-        with pytest.raises(UserError, match='an image must be uint8'):
+    for array in (np.full((4, 4), 7, np.float32), np.zeros((2, 4, 4, 3), np.uint8), np.zeros((4, 4, 4), np.uint8)):
+        with pytest.raises(UserError, match='an image must be of shape|floats must be from 0 to 1'):
             model(array)
     with pytest.raises(UserError, match='no.png'):
         model('no.png')
     assert model.logits(np.zeros((0, 16, 16, 1), np.uint8)).shape == (0, 10)
+
+
+def test_floats_from_0_to_1_are_the_same_images(run, digits):
+    """And not 255 times darker ones."""
+    model = mixjax.load(run / 'finetune')
+    stored = np.stack([model.read(path) for path in sorted((digits / '8').iterdir())[:5]])
+    want = model.probabilities(stored)
+    assert want.max(1).mean() > 0.5
+    for kind in (np.float16, np.float32, np.float64):
+        np.testing.assert_array_equal(model.probabilities((stored / 255).astype(kind)), want)
+    np.testing.assert_array_equal(model.probabilities(jnp.asarray(stored / 255, jnp.float32)), want)
+    np.testing.assert_array_equal(model.logits(list(stored)), model.logits(stored))
+    large = np.kron(stored[0], np.ones((3, 3, 1), np.uint8))
+    assert model(large.astype(np.float32) / 255) == model(large)
+
+
+@pytest.mark.parametrize(
+    ('change', 'sentence'),
+    [
+        (lambda x: x.astype(np.float32), r'floats must be from 0 to 1, and these are from 0 to 255'),
+        (lambda x: x / 127.5 - 1, r'floats must be from 0 to 1, and these are from -1 to 1'),
+        (lambda x: np.where(x == 9, np.nan, x / 255), r'floats must be from 0 to 1, and these are from nan to nan'),
+        (lambda x: x.astype(np.int64), r'must be uint8 \(0 to 255\) or floats from 0 to 1, not int64'),
+        (lambda x: x > 0, r'not bool'),
+        (lambda x: x[0], r'of shape \(n, 16, 16, 1\), .* not \(16, 16, 1\); of a single image give image\[None\]'),
+        (lambda x: x[..., 0], r'of shape \(n, 16, 16, 1\), as `read` makes them .* not \(2, 16, 16\)'),
+        (lambda x: np.repeat(x, 3, -1), r'not \(2, 16, 16, 3\)'),
+        (lambda x: x[:, :8], r'not \(2, 8, 16, 1\)'),
+        (lambda x: np.pad(x, ((0, 0), (8, 8), (8, 8), (0, 0))), r'not \(2, 32, 32, 1\)'),
+        (lambda x: x[:0, :3], r'not \(0, 3, 16, 1\)'),
+    ],
+)
+def test_images_that_could_mean_several_things_are_refused(change, sentence, run):
+    model = mixjax.load(run / 'finetune')
+    image = np.arange(512, dtype=np.uint8).reshape(2, 16, 16, 1)
+    for function in (model.logits, model.probabilities):
+        with pytest.raises(UserError, match=sentence) as found:
+            function(change(image))
+        assert '\n' not in str(found.value)
+
+
+def test_an_unknown_network_says_what_to_import_and_only_the_command_line_may(run, tmp_path, monkeypatch, capsys):
+    import shutil
+
+    shutil.copytree(run / 'finetune', tmp_path / 'run', ignore=shutil.ignore_patterns('checkpoints'))
+    about = json.loads((tmp_path / 'run' / 'model.json').read_text())
+    (tmp_path / 'run' / 'model.json').write_text(json.dumps({**about, 'model': 'glyphnot', 'import': 'evil'}))
+    (tmp_path / 'evil.py').write_text('raise SystemError("ran")')
+    (tmp_path / 'mine.py').write_text(
+        'from mixjax import models\nmodels.BACKBONES["glyphnot"] = models.BACKBONES["glyphnet"]\n'
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save('x.png')
+    with pytest.raises(UserError, match="unknown network 'glyphnot'; did you mean 'glyphnet'.*--import=MODULE"):
+        mixjax.load('run')
+    words = ['--workdir=run', 'x.png']
+    assert predict.main([*words, '--import=nothing_there']) == 2
+    assert "--import: there is no module 'nothing_there' on the Python path" in capsys.readouterr().err
+    assert predict.main([*words, '--import=os;x']) == 2
+    assert "--import: 'os;x' is no name of a module" in capsys.readouterr().err
+    assert predict.main([*words, '--import=evil']) == 2
+    assert '--import: the import raised SystemError: ran (evil.py, line 1' in capsys.readouterr().err
+    with pytest.raises(UserError, match='--import belongs on the command line'):
+        analyse.of_config('--what=curves --import=mine', 'run')
+    try:
+        assert predict.main([*words, '--import=json,mine', '--import=csv']) == 0
+        assert capsys.readouterr().out.count('%') == 5
+    finally:
+        models.BACKBONES.pop('glyphnot', None)
 
 
 def test_labels_of_folders():

@@ -382,7 +382,7 @@ def test_ones_own_wrapper_is_a_module_and_no_file_may_name_it(tmp_path, monkeypa
     (tmp_path / 'my_wrappers' / 'twice.py').write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)
     settings = {'name': 'lamix', 'wrappers': ('my_wrappers.twice',), 'twice_factor': 3.0}
-    with pytest.raises(UserError, match='model.json names the wrapper my_wrappers.twice.*--wrapper=my_wrappers.twice'):
+    with pytest.raises(UserError, match='model.json names the wrapper my_wrappers.twice.*--import=my_wrappers.twice'):
         method_lib.build(settings, 5, 'model.json')
     assert method_lib.defaults(settings)['twice_factor'] == 2.0
     assert method_lib.build(settings, 5, 'model.json')  # imported by now

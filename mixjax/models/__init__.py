@@ -71,8 +71,8 @@ def names() -> list[str]:
 def unknown(name: str) -> str:
     """The sentence on a name that `build` does not know."""
     return (
-        f'unknown network {name!r}{nearest(name, BACKBONES)}; the networks are {", ".join(names())}; if it is your own, '
-        'import the module that registers it (the commands have --import=MODULE)'
+        f'unknown network {name[:80]!r}{nearest(name, BACKBONES)}; the networks are {", ".join(names())}; if it is '
+        'your own, import the module that registers it (the commands have --import=MODULE)'
     )
 
 

@@ -62,8 +62,10 @@ def metrics(found: Any, where: str = 'the loss') -> None:
                 f'{where}: the metric {key!r} must be a scalar, and not be called {", ".join(RESERVED)}; it is '
                 f'{kind(value)}'
             )
-        if not jnp.issubdtype(spec(value).dtype, jnp.number) and spec(value).dtype != jnp.bool_ or jnp.issubdtype(
-            spec(value).dtype, jnp.complexfloating
+        if (
+            not jnp.issubdtype(spec(value).dtype, jnp.number)
+            and spec(value).dtype != jnp.bool_
+            or jnp.issubdtype(spec(value).dtype, jnp.complexfloating)
         ):
             raise UserError(f'{where}: the metric {key!r} must be a real number; it is {kind(value)}')
 
@@ -82,6 +84,16 @@ def after_step(method: Method, returned: Any, params: Tree, state: Tree) -> None
             )
 
 
+def predicted_head(method: Method, heads: Mapping[str, Any]) -> None:
+    """Refuse a method that leaves `predict` at its default and has no head `target`."""
+    plain = method.predict.function if isinstance(method.predict, UserFunction) else method.predict
+    if plain is Method._field_defaults['predict'] and 'target' not in heads:
+        raise UserError(
+            f"{place(method.predict, 'predict')}: the method has no head 'target' (its heads are "
+            f"{', '.join(heads) or 'none'}); give it a predict(out) that returns the logits of the target's classes"
+        )
+
+
 def predict(method: Method, returned: Any, batch: int, classes_t: int) -> None:
     """Check what `predict` returned for a batch."""
     if is_number(returned):
@@ -89,8 +101,8 @@ def predict(method: Method, returned: Any, batch: int, classes_t: int) -> None:
         if found.shape == (batch, classes_t) and jnp.issubdtype(found.dtype, jnp.floating):
             return
     raise UserError(
-        f'{place(method.predict, "predict")} returned {kind(returned)}; it must be the logits of the {classes_t} target classes, '
-        f'float and of shape (B, {classes_t}), here (B = {batch}) ({batch}, {classes_t})'
+        f'{place(method.predict, "predict")} returned {kind(returned)}; it must be the logits of the '
+        f'{classes_t} target classes, float and of shape (B, {classes_t}), here (B = {batch}) ({batch}, {classes_t})'
     )
 
 
@@ -134,8 +146,8 @@ def state(method: Method, returned: Any) -> None:
     wrong = not_arrays(returned)
     if wrong:
         raise UserError(
-            f'{place(method.init, "init")} returned a state with {wrong}; a state may hold arrays and numbers only, in dicts, '
-            'lists or tuples'
+            f'{place(method.init, "init")} returned a state with {wrong}; a state may hold arrays and numbers only, '
+            'in dicts, lists or tuples'
         )
 
 
@@ -144,14 +156,21 @@ def prepared(method: Method, made: Any, classes_t: int, rows_s: int | None) -> P
     where = place(method.prepare, 'prepare')
     if not isinstance(made, Prepared):
         raise UserError(f'{where} returned {kind(made)}; return Prepared(frozen, draw, notes)')
-    if not (isinstance(made.frozen, Mapping) or made.frozen == ()):
-        raise UserError(f'{where} returned Prepared(frozen=..) that is {kind(made.frozen)}; it must be a dict of arrays')
+    if not (isinstance(made.frozen, Mapping) or isinstance(made.frozen, tuple) and not made.frozen):
+        raise UserError(
+            f'{where} returned Prepared(frozen=..) that is {kind(made.frozen)}; it must be a dict of arrays'
+        )
     if isinstance(made.frozen, Mapping):
         _frozen(where, made.frozen, 'frozen')
     if not isinstance(made.notes, Mapping):
         raise UserError(f'{where} returned Prepared(notes=..) that is {kind(made.notes)}; it must be a dict of numbers')
     for key, value in made.notes.items():
-        if not isinstance(key, str) or not is_number(value) or np.ndim(value) or np.asarray(value).dtype.kind not in 'biuf':
+        if (
+            not isinstance(key, str)
+            or not is_number(value)
+            or np.ndim(value)
+            or np.asarray(value).dtype.kind not in 'biuf'
+        ):
             raise UserError(f'{where}: the note {key!r} must be one number, not {kind(value)}')
     if made.draw is not None:
         _draw(where, made.draw, classes_t, rows_s)
@@ -180,7 +199,7 @@ def _draw(where: str, draw: Any, classes_t: int, rows_s: int | None) -> None:
     tables = {key: np.asarray(value) for key, value in draw._asdict().items() if value is not None}
     for key in ('rows', 'start', 'count', 'rounds'):
         if key not in tables or tables[key].dtype.kind not in 'iu':
-            raise UserError(f'{where}: draw.{key} must be an array of whole numbers, not {kind(getattr(draw, key))}')
+            raise UserError(f'{where}: draw.{key} must be an array of whole numbers, not {kind(draw._asdict()[key])}')
     rows, start, count, rounds = (tables[key] for key in ('rows', 'start', 'count', 'rounds'))
     if rows.ndim != 1 or not len(rows) or rows.min() < 0 or rows.max() >= rows_s:
         raise UserError(
@@ -189,8 +208,8 @@ def _draw(where: str, draw: Any, classes_t: int, rows_s: int | None) -> None:
         )
     if start.ndim != 2 or len(start) != classes_t or count.shape != start.shape:
         raise UserError(
-            f'{where}: draw.start and draw.count must both be of shape (target classes, rounds), ({classes_t}, ..), not '
-            f'{start.shape} and {count.shape}'
+            f'{where}: draw.start and draw.count must both be of shape (target classes, rounds), ({classes_t}, ..), '
+            f'not {start.shape} and {count.shape}'
         )
     if rounds.shape != (classes_t,) or rounds.min() < 1 or rounds.max() > start.shape[1]:
         raise UserError(
@@ -216,7 +235,12 @@ def _draw(where: str, draw: Any, classes_t: int, rows_s: int | None) -> None:
 
 def network(name: str, out: Any, batch: int) -> None:
     """Check what a forward pass of a network gives (`docs/networks.md`)."""
-    if not isinstance(out, Out) or not is_number(out.features) or np.ndim(out.features) != 2 or len(out.features) != batch:
+    if (
+        not isinstance(out, Out)
+        or not is_number(out.features)
+        or np.ndim(out.features) != 2
+        or len(out.features) != batch
+    ):
         features = out.features if isinstance(out, Out) else out
         raise UserError(
             f'network {name}: the features must be of shape (B, d), one line for each of the {batch} images, not '

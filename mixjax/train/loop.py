@@ -12,16 +12,18 @@ import time
 from typing import Any, NamedTuple
 
 import jax
+from jax.errors import UnexpectedTracerError
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
 from mixjax import method as method_lib
-from mixjax import places, signals
-from mixjax.errors import require
+from mixjax import places, processes, signals
+from mixjax.errors import require, user_code
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
 from mixjax.train import (
     checkpoint,
+    contract,
     finite,
     inputs,
     integrity,
@@ -45,14 +47,15 @@ Tree = Any
 
 
 def run(
-    config: Any, folder: str | Place, *, progress: Progress | None = None, command: str = '',
+    config: Any, folder: str | Place, *, progress: Progress | bool = True, command: str = '',
     changed_code: str = 'refuse',
 ) -> dict[str, Any]:  # fmt: skip
     """Do all that `config` says in the work directory `folder`, or what is left of it.
 
     Args:
       config: from `mixjax.config.load`, or `mixjax.config.base()` with what differs set.
-      progress: where to tell how far it is; by default nowhere.
+      progress: True prints how far it is (a line that moves on a terminal; in a notebook or a file a line at each
+        phase, and one every ten seconds), False nothing; or a `Progress` of your own.
       command: the line that began the run, kept in `env.json`.
       changed_code: what to do where the source of a method of your own is another than when the run began: 'refuse'
         to go on, or 'accept' it.
@@ -65,7 +68,7 @@ def run(
     config_lib.check(config)
     program.preflight(config)
     folder = places.real(places.of(folder))  # what is written below it follows no link
-    progress = progress or Progress(0, quiet=True)
+    progress = progress if isinstance(progress, Progress) else Progress(0, quiet=not (progress and processes.first()))
     parts = config_lib.swept(config)
     workdir.look(folder, config)  # another config is told before other code
     for name, one_value in parts.items():
@@ -75,7 +78,11 @@ def run(
     lock.refuse_part(folder, progress.say)
     # What is finished is compared with the data and weights too, where others are still to be trained with them.
     left = any(unfinished(one_value, folder / name) for name, one_value in parts.items())
-    with space.told(folder):
+    for one_value in parts.values():
+        progress.say(plan(one_value))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(space.told(folder))
+        stack.callback(progress.clear)
         # Everything is built, and prepared for its first seed, before any of it trains for an hour or leaves a file.
         jobs = {
             name: tried(one_value, folder / name, progress, left, changed_code) for name, one_value in parts.items()
@@ -86,6 +93,17 @@ def run(
             inside = [place for job in jobs.values() for place in (job.folder, *job.folders.values())]
             lock.try_all([place for place in inside if place != folder], progress.say)
             return every_job(config, folder, jobs, progress, command)
+
+
+def plan(config: Any) -> str:
+    """One line: what is about to happen."""
+    what = ', '.join(order(config)) or method_lib.title(config.method)
+    few = f'{config.target.per_class} labels per class of ' if config.target.per_class else ''
+    where = config.target.dir or config.target.name
+    return (
+        f'{what} on {few}{where}: {config.num_seeds} seed{"s" * (config.num_seeds > 1)} '
+        f'x {config.steps} steps, batch {config.batch_size}, {config.model.name}'
+    )
 
 
 def every_job(config: Any, folder: Place, jobs: dict[str, Job], progress: Progress, command: str) -> dict[str, Any]:
@@ -155,12 +173,17 @@ def tried(config: Any, folder: Place, progress: Progress, left: bool, changed_co
     folders = {label: place for label, (_, place) in singles_of(config, folder).items()}
     extended = {label: workdir.look(folders[label], singles[label]) for label in singles}
     todo = [label for label in singles if workdir.finished(folders[label], config.steps) is None]
+    if todo:
+        progress.phase('loading the data and the network')
     on = program.ground(config, None if progress.quiet else progress.say) if left else None
     made_from = {label: inputs.find(single, on, changed_code) for label, single in singles.items()}
     for label, one_made in made_from.items():
         inputs.check(folders[label], one_made)
     told = '\n'.join(filter(None, [*on.sets.notes, on.told])) if on and todo else ''
-    built = {label: seeds.ready(singles[label], folders[label], on) for label in todo}
+    built = {}
+    for label in todo:
+        progress.phase(f'{label}: preparing, and trying a step')
+        built[label] = seeds.ready(singles[label], folders[label], on)
     for one_built in built.values():
         watch.check(one_built)
     steps = config.num_seeds * sum(steps_of(built.get(label), config) for label in singles)
@@ -277,6 +300,7 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
                 progress.skip(seeds.first_steps(built.method.first, config) * len(together))
             else:
                 trunks = first_stage(built, together, folder, progress)
+        progress.phase(f'seed {", ".join(map(str, together))}  preparing')
         each = zip(programs, together, trunks, strict=True)
         opened = [seeds.open_seed(mine, seed, folder, trunk) for mine, seed, trunk in each]
         placed, held = wave.place(built, opened), watch.hold(built, opened)
@@ -295,11 +319,14 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
         progress.skip(step * len(together))
         sound = finite.Watch(together, config.on_nan, folder)
         stack.enter_context(signals.training())
+        if step < config.steps:
+            progress.phase(f'seed {placed.name}  compiling the training step')
         while step < config.steps:
             began, before = time.perf_counter(), step
             ts, last, step = advance(built, placed, ts, step, progress, sound)
             log(built, folder, together, step, last, time.perf_counter() - began, step - before)
             if placed.test and (step % config.eval_every == 0 or step == config.steps):
+                progress.phase(f'seed {placed.name}  step {step}/{config.steps}  evaluating', often=True)
                 watch.look(built, folder, together, step, ts, placed, held)
             if first and placed.test and step in wave.snapshots(config):
                 watch.snapshot(built, folder, mesh.take(ts, together.index(config.seed)), step)
@@ -361,7 +388,10 @@ def advance(
     last: Any = {}
     for first, count in wave.calls(config, step, period):
         before = last
-        ts, last = built.advance(count)(ts, built.start, placed.frozen, placed.feed.inputs(first, count))
+        fed = placed.feed.inputs(first, count)
+        # What a loss keeps from an earlier trace is only noticed at the end of this one.
+        with user_code(contract.place(built.method.loss, 'loss'), built.method.loss, UnexpectedTracerError):
+            ts, last = built.advance(count)(ts, built.start, placed.frozen, fed)
         jax.block_until_ready(before)  # the host stays one call ahead, and the counter honest
         step = first + count
         sound.add(step, last)

@@ -23,6 +23,7 @@ from mixjax.models.net import Net, bind
 from mixjax.train import contract, optim
 from mixjax.train.cache import Cache
 from mixjax.train.step import TrainState, check_carry, keys
+from mixjax.validate import TINY
 
 Array = jax.Array
 Tree = Any
@@ -189,6 +190,7 @@ def try_step(
         with user_code(contract.place(method.loss, 'loss'), method.loss):
             (_, aux), _ = jax.value_and_grad(loss, has_aux=True)(params)
         out, _ = net.apply({'params': params, **model_state}, images, train=False)
+        contract.predicted_head(method, out.logits)
         contract.predict(method, method.predict(out), batch, len(data.target.classes))
         contract.after_step(method, method.after_step(net, params, params, aux, ctx), params, state)
 
@@ -201,7 +203,7 @@ def _something_learns(net: Net, method: Method, params: Tree, config: Any) -> No
     """Refuse a run in which the optimiser moves no parameter, unless the method moves them itself."""
     factors = optim.factors(method.groups, net.group, params, config.optim)
     rates = jax.tree.leaves(jax.tree.map(lambda _, pair: pair[0], params, factors))
-    if any(rates):
+    if any(config.optim.lr * rate >= TINY for rate in rates):
         return
     said = [f'config.optim.{key}={",".join(config.optim[key])}' for key in ('freeze', 'factors') if config.optim[key]]
     if said:
@@ -209,18 +211,12 @@ def _something_learns(net: Net, method: Method, params: Tree, config: Any) -> No
             f'{" and ".join(said)} {"leave" if len(said) > 1 else "leaves"} nothing to train'
             f'{", together with what the method freezes" if method.groups else ""}; let a part of the network learn'
         )
-    if _plain(method.after_step) is _NOTHING_AFTER:
+    after = method.after_step.function if isinstance(method.after_step, UserFunction) else method.after_step
+    if after is Method._field_defaults['after_step']:
         raise UserError(
             f'method {config.method.name}: its groups freeze every part of the network, and it has no after_step, so '
             'nothing would be trained'
         )
-
-
-_NOTHING_AFTER = Method._field_defaults['after_step']
-
-
-def _plain(function: Any) -> Any:
-    return function.function if isinstance(function, UserFunction) else function
 
 
 def wanted_heads(net: Net, method: Method, made: Prepared, data: Data, start: Tree | None) -> dict[str, Head]:

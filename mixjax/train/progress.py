@@ -1,4 +1,4 @@
-"""What a person sees while a run works: one moving line on a terminal, plain lines elsewhere."""
+"""What a person sees while a run works: one moving line on a terminal, plain lines elsewhere (a file, a notebook)."""
 
 from __future__ import annotations
 
@@ -57,6 +57,22 @@ class Progress:
         if text not in self._said:
             self.say(text)
         self._said.add(text)
+
+    def phase(self, text: str, often: bool = False) -> None:
+        """What is done now and may take a while: on a terminal until the next thing is shown, else a line.
+
+        often: it comes again and again, so no line unless the last one was ten seconds ago.
+        """
+        if self.quiet:
+            return
+        text = f'{self.label}  {text}' if self.label else text
+        if not self._out().isatty():
+            if not often or time.monotonic() - self._shown >= PLAIN_EVERY:
+                self._shown = time.monotonic() if often else self._shown
+                print(text, file=self._out(), flush=True)
+            return
+        print('\r' + text.ljust(self._line), end='', file=self._out(), flush=True)
+        self._line = len(text)
 
     def clear(self) -> None:
         if self._line:

@@ -113,6 +113,8 @@ def look(folder: Place, config: Any) -> bool:
         raise UserError(f'{path} is damaged; use another --workdir')
     before, after = flat(before), flat(as_data(config))
     keys = (before.keys() | after.keys()) - set(ELSEWHERE)
+    if len(config.compare):  # nothing is trained by it; earlier versions named a method there all the same
+        keys -= {key for key in keys if key.startswith('method.')}
     changed = sorted(key for key in keys if before.get(key) != after.get(key))
     if changed == ['steps'] and after['steps'] > before['steps']:
         if finished(folder, before['steps']) is None:
