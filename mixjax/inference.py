@@ -55,7 +55,7 @@ class Predictor:
         """
         if isinstance(source, np.ndarray):
             return photo.fit(colours(source, self.rule.channels), self.rule)
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else photo.file_bytes(source)
         return photo.read(data, self.rule)
 
     def logits(self, images: np.ndarray) -> np.ndarray:
