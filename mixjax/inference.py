@@ -56,12 +56,7 @@ class Predictor:
         """
         if isinstance(source, np.ndarray):
             return photo.fit(colours(source, self.rule.channels), self.rule)
-        if isinstance(source, bytes):
-            return photo.read(source, self.rule)
-        try:
-            data = plain.read_regular(source)
-        except ValueError as error:
-            raise photo.Unreadable(str(error)) from None
+        data = source if isinstance(source, bytes) else photo.file_bytes(source)
         return photo.read(data, self.rule)
 
     def logits(self, images: np.ndarray) -> np.ndarray:

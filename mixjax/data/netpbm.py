@@ -18,7 +18,7 @@ HEADER = re.compile(rb'P([1-6fF])(?:[ \t\n\v\f\r]|#[^\r\n]*+[\r\n])++(\d{1,10})'
                     rb'(?:[ \t\n\v\f\r]|#[^\r\n]*+[\r\n])++(\d{1,10})')  # fmt: skip
 RANGE = re.compile(rb'(?:[ \t\n\v\f\r]|#[^\r\n]*+[\r\n])++([-+.0-9eE]{1,32})[ \t\n\v\f\r]')
 COMMENT = re.compile(rb'#[^\r\n]*+')
-BLOCK = 1 << 20  # bytes of text that are turned into numbers at once
+BLOCK = 1 << 18  # bytes of text that are turned into numbers at once
 
 
 class Header(NamedTuple):
@@ -70,7 +70,7 @@ def values(data: bytes) -> np.ndarray:
         return (1 - np.unpackbits(packed, axis=1, count=width))[..., None]
     if about.kind in '23':
         out = np.empty(height * width * channels, np.uint16 if about.most > 255 else np.uint8)
-        _numbers(data[about.start :], out, int(about.most))
+        _numbers(data, about.start, out, int(about.most))
         return out.reshape(height, width, channels)
     dtype = np.dtype('<f4' if about.most < 0 else '>f4') if about.kind in 'fF' else None
     dtype = dtype or np.dtype('>u2' if about.most > 255 else 'u1')
@@ -100,17 +100,18 @@ def _part(data: bytes, start: int, count: int) -> memoryview:
 
 def _digits(data: bytes, about: Header) -> np.ndarray:
     """Of a plain bitmap, whose digits may stand without blanks between them."""
-    digits = COMMENT.sub(b'', data[about.start :]).translate(None, SPACE)
+    digits = COMMENT.sub(b'', memoryview(data)[about.start :]).translate(None, SPACE)
     part = np.frombuffer(_part(digits, 0, about.height * about.width), np.uint8)
     if ((part != 48) & (part != 49)).any():
         raise ValueError('its values are not 0 and 1')
     return (49 - part).reshape(about.height, about.width, 1)
 
 
-def _numbers(text: bytes, out: np.ndarray, most: int) -> None:
-    """Fill `out` with the first numbers of a text."""
-    text = COMMENT.sub(b'', text)
-    filled = at = 0
+def _numbers(text: bytes, at: int, out: np.ndarray, most: int) -> None:
+    """Fill `out` with the first numbers of a text from a place on."""
+    if b'#' in text:
+        text, at = COMMENT.sub(b'', memoryview(text)[at:]), 0
+    filled = 0
     while filled < len(out):
         end = at + BLOCK
         if end < len(text):

@@ -41,8 +41,8 @@ GREY = 128  # what libjpeg puts where a picture has no data
 # All threads of the process together decode within this. An image holds its file, and at most so many bytes a pixel:
 # what the decoder takes, the pixels, and a copy of them while they are turned or resized.
 MEMORY = memory.Budget(5 << 29)
-PIXEL = 12
-PIXEL_OF_WEBP = 28  # libwebp keeps three canvases of 4 bytes a pixel, and Pillow copies them
+PIXEL = {'TIFF': 16, 'WEBP': 20}  # measured; the others:
+PIXEL_OF_OTHERS = 12
 ASIDE = 1 << 26  # bytes that decoders take whatever the size
 STRIP = 1 << 20  # pixels that are converted at once
 
@@ -127,7 +127,7 @@ def _within_memory(data: bytes, work: Callable[[Header], np.ndarray], rule: Rule
         about = image_header.look(data, FORMATS)
     except image_header.Fault as fault:
         raise Unreadable(str(fault)) from None
-    need = len(data) + about.area * (PIXEL_OF_WEBP if about.kind == 'WEBP' else PIXEL)
+    need = 2 * len(data) + about.area * PIXEL.get(about.kind, PIXEL_OF_OTHERS)
     if rule is not None and rule.side and rule.fit == 'squash':
         need += 4 * rule.side * about.height  # after the first of two passes
     size = f'{about.width} x {about.height} pixels'
@@ -223,7 +223,7 @@ def _by_pillow(data: bytes, kind: str, channels: int, upright: bool) -> tuple[np
             picture.load()
             # Pillow turns TIFF files while it loads them, and then they have no tag any more.
             left = _tag(picture) if upright or kind == 'TIFF' else 1
-            image = _of_deep(np.asarray(picture), *deep, channels) if deep else _converted(picture, channels)
+            image = _of_deep(_Rows(picture), *deep, channels) if deep else _converted(picture, channels)
     except (Unreadable, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -248,11 +248,12 @@ def _converted(picture: Any, channels: int) -> np.ndarray:
     return out
 
 
-def _strips(image: np.ndarray) -> Iterator[slice]:
+def _strips(image: np.ndarray | _Rows) -> Iterator[slice]:
     """Parts of the rows, of `STRIP` pixels or one row."""
-    step = max(STRIP // image.shape[1], 1)
-    for start in range(0, len(image), step):
-        yield slice(start, min(start + step, len(image)))
+    height, width = image.shape[:2]
+    step = max(STRIP // width, 1)
+    for start in range(0, height, step):
+        yield slice(start, min(start + step, height))
 
 
 def grey(image: np.ndarray) -> np.ndarray:
@@ -278,9 +279,11 @@ def _deep(picture: Any) -> tuple[str, int, bool] | None:
     if picture.format != 'TIFF':
         return ('unsigned', 16, False) if mode.startswith('I') else None
     bits, kind = picture.tag_v2.get(258, (1,))[0], picture.tag_v2.get(339, (1,))[0]
+    raw = picture.info.get('compression') == 'raw'
+    if raw and bits > 8 and picture.tag_v2.get(284, 1) == 2 and len(picture.getbands()) > 1:
+        raise Unreadable(f'its colours lie in planes of {bits} bits, which Pillow mistakes for bytes: save it as PNG')
     white = picture.tag_v2.get(262, 0) == 0
-    swapped = picture.tag_v2.prefix == b'MM' and picture.info.get('compression') != 'raw'
-    if swapped and (mode == 'F' or mode == 'I'):  # libtiff has swapped their bytes, and Pillow does it again
+    if not raw and picture.tag_v2.prefix == b'MM' and mode in ('F', 'I'):  # libtiff has swapped their bytes, and Pillow does it again
         raise Unreadable(
             f'its {bits}-bit values are compressed and begin with the highest byte, which is not decoded: save it '
             'without compression'
@@ -292,25 +295,34 @@ def _deep(picture: Any) -> tuple[str, int, bool] | None:
     return None
 
 
-def _of_deep(values: np.ndarray, kind: str, bits: int, white: bool, channels: int) -> np.ndarray:
+class _Rows:
+    """Rows of an image of Pillow as arrays, without a second copy of the whole."""
+
+    def __init__(self, picture: Any) -> None:
+        self._picture = picture
+        self.shape = (picture.height, picture.width)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return np.asarray(self._picture.crop((0, rows.start, self.shape[1], rows.stop)))
+
+
+def _of_deep(values: _Rows, kind: str, bits: int, white: bool, channels: int) -> np.ndarray:
     """(H, W) -> (H, W, channels) uint8, by the range of the type."""
     if kind == 'float':
         image = _of_floats(values)
     else:
-        if kind == 'unsigned' and bits == 32:
-            values = values.view(np.uint32)  # Pillow has them as int32
-        if kind == 'signed' and bits == 8:
-            values = values.view(np.int8)
-        middle = 1 << bits - 1 if kind == 'signed' else 0
-        image = _as_bytes(values, lambda some: (some.astype(np.int64) + middle >> bits - 8).astype(np.uint8))
+        # Pillow has 32 unsigned bits as int32, and 8 signed ones as uint8.
+        middle, mask = (1 << bits - 1 if kind == 'signed' else 0), (1 << bits) - 1
+        shift = bits - 8
+        image = _as_bytes(values, lambda some: ((some.astype(np.int64) + middle & mask) >> shift).astype(np.uint8))
     if white:
-        image = 255 - image
+        np.subtract(255, image, out=image)
     return image[..., None] if channels == 1 else np.repeat(image[..., None], 3, axis=2)
 
 
-def _of_floats(values: np.ndarray) -> np.ndarray:
+def _of_floats(values: np.ndarray | _Rows) -> np.ndarray:
     """Floats from 0 to 1 as bytes."""
-    low, high = float(values.min()), float(values.max())
+    low, high = _range(values)
     if not 0 <= low <= high <= 1:  # so does NaN
         raise Unreadable(
             f'its values are floats from {low:g} to {high:g}, and only 0 to 1 have a meaning: divide them by their '
@@ -319,18 +331,26 @@ def _of_floats(values: np.ndarray) -> np.ndarray:
     return _as_bytes(values, lambda some: np.floor(some.astype(np.float64) * 255 + 0.5).astype(np.uint8))
 
 
-def _as_bytes(values: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _as_bytes(values: np.ndarray | _Rows, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """The values as bytes, refused where they all become the same one: a picture that says 8 bits in 32 would be black."""
     out = np.empty(values.shape, np.uint8)
-    for rows in _strips(values):
+    for rows in _strips(out):
         out[rows] = convert(values[rows])
-    low, high = values.min(), values.max()
-    if low < high and out.min() == out.max():
-        raise Unreadable(
-            f'its values go from {low:g} to {high:g}, which is nothing in the range of their type ({values.dtype}): '
-            'spread them over it, or save it as 8 bit'
-        )
+    if out.min() == out.max():
+        low, high = _range(values)
+        if low < high:
+            raise Unreadable(
+                f'its values go from {low:,.10g} to {high:,.10g}, which is nothing in the range of their type: spread '
+                'them over it, or save it as 8 bit'
+            )
     return out
+
+
+def _range(values: np.ndarray | _Rows) -> tuple[float, float]:
+    """The least and the greatest value; NaN if there is one."""
+    ends = [(some.min(), some.max()) for some in (values[rows] for rows in _strips(values))]
+    low, high = np.array(ends, np.float64).T
+    return float(low.min()), float(high.max())
 
 
 # --- how the camera was held ------------------------------------------------------------------------------------------

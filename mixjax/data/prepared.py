@@ -85,13 +85,11 @@ class Images:
         return out
 
     def _image(self, row: int, record: bytes) -> np.ndarray:
-        rule = self.rule
         try:
-            image = photo.decode(_bytes(record), channels=rule.channels, upright=rule.upright)
+            image = photo.read(_bytes(record), self.rule, banner=self.banner)
         except photo.Unreadable as error:
             again = 'python -m mixjax.prepare_data with --skip_corrupt leaves such images out'
             raise UserError(f'{self._said(row)}: {error}; {again}') from None
-        image = photo.fit(image[: len(image) - self.banner], rule)
         if image.shape != self._shape:
             raise UserError(
                 f'{self._said(row)} is of size {image.shape[1]} x {image.shape[0]} and not {self._shape[1]} x '

@@ -69,12 +69,13 @@ def _fields(data: bytes, at: int, end: int, wanted: int) -> Iterator[tuple[int, 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """The number at a place, 7 bits a byte, the lowest first; and the place after it."""
     value = shift = 0
-    while True:
+    while shift < 70:  # of more bytes no number of 64 bits is made; the time would grow with their square
         byte = data[at]
         value |= (byte & 127) << shift
         at, shift = at + 1, shift + 7
         if byte < 128:
             return value, at
+    raise ValueError('not a protobuf message')
 
 
 def _files(info: Any, part: str) -> tuple[list[str], list[int]]:
@@ -100,7 +101,7 @@ class Records:
     def __init__(self, folder: Path, part: str) -> None:
         self.part = part
         try:
-            names, lengths = _files(plain.parse(plain.read_regular(folder / 'dataset_info.json')), part)
+            names, lengths = _files(plain.parse(plain.read_regular(folder / 'dataset_info.json', plain.MOST_TEXT)), part)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise UserError(f'{folder}/dataset_info.json is damaged ({type(error).__name__}); {AGAIN}') from None
         self.files = [folder / name for name in names]

@@ -2,6 +2,9 @@
 
 Nothing is unpacked: an archive is read through as often as it has to be, so it takes no room and cannot
 write anywhere. All the same, members that would leave the folder they are unpacked to are refused.
+
+Tar files are read here and not by `tarfile`, which searches its headers with patterns that take the square of their
+length, and keeps every member in memory. What is unpacked has a limit in proportion to the archive.
 """
 
 from __future__ import annotations
@@ -9,19 +12,29 @@ from __future__ import annotations
 import bz2
 import contextlib
 import functools
-import gzip
 import lzma
+import os
 import stat
-import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
+from mixjax import plain
+from mixjax.data.memory import OutOfMemory
 from mixjax.errors import UserError
 
 LARGEST = 1 << 28  # bytes of a member; photographs and lists of them are far smaller
+LARGEST_HEADER = 1 << 16  # bytes of a long name, or of the attributes, of a member of a tar file
+LARGEST_DIRECTORY = 1 << 25  # bytes of the directory of a zip file; of 100,000 photographs it has 12 MB
+MOST_ALIKE = 1 << 16  # headers of a tar file in a row without a file
+# What photographs and lists of them are unpacked to: so many times the archive, and some more.
+RATIO = 20
+SLACK = 1 << 28
+WINDOW = 1 << 28  # bytes of memory in which an .xz may unpack
 SUFFIXES = ('', '.tar.gz', '.tgz', '.tar', '.zip')  # '' for the folder
+BLOCK = 512  # bytes, of which a tar file is made
 Member = tuple[PurePosixPath, Callable[[], bytes]]
 
 
@@ -48,6 +61,11 @@ def members(path: Path) -> Iterator[Member]:
                 yield name, functools.partial(_read, path, read)
 
 
+def read_list(path: Path) -> bytes:
+    """The bytes of a file that lies beside the archives, such as a list of names."""
+    return _read(path, lambda: plain.read_regular(path, LARGEST))
+
+
 def _read(path: Path, read: Callable[[], bytes]) -> bytes:
     with _whole(path):
         return read()
@@ -59,7 +77,9 @@ def _whole(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:  # bytes of a stranger: zipfile, tarfile and what they unpack with fail in many ways
+    except MemoryError:
+        raise OutOfMemory(f'there is too little memory to read {path}; close other programs') from None
+    except Exception as error:  # bytes of a stranger: zipfile and what unpacks fail in many ways
         why = str(error).partition('\n')[0].rstrip(':')
         raise UserError(f'{path} is damaged or not whole ({why}); fetch it again') from error
 
@@ -72,58 +92,218 @@ def text(data: bytes) -> str:
 def _of_folder(path: Path) -> Iterator[Member]:
     for file in sorted(path.rglob('*')):
         if file.is_file():
-            yield PurePosixPath(file.relative_to(path).as_posix()), file.read_bytes
+            yield PurePosixPath(file.relative_to(path).as_posix()), lambda file=file: plain.read_regular(file, LARGEST)
 
 
-class Bounded:
-    """A file of which nobody can have more than `LARGEST` bytes at once, whatever a header says."""
+# --- tar --------------------------------------------------------------------------------------------------------------
 
-    def __init__(self, file: IO[bytes]) -> None:
+
+class _Unpacked:
+    """The bytes of a file that may be packed by gzip, bzip2 or xz, from its beginning to its end."""
+
+    def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self.seek, self.tell, self.close = file.seek, file.tell, file.close
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= LARGEST:
-            raise tarfile.ReadError(f'a part of it says that it is larger than {LARGEST:,} bytes')
-        return self._file.read(size)
-
-
-def _opened(path: Path) -> IO[bytes]:
-    """The tar file in a file that may be packed."""
-    with path.open('rb') as file:
         head = file.read(6)
-    packed: dict[bytes, Callable[..., Any]] = {b'\x1f\x8b': gzip.open, b'BZh': bz2.open, b'\xfd7zXZ\0': lzma.open}
-    unpack = next((opener for start, opener in packed.items() if head.startswith(start)), open)
-    return unpack(path, 'rb')
+        file.seek(0)
+        packed: dict[bytes, Callable[[], Any]] = {
+            b'\x1f\x8b': lambda: zlib.decompressobj(wbits=31),
+            b'BZh': bz2.BZ2Decompressor,
+            b'\xfd7zXZ\0': lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=WINDOW),
+        }
+        self._begin = next((begin for start, begin in packed.items() if head.startswith(start)), None)
+        self._unpacker = self._begin() if self._begin else None
+        self._size = os.fstat(file.fileno()).st_size
+        self._left = RATIO * self._size + SLACK
+        self._input = b''
+
+    def read(self, count: int) -> bytes:
+        """So many bytes, or fewer at the end."""
+        out = bytearray()
+        while len(out) < count:
+            some = self._some(min(count - len(out), 1 << 20))
+            if not some:
+                break
+            out += some
+        return bytes(out)
+
+    def skip(self, count: int) -> None:
+        if self._unpacker is None:
+            if self._file.tell() + count > self._size:
+                raise EOFError('it ends early')
+            self._file.seek(count, os.SEEK_CUR)
+            return
+        while count:
+            some = self._some(min(count, 1 << 20))
+            if not some:
+                raise EOFError('it ends early')
+            count -= len(some)
+
+    def _some(self, most: int) -> bytes:
+        """At least one byte and at most `most`; none at the end."""
+        if self._unpacker is None:
+            return self._file.read(most)
+        while True:
+            if self._unpacker.eof:  # another packed stream may follow
+                rest = self._unpacker.unused_data.lstrip(b'\0') or self._file.read(1 << 16).lstrip(b'\0')
+                if not rest:
+                    return b''
+                assert self._begin is not None
+                self._unpacker, self._input = self._begin(), rest
+            if not self._input and getattr(self._unpacker, 'needs_input', True):
+                self._input = self._file.read(1 << 16)
+            ended = not self._input
+            out = self._unpacker.decompress(self._input, most)
+            # Of zlib alone it is the caller who keeps what is not unpacked yet.
+            self._input = getattr(self._unpacker, 'unconsumed_tail', b'')
+            if ended and not out and not self._unpacker.eof:
+                raise EOFError('it ends early')
+            self._left -= len(out)
+            if self._left < 0:
+                raise ValueError(f'it unpacks to more than {RATIO} times its size')
+            if out:
+                return out
 
 
 def _of_tar(path: Path) -> Iterator[Member]:
-    with _opened(path) as file, tarfile.open(fileobj=cast(Any, Bounded(file))) as archive:
-        for member in archive:
-            if member.isdir():
-                continue
-            if not member.isfile():
-                raise UserError(f'{path} is refused: its member {member.name!r} is a link or a device, not a file')
+    with plain.open_regular(path) as opened:
+        yield from _tar_members(path, _Unpacked(opened))
 
-            def read(member: tarfile.TarInfo = member) -> bytes:
-                file = archive.extractfile(member)
-                assert file is not None  # it is a file
-                _small(path, member.name, member.size)
-                data = file.read()
-                if len(data) != member.size:
-                    raise EOFError(f'{member.name} ends early')
-                return data
 
-            yield _safe(path, member.name), read
+def _tar_members(path: Path, file: _Unpacked) -> Iterator[Member]:
+    """Each file of a tar archive (ustar, GNU and pax)."""
+    own: dict[str, bytes] = {}  # what extra headers say of the next member
+    alike, begun = 0, False
+    while True:
+        alike += 1
+        if alike > MOST_ALIKE:
+            raise ValueError(f'it has {MOST_ALIKE:,} headers in a row without a file')
+        head = file.read(BLOCK)
+        if not head and not begun:
+            raise EOFError('it is empty')
+        begun = True
+        if not head or not head.strip(b'\0'):
+            return
+        if len(head) < BLOCK:
+            raise EOFError('it ends early')
+        kind, size = head[156:157], _number(own['size']) if 'size' in own else _field(head[124:136])
+        if _field(head[148:156]) not in _sums(head):
+            raise ValueError('a header has another sum')
+        if kind in b'LKxgX' and kind:
+            if size > LARGEST_HEADER:
+                raise ValueError(f'a header says that it is larger than {LARGEST_HEADER:,} bytes')
+            data = file.read(-(-size // BLOCK) * BLOCK)[:size]
+            if len(data) < size:
+                raise EOFError('it ends early')
+            if kind == b'L':
+                own['path'] = data.partition(b'\0')[0]
+            elif kind in b'xX':
+                own |= _attributes(data)
+            continue
+        name = text(own.get('path') or _name(head))
+        if kind == b'5' or (kind in (b'\0', b'0') and name.endswith('/')):
+            own = {}
+            continue
+        if kind not in (b'\0', b'0', b'7') or any(key.startswith('GNU.sparse') for key in own):
+            what = 'is stored with holes' if kind == b'S' or kind in b'\x000' else 'is a link or a device, not a file'
+            raise UserError(f'{path} is refused: its member {name!r} {what}')
+        own, alike = {}, 0
+        read = _Once(file, size, path, name)
+        yield _safe(path, name), read
+        read.pass_over()
+
+
+class _Once:
+    """Reads a member of a tar file, which lies where the file is now; more than once too."""
+
+    def __init__(self, file: _Unpacked, size: int, path: Path, name: str) -> None:
+        self._file, self._size, self._path, self._name = file, size, path, name
+        self._data: bytes | None = None
+
+    def __call__(self) -> bytes:
+        if self._data is None:
+            _small(self._path, self._name, self._size)
+            self._data = self._file.read(self._size)
+        if len(self._data) != self._size:
+            raise EOFError(f'{self._name} ends early')
+        return self._data
+
+    def pass_over(self) -> None:
+        left = self._size if self._data is None else 0
+        self._file.skip(left + -self._size % BLOCK)
+
+
+def _field(data: bytes) -> int:
+    """A number of a header: octal digits, or binary where the first bit is set."""
+    if data[0] & 0x80:
+        if data[0] != 0x80:
+            raise ValueError('a header has a negative number')
+        return int.from_bytes(data[1:])
+    digits = data.partition(b'\0')[0].strip()
+    return int(digits or b'0', 8)
+
+
+def _number(data: bytes) -> int:
+    """A decimal number of an attribute."""
+    if len(data) > 20 or not data.isdigit():
+        raise ValueError('a header has no number where one should be')
+    return int(data)
+
+
+def _sums(head: bytes) -> tuple[int, int]:
+    """The sum of a header, whose own field counts as blanks, of bytes without and with sign."""
+    blank = head[:148] + b' ' * 8 + head[156:]
+    return sum(blank), sum(blank) - 256 * sum(byte > 127 for byte in blank)
+
+
+def _name(head: bytes) -> bytes:
+    name, prefix = (part.partition(b'\0')[0] for part in (head[:100], head[345:500]))
+    return prefix + b'/' + name if prefix and head[257:262] == b'ustar' and head[257:265] != b'ustar  \0' else name
+
+
+def _attributes(data: bytes) -> dict[str, bytes]:
+    """{keyword: value} of the lines 'LENGTH KEYWORD=VALUE', whose length counts all of the line."""
+    out, at = {}, 0
+    while at < len(data) and data[at]:
+        blank = data.find(b' ', at, at + 20)
+        length = _number(data[at:blank]) if blank > 0 else 0
+        keyword, equals, value = data[blank + 1 : at + length - 1].partition(b'=')
+        if not equals or at + length > len(data) or data[at + length - 1 : at + length] != b'\n':
+            raise ValueError('a header has attributes that are none')
+        out[text(keyword)] = value
+        at += length
+    return out
+
+
+# --- zip --------------------------------------------------------------------------------------------------------------
+
+
+class _Bounded:
+    """A file of which nobody can have more than `LARGEST_DIRECTORY` bytes at once, whatever a header says."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek, self.tell, self.close, self.seekable = file.seek, file.tell, file.close, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size if 0 <= size <= LARGEST_DIRECTORY else LARGEST_DIRECTORY + 1)
+        if len(data) > LARGEST_DIRECTORY:
+            raise zipfile.BadZipFile(f'a part of it is larger than {LARGEST_DIRECTORY:,} bytes')
+        return data
 
 
 def _of_zip(path: Path) -> Iterator[Member]:
-    with zipfile.ZipFile(path) as archive:
-        for member in archive.infolist():
+    with plain.open_regular(path) as file, zipfile.ZipFile(cast(Any, _Bounded(file))) as archive:
+        found = archive.infolist()
+        # Members may overlap: each byte of the file can be in all of them.
+        if sum(member.file_size for member in found) > RATIO * os.fstat(file.fileno()).st_size + SLACK:
+            raise UserError(f'{path} is refused: it unpacks to more than {RATIO} times its size')
+        for member in found:
             if member.is_dir():
                 continue
             if stat.S_ISLNK(member.external_attr >> 16):
                 raise UserError(f'{path} is refused: its member {member.filename!r} is a link, not a file')
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2):
+                raise UserError(f'{path} is refused: its member {member.filename!r} is packed in a rare way; unpack it')
             _small(path, member.filename, member.file_size)
             yield _safe(path, member.filename), lambda member=member: archive.read(member)
 

@@ -25,7 +25,7 @@ class MitIndoor67(Original):
     def parts(self) -> dict[str, Part]:
         path = archive.find(self.archives, 'indoorCVPR_09', 'Images', get=self.get)
         lists = {
-            name: (self.archives / name).read_bytes() for name in LISTS.values() if (self.archives / name).is_file()
+            name: archive.read_list(self.archives / name) for name in LISTS.values() if (self.archives / name).is_file()
         }
         stored = []
         for name, read in archive.members(path):

@@ -30,7 +30,7 @@ class StanfordCars(Original):
         found = {name.name: read() for name, read in archive.members(kit) if name.name in ANNOTATIONS.values()}
         for file in ANNOTATIONS.values():
             if (self.archives / file).is_file():
-                found[file] = (self.archives / file).read_bytes()
+                found[file] = archive.read_list(self.archives / file)
         paths = {split: archive.find(self.archives, f'cars_{split}', get=self.get) for split in ANNOTATIONS}
         return {
             split: Part(self._labels(split, found), lambda path=paths[split], split=split: _images(path, split))
@@ -55,6 +55,8 @@ def _annotations(file: str, data: bytes) -> dict[str, int]:
     try:
         table: Any = loadmat(io.BytesIO(data), squeeze_me=True)['annotations'].reshape(-1)
         return {str(row['fname']): int(row['class']) for row in table}
+    except MemoryError:
+        raise
     except Exception as error:  # the many ways in which a foreign file can be wrong
         raise UserError(
             f'{file} is not a table with fname and class ({type(error).__name__}); fetch it again'
