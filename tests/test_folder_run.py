@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from mixjax.data import embedded
 from tests.common import assert_same_run, call, kill_after, lines
+from tests.faults import harm
 
 NAMES = {0: '<script>alert(1)<', 1: 'null', 2: 'zw\u00f6lf & so', 3: 'drei', 7: "it's"}
 PER_CLASS = {0: 30, 1: 12, 2: 20, 3: 6, 7: 25}
@@ -132,6 +134,36 @@ def test_parts_of_your_own_and_the_test_folder_predicted(tmp_path):
     answer = call(tmp_path, '--workdir=run', '--json', 'p/test', module='mixjax.predict')
     assert json.loads(answer.stdout)['accuracy'] == results(tmp_path / 'run')['seeds'][0]['accuracy']
     assert results(tmp_path / 'run')['val_examples'] == 93  # those of the folder, none of the train part
+
+
+def test_images_that_change_under_a_streamed_run_end_it(tmp_path):
+    """Those that were decoded and stored before, too; put back, the same command goes on."""
+    photos(tmp_path / 'photos')
+    files = sorted(path for path in (tmp_path / 'photos').rglob('*') if path.is_file())
+    good = [(path.read_bytes(), path.stat()) for path in files]
+    words = [
+        '--config=folder', '--config.target.dir=photos', '--workdir=run', '--config.method.name=finetune', *NETWORK,
+        *QUIET, '--config.feed=stream', '--config.steps=300', '--config.log_every=1', '--config.eval_every=300',
+        '--config.checkpoint_every=300',
+    ]  # fmt: skip
+    process = harm.start(tmp_path, *words)
+    try:
+        harm.until(process, harm.logged(tmp_path, 40))  # each of the 67 has been read once
+        for path, (data, facts) in zip(files, reversed(good), strict=True):
+            path.write_bytes(data)
+            os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+        assert process.wait(60) == 2
+    finally:
+        process.kill()
+    said = (tmp_path / 'said').read_text()
+    assert 'has changed since it was checked: its bytes are others' in said and 'Traceback' not in said
+    assert not (tmp_path / 'run' / 'results.json').exists()
+    again = call(tmp_path, *words)
+    assert again.returncode == 2 and 'was begun with other images' in again.stderr
+    for path, (data, _) in zip(files, good, strict=True):
+        path.write_bytes(data)
+    done = call(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.faults

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +17,7 @@ from PIL import Image
 import mixjax
 from mixjax import analyse, inference, models, predict
 from mixjax import config as config_lib
-from mixjax.data import embedded
+from mixjax.data import embedded, listing
 from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.train import draws, loop, program, seeds
@@ -266,10 +268,64 @@ def test_labels_of_folders():
     classes = ('cat', 'F/A-18')
     assert inference.label_of(Path('cat/a.jpg'), classes) == 'cat'
     assert inference.label_of(Path('F_A-18/old/a.jpg'), classes) == 'F/A-18'
-    assert inference.label_of(Path('cat/F_A-18/a.jpg'), classes) == 'F/A-18'
+    assert inference.label_of(Path('cat/F_A-18/a.jpg'), classes) == 'cat'  # as training takes it
+    assert inference.label_of(Path('photos/cat/F_A-18/a.jpg'), classes) == 'F/A-18'
+    assert inference.label_of(Path('cafe\u0301/a.jpg'), ('caf\u00e9',)) == 'caf\u00e9'
     assert (
         inference.label_of(Path('cat.jpg'), classes) is None and inference.label_of(Path('dog/a.jpg'), classes) is None
     )
+
+
+def test_a_folder_is_searched_as_training_searches_it(run, digits, tmp_path, capsys):
+    """Hidden folders of systems and applications, class folders that are links, and links in a circle."""
+    for name in sorted(item.name for item in digits.iterdir()):
+        if int(name) % 2:
+            (tmp_path / 'test' / name).symlink_to(digits / name)
+        else:
+            shutil.copytree(digits / name, tmp_path / 'test' / name)
+            wrong = next((digits / str((int(name) + 2) % 10)).iterdir())
+            for inside in (f'{name}/@eaDir', f'{name}/.thumbs', f'__MACOSX/{name}', f'{name}/.more/deep'):
+                (tmp_path / 'test' / inside).mkdir(parents=True)
+                shutil.copy(wrong, tmp_path / 'test' / inside / 'x.png')
+            (tmp_path / 'test' / name / 'up').symlink_to(tmp_path / 'test')
+            (tmp_path / 'test' / name / 'other').symlink_to(tmp_path / 'test' / '8')
+    os.mkfifo(tmp_path / 'test/0/pipe.png')
+    (tmp_path / 'test/4/zero.png').symlink_to('/dev/zero')
+    shutil.copy(wrong, tmp_path / 'test/outside.png')
+    answers = []
+    for folder in (tmp_path / 'test', tmp_path):
+        assert predict.main([f'--workdir={run / "finetune"}', '--json', str(folder)]) == 0
+        answers.append(json.loads(capsys.readouterr().out))
+    for answer in answers:
+        assert answer['accuracy'] == reported(run, 'finetune') and answer['labelled'] == 1767
+        assert len(answer['predictions']) == 1768  # and the one that lies in no class folder
+    assert predict.main([f'--workdir={run / "finetune"}', str(tmp_path / 'test' / '4')]) == 0
+    assert 'left out, 1 file that is not a regular file' in capsys.readouterr().out
+    with pytest.raises(UserError, match='not a regular file'):
+        mixjax.load(run / 'finetune')(tmp_path / 'test/0/pipe.png')
+
+
+def test_what_predict_finds_in_a_folder_is_what_training_finds(tmp_path):
+    """Parts, classes and links of every kind; the label is the class of the listing."""
+    for k, name in enumerate(
+        ('Training_set/cat/dog', 'Training_set/dog', 'Training_set/cat', 'test_set/dog/.git', 'test_set/cat')
+    ):
+        (tmp_path / 'p' / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / 'p' / name / f'{k}.png').write_bytes(b'')
+    (tmp_path / 'p/test_set/cat/more').symlink_to('../../Training_set/dog')
+    (tmp_path / 'p/test_set/fox').symlink_to('../Training_set/cat/dog')
+    inside = listing.listed(tmp_path / 'p')
+    for part, found in inside.parts.items():
+        place = found[0][0].split('/')[0]
+        there = inference.files([tmp_path / 'p' / place]).found
+        labels = {str(path): inference.label_of(below, ('cat', 'dog', 'fox')) for path, below in there}
+        assert labels == {str(tmp_path / 'p' / path): label for path, label in found}, part
+    whole = inference.files([tmp_path / 'p']).found
+    labels = {str(path.relative_to(tmp_path / 'p')): inference.label_of(below, ('cat', 'dog')) for path, below in whole}
+    assert labels == {
+        'Training_set/cat/2.png': 'cat', 'Training_set/dog/1.png': 'dog', 'test_set/cat/4.png': 'cat',
+        'test_set/fox/0.png': None,
+    }  # fmt: skip
 
 
 def test_the_command_in_a_process_of_its_own(run, digits):

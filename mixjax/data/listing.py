@@ -143,10 +143,10 @@ def walk(top: Path, starts: Iterable[str]) -> Walked:
                     else:
                         others[suffix or 'without an ending'] += 1
 
-    entered = [start for start in sorted(files, key=lambda start: (top / start).is_symlink()) if claim(start)]
-    for folder in _above(top, [''] if '' in files else files):
-        claimed.setdefault(_identity(folder), None)
-    for start in entered:
+    for folder in _above(top, files):
+        claimed[_identity(folder)] = None
+    real_first = sorted(files, key=lambda start: bool(start) and (top / start).is_symlink())
+    for start in [start for start in real_first if claim(start)]:  # all claim before one is entered
         enter(start, start)
     for start, path in links:  # grows while it is gone through
         if claim(path):
@@ -157,8 +157,11 @@ def walk(top: Path, starts: Iterable[str]) -> Walked:
 
 
 def _above(top: Path, starts: Iterable[str]) -> set[Path]:
-    """The real folders that hold a start."""
-    return {folder for start in starts for folder in Path(os.path.realpath(top / start)).parents}
+    """The real folders that hold the starts, as they are called, up to the root."""
+    if '' in starts:
+        return set(Path(os.path.realpath(top)).parents)
+    holding = [Path(os.path.realpath(folder)) for folder in {(top / start).parent for start in starts}]
+    return {folder for one in holding for folder in (one, *one.parents)}
 
 
 class Listing(NamedTuple):
@@ -414,7 +417,7 @@ def _known(stamp: Any, digest: Any, fault: Any) -> Known:
     found = Known(Stamp(*stamp), digest, fault)
     if not all(type(number) is int for number in found.stamp) or not type(digest) is type(fault) is str:
         raise ValueError
-    if bool(fault) == bool(re.fullmatch('[0-9a-f]{32}', digest)):
+    if digest if fault else not re.fullmatch('[0-9a-f]{32}', digest):
         raise ValueError
     return found
 

@@ -537,6 +537,7 @@ def test_each_real_folder_is_entered_once(count, tmp_path):
         for other in range(count):
             (root / f'c{k:02d}' / f'to{other:02d}').symlink_to(root / f'c{other:02d}')
     (root / 'c00' / 'up').symlink_to(root)
+    (root / 'up').symlink_to(tmp_path)
     found = look(root, tmp_path, holdout=0.5)
     every = (*found.train, *found.test)
     assert len(every) == 2 * count and all(one.id.startswith(found.classes[one.label]) for one in every)

@@ -42,12 +42,12 @@ def pixels(rows):
     return np.stack([np.random.default_rng(int(row)).integers(0, 256, (64, 64, 3), np.uint8) for row in rows])
 
 
-def opened(folder, reader=None, say=None, **changes):
+def opened(folder, reader=None, say=None, limit=stored.LIMIT, **changes):
     """(data set, its reader before it was stored, the stored one)."""
     reader = reader or Reader()
     names = [f'photo {k}.jpg' for k in range(COUNT)]
     data = Dataset('dogs', ('a', 'b'), np.zeros(COUNT, np.int32), reader, names)._replace(**changes)
-    made = stored.stored(data, 'train', folder, say)
+    made = stored.stored(data, 'train', folder, say, limit)
     assert made.labels is data.labels and made.ids is data.ids
     return made, reader
 
@@ -264,6 +264,93 @@ def test_room_is_left_to_others(tmp_path, monkeypatch):
     np.testing.assert_array_equal(data.read([0]), pixels([0]))
     assert len(said) == 1 and os.strerror(errno.ENOSPC) in said[0]
     assert not np.fromfile(files(tmp_path)['.sums'], np.uint32).any()
+
+
+# --- a limit for what is stored ---------------------------------------------------------------------------------------
+
+ROW = 64 * 64 * 3
+
+
+def taken(folder):
+    return sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+
+
+def there(folder):
+    """The rows that are stored."""
+    return np.flatnonzero(np.fromfile(files(folder)['.sums'], np.uint32))
+
+
+@pytest.mark.parametrize('ahead', [False, True])
+def test_what_is_stored_has_a_limit(ahead, tmp_path):
+    limit, said = 40 * ROW, []
+    data, reader = opened(tmp_path, say=said.append, limit=limit)
+    if ahead:
+        stored.ensure(data.read, range(COUNT))
+        assert said[1].startswith('decoding 40 images of dogs, once, into ')
+        assert len(reader.asked) == 40 and 38 <= len(there(tmp_path)) <= 40  # the sums take room too
+    for _ in range(2):
+        np.testing.assert_array_equal(data.read(range(COUNT)), pixels(range(COUNT)))
+    assert 30 < len(there(tmp_path)) <= 40 and taken(tmp_path) <= limit
+    (line,) = [line for line in said if 'config.cache_limit' in line]
+    assert '(492 kB)' in line and 'decoded anew each time' in line
+    assert all(reader.asked[row] == 1 for row in there(tmp_path))
+    again, reader = opened(tmp_path, limit=limit)
+    again.read(range(COUNT))
+    assert set(reader.asked) == set(range(COUNT)) - set(there(tmp_path)) and taken(tmp_path) <= limit
+
+
+def test_the_limit_is_of_all_files_in_the_folder(tmp_path):
+    opened(tmp_path, limit=40 * ROW)[0].read(range(30))
+    (tmp_path / 'other').mkdir()
+    for data in (opened(tmp_path, limit=40 * ROW, name='cats')[0], opened(tmp_path / 'other', limit=40 * ROW)[0]):
+        data.read(range(COUNT))
+    sums = sorted(int((np.fromfile(path, np.uint32) > 0).sum()) for path in tmp_path.glob('*.sums'))
+    assert sums[1] == 30 and sums[0] < 10 and 30 < len(there(tmp_path / 'other')) <= 40
+
+
+def test_a_limit_up_to_1_is_a_share_of_the_room(tmp_path, monkeypatch):
+    """Of what is free and what the stored images take, so that storing some of them does not move it."""
+    whole = stored.RESERVE + 200 * ROW  # what there is for everybody
+    monkeypatch.setattr(stored.shutil, 'disk_usage', lambda path: Usage(0, 0, whole - taken(tmp_path)))
+    data, _ = opened(tmp_path, limit=100 * ROW / whole)
+    data.read(range(COUNT))
+    assert 80 < len(there(tmp_path)) <= 100
+    none, reader = opened(tmp_path, limit=0, name='cats')
+    none.read(range(20))
+    stored.ensure(none.read, range(20))
+    assert set(reader.asked.values()) == {1}
+
+
+def test_threads_together_keep_to_the_limit(tmp_path):
+    data, _ = opened(tmp_path, limit=40 * ROW)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda k: data.read(range(k, COUNT, 8)), range(8)))
+    assert taken(tmp_path) <= 40 * ROW and len(there(tmp_path)) > 30
+
+
+def test_a_single_pass_uses_what_is_stored_and_stores_nothing(tmp_path):
+    said = []
+    data, reader = opened(tmp_path, say=said.append)
+    data.read(range(10))
+    before = taken(tmp_path)
+    for read in (stored.passing(data.read), stored.passing(stored.Subset(data.read, np.arange(COUNT)))):
+        stored.ensure(read, np.arange(COUNT))
+        np.testing.assert_array_equal(read(np.arange(COUNT)), pixels(range(COUNT)))
+    assert set(there(tmp_path)) == set(range(10)) and taken(tmp_path) == before
+    assert [reader.asked[row] for row in (0, 9, 10, COUNT - 1)] == [1, 1, 2, 2]
+    assert said == ['decoding 190 images of dogs for one pass over them; none is kept']
+    data.read([100])  # the reader itself goes on storing
+    assert 100 in there(tmp_path)
+    assert stored.passing(pixels) is pixels
+
+
+def test_what_a_streamed_run_may_store_is_told_before(tmp_path):
+    said = []
+    data, reader = opened(tmp_path, say=said.append)
+    data.read([0])
+    stored.announce(stored.Subset(data.read, np.arange(50)), np.arange(40))
+    assert said[0].startswith(f'39 images of dogs are decoded when they are needed, and kept in {tmp_path} (479 kB; ')
+    assert set(reader.asked) == {0}
 
 
 # --- decoding ahead ---------------------------------------------------------------------------------------------------

@@ -8,16 +8,19 @@ import io
 import json
 import os
 import random
+import shutil
 import tarfile
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 
 from mixjax.data import folder as folder_lib
-from mixjax.data import listing, photo, prepared, records, split_file
+from mixjax.data import listing, photo, prepared, records, split_file, stored
 from mixjax.data.builders import archive
 from mixjax.data.catalog import Dataset
 from mixjax.errors import UserError
@@ -212,8 +215,6 @@ def read_names(path: Path) -> None:
         assert str(error)
         return
     finally:
-        import shutil
-
         shutil.rmtree(top, ignore_errors=True)
         shutil.rmtree(cache, ignore_errors=True)
     assert all(line.isprintable() for line in found.notes)
@@ -222,13 +223,168 @@ def read_names(path: Path) -> None:
 
 def remembered(_: Path) -> list[bytes]:
     return [
-        json.dumps({'format': 1, 'files': {'a/1.png': [5, 6, 'digest', ''], 'b/2.png': [7, 8, '', 'bad']}}).encode()
+        json.dumps(
+            {
+                'format': listing.FORMAT,
+                'files': {'a/1.png': [[5, 6, 7, 8], '0123456789abcdef' * 2, ''], 'b/2.png': [[7, 8, 9, 10], '', 'bad']},
+            }
+        ).encode()
     ]
 
 
 def read_remembered(path: Path) -> None:
     for known in listing._remembered(path).values():
-        assert isinstance(known, listing.Known)
+        assert isinstance(known, listing.Known) and bool(known.digest) != bool(known.fault)
+        assert all(type(number) is int for number in known.stamp)
+
+
+# --- folders of every shape, and files that change --------------------------------------------------------------------
+
+PLACES = (
+    '',
+    'a',
+    'b',
+    'train',
+    'test_set',
+    'a/deep',
+    'train/a',
+    'train/b',
+    'test_set/a',
+    '.hidden',
+    'a/@eaDir',
+    'b/c/d',
+)
+
+
+def shapes(_: Path) -> list[bytes]:
+    made = [['file', 'a/1.png', ''], ['file', 'b/2.png', ''], ['link', 'a/x', 'b'], ['pipe', 'b/p.jpg', '']]
+    return [json.dumps(made).encode()]
+
+
+def other_shape(_: bytes, random_: random.Random, others: list[bytes]) -> bytes:
+    """Files, links, pipes and devices in a few folders, by what lies where."""
+    del others
+
+    def one() -> list[str]:
+        kind = random_.choice(('file', 'file', 'file', 'link', 'link', 'pipe', 'device'))
+        name = random_.choice(('1.png', '2.jpg', 'x', 'y', 'note.txt', '.z.png'))
+        place = random_.choice(PLACES)
+        return [kind, f'{place}/{name}' if place else name, random_.choice((*PLACES, 'a/x', 'b/y', 'x', 'a/1.png'))]
+
+    return json.dumps([one() for _ in range(random_.choice((4, 12, 40)))]).encode()
+
+
+def read_shape(path: Path) -> None:
+    """The folder that the file tells of, as training and as prediction see it."""
+    top, cache = path.parent / 'shape', path.parent / 'cache'
+    top.mkdir()
+    for number, (kind, name, target) in enumerate(json.loads(path.read_bytes())):
+        with contextlib.suppress(OSError):
+            (top / name).parent.mkdir(parents=True, exist_ok=True)
+            if kind == 'file':
+                with (top / name).open('xb') as file:
+                    file.write(images(Path())[4] + bytes([number]))
+            elif kind == 'pipe':
+                os.mkfifo(top / name)
+            else:
+                (top / name).symlink_to('/dev/zero' if kind == 'device' else top / target)
+    try:
+        with contextlib.suppress(UserError):
+            for found in listing.listed(top).parts.values():
+                _each_once(top, [one for one, _ in found])
+            found = folder_lib.look(str(top), holdout=0, cache=cache)
+            labels = {one.path: found.classes[one.label] for one in (*found.train, *found.val, *found.test)}
+            assert all(label in name.split('/')[:2] for name, label in labels.items())
+        inside, walked = listing.everything(top)
+        _each_once(top, [one for one, _ in inside])
+        assert all(one.endswith(str(below)) for one, below in inside) and walked.irregular <= 40
+    finally:
+        shutil.rmtree(top)
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def _each_once(top: Path, found: list[str]) -> None:
+    """No folder was entered twice, and nothing but files and links that lead nowhere was taken for an image."""
+    real = [(os.path.realpath((top / one).parent), os.path.basename(one)) for one in found]
+    assert len(set(real)) == len(real), found
+    assert all((top / one).is_file() or not (top / one).exists() for one in found)
+
+
+FOUR = ('a/0.bmp', 'a/1.bmp', 'b/0.bmp', 'b/1.bmp')
+
+
+@functools.cache
+def _bmp(number: int) -> bytes:
+    """Images whose files have one size; each fifth is damaged."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
+    Image.fromarray(pixels).save(file, 'BMP')
+    return file.getvalue() if number % 5 else b'x' * len(file.getvalue())
+
+
+def histories(_: Path) -> list[bytes]:
+    return [json.dumps([['list', 0, 0], ['read', 0, 0], ['write', 1, 9], ['read', 0, 0], ['list', 0, 0]]).encode()]
+
+
+def other_history(_: bytes, random_: random.Random, others: list[bytes]) -> bytes:
+    """What becomes of four images, which are listed and read in between."""
+    del others
+    kinds = ('list', 'read', 'read', 'write', 'swap', 'replace', 'times', 'remove')
+    made = [
+        [random_.choice(kinds), random_.randrange(4), random_.randrange(12)] for _ in range(random_.choice((4, 12)))
+    ]
+    return json.dumps([['list', 0, 0], *made, ['list', 0, 0], ['read', 0, 0]]).encode()
+
+
+def read_history(path: Path) -> None:
+    """A listing tells of the files as they are; what is read of it is what was listed, or an error."""
+    top, cache, data = path.parent / 'history', path.parent / 'cache', None
+    rule = photo.Rule(side=4)
+
+    def put(name: Path, number: int) -> None:
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.write_bytes(_bmp(number))
+        os.utime(name, ns=(10**18, 10**18))
+
+    made = {listing.digest_of(_bmp(number)): _bmp(number) for number in range(16)}
+    for number, name in enumerate(FOUR):
+        put(top / name, number + 11)
+    try:
+        for kind, one, number in json.loads(path.read_bytes()):
+            name, other = top / FOUR[one], top / FOUR[number % 4]
+            with contextlib.suppress(FileNotFoundError):
+                if kind == 'write':
+                    put(name, number)
+                elif kind == 'replace':
+                    put(top / 'new', number)
+                    os.replace(top / 'new', name)
+                elif kind == 'swap':
+                    os.replace(name, top / 'new')
+                    os.replace(other, name)
+                    os.replace(top / 'new', other)
+                elif kind == 'times':
+                    os.utime(name, ns=(10**18, 10**18 + number))
+                elif kind == 'remove':
+                    name.unlink()
+            with contextlib.suppress(UserError):
+                if kind == 'list':
+                    data = None
+                    with mock.patch.object(listing, 'FRESH', 0):
+                        found = folder_lib.look(str(top), holdout=0, cache=cache)
+                    assert all(listing.digest_of((top / one.path).read_bytes()) == one.digest for one in found.train)
+                    opened = folder_lib.dataset(found, found.train, rule)
+                    data = found, stored.stored(opened, 'train', cache / 'images').read
+                    time.sleep(0.011)  # a tick of the clock of file systems: listings are remembered
+                elif kind == 'read' and data is not None:
+                    for row in range(len(data[0].train)):
+                        image = photo.read(made[data[0].train[row].digest], rule)
+                        with contextlib.suppress(UserError):
+                            assert (data[1]([row])[0] == image).all()
+    finally:
+        shutil.rmtree(top, ignore_errors=True)
+        shutil.rmtree(cache, ignore_errors=True)
 
 
 def archives(_: Path) -> list[bytes]:
@@ -272,5 +428,7 @@ READERS: dict[str, Reader] = {
     'splits.json': Reader(splits, read_splits, flawed_json),
     'names of folders': Reader(names, read_names),
     'listing cache': Reader(remembered, read_remembered, flawed_json),
+    'shapes of folders': Reader(shapes, read_shape, other_shape),
+    'files that change': Reader(histories, read_history, other_history),
     'archives': Reader(archives, read_archive),
 }  # fmt: skip

@@ -161,6 +161,42 @@ def test_a_run_of_photographs_decodes_each_once(tmp_path, monkeypatch):
         assert lines(tmp_path / name / 'metrics.jsonl') == lines(tmp_path / 'resident/metrics.jsonl')
 
 
+@pytest.mark.parametrize('feed_kind', ['resident', 'stream'])
+def test_a_pass_over_the_source_stores_only_what_is_trained_on(feed_kind, tmp_path):
+    """Means over all images of the source, of which the method then draws some."""
+    for k in range(96):
+        for where, classes in (('photos', 'ab'), ('source', 'cdefgh')):
+            path = tmp_path / where / classes[k % len(classes)] / f'{k}.jpg'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(miniature.picture(k + 100 * (where == 'source'), size=(24, 28)))
+    method = {'name': 'xmixup', 'per_class': 0}
+    config = short(method, synthetic={'per_class': 0, 'side': 0}, target={'name': 'folder'}, feed=feed_kind)
+    with config.unlocked():
+        config.target.dir, config.source.name = str(tmp_path / 'photos'), 'folder'
+        config.source.dir, config.model.weights = str(tmp_path / 'source'), 'random://6'
+        config.cache_dir = str(tmp_path / 'cache')
+    said = []
+    built = program.build(config, program.ground(config, said.append))
+    name = built.sets.source.name
+
+    def kept():
+        (path,) = (tmp_path / 'cache/images').glob(f'{name}-*.sums')
+        return np.flatnonzero(np.fromfile(path, np.uint32))
+
+    _, data, _ = seeds.parts(built, 0)
+    data.source.class_means()
+    list(data.source.batches(32))
+    assert len(kept()) <= 8  # the first ones, which tell the source from others
+    assert 'for one pass over them; none is kept' in said[-1]
+    placed, ts = opened(built, tmp_path, feed_kind)
+    walk(built, placed, ts, 2)
+    drawn = np.load(tmp_path / 'prepared-0.npz')['draw/rows']
+    assert set(kept()) <= {*range(8), *drawn.tolist()} and len(drawn) < 80
+    assert set(drawn) <= set(kept()) or feed_kind == 'stream'
+    (line,) = [line for line in said if name in line and 'into' in line or 'kept in' in line and name in line]
+    assert line.startswith('decoding' if feed_kind == 'resident' else f'{len(set(drawn) - set(range(8)))} images')
+
+
 def test_resident_photographs_are_decoded_at_once_and_told(tmp_path):
     said = []
     data = photo_set(tmp_path, said.append)
