@@ -170,7 +170,8 @@ row of its own to whatever is above fine-tuning).
 A difference is the first minus the second, paired over seeds (a seed draws the labelled images, the same for all
 methods), with its standard error: percentage points of accuracy, of probes and of areas; losses and soft targets as
 they are; thousandths for singular values. A number that a paper prints is the same for every seed. p is of Student's
-paired t-test, two-sided, after Holm's correction over all comparisons of the paper{', those not run yet too' * bool(left)}.
+paired t-test, two-sided, after Holm's correction over all comparisons of the
+paper{', those not run yet too' * bool(left)}.
 "holds" and "the opposite" need p < 0.05, and "not shown" is all else: what more seeds might show, too.
 
 * The test takes the differences for normal. One that does not, by changing their signs, cannot give less than

@@ -207,8 +207,8 @@ FIG2 = tuple(
     )
 )
 # Fig. 3: global labels have "values between 0.14 to 0.18, during the early phases" and then "more values laying between
-# 0.18 and 0.20"; "the largest soft target training signals laying between 0.55 and 0.65". The log has the largest global
-# label of mixed images for all seeds; the largest targets are those of original images.
+# 0.18 and 0.20"; "the largest soft target training signals laying between 0.55 and 0.65". The log has the largest
+# global label of mixed images for all seeds; the largest targets are those of original images.
 OF_FIG3 = ('lamix_fig3', 'lamix', ALL)
 FIG3 = (
     Claim(
