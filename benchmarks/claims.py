@@ -30,7 +30,8 @@ class Claim(NamedTuple):
 
     where: paper and table. says: in words. table: whose cells they are. better, worse: a method of it, or the gain of
     one over another, `a - b`; several, `a | b`, are meant each. A method of another table is `table:labels:method`, no
-    labels being those of the claim. metric: of `benchmarks.claims_page.METRICS`; `method@metric` has its own.
+    labels being those of the claim. `worse` may be a bare number, `0.25`, that the paper prints: the same for every
+    seed. metric: of `benchmarks.claims_page.METRICS`; `method@metric` has its own.
     margin: how much less still counts.
     """
 
@@ -102,6 +103,14 @@ def quantity(measure: Measure, claim: Claim, labels: str, what: str) -> PerSeed 
     return None if less is None else {seed: first[seed] - less[seed] for seed in first.keys() & less.keys()}
 
 
+def printed(what: str) -> float | None:
+    """The number that stands in a claim in place of a method."""
+    try:
+        return float(what)
+    except ValueError:
+        return None
+
+
 def paired(better: PerSeed | None, worse: PerSeed | None, shift: float = 0.0) -> tuple[float, float, int, float]:
     """Mean, standard error and n of the differences over the seeds that both have, and p of mean + shift being 0.
 
@@ -121,8 +130,10 @@ def paired(better: PerSeed | None, worse: PerSeed | None, shift: float = 0.0) ->
 def tested(measure: Measure, claim: Claim, labels: str) -> Outcome:
     """The least favourable pair of a claim; where that shows the opposite, p allows for its being one of several."""
     found = []
-    for pair in claim.pairs():
-        better, worse = (quantity(measure, claim, labels, what) for what in pair)
+    for better, worse in claim.pairs():
+        better, number = quantity(measure, claim, labels, better), printed(worse)
+        fixed = None if number is None else dict.fromkeys(better or {}, number)
+        worse = quantity(measure, claim, labels, worse) if fixed is None else fixed
         one = Outcome(claim, labels, *paired(better, worse, claim.sign * claim.margin))
         if not one.n:
             return one

@@ -13,6 +13,7 @@ from mixjax.report.words import TYPESET, count, markdown, mean_std, points
 
 TAIL = 10  # the smallest singular values
 LAST = 20  # logged steps
+PHASES = ('original', 'mixed')  # of LaMix's batches
 WEAK = '\u2020'  # a verdict that one correction over all papers would not leave
 # metric: (measure of `mixjax.analyse`, its array, from a seed's row to a number, factor to show it, digits).
 METRICS: dict[str, tuple[str, str, Callable[[Any], Any], float, int]] = {
@@ -24,8 +25,17 @@ METRICS: dict[str, tuple[str, str, Callable[[Any], Any], float, int]] = {
     },
     'tail': ('spectrum', 'tail', lambda row: row[:TAIL].mean(), 1000.0, 2),
     'loss': ('curves', 'loss', lambda row: row[-LAST:].mean(), 1.0, 3),
+    **{f'loss_{phase}': ('curves', f'loss {phase}', lambda row: row[-LAST:].mean(), 1.0, 3) for phase in PHASES},
+    'global_early': ('curves', 'global_max mixed', lambda row: row[: len(row) // 10].mean(), 1.0, 3),
+    'global_late': ('curves', 'global_max mixed', lambda row: row[-(len(row) // 10) :].mean(), 1.0, 3),
     'area': ('cam', 'area', float, 100.0, 2),
     **{f'top{k + 1}': ('targets', 'mixed_top', lambda row, k=k: row[k], 1.0, 3) for k in range(5)},
+    'top_original': ('targets', 'original_top', lambda row: row[0], 1.0, 3),
+    **{
+        f'{name}_{when}': ('plane', array, lambda row, at=at: row[at], factor, digits)
+        for name, array, factor, digits in (('apart', 'separation', 1.0, 2), ('known', 'accuracy', 100.0, 2))
+        for when, at in (('half', -2), ('end', -1))
+    },
     **{part: ('probe', part, float, 100.0, 2) for part in ('auxiliary', 'all_but_auxiliary', 'all')},
 }
 # table: what it shows besides accuracy.
@@ -34,8 +44,16 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
     'xmixup_table1': ('tail',),
     'xmixup_table2': ('auxiliary', 'all_but_auxiliary', 'all'),
     'lamix_fig2': tuple(f'top{k}' for k in range(1, 6)),
-    'lamix_fig5': ('loss',),
+    'lamix_fig2_letters': tuple(f'top{k}' for k in range(1, 6)),
+    'lamix_fig3': ('global_early', 'global_late', 'top_original'),
+    'lamix_fig5': ('loss', *(f'loss_{phase}' for phase in PHASES)),
     'lamix_fig7': ('area',),
+    'lamix_fig8': ('known_half', 'known_end', 'apart_half', 'apart_end'),
+}
+# Of those, what is measured of some methods of the table only.
+ONLY: Mapping[str, tuple[str, ...]] = {
+    'loss': ('lamix_long', 'mixup_long', 'cutmix_long'),
+    **dict.fromkeys((f'loss_{phase}' for phase in PHASES), ('lamix_long',)),
 }
 WORDS = {
     'accuracy': 'accuracy %',
@@ -45,9 +63,17 @@ WORDS = {
     'feature_test': 'feature-IL, test images',
     'unit_test': 'feature-IL, test images, features of length 1',
     'tail': 'mean of the ten smallest singular values, in thousandths of the largest',
-    'loss': 'training loss, mean of the last twenty logged steps',
+    'loss': 'training loss, mean of the last twenty logged steps; of LaMix, of both kinds of batch',
+    **{f'loss_{phase}': f'the same, of {phase} batches' for phase in PHASES},
+    'global_early': 'largest learned label of mixed images, mean of the first tenth of training',
+    'global_late': 'largest learned label of mixed images, mean of the last tenth of training',
     'area': 'class activation maps: % of the image above half of their maximum',
     **{f'top{k}': f'soft target of mixed images at the end, number {k}' for k in range(1, 6)},
+    'top_original': 'largest soft target of original images at the end',
+    'known_half': 'training accuracy % after half of the steps',
+    'known_end': 'training accuracy % at the end',
+    'apart_half': 'distance between classes over distance within, after half of the steps',
+    'apart_end': 'distance between classes over distance within, at the end',
     'auxiliary': 'probe %, auxiliary',
     'all_but_auxiliary': 'probe %, all but auxiliary',
     'all': 'probe %, all',
@@ -75,10 +101,13 @@ TITLES = {
     'smile_fig1': 'SMILE, Fig. 1: Mixup in fine-tuning and from scratch',
     'xmixup_fig3': 'XMixup, Fig. 3: how many source images',
     'lamix_fig2': 'LaMix, Fig. 2: the five largest soft targets',
+    'lamix_fig2_letters': 'LaMix, Fig. 2: the five largest soft targets, printed letters',
+    'lamix_fig3': 'LaMix, Fig. 3: soft targets over training',
     'lamix_fig4': 'LaMix, Fig. 4: beta',
     'lamix_fig5': 'LaMix, Fig. 5: five times as many steps',
     'lamix_fig6': 'LaMix, Fig. 6: label smoothing',
     'lamix_fig7': 'LaMix, Fig. 7: class activation maps',
+    'lamix_fig8': 'LaMix, Fig. 8: how far the classes are apart in two units',
 }
 # paper: which forms its claims mean.
 FORMS = {
@@ -89,8 +118,8 @@ FORMS = {
 
 
 def measured(table: str, method: str) -> tuple[str, ...]:
-    """What a table shows of a method besides accuracy: the loss of long runs only, which log all kinds of batches."""
-    return tuple(metric for metric in OTHERS.get(table, ()) if metric != 'loss' or method.endswith('_long'))
+    """What a table shows of a method besides accuracy."""
+    return tuple(metric for metric in OTHERS.get(table, ()) if method in ONLY.get(metric, (method,)))
 
 
 def cell_text(values: PerSeed | None, metric: str = 'accuracy') -> str:
@@ -140,9 +169,10 @@ These counts are no score: many rows tell one fact again (a baseline that is lev
 row of its own to whatever is above fine-tuning).
 
 A difference is the first minus the second, paired over seeds (a seed draws the labelled images, the same for all
-methods), with its standard error: percentage points of accuracy, of probes and of areas; losses as they are;
-thousandths for singular values. p is of Student's paired t-test, two-sided, after Holm's correction over all
-comparisons of the paper{', those not run yet too' * bool(left)}.
+methods), with its standard error: percentage points of accuracy, of probes and of areas; losses and soft targets as
+they are; thousandths for singular values. A number that a paper prints is the same for every seed. p is of Student's
+paired t-test, two-sided, after Holm's correction over all comparisons of the
+paper{', those not run yet too' * bool(left)}.
 "holds" and "the opposite" need p < 0.05, and "not shown" is all else: what more seeds might show, too.
 
 * The test takes the differences for normal. One that does not, by changing their signs, cannot give less than

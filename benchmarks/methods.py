@@ -7,6 +7,7 @@ cannot do without, where forward, gradient by the input and gradient by the para
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from benchmarks.steps import Case, Made
 from benchmarks.timing import Verdict
 from mixjax import method as method_lib
 from mixjax.errors import UserError
-from mixjax.train import program
+from mixjax.train import program, seeds
 
 BASE = 'finetune'
 
@@ -33,17 +34,21 @@ class Claim(NamedTuple):
 
 PLAIN = Claim(1.0, 1.05)
 CLAIMS: dict[str, Claim] = {
-    **{name: PLAIN for name in ('l2sp', 'rifle', 'regsl', 'cotuning', 'label_smoothing', 'seqtrain')},
+    **{name: PLAIN for name in ('l2sp', 'rifle', 'regsl', 'cotuning', 'label_smoothing')},
     **{name: PLAIN for name in ('mixup', 'cutmix', 'xmixup', 'lamix')},
     'manifold_mixup': Claim(1.0, 1.10),
     'bss': Claim(1.0, 1.10),
     'smile': Claim(4 / 3, 1.40),
     'delta': Claim(4 / 3, 1.40),
     'puzzlemix': Claim(5 / 3, 1.90),
+    'lamix_puzzle': Claim(5 / 3, 1.90),  # the saliency at every step, also at those that show originals
+    'seqtrain': Claim(2.0, 2.10),  # both of its stages, each as long as a run of the others
     'cotrain': Claim(2.0),
     'feature_extraction': Claim(1 / 3),
 }
 HALF = 0.55  # XMixup to Co-Train
+SOLVER = ('puzzlemix', 'lamix_puzzle')  # solve for a mask besides their passes
+FIRST, SECOND = ', first stage', ', second stage'  # end the names of the stages of a method that has two
 CPU = (Case('small', 32, 48),)
 GPU = (
     Case('resnet50', 224, 48, 'bfloat16'),
@@ -54,18 +59,25 @@ GPU = (
 SHORT = (Case('glyphnet', 16, 8),)
 
 
+def ways_of() -> dict[str, dict[str, Any]]:
+    """{name: method config} of all that is measured besides fine-tuning."""
+    every = {name: {'name': name} for name in method_lib.names() if name != BASE}
+    return {**every, 'lamix_puzzle': {'name': 'lamix', 'mixing': 'puzzle', 'beta': 1.0}}
+
+
 def measure(short: bool = False, only: tuple[str, ...] = ()) -> Part:
     """only: the methods that are measured besides fine-tuning; () for all."""
     cases = SHORT if short else CPU if jax.default_backend() == 'cpu' else GPU
-    names = [name for name in method_lib.names() if name != BASE and (not only or name in only)]
+    methods = {name: method for name, method in ways_of().items() if not only or name in only}
     tables, verdicts, numbers = [], [], {}
     for case in cases:
         with tempfile.TemporaryDirectory() as folder:
-            ways, refused = programs(case, names, Path(folder))
+            ways, shares, refused = programs(case, methods, Path(folder))
             found = timing.interleaved({name: way.call for name, way in ways.items()}, 2 if short else 21)
             for way in ways.values():
                 way.close()
         found = {name: each / ways[name].count for name, each in found.items()}
+        ways, found = whole(ways, found, shares)
         tables.append(table(case, ways, found, refused))
         # What is too small to be judged is only tried.
         verdicts += [] if short else judged(case, found)
@@ -76,24 +88,50 @@ def measure(short: bool = False, only: tuple[str, ...] = ()) -> Part:
     return Part('Methods against plain fine-tuning', tables, verdicts, numbers)
 
 
-def programs(case: Case, names: list[str], folder: Path) -> tuple[dict[str, Made], dict[str, str]]:
-    """{method: its program}, and {method: why it cannot be had with this network}."""
+def programs(
+    case: Case, methods: Mapping[str, Mapping[str, Any]], folder: Path
+) -> tuple[dict[str, Made], dict[str, float], dict[str, str]]:
+    """{name: its program}, {name: length of the first stage it has}, and {name: why this network cannot have it}.
+
+    The two stages of a method that has a first one are two programs.
+    """
     on = steps.ground(case)
-    ways, refused = {}, {}
-    for name in [BASE, *names]:
+    ways, shares, refused = {}, {}, {}
+    for name, method in {BASE: {'name': BASE}, **methods}.items():
         try:
-            built = program.build(steps.settings(case, {'name': name}), on)
-            ways[name] = steps.made(built, folder / name)
+            built = program.build(steps.settings(case, method), on)
+            first = built.method.first
+            ways[name + (SECOND if first else '')] = steps.made(built, folder / name)
+            if first:
+                stage = seeds.first_stage(built, seeds.prepared(built, built.config.seed, folder / name))
+                ways[name + FIRST] = steps.made(stage, folder / name / 'first')
+                shares[name] = first.share
         except UserError as error:
             refused[name] = str(error).partition('\n')[0]
-    return ways, refused
+    return ways, shares, refused
+
+
+def whole(
+    ways: Mapping[str, Made], found: Mapping[str, np.ndarray], shares: Mapping[str, float]
+) -> tuple[dict[str, Made], dict[str, np.ndarray]]:
+    """Besides the stages of a method, all of it: what a step of its run costs with its share of the first stage."""
+    ways, found = dict(ways), dict(found)
+    for name, share in shares.items():
+        first, second = ways[name + FIRST], ways[name + SECOND]
+        ways[name] = second._replace(
+            flops=second.flops + share * first.flops,
+            temporary=max(first.temporary, second.temporary),
+            arguments=max(first.arguments, second.arguments),
+        )
+        found[name] = found[name + SECOND] + share * found[name + FIRST]
+    return ways, found
 
 
 def table(case: Case, ways: dict[str, Made], found: dict[str, np.ndarray], refused: dict[str, str]) -> Table:
     rows = []
     for name, way in sorted(ways.items(), key=lambda item: (item[0] != BASE, CLAIMS.get(item[0], PLAIN).floor)):
         claim = CLAIMS.get(name, Claim(1.0))
-        floor = f'{claim.floor:.2f}' + (' + solver' if name == 'puzzlemix' else '')
+        floor = f'{claim.floor:.2f}' + (' + solver' if name in SOLVER else '')
         rows.append(
             [
                 f'`{name}`', ms(timing.spread(found[name])), times(timing.ratio(found[name], found[BASE])), floor,

@@ -74,6 +74,13 @@ def at_random(data: Data, count: int, random: np.random.RandomState) -> Prepared
     return of(source, shared(rows, len(data.target.classes)), {'source images': len(rows)})
 
 
+def everything(data: Data) -> Prepared:
+    """No selection: every target class draws from all source images."""
+    source = source_of(data)
+    rows = np.arange(len(source.labels))
+    return of(source, shared(rows, len(data.target.classes)), {'source images': len(rows)})
+
+
 def pooled(prepared: Prepared, data: Data) -> Prepared:
     """The same images, any of them for any target class."""
     assert prepared.draw is not None

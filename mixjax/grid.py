@@ -1,7 +1,8 @@
 """Many runs from one file: `python -m mixjax.grid configs/digits/grid.py --run 0`.
 
   FILE                     a config file with `get_config(argument)` and `grid()`, which lists the arguments of
-                           its cells: ['method=smile,per_class=3', ..]; FILE:smoke tries every cell in two steps
+                           its cells: ['method=smile,per_class=3', ..]; FILE:smoke tries its runs in two steps each,
+                           in the folder `smoke` beside theirs
   --count                  how many different runs there are; cells with equal configs are one run
   --list                   one line a run: index, arguments, work directory
   --run INDEX              train that run, go on with it, or say that it is finished; `--run auto` takes the
@@ -65,21 +66,47 @@ def check(asked: Command) -> None:
         raise UserError('give one of --count, --list, --run INDEX and --status (see --help)')
 
 
-def runs(file: str, overrides: Sequence[tuple[str, str]], root: str) -> list[Run]:
-    """The different runs of a grid, in the order of their first cells."""
+def runs(file: str, overrides: Sequence[tuple[str, str]], root: str, ask_store: bool = False) -> list[Run]:
+    """The different runs of a grid, in the order of their first cells.
+
+    The runs of FILE:smoke are those of FILE, each with its index and its name, tried in a folder beside theirs.
+
+    ask_store: look for runs of older versions, which had other names, in a store too; on a disk they always are.
+    """
     path, _, suffix = file.partition(':')
     if suffix not in ('', 'smoke', 'smoke,full'):
         raise UserError(f'a grid file takes no argument but :smoke, not {suffix!r}: its cells have their own')
+    folder = places.real(trials(root, suffix))
+    there = [] if places.remote(folder) and not ask_store else _there(folder)
     found: dict[str, Run] = {}
     for number, cell in enumerate(grid_file.cells(path)):
-        spec = ':'.join(filter(None, [path, ','.join(filter(None, [cell, suffix]))]))
+        spec, tried = (':'.join(filter(None, [path, ','.join(filter(None, [cell, more]))])) for more in ('', suffix))
         try:
             config = config_lib.load(spec, overrides)
             name = named(config, left_open(path, cell, overrides))
+            if name not in found:
+                # The hash tells a run; older versions gave it another name.
+                same = [known for known in there if known.rpartition('-')[2] == name.rpartition('-')[2]]
+                place = folder / (name if name in same or not same else same[0])
+                found[name] = Run([], config_lib.load(tried, overrides) if suffix else config, place)
         except UserError as error:
             raise UserError(f'cell {number} of the grid, {cell!r}: {error}') from error
-        found.setdefault(name, Run([], config, places.real(places.of(root)) / name)).specs.append(spec)
+        found[name].specs.append(tried)
     return list(found.values())
+
+
+def trials(root: str, suffix: str) -> places.Place:
+    """The folder of a grid's runs; of its trial runs one beside it: `runs/smoke/tables` for `runs/tables`."""
+    place, name = places.of(root), suffix.replace(',', '_')
+    if not suffix:
+        return place
+    bucket = places.remote(place) and len(place.parts) < 4
+    return place / name if bucket else place.parent / name / place.name
+
+
+def _there(folder: places.Place) -> list[str]:
+    """The names of the runs that lie in a folder."""
+    return sorted(path.name for path in folder.iterdir()) if places.is_dir(folder) else []
 
 
 def left_open(path: str, cell: str, overrides: Sequence[tuple[str, str]]) -> set[str]:
@@ -89,7 +116,7 @@ def left_open(path: str, cell: str, overrides: Sequence[tuple[str, str]]) -> set
 
 
 def named(config: Any, unsaid: set[str]) -> str:
-    """`<data set>-<method>-<how many labels>-<hash>` of a complete config; what only says where is not part of it.
+    """`<data set>-<method>-<split>-<hash>` of a complete config; what only says where is not part of it.
 
     Neither is what the weights will say (`unsaid`): the name must not change once they are downloaded.
     """
@@ -99,8 +126,25 @@ def named(config: Any, unsaid: set[str]) -> str:
         functools.reduce(operator.getitem, groups, data).pop(last, None)
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
     what = 'comparison' if config.compare else method.title(config.method)
-    few = config.target.per_class or (config.target.rate if config.target.rate < 1 else 'all')
-    return re.sub(r'[^A-Za-z0-9_.]+', '-', f'{config.target.name}-{what}-{few}')[:60] + f'-{digest}'
+    return re.sub(r'[^A-Za-z0-9_.]+', '-', f'{config.target.name}-{what}-{split(config.target)}')[:60] + f'-{digest}'
+
+
+def split(target: Any) -> str:
+    """Which images are labelled: `all`, `3` a class, the share `0.15`, `c25_n400` of a part of the classes."""
+    parts = []
+    if target.classes != 1:
+        parts.append(f'c{100 * target.classes:g}' if target.classes < 1 else f'{target.classes:g}classes')
+    if target.splits:
+        parts.append('splits')
+    elif target.counts:
+        parts.append(f'n{sum(target.counts)}')
+    elif target.images:
+        parts.append(f'n{target.images}')
+    elif target.per_class or target.rate < 1:
+        parts.append(str(target.per_class or target.rate))
+    if target.add_rest:
+        parts.append('rest')
+    return '_'.join(parts) or 'all'
 
 
 def chosen(text: str, count: int) -> int:
@@ -216,9 +260,10 @@ def main(words: Sequence[str] | None = None) -> int:
         check(asked)
         (file,) = asked.named
         root = asked.flags.get('runs') or grid_file.root(file.partition(':')[0])
-        every = runs(file, asked.overrides, root)
-        if not {'count', 'list'} & asked.flags.keys():
+        offline = bool({'count', 'list'} & asked.flags.keys())
+        if not offline:
             places.given(root)
+        every = runs(file, asked.overrides, root, ask_store=not offline)
         if 'run' in asked.flags:
             return train(asked, every, chosen(asked.flags['run'], len(every)))
         if 'count' in asked.flags:

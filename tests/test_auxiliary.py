@@ -1,9 +1,11 @@
+import jax
 import numpy as np
 import pytest
 
 from mixjax import auxiliary
 from mixjax.errors import UserError
 from mixjax.method import Data, Part
+from mixjax.methods import xmixup
 
 CLASSES_T, CLASSES_S, D = 4, 10, 6
 
@@ -59,6 +61,21 @@ def test_what_is_told_of_it(data):
     assert greedy.notes['source images'] == 20
     assert greedy.notes['similarity'] <= greedy.notes['best similarity'] == exact.notes['similarity']
     np.testing.assert_allclose(greedy.notes['similarity'], greedy.draw.score.mean())
+
+
+def test_the_whole_source_without_a_selection(data):
+    """Any source image for any target class, and no class means, which for ImageNet are a pass over all of it."""
+    means = Data(data.target._replace(class_means=None), data.source._replace(class_means=None))
+    made = auxiliary.everything(means)
+    np.testing.assert_array_equal(made.draw.rows, np.arange(50))
+    assert (made.draw.start == 0).all() and (made.draw.count == 50).all() and made.draw.count.shape == (CLASSES_T, 1)
+    np.testing.assert_array_equal(made.frozen['chosen'], np.arange(CLASSES_S))
+    np.testing.assert_array_equal(made.frozen['column'], np.arange(CLASSES_S))
+    assert made.notes == {'source images': 50}
+    method = xmixup.make(CLASSES_T, auxiliary='all')
+    again = method.prepare(None, means, jax.random.key(0))
+    np.testing.assert_array_equal(again.draw.rows, made.draw.rows)
+    assert method.heads(CLASSES_T, CLASSES_S, again)['joint'].width == CLASSES_T + CLASSES_S
 
 
 def test_a_part_of_the_images_leaves_no_class_without(data):

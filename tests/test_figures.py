@@ -6,13 +6,14 @@ from mixjax import analyse, cells, grid
 from mixjax import config as config_lib
 from mixjax.errors import UserError
 from mixjax.main import main
+from mixjax.train import workdir
 
 FIGURES = ['smile_fig1', 'xmixup_fig2', 'xmixup_fig3', 'xmixup_fig4', *(f'lamix_fig{n}' for n in range(2, 9))]
 # What a figure trains: (methods, steps, seeds), and what it measures.
 SIZES = {
     'smile_fig1': (2, 9000, 5, ''),
     'xmixup_fig2': (2, 9000, 5, 'spectrum'),
-    'xmixup_fig3': (9, 9000, 5, 'sweep'),
+    'xmixup_fig3': (10, 9000, 5, 'sweep'),
     'xmixup_fig4': (11, 9000, 5, 'sweep'),
     'lamix_fig2': (0, 156_250, 1, 'targets'),
     'lamix_fig3': (0, 156_250, 1, 'targets'),
@@ -65,6 +66,61 @@ def test_sweeps_have_the_numbers_of_the_papers():
         assert [node.epsilon for node in smoothed if node.name == 'label_smoothing'] == tenths
     assert config_lib.load('figures/xmixup_fig2').sweep.numbers == (0.1, 0.3, 0.5, 1.0)
     assert config_lib.load('figures/lamix_fig8').snapshots == (0.1, 0.4, 0.7, 1.0)
+
+
+# The protocol of a figure's paper on its data, and what the figure has of its own.
+PROTOCOLS = {
+    'smile_fig1': ('smile', 'method=finetune', {'target.classes': 50.0}),
+    'xmixup_fig2': ('xmixup', 'method=xmixup', {'sweep.key': 'target.rate', 'sweep.numbers': (0.1, 0.3, 0.5, 1.0)}),
+    'xmixup_fig3': ('xmixup', 'method=xmixup', {}),
+    'xmixup_fig4': ('xmixup', 'method=xmixup', {}),
+    'lamix_fig2': ('lamix', 'network=preactresnet18,method=lamix', {'snapshots': (0.25, 0.5, 0.75, 1.0)}),
+    'lamix_fig3': ('lamix', 'network=preactresnet18,method=lamix', {'snapshots': tuple(k / 20 for k in range(1, 21))}),
+    'lamix_fig4': ('lamix', 'network=preactresnet18,method=lamix', {}),
+    'lamix_fig5': ('lamix', 'network=preactresnet18,method=lamix', {'steps': 781_250}),
+    'lamix_fig6': ('lamix', 'network=preactresnet18,method=lamix', {}),
+    'lamix_fig7': ('lamix', 'network=preactresnet18,method=lamix', {}),
+    'lamix_fig8': (
+        *('lamix', 'network=preactresnet18,method=lamix'),
+        {'steps': 390_625, 'snapshots': (0.1, 0.4, 0.7, 1.0), 'model.name': 'preactresnet18_plane'},
+    ),
+}
+OWN = ('analyse', 'baseline', 'compare', 'method', 'num_seeds')  # what a figure is, and not its protocol
+
+
+@pytest.mark.parametrize('name', FIGURES)
+def test_a_figure_has_the_protocol_of_its_papers_tables(name):
+    protocol, cell, own = PROTOCOLS[name]
+    for data in DATA.get(name, ('',)):
+        config = config_lib.load(f'figures/{name}:{f"data={data}" if data else ""}')
+        with config.unlocked():
+            for key in OWN:
+                del config[key]
+        wanted = config_lib.load(f'papers/{protocol}:dataset={config.target.name},{cell}')
+        wanted = workdir.flat(workdir.as_data(wanted)) | {key: _as_json(value) for key, value in own.items()}
+        found = workdir.flat(workdir.as_data(config))
+        assert found == {key: value for key, value in wanted.items() if key.partition('.')[0] not in OWN}, data
+
+
+def _as_json(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def test_fig_1_of_smile_has_the_mixup_of_its_tables_and_the_two_starts():
+    for data in DATA['smile_fig1']:
+        config = config_lib.load(f'figures/smile_fig1:data={data}')
+        table = config_lib.load(f'papers/smile:dataset={data},method=mixup')
+        assert config.compare.mixup == table.method and config.image.fit == table.image.fit
+        assert config.image.fit == {'cub200': 'short', 'stanford_cars': 'squash'}[data]
+        scratch = config_lib.load(f'figures/smile_fig1:data={data},start=scratch')
+        assert (config.model.weights, scratch.model.weights) == (table.model.weights, '')
+
+
+def test_fig_3_of_xmixup_ends_with_the_whole_source():
+    for data in DATA['xmixup_fig3']:
+        nodes = config_lib.load(f'figures/xmixup_fig3:data={data}').compare
+        assert [label for label, node in nodes.items() if node.get('auxiliary') == 'all'] == ['all']
+    assert config_lib.load('digits/xmixup_fig3').compare['all'].auxiliary == 'all'
 
 
 def test_grids_list_their_cells():

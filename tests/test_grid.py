@@ -126,11 +126,81 @@ def test_grids_may_share_a_folder(here, capsys):
     assert folders(capsys, 'first.py', '--runs=a')[0].startswith('a/digits-')
 
 
-def test_a_grid_can_be_tried(here, capsys):
-    # Two labels or one make no difference to a trial on made-up images.
-    (line, comparison) = said(capsys, 'mine.py:smoke', '--list')
-    assert line.split()[1:6] == ['labels=1,smoke', '=', 'labels=2,smoke', '=', 'labels=01,smoke']
-    assert comparison.split()[1] == 'compare,smoke'
+def test_a_grid_can_be_tried(here, capsys, trained):
+    """A trial has the index and the name of its run, and lies where no report of the real ones finds it."""
+    real, trials = said(capsys, 'mine.py', '--list'), said(capsys, 'mine.py:smoke', '--list')
+    # Two labels or one make no difference to a trial on made-up images; they are two runs all the same.
+    assert trials[0].split()[1:4] == ['labels=1,smoke', '=', 'labels=01,smoke'] and len(trials) == len(real) == 3
+    for line, trial in zip(real, trials, strict=True):
+        assert line.split()[0] == trial.split()[0]
+        assert trial.split()[-1] == line.split()[-1].replace('runs/mine/', 'runs/smoke/mine/')
+    assert folders(capsys, 'mine.py:smoke,full')[0] == folders(capsys, 'mine.py')[0].replace('runs', 'runs/smoke_full')
+    assert folders(capsys, 'mine.py:smoke', '--runs=a/b')[0].startswith('a/smoke/b/digits-')
+    assert said(capsys, 'mine.py:smoke', '--config.steps=7', '--count') == ['3']
+    told = said(capsys, 'mine.py:smoke', '--run', '1')[0]
+    assert told.startswith('run 1 of 3, mine.py:labels=2,smoke: runs/smoke/mine/digits-finetune-2-')
+    assert trained[0][:2] == ['--config=mine.py:labels=2,smoke', f'--workdir={folders(capsys, "mine.py:smoke")[1]}']
+    assert json.loads((here / folders(capsys, 'mine.py:smoke')[1] / 'results.json').read_text()) == {'steps': 2}
+    # What was tried is not done.
+    assert said(capsys, 'mine.py', '--status')[0].split() == ['done', '0']
+    assert said(capsys, 'mine.py:smoke', '--status')[0].split() == ['done', '1', '1']
+
+
+def test_the_folder_of_a_trial_stays_in_its_bucket(store):
+    assert str(grid_lib.trials('gs://bucket', 'smoke')) == 'gs://bucket/smoke'
+    assert str(grid_lib.trials('gs://bucket/runs/a', 'smoke,full')) == 'gs://bucket/runs/smoke_full/a'
+    assert str(grid_lib.trials('gs://bucket/runs', '')) == 'gs://bucket/runs'
+
+
+@pytest.mark.parametrize(
+    ('settings', 'name'),
+    [
+        ({}, 'all'),
+        ({'per_class': 3}, '3'),
+        ({'rate': 0.15}, '0.15'),
+        ({'classes': 0.25, 'images': 400}, 'c25_n400'),
+        ({'classes': 50.0}, '50classes'),
+        ({'counts': (3, 0, 7)}, 'n10'),
+        ({'splits': 'x/splits.json'}, 'splits'),
+        ({'rate': 0.3, 'add_rest': True}, '0.3_rest'),
+        ({'images': 9, 'per_class': 3}, 'n9'),  # what decides, as in the draw
+    ],
+)
+def test_a_name_says_which_images_are_labelled(settings, name):
+    target = config_lib.base().target
+    target.update(settings)
+    assert grid_lib.split(target) == name
+
+
+def test_the_runs_of_a_table_are_told_apart_by_their_names(here, capsys):
+    found = folders(capsys, 'tables/smile_table2')
+    heads = [Path(folder).name.rpartition('-')[0] for folder in found]
+    assert len(set(heads)) == len(found) == 108 and heads[8] == 'cub200-smile-c25_n400'
+    assert folders(capsys, 'tables/smile_table2:smoke') == [
+        folder.replace('runs/tables', 'runs/smoke/tables') for folder in found
+    ]
+
+
+def test_a_run_that_an_older_version_named_goes_on(here, capsys, trained):
+    words = ['mine.py', '--config.target.classes=0.5']
+    new = folders(capsys, *words)[1]
+    old = new.replace('-c50_2-', '-2-')
+    assert old != new
+    (here / old).mkdir(parents=True)
+    (here / old / 'results.json').write_text(json.dumps({'steps': 400}))
+    assert folders(capsys, *words)[1] == old
+    assert said(capsys, *words, '--run', '1') == [f'run 1 of 3, mine.py:labels=2: finished before, in {old}']
+    # Where both are there, it is the new one.
+    (here / new).mkdir()
+    assert folders(capsys, *words)[1] == new
+
+
+def test_a_run_that_an_older_version_named_goes_on_in_a_store(here, capsys, store):
+    words = ['mine.py', '--config.target.classes=0.5', '--runs=gs://bucket/grid']
+    old = folders(capsys, *words)[1].replace('-c50_2-', '-2-').removeprefix('gs://bucket/')
+    store.put('bucket', f'{old}/config.json', b'{}')
+    store.put('bucket', f'{old}/results.json', json.dumps({'steps': 400}).encode())
+    assert said(capsys, *words, '--status')[0].split() == ['done', '1', '1']
 
 
 def test_a_run_is_trained_once(here, capsys, trained):

@@ -2,7 +2,8 @@
 
     python -m mixjax.main --config=configs/digits/lamix_fig8.py --workdir=runs/digits_lamix_fig8
 
-Other settings: configs/digits/lamix.py.
+The learning rate falls at a half and three quarters of the training, between the pictures at 40, 70 and 100 %. Other
+settings: configs/digits/lamix.py.
 """
 
 from mixjax.config import read

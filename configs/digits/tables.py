@@ -15,7 +15,7 @@ configs/papers/smile.py), and for two cases where the default learns nothing (Le
 letters). The tables about other networks and data have other ones here, too: SMILE's Table 3 the other network that is
 shipped; LaMix's Table 2 a shallow network and a deep one, its Tables 4 and 6 (Tiny ImageNet) the 160 printed letters, 8
 labels per class (Table 6 for 50 passes over them and for 250; the paper has 400). The figures' pictures have configs of
-their own, configs/digits/*_fig*.py; here are their numbers.
+their own, configs/digits/*_fig*.py; here are their numbers. LaMix's Fig. 8 has 2,500 steps, as there.
 """
 
 from mixjax import cells
@@ -59,6 +59,7 @@ METHODS = {
     **{f'{name}_long': {'name': name} for name in ('lamix', 'mixup', 'cutmix')},
     **{f'{name}_other': OWN.get(name, {'name': name}) for name in SIX},
     **{f'{name}_{net}': {'name': name} for net in ('shallow', 'deep') for name in VANILLA},
+    'lamix_plane': {'name': 'lamix'},
     **{f'{name}_letters': {'name': name} for name in VANILLA},
     **{f'{name}_letters_long': {'name': name} for name in LONG},
     # The released loss, a binary cross-entropy, is a mean over the classes; over 160 it learns nothing in so few steps.
@@ -66,6 +67,7 @@ METHODS = {
     'lamix_puzzle_letters': {'name': 'lamix', 'mixing': 'puzzle', 'beta': 1.0},
     **{f'xmixup_images{n}': {'name': 'xmixup', 'max_images': n} for n in (20, 60)},
     **{f'xmixup_rounds{n}': {'name': 'xmixup', 'rounds': n} for n in (2, 4, 8, 16)},
+    'xmixup_all': {'name': 'xmixup', 'auxiliary': 'all'},
     **{f'lamix_beta{beta}': {'name': 'lamix', 'beta': beta} for beta in TENTHS},
     **{f'smoothing{e}': {'name': 'label_smoothing', 'epsilon': e} for e in TENTHS},
 }
@@ -99,13 +101,20 @@ TABLES = {
     'smile_fig1': (('3',), ('finetune', 'mixup_smile', 'finetune_scratch', 'mixup_smile_scratch')),
     'xmixup_fig3': (
         ('3',),
-        ('finetune', 'xmixup_images20', 'xmixup_images60', 'xmixup', *(f'xmixup_rounds{n}' for n in (2, 4, 8, 16))),
+        (
+            *('finetune', 'xmixup_images20', 'xmixup_images60', 'xmixup'),
+            *(f'xmixup_rounds{n}' for n in (2, 4, 8, 16)),
+            'xmixup_all',
+        ),
     ),
     'lamix_fig2': ((ALL,), ('lamix',)),
+    'lamix_fig2_letters': ((LETTERS,), ('lamix_letters',)),
+    'lamix_fig3': ((ALL,), ('lamix',)),
     'lamix_fig4': ((ALL,), tuple(f'lamix_beta{beta}' for beta in TENTHS)),
     'lamix_fig5': ((ALL,), ('lamix', 'mixup', 'cutmix', 'lamix_long', 'mixup_long', 'cutmix_long')),
     'lamix_fig6': ((ALL,), ('lamix', *(f'smoothing{e}' for e in TENTHS))),
     'lamix_fig7': ((ALL,), ('lamix', 'mixup', 'cutmix')),
+    'lamix_fig8': ((ALL,), ('lamix_plane',)),
 }
 # What cells have besides their methods, by the ends of their names.
 ENDS = {
@@ -114,6 +123,8 @@ ENDS = {
     '_other': {'model.name': 'glyphnet_deep', 'model.weights': 'embedded://glyphnet_deep'},
     '_shallow': {'model.name': 'lenet', 'optim.lr': 0.02},  # at 0.1 it learns nothing: it has no batch normalization
     '_deep': {'model.name': 'glyphnet_deep'},
+    # Two checkpoints of each seed are kept: that of half of the training, and the last one.
+    '_plane': {'model.name': 'glyphnet_plane', 'steps': 2500, 'checkpoint_every': 1250},
     '_letters': {'target.name': 'glyphs'},
     '_letters_long': {'target.name': 'glyphs'},
 }

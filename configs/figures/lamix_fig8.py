@@ -3,7 +3,9 @@
     python -m mixjax.main --config=configs/figures/lamix_fig8.py --workdir=runs/lamix_fig8
 
 The claim: the classes go on coming apart long after the training accuracy is 100 %. Whether the network knew ten
-classes or these three is not said; here ten, of which three are shown.
+classes or these three is not said; here ten, of which three are shown. Nor is the schedule of 1,000 epochs: here the
+learning rate falls at epochs 500 and 750, at a half and three quarters as elsewhere: between the second picture and the
+third, and between the third and the last.
 Other settings: configs/lamix_cifar100.py. The same on the digits: configs/digits/lamix_fig8.py.
 """
 

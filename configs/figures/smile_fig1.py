@@ -9,13 +9,14 @@ Four comparisons, one for each data set and start; by itself, as any config:
 
 The claim: Mixup helps from scratch, and not from a pretrained network. Which classes, how many images and the schedule
 from scratch are not said: here all images of 50 classes drawn by seed 0, and the schedule of fine-tuning for both.
-Mixup as in SMILE's released code (alpha 0.2, folded). The same on the digits: configs/digits/smile_fig1.py.
+Everything else, the form of the images and of Mixup too, is the protocol of its tables: configs/papers/smile.py.
+The same on the digits: configs/digits/smile_fig1.py.
 """
 
 import itertools
 
 from mixjax import cells
-from mixjax.config import base
+from mixjax.config import read
 
 DATA, START = ('cub200', 'stanford_cars'), ('imagenet', 'scratch')
 
@@ -26,12 +27,13 @@ def grid():
 
 def get_config(argument=''):
     cell = cells.choose(argument, data=DATA, start=START)
-    config = base()
-    config.num_seeds = 5
-    config.compare = {'finetune': {'name': 'finetune'}, 'mixup': {'name': 'mixup', 'alpha': 0.2, 'fold': True}}
-    config.baseline = 'finetune'
-    config.model.name = 'resnet50'
-    config.model.weights = 'hf://timm/resnet50.tv_in1k' if cell['start'] == 'imagenet' else ''
-    config.target.name = cell['data']
+    methods = {}
+    for method in ('mixup', 'finetune'):
+        config = read('papers/smile', f'dataset={cell["data"]},method={method}')
+        methods[method] = config.method
+    config.method = {'name': 'finetune'}
+    config.compare, config.baseline = methods, 'finetune'
     config.target.classes = 50.0
+    if cell['start'] == 'scratch':
+        config.model.weights = ''
     return config

@@ -17,6 +17,9 @@ Open in the paper (no code was released), chosen here:
   CutMix: half of the batches are cut, as in its authors' CIFAR command; the paper does not say.
   resnet50 is that code's, a ResNet with a 3x3 stem; the PuzzleMix section's is another. That code has no
     WideResNet-28-10, whatever the paper says: it is that of PuzzleMix's code.
+  lenet gets the learning rate of all others, 0.1, as the text has it. It has no batch normalization, and on the digits
+    (configs/digits/tables.py) it learns nothing at that rate and has 0.02: look at the first evaluations of Table 2's
+    LeNet runs, which are 40 % correct in the paper, before training them to the end (--config.optim.lr=0.02).
   Tiny ImageNet (Tables 5 and 6): the same networks and settings on 64 x 64 images, crop 64 of a 4-pixel border.
     That code knows neither the data set nor images of that size; averaging over the last map makes its networks
     fit.

@@ -15,6 +15,8 @@ Open in the paper and its code, chosen here:
   images: CUB keeps its aspect (short side 256), Cars and Aircraft are squashed to 256 x 256, as released. Crops are
     cut from the centre square, in the released code from the whole rectangle. Indoor and Food are not in that code:
     as CUB.
+  Aircraft: the 20 lowest rows of each photograph, a banner with the name of its owner, are cut off before anything
+    else, as the publishers of the set ask for. The paper does not say whether it did so.
   L2-SP, DELTA, BSS, RIFLE: the released settings of the data set; for Indoor and Food those of CUB.
   DELTA's channel weights: released as files for three data sets; here they are measured for all (docs/methods.md).
   Co-Tuning and RegSL are not in the code. They get this protocol's optimiser and their own authors' settings:

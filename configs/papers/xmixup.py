@@ -21,7 +21,9 @@ Open in the paper (no code was released), chosen here:
   `mixup` (Table 4) is "Mixup using only samples in the target dataset": XMixup with the partner in the batch in
     place of the source image, so lam ~ Beta(alpha, 1) too. `without_label`: the mixed image has the target's label
     with weight 1.
-  Aircraft: the paper speaks of 102 models; the data set has 100 variants.
+  Aircraft: the paper speaks of 102 models; the data set has 100 variants. The 20 lowest rows of each photograph, a
+    banner with the name of its owner, are cut off before anything else, as the publishers of the set ask for; the
+    paper does not say whether it did so.
 """
 
 from mixjax import cells

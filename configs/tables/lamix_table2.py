@@ -4,7 +4,8 @@
     python -m mixjax.grid configs/tables/lamix_table2.py --run 0
     python -m mixjax.report --table=lamix_table2 runs/tables
 
-LeNet, WideResNet-28-10 and DenseNet-121. What is open: configs/papers/lamix.py.
+LeNet, WideResNet-28-10 and DenseNet-121. LeNet may learn nothing at the paper's learning rate of 0.1, as it does on the
+digits: see there what to do. What is open: configs/papers/lamix.py.
 """
 
 from mixjax import cells

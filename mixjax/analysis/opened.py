@@ -24,7 +24,7 @@ from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.models.net import Net
 from mixjax.places import Place
-from mixjax.train import checkpoint, draws, export, inputs, program, seeds, watch, workdir
+from mixjax.train import checkpoint, draws, export, inputs, integrity, program, seeds, watch, workdir
 from mixjax.train.draws import Sets
 
 Array = jax.Array
@@ -223,13 +223,24 @@ def _network(run: Run, seed: int) -> Network | None:
 def _read(run: Run, seed: int) -> Network | None:
     """From the checkpoint, which has all heads, or from what was exported, which has what prediction needs."""
     step = watch.kept(run.config, run.folder, [seed])[seed]
-    place = run.folder / 'checkpoints' / str(seed)
-    if (place / f'step_{step}').is_dir():
-        state = checkpoint.read(place, step)
-        return Network(seed, step, {'params': state['params'], **(state.get('model_state') or {})})
+    if (run.folder / 'checkpoints' / str(seed) / f'step_{step}').is_dir():
+        return checkpointed(run, seed, step)
     if seed == run.config.seed and (run.folder / 'model.safetensors').exists():
         return Network(seed, step, _exported(run.folder))
     return None
+
+
+def checkpointed(run: Run, seed: int, step: int) -> Network:
+    """The network of a checkpoint that is kept."""
+    state = checkpoint.read(run.folder / 'checkpoints' / str(seed), step)
+    return Network(seed, step, {'params': state['params'], **(state.get('model_state') or {})})
+
+
+def saved(run: Run, last: Network) -> list[int]:
+    """The steps of a seed's checkpoints that are kept and whole, up to the step of its last network, with that step."""
+    folder = run.folder / 'checkpoints' / str(last.seed)
+    earlier = [step for step in integrity.steps(folder) if step < last.step]
+    return sorted([last.step, *(step for step in earlier if not integrity.fault(folder / f'step_{step}'))])
 
 
 def _exported(folder: Place) -> Tree:

@@ -171,28 +171,61 @@ def _crop(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def plane(run: Run, asked: Asked) -> Found:
-    """The two numbers of a bottleneck for labelled images, with the first seed's networks through training."""
-    networks = opened.through_training(run)
+    """The two numbers of a bottleneck for labelled images: of the first seed through training, and how far all tighten.
+
+    The pictures are of the first seed's snapshots. The checkpoints that are kept say of every seed how far its classes
+    are apart, and how many of its labelled images it knows.
+    """
+    through = opened.through_training(run)
     if not run.config.model.name.endswith('_plane'):
         raise UserError(
             f'{run.folder}: {run.config.model.name} has no bottleneck of two units; train one of the networks '
             'that have, preactresnet18_plane or glyphnet_plane'
         )
-    examples = run.examples(run.config.seed, 'train', asked.images)
-    keep = np.isin(examples.label, chosen_classes(run, asked, 0))
-    x, label = run.seen(examples.image[keep]), examples.label[keep]
-    codes, accuracies = [], []
-    for network in networks:
-        codes.append(np.asarray(run.maps(network, 'plane')(x)).reshape(-1, 2))
-        right = np.asarray(run.forward(network)(x)['logits']).argmax(-1) == label
-        accuracies.append(float(right.mean()))
-    apart_of = [embedding.separation(one, label) for one in codes]
+    x, label = _labelled(run, run.config.seed, asked)
+    codes, apart_of, accuracies = zip(*(_in_plane(run, network, x, label) for network in through), strict=True)
+    networks, notes = opened.networks(run, asked.seeds)
+    saved = {one.seed: {step: _at(run, step, one, asked) for step in opened.saved(run, one)} for one in networks}
+    steps = sorted(set.intersection(*(set(found) for found in saved.values())))
+    each = np.array([[found[step] for step in steps] for found in saved.values()])  # (seeds, steps, 2)
     numbers = {
-        'steps': [one.step for one in networks],
+        'steps': [one.step for one in through],
         # JSON has no infinity: None, where each class is one point.
-        'separation': [None if math.isinf(apart) else apart for apart in apart_of],
-        'train accuracy': accuracies,
-        **about(networks[-1:], images=len(label), classes=[run.classes[k] for k in np.unique(label)]),
+        'separation': [_finite(apart) for apart in apart_of],
+        'train accuracy': list(accuracies),
+        'checkpoints': {
+            'steps': steps,
+            'separation': [spread(column.tolist()) if np.isfinite(column).all() else None for column in each[..., 0].T],
+            'train accuracy': [spread(column.tolist()) for column in each[..., 1].T],
+        },
+        **about(networks, images=len(label), classes=[run.classes[k] for k in np.unique(label)]),
     }
-    notes = [] if len(networks) > 1 else ['one step only: set config.snapshots to see how the classes come apart']
-    return Found(numbers, {'codes': np.stack(codes), 'label': label, 'step': np.array(numbers['steps'])}, notes)
+    if len(through) == 1:
+        notes = [*notes, 'one step only: set config.snapshots to see how the classes come apart']
+    arrays = {'codes': np.stack(codes), 'label': label, 'step': np.array(numbers['steps'])}
+    arrays |= {'separation': np.where(np.isfinite(each[..., 0]), each[..., 0], np.nan), 'accuracy': each[..., 1]}
+    return Found(numbers, arrays, notes)
+
+
+def _labelled(run: Run, seed: int, asked: Asked) -> tuple[Any, np.ndarray]:
+    """A seed's labelled images of the classes that were asked for, as the network takes them, and their labels."""
+    examples = run.examples(seed, 'train', asked.images)
+    keep = np.isin(examples.label, chosen_classes(run, asked, 0))
+    return run.seen(examples.image[keep]), examples.label[keep]
+
+
+def _in_plane(run: Run, network: Network, x: Any, label: np.ndarray) -> tuple[np.ndarray, float, float]:
+    """The two numbers of each image, the separation of the classes by them, and the share of images that are known."""
+    codes = np.asarray(run.maps(network, 'plane')(x)).reshape(-1, 2)
+    right = np.asarray(run.forward(network)(x)['logits']).argmax(-1) == label
+    return codes, embedding.separation(codes, label), float(right.mean())
+
+
+def _at(run: Run, step: int, last: Network, asked: Asked) -> tuple[float, float]:
+    """Separation and training accuracy of a seed at the step of one of its checkpoints."""
+    network = last if step == last.step else opened.checkpointed(run, last.seed, step)
+    return _in_plane(run, network, *_labelled(run, last.seed, asked))[1:]
+
+
+def _finite(value: float) -> float | None:
+    return None if math.isinf(value) else value

@@ -13,8 +13,9 @@ No code was released, and the paper leaves open
   alpha: its Fig. 4 recommends 2^-3 .. 2^-1 for Stanford Dogs and 2^0 .. 2^6 elsewhere; here 4;
   which source images: see `mixjax/auxiliary.py`. The paper pairs until 200,000 images are chosen
     (`min_images`; 100,000 for Stanford Dogs), here one round; its Eq. 2 has the sign of the cosine wrong.
-Its ablations: `auxiliary='random'` takes as many random source images (Table 3), `'target'` mixes
-within the target batch, and `labels='target'` mixes images without their labels (Table 4).
+Its ablations: `auxiliary='random'` takes as many random source images (Table 3), `'all'` takes every source image
+for every target class, without a selection (the right end of Fig. 3), `'target'` mixes within the target batch, and
+`labels='target'` mixes images without their labels (Table 4).
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ def make(
     spaces = ('joint', 'two_heads', 'target')
     require(labels in spaces, f"labels must be 'joint', 'two_heads' or 'target', not {labels!r}")
     require(source_rows in ('fresh', 'pretrained'), f"source_rows must be 'fresh' or 'pretrained', not {source_rows!r}")
-    kinds = ('paired', 'random', 'target')
-    require(auxiliary in kinds, f"auxiliary must be 'paired', 'random' or 'target', not {auxiliary!r}")
+    kinds = ('paired', 'random', 'all', 'target')
+    require(auxiliary in kinds, f"auxiliary must be 'paired', 'random', 'all' or 'target', not {auxiliary!r}")
     choose.check(rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class)
     inside = auxiliary == 'target'
 
@@ -55,6 +56,8 @@ def make(
         del net
         if inside:
             return Prepared()
+        if auxiliary == 'all':
+            return choose.everything(data)
         random = choose.numbers(rng)
         made = choose.paired(
             data, rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class,

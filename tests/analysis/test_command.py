@@ -197,11 +197,22 @@ def test_snapshots_change_nothing_else(run, tmp_path):
 
 def test_two_units_through_training(tmp_path):
     extra = [('model.name', 'glyphnet_plane'), ('model.weights', ''), ('target.per_class', '20')]
+    extra += [('num_seeds', '2'), ('checkpoint_every', '2')]
     loop.run(config_lib.load('quickstart', [*SETTINGS, *extra]), tmp_path / 'run')
     assert analyse.main([f'--workdir={tmp_path / "run"}', '--what=plane', '--classes=3,8']) == 0
     found = json.loads((tmp_path / 'run' / 'analysis.json').read_text())['plane']
     assert found['steps'] == [1, 4] and found['settings']['classes'] == ['3', '8']
     arrays = kept.read(tmp_path / 'run').arrays('plane')
     assert arrays['codes'].shape == (2, 40, 2) and np.abs(arrays['codes']).max() <= 1
+    # Of every seed the checkpoints that are kept; the first one's last is its last snapshot, too.
+    assert found['checkpoints']['steps'] == [2, 4] and found['n'] == 2 and found['settings']['seeds'] == [0, 1]
+    assert arrays['separation'].shape == arrays['accuracy'].shape == (2, 2)
+    assert arrays['separation'][0, 1] == found['separation'][1] != arrays['separation'][1, 1]
+    assert arrays['accuracy'][0, 1] == found['train accuracy'][1]
+    assert found['checkpoints']['separation'][0]['mean'] == pytest.approx(arrays['separation'][:, 0].mean())
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '1' / 'step_2')
+    assert analyse.main([f'--workdir={tmp_path / "run"}', '--what=plane']) == 0
+    found = json.loads((tmp_path / 'run' / 'analysis.json').read_text())['plane']
+    assert found['checkpoints']['steps'] == [4] and found['n'] == 2
     assert analyse.main([f'--workdir={tmp_path / "run"}', '--what=plane', '--classes=cat']) == 2
     assert analyse.main([f'--workdir={tmp_path / "run"}', '--what=cam']) == 2

@@ -1,5 +1,6 @@
 """The measures as pure functions, against values by hand and properties that must hold."""
 
+import json
 import math
 from types import SimpleNamespace
 
@@ -10,7 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixjax.analysis import cam, embedding, interpolation, opened, pictures, probe, soft_targets, spectrum, sweep
+from mixjax.analysis import (
+    cam,
+    embedding,
+    interpolation,
+    measures,
+    opened,
+    pictures,
+    probe,
+    soft_targets,
+    spectrum,
+    sweep,
+)
 from mixjax.analysis.measures import Asked
 from mixjax.errors import UserError
 
@@ -161,6 +173,29 @@ def test_soft_targets_by_hand():
     np.testing.assert_allclose(soft_targets.top(np.array([[0.1, 0.7, 0.2], [0.5, 0.2, 0.3]]), 2), [0.6, 0.25])
     assert soft_targets.bounds(10) == pytest.approx((0.0393, 0.2320), abs=1e-4)
     assert soft_targets.bounds(2) == pytest.approx((1 / (1 + math.e), math.e / (math.e + 1)))
+
+
+def test_curves_have_each_kind_of_batch_of_a_method_that_alternates(tmp_path):
+    lines = [{'seed': 0, 'step': 8, 'kind': 'eval', 'accuracy': 0.5}]
+    for step in (3, 4, 7, 8):
+        phase = 'original' if step % 2 else 'mixed'
+        lines.append({'seed': 0, 'step': step, 'kind': 'train', 'phase': phase, 'loss': float(step), 'lam': step / 10})
+    (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    run = SimpleNamespace(folder=tmp_path, every=[0], config=SimpleNamespace(steps=8))
+    found = measures.curves(run, Asked())
+    assert found.numbers['loss']['mean'] == 7.5
+    assert {phase: one['mean'] for phase, one in found.numbers['phases'].items()} == {'original': 7, 'mixed': 8}
+    expected = {'loss': [3.5, 7.5], 'loss original': [3, 7], 'loss mixed': [4, 8], 'lam mixed': [0.4, 0.8]}
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found.arrays[name], [values])
+    np.testing.assert_array_equal(found.arrays['loss_step'], [4, 8])
+    np.testing.assert_array_equal(found.arrays['loss original_step'], [3, 7])
+    # A run that was logged without phases.
+    plain = [{key: value for key, value in line.items() if key != 'phase'} for line in lines if line['step'] % 4 == 0]
+    (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in plain))
+    found = measures.curves(run, Asked())
+    assert found.numbers['loss']['mean'] == 8 and 'phases' not in found.numbers
+    np.testing.assert_array_equal(found.arrays['loss'], [[4, 8]])
 
 
 @pytest.mark.parametrize('count', [1, 2, 15, 200])

@@ -253,7 +253,7 @@ def test_a_grid_of_smoke_forms_loads():
     """Also that of Places365's weights, which are not here."""
     for table in ('smile_table3', 'xmixup_table1'):
         found = grid.runs(f'tables/{table}:smoke', [], 'runs')
-        assert all(run.config.steps == 2 for run in found)
+        assert all(run.config.steps == 2 for run in found) and len(found) == RUNS[table]
     weights = {run.config.model.weights for run in grid.runs('tables/smile_table3:smoke', [], 'runs')}
     assert weights == {'random://365', 'random://1000'}
 
