@@ -331,7 +331,10 @@ def build(config: Mapping[str, Any], classes_t: int, told_by: str = '') -> Metho
     for layer in found:
         around = () if method is None else (method,)
         settings = {key: given.get(f'{layer.prefix}{key}', value) for key, value in layer.defaults.items()}
-        method = layer.function(*around, classes_t, **settings)
+        try:
+            method = layer.function(*around, classes_t, **settings)
+        except UserError as error:
+            raise UserError(f'{layer.prefix[:-1]}: {error}' if layer.prefix else str(error)) from error
         if not isinstance(method, Method):
             raise UserError(f'{layer.function.__module__}: {layer.kind.function}() must return a mixjax.method.Method')
     return method

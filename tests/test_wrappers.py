@@ -248,7 +248,7 @@ def test_methods_that_need_integer_labels_refuse(wrapper):
         if name in TAKES_SOFT_LABELS:
             assert method_lib.build(settings, 5).soft_labels
         else:
-            with pytest.raises(UserError, match=f'{wrapper} mixes labels, and the loss of this method takes'):
+            with pytest.raises(UserError, match=f'^{wrapper}: it mixes labels, and the loss of this method takes'):
                 method_lib.build(settings, 5)
     with pytest.raises(UserError, match='or stores labels'):
         method_lib.build({'name': 'regsl', 'wrappers': (wrapper,), 'self_label': True}, 5)
@@ -257,11 +257,14 @@ def test_methods_that_need_integer_labels_refuse(wrapper):
 @pytest.mark.parametrize(
     ('knobs', 'sentence'),
     [
-        ({'mixup_alpha': 0.0}, 'mixup_alpha must be above 0'),
-        ({'wrappers': ('cutmix',), 'cutmix_beta': -1.0}, 'cutmix_beta must be above 0'),
-        ({'wrappers': ('cutmix',), 'cutmix_probability': 1.5}, 'cutmix_probability must be'),
-        ({'wrappers': ('manifold_mixup',), 'manifold_mixup_layers': ()}, 'layers must be different names'),
-        ({'wrappers': ('puzzlemix',), 'puzzlemix_gamma': 2.0}, 'gamma must be between'),
+        ({'mixup_alpha': 0.0}, 'config.method: mixup: alpha must be above 0'),
+        ({'wrappers': ('cutmix',), 'cutmix_beta': -1.0}, 'cutmix: beta must be above 0'),
+        ({'wrappers': ('cutmix',), 'cutmix_probability': 1.5}, 'cutmix: probability must be'),
+        (
+            {'wrappers': ('manifold_mixup',), 'manifold_mixup_layers': ()},
+            'manifold_mixup: layers must be different names',
+        ),
+        ({'wrappers': ('puzzlemix',), 'puzzlemix_gamma': 2.0}, 'puzzlemix: gamma must be between'),
         ({'wrappers': ('mixupp',)}, "unknown wrapper 'mixupp'; did you mean 'mixup'.; the wrappers are cutmix, "),
         ({'wrappers': ('mixup', 'mixup')}, "wrappers has 'mixup' twice"),
         ({'wrappers': 'mixup'}, "names of wrappers, as in ..mixup',., not 'mixup'"),
