@@ -422,9 +422,27 @@ def mixed_config(name, *wrappers, **changes):
 
 @pytest.mark.parametrize('wrapper', MIXING)
 @pytest.mark.parametrize('name', SIX)
-def test_each_of_the_six_with_each_wrapper_traces_a_step(name, wrapper, tmp_path):
+def test_each_of_the_six_with_each_wrapper_traces(name, wrapper):
+    """The loss and its gradient; all that the contract says of the rest of the method stays."""
+    one = prepared(name)
+    plain = one.method
+    wrapped(one, wrapper, **MIXING[wrapper])
+
+    def run(params):
+        return jax.value_and_grad(lambda p: one.method.loss(one.net, p, one.ctx), has_aux=True)(params)
+
+    (value, aux), grads = jax.eval_shape(run, one.params)
+    assert value.shape == () and f'{wrapper}_lam' in aux.metrics
+    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, one.params)
+    assert one.method._replace(loss=plain.loss) == plain
+
+
+@pytest.mark.parametrize('wrapper', MIXING)
+def test_a_step_of_each_wrapper_is_ready_to_train(wrapper, tmp_path):
+    """From the config, with `prepare`, and a step traced as it is trained."""
+    name = {'mixup': 'bss', 'cutmix': 'delta', 'manifold_mixup': 'rifle', 'puzzlemix': 'regsl'}[wrapper]
     config = mixed_config(name, wrapper)
-    built = seeds.ready(config, tmp_path)  # prepares, and traces a step
+    built = seeds.ready(config, tmp_path)
     assert built.method.soft_labels and built.method.whole_batch == (name in ('delta', 'bss'))
 
 
