@@ -13,6 +13,7 @@ import mixjax
 from mixjax import config as config_lib
 from mixjax import losses, mix, models
 from mixjax import method as method_lib
+from mixjax.analysis import sweep
 from mixjax.errors import UserError
 from mixjax.method import WRAPPER
 from mixjax.models import net as net_lib
@@ -500,6 +501,12 @@ def test_a_layer_that_the_network_lacks_is_refused(tmp_path):
         seeds.ready(
             toy({'name': 'l2sp', 'wrappers': ('manifold_mixup',), 'manifold_mixup_layers': ('stage9',)}), tmp_path
         )
+
+
+def test_a_wrapped_method_is_another_method_in_a_sweep():
+    plain = {'name': 'l2sp', 'alpha': 1.0}
+    methods = {'a': plain, 'b': {**plain, 'alpha': 2.0}, 'c': {**plain, 'wrappers': ['mixup'], 'mixup_alpha': 1.0}}
+    assert sweep.knob(methods, {}) == ('l2sp', 'alpha', {'a': 1.0, 'b': 2.0}, ('c',))
 
 
 def test_a_wrapped_run_is_trained_reported_and_predicts(tmp_path):
