@@ -358,8 +358,13 @@ def build(config: Mapping[str, Any], classes_t: int, told_by: str = '') -> Metho
         around = () if method is None else (method,)
         settings = {key: given.get(f'{layer.prefix}{key}', value) for key, value in layer.defaults.items()}
         name = title({**config, 'wrappers': tuple(config.get('wrappers', ()))[:depth]})
-        with user_code(f'method {name}: {layer.kind.function}', layer.function):
-            made = layer.function(*around, classes_t, **settings)
+        try:
+            with user_code(f'method {name}: {layer.kind.function}', layer.function):
+                made = layer.function(*around, classes_t, **settings)
+        except UserError as error:
+            if not layer.prefix or error.__cause__ is not None:  # it has named the function already
+                raise
+            raise UserError(f'{layer.prefix[:-1]}: {error}') from error
         method = checked(made, name, layer.kind)
     return method
 

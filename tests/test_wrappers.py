@@ -13,6 +13,7 @@ import mixjax
 from mixjax import config as config_lib
 from mixjax import losses, mix, models
 from mixjax import method as method_lib
+from mixjax.analysis import sweep
 from mixjax.errors import UserError
 from mixjax.method import WRAPPER
 from mixjax.models import net as net_lib
@@ -248,7 +249,7 @@ def test_methods_that_need_integer_labels_refuse(wrapper):
         if name in TAKES_SOFT_LABELS:
             assert method_lib.build(settings, 5).soft_labels
         else:
-            with pytest.raises(UserError, match=f'{wrapper} mixes labels, and the loss of this method takes'):
+            with pytest.raises(UserError, match=f'^{wrapper}: it mixes labels, and the loss of this method takes'):
                 method_lib.build(settings, 5)
     with pytest.raises(UserError, match='or stores labels'):
         method_lib.build({'name': 'regsl', 'wrappers': (wrapper,), 'self_label': True}, 5)
@@ -257,11 +258,14 @@ def test_methods_that_need_integer_labels_refuse(wrapper):
 @pytest.mark.parametrize(
     ('knobs', 'sentence'),
     [
-        ({'mixup_alpha': 0.0}, 'mixup_alpha must be above 0'),
-        ({'wrappers': ('cutmix',), 'cutmix_beta': -1.0}, 'cutmix_beta must be above 0'),
-        ({'wrappers': ('cutmix',), 'cutmix_probability': 1.5}, 'cutmix_probability must be'),
-        ({'wrappers': ('manifold_mixup',), 'manifold_mixup_layers': ()}, 'layers must be different names'),
-        ({'wrappers': ('puzzlemix',), 'puzzlemix_gamma': 2.0}, 'gamma must be between'),
+        ({'mixup_alpha': 0.0}, 'config.method: mixup: alpha must be above 0'),
+        ({'wrappers': ('cutmix',), 'cutmix_beta': -1.0}, 'cutmix: beta must be above 0'),
+        ({'wrappers': ('cutmix',), 'cutmix_probability': 1.5}, 'cutmix: probability must be'),
+        (
+            {'wrappers': ('manifold_mixup',), 'manifold_mixup_layers': ()},
+            'manifold_mixup: layers must be different names',
+        ),
+        ({'wrappers': ('puzzlemix',), 'puzzlemix_gamma': 2.0}, 'puzzlemix: gamma must be between'),
         ({'wrappers': ('mixupp',)}, "unknown wrapper 'mixupp'; did you mean 'mixup'.; the wrappers are cutmix, "),
         ({'wrappers': ('mixup', 'mixup')}, "wrappers has 'mixup' twice"),
         ({'wrappers': 'mixup'}, "names of wrappers, as in ..mixup',., not 'mixup'"),
@@ -419,9 +423,27 @@ def mixed_config(name, *wrappers, **changes):
 
 @pytest.mark.parametrize('wrapper', MIXING)
 @pytest.mark.parametrize('name', SIX)
-def test_each_of_the_six_with_each_wrapper_traces_a_step(name, wrapper, tmp_path):
+def test_each_of_the_six_with_each_wrapper_traces(name, wrapper):
+    """The loss and its gradient; all that the contract says of the rest of the method stays."""
+    one = prepared(name)
+    plain = one.method
+    wrapped(one, wrapper, **MIXING[wrapper])
+
+    def run(params):
+        return jax.value_and_grad(lambda p: one.method.loss(one.net, p, one.ctx), has_aux=True)(params)
+
+    (value, aux), grads = jax.eval_shape(run, one.params)
+    assert value.shape == () and f'{wrapper}_lam' in aux.metrics
+    assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, one.params)
+    assert one.method._replace(loss=plain.loss) == plain
+
+
+@pytest.mark.parametrize('wrapper', MIXING)
+def test_a_step_of_each_wrapper_is_ready_to_train(wrapper, tmp_path):
+    """From the config, with `prepare`, and a step traced as it is trained."""
+    name = {'mixup': 'bss', 'cutmix': 'delta', 'manifold_mixup': 'rifle', 'puzzlemix': 'regsl'}[wrapper]
     config = mixed_config(name, wrapper)
-    built = seeds.ready(config, tmp_path)  # prepares, and traces a step
+    built = seeds.ready(config, tmp_path)
     assert built.method.soft_labels and built.method.whole_batch == (name in ('delta', 'bss'))
 
 
@@ -479,6 +501,12 @@ def test_a_layer_that_the_network_lacks_is_refused(tmp_path):
         seeds.ready(
             toy({'name': 'l2sp', 'wrappers': ('manifold_mixup',), 'manifold_mixup_layers': ('stage9',)}), tmp_path
         )
+
+
+def test_a_wrapped_method_is_another_method_in_a_sweep():
+    plain = {'name': 'l2sp', 'alpha': 1.0}
+    methods = {'a': plain, 'b': {**plain, 'alpha': 2.0}, 'c': {**plain, 'wrappers': ['mixup'], 'mixup_alpha': 1.0}}
+    assert sweep.knob(methods, {}) == ('l2sp', 'alpha', {'a': 1.0, 'b': 2.0}, ('c',))
 
 
 def test_a_wrapped_run_is_trained_reported_and_predicts(tmp_path):

@@ -142,26 +142,23 @@ def bind(net: Net, pretrained: Tree | None, rng: Rng = None) -> Net:
 BOUND: Any = object()  # the dropout key that a net was bound with
 
 
-def tapped(net: Net, tap: Tap) -> Net:
-    """The net with `tap` in every forward pass, of the pretrained network too; a caller's own tap comes before it."""
+def tapped(net: Net, last: Tap) -> Net:
+    """The net with a tap in every forward pass, of the pretrained network too; a caller's own tap comes before it."""
 
     def apply(
         variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap, rng: Array | None = BOUND
     ) -> tuple[Out, Tree]:
-        before = tap
-
         def both(name: str, hidden: Array) -> Array:
-            return mine(name, before(name, hidden))
+            return last(name, tap(name, hidden))
 
         if rng is BOUND:
             return net.apply(variables, image, train=train, tap=both)
         return net.apply(variables, image, train=train, tap=both, rng=rng)
 
     def source(image: Array) -> Out:
-        out, _ = net.apply(net.pretrained(), image, train=False, tap=mine)
+        out, _ = net.apply(net.pretrained(), image, train=False, tap=last)
         return out
 
-    mine = tap
     return net._replace(apply=apply, source=source)
 
 

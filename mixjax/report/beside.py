@@ -55,12 +55,13 @@ def lines(table: str, root: str | Path, overrides: Sequence[tuple[str, str]] = (
 
     if not Path(root).is_dir():
         raise UserError(f'{root} is not a folder; give the one with the runs of the grid configs/tables/{table}.py')
-    numbers = papers.of(table)
+    numbers = () if table in papers.UNPRINTED else papers.of(table)
     cells: dict[tuple[tuple[str, str], ...], Any] = {}
     for run in grid.runs(f'configs/tables/{table}.py', overrides, str(root)):
         for spec in run.specs:
             cells[tuple(_said(spec.partition(':')[2]))] = run
     keys = [key for key, _ in next(iter(cells))]
+    numbers = numbers or papers.unprinted(table, map(dict, cells))
 
     def line(number: Number) -> Line:
         run = cells[tuple((key, getattr(number, key)) for key in keys)]
@@ -118,27 +119,27 @@ def average(number: Number, others: Sequence[Line]) -> Line:
 # --- as text ----------------------------------------------------------------------------------------------------------
 
 
-def shown(number: Number) -> list[str]:
+def shown(found: Sequence[Line]) -> list[str]:
     """The dimensions of a table that say something: those with more than one value, and the method."""
-    of = papers.of(number.table)
+    of = [line.number for line in found]
     return [key for key in DIMENSIONS if key == 'method' or len({getattr(other, key) for other in of}) > 1]
 
 
-def head(number: Number) -> list[str]:
-    metrics = {other.metric for other in papers.of(number.table)}
+def head(found: Sequence[Line]) -> list[str]:
+    metrics = {line.number.metric for line in found}
     (only,) = metrics if len(metrics) == 1 else ('',)
     unit = f'{only} %, ' if only else ''
-    return [*shown(number), f'{unit}ours', 'paper', 'difference']
+    return [*shown(found), f'{unit}ours', 'paper', 'difference']
 
 
-def cells(line: Line, mark: str) -> list[str]:
+def cells(line: Line, dimensions: Sequence[str], mark: str) -> list[str]:
     """What stands in a line: its dimensions, ours with (n), the paper's, the difference."""
     number, ours = line.number, line.ours
-    names = [getattr(number, key) for key in shown(number)]
-    paper = _pair(number.value, number.std, number.digits, mark)
+    names = [getattr(number, key) for key in dimensions]
+    paper = '' if number.value is None else _pair(number.value, number.std, number.digits, mark)
     if ours is None:
         return [*names, line.state, paper, '']
-    difference = f'{round(ours.mean, 2) - number.value + 0.0:+.2f}'
+    difference = '' if number.value is None else f'{round(ours.mean, 2) - number.value + 0.0:+.2f}'
     if mark == TYPESET:
         difference = difference.replace('-', '\u2212')
     return [*names, f'{_pair(ours.mean, ours.std, 2, mark)} ({ours.n})', paper, difference]
@@ -150,8 +151,9 @@ def _pair(mean: float, std: float | None, digits: int, mark: str) -> str:
 
 def summary(found: Sequence[Line]) -> str:
     """How much of the table is there, and how far it is from the paper."""
-    known = [round(line.ours.mean, 2) - line.number.value for line in found if line.ours is not None]
-    told = f'{len(known)} of {count(len(found), "number")}'
+    measured = [(line.ours.mean, line.number.value) for line in found if line.ours is not None]
+    told = f'{len(measured)} of {count(len(found), "number")}'
+    known = [round(mean, 2) - value for mean, value in measured if value is not None]
     if not known:
         return f'{told} measured'
     away = f'from {min(known):+.2f} to {max(known):+.2f}, mean {math.fsum(known) / len(known):+.2f}'
@@ -160,13 +162,14 @@ def summary(found: Sequence[Line]) -> str:
 
 def text(found: Sequence[Line]) -> str:
     """For a terminal: aligned columns; a name that is that of the line above is left out."""
-    rows = [[plain(cell) for cell in cells(line, PLAIN)] for line in found]
-    names = len(shown(found[0].number)) - 1
+    dimensions = shown(found)
+    rows = [[plain(cell) for cell in cells(line, dimensions, PLAIN)] for line in found]
+    names = len(dimensions) - 1
     bare = [
         ['' if i < names and above[: i + 1] == row[: i + 1] else cell for i, cell in enumerate(row)]
         for above, row in zip([[], *rows], rows, strict=False)
     ]
-    table = [head(found[0].number), *bare]
+    table = [head(found), *bare]
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     aligned = ['  '.join(cell.ljust(wide) for cell, wide in zip(row, widths, strict=True)).rstrip() for row in table]
     return '\n'.join([*aligned, summary(found)])
@@ -174,15 +177,14 @@ def text(found: Sequence[Line]) -> str:
 
 def document(found: Sequence[Line]) -> str:
     """The Markdown file of a table."""
-    number = found[0].number
-    paper, title, *_ = number.source.split(' | ')
-    top = head(number)
+    paper, title, *_ = found[0].number.source.split(' | ')
+    dimensions, top = shown(found), head(found)
     rule = ['--' if i < len(top) - 3 else '--:' for i in range(len(top))]
-    body = [[*map(markdown, row[:-3]), *row[-3:]] for row in (cells(line, TYPESET) for line in found)]
+    body = [[*map(markdown, row[:-3]), *row[-3:]] for row in (cells(line, dimensions, TYPESET) for line in found)]
     rows = ['| ' + ' | '.join(row) + ' |' for row in (top, rule, *body)]
     noted: dict[str, list[str]] = {}
     for line in found:
-        if line.number.note:
+        if line.number.note and line.number.value is not None:
             noted.setdefault(line.number.note, []).append(_place(line.number))
     notes = [f'* {markdown("; ".join(where))}: {markdown(note)}' for note, where in noted.items()]
     return '\n'.join([f'# {paper}, {title}', '', f'{summary(found)}.', '', *rows, '', *notes, *([''] if notes else [])])
@@ -206,12 +208,13 @@ def values(found: Sequence[Line]) -> str:
     for line in found:
         number, ours = line.number, line.ours
         row = {key: getattr(number, key) for key in ('table', *DIMENSIONS, 'source', 'note')}
-        row |= {'paper': f'{number.value:.{number.digits}f}', 'paper_std': number.std, 'paper_n': number.n}
+        if number.value is not None:
+            row |= {'paper': f'{number.value:.{number.digits}f}', 'paper_std': number.std, 'paper_n': number.n}
         row |= {'state': line.state or 'measured', 'run': line.folder}
         if ours is not None:
             std = None if ours.std is None else f'{ours.std:.4f}'
             row |= {'ours': f'{ours.mean:.4f}', 'ours_std': std, 'ours_n': ours.n}
-            row['difference'] = f'{ours.mean - number.value:.4f}'
+            row['difference'] = '' if number.value is None else f'{ours.mean - number.value:.4f}'
         writer.writerow(row)
     return file.getvalue()
 

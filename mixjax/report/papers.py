@@ -8,6 +8,7 @@ metric: `accuracy` and `error` in percent of the test images; `probe_..` is an a
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from typing import NamedTuple
@@ -15,10 +16,12 @@ from typing import NamedTuple
 from mixjax.errors import UserError, nearest
 
 AVERAGE = 'average'
+# Grids of comparisons that a paper speaks of without printing numbers, and the place.
+UNPRINTED = {'smile_with_mixup': 'SMILE | abstract'}
 
 
 class Number(NamedTuple):
-    """A number of a paper. digits: how many it prints after the point."""
+    """A number of a paper. value: None where the paper speaks of it and prints none. digits: after the point."""
 
     table: str
     dataset: str
@@ -26,7 +29,7 @@ class Number(NamedTuple):
     split: str
     network: str
     metric: str
-    value: float
+    value: float | None
     digits: int
     std: float | None
     n: int | None
@@ -56,5 +59,17 @@ def tables() -> list[str]:
 def of(table: str) -> tuple[Number, ...]:
     """The numbers of a table."""
     if table not in tables():
-        raise UserError(f'unknown table {table!r}{nearest(table, tables())}; the tables are {", ".join(tables())}')
+        known = [*tables(), *UNPRINTED]
+        raise UserError(f'unknown table {table!r}{nearest(table, known)}; the tables are {", ".join(known)}')
     return tuple(number for number in every() if number.table == table)
+
+
+def unprinted(table: str, cells: Iterable[Mapping[str, str]]) -> tuple[Number, ...]:
+    """The accuracies that the cells of a grid would have in the paper, had it printed them."""
+    return tuple(
+        Number(
+            table, cell['dataset'], cell['method'], cell['split'], '', 'accuracy', None, 0, None, None,
+            ' | '.join([UNPRINTED[table], *cell.values()]), 'the paper prints no number',
+        )
+        for cell in cells
+    )  # fmt: skip

@@ -40,7 +40,7 @@ def mixing(name: str, method: Method, classes_t: int, mixed: Callable[[Net, Tree
     """
     require(
         method.soft_labels,
-        f'{name} mixes labels, and the loss of this method takes the class numbers of single images: it mixes images '
+        'it mixes labels, and the loss of this method takes the class of each image as a number: it mixes images '
         'itself, trains on source images beside them, or stores labels (a method of your own whose loss takes soft '
         'targets, as losses.cross_entropy does, says Method(.., soft_labels=True))',
     )

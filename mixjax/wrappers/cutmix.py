@@ -15,8 +15,8 @@ from mixjax.wrappers import Mixed, mixing
 
 
 def wrap(method: Method, classes_t: int, *, beta: float = 1.0, probability: float = 0.5) -> Method:
-    require(beta > 0, f'cutmix_beta must be above 0, not {beta}')
-    require(0 <= probability <= 1, f'cutmix_probability must be between 0 and 1, not {probability}')
+    require(beta > 0, f'beta must be above 0, not {beta}')
+    require(0 <= probability <= 1, f'probability must be between 0 and 1, not {probability}')
 
     def mixed(net: Net, params: Tree, ctx: Ctx) -> Mixed:
         del params

@@ -24,7 +24,7 @@ def wrap(
     alpha: float = 2.0,
     layers: tuple[str, ...] = ('input', 'stage1', 'stage2'),
 ) -> Method:
-    require(alpha > 0, f'manifold_mixup_alpha must be above 0, not {alpha}')
+    require(alpha > 0, f'alpha must be above 0, not {alpha}')
     mix.check_layers(layers)
 
     def mixed(net: Net, params: Tree, ctx: Ctx) -> Mixed:

@@ -30,7 +30,7 @@ def wrap(
     transport_size: int = 0,
     transport_eps: float = 0.8,
 ) -> Method:
-    require(alpha > 0, f'puzzlemix_alpha must be above 0, not {alpha}')
+    require(alpha > 0, f'alpha must be above 0, not {alpha}')
     settings = puzzle.Settings(beta, gamma, eta, neighbourhood, transport, transport_size, transport_eps).checked()
 
     def mixed(net: Net, params: Tree, ctx: Ctx) -> Mixed:

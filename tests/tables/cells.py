@@ -11,8 +11,6 @@ from mixjax.report import papers
 from mixjax.train import workdir
 
 ROOT = 'runs/tables'
-# Grids of what a paper claims without printing its numbers.
-CLAIMED = ('smile_with_mixup',)
 # What a data set brings with it, and how long and how often; the program of a step is another one only in its sizes.
 OF_THE_DATA = (
     *('target', 'source', 'data_dir', 'cache_dir', 'feed', 'store', 'results'),
@@ -28,8 +26,8 @@ def runs(table: str) -> tuple[grid.Run, ...]:
 
 
 def names() -> list[str]:
-    """All grids: of the tables that are printed, and of the claims that are not."""
-    return [*papers.tables(), *CLAIMED]
+    """All grids: of the tables that are printed, and of comparisons without numbers."""
+    return [*papers.tables(), *papers.UNPRINTED]
 
 
 def every(tables: tuple[str, ...] = ()) -> dict[str, grid.Run]:

@@ -110,7 +110,7 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(words)
     tables = tuple(asked.table)
     for table in tables:
-        if table not in cells.CLAIMED:
+        if table not in papers.UNPRINTED:
             papers.of(table)
     work, before, wrong, start = checks(tables), passed(), [], time.monotonic()
     for number, (kind, check, run) in enumerate(work, 1):
@@ -138,7 +138,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def summary(tables: tuple[str, ...], checks: int, wrong: int, start: float) -> str:
     names = tables or cells.names()
-    numbers = sum(len(papers.of(table)) for table in names if table not in cells.CLAIMED)
+    numbers = sum(len(papers.of(table)) for table in names if table not in papers.UNPRINTED)
     return (
         f'{len(names)} tables, {numbers} numbers, {len(cells.every(tables))} runs: {checks - wrong} of {checks} checks '
         f'passed ({len(cells.traces(tables))} steps traced, {len(cells.pairs(tables))} pairs trained), '

@@ -132,6 +132,27 @@ def test_measurements_of_another_form_are_not_there(tmp_path, analysis):
     assert of(beside.lines('smile_table4', tmp_path), metric='label_il_train', method='smile').state == 'not measured'
 
 
+def test_a_comparison_without_printed_numbers(tmp_path, capsys):
+    leave(tmp_path, 'smile_with_mixup', 'dataset=cub200,split=all_15,method=bss_mixup', (0.615, 0.00514))
+    leave(tmp_path, 'smile_table2', 'dataset=cub200,split=all_15,method=smile', (0.6250, 0.004))  # the same run
+    out = printed(capsys, '--table=smile_with_mixup', tmp_path)
+    assert out[0].split() == ['dataset', 'split', 'method', 'accuracy', '%,', 'ours', 'paper', 'difference']
+    assert len(out) == 84 + 3 and out[-2] == '2 of 84 numbers measured'
+    measured = [line.split()[-5:] for line in out if '+-' in line]
+    assert measured == [['bss_mixup', '61.50', '+-', '0.51', '(5)'], ['smile', '62.50', '+-', '0.40', '(5)']]
+    page = (tmp_path / 'smile_with_mixup.md').read_text()
+    assert (
+        page.startswith('# SMILE, abstract\n')
+        and '| cub200 | all\\_15 | bss\\_mixup | 61.50 \u00b1 0.51 (5) |  |  |' in page
+    )
+    rows = list(csv.DictReader((tmp_path / 'smile_with_mixup.csv').read_text().splitlines()))
+    (row,) = [row for row in rows if row['method'] == 'bss_mixup' and row['state'] == 'measured']
+    assert (row['ours'], row['paper'], row['difference'], row['paper_n']) == ('61.5000', '', '', '')
+    assert row['note'] == 'the paper prints no number' and row['source'].startswith(
+        'SMILE | abstract | cub200 | all_15'
+    )
+
+
 def test_every_metric_is_known():
     assert {number.metric for number in papers.every()} == {*beside.PERCENT, *beside.MEASURED}
 
