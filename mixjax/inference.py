@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax import method as method_lib
-from mixjax import models, places, plain
+from mixjax import models, places
 from mixjax.data import augment, listing, photo
 from mixjax.data.feed import Images
 from mixjax.errors import UserError

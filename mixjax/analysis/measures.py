@@ -20,8 +20,8 @@ from mixjax.places import Place
 from mixjax.report.curves import by_phase, of_lines
 from mixjax.train import seeds as seeds_lib
 from mixjax.train import workdir
-from mixjax.train.outcome import spread
 from mixjax.train.contract import RESERVED
+from mixjax.train.outcome import spread
 
 PARTS = ('train', 'test')
 

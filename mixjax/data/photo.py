@@ -21,7 +21,7 @@ import numpy as np
 
 from mixjax import plain
 from mixjax.data import image_header, memory, netpbm, resample
-from mixjax.data.image_header import MOST_PIXELS, Header
+from mixjax.data.image_header import Header
 from mixjax.data.memory import OutOfMemory
 from mixjax.errors import require
 
