@@ -145,8 +145,19 @@ def real(place: Place) -> Place:
 
 
 def real_file(place: Place) -> Place:
-    """A file that a person named, in the real folder of that name; the file itself is not resolved."""
-    return place if remote(place) else real(place.parent) / place.name
+    """A file that a person named, in the real folder of that name; the file itself is not resolved.
+
+    Raises:
+      UserError: it is a device, a FIFO or a socket: a new file would take its place.
+    """
+    if remote(place):
+        return place
+    place = real(place.parent) / place.name
+    with contextlib.suppress(OSError):
+        kind = stat.S_IFMT(os.lstat(place).st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):
+            raise UserError(f'{place} is no regular file, and would be replaced by one; name another file')
+    return place
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------

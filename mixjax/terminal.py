@@ -43,14 +43,16 @@ class Output(io.TextIOBase):
 
     def write(self, text: str, /) -> int:
         try:
-            self._stream.write(safe(text))
+            if not self._stream.closed:  # a logger may have kept it until the interpreter ends
+                self._stream.write(safe(text))
         except OSError as error:
             self._lose(error)
         return len(text)
 
     def flush(self) -> None:
         try:
-            self._stream.flush()
+            if not self._stream.closed:
+                self._stream.flush()
         except OSError as error:
             self._lose(error)
 

@@ -356,6 +356,17 @@ def test_a_table_and_a_csv_are_put_in_place_of_a_link(tmp_path, victim):
     assert (tmp_path / 'found.csv').read_text() == 'file,label\n' and 'text' in (tmp_path / 'table.md').read_text()
 
 
+def test_a_device_is_not_replaced_by_a_file(tmp_path, capsys):
+    run = fake.make_run(tmp_path / 'run', 'smile', [0.9])
+    os.mkfifo(tmp_path / 'fifo.html')
+    for name in ('/dev/null', str(tmp_path / 'fifo.html')):
+        assert report_command.main([str(run), '--out', name]) == 2
+        assert 'is no regular file, and would be replaced by one' in capsys.readouterr().err
+        with pytest.raises(UserError, match='no regular file'):
+            sections.write(name, 'a', 'b')
+    assert Path('/dev/null').is_char_device() and (tmp_path / 'fifo.html').is_fifo()
+
+
 def test_loops_of_links_that_a_person_names(tmp_path, capsys):
     (tmp_path / 'self').symlink_to('self')
     long = tmp_path.joinpath(*['nested'] * 1200)
