@@ -270,14 +270,16 @@ def test_a_closed_connection_shows_a_death_and_a_word_before_it_none():
         while not died and time.monotonic() < until:
             time.sleep(0.01)
         assert died == [2]
-        every[0].communicate('end\n', timeout=60)
+        every[0].stdin.write('end\n')
+        every[0].stdin.flush()
+        assert every[0].wait(60) == 0
         every[2].send_signal(signal.SIGSTOP)  # is slow
         time.sleep(0.5)
         assert died == [2] and len(token) == 32
     finally:
         for one in every:
             one.kill()
-            one.wait()
+            one.communicate()  # closes its files
 
 
 SLURM = {'SLURM_JOB_ID': '77', 'SLURM_STEP_NODELIST': 'node[03-04]', 'SLURM_PROCID': '1', 'SLURM_LOCALID': '1'}

@@ -29,9 +29,9 @@ from tests.hostile.report_readers import READERS as OF_REPORTS
 READERS = {**OF_FILES, **OF_REPORTS}
 # The readers of `run_readers`.
 OF_RUNS = (
-    'config.json', 'metrics.jsonl', 'prepared arrays', 'sums of a checkpoint', 'format of a checkpoint', 'lock.json',
-    'model.json', 'safetensors', 'torch files', 'beside weights', 'checkpoints', 'strangers: report',
-    'strangers: training',
+    'config.json', 'inputs.json', 'metrics.jsonl', 'prepared arrays', 'sums of a checkpoint',
+    'format of a checkpoint', 'lock.json', 'model.json', 'safetensors', 'torch files', 'beside weights', 'checkpoints',
+    'strangers: report', 'strangers: training',
 )  # fmt: skip
 HANGS = 10.0  # seconds
 KEPT = Path('runs') / 'fuzz'
