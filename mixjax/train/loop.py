@@ -34,7 +34,7 @@ from mixjax.train import (
     watch,
     wave,
     workdir,
-)  # fmt: skip
+)
 from mixjax.train.program import Program
 from mixjax.train.progress import Progress
 from mixjax.train.step import TrainState, variables
