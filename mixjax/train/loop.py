@@ -36,7 +36,7 @@ from mixjax.train import (
     watch,
     wave,
     workdir,
-)  # fmt: skip
+)
 from mixjax.train.inputs import Inputs
 from mixjax.train.program import Program
 from mixjax.train.progress import Progress
