@@ -19,14 +19,14 @@ from mixjax.data.records import example
 from mixjax.errors import UserError
 from tests.data import raw_images
 
-SECONDS = 8.0  # far above what the limits leave, far below what the files took
+SECONDS = 8.0  # of the processor; far above what the limits leave, far below what the files took
 
 
 @pytest.fixture(autouse=True)
 def in_time():
-    began = time.monotonic()
+    began = time.process_time()
     yield
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
 
 
 def saved(picture, form, **options):
@@ -218,8 +218,8 @@ def test_attributes_of_a_tar_that_are_none(header, kind, tmp_path):
 def test_headers_of_a_tar_without_an_end(tmp_path):
     path = tmp_path / 'x.tar'
     for kind in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.DIRTYPE):
-        path.write_bytes(tarfile.TarInfo('a').tobuf()[:0] + tar(('a', kind, b''))[:512] * 70_000)
-        with pytest.raises(UserError, match='65,536 headers in a row'):
+        path.write_bytes(tar(('a', kind, b''))[:512] * 20_000)
+        with pytest.raises(UserError, match='16,384 headers in a row'):
             everything(path)
     path.write_bytes(tar(('a', tarfile.GNUTYPE_SPARSE, b'')))
     with pytest.raises(UserError, match='stored with holes'):
