@@ -24,7 +24,7 @@ MOST_PASSES = 16 * MOST_PIXELS
 MOST_RUNS = 1 << 24  # pixels of a run-length encoded BMP, which Pillow unpacks in Python
 
 PNG = b'\x89PNG\r\n\x1a\n'
-ENTROPY_END = re.compile(rb'\xff++[^\x00\xff\xd0-\xd7]')  # a marker that ends the coded data of a scan
+MARKER = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]')  # also the one that ends the coded data of a scan
 
 
 class Fault(Exception):
@@ -49,17 +49,16 @@ class Header(NamedTuple):
 
 def look(data: bytes, kinds: tuple[str, ...]) -> Header:
     """The header of an image file; `Fault` if it has none, or would take too much work."""
-    for kind, starts, read in (
-        ('JPEG', (b'\xff\xd8',), _jpeg), ('PNG', (PNG,), _png), ('GIF', (b'GIF87a', b'GIF89a'), _gif),
-        ('WEBP', (b'RIFF',), _webp), ('BMP', (b'BM',), _bmp), ('TIFF', (b'II', b'MM'), _tiff),
-        ('PPM', tuple(b'P%c' % code for code in b'123456fF'), _pnm),
-    ):  # fmt: skip
-        if data.startswith(starts) and (kind != 'WEBP' or data[8:12] == b'WEBP'):
-            break
-    else:
+    readers = {
+        'JPEG': ((b'\xff\xd8',), _jpeg), 'PNG': ((PNG,), _png), 'GIF': ((b'GIF87a', b'GIF89a'), _gif),
+        'WEBP': ((b'RIFF',), _webp), 'BMP': ((b'BM',), _bmp), 'TIFF': ((b'II', b'MM'), _tiff),
+        'PPM': (tuple(b'P%c' % code for code in b'123456fF'), _pnm),
+    }  # fmt: skip
+    kind = next((kind for kind, (starts, _) in readers.items() if data.startswith(starts)), '')
+    if not kind or (kind == 'WEBP' and data[8:12] != b'WEBP'):
         raise Fault(f'it is not a picture ({", ".join(kinds)})')
     try:
-        found = read(data)
+        found = readers[kind][1](data)
     except (struct.error, IndexError, ValueError):
         raise Fault(f'its {kind} header is cut short or damaged') from None
     if found.height < 1 or found.width < 1:
@@ -81,7 +80,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int]]:
     """(marker, place of its length) of the parts of a JPEG file, up to its end mark; coded data are stepped over."""
     at = 2
     for _ in range(MOST_PARTS):
-        found = ENTROPY_END.search(data, at)
+        found = MARKER.search(data, at)
         if found is None:
             return
         at, mark = found.end(), data[found.end() - 1]
@@ -108,7 +107,7 @@ def _jpeg(data: bytes) -> Header:
     if not bits:  # coded data without a frame
         raise ValueError
     allowed = min(MOST_SCANS, MOST_PASSES // max(min(height * width, MOST_PIXELS), 1))
-    # Coded data hold no marker. Thumbnails and what follows the image may, so only what is suspicious is looked through.
+    # Coded data hold no marker. Thumbnails and what follows the image may, so what looks suspicious is gone through.
     if data.count(b'\xff\xda') > allowed and sum(mark == 0xDA for mark, _ in _segments(data)) > allowed:
         raise _too_many('scans', allowed)
     # Coded data are padded to blocks of up to 32 x 32.

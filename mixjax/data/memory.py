@@ -18,11 +18,11 @@ from mixjax.errors import UserError
 
 
 class OutOfMemory(UserError):
-    """The process has too little memory for something. It says nothing about a file, so it is never remembered of one."""
+    """The process has too little memory for something. It says nothing about a file and is not remembered of one."""
 
 
 class Budget:
-    """Bytes that threads hold for some time, at most `total` at once; they are served in the order in which they ask."""
+    """Bytes that threads hold for some time, at most `total` at once; who asks first is served first."""
 
     def __init__(self, total: int) -> None:
         self.total = total

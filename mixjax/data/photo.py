@@ -45,6 +45,7 @@ PIXEL = {'TIFF': 16, 'WEBP': 20}  # measured; the others:
 PIXEL_OF_OTHERS = 12
 ASIDE = 1 << 26  # bytes that decoders take whatever the size
 STRIP = 1 << 20  # pixels that are converted at once
+STEPS = 1 << 22  # pixels of a row, from which on they are not summed up one by one
 
 
 class Unreadable(Exception):
@@ -132,7 +133,8 @@ def _within_memory(data: bytes, work: Callable[[Header], np.ndarray], rule: Rule
         need += 4 * rule.side * about.height  # after the first of two passes
     size = f'{about.width} x {about.height} pixels'
     if need > MEMORY.total:
-        raise Unreadable(f'it has {size}, which take {need / 1e9:.1f} GB to read; at most {MEMORY.total / 1e9:.1f} are')
+        most = MEMORY.total / 1e9
+        raise Unreadable(f'it has {size}, which take {need / 1e9:.1f} GB to read, and an image may take {most:.1f}')
     try:
         with MEMORY.hold(need):
             return work(about)
@@ -283,7 +285,9 @@ def _deep(picture: Any) -> tuple[str, int, bool] | None:
     if raw and bits > 8 and picture.tag_v2.get(284, 1) == 2 and len(picture.getbands()) > 1:
         raise Unreadable(f'its colours lie in planes of {bits} bits, which Pillow mistakes for bytes: save it as PNG')
     white = picture.tag_v2.get(262, 0) == 0
-    if not raw and picture.tag_v2.prefix == b'MM' and mode in ('F', 'I'):  # libtiff has swapped their bytes, and Pillow does it again
+    if (
+        not raw and picture.tag_v2.prefix == b'MM' and mode in ('F', 'I')
+    ):  # libtiff has swapped their bytes, and Pillow does it again
         raise Unreadable(
             f'its {bits}-bit values are compressed and begin with the highest byte, which is not decoded: save it '
             'without compression'
@@ -332,7 +336,7 @@ def _of_floats(values: np.ndarray | _Rows) -> np.ndarray:
 
 
 def _as_bytes(values: np.ndarray | _Rows, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The values as bytes, refused where they all become the same one: a picture that says 8 bits in 32 would be black."""
+    """The values as bytes, refused where they all become the same one: 8 bits kept in 32 would be black."""
     out = np.empty(values.shape, np.uint8)
     for rows in _strips(out):
         out[rows] = convert(values[rows])
@@ -426,6 +430,8 @@ def _span(size: int, short: int, rule: Rule) -> _Span:
 def _nearest(size: int, span: _Span, side: int) -> np.ndarray:
     """(side,) source pixels; summed up step by step, as Pillow does, because that decides at exact halves."""
     step = size / span.length
+    if span.first > STEPS:  # a strip that Pillow could not hold
+        return ((span.first + np.arange(side) + 0.5) * step).astype(np.int64)
     at = np.cumsum(np.concatenate([[step * 0.5], np.full(span.first + side - 1, step)]))
     return at[span.first :].astype(np.int64)
 

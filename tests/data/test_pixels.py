@@ -172,7 +172,10 @@ def test_tiff_values_of_fewer_bits(bits, deflate):
 
 
 @pytest.mark.parametrize('dtype', ['u1', 'u2'])
-@pytest.mark.parametrize(('order', 'tile', 'planar', 'deflate'), list(itertools.product('<>', (0, 16), (False, True), (False, True))))  # fmt: skip
+@pytest.mark.parametrize('order', '<>')
+@pytest.mark.parametrize('tile', [0, 16])
+@pytest.mark.parametrize('planar', [False, True])
+@pytest.mark.parametrize('deflate', [False, True])
 def test_tiff_colours(dtype, order, tile, planar, deflate):
     if planar and dtype == 'u2' and not deflate:
         pytest.skip('refused by Pillow: see the next test')
@@ -231,7 +234,11 @@ def test_values_that_would_become_one_grey_are_refused(values, word):
     if values.dtype == 'f4':
         files.append(raw_images.pnm('f', values, '-1.0'))
     if values.dtype == 'u2':
-        files += [raw_images.png(values, 16), raw_images.pnm('5', values, '65535'), raw_images.pnm('2', values, '65535')]
+        files += [
+            raw_images.png(values, 16),
+            raw_images.pnm('5', values, '65535'),
+            raw_images.pnm('2', values, '65535'),
+        ]
     for data in files:
         with pytest.raises(Unreadable, match=word):
             photo.decode(data)

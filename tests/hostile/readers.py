@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import shutil
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +26,7 @@ from mixjax.data import listing, photo, prepared, records, split_file, stored
 from mixjax.data.builders import archive
 from mixjax.data.catalog import Dataset
 from mixjax.errors import UserError
+from tests.data import raw_images
 from tests.hostile.mutate import flawed, flawed_json
 
 Flaw = Callable[[bytes, random.Random, list[bytes]], bytes]
@@ -75,14 +78,125 @@ def images(_: Path) -> list[bytes]:
     save(colour, 'BMP')
     save(colour, 'PPM')
     for how in ('raw', 'tiff_lzw', 'tiff_adobe_deflate', 'packbits'):
-        save(colour, 'TIFF', compression=how)
+        save(colour, 'TIFF', compression=how, exif=exif)
+    deep = grey.astype(np.uint16) * 257
+    for values in (colour, deep, deep.astype(np.int16), deep * np.uint32(65537), (deep / 65535).astype(np.float32)):
+        out += [raw_images.tiff(values, orientation=5), raw_images.tiff(values, tile=16, deflate=True, orientation=8)]
+        out.append(raw_images.tiff(values, order='>', photometric=0))
+    for kind, values, most in (
+        ('1', grey & 1, ''), ('2', deep, '65535'), ('3', colour, '255'), ('4', grey & 1, ''), ('5', deep, '65535'),
+        ('6', colour % 100, '99'), ('f', deep / 65535, '-1.0'), ('F', colour / 255, '1.0'),
+    ):  # fmt: skip
+        out.append(raw_images.pnm(kind, values, most, '# a comment\n'))
+    text = raw_images.chunk(b'zTXt', b'a\0\0' + zlib.compress(bytes(9999)))
+    out.append(raw_images.png(colour, before=raw_images.chunk(b'eXIf', raw_images.exif(7)) + text))
+    save(colour, 'WEBP', save_all=True, append_images=[Image.fromarray(colour[::-1])], exif=exif)
+    save(grey, 'BMP', 'P')
     return out
 
 
+# Where a part of a file begins that may come many times: a segment and a scan of a JPEG, a chunk of a PNG, blocks of a
+# GIF, a comment, a frame of a WEBP.
+PARTS = (b'\xff\xc4', b'\xff\xda', b'\xff\xe1', b'IDAT', b'zTXt', b'eXIf', b'!\xf9', b'!\xff', b',\0\0', b'#', b'ANMF')
+
+
+def flawed_image(data: bytes, random_: random.Random, others: list[bytes]) -> bytes:
+    """Some bytes changed; or one part of the file many times."""
+    places = [data.find(part) - 4 * (part in PARTS[3:6]) for part in PARTS if part in data]
+    if random_.random() < 0.85 or not places:
+        return flawed(data, random_, others)
+    start = max(random_.choice(places), 0)
+    later = [place for place in places if place > start] or [len(data)]
+    end = start + random_.choice((2, 4, 12, 20)) if random_.random() < 0.3 else random_.choice(later)
+    many = random_.choice((2, 30, 1000, 50_000 // max(end - start, 1) + 1))
+    return data[:start] + data[start:end] * many + data[end:]
+
+
 def read_image(path: Path) -> None:
+    from PIL import Image
+
     data = path.read_bytes()
     image = photo.read(data, photo.Rule(side=16, upright=bool(len(data) % 2), channels=3 - 2 * (len(data) % 3 > 1)))
     assert image.shape[:2] == (16, 16) and image.dtype == np.uint8
+    stored, seen = photo.decode(data), photo.decode(data, upright=True)
+    turns = [np.rot90(one, k) for one in (stored, stored[::-1]) for k in range(4)]
+    assert any(np.array_equal(seen, turned) for turned in turns), 'it is turned to another picture'
+    with contextlib.suppress(Exception), Image.open(io.BytesIO(data), formats=photo.FORMATS) as picture:
+        values = np.asarray(picture)
+        if picture.mode[0] in 'IF' and values.min() < values.max():
+            assert stored.min() < stored.max(), 'it has become one grey'
+
+
+# --- too little memory ------------------------------------------------------------------------------------------------
+
+RIGHT: dict[bytes, bytes] = {}  # {digest of a file: digest of its pixels}
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data).digest()
+
+
+@functools.cache
+def large_images(_: Path) -> list[bytes]:
+    from PIL import Image
+
+    out = []
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 30, 3), np.uint8)).resize((900, 900))
+    for kind, how in (
+        ('JPEG', {}), ('JPEG', {'progressive': True}), ('PNG', {'compress_level': 1}), ('WEBP', {'method': 0}),
+        ('TIFF', {'compression': 'tiff_lzw'}), ('TIFF', {}), ('BMP', {}), ('GIF', {}), ('PPM', {}),
+    ):  # fmt: skip
+        file = io.BytesIO()
+        image.save(file, kind, **how)
+        out.append(file.getvalue())
+    RIGHT.update({_digest(data): _digest(photo.decode(data).tobytes()) for data in out})
+    return out
+
+
+def read_large_image(path: Path) -> None:
+    """A right file, which is read or refused for lack of memory: never anything else."""
+    data = path.read_bytes()
+    assert _digest(photo.decode(data).tobytes()) == RIGHT[_digest(data)], 'it has other pixels'
+
+
+# --- what only looks like a file --------------------------------------------------------------------------------------
+
+SPECIAL = ('fifo', '/dev/zero', '/dev/random', '/dev/full', 'loop', 'nowhere', 'folder', 'sparse')
+
+
+def special_files(_: Path) -> list[bytes]:
+    return [bytes([k]) + name for k in range(len(SPECIAL)) for name in (b'a.jpg', b'a.tar', b'a.zip', b'a.tgz')]
+
+
+def read_special_file(path: Path) -> None:
+    """The first byte says what kind of file it is, and the others its name."""
+    data = path.read_bytes()
+    name = os.fsdecode(data[1:60].replace(b'\0', b'').replace(b'/', b'')) or 'x'
+    kind, top = SPECIAL[data[0] % len(SPECIAL) if data else 0], path.parent / 'special'
+    shutil.rmtree(top, ignore_errors=True)
+    top.mkdir()
+    made = top / (name if name not in ('.', '..') else 'x')
+    if kind == 'fifo':
+        os.mkfifo(made)
+    elif kind == 'folder':
+        made.mkdir()
+    elif kind == 'sparse':
+        made.touch()
+        os.truncate(made, 1 << 36)
+    else:
+        made.symlink_to(made if kind == 'loop' else kind)
+    for read in (lambda: photo.file_bytes(made), lambda: archive.read_list(made)):
+        try:
+            read()
+        except (OSError, photo.Unreadable, UserError) as error:
+            assert str(error)
+        else:
+            raise AssertionError('it was read')
+    for place in (top, made) if kind != 'sparse' else (made,):
+        if place == top or not place.is_dir():
+            with contextlib.suppress(UserError):
+                for _, load in archive.members(place):
+                    load()
 
 
 # --- data sets --------------------------------------------------------------------------------------------------------
@@ -390,9 +504,12 @@ def read_history(path: Path) -> None:
 def archives(_: Path) -> list[bytes]:
     out = []
     files = {'set/a.jpg': b'x' * 3000, 'set/b/c.txt': b'a b\n' * 40, 'set/' + 'long' * 40 + '.jpg': b'y'}
-    for mode in ('w', 'w:gz', 'w:bz2', 'w:xz'):
+    for mode, form in (
+        ('w', tarfile.GNU_FORMAT), ('w', tarfile.PAX_FORMAT), ('w:gz', tarfile.PAX_FORMAT),
+        ('w:bz2', tarfile.GNU_FORMAT), ('w:xz', tarfile.PAX_FORMAT),
+    ):  # fmt: skip
         file = io.BytesIO()
-        with tarfile.open(fileobj=file, mode=mode) as made:
+        with tarfile.open(fileobj=file, mode=mode, format=form) as made:
             for name, data in files.items():
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
@@ -407,6 +524,34 @@ def archives(_: Path) -> list[bytes]:
     return out
 
 
+def flawed_archive(data: bytes, random_: random.Random, others: list[bytes]) -> bytes:
+    """Some bytes changed; or a header of a tar file whose sum is right, at times with something long behind it."""
+    places = [at for at in range(0, len(data), 512) if data[at + 257 : at + 262] == b'ustar']
+    if not places or random_.random() < 0.4:
+        return flawed(data, random_, others)
+    at = random_.choice(places)
+    head = bytearray(data[at : at + 512])
+    inside = b''
+    for _ in range(random_.choice((1, 1, 2))):
+        if random_.random() < 0.5:
+            head[156] = random_.choice(b'LKxgXS5012\0')
+        elif random_.random() < 0.5:
+            sizes = (b'00000000000\0', b'77777777777\0', b'\x80' + bytes(3) + b'\xff' * 8, b' ' * 12)
+            head[124:136] = random_.choice(sizes)
+        else:
+            k = random_.randrange(512)
+            head[k : k + 8] = random_.randbytes(8)[: 512 - k]
+    if random_.random() < 0.5:
+        units = (b'1', b'12 a=b\n', b'11 path=..\n', b'1 hdrcharset=', b'20 GNU.sparse.map=1,', b'9 size=1\n')
+        unit = random_.choice(units)
+        inside = unit * random_.choice((1, 90, 5000, 100_000 // len(unit)))
+        head[124:136] = b'%011o\0' % len(inside)
+        inside += bytes(-len(inside) % 512)
+    head[148:156] = b' ' * 8
+    head[148:156] = b'%06o\0 ' % sum(head)
+    return data[:at] + (bytes(head) + inside) * random_.choice((1, 1, 3, 200)) + data[at + 512 * bool(not inside) :]
+
+
 def read_archive(path: Path) -> None:
     data = path.read_bytes()
     place = path.with_suffix('.zip' if data[:2] == b'PK' else '.tar')
@@ -417,7 +562,11 @@ def read_archive(path: Path) -> None:
 
 
 READERS: dict[str, Reader] = {
-    'images': Reader(images, read_image, refuses=(photo.Unreadable,), memory=5 << 29),
+    'images': Reader(images, read_image, flawed_image, refuses=(photo.Unreadable,), memory=5 << 29),
+    'images, little memory': Reader(
+        large_images, read_large_image, lambda data, *_: data, refuses=(photo.OutOfMemory,), memory=12 << 20
+    ),
+    'special files': Reader(special_files, read_special_file),
     'array records': Reader(array_records, read_records, name='set-train.array_record'),
     'examples': Reader(
         lambda _: some_records(), lambda path: records.example(path.read_bytes(), ('image', 'label', 'id')),
@@ -430,5 +579,5 @@ READERS: dict[str, Reader] = {
     'listing cache': Reader(remembered, read_remembered, flawed_json),
     'shapes of folders': Reader(shapes, read_shape, other_shape),
     'files that change': Reader(histories, read_history, other_history),
-    'archives': Reader(archives, read_archive),
+    'archives': Reader(archives, read_archive, flawed_archive),
 }  # fmt: skip

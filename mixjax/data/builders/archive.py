@@ -15,6 +15,7 @@ import functools
 import lzma
 import os
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from mixjax.errors import UserError
 LARGEST = 1 << 28  # bytes of a member; photographs and lists of them are far smaller
 LARGEST_HEADER = 1 << 16  # bytes of a long name, or of the attributes, of a member of a tar file
 LARGEST_DIRECTORY = 1 << 25  # bytes of the directory of a zip file; of 100,000 photographs it has 12 MB
-MOST_ALIKE = 1 << 16  # headers of a tar file in a row without a file
+MOST_ALIKE = 1 << 14  # headers of a tar file in a row without a file
 # What photographs and lists of them are unpacked to: so many times the archive, and some more.
 RATIO = 20
 SLACK = 1 << 28
@@ -186,7 +187,7 @@ def _tar_members(path: Path, file: _Unpacked) -> Iterator[Member]:
         if len(head) < BLOCK:
             raise EOFError('it ends early')
         kind, size = head[156:157], _number(own['size']) if 'size' in own else _field(head[124:136])
-        if _field(head[148:156]) not in _sums(head):
+        if not _is_sum(_field(head[148:156]), head):
             raise ValueError('a header has another sum')
         if kind in b'LKxgX' and kind:
             if size > LARGEST_HEADER:
@@ -249,10 +250,10 @@ def _number(data: bytes) -> int:
     return int(data)
 
 
-def _sums(head: bytes) -> tuple[int, int]:
-    """The sum of a header, whose own field counts as blanks, of bytes without and with sign."""
+def _is_sum(number: int, head: bytes) -> bool:
+    """Whether a number is the sum of a header, whose own field counts as blanks; some programs give bytes a sign."""
     blank = head[:148] + b' ' * 8 + head[156:]
-    return sum(blank), sum(blank) - 256 * sum(byte > 127 for byte in blank)
+    return number == sum(blank) or number == sum(struct.unpack(f'{BLOCK}b', blank))
 
 
 def _name(head: bytes) -> bytes:
