@@ -233,7 +233,9 @@ class Kind(NamedTuple):
 
 
 METHOD = Kind('method', 'mixjax.methods', 'make', 'make(classes_t, *, ...) -> Method', 'Method(loss)')
-WRAPPER = Kind('wrapper', 'mixjax.wrappers', 'wrap', 'wrap(method, classes_t, *, ...) -> Method', 'method._replace(loss=loss)')
+WRAPPER = Kind(
+    'wrapper', 'mixjax.wrappers', 'wrap', 'wrap(method, classes_t, *, ...) -> Method', 'method._replace(loss=loss)'
+)
 RESERVED = ('name', 'wrappers')  # keys of a method's config that are not its settings
 
 
