@@ -105,6 +105,7 @@ def visited(path: Path, what: Any) -> None:
 
 def train(run: Path) -> None:
     """All that training writes."""
+    lock.LOST = 0.5  # seconds for which a lock that may be half-written is watched
     with space.told(run), lock.held(run, lambda _: None):
         workdir.create(run / 'first')
         for name in ('metrics.jsonl', 'first/metrics.jsonl'):
