@@ -108,8 +108,11 @@ def _jpeg(data: bytes) -> Header:
         raise ValueError
     allowed = min(MOST_SCANS, MOST_PASSES // max(min(height * width, MOST_PIXELS), 1))
     # Coded data hold no marker. Thumbnails and what follows the image may, so what looks suspicious is gone through.
-    if data.count(b'\xff\xda') > allowed and sum(mark == 0xDA for mark, _ in _segments(data)) > allowed:
-        raise _too_many('scans', allowed)
+    scans = 0
+    for mark, _ in _segments(data) if data.count(b'\xff\xda') > allowed else ():
+        scans += mark == 0xDA
+        if scans > allowed:
+            raise _too_many('scans', allowed)
     # Coded data are padded to blocks of up to 32 x 32.
     return Header('JPEG', height, width, components, bits, tagged, (height + 31) * (width + 31))
 

@@ -129,8 +129,9 @@ def _within_memory(data: bytes, work: Callable[[Header], np.ndarray], rule: Rule
     except image_header.Fault as fault:
         raise Unreadable(str(fault)) from None
     need = 2 * len(data) + about.area * PIXEL.get(about.kind, PIXEL_OF_OTHERS)
-    if rule is not None and rule.side and rule.fit == 'squash':
-        need += 4 * rule.side * about.height  # after the first of two passes
+    if rule is not None and rule.side:
+        need += 72 * (about.height + about.width)  # the weights of the widest filter
+        need += 4 * rule.side * about.height * (rule.fit == 'squash')  # after the first of two passes
     size = f'{about.width} x {about.height} pixels'
     if need > MEMORY.total:
         most = MEMORY.total / 1e9

@@ -21,6 +21,7 @@ BLOCKS = (8, 4)  # pixels, the most that can be
 TOGETHER = 8  # blocks
 # Multiplications in a product from which on BLAS would start threads; images are resized in threads already.
 ALONE = 1 << 18
+KEPT = 1 << 16  # weights of an axis that are kept for the next image
 
 
 def bilinear(image: np.ndarray, rows: tuple[int, int], columns: tuple[int, int], side: int) -> np.ndarray | None:
@@ -48,25 +49,38 @@ def bilinear(image: np.ndarray, rows: tuple[int, int], columns: tuple[int, int],
 
 
 class _Blocks:
-    """How one axis is combined. places: (n, k) of the source, for n blocks. weights: (n, block, k) float32."""
+    """How one axis is combined: which of its pixels are taken, and with which weights."""
 
     def __init__(self, size: int, length: int, first: int, side: int, block: int) -> None:
         step = size / length
-        reach, count = max(step, 1.0), -(-side // block)
+        self._reach, count = max(step, 1.0), -(-side // block)
         centre = (first + np.minimum(np.arange(count * block), side - 1) + 0.5) * step
-        low = np.maximum((centre - reach + 0.5).astype(np.int64), 0)
-        high = np.minimum((centre + reach + 0.5).astype(np.int64), size)
-        taken = int((high[block - 1 :: block] - low[::block]).max())
-        start = np.minimum(low[::block], size - taken)
-        self.begin, self.end, self.side = int(start[0]), int(start[-1]) + taken, side
-        self.products = block * taken
-        at = start[:, None] + np.arange(taken)
-        self.places = at - self.begin
-        distance = np.abs(at[:, None] + 0.5 - centre.reshape(count, block, 1))
-        weights = np.clip(1 - distance / reach, 0, None)
+        low = np.maximum((centre - self._reach + 0.5).astype(np.int64), 0)
+        high = np.minimum((centre + self._reach + 0.5).astype(np.int64), size)
+        self._taken = int((high[block - 1 :: block] - low[::block]).max())
+        self._start = np.minimum(low[::block], size - self._taken)
+        self._centre = centre.reshape(count, block, 1)
+        self.begin, self.end, self.side = int(self._start[0]), int(self._start[-1]) + self._taken, side
+        self.products = block * self._taken
+        self._kept: tuple[np.ndarray, np.ndarray] | None = None
+
+    def table(self) -> tuple[np.ndarray, np.ndarray]:
+        """(places, weights): (n, k) of the source, for n blocks, and (n, block, k) float32.
+
+        Made when it is used, because most of it is only looked at, and of a long strip it is large.
+        """
+        if self._kept is not None:
+            return self._kept
+        count, block, taken = *self._centre.shape[:2], self._taken
+        at = self._start[:, None] + np.arange(taken)
+        distance = np.abs(at[:, None] + 0.5 - self._centre)
+        weights = np.clip(1 - distance / self._reach, 0, None)
         weights = np.floor(weights / weights.sum(-1, keepdims=True) * 65536 + 0.5).reshape(count * block, taken)
         weights[np.arange(count * block), weights.argmax(-1)] += 65536 - weights.sum(-1)
-        self.weights = (weights / 65536).astype(np.float32).reshape(count, block, taken)
+        made = at - self.begin, (weights / 65536).astype(np.float32).reshape(count, block, taken)
+        if weights.size <= KEPT:
+            self._kept = made
+        return made
 
 
 @functools.lru_cache(256)
@@ -77,11 +91,12 @@ def _blocks(size: int, length: int, first: int, side: int, block: int) -> _Block
 def _combined(how: _Blocks, image: np.ndarray) -> np.ndarray:
     """(m, n, C) uint8 -> (side, n, C)."""
     flat = image.reshape(len(image), -1)
-    out = np.empty((*how.weights.shape[:2], flat.shape[1]), np.uint8)
+    places, weights = how.table()
+    out = np.empty((*weights.shape[:2], flat.shape[1]), np.uint8)
     # As many blocks at once as a cache holds; not one by one: after each call a thread waits for the interpreter.
     for start in range(0, len(out), TOGETHER):
         some = slice(start, start + TOGETHER)
-        sums = np.matmul(how.weights[some], flat.take(how.places[some], axis=0).astype(np.float32))
+        sums = np.matmul(weights[some], flat.take(places[some], axis=0).astype(np.float32))
         sums += 0.5  # halves are rounded up
         out[some] = sums
     return out.reshape(-1, flat.shape[1])[: how.side].reshape(how.side, *image.shape[1:])

@@ -248,8 +248,9 @@ def test_a_bilinear_resize_is_exact(size):
     expected = image
     for axis, (length, first) in ((1, columns), (0, rows)):
         how = resample._Blocks(size[axis], length, first, 37, 4)
-        weights = np.zeros((len(how.weights) * 4, size[axis]), np.int64)
-        for k, (places, block) in enumerate(zip(how.places + how.begin, how.weights, strict=True)):
+        weights = np.zeros((len(how.table()[1]) * 4, size[axis]), np.int64)
+        taken, by = how.table()
+        for k, (places, block) in enumerate(zip(taken + how.begin, by, strict=True)):
             weights[4 * k : 4 * k + 4, places] = block * 65536
         assert (weights.sum(1) == 65536).all() and (weights >= 0).all()
         sums = np.moveaxis(np.tensordot(weights[:37], expected.astype(np.int64), (1, axis)), 0, axis)
