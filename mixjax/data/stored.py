@@ -70,7 +70,7 @@ def passing(read: Read) -> Read:
 
 
 def stamp_of(read: Read) -> str:
-    """What the pixels of a data set depend on besides its name and the rule, such as its record files; '' for nothing."""
+    """What pixels depend on besides the data set's name and the rule, such as its record files; '' for nothing."""
     return getattr(read.dataset.read if isinstance(read, Stored) else read, 'stamp', '')
 
 
