@@ -69,6 +69,11 @@ def passing(read: Read) -> Read:
     return read.passing() if isinstance(read, Stored | Subset) else read
 
 
+def stamp_of(read: Read) -> str:
+    """What pixels depend on besides the data set's name and the rule, such as its record files; '' for nothing."""
+    return getattr(read.dataset.read if isinstance(read, Stored) else read, 'stamp', '')
+
+
 class Subset:
     """The reader of some rows of another one; `rows` may have any shape."""
 
@@ -99,7 +104,7 @@ class Stored:
     """
 
     def __init__(self, dataset: Dataset, part: str, folder: Path, say: Say | None, limit: float) -> None:
-        self._dataset, self._folder, self._say, self._limit = dataset, folder, say, limit
+        self.dataset, self._folder, self._say, self._limit = dataset, folder, say, limit
         # A reader of files that may change under a run; see `folder.Images.check`.
         self._check: Callable[[np.ndarray], None] = getattr(dataset.read, 'check', lambda rows: None)
         self._keeps, self._writing = True, threading.Lock()
@@ -140,7 +145,7 @@ class Stored:
         if len(missing) and self._keeps and self._can_write():
             some = self._fitting(missing)
             self._tell(
-                f'{len(some):,} images of {self._dataset.name} are decoded when they are needed, and kept in '
+                f'{len(some):,} images of {self.dataset.name} are decoded when they are needed, and kept in '
                 f'{self._folder} ({self._sizes(some)})'
             )
 
@@ -148,7 +153,7 @@ class Stored:
         """See `ensure`. It is told what is done, and how far it is."""
         missing = self._missing(self._rows(rows))
         if not self._keeps and len(missing):
-            self._tell(f'decoding {len(missing):,} images of {self._dataset.name} for one pass over them; none is kept')
+            self._tell(f'decoding {len(missing):,} images of {self.dataset.name} for one pass over them; none is kept')
         if not len(missing) or not self._keeps or not self._can_write():
             return
         missing = self._fitting(missing)
@@ -157,19 +162,19 @@ class Stored:
             if not must:
                 return
             raise UserError(
-                f'{len(missing):,} images of {self._dataset.name} take {size(needed)}, and {self._folder} has '
+                f'{len(missing):,} images of {self.dataset.name} take {size(needed)}, and {self._folder} has '
                 f'{size(free)} free; set config.cache_dir to a folder on a larger disk, or decode them anew each time '
                 'with config.store=False'
             )
         if not len(missing):
             return
         self._tell(
-            f'decoding {len(missing):,} images of {self._dataset.name}, once, into {self._folder} '
+            f'decoding {len(missing):,} images of {self.dataset.name}, once, into {self._folder} '
             f'({self._sizes(missing)})'
         )
         from mixjax.data.prepared import Bar
 
-        bar = Bar(len(missing), f'{self._dataset.name}: decoding images') if self._say else None
+        bar = Bar(len(missing), f'{self.dataset.name}: decoding images') if self._say else None
 
         def fill(rows: np.ndarray) -> int:
             rest = self._missing(rows)  # another run may have been faster
@@ -236,12 +241,12 @@ class Stored:
         from mixjax.data.photo import Unreadable
 
         try:
-            images = self._dataset.read(rows)
+            images = self.dataset.read(rows)
         except Unreadable as error:  # of a reader that does not say which one it was
             if len(rows) > 1:
                 return np.concatenate([self._decode(row) for row in rows[:, None]])
-            name = self._dataset.ids[int(rows[0])] if len(self._dataset.ids) else f'image {rows[0]}'
-            raise UserError(f'{self._dataset.name}: {name}: {error}') from None
+            name = self.dataset.ids[int(rows[0])] if len(self.dataset.ids) else f'image {rows[0]}'
+            raise UserError(f'{self.dataset.name}: {name}: {error}') from None
         assert images.dtype == np.uint8 and images.shape == (len(rows), *self.shape), (images.dtype, images.shape)
         if self._keeps and self._can_write():
             with self._writing:  # what one thread writes counts for the next
@@ -284,7 +289,7 @@ def _name(dataset: Dataset, part: str, shape: Sequence[int]) -> str:
         'format': FORMAT,
         'data': dataset.name,
         'part': part,
-        'records': getattr(dataset.read, 'stamp', ''),
+        'records': stamp_of(dataset.read),
         'rule': rule,
         'shape': [len(dataset.labels), *shape],
     }

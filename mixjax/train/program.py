@@ -17,6 +17,7 @@ from mixjax import method as method_lib
 from mixjax import models, places, processes
 from mixjax.data import feed as feed_lib
 from mixjax.data import sets as sets_lib
+from mixjax.data import stored
 from mixjax.data.augment import Geometry
 from mixjax.data.feed import Batch
 from mixjax.data.stored import Say
@@ -240,7 +241,9 @@ def source_key(config: Any, sets: Sets, start: Tree | None, digest: str) -> Any:
     """
     if sets.source is None or start is None or config.synthetic.per_class:
         return None
+    records = stored.stamp_of(sets.source.read)
     return {
+        **({'records': records} if records else {}),
         'version': mixjax.__version__,
         'backend': jax.default_backend(),
         'network': config.model.name,

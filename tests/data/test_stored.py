@@ -101,6 +101,7 @@ def test_whatever_the_pixels_depend_on_is_in_the_name(tmp_path):
     other.stamp = 'records of tomorrow'
     opened(tmp_path, other)[0].read([0])
     assert other.asked[0]
+    assert stored.stamp_of(opened(tmp_path, other)[0].read) == stored.stamp_of(other) == 'records of tomorrow'
     part = Reader()
     stored.stored(opened(tmp_path, part)[0]._replace(read=part), 'test', tmp_path).read([0])
     assert part.asked[0]
