@@ -7,6 +7,7 @@ those inside of functions, and nothing is imported to find them.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import importlib.machinery
 import sys
@@ -68,8 +69,8 @@ def where(name: str) -> str:
 
 def _spec(name: str) -> Spec | None:
     """How a module is, or would be, imported; None if it is not there."""
-    if name in sys.modules:
-        return sys.modules[name].__spec__
+    if name in sys.modules:  # what is there may be no module, and is None where a module must not be imported
+        return getattr(sys.modules[name], '__spec__', None)
     parent, path = name.rpartition('.')[0], None
     if parent:
         above = _spec(parent)
@@ -77,9 +78,10 @@ def _spec(name: str) -> Spec | None:
             return None
         path = list(above.submodule_search_locations)
     for finder in sys.meta_path:
-        spec = finder.find_spec(name, path)
-        if spec is not None:
-            return spec
+        with contextlib.suppress(AttributeError, ImportError, ValueError):  # other people's finders
+            spec = finder.find_spec(name, path)
+            if spec is not None:
+                return spec
     return None
 
 

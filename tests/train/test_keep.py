@@ -1,6 +1,7 @@
 """The validation part, and the network of the best step by it."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -118,16 +119,18 @@ def test_the_best_of_nothing_is_refused_and_leaves_no_trace(tmp_path):
     assert not (tmp_path / 'run').exists()
 
 
-def test_other_images_under_a_run_are_refused(run):
-    folder, _ = run
-    held = workdir.read_json(folder / 'splits.json')
-    kept = (folder / 'splits.json').read_bytes()
-    workdir.write_json(folder / 'splits.json', {**held, 'data': {'train': 'other'}})
-    try:
-        with pytest.raises(UserError, match='begun with other images: what the data set has in train'):
-            loop.run(config(steps='15'), folder)
-    finally:
-        (folder / 'splits.json').write_bytes(kept)
+@pytest.mark.parametrize('record', ['inputs.json', 'splits.json'])
+def test_other_images_under_a_run_are_refused(record, run, tmp_path):
+    """splits.json is all that a run of an older version has."""
+    folder = tmp_path / 'run'
+    shutil.copytree(run[0], folder)
+    key = 'target' if record == 'inputs.json' else 'data'
+    held = workdir.read_json(folder / record)
+    workdir.write_json(folder / record, {**held, key: {**held[key], 'train': 'other'}})
+    if record == 'splits.json':
+        (folder / 'inputs.json').unlink()
+    with pytest.raises(UserError, match='begun with other inputs(.|\n)*the images of the train part'):
+        loop.run(config(steps='15'), folder)
 
 
 # --- draws, through a run ---------------------------------------------------------------------------------------------
