@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any, NamedTuple
 
 import jax
@@ -17,15 +18,18 @@ from mixjax.data.catalog import Dataset
 from mixjax.data.feed import Images, Lazy
 from mixjax.data.stream import Planner, examples
 from mixjax.errors import UserError
-from mixjax.method import Data, First, Prepared
+from mixjax.method import Data, First, Method, Prepared
 from mixjax.places import Place
 from mixjax.processes import by_first, from_first
 from mixjax.train import draws, export, prepare, program, step, workdir
 from mixjax.train.draws import Sets
 from mixjax.train.program import Ground, Program
+from mixjax.train.progress import duration
 
 Array = jax.Array
 Tree = Any
+
+WORTH_TELLING = 5.0  # seconds
 
 
 class Seed(NamedTuple):
@@ -58,7 +62,7 @@ def ready(config: Any, folder: Place, on: Ground | None = None) -> Program:
     if not from_first((folder / f'prepared-{config.seed}.npz').exists):
         _, data, key = parts(built, config.seed)
         bound, _ = built.view
-        made = built.made[config.seed] = from_first(lambda: built.method.prepare(bound, data, key))
+        made = built.made[config.seed] = from_first(lambda: make_prepared(built, config.seed, data, key))
         prepare.try_step(bound, built.method, built.run, built.image, made, data, built.own, config)
         if built.method.first is not None:
             selected(built, made)
@@ -94,6 +98,19 @@ def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
     return np.full(len(source.classes), true.train // true.classes)
 
 
+def make_prepared(built: Program, seed: int, data: Data, key: Array) -> Prepared:
+    """What the method's `prepare` returns; it may take minutes, so a person is told before and after."""
+    if built.method.prepare is Method._field_defaults['prepare']:
+        return built.method.prepare(built.view[0], data, key)
+    name, began = built.config.method.name, time.monotonic()
+    built.say(f'{name}: preparing seed {seed}')
+    made = built.method.prepare(built.view[0], data, key)
+    took = time.monotonic() - began
+    if took >= WORTH_TELLING:
+        built.say(f'{name}: prepared seed {seed} in {duration(took)}')
+    return made
+
+
 @by_first
 def prepared(built: Program, seed: int, folder: Place) -> Prepared:
     """What the method makes for this seed: read from the work directory, or made and put there."""
@@ -102,7 +119,7 @@ def prepared(built: Program, seed: int, folder: Place) -> Prepared:
         made = built.made.pop(seed, None)
         if made is None:
             _, data, key = parts(built, seed)
-            made = built.method.prepare(built.view[0], data, key)
+            made = make_prepared(built, seed, data, key)
         workdir.save_prepared(path, made)
     # Always by way of the file, so that a restart sees the same types and values.
     return workdir.load_prepared(path)
