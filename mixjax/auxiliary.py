@@ -24,8 +24,12 @@ def check(*, rounds: int, min_images: int, max_images: int, per_class: int) -> N
     require(not max_images or max_images >= min_images, 'max_images must be at least min_images, or 0 for no limit')
 
 
-def numbers(rng: jax.Array) -> np.random.RandomState:
-    """numpy's random numbers, from a key."""
+def _numpy(rng: jax.Array) -> np.random.RandomState:
+    """numpy's generator for a key: permutations on the host, of which numpy promises that they never change."""
+    require(
+        isinstance(rng, jax.Array),
+        f'rng must be a jax key, such as jax.random.key(0), not a {type(rng).__name__}',
+    )
     return np.random.RandomState(np.asarray(jax.random.bits(rng, (4,), 'uint32')))
 
 
@@ -37,15 +41,16 @@ def source_of(data: Data) -> Part:
 
 def paired(
     data: Data, *, rounds: int = 1, min_images: int = 0, max_images: int = 0, per_class: int = 50,
-    exact: bool = False, union: bool = False, random: np.random.RandomState,
+    exact: bool = False, union: bool = False, rng: jax.Array,
 ) -> Prepared:  # fmt: skip
     """Each target class draws from the source classes that its mean pretrained feature is most similar to.
 
     rounds, min_images: whole rounds of pairing, see `pairing.pair`. max_images: a random part of these
-    images, so many at most (0: all). per_class: images for a source class's mean (0: all, as in Eq. 1).
+    images, so many at most (0: all), drawn by `rng`, a jax key. per_class: images for a source class's
+    mean (0: all, as in Eq. 1).
     exact: optimal assignment instead of greedy. union: see `Segments`.
     """
-    source = source_of(data)
+    random, source = _numpy(rng), source_of(data)
     pairing.require_enough(len(data.target.classes), len(source.classes))  # before anything is compiled
     score = pairing.cosine(data.target.class_means(), source.class_means(per_class or None))
     pairs = pairing.pair(score, source.sizes, rounds=rounds, min_images=min_images, exact=exact)
@@ -67,10 +72,10 @@ def paired(
     return of(source, draw, notes)
 
 
-def at_random(data: Data, count: int, random: np.random.RandomState) -> Prepared:
-    """Every target class draws from the same `count` source images, taken at random from all of them."""
+def at_random(data: Data, count: int, rng: jax.Array) -> Prepared:
+    """Every target class draws from the same `count` source images, drawn from all of them by `rng`, a jax key."""
     source = source_of(data)
-    rows = np.sort(random.permutation(len(source.labels))[:count])
+    rows = np.sort(_numpy(rng).permutation(len(source.labels))[:count])
     return of(source, shared(rows, len(data.target.classes)), {'source images': len(rows)})
 
 

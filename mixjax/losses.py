@@ -1,13 +1,14 @@
 """Losses: pure functions on arrays, one value per example wherever the formula allows it.
 
 The caller reduces (`.mean()`), weights or masks. Shapes: B examples, c target classes, m source
-classes, d features. Logarithms are natural.
+classes, d features. Logarithms are natural. Shapes are checked by chex, which costs nothing inside `jit`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -26,8 +27,10 @@ def cross_entropy(logits: Array, label: Array) -> Array:
     Returns:
       (B,)
     """
+    _check_logits(logits)
     if is_soft(label):
         return soft_cross_entropy(logits, label)
+    chex.assert_shape(label, (len(logits),), custom_message='label must be (B,) class indices or (B, c) soft targets')
     log_p = jax.nn.log_softmax(logits)
     return -jnp.take_along_axis(log_p, label[:, None], axis=-1)[:, 0]
 
@@ -47,6 +50,8 @@ def soft_cross_entropy(logits: Array, target: Array) -> Array:
     Returns:
       (B,); it includes the target's own entropy.
     """
+    _check_logits(logits)
+    chex.assert_equal_shape([logits, target], custom_message='target must be (B, c) label rows, as logits')
     return -jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
 
 
@@ -56,6 +61,9 @@ def one_hot(label: Array, classes: int, smoothing: float = 0.0) -> Array:
     The uniform part includes the true class, as in Szegedy et al. 2016,
     https://arxiv.org/abs/1512.00567.
     """
+    chex.assert_rank(label, {1, 2}, custom_message='label must be (B,) class indices or (B, c) soft targets')
+    if is_soft(label):
+        chex.assert_shape(label, (None, classes), custom_message='soft targets must be (B, c)')
     y = label if is_soft(label) else jax.nn.one_hot(label, classes)
     return (1 - smoothing) * y + smoothing / classes
 
@@ -70,6 +78,8 @@ def label_rows(table: Array, label: Array) -> Array:
     Returns:
       (B, m)
     """
+    chex.assert_rank(table, 2, custom_message='table must be (c, m)')
+    chex.assert_rank(label, {1, 2}, custom_message='label must be (B,) class indices or (B, c) soft targets')
     return jnp.matmul(label, table, precision=HIGHEST) if is_soft(label) else table[label]
 
 
@@ -86,6 +96,7 @@ def mixed_cross_entropy(logits: Array, label: Array, label_mix: Array, lam: Arra
     Returns:
       (B,)
     """
+    _check_lam(lam, logits)
     return lam * cross_entropy(logits, label) + (1 - lam) * cross_entropy(logits, label_mix)
 
 
@@ -110,6 +121,8 @@ def feature_mixup(student: Array, teacher_mix: Array) -> Array:
     Returns:
       ()
     """
+    chex.assert_rank(student, {2, 4}, custom_message='feature maps must be (B, h, w, C) or (B, d)')
+    chex.assert_equal_shape([student, teacher_mix], custom_message="the teacher's features must be as the student's")
     area = student.shape[1] * student.shape[2] if student.ndim == 4 else 1
     return safe_norm(teacher_mix - student) / area
 
@@ -119,6 +132,7 @@ def global_label(logits: Array) -> Array:
 
     The sigmoid bounds it: p_k lies in [1 / (1 + (c - 1) e), e / (e + c - 1)].
     """
+    _check_logits(logits)
     return jax.nn.softmax(jax.nn.sigmoid(logits))
 
 
@@ -135,6 +149,8 @@ def binary_cross_entropy(logits: Array, target: Array) -> Array:
     Returns:
       (B,)
     """
+    _check_logits(logits)
+    chex.assert_equal_shape([logits, target], custom_message='target must be (B, c) label rows, as logits')
     log_p = jax.nn.log_softmax(logits)
     # Only the largest p can be near 1, where 1 - p cancels: there log(1 - p) is that of the other classes' sum.
     top = jnp.arange(logits.shape[-1]) == jnp.argmax(logits, axis=-1, keepdims=True)
@@ -159,6 +175,7 @@ def l2sp(params: Tree, start: Tree) -> Array:
     Returns:
       ()
     """
+    chex.assert_trees_all_equal_shapes(params, start)
     return 0.5 * squared_norm(jax.tree.map(jnp.subtract, params, start))
 
 
@@ -183,6 +200,7 @@ def map_distance(student: Array, start: Array) -> Array:
     Returns:
       (B,)
     """
+    _check_maps(student, start)
     return 0.5 * jnp.sum(_squared_difference(student, start), axis=(1, 2, 3))
 
 
@@ -199,6 +217,8 @@ def attention_distance(student: Array, start: Array, weight: Array) -> Array:
     Returns:
       (B,)
     """
+    _check_maps(student, start)
+    chex.assert_shape(weight, (student.shape[-1],), custom_message='weight must be (C,), one number for each channel')
     return jnp.sum(weight * jnp.mean(_squared_difference(student, start), axis=(1, 2)), axis=-1)
 
 
@@ -225,6 +245,7 @@ def batch_spectral_shrinkage(features: Array, k: int = 1) -> Array:
     Returns:
       ()
     """
+    chex.assert_rank(features, 2, custom_message='features must be (B, d)')
     wide = features if features.shape[0] <= features.shape[1] else features.T
     u = least_left(jax.lax.stop_gradient(wide), min(k, wide.shape[0]))
     return jnp.sum(jnp.square(jnp.matmul(u.T, wide, precision=HIGHEST)))
@@ -256,3 +277,21 @@ def least_left(a: Array, k: int) -> Array:
         first,
     )
     return u[:, :k]
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+def _check_logits(logits: Array) -> None:
+    chex.assert_rank(logits, 2, custom_message='logits must be (B, c)')
+
+
+def _check_maps(student: Array, start: Array) -> None:
+    chex.assert_rank(student, 4, custom_message='feature maps must be (B, h, w, C)')
+    chex.assert_equal_shape([student, start], custom_message='both feature maps must have the same shape')
+
+
+def _check_lam(lam: Array, x: Array) -> None:
+    chex.assert_rank(lam, {0, 1}, custom_message='lam must be () or (B,)')
+    if jnp.ndim(lam):
+        chex.assert_shape(lam, (len(x),), custom_message='lam must be () or (B,)')

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import chex
 import numpy as np
 
 from mixjax.errors import UserError
@@ -30,6 +31,8 @@ def centroids_of(parts: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -
     """`centroids` of (features, labels) that come in parts, of which one at a time is in memory."""
     sums, counts = np.zeros((classes, 0)), np.zeros(classes, int)
     for features, labels in parts:
+        chex.assert_rank(features, 2, custom_message='features must be (n, d)')
+        chex.assert_shape(labels, (len(features),), custom_message='labels must be (n,), one for each row of features')
         sums = sums if sums.shape[1] else np.zeros((classes, features.shape[1]))
         np.add.at(sums, labels, features.astype(np.float64))
         counts += np.bincount(labels, minlength=classes)
@@ -43,6 +46,8 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         norm = np.linalg.norm(x, axis=1, keepdims=True)
         return x / np.where(norm == 0, 1.0, norm)
 
+    chex.assert_rank([a, b], 2, custom_message='features must be (classes, d)')
+    chex.assert_equal_shape_suffix([a, b], 1, custom_message='both sets of features must have the same width d')
     return unit(a) @ unit(b).T
 
 
@@ -56,6 +61,7 @@ def greedy(score: np.ndarray) -> np.ndarray:
       (c,) the source class of each target class. Equal scores go to the lower target class, then
       to the lower source class.
     """
+    _check_score(score)
     score = score.copy()
     mapping = np.full(len(score), -1)
     # Of each target class the best source class that is left; only where that is taken is there anything to look for.
@@ -76,7 +82,12 @@ def assignment(score: np.ndarray) -> np.ndarray:
     """The one-to-one pairing of the greatest total score (Hungarian algorithm); as `greedy`."""
     from scipy.optimize import linear_sum_assignment
 
+    _check_score(score)
     return linear_sum_assignment(np.where(np.isneginf(score), -1e9, score), maximize=True)[1]
+
+
+def _check_score(score: np.ndarray) -> None:
+    chex.assert_rank(score, 2, custom_message='score must be (target classes, source classes)')
 
 
 class Pairs(NamedTuple):
@@ -101,6 +112,8 @@ def pair(score: np.ndarray, sizes: np.ndarray, *, rounds: int = 1, min_images: i
       score: (c, m) similarity. sizes: (m,) images of each source class.
       exact: the optimal assignment in each round instead of the greedy one.
     """
+    _check_score(score)
+    chex.assert_shape(sizes, (score.shape[1],), custom_message='sizes must be (m,), the images of each source class')
     c = len(score)
     m = int(np.count_nonzero(sizes))  # a class without images can be nobody's pair
     require_enough(c, m)

@@ -1,7 +1,8 @@
 """Which source classes a target class resembles: Co-Tuning's relation p(y_s | y_t) (You et al. 2020).
 
-Host side, numpy and float64, once a seed. m source classes, c target classes, n examples. P is (n, m):
-the pretrained network's calibrated probabilities of the source classes, one row an example. Two ways:
+Once a seed, before training, in float64: numpy on the host, and the regression of `reverse` in jax on the device.
+m source classes, c target classes, n examples. P is (n, m): the pretrained network's calibrated probabilities of
+the source classes, one row an example. Two ways:
 
     direct    R_y = mean of P over the examples of class y
     reverse   R_y[k] ~ p(y | k) p(k): q = p(y_t | y_s) by a regression of y_t on P, p the mean of P
@@ -11,9 +12,12 @@ Every row of R, (c, m), sums to 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mixjax.errors import require
@@ -142,27 +146,25 @@ def reverse_fit(
         q = softmax over target classes of s W^T         s: calibrated on the validation part
         R_y[k] ~ q[k, y] p[k]                            p: mean of P over all examples
 
-    The regressions are solved exactly (see `Regression`), for every C at least so far that no
-    validation prediction can change any more.
+    The regressions are solved exactly (see `Regression`), for every C at least so far that no validation
+    prediction can become right or wrong any more.
     """
     _require_all(labels_train, classes, 'no example to fit the relation on')
     require(len(labels_val) > 0, 'the relation is chosen on validation examples, and there are none')
     train, val = prob_train.astype(np.float64), prob_val.astype(np.float64)
-    problem = Regression(train, labels_train, classes)
-    seen = val @ problem.basis.T
-
-    def settled(weights: np.ndarray, error: float) -> bool:
-        top = np.sort(np.partition(seen @ weights.T, -2)[:, -2:]) if classes > 1 else np.array([[0, np.inf]])
-        return bool((top[:, 1] - top[:, 0] > 2**0.5 * error * np.linalg.norm(seen, axis=1)).all())
-
-    path, weights = {}, np.zeros((classes, len(problem.basis)))
-    for c in sorted(grid):  # the small C are the easy ones; each starts from the one before
-        path[c] = weights = problem.solve(c, weights, settled)
-    accuracy = np.array([np.mean(np.argmax(seen @ path[c].T, axis=1) == labels_val) for c in grid])
-    chosen = int(np.argmax(accuracy))
-    weights = problem.solve(grid[chosen], path[grid[chosen]])
-    scale = calibrate(seen @ weights.T, labels_val)
-    weights = weights @ problem.basis
+    with _float64():
+        problem = Regression.of(train, labels_train, classes, val, labels_val)
+        # Small C are easy, and each solution starts from those of the two C before it.
+        path: dict[float, Solution] = {}
+        last = before = problem.at(np.zeros((classes, train.shape[1])))
+        for c in sorted(grid):
+            path[c] = problem.solve(c, last, before, settle=True)
+            last, before = path[c].point, last
+        accuracy = np.array([np.mean(path[c].correct) for c in grid])
+        chosen = int(np.argmax(accuracy))
+        best = path[grid[chosen]].point
+        weights = np.asarray(problem.solve(grid[chosen], best, best).point.weights)
+    scale = calibrate(val @ weights.T, labels_val)
 
     marginal = (train.sum(0) + val.sum(0)) / (len(train) + len(val))
     # In logarithms: a row whose every product underflows still has a largest entry.
@@ -171,9 +173,13 @@ def reverse_fit(
     return Reverse(softmax(joint), weights, chosen, scale, accuracy)
 
 
-def held_out(labels: np.ndarray, classes: int, share: float, seed: int | list[int]) -> np.ndarray:
-    """(n,) bool, the validation part: `share` of each class's examples, at least one and at most all but one."""
-    draw = np.random.RandomState(seed)  # numpy promises that its streams never change
+def held_out(labels: np.ndarray, classes: int, share: float, rng: jax.Array) -> np.ndarray:
+    """(n,) bool, the validation part: `share` of each class's examples, at least one and at most all but one.
+
+    rng: a jax key, which draws them.
+    """
+    require(isinstance(rng, jax.Array), f'rng must be a jax key, such as jax.random.key(0), not {rng!r}')
+    draw = np.random.RandomState(jax.random.key_data(rng).tolist())  # numpy promises that its streams never change
     held = np.zeros(len(labels), bool)
     for c in range(classes):
         rows = np.flatnonzero(labels == c)
@@ -194,76 +200,171 @@ def _require_all(labels: np.ndarray, classes: int, what: str) -> None:
 
 # --- the regression ---------------------------------------------------------------------------------------------------
 
+MOST_STEPS = 100  # of Newton's method; three to seven are usual
+# Where on the line through the last two solutions the search may begin. W is proportional to C where C is small: one
+# step of `GRID` is then 20/7 or 7/2 of the one before. Where C is large W grows more like log C.
+AHEAD = (0.0, 0.7, 1.1, 1.8, 20 / 7, 7 / 2)
 
-class Regression:
-    """Multinomial logistic regression without intercept: F(W) = C sum_i CE(W x_i, y_i) + ||W||^2 / 2.
 
-    The minimiser lies in the span of the examples, so it is sought in the coordinates A of their right singular
-    vectors, W = A V: as many as there are examples, at most m, and the scaling by the Hessian's diagonal
-    works best there. Newton's method with conjugate gradients for each step; the step need not be
-    exact, so it is computed in float32, and F and its gradient in float64.
+class Point(NamedTuple):
+    """Weights (classes, m), with their logits of the examples (n, classes) and of the validation part (v, classes)."""
 
-    F is 1-strongly convex: ||A - A*|| <= ||gradient||. This is the error that `solve` speaks of.
+    weights: jax.Array
+    logits: jax.Array
+    val_logits: jax.Array
+
+
+class Solution(NamedTuple):
+    """What `Regression.solve` found.
+
+    error: an upper bound of the Frobenius distance of the weights from the exact minimiser.
+    correct: (v,) bool, whether each validation example is classified correctly.
     """
 
-    def __init__(self, x: np.ndarray, labels: np.ndarray, classes: int):
-        _, size, rows = np.linalg.svd(x, full_matrices=False)
-        self.basis = rows[size > 1e-12 * size[0]]  # V, (r, m)
-        self.x = x @ self.basis.T
-        self.y = np.zeros((len(labels), classes))
-        self.y[np.arange(len(labels)), labels] = 1
-        self.digits = 4 * np.finfo(np.float64).eps * float(np.linalg.norm(self.x))
-        self._x = self.x.astype(np.float32)
+    point: Point
+    error: jax.Array
+    correct: jax.Array
 
-    def solve(
-        self, c: float, start: np.ndarray, settled: Callable[[np.ndarray, float], bool] = lambda weights, error: False
-    ) -> np.ndarray:
-        """A* for C = `c`, to an error of 1e-8 (or of rounding), or so far that `settled(A, error)` holds."""
-        a = start
-        value, log_p = self.value(a, c)
-        for _ in range(100):
-            p = np.exp(log_p)
-            gradient = c * ((p - self.y).T @ self.x) + a
-            error = float(np.linalg.norm(gradient))
-            noise = c * self.digits * float(np.linalg.norm(p - self.y))
-            if error <= max(1e-8, noise) or settled(a, error):
-                break
-            step = self.newton_step(gradient, p, c)
-            descent, t = float((gradient * step).sum()), 1.0
-            while True:
-                new = a + t * step
-                new_value, log_p = self.value(new, c)
-                # The last term: near the minimum F no longer shows the progress that the gradient does.
-                if new_value <= value + 1e-4 * t * descent + 1e-13 * abs(value) or t < 1e-6:
-                    break
-                t /= 2
-            a, value = new, new_value
-        return a
 
-    def value(self, a: np.ndarray, c: float) -> tuple[float, np.ndarray]:
-        """F(A), and log softmax of the logits, (n, classes)."""
-        log_p = log_softmax(self.x @ a.T)
-        return float(-c * (self.y * log_p).sum() + 0.5 * (a * a).sum()), log_p
+@contextlib.contextmanager
+def _float64() -> Iterator[None]:
+    """float64 in jax, on the default device; on the CPU where that is a TPU, which has no float64."""
+    device = jax.local_devices(backend='cpu')[0] if jax.default_backend() == 'tpu' else None
+    with jax.enable_x64(True), jax.default_device(device):
+        yield
 
-    def newton_step(self, gradient: np.ndarray, p: np.ndarray, c: float) -> np.ndarray:
-        """d with H d = -gradient, to a tenth of its residual, by conjugate gradients scaled by the diagonal of H."""
-        x, p = self._x, p.astype(np.float32)
-        diagonal = 1 + c * ((p * (1 - p)).T @ np.square(x))
-        unit = float(np.abs(gradient).max())  # float32 has not the range of a gradient
-        residual = (-gradient / unit).astype(np.float32)
-        step, goal = np.zeros_like(residual), 0.1 * np.linalg.norm(residual)
-        scaled = residual / diagonal
-        direction, rho = scaled, float((residual * scaled).sum())
-        for _ in range(1000):
-            q = x @ direction.T
-            q = p * (q - (p * q).sum(1, keepdims=True))
-            along = c * (q.T @ x) + direction
-            alpha = np.float32(rho / float((direction * along).sum()))
-            step = step + alpha * direction
-            residual = residual - alpha * along
-            if np.linalg.norm(residual) <= goal:
-                break
-            scaled = residual / diagonal
-            rho, old = float((residual * scaled).sum()), rho
-            direction = scaled + np.float32(rho / old) * direction
-        return step.astype(np.float64) * unit
+
+class Regression(NamedTuple):
+    """Multinomial logistic regression without intercept: the W that minimises C sum_i CE(W x_i, y_i) + ||W||^2 / 2.
+
+    Newton's method, with preconditioned conjugate gradients for each step, compiled into one program for all C. A step
+    need not be exact and is computed in float32; the objective and its gradient are in float64. The objective
+    is 1-strongly convex, so ||W - W*|| <= ||gradient||: this is the error that `solve` speaks of.
+
+    x: (n, m). y: (n, classes) bool. val: (v, m). val_y: (v, classes) bool.
+    """
+
+    x: jax.Array
+    y: jax.Array
+    val: jax.Array
+    val_y: jax.Array
+
+    @classmethod
+    def of(cls, x: np.ndarray, labels: np.ndarray, classes: int, val: np.ndarray, val_labels: np.ndarray) -> Regression:
+        y, val_y = (one[:, None] == np.arange(classes) for one in (labels, val_labels))
+        return cls(*(jnp.asarray(one) for one in (x, y, val, val_y)))
+
+    def at(self, weights: np.ndarray) -> Point:
+        return _at(self, jnp.asarray(weights, self.x.dtype))
+
+    def solve(self, c: float, start: Point, before: Point, *, settle: bool = False, most: int = MOST_STEPS) -> Solution:
+        """The minimiser for C = `c`, to an error of 1e-8 (or that of rounding).
+
+        Args:
+          start, before: the search begins at the best point of a few on the line through both: the solutions
+            for a smaller C and a still smaller one, or the same point twice.
+          settle: end as soon as no validation prediction can become right or wrong any more, and no earlier
+            (but where only rounding is left).
+          most: the most steps of Newton's method.
+        """
+        return _minimise(self, float(c), start, before, settle, most)
+
+
+@jax.jit
+def _at(problem: Regression, weights: jax.Array) -> Point:
+    return Point(weights, problem.x @ weights.T, problem.val @ weights.T)
+
+
+def _objective(logits: Any, square: Any, y: Any, c: Any) -> Any:
+    """C sum CE + ||W||^2 / 2 of the logits (n, classes) and of ||W||^2."""
+    return square / 2 - c * jnp.sum(jnp.where(y, jax.nn.log_softmax(logits), 0))
+
+
+@jax.jit
+def _minimise(problem: Regression, c: Any, start: Point, before: Point, settle: Any, most: Any) -> Solution:
+    """See `Regression.solve`."""
+    x, y, val, val_y = problem
+    narrow = x.astype(jnp.float32)
+    digits = 4 * jnp.finfo(x.dtype).eps * jnp.linalg.norm(x)
+    lengths = jnp.linalg.norm(val, axis=1)
+
+    def moved(a: Point, t: Any, b: Point) -> Point:
+        return jax.tree.map(lambda a, b: a + t * b, a, b)
+
+    def along(at: Point, line: Point) -> Callable[[Any], Any]:
+        """The objective on a line, as a function of t: the logits are linear in t, so it takes no matrix product."""
+        w, dw = at.weights, line.weights
+        ww, wd, dd = jnp.sum(w * w), jnp.sum(w * dw), jnp.sum(dw * dw)
+        return lambda t: _objective(at.logits + t * line.logits, ww + 2 * t * wd + t * t * dd, y, c)
+
+    def looked_at(at: Point) -> Any:
+        p = jax.nn.softmax(at.logits)
+        gradient = c * ((p - y).T @ x) + at.weights
+        error = jnp.linalg.norm(gradient)
+        own = jnp.sum(jnp.where(val_y, at.val_logits, 0), axis=1)
+        margin = own - jnp.max(jnp.where(val_y, -jnp.inf, at.val_logits), axis=1)
+        settled = settle & jnp.all(jnp.abs(margin) > 2**0.5 * error * lengths)
+        # Predictions may hang on less than 1e-8: where C is small, so are all the logits.
+        goal = jnp.where(settle, 0.0, 1e-8)
+        done = settled | (error <= jnp.maximum(goal, c * digits * jnp.linalg.norm(p - y)))
+        return p, gradient, error, done
+
+    def step(state: Any) -> Any:
+        count, at, (p, gradient, *_) = state
+        line = _at(problem, _newton_step(narrow, gradient, p.astype(jnp.float32), c.astype(jnp.float32)))
+        value, descent = along(at, line), jnp.sum(gradient * line.weights)
+        now = value(0.0)
+
+        def too_far(t: Any) -> Any:
+            # The last term: near the minimum the objective no longer shows the progress that the gradient does.
+            return (value(t) > now + 1e-4 * t * descent + 1e-13 * jnp.abs(now)) & (t >= 1e-6)
+
+        at = moved(at, jax.lax.while_loop(too_far, lambda t: t / 2, jnp.ones((), x.dtype)), line)
+        return count + 1, at, looked_at(at)
+
+    line, ahead = moved(start, -1, before), jnp.array(AHEAD, x.dtype)
+    at = moved(start, ahead[jnp.argmin(jax.lax.map(along(start, line), ahead))], line)
+    _, at, (*_, error, _) = jax.lax.while_loop(
+        lambda state: (state[0] < most) & ~state[-1][-1], step, (jnp.zeros((), jnp.int32), at, looked_at(at))
+    )
+    correct = jnp.any(val_y & (jnp.arange(y.shape[1]) == jnp.argmax(at.val_logits, axis=1)[:, None]), axis=1)
+    return Solution(at, error, correct)
+
+
+def _newton_step(x: Any, gradient: Any, p: Any, c: Any) -> Any:
+    """d with H d = -gradient, to a tenth of its residual, by preconditioned conjugate gradients in float32.
+
+    H = 1 + C sum_i (x_i x_i^T) (x) (diag p_i - p_i p_i^T). Probabilities x_i are mostly near 0, so x_i x_i^T is mostly
+    diagonal. The preconditioner takes for each source class j the diagonal of H's block and, of the rest, what
+    the example with the largest x_ij says: a diagonal minus a matrix of rank one, whose inverse is known
+    (Sherman and Morrison). It is positive definite, with eigenvalues of at least 1.
+    """
+    heaviest = jnp.argmax(x, axis=0)
+    weight = c * jnp.square(jnp.max(x, axis=0))  # (m,)
+    rank_one = p[heaviest].T  # (classes, m)
+    diagonal = 1 + c * ((p * (1 - p)).T @ jnp.square(x)) + weight * jnp.square(rank_one)
+    scaled_one = rank_one / diagonal
+    rest = jnp.maximum(1 - weight * jnp.sum(rank_one * scaled_one, axis=0), 1 / (1 + weight))  # that is its bound
+
+    def scaled(residual: Any) -> Any:
+        own = residual / diagonal
+        return own + scaled_one * (weight * jnp.sum(rank_one * own, axis=0) / rest)
+
+    def step(state: Any) -> Any:
+        count, found, residual, direction, rho = state
+        q = x @ direction.T
+        q = p * (q - jnp.sum(p * q, axis=1, keepdims=True))
+        curved = c * (q.T @ x) + direction
+        alpha = rho / jnp.sum(direction * curved)
+        found, residual = found + alpha * direction, residual - alpha * curved
+        own = scaled(residual)
+        new = jnp.sum(residual * own)
+        return count + 1, found, residual, own + new / rho * direction, new
+
+    unit = jnp.max(jnp.abs(gradient))  # float32 has not the range of a gradient
+    residual = (-gradient / unit).astype(jnp.float32)
+    goal = 0.1 * jnp.linalg.norm(residual)
+    direction = scaled(residual)
+    first = jnp.zeros((), jnp.int32), jnp.zeros_like(residual), residual, direction, jnp.sum(residual * direction)
+    _, found, *_ = jax.lax.while_loop(lambda state: (state[0] < 1000) & (jnp.linalg.norm(state[2]) > goal), step, first)
+    return found.astype(gradient.dtype) * unit

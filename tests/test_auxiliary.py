@@ -30,7 +30,7 @@ def data():
 
 
 def select(data, seed=0, **changes):
-    return auxiliary.paired(data, random=np.random.RandomState(seed), **changes)
+    return auxiliary.paired(data, rng=jax.random.key(seed), **changes)
 
 
 def classes_of(data, made, t):
@@ -94,10 +94,21 @@ def test_a_part_of_the_images_leaves_no_class_without(data):
 
 
 def test_random_images_are_shared_by_all(data):
-    made = auxiliary.at_random(data, 12, np.random.RandomState(0))
+    made = auxiliary.at_random(data, 12, jax.random.key(0))
     assert len(set(made.draw.rows)) == 12 and (made.draw.count == 12).all() and (made.draw.start == 0).all()
     assert made.draw.score is None and made.draw.count.shape == (4, 1)
     np.testing.assert_array_equal(made.frozen['chosen'], np.unique(data.source.labels[made.draw.rows]))
+
+
+def test_images_are_drawn_by_a_key_and_by_nothing_else(data):
+    # Runs of earlier releases hold these: the draw must never change.
+    assert select(data, 3, max_images=7).draw.rows.tolist() == [47, 48, 20, 6, 8, 17, 19]
+    assert auxiliary.at_random(data, 6, jax.random.key(3)).draw.rows.tolist() == [3, 15, 23, 27, 41, 43]
+    for other in (0, np.random.RandomState(0)):
+        with pytest.raises(UserError, match='rng must be a jax key'):
+            auxiliary.paired(data, rng=other)  # with or without max_images
+        with pytest.raises(UserError, match='rng must be a jax key'):
+            auxiliary.at_random(data, 12, other)
 
 
 def test_pooled_images_are_those_of_all_pairs(data):

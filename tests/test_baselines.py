@@ -4,6 +4,7 @@ from functools import lru_cache
 from itertools import islice
 from types import SimpleNamespace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,8 +77,7 @@ def plain(one, image=None):
 
 def assert_close(a, b, atol):
     """Two trees, leaf by leaf."""
-    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
-        np.testing.assert_allclose(x, y, rtol=0, atol=atol)
+    chex.assert_trees_all_close(a, b, rtol=0, atol=atol)
 
 
 def part(count=40):

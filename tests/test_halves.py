@@ -1,5 +1,6 @@
 """What is computed once for all channels of DELTA's attention, and what for each."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,11 +22,11 @@ def test_the_halves_are_the_function():
     first, rest = halves.split(function, given, last)
     once = first(given)
     for other in (last, (jnp.full((2, 2), 3.0), jnp.arange(4) + 1)):
-        jax.tree.map(np.testing.assert_array_equal, rest(once, other), function(given, other))
+        chex.assert_trees_all_equal(rest(once, other), function(given, other))
     assert 'sin' in str(jax.make_jaxpr(first)(given)) and 'sin' not in str(jax.make_jaxpr(rest)(once, last))
     # What does not depend on `last` is that of the first argument, not of the first call.
     twice = jax.tree.map(lambda x: 2 * x, given)
-    jax.tree.map(np.testing.assert_array_equal, rest(first(twice), last), function(twice, last))
+    chex.assert_trees_all_equal(rest(first(twice), last), function(twice, last))
 
 
 def test_a_compiled_function_inside_stays_whole():

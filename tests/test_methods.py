@@ -2,6 +2,7 @@
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +60,19 @@ def test_smile_compares_a_map_that_the_network_has(tmp_path):
     with pytest.raises(UserError, match='feature must be one of last, map, stage1, stage1.conv, vector, not .maps.'):
         seeds.ready(settings({'name': 'smile', 'feature': 'maps'}), tmp_path)
     seeds.ready(settings({'name': 'smile', 'feature': 'stage1.conv'}), tmp_path)
+
+
+def test_a_person_is_told_what_prepare_is_busy_with(tmp_path, monkeypatch):
+    said = []
+    config = settings({'name': 'cotuning', 'relation': 'direct', 'calibration': 1.0})
+    on = program.ground(config, lambda line: said.append(line) if 'prepar' in line else None)
+    seeds.ready(config, tmp_path, on)
+    assert said == ['cotuning: preparing seed 0']  # a moment is not worth a second line
+    monkeypatch.setattr(seeds, 'WORTH_TELLING', 0.0)
+    seeds.prepared(program.build(config, on), 1, tmp_path)
+    assert said[1] == 'cotuning: preparing seed 1' and said[2].startswith('cotuning: prepared seed 1 in ')
+    seeds.ready(settings('finetune'), tmp_path / 'other', on)
+    assert len(said) == 3  # it has nothing to prepare
 
 
 def test_every_method_has_a_variant_here():
@@ -184,8 +198,7 @@ def test_cut_parameters_are_the_same_experiment(method, tmp_path, monkeypatch):
                 x.sharding for x in jax.tree.leaves(begin.params)
             ]
     np.testing.assert_allclose(found[True][0], found[False][0], rtol=1e-9)
-    for a, b in zip(jax.tree.leaves(found[True][2]), jax.tree.leaves(found[False][2]), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+    chex.assert_trees_all_close(found[True][2], found[False][2], rtol=1e-9, atol=1e-12)
     assert found[True][1][0]['accuracy'] == found[False][1][0]['accuracy']
 
 
@@ -216,8 +229,7 @@ def test_several_steps_in_one_program_are_the_same_steps(tmp_path):
     four, last = built.advance(4)(ts, built.start, data.frozen, data.inputs)
     assert int(four.step[0]) == int(one.step[0]) == 4
     np.testing.assert_allclose(last['loss'][0], metrics[-1]['loss'], rtol=1e-5)
-    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
+    chex.assert_trees_all_close(one.params, four.params, rtol=1e-7, atol=1e-5)
 
 
 FROM_SCRATCH = {
@@ -252,8 +264,7 @@ def test_the_teacher_moves_every_ten_steps_by_the_weights_of_before_the_step(tmp
         ts, _ = walk(built, data, ts, 1)
         if i % 10 == 0:
             teacher['backbone'] = jax.tree.map(lambda t, s: 0.999 * t + 0.001 * s, teacher['backbone'], before)
-        for a, b in zip(jax.tree.leaves(teacher), jax.tree.leaves(ts.state['teacher']), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+        chex.assert_trees_all_close(teacher, ts.state['teacher'], rtol=1e-6, atol=1e-8)
     # Its classifier never moves, and its statistics are the pretrained network's: it has none of its own.
     assert_trees_equal(mesh.take(teacher['heads'], 0), jax.tree.map(np.array, built.start['params']['heads']))
     assert set(ts.state['teacher']) == {'backbone', 'heads'}

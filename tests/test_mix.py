@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,6 +43,17 @@ def test_partner_permutes_images_and_labels_alike_within_groups(groups):
     np.testing.assert_array_equal(swapped // (batch // groups), label // (batch // groups))
 
 
+def test_a_permutation_of_the_whole_batch_is_one_group():
+    order, label = jnp.array([2, 0, 1]), jnp.array([5, 6, 7])
+    image = jnp.arange(3 * 4.0).reshape(3, 2, 2, 1)
+    np.testing.assert_array_equal(mix.partner(label, order), [7, 5, 6])
+    np.testing.assert_array_equal(mix.partner(image, order), image[order])
+    np.testing.assert_array_equal(mix.partner(image, order), mix.partner(image, order[None]))
+    np.testing.assert_array_equal(jax.jit(mix.partner)(image, order), image[order])
+    with pytest.raises(AssertionError, match='one position for each example'):
+        mix.partner(label, jnp.array([1, 0]))
+
+
 @pytest.mark.parametrize(('a', 'b'), [(1.0, 1.0), (0.2, 0.2), (4.0, 1.0), (0.5, 1.0), (2.0, 2.0)])
 def test_beta_has_the_moments_of_the_beta_distribution(a, b):
     lam = mix.beta(jax.random.key(0), a, b, (20_000,))
@@ -57,22 +69,23 @@ def test_fold():
 # --- CutMix -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('compiled', [False, True])
-def test_cut_boxes_equal_the_authors_code(compiled):
-    f = fixture('cutmix')
-    with jax.enable_x64(True):
-        for height, width in np.unique(f['box'][:, :2], axis=0):
-            rows = (f['box'][:, :2] == (height, width)).all(axis=1)
-            h, w = int(height), int(width)
+class CutBoxes(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_cut_boxes_equal_the_authors_code(self):
+        f = fixture('cutmix')
+        with jax.enable_x64(True):
+            for height, width in np.unique(f['box'][:, :2], axis=0):
+                rows = (f['box'][:, :2] == (height, width)).all(axis=1)
+                h, w = int(height), int(width)
 
-            def both(lam, centre, h=h, w=w):
-                box = mix.cut_box(lam, centre, h, w)
-                return box, mix.box_lam(box, h, w)
+                @self.variant
+                def both(lam, centre, h=h, w=w):
+                    box = mix.cut_box(lam, centre, h, w)
+                    return box, mix.box_lam(box, h, w)
 
-            found = jax.jit(both) if compiled else both
-            box, lam = found(jnp.asarray(f['lam'][rows]), jnp.asarray(f['box'][rows, 2:4]))
-            np.testing.assert_array_equal(box, f['box'][rows, 4:])
-            np.testing.assert_allclose(lam, f['adjusted_lam'][rows], rtol=0, atol=1e-15)
+                box, lam = both(jnp.asarray(f['lam'][rows]), jnp.asarray(f['box'][rows, 2:4]))
+                np.testing.assert_array_equal(box, f['box'][rows, 4:])
+                np.testing.assert_allclose(lam, f['adjusted_lam'][rows], rtol=0, atol=1e-15)
 
 
 def test_cut_boxes_in_float32_differ_by_one_pixel_at_most():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,8 +57,7 @@ def tree(f, prefix, dtype='float64'):
 
 
 def close(a, b, **tolerance):
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+    chex.assert_trees_all_close(a, b, **{'rtol': 1e-7, **tolerance})
 
 
 @pytest.mark.parametrize('norm', NORMS)

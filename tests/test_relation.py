@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,6 +36,16 @@ def opinions(n, m, classes, seed=0, sharp=2.0):
     rng = np.random.RandomState(seed)
     labels = np.arange(n) % classes
     return relation.softmax(sharp * (rng.randn(classes, m)[labels] + rng.randn(n, m))), labels
+
+
+def solved(prob, labels, classes, c, start=None, *, before=None, val=None, **settings):
+    """W, the bound of its error, and which validation examples are classified correctly."""
+    start = np.zeros((classes, prob.shape[1])) if start is None else start
+    with relation._float64():
+        problem = relation.Regression.of(prob, labels, classes, *(val or (prob[:0], labels[:0])))
+        points = [problem.at(one) for one in (start, start if before is None else before)]
+        found = problem.solve(c, *points, **settings)
+        return np.asarray(found.point.weights), float(found.error), np.asarray(found.correct)
 
 
 # --- calibration ------------------------------------------------------------------------------------------------------
@@ -133,28 +144,69 @@ def test_reverse_equals_the_exact_solution_and_the_released_code(reference):
 @pytest.mark.parametrize('c', [1e4, 30.0, 1e-4])
 def test_the_regression_is_solved(n, m, sharp, c):
     prob, labels = opinions(n, m, 4, sharp=sharp)
-    problem = relation.Regression(prob, labels, 4)
-    weights = problem.solve(c, np.zeros((4, len(problem.basis)))) @ problem.basis
-    # Its gradient, in all m dimensions and not only those of the solver.
+    weights = solved(prob, labels, 4, c)[0]
     p = relation.softmax(prob @ weights.T) - np.eye(4)[labels]
     assert np.linalg.norm(c * p.T @ prob + weights) < 2e-8
-    assert len(problem.basis) <= min(n, m)
 
 
 def test_the_regression_does_not_depend_on_its_start_and_keeps_its_promise():
     prob, labels = opinions(60, 20, 3)
-    problem = relation.Regression(prob, labels, 3)
-    exact = problem.solve(100.0, np.zeros((3, 20)))
+    exact, _, _ = solved(prob, labels, 3, 100.0)
     far = 30 * np.random.RandomState(0).randn(3, 20)
-    np.testing.assert_allclose(problem.solve(100.0, far), exact, atol=1e-7)
-    errors = []
+    np.testing.assert_allclose(solved(prob, labels, 3, 100.0, far)[0], exact, atol=1e-7)
+    some = [solved(prob, labels, 3, 100.0, far, most=most)[:2] for most in range(0, 60, 6)]
+    assert some[-1][1] < 1e-3 * some[0][1]
+    assert all(np.linalg.norm(weights - exact) <= error + 1e-7 for weights, error in some)
 
-    def settled(weights, error):
-        errors.append((np.linalg.norm(weights - exact), error))
-        return False
 
-    problem.solve(100.0, far, settled)
-    assert len(errors) > 3 and all(true <= said + 1e-7 for true, said in errors)
+def test_the_regression_ends_when_no_prediction_can_become_right_or_wrong():
+    prob, labels = opinions(90, 20, 3)
+    train, val = (prob[:60], labels[:60]), (prob[60:], labels[60:])
+    exact, least, _ = solved(*train, 3, 100.0, val=val)
+    early, error, correct = solved(*train, 3, 100.0, val=val, settle=True)
+    assert error > 1e3 * least  # it is the earlier end
+    np.testing.assert_array_equal(correct, np.argmax(val[0] @ exact.T, axis=1) == val[1])
+    logits = val[0] @ early.T
+    own = logits[np.arange(30), val[1]]
+    margin = own - np.where(np.eye(3, dtype=bool)[val[1]], -np.inf, logits).max(1)
+    assert (abs(margin) > 2**0.5 * error * np.linalg.norm(val[0], axis=1)).all()
+
+
+def test_predictions_are_settled_however_small_the_logits():
+    # Where C is small, W is C times the gradient at 0.
+    prob, labels = opinions(200, 30, 5)
+    train, val = slice(0, 100), slice(100, 200)
+    first = (np.eye(5)[labels[train]] - 0.2).T @ prob[train]
+    right = np.mean(np.argmax(prob[val] @ first.T, axis=1) == labels[val])
+    found = relation.reverse_fit(prob[train], labels[train], prob[val], labels[val], 5, grid=(1e-8, 3e-9, 1e-9))
+    assert 0.25 < right < 1
+    np.testing.assert_array_equal(found.accuracy, right)
+
+
+def test_the_regression_begins_on_the_line_through_two_solutions():
+    prob, labels = opinions(60, 20, 3)
+    a, b = (solved(prob, labels, 3, c)[0] for c in (1e-3, 3e-3))
+    at_start, error, _ = solved(prob, labels, 3, 1e-2, b, most=0)
+    _, ahead, _ = solved(prob, labels, 3, 1e-2, b, before=a, most=0)
+    np.testing.assert_array_equal(at_start, b)
+    assert ahead < 0.1 * error  # W is proportional to C where C is small
+
+
+def test_the_regression_gives_the_same_bits_again():
+    prob, labels = opinions(60, 20, 3)
+    one, two = (solved(prob, labels, 3, 30.0)[0] for _ in range(2))
+    assert one.dtype == np.float64
+    np.testing.assert_array_equal(one, two)
+
+
+def test_the_regression_is_compiled_once_for_all_strengths_and_seeds(monkeypatch):
+    prob, labels = opinions(61, 21, 3)
+    chex.clear_trace_counter()
+    once = chex.assert_max_traces(relation._minimise.__wrapped__, n=1)
+    monkeypatch.setattr(relation, '_minimise', jax.jit(once))
+    for rows in (np.arange(61), np.arange(61)[::-1]):
+        train, val = rows[:41], rows[-20:]
+        relation.reverse_fit(prob[train], labels[train], prob[val], labels[val], 3)
 
 
 def test_reverse_follows_the_order_of_the_classes():
@@ -205,7 +257,7 @@ def test_reverse_with_classes_missing():
 @pytest.mark.parity
 def test_reverse_of_many_classes():
     prob, labels = opinions(600, 500, 100, sharp=1.5)
-    held = relation.held_out(labels, 100, 1 / 3, 0)
+    held = relation.held_out(labels, 100, 1 / 3, jax.random.key(0))
     found = relation.reverse_fit(prob[~held], labels[~held], prob[held], labels[held], 100)
     c, weights = relation.GRID[found.chosen], found.weights
     p = relation.softmax(prob[~held] @ weights.T) - np.eye(100)[labels[~held]]
@@ -214,21 +266,25 @@ def test_reverse_of_many_classes():
 
 
 def test_held_out_examples():
-    labels = np.repeat(np.arange(4), [2, 3, 10, 30])
-    held = relation.held_out(labels, 4, 1 / 3, [1, 2])
+    labels, key = np.repeat(np.arange(4), [2, 3, 10, 30]), jax.random.key
+    held = relation.held_out(labels, 4, 1 / 3, key(1))
     assert np.bincount(labels[held]).tolist() == [1, 1, 3, 10]
-    assert (held == relation.held_out(labels, 4, 1 / 3, [1, 2])).all()
-    assert (held != relation.held_out(labels, 4, 1 / 3, [1, 3])).any()
-    assert np.bincount(labels[relation.held_out(labels, 4, 0.99, 0)]).tolist() == [1, 2, 9, 29]
-    assert np.bincount(labels[relation.held_out(labels, 4, 0.01, 0)]).tolist() == [1, 1, 1, 1]
+    assert (held == relation.held_out(labels, 4, 1 / 3, key(1))).all()
+    assert (held != relation.held_out(labels, 4, 1 / 3, key(2))).any()
+    assert np.bincount(labels[relation.held_out(labels, 4, 0.99, key(0))]).tolist() == [1, 2, 9, 29]
+    assert np.bincount(labels[relation.held_out(labels, 4, 0.01, key(0))]).tolist() == [1, 1, 1, 1]
     with pytest.raises(UserError, match="target class 1 has 1: set config.method.relation to 'direct'"):
-        relation.held_out(np.array([0, 0, 1]), 2, 0.5, 0)
+        relation.held_out(np.array([0, 0, 1]), 2, 0.5, key(0))
+    with pytest.raises(UserError, match='must be a jax key'):
+        relation.held_out(labels, 4, 0.5, 0)
+    # Runs of earlier releases hold these: the draw must never change.
+    assert np.flatnonzero(held).tolist() == [0, 3, 10, 12, 13, 19, 20, 22, 25, 30, 32, 35, 39, 43, 44]
 
 
 def test_the_module_is_light():
     script = 'import sys, mixjax.relation; print(*{name.partition(".")[0] for name in sys.modules})'
     loaded = subprocess.run([sys.executable, '-c', script], check=True, capture_output=True, text=True).stdout.split()
-    assert 'numpy' in loaded and not {'jax', 'scipy', 'sklearn', 'flax'} & set(loaded)
+    assert 'jax' in loaded and not {'sklearn', 'flax', 'optax'} & set(loaded)
 
 
 # --- the method -------------------------------------------------------------------------------------------------------
@@ -285,7 +341,7 @@ def test_prepare_takes_the_mean_opinion():
 def test_prepare_fits_the_reverse_relation():
     with jax.enable_x64(True):
         net, data, logits, _, _ = toy()
-        labels, key = data.target.labels, jax.random.key_data(jax.random.key(3)).tolist()
+        labels, key = data.target.labels, jax.random.key(3)
         prob, held = relation.softmax(logits), relation.held_out(labels, 5, 0.5, key)
         expected = relation.reverse(prob[~held], labels[~held], prob[held], labels[held], 5)
         np.testing.assert_allclose(prepared(data, net, calibration=1.0, val=0.5), expected, atol=1e-9)

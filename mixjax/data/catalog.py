@@ -115,9 +115,7 @@ def fault(facts: Entry, folder: str | Path) -> str:
     return f'it has no {" and no ".join(lost)} part; move that folder away' if lost else ''
 
 
-def load(
-    name: str, split: str, *, data_dir: str = '', rule: Rule | None = None, cache: Path | None = None
-) -> Dataset:
+def load(name: str, split: str, *, data_dir: str = '', rule: Rule | None = None, cache: Path | None = None) -> Dataset:
     """The part `split` ('train' or 'test') of a data set.
 
     Args:

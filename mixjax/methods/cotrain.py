@@ -42,7 +42,7 @@ def make(
         del net
         made = auxiliary.paired(
             data, rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class, exact=exact,
-            random=auxiliary.numbers(rng),
+            rng=rng,
         )  # fmt: skip
         return auxiliary.pooled(made, data)
 

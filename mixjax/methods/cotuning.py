@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -53,7 +52,7 @@ def make(
         # Refuse what cannot be before anything is computed.
         held = np.zeros(len(labels), bool)
         if relation == 'reverse':
-            held = relation_lib.held_out(labels, classes_t, val, jax.random.key_data(rng).tolist())
+            held = relation_lib.held_out(labels, classes_t, val, rng)
         if not calibration and data.source is None:
             raise UserError(
                 'the pretrained classifier is calibrated on source images: set config.source.name, '

@@ -36,7 +36,7 @@ def make(
         del net
         return auxiliary.paired(
             data, rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class, exact=exact,
-            random=auxiliary.numbers(rng),
+            rng=rng,
         )  # fmt: skip
 
     return Method(finetune.make(classes_t).loss, prepare=prepare, first=First(finetune.make, share), soft_labels=True)

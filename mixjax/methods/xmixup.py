@@ -58,12 +58,12 @@ def make(
             return Prepared()
         if auxiliary == 'all':
             return choose.everything(data)
-        random = choose.numbers(rng)
         made = choose.paired(
             data, rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class,
-            exact=exact, union=union, random=random,
+            exact=exact, union=union, rng=rng,
         )  # fmt: skip
-        return choose.at_random(data, int(made.notes['source images']), random) if auxiliary == 'random' else made
+        # Of the pairs only the number of images is used then, so the key is used once.
+        return choose.at_random(data, int(made.notes['source images']), rng) if auxiliary == 'random' else made
 
     def heads(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
         del classes_s

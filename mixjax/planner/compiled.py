@@ -80,7 +80,8 @@ def ground(config: Any, on: Slice) -> tuple[Ground, list[str]]:
             'divides it; change config.batch_size or --topology'
         )
     view = assumed.hollow(net, start)
-    return Ground(data, net, geometry, devices, start, image, view, Cache(Path(), None), '', '', {}, {}), told
+    means = Cache(Path(), None)
+    return Ground(data, net, geometry, devices, start, image, view, means, '', '', {}, {}, program.silent), told
 
 
 def plans(config: Any, on: Slice, label: str, shared: tuple[Ground, list[str]], say: Say) -> Iterator[Plan]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -80,6 +81,7 @@ def saliency(logits: Callable[[Array], Array], image: Array, label: Array) -> Ar
     Returns:
       (B, H, W)
     """
+    chex.assert_rank(image, 4, custom_message='image must be (B, H, W, C)')
     return rms(jax.grad(lambda x: losses.cross_entropy(logits(x), label).mean())(image))
 
 
@@ -91,6 +93,13 @@ def fitting(size: int, block: int) -> int:
 def repeated(x: Array, times: int) -> Array:
     """(B, n, n) -> (B, n times, n times)."""
     return jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
+
+
+def _check_images(image_self: Array, image_partner: Array, u_self: Array, u_partner: Array) -> None:
+    chex.assert_rank(image_self, 4, custom_message='images must be (B, H, H, C)')
+    chex.assert_equal_shape([image_self, image_partner], custom_message='both images must have the same shape')
+    for u in (u_self, u_partner):
+        chex.assert_shape(u, image_self.shape[:3], custom_message='saliency must be (B, H, H)')
 
 
 def masks(
@@ -111,6 +120,8 @@ def masks(
       lam: () the share of self that the prior asks for.
       blocks: n.
     """
+    _check_images(image_self, image_partner, u_self, u_partner)
+    chex.assert_rank(lam, 0, custom_message='lam must be one number')
     side = image_self.shape[1] // blocks
     beta = settings.beta / blocks / 16
     found = terms(
@@ -135,6 +146,8 @@ def combined(
       image_self, image_partner: (B, H, H, C), normalised: 0 is the mean colour.
       u_self, u_partner: (B, H, H) saliency. mask: (B, n, n).
     """
+    _check_images(image_self, image_partner, u_self, u_partner)
+    chex.assert_shape(mask, (len(image_self), mask.shape[-1], mask.shape[-1]), custom_message='mask must be (B, n, n)')
     side, n = image_self.shape[1], mask.shape[1]
     if settings.transport:
         wanted = {0: max(side // 8, 1), -1: side}.get(settings.transport_size, settings.transport_size)
@@ -164,12 +177,15 @@ def mix(
     Args:
       rng: draws the number of blocks, among those that divide the image.
       image: (B, H, H, C), normalised by `mean` and `std`. u: (B, H, H) saliency.
-      partner: (g, B/g), see `mix.partner`.
+      partner: (g, B/g) or (B,), see `mix.partner`.
       lam: () the share of self that is asked for; what comes of it is the weight.
 
     Returns:
       The mixed images (B, H, H, C), and the label weight of self (B,), the mean of its mask.
     """
+    chex.assert_rank(image, 4, custom_message='image must be (B, H, W, C)')
+    chex.assert_shape(u, image.shape[:3], custom_message='u must be (B, H, W), the saliency of image')
+    chex.assert_rank(lam, 0, custom_message='lam must be one number')
     side = image.shape[1]
     numbers = [n for n in (2, 4, 8, 16) if side % n == 0]
     require(image.shape[2] == side and bool(numbers), f'PuzzleMix: images must be square and even, not {image.shape}')

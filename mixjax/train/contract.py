@@ -106,6 +106,13 @@ def predict(method: Method, returned: Any, batch: int, classes_t: int) -> None:
     )
 
 
+def is_default(method: Method, name: str) -> bool:
+    """Whether a method leaves one of its functions at the default."""
+    function = method._asdict()[name]
+    function = function.function if isinstance(function, UserFunction) else function
+    return function is Method._field_defaults[name]
+
+
 # --- before the first step --------------------------------------------------------------------------------------------
 
 

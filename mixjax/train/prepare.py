@@ -17,7 +17,7 @@ from mixjax import pairing
 from mixjax.data import augment, plan, stored
 from mixjax.data.augment import Geometry
 from mixjax.data.prepared import Bar
-from mixjax.errors import UserError, UserFunction, user_code
+from mixjax.errors import UserError, user_code
 from mixjax.method import Aux, Ctx, Data, Head, Method, Part, Prepared, Run
 from mixjax.models.net import Net, bind
 from mixjax.train import contract, optim
@@ -211,8 +211,7 @@ def _something_learns(net: Net, method: Method, params: Tree, config: Any) -> No
             f'{" and ".join(said)} {"leave" if len(said) > 1 else "leaves"} nothing to train'
             f'{", together with what the method freezes" if method.groups else ""}; let a part of the network learn'
         )
-    after = method.after_step.function if isinstance(method.after_step, UserFunction) else method.after_step
-    if after is Method._field_defaults['after_step']:
+    if contract.is_default(method, 'after_step'):
         raise UserError(
             f'method {config.method.name}: its groups freeze every part of the network, and it has no after_step, so '
             'nothing would be trained'

@@ -42,6 +42,7 @@ class Ground(NamedTuple):
     image: zeros of a training image's shape.
     view: the net as `prepare` and `init` see it, and pretrained features of images.
     initialisers, evaluators: compiled programs that methods have in common, by what makes them differ.
+    say: takes a line for a person.
     """
 
     sets: Sets
@@ -56,6 +57,7 @@ class Ground(NamedTuple):
     weights: str
     initialisers: dict
     evaluators: dict
+    say: Say
 
 
 class Program(NamedTuple):
@@ -77,6 +79,7 @@ class Program(NamedTuple):
     weights: str
     initialisers: dict
     evaluators: dict
+    say: Say
 
     config: Any
     method: Method
@@ -129,7 +132,14 @@ def ground(config: Any, say: Say | None = None) -> Ground:
         start = mesh.replicate(devices, jax.tree.map(lambda x: x.astype(floats), start))
     own = mesh.here(start)
     means = Cache(places.kept(config.cache_dir), source_key(config, sets, own, digest))
-    return Ground(sets, net, geometry, devices, start, image, prepare.view(net, own), means, told, digest, {}, {})
+    return Ground(
+        sets, net, geometry, devices, start, image, prepare.view(net, own), means, told, digest, {}, {}, say or silent
+    )
+
+
+def silent(line: str) -> None:
+    """Says nothing."""
+    del line
 
 
 def shapes(config: Any, sets: Sets) -> tuple[Net, Geometry, Array]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixjax import method as method_lib
 from mixjax import places
 from mixjax.config import base
 from mixjax.data import feed, plan, splits, stored
@@ -23,9 +25,12 @@ from mixjax.processes import by_first, from_first
 from mixjax.train import contract, draws, export, prepare, program, step, workdir
 from mixjax.train.draws import Sets
 from mixjax.train.program import Ground, Program
+from mixjax.train.progress import duration
 
 Array = jax.Array
 Tree = Any
+
+WORTH_TELLING = 5.0  # seconds
 
 
 class Seed(NamedTuple):
@@ -76,9 +81,15 @@ def _try(built: Program, folder: Place) -> None:
 
 
 def _made(built: Program, seed: int) -> Prepared:
-    """What `prepare` returns for a seed, checked."""
+    """What `prepare` returns for a seed, checked; it may take minutes, so a person is told before and after."""
     _, data, key = parts(built, seed)
+    name, began = method_lib.title(built.config.method), time.monotonic()
+    if not contract.is_default(built.method, 'prepare'):
+        built.say(f'{name}: preparing seed {seed}')
     made = built.method.prepare(built.view[0], data, key)
+    took = time.monotonic() - began
+    if took >= WORTH_TELLING:
+        built.say(f'{name}: prepared seed {seed} in {duration(took)}')
     source = built.sets.source
     return contract.prepared(
         built.method, made, len(built.sets.train.classes), None if source is None else len(source.labels)
