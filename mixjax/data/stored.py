@@ -118,11 +118,6 @@ class Stored:
         self.file = RowFile(folder / f'{_name(dataset, part, self.shape)}.pixels', self._count, self._size)
         self._said: set[str] = set()
 
-    @property
-    def stamp(self) -> str:
-        """What the pixels depend on besides the rule, of a reader that says so."""
-        return getattr(self._dataset.read, 'stamp', '')
-
     def __call__(self, rows: Any) -> np.ndarray:
         rows = np.arange(self._count)[np.asarray(rows, np.int64)]
         out = np.empty((len(rows), *self.shape), np.uint8)

@@ -13,7 +13,7 @@ from mixjax import places
 from mixjax.data import photo, split_file, splits
 from mixjax.data import sets as sets_lib
 from mixjax.data.catalog import Dataset
-from mixjax.data.stored import Say, stored
+from mixjax.data.stored import Say, stamp_of, stored
 from mixjax.errors import UserError
 
 
@@ -65,7 +65,7 @@ def chosen_sets(config: Any, target: sets_lib.Parts, source: Dataset | None) -> 
 
 def digest(data: Dataset) -> str:
     """What tells a part of a data set from others: its name, labels and classes, and the files of its images."""
-    about = json.dumps([split_file.stamp(data), list(data.classes), getattr(data.read, 'stamp', '')])
+    about = json.dumps([split_file.stamp(data), list(data.classes), stamp_of(data.read)])
     return f'{data.name} {hashlib.sha256(about.encode()).hexdigest()}'
 
 

@@ -217,8 +217,10 @@ def _splits(folder: Place) -> dict[str, Any]:
 
 
 def _code_differences(before: Mapping[str, str] | None, now: Mapping[str, str]) -> list[str]:
+    if before is None:
+        return []
     lines = []
-    for name in sorted(before.keys() | now.keys()) if before is not None else ():
+    for name in sorted(before.keys() | now.keys()):
         if name not in before:
             lines.append(f'the module {name} is used now, and was not: {code.where(name)}')
         elif name not in now:
