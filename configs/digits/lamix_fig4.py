@@ -10,6 +10,7 @@ from mixjax.config import read
 
 def get_config():
     config = read('digits/lamix')
+    config.method = {'name': ''}  # `compare` says what is trained
     config.compare = {f'beta_0_{k}': {'name': 'lamix', 'beta': k / 10} for k in range(1, 10)}
     config.baseline = 'beta_0_5'
     config.analyse = '--what=sweep'

@@ -10,6 +10,7 @@ from mixjax.config import read
 
 def get_config():
     config = read('digits/lamix')
+    config.method = {'name': ''}  # `compare` says what is trained
     config.compare = {name: {'name': name} for name in ('lamix', 'mixup', 'cutmix')}
     config.baseline = 'mixup'
     config.steps *= 5

@@ -10,6 +10,7 @@ from mixjax.config import read
 
 def get_config():
     config = read('digits/lamix')
+    config.method = {'name': ''}  # `compare` says what is trained
     config.compare = {f'smoothing_0_{k}': {'name': 'label_smoothing', 'epsilon': k / 10} for k in range(1, 10)}
     config.compare['lamix'] = {'name': 'lamix'}
     config.baseline = 'lamix'

@@ -14,6 +14,7 @@ from mixjax.config import read
 def get_config():
     config = read('lamix_cifar100')
     config.num_seeds = 1
+    config.method = {'name': ''}  # `compare` says what is trained
     config.compare = {name: {'name': name} for name in ('lamix', 'mixup', 'cutmix')}
     config.baseline = 'mixup'
     config.steps *= 5

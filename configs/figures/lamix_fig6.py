@@ -11,6 +11,7 @@ from mixjax.config import read
 
 def get_config():
     config = read('lamix_cifar100')
+    config.method = {'name': ''}  # `compare` says what is trained
     config.compare = {f'smoothing_0_{k}': {'name': 'label_smoothing', 'epsilon': k / 10} for k in range(1, 10)}
     config.compare['lamix'] = {'name': 'lamix'}
     config.baseline = 'lamix'

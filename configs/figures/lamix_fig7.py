@@ -13,6 +13,7 @@ def get_config():
     config = read('lamix_cifar100')
     config.target.name = 'cifar10'
     config.num_seeds = 1
+    config.method = {'name': ''}  # `compare` says what is trained
     config.compare = {name: {'name': name} for name in ('lamix', 'mixup', 'cutmix')}
     config.baseline = 'mixup'
     config.analyse = '--what=cam --images=0 --classes=bird,frog'

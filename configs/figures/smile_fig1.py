@@ -31,7 +31,7 @@ def get_config(argument=''):
     for method in ('mixup', 'finetune'):
         config = read('papers/smile', f'dataset={cell["data"]},method={method}')
         methods[method] = config.method
-    config.method = {'name': 'finetune'}
+    config.method = {'name': ''}
     config.compare, config.baseline = methods, 'finetune'
     config.target.classes = 50.0
     if cell['start'] == 'scratch':

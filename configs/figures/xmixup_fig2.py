@@ -12,6 +12,7 @@ from mixjax.config import read
 
 def get_config(argument=''):
     config = read('figures/xmixup_fig4', argument)
+    config.method = {'name': ''}  # `compare` says what is trained
     config.compare = {label: config.compare[label] for label in ('finetune', 'default')}
     config.sweep.key, config.sweep.numbers = 'target.rate', (0.1, 0.3, 0.5, 1.0)
     config.analyse = '--what=spectrum --images=4000'

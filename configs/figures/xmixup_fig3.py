@@ -24,6 +24,7 @@ def get_config(argument=''):
     sizes = {f'images_{n}': {**default, 'rounds': rounds[0], 'max_images': n} for n in FEWER}
     sizes |= {f'rounds_{n}': {**default, 'rounds': n} for n in rounds}
     sizes['all'] = {**default, 'auxiliary': 'all'}
+    config.method = {'name': ''}  # `compare` says what is trained
     config.compare = {'finetune': plain, **sizes}
     config.analyse = '--what=sweep --over="source images"'
     return config

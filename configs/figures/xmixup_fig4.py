@@ -24,6 +24,7 @@ def get_config(argument=''):
     # Of alpha = 2^k, `alpha_1_8` is 2^-3.
     others = [2.0**k for k in range(-3, 7) if 2.0**k != method['alpha']]
     names = {f'alpha_{a:g}' if a >= 1 else f'alpha_1_{1 / a:g}': {**method, 'alpha': a} for a in others}
+    config.method = {'name': ''}  # `compare` says what is trained
     config.compare = {'finetune': {'name': 'finetune'}, 'default': method, **names}
     config.baseline = 'finetune'
     config.analyse = '--what=sweep'
