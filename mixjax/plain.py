@@ -100,6 +100,8 @@ def arrays(file: Path | bytes | BinaryIO, most: int = MOST_BYTES) -> dict[str, n
     if isinstance(file, bytes):
         return arrays(io.BytesIO(file), most)
     if isinstance(file, os.PathLike):
+        if '://' in os.fspath(file):  # of a store at once: each part by itself would be a request
+            return arrays(read_regular(file, most), most)
         with open_regular(file) as opened:
             return arrays(opened, most)
     try:
