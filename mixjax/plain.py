@@ -75,7 +75,7 @@ def read_regular(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
       OSError: it cannot be opened or read, or is no regular file.
     """
     with open_regular(path) as file:
-        size = 0 if '://' in os.fspath(path) else os.fstat(file.fileno()).st_size
+        size = most if '://' in os.fspath(path) else os.fstat(file.fileno()).st_size
         if size <= most:
             data = bytearray()
             # A file of /proc has no size, and one that is being written grows: the size is a hint, not a promise.
