@@ -75,7 +75,7 @@ def read_regular(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
       OSError: it cannot be opened or read, or is no regular file.
     """
     with open_regular(path) as file:
-        size = 0 if '://' in os.fspath(path) else os.fstat(file.fileno()).st_size
+        size = most if '://' in os.fspath(path) else os.fstat(file.fileno()).st_size
         if size <= most:
             data = bytearray()
             # A file of /proc has no size, and one that is being written grows: the size is a hint, not a promise.
@@ -100,6 +100,8 @@ def arrays(file: Path | bytes | BinaryIO, most: int = MOST_BYTES) -> dict[str, n
     if isinstance(file, bytes):
         return arrays(io.BytesIO(file), most)
     if isinstance(file, os.PathLike):
+        if '://' in os.fspath(file):  # of a store at once: each part by itself would be a request
+            return arrays(read_regular(file, most), most)
         with open_regular(file) as opened:
             return arrays(opened, most)
     try:

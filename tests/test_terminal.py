@@ -178,7 +178,7 @@ def test_a_report_into_nowhere(tmp_path):
 def test_sigterm_ends_with_42_wherever_its_sentence_goes(how, tmp_path):
     long = [f'--config.{key}=4000' for key in ('steps', 'eval_every', 'checkpoint_every')]
     words = command(f'--config={ROOT}/tests/tiny_config.py', '--workdir=run', '--config.log_every=20', *long)
-    shell = f'{{ echo $BASHPID > pid; exec {" ".join(words)}; }} {how}; echo ${{PIPESTATUS[0]}} > code'
+    shell = f'( echo $BASHPID > pid; exec {" ".join(words)} ) {how}; echo ${{PIPESTATUS[0]}} > code'
     process = subprocess.Popen(['bash', '-c', shell], cwd=tmp_path, env=environment(), stdout=subprocess.DEVNULL)
     try:
         until = time.monotonic() + 150
