@@ -59,7 +59,7 @@ def look(data: bytes, kinds: tuple[str, ...]) -> Header:
         raise Fault(f'it is not a picture ({", ".join(kinds)})')
     try:
         found = readers[kind][1](data)
-    except (struct.error, IndexError, ValueError):
+    except (struct.error, IndexError, ValueError, OverflowError):
         raise Fault(f'its {kind} header is cut short or damaged') from None
     if found.height < 1 or found.width < 1:
         raise Fault('its header says that it has no pixels')

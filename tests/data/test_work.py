@@ -166,7 +166,7 @@ def test_a_webp_that_claims_more_than_it_may_is_refused_before_it_is_opened():
 @pytest.mark.parametrize('fit', photo.FITS)
 @pytest.mark.parametrize('lies', [False, True])
 def test_strips_of_one_pixel_are_resized_or_refused(lies, fit, interpolation):
-    for length in (3000, 10**7 if interpolation in ('nearest', 'bilinear') else 10**6):
+    for length in (3000, 10**7 if interpolation in ('nearest', 'bilinear') else 2 * 10**5):
         shape = (1, length) if lies else (length, 1)
         data = raw_images.pnm('5', np.arange(length, dtype=np.int64).reshape(shape) % 251, '255')
         try:

@@ -136,8 +136,12 @@ def _digest(data: bytes) -> bytes:
     return hashlib.blake2b(data).digest()
 
 
-@functools.cache
 def large_images(_: Path) -> list[bytes]:
+    return _large_images()
+
+
+@functools.cache  # made before the memory is limited
+def _large_images() -> list[bytes]:
     from PIL import Image
 
     out = []

@@ -267,6 +267,12 @@ def test_a_jpeg_without_its_end_mark():
             assert photo.decode(cut).shape == (24, 17, 3)
 
 
+def test_a_tiff_whose_first_page_lies_beyond_all_memory():
+    for start in (b'II\x2b\0\x08\0\0\0', b'MM\0\x2b\0\x08\0\0'):
+        with pytest.raises(photo.Unreadable, match='TIFF header'):
+            photo.decode(start + b'\xff' * 8 + bytes(99))
+
+
 def test_images_that_belong_to_weights():
     for said in (
         {'crop': 0},
