@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping
 from functools import partial
 from hashlib import sha256
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from mixjax import models, processes
@@ -77,7 +78,12 @@ def roots(config: Any) -> list[str]:
     names = [name for name in (config.method.name, *config.method.get('wrappers', ())) if '.' in name]
     builder = models.BACKBONES[config.model.name]
     builder = builder.func if isinstance(builder, partial) else builder
-    return [*names, builder.__module__]
+    if not isinstance(builder, FunctionType) or 'get_config' not in builder.__globals__:
+        return [*names, builder.__module__]
+    # A function of a config: the file's settings may change, so it is not the file that counts but what it builds.
+    used = [builder.__globals__.get(name) for name in builder.__code__.co_names]
+    names += [one.__name__ for one in used if isinstance(one, ModuleType)]
+    return names + [one.__module__ for one in used if isinstance(one, type | FunctionType)]
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
