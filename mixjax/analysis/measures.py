@@ -198,13 +198,13 @@ def curves(run: Run, asked: Asked) -> Found:
             best = int(np.argmax(values.mean(1)))
             fall = float(values.mean(1)[best] - values.mean(1)[-1])
             numbers['best'] = {'step': int(steps[best]), 'mean': float(values.mean(1)[best]), 'fall': fall}
-    metrics = dict.fromkeys(name for line in lines if line['kind'] == 'train' for name in line)
-    for name in [name for name in metrics if name not in RESERVED or name == 'loss']:
+    # What the method logs itself, and its loss by phase; no name takes the place of one of the arrays above.
+    logged = dict.fromkeys(name for line in lines if line['kind'] == 'train' for name in line)
+    for name in ('loss', *(name for name in logged if name not in RESERVED)):
         for phase, curve in by_phase(lines, 'train', name).items():
             key = f'{name} {phase}'.rstrip()
-            arrays |= (
-                {f'{key}_step': np.array(list(curve)), key: np.array(list(curve.values())).T} if key != 'loss' else {}
-            )
+            if key not in arrays:
+                arrays |= {f'{key}_step': np.array(list(curve)), key: np.array(list(curve.values())).T}
             if name == 'loss' and phase:
                 numbers.setdefault('phases', {})[phase] = spread(list(curve.values())[-1])
     settings = {'seeds': run.every[:n], 'steps': run.config.steps, 'last step': int(arrays['accuracy_step'][-1])}

@@ -196,6 +196,10 @@ def test_curves_have_each_kind_of_batch_of_a_method_that_alternates(tmp_path):
     found = measures.curves(run, Asked())
     assert found.numbers['loss']['mean'] == 8 and 'phases' not in found.numbers
     np.testing.assert_array_equal(found.arrays['loss'], [[4, 8]])
+    # A method whose own metric has the name of what is measured.
+    shadow = [{**line, 'accuracy': 0.9} if line['kind'] == 'train' else line for line in plain]
+    (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in shadow))
+    np.testing.assert_array_equal(measures.curves(run, Asked()).arrays['accuracy'], [[0.5]])
 
 
 @pytest.mark.parametrize('count', [1, 2, 15, 200])
