@@ -103,7 +103,7 @@ def _quoted(folder: str) -> str:
 def fault(facts: Entry, folder: str | Path) -> str:
     """What keeps a folder from being a prepared copy; '' if nothing does."""
     try:
-        info = plain.parse(plain.read_regular(places.given(str(folder)) / 'dataset_info.json', plain.MOST_TEXT))
+        info = plain.parse(plain.read_regular(places.given(str(folder)) / 'dataset_info.json'))
         stored, splits = info.get('fileFormat', 'tfrecord'), {split['name'] for split in info.get('splits', [])}
     except (FileNotFoundError, NotADirectoryError):
         return 'no such copy'

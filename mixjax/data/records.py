@@ -101,9 +101,7 @@ class Records:
     def __init__(self, folder: Path, part: str) -> None:
         self.part = part
         try:
-            names, lengths = _files(
-                plain.parse(plain.read_regular(folder / 'dataset_info.json', plain.MOST_TEXT)), part
-            )
+            names, lengths = _files(plain.parse(plain.read_regular(folder / 'dataset_info.json')), part)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError) as error:
             raise UserError(f'{folder}/dataset_info.json is damaged ({type(error).__name__}); {AGAIN}') from None
         self.files = [folder / name for name in names]
