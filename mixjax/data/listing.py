@@ -388,11 +388,10 @@ def _checked(path: Path) -> tuple[Known, bool]:
     """What is known of a file, and whether its stamp will tell if it changes."""
     try:
         data, stamp = read_file(path)
+        lasting = time.time_ns() - stamp.changed > FRESH
+        photo.decode(data)
     except OSError as error:
         return Known(Stamp(0, 0, 0, 0), '', f'{CLOSED} ({error.strerror})'), False
-    lasting = time.time_ns() - stamp.changed > FRESH
-    try:
-        photo.decode(data)
     except photo.Unreadable as error:
         return Known(stamp, '', str(error)), lasting
     except MemoryError:  # says nothing about the file
