@@ -384,16 +384,21 @@ def _checked(path: Path) -> tuple[Known, bool]:
         data, stamp = read_file(path)
     except OSError as error:
         return Known(Stamp(0, 0, 0, 0), '', f'{CLOSED} ({error.strerror})'), False
+    except MemoryError:
+        raise _too_little(path) from None
     lasting = time.time_ns() - stamp.changed > FRESH
     try:
         photo.decode(data)
     except photo.Unreadable as error:
         return Known(stamp, '', str(error)), lasting
-    except MemoryError:  # says nothing about the file
-        raise UserError(
-            f'there is too little memory to decode {path}; make some free, and give the same command again'
-        ) from None
+    except MemoryError:
+        raise _too_little(path) from None
     return Known(stamp, digest_of(data), ''), lasting
+
+
+def _too_little(path: Path) -> UserError:
+    """Too little memory says nothing about a file, so nothing of it is remembered."""
+    return UserError(f'there is too little memory to decode {path}; make some free, and give the same command again')
 
 
 def forget(top: Path, cache: Path) -> None:
