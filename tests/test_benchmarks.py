@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import benchmarks.__main__ as suite
-from benchmarks import parts, timing
+from benchmarks import methods, parts, timing
+from benchmarks.steps import Case, Made
 from benchmarks.timing import HOLDS, MISSED, OPEN
 
 
@@ -40,6 +41,26 @@ def test_spread_of_numbers_of_a_normal_law():
     found = timing.spread(np.random.default_rng(0).normal(5, 2, 100_001))
     assert found.median == pytest.approx(5, abs=0.03) and found.high - found.low == pytest.approx(1.349 * 2, abs=0.03)
     assert found.error == pytest.approx(1.2533 * 2 / 100_001**0.5, rel=0.02)
+
+
+def test_a_method_with_a_first_stage_costs_both():
+    def made(flops, temporary):
+        return Made(lambda: None, 1, flops, temporary, 7, lambda: None)
+
+    ways = {'finetune': made(3.0, 10), 'two, second stage': made(3.0, 10), 'two, first stage': made(4.0, 12)}
+    found = {name: np.array([1.0, 2.0]) * (k + 1) for k, name in enumerate(ways)}
+    ways, found = methods.whole(ways, found, {'two': 0.5})
+    np.testing.assert_array_equal(found['two'], [2 + 1.5, 4 + 3])
+    assert (ways['two'].flops, ways['two'].temporary, ways['two'].arguments) == (5.0, 12, 7)
+    table = methods.table(Case('glyphnet', 16, 8), ways, found, {})
+    assert [row[0] for row in table.rows][0] == '`finetune`' and len(table.rows) == 4
+
+
+def test_the_methods_that_are_measured_are_those_with_a_floor():
+    every = methods.ways_of()
+    assert every.keys() == methods.CLAIMS.keys()
+    assert every['lamix_puzzle'] == {'name': 'lamix', 'mixing': 'puzzle', 'beta': 1.0}
+    assert methods.CLAIMS['seqtrain'].floor == 2
 
 
 def part(verdict, commit, rows=(('a', '1'),)):
