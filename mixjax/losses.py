@@ -175,7 +175,9 @@ def l2sp(params: Tree, start: Tree) -> Array:
     Returns:
       ()
     """
-    chex.assert_trees_all_equal_shapes(params, start)
+    chex.assert_trees_all_equal_shapes(
+        params, start, custom_message='params and start must have the same structure and shapes'
+    )
     return 0.5 * squared_norm(jax.tree.map(jnp.subtract, params, start))
 
 

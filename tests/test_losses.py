@@ -235,7 +235,7 @@ def test_l2sp_equals_the_released_code(x64):
 
 
 def test_l2sp_refuses_trees_of_different_structure():
-    with pytest.raises(ValueError, match='[Ss]tructure|keys'):
+    with pytest.raises(AssertionError, match='[Ss]tructure|keys'):
         losses.l2sp({'a': jnp.ones(2)}, {'b': jnp.ones(2)})
 
 
