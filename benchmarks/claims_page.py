@@ -13,7 +13,7 @@ from mixjax.report.words import TYPESET, count, markdown, mean_std, points
 
 TAIL = 10  # the smallest singular values
 LAST = 20  # logged steps
-PHASES = ('original', 'mixed')  # of LaMix's batches
+BATCH_KINDS = ('original', 'mixed')  # of LaMix's batches
 WEAK = '\u2020'  # a verdict that one correction over all papers would not leave
 # metric: (measure of `mixjax.analyse`, its array, from a seed's row to a number, factor to show it, digits).
 METRICS: dict[str, tuple[str, str, Callable[[Any], Any], float, int]] = {
@@ -25,7 +25,7 @@ METRICS: dict[str, tuple[str, str, Callable[[Any], Any], float, int]] = {
     },
     'tail': ('spectrum', 'tail', lambda row: row[:TAIL].mean(), 1000.0, 2),
     'loss': ('curves', 'loss', lambda row: row[-LAST:].mean(), 1.0, 3),
-    **{f'loss_{phase}': ('curves', f'loss {phase}', lambda row: row[-LAST:].mean(), 1.0, 3) for phase in PHASES},
+    **{f'loss_{kind}': ('curves', f'loss {kind}', lambda row: row[-LAST:].mean(), 1.0, 3) for kind in BATCH_KINDS},
     'global_early': ('curves', 'global_max mixed', lambda row: row[: len(row) // 10].mean(), 1.0, 3),
     'global_late': ('curves', 'global_max mixed', lambda row: row[-(len(row) // 10) :].mean(), 1.0, 3),
     'area': ('cam', 'area', float, 100.0, 2),
@@ -46,14 +46,14 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
     'lamix_fig2': tuple(f'top{k}' for k in range(1, 6)),
     'lamix_fig2_letters': tuple(f'top{k}' for k in range(1, 6)),
     'lamix_fig3': ('global_early', 'global_late', 'top_original'),
-    'lamix_fig5': ('loss', *(f'loss_{phase}' for phase in PHASES)),
+    'lamix_fig5': ('loss', *(f'loss_{kind}' for kind in BATCH_KINDS)),
     'lamix_fig7': ('area',),
     'lamix_fig8': ('known_half', 'known_end', 'apart_half', 'apart_end'),
 }
 # Of those, what is measured of some methods of the table only.
 ONLY: Mapping[str, tuple[str, ...]] = {
     'loss': ('lamix_long', 'mixup_long', 'cutmix_long'),
-    **dict.fromkeys((f'loss_{phase}' for phase in PHASES), ('lamix_long',)),
+    **dict.fromkeys((f'loss_{kind}' for kind in BATCH_KINDS), ('lamix_long',)),
 }
 WORDS = {
     'accuracy': 'accuracy %',
@@ -64,7 +64,7 @@ WORDS = {
     'unit_test': 'feature-IL, test images, features of length 1',
     'tail': 'mean of the ten smallest singular values, in thousandths of the largest',
     'loss': 'training loss, mean of the last twenty logged steps; of LaMix, of both kinds of batch',
-    **{f'loss_{phase}': f'the same, of {phase} batches' for phase in PHASES},
+    **{f'loss_{kind}': f'the same, of {kind} batches' for kind in BATCH_KINDS},
     'global_early': 'largest learned label of mixed images, mean of the first tenth of training',
     'global_late': 'largest learned label of mixed images, mean of the last tenth of training',
     'area': 'class activation maps: % of the image above half of their maximum',

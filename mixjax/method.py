@@ -194,8 +194,9 @@ class Method(NamedTuple):
         softmax over it), so that a batch must not be cut in parts (`config.accumulate`).
     soft_labels: whether the loss takes soft targets (B, classes_t) in the place of the labels (B,), as
         `losses.cross_entropy` does; wrappers that mix labels need it.
-    phases: names of the kinds of batch that the loss alternates between; step i has the kind
-        phases[i % len(phases)]. Every kind is logged, and shown as a curve of its own. Default: all steps are alike.
+    batch_kinds: names of the kinds of batch that the loss alternates between; step i has the kind
+        batch_kinds[i % len(batch_kinds)]. Every kind is logged, and shown as a curve of its own. Default: all steps
+        are alike.
     """
 
     loss: Callable[[Net, Tree, Ctx], tuple[Array, Aux]]
@@ -208,12 +209,12 @@ class Method(NamedTuple):
     first: First | None = None
     whole_batch: bool = False
     soft_labels: bool = False
-    phases: tuple[str, ...] = ()
+    batch_kinds: tuple[str, ...] = ()
 
     @property
     def period(self) -> int:
         """The number of steps after which the kinds of batch repeat."""
-        return len(self.phases) or 1
+        return len(self.batch_kinds) or 1
 
 
 # --- methods and wrappers by name -------------------------------------------------------------------------------------

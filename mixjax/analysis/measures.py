@@ -17,7 +17,7 @@ from mixjax.analysis.opened import Network, Run
 from mixjax.data.feed import Images
 from mixjax.errors import UserError
 from mixjax.places import Place
-from mixjax.report.curves import by_phase, of_lines
+from mixjax.report.curves import by_batch_kind, of_lines
 from mixjax.train import seeds as seeds_lib
 from mixjax.train import workdir
 from mixjax.train.contract import RESERVED
@@ -180,8 +180,8 @@ def _probed(parts: Any, rows: np.ndarray, per_class: int) -> tuple[Images, Image
 def curves(run: Run, asked: Asked) -> Found:
     """Training loss and test accuracy over the steps: where they end, and the best step of the mean.
 
-    Of a method that alternates, the loss is the mean over its phases; that of each phase stands beside it, and so do
-    the metrics that the method logs itself.
+    Of a method that alternates, the loss is the mean over its kinds of batch; that of each kind stands beside it, and
+    so do the metrics that the method logs itself.
     """
     del asked
     lines = tuple(workdir.lines(run.folder / 'metrics.jsonl'))
@@ -198,14 +198,14 @@ def curves(run: Run, asked: Asked) -> Found:
             best = int(np.argmax(values.mean(1)))
             fall = float(values.mean(1)[best] - values.mean(1)[-1])
             numbers['best'] = {'step': int(steps[best]), 'mean': float(values.mean(1)[best]), 'fall': fall}
-    # What the method logs itself, and its loss by phase; no name takes the place of one of the arrays above.
+    # What the method logs itself, and its loss by kind of batch; no name takes the place of one of the arrays above.
     logged = dict.fromkeys(name for line in lines if line['kind'] == 'train' for name in line)
     for name in ('loss', *(name for name in logged if name not in RESERVED)):
-        for phase, curve in by_phase(lines, 'train', name).items():
-            key = f'{name} {phase}'.rstrip()
+        for batch_kind, curve in by_batch_kind(lines, 'train', name).items():
+            key = f'{name} {batch_kind}'.rstrip()
             if key not in arrays:
                 arrays |= {f'{key}_step': np.array(list(curve)), key: np.array(list(curve.values())).T}
-            if name == 'loss' and phase:
-                numbers.setdefault('phases', {})[phase] = spread(list(curve.values())[-1])
+            if name == 'loss' and batch_kind:
+                numbers.setdefault('batch_kinds', {})[batch_kind] = spread(list(curve.values())[-1])
     settings = {'seeds': run.every[:n], 'steps': run.config.steps, 'last step': int(arrays['accuracy_step'][-1])}
     return Found({**numbers, 'n': n, 'settings': settings}, arrays)

@@ -65,7 +65,7 @@ def _curves(found: Numbers) -> dict[str, str]:
     best = found['best']
     return {
         'training loss': spread(found['loss']),
-        **{f'of {phase} batches': spread(one) for phase, one in found.get('phases', {}).items()},
+        **{f'of {batch_kind} batches': spread(one) for batch_kind, one in found.get('batch_kinds', {}).items()},
         'accuracy %': spread(found['accuracy'], 100, 2),
         'best step': f'{best["step"]} ({100 * best["mean"]:.2f})',
     }

@@ -75,4 +75,4 @@ def make(
         metrics = {'lam': lam.mean(), 'global_max': learned.max(axis=-1).mean()}
         return losses.soft_cross_entropy(out.logits['target'], target).mean(), Aux(model_state, metrics)
 
-    return Method(loss, heads=heads, phases=('original', 'mixed') if originals else ())
+    return Method(loss, heads=heads, batch_kinds=('original', 'mixed') if originals else ())

@@ -23,32 +23,33 @@ def by_step(run: Run, kind: str, name: str) -> dict[int, list[float]]:
 def of_lines(metrics: Iterable[Mapping[str, Any]], kind: str, name: str) -> dict[int, list[float]]:
     """The same, of the lines of a `metrics.jsonl`.
 
-    Of a method that alternates it is the mean over its phases, at each step by which all of them were logged again.
+    Of a method that alternates it is the mean over its kinds of batch, at each step by which all of them were logged
+    again.
     """
-    found = by_phase(metrics, kind, name)
+    found = by_batch_kind(metrics, kind, name)
     out = found.pop('', {})
     latest: dict[str, list[float]] = {}
     for step in sorted(set().union(*found.values())):
-        latest |= {phase: curve[step] for phase, curve in found.items() if step in curve}
+        latest |= {batch: curve[step] for batch, curve in found.items() if step in curve}
         if len(latest) == len(found):
             out[step] = [math.fsum(values) / len(values) for values in zip(*latest.values(), strict=True)]
             latest = {}
     return dict(sorted(out.items()))
 
 
-def by_phase(metrics: Iterable[Mapping[str, Any]], kind: str, name: str) -> dict[str, dict[int, list[float]]]:
-    """{phase: {step: the values of all seeds}}; the phase of lines that name none is ''."""
+def by_batch_kind(metrics: Iterable[Mapping[str, Any]], kind: str, name: str) -> dict[str, dict[int, list[float]]]:
+    """{kind of batch: {step: the values of all seeds}}; lines that name none have the kind ''."""
     values: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for line in metrics:
-        value, phase = line.get(name), line.get('phase', '')
-        if line['kind'] == kind and isinstance(value, int | float) and abs(value) < LARGEST and isinstance(phase, str):
-            values[phase][line['step']][line['seed']] = float(value)
+        value, batch = line.get(name), line.get('batch_kind', '')
+        if line['kind'] == kind and isinstance(value, int | float) and abs(value) < LARGEST and isinstance(batch, str):
+            values[batch][line['step']][line['seed']] = float(value)
     seeds = max((len(found) for steps in values.values() for found in steps.values()), default=0)
     whole = {
-        phase: {s: [found[seed] for seed in sorted(found)] for s, found in sorted(steps.items()) if len(found) == seeds}
-        for phase, steps in values.items()
+        batch: {s: [found[seed] for seed in sorted(found)] for s, found in sorted(steps.items()) if len(found) == seeds}
+        for batch, steps in values.items()
     }
-    return {phase: curve for phase, curve in whole.items() if curve}
+    return {batch: curve for batch, curve in whole.items() if curve}
 
 
 def thin(curve: dict[int, list[float]], most: int = MOST) -> list[tuple[float, list[float]]]:
@@ -67,13 +68,13 @@ def _by_seed(part: Sequence[tuple[float, list[float]]]) -> list[float]:
 
 
 def series(run: Run, colour: int, kind: str, name: str, factor: float = 1.0) -> list[Series]:
-    """The curves of one method, one for each phase that it alternates between; none where it logged no such thing."""
-    found = by_phase(run.metrics, kind, name)
+    """The curves of one method, one for each kind of batch that it alternates between; none where it logged none."""
+    found = by_batch_kind(run.metrics, kind, name)
     return [
         _series(
-            f'{run.label}, {phase}' if phase else run.label, colour + COLOURS * (place if colour else 0), curve, factor
+            f'{run.label}, {batch}' if batch else run.label, colour + COLOURS * (place if colour else 0), curve, factor
         )
-        for place, (phase, curve) in enumerate(found.items())
+        for place, (batch, curve) in enumerate(found.items())
     ]
 
 

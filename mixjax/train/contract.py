@@ -20,7 +20,7 @@ from mixjax.models.net import Out
 
 Array = jax.Array
 Tree = Any
-RESERVED = ('seed', 'step', 'kind', 'phase', 'loss', 'lr', 'grad_norm', 'skipped')  # names in a line of metrics
+RESERVED = ('seed', 'step', 'kind', 'batch_kind', 'loss', 'lr', 'grad_norm', 'skipped')  # names in a line of metrics
 SHOWN = 3  # differences of two trees in a message
 
 

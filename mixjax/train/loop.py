@@ -364,16 +364,16 @@ def first_stage(built: Program, together: list[int], folder: Place, progress: Pr
 def log(built: Program, folder: Place, together: list[int], step: int, last: Tree, seconds: float, steps: int) -> None:
     """Log a line of metrics and of timing for each seed, if this step is one that is logged.
 
-    The lines of a method that alternates name the phase of their step.
+    The lines of a method that alternates name the kind of batch of their step.
     """
-    phases = built.method.phases
+    kinds = built.method.batch_kinds
     if not wave.logged(built.config, step, built.method.period):
         return
-    phase = {'phase': phases[(step - 1) % len(phases)]} if phases else {}
+    batch_kind = {'batch_kind': kinds[(step - 1) % len(kinds)]} if kinds else {}
     last = mesh.whole(last)
     for i, seed in enumerate(together):
         mine = {name: float(values[i]) for name, values in last.items()}
-        about = {'seed': seed, 'step': step, 'kind': 'train', **phase}
+        about = {'seed': seed, 'step': step, 'kind': 'train', **batch_kind}
         workdir.append(folder / 'metrics.jsonl', {**about, **finite.plain(mine)})
         line = {'seed': seed, 'step': step, 'seconds': seconds, 'steps': steps, 'together': len(together)}
         workdir.append(folder / 'timing.jsonl', line)

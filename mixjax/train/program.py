@@ -179,7 +179,7 @@ def around(on: Ground, config: Any, method: Method) -> Program:
     """The programs of a method."""
     feed = partial(feed_lib.batch, on.geometry, size=config.batch_size, groups=config.mix.groups)
     whole_batches(config, method)
-    check_phases(method)
+    check_batch_kinds(method)
     examples = draws.epoch_length(config, on.sets, config.seed)
     run = Run(config.steps, examples / config.batch_size, on.geometry.mean, on.geometry.std)
 
@@ -233,13 +233,13 @@ def whole_batches(config: Any, method: Method) -> None:
         )
 
 
-def check_phases(method: Method) -> None:
-    """Refuse phases that the log could not tell apart."""
-    names = method.phases
+def check_batch_kinds(method: Method) -> None:
+    """Refuse names of kinds of batch that the log could not tell apart."""
+    names = method.batch_kinds
     good = isinstance(names, tuple) and all(isinstance(name, str) and name for name in names)
     if not good or len(names) == 1 or len(set(names)) < len(names):
         raise UserError(
-            f"the phases of a method are two or more different names in a tuple, as ('original', 'mixed'), or (), "
+            f"the batch_kinds of a method are two or more different names in a tuple, as ('original', 'mixed'), or (), "
             f'not {names!r}'
         )
 

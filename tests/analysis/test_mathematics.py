@@ -178,23 +178,30 @@ def test_soft_targets_by_hand():
 def test_curves_have_each_kind_of_batch_of_a_method_that_alternates(tmp_path):
     lines = [{'seed': 0, 'step': 8, 'kind': 'eval', 'accuracy': 0.5}]
     for step in (3, 4, 7, 8):
-        phase = 'original' if step % 2 else 'mixed'
-        lines.append({'seed': 0, 'step': step, 'kind': 'train', 'phase': phase, 'loss': float(step), 'lam': step / 10})
+        batch_kind = 'original' if step % 2 else 'mixed'
+        lines.append(
+            {'seed': 0, 'step': step, 'kind': 'train', 'batch_kind': batch_kind, 'loss': float(step), 'lam': step / 10}
+        )
     (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     run = SimpleNamespace(folder=tmp_path, every=[0], config=SimpleNamespace(steps=8))
     found = measures.curves(run, Asked())
     assert found.numbers['loss']['mean'] == 7.5
-    assert {phase: one['mean'] for phase, one in found.numbers['phases'].items()} == {'original': 7, 'mixed': 8}
+    assert {batch_kind: one['mean'] for batch_kind, one in found.numbers['batch_kinds'].items()} == {
+        'original': 7,
+        'mixed': 8,
+    }
     expected = {'loss': [3.5, 7.5], 'loss original': [3, 7], 'loss mixed': [4, 8], 'lam mixed': [0.4, 0.8]}
     for name, values in expected.items():
         np.testing.assert_array_equal(found.arrays[name], [values])
     np.testing.assert_array_equal(found.arrays['loss_step'], [4, 8])
     np.testing.assert_array_equal(found.arrays['loss original_step'], [3, 7])
-    # A run that was logged without phases.
-    plain = [{key: value for key, value in line.items() if key != 'phase'} for line in lines if line['step'] % 4 == 0]
+    # A run that was logged without kinds of batch.
+    plain = [
+        {key: value for key, value in line.items() if key != 'batch_kind'} for line in lines if line['step'] % 4 == 0
+    ]
     (tmp_path / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in plain))
     found = measures.curves(run, Asked())
-    assert found.numbers['loss']['mean'] == 8 and 'phases' not in found.numbers
+    assert found.numbers['loss']['mean'] == 8 and 'batch_kinds' not in found.numbers
     np.testing.assert_array_equal(found.arrays['loss'], [[4, 8]])
     # A method whose own metric has the name of what is measured.
     shadow = [{**line, 'accuracy': 0.9} if line['kind'] == 'train' else line for line in plain]

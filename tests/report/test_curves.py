@@ -45,13 +45,19 @@ def test_a_step_logged_twice_counts_once():
 def alternating(steps):
     """Two seeds that log 'original' at odd steps and 'mixed' at even ones; values: step, and 10 more for seed 1."""
     return [
-        {'seed': seed, 'step': s, 'kind': 'train', 'phase': 'original' if s % 2 else 'mixed', 'loss': s + 10 * seed}
+        {
+            'seed': seed,
+            'step': s,
+            'kind': 'train',
+            'batch_kind': 'original' if s % 2 else 'mixed',
+            'loss': s + 10 * seed,
+        }
         for seed in (0, 1)
         for s in steps
     ]
 
 
-def test_a_method_that_alternates_has_a_curve_for_each_phase():
+def test_a_method_that_alternates_has_a_curve_for_each_kind_of_batch():
     found = curves.series(run(alternating([3, 4, 7, 8])), 2, 'train', 'loss')
     assert [(one.label, one.x) for one in found] == [('a, original', (3, 7)), ('a, mixed', (4, 8))]
     assert found[0].mean == (8, 12) and len({one.colour for one in found}) == 2
@@ -59,18 +65,18 @@ def test_a_method_that_alternates_has_a_curve_for_each_phase():
     assert [one.colour for one in baseline] == [0, 0]
 
 
-def test_the_mean_over_phases_waits_for_all_of_them():
+def test_the_mean_over_kinds_of_batch_waits_for_all_of_them():
     assert curves.of_lines(alternating([3, 4, 7, 8]), 'train', 'loss') == {4: [3.5, 13.5], 8: [7.5, 17.5]}
     # Every step logged, and a last one without its pair.
     assert curves.of_lines(alternating([1, 2, 3]), 'train', 'loss') == {2: [1.5, 11.5]}
 
 
-def test_lines_without_a_phase_stay_as_they_are():
+def test_lines_without_a_batch_kind_stay_as_they_are():
     """A file that an older version began."""
     old = [{'seed': seed, 'step': 2, 'kind': 'train', 'loss': 1.0} for seed in (0, 1)]
     assert curves.of_lines(old, 'train', 'loss') == {2: [1.0, 1.0]}
     assert curves.of_lines([*old, *alternating([3, 4])], 'train', 'loss') == {2: [1.0, 1.0], 4: [3.5, 13.5]}
-    strange = [{**line, 'phase': ['x']} for line in alternating([3, 4])]
+    strange = [{**line, 'batch_kind': ['x']} for line in alternating([3, 4])]
     assert curves.of_lines([*old, *strange], 'train', 'loss') == {2: [1.0, 1.0]}
 
 

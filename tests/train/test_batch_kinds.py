@@ -53,19 +53,19 @@ def test_both_kinds_of_lamix_are_logged_for_every_seed(log_every, tmp_path):
     loop.run(short(log_every=log_every, num_seeds=2), tmp_path)
     ends = [4, 8, 10] if log_every == 4 else [5, 10]
     for seed in (0, 1):
-        found = [(line['step'], line['phase'], line['lam']) for line in trained(tmp_path) if line['seed'] == seed]
+        found = [(line['step'], line['batch_kind'], line['lam']) for line in trained(tmp_path) if line['seed'] == seed]
         assert [step for step, *_ in found] == [step for end in ends for step in (end - 1, end)]
-        for step, phase, lam in found:
+        for step, batch_kind, lam in found:
             # The loss counts steps from 0, the log from 1: originals have lam 1.
-            assert phase == ('original' if step % 2 else 'mixed') and (lam == 1) == (phase == 'original')
-        assert {phase for _, phase, _ in found} == {'original', 'mixed'}
+            assert batch_kind == ('original' if step % 2 else 'mixed') and (lam == 1) == (batch_kind == 'original')
+        assert {batch_kind for _, batch_kind, _ in found} == {'original', 'mixed'}
 
 
 def test_several_steps_a_call_log_the_same_steps(tmp_path):
     for dispatch in (1, 3):
         loop.run(short(dispatch=dispatch), tmp_path / str(dispatch))
     one, three = (trained(tmp_path / str(dispatch)) for dispatch in (1, 3))
-    assert [(a['step'], a['phase']) for a in one] == [(b['step'], b['phase']) for b in three]
+    assert [(a['step'], a['batch_kind']) for a in one] == [(b['step'], b['batch_kind']) for b in three]
     for a, b in zip(one, three, strict=True):
         assert a['loss'] == pytest.approx(b['loss'], rel=1e-4) and a['lam'] == pytest.approx(b['lam'], rel=1e-6)
 
@@ -95,7 +95,7 @@ def test_a_restart_logs_the_same_lines(checkpoint_every, tmp_path):
 def test_a_method_that_does_not_alternate_logs_one_line(method, tmp_path):
     loop.run(short(method), tmp_path)
     assert [line['step'] for line in trained(tmp_path)] == [4, 8, 10]
-    assert not any('phase' in line for line in trained(tmp_path))
+    assert not any('batch_kind' in line for line in trained(tmp_path))
 
 
 def test_logging_more_lines_changes_no_number_of_training(tmp_path, monkeypatch):
@@ -104,30 +104,30 @@ def test_logging_more_lines_changes_no_number_of_training(tmp_path, monkeypatch)
 
     @functools.wraps(plain)
     def make(*args, **kwargs):
-        return plain(*args, **kwargs)._replace(phases=())
+        return plain(*args, **kwargs)._replace(batch_kinds=())
 
     monkeypatch.setattr(lamix, 'make', make)
     loop.run(short(), tmp_path / 'last')
     assert [line['step'] for line in trained(tmp_path / 'last')] == [4, 8, 10]
     both = {line['step']: line for line in trained(tmp_path / 'both')}
     for line in trained(tmp_path / 'last'):
-        assert {**line, 'phase': 'mixed'} == both[line['step']]
+        assert {**line, 'batch_kind': 'mixed'} == both[line['step']]
     for name in ('results.json', 'model.safetensors'):
         assert (tmp_path / 'both' / name).read_bytes() == (tmp_path / 'last' / name).read_bytes()
 
 
-@pytest.mark.parametrize('phases', ['ab', ('a', 'a'), ('a', 1), ('a',), ('a', '')])
-def test_phases_are_names(phases, monkeypatch):
-    method = Method(finetune.make(10).loss, phases=phases)
+@pytest.mark.parametrize('batch_kinds', ['ab', ('a', 'a'), ('a', 1), ('a',), ('a', '')])
+def test_batch_kinds_are_names(batch_kinds, monkeypatch):
+    method = Method(finetune.make(10).loss, batch_kinds=batch_kinds)
     monkeypatch.setattr('mixjax.method.load', lambda name, *_: lambda classes_t: method)
-    with pytest.raises(UserError, match='phases of a method are two or more different names'):
+    with pytest.raises(UserError, match='batch_kinds of a method are two or more different names'):
         program.build(settings('mine'))
 
 
-def test_three_phases_of_a_method_of_ones_own(tmp_path, monkeypatch):
-    method = Method(finetune.make(10).loss, phases=('a', 'b', 'c'))
+def test_three_batch_kinds_of_a_method_of_ones_own(tmp_path, monkeypatch):
+    method = Method(finetune.make(10).loss, batch_kinds=('a', 'b', 'c'))
     monkeypatch.setattr('mixjax.method.load', lambda name, *_: lambda classes_t: method)
     loop.run(short('mine'), tmp_path)
-    found = [(line['step'], line['phase']) for line in trained(tmp_path)]
+    found = [(line['step'], line['batch_kind']) for line in trained(tmp_path)]
     assert found == [(s, 'abc'[(s - 1) % 3]) for s in (2, 3, 4, 6, 7, 8, 9, 10)]
     assert json.loads((tmp_path / 'results.json').read_text())['steps'] == 10
