@@ -28,6 +28,7 @@ WITHOUT_FILES = [name for name in catalog.names() if not catalog.entry(name).tfd
 def no_data(monkeypatch, tmp_path):
     """A home folder of its own, and no word about where data are."""
     monkeypatch.delenv('TFDS_DATA_DIR', raising=False)
+    (tmp_path / 'home').mkdir()
     monkeypatch.setenv('HOME', str(tmp_path / 'home'))
 
 

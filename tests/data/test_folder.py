@@ -516,7 +516,7 @@ def test_only_regular_files_are_opened(tmp_path):
     name = root / found.train[0].path
     name.unlink()
     os.mkfifo(name)
-    with pytest.raises(UserError, match='has changed since it was checked: it is not a regular file'):
+    with pytest.raises(UserError, match='has changed since it was checked: it is a FIFO and not a regular file'):
         data.read(np.array([0]))
 
 
