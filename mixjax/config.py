@@ -268,10 +268,13 @@ def complete(config: Config, told_by: str = '') -> Config:
     """
     _check_groups(config)
     for place, node in methods(config).items():
+        key = 'name'
         try:
+            method_lib.knobs(method_lib.load(node.name, told_by))
+            key = 'wrappers'  # what is wrong from here on is not the method's
             known = method_lib.defaults(node, told_by)
         except UserError as error:
-            raise UserError(f'config.{place}: {error}') from error
+            raise UserError(f'config.{place}.{key}: {error}') from error
         given = {key: value for key, value in node.items() if key not in method_lib.RESERVED}
         for key, value in given.items():
             if key not in known:

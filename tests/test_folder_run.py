@@ -159,7 +159,7 @@ def test_images_that_change_under_a_streamed_run_end_it(tmp_path):
     assert 'has changed since it was checked: its bytes are others' in said and 'Traceback' not in said
     assert not (tmp_path / 'run' / 'results.json').exists()
     again = call(tmp_path, *words)
-    assert again.returncode == 2 and 'was begun with other images' in again.stderr
+    assert again.returncode == 2 and 'the images of the train part of the target data set have changed' in again.stderr
     for path, (data, _) in zip(files, good, strict=True):
         path.write_bytes(data)
     done = call(tmp_path, *words)

@@ -184,7 +184,7 @@ def test_binary_cross_entropy_is_accurate_where_the_softmax_saturates():
     # p = (1 - r, r / 2, r / 2) with r = 2 / (2 + e^gap): 1 - p_0 = r is lost in float32 arithmetic from gap 17 on.
     gap = np.array([5.0, 20.0, 40.0, 90.0])
     r = 2 / (2 + np.exp(gap))
-    target = np.array([0.25, 0.75, 0.0])
+    target = np.tile([0.25, 0.75, 0.0], (4, 1))
     log_p = np.stack([np.log1p(-r), np.log(r / 2), np.log(r / 2)], axis=1)
     log_q = np.stack([np.log(r), np.log1p(-r / 2), np.log1p(-r / 2)], axis=1)
     expected = -(target * log_p + (1 - target) * log_q).mean(axis=1)

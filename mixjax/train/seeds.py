@@ -84,11 +84,12 @@ def _made(built: Program, seed: int) -> Prepared:
     """What `prepare` returns for a seed, checked; it may take minutes, so a person is told before and after."""
     _, data, key = parts(built, seed)
     name, began = method_lib.title(built.config.method), time.monotonic()
-    if not contract.is_default(built.method, 'prepare'):
+    has_one = not contract.is_default(built.method, 'prepare')
+    if has_one:
         built.say(f'{name}: preparing seed {seed}')
     made = built.method.prepare(built.view[0], data, key)
     took = time.monotonic() - began
-    if took >= WORTH_TELLING:
+    if has_one and took >= WORTH_TELLING:
         built.say(f'{name}: prepared seed {seed} in {duration(took)}')
     source = built.sets.source
     return contract.prepared(

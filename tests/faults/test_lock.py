@@ -141,7 +141,7 @@ def test_the_lock_is_looked_at_before_each_write(what, tmp_path, monkeypatch):
 
 def sweep_of_comparisons(**changes):
     out = tiny_config.get_config()
-    out.compare = {'a': {'name': 'finetune'}, 'b': {'name': 'seqtrain'}}
+    out.method, out.compare = {'name': ''}, {'a': {'name': 'finetune'}, 'b': {'name': 'seqtrain'}}
     out.sweep.key, out.sweep.numbers = 'target.per_class', (1, 2)
     out.steps = 2
     out.update(changes)
