@@ -148,6 +148,13 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     wrappers = {key: value for key, value in overrides if _is_of_method(key, 'wrappers')}
     for key, value in names.items():
         _replace_method(config, key, value)
+    _check_groups(config)
+    for key, _ in overrides:
+        if key.startswith('method.') and config.compare:
+            raise UserError(
+                f'config.{key} has no effect: this config compares {", ".join(config.compare)}; '
+                f'set config.compare.LABEL.{key.removeprefix("method.")}, or choose one with config.method.name'
+            )
     for key, value in wrappers.items():
         _replace_wrappers(config, key, value)
     complete(config)
@@ -156,11 +163,6 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     elif 'full' in arguments:
         raise UserError("config argument 'full' goes with 'smoke': FILE.py:smoke,full")
     for key, value in overrides:
-        if key.startswith('method.') and config.compare:
-            raise UserError(
-                f'config.{key} has no effect: this config compares {", ".join(config.compare)}; '
-                f'set config.compare.LABEL.{key.removeprefix("method.")}, or choose one with config.method.name'
-            )
         if key not in names and key not in wrappers:
             override.apply(config, key, value)
     check(settle(config))
@@ -186,7 +188,6 @@ def _parent(config: Config, key: str) -> tuple[Any, list[str]]:
 
 def _replace_wrappers(config: Config, key: str, text: str) -> None:
     """Other wrappers take the place of the file's, whose settings go with them."""
-    _check_groups(config)
     node, parents = _parent(config, key)
     method = node[parents[-1]]
     wrappers = tuple(name.strip() for name in text.split(',') if name.strip())

@@ -30,7 +30,8 @@ def test_what_a_run_prints_and_leaves(finished):
     assert re.search(r'report: run/report.html$', text.strip())
     left = {path.name for path in run.iterdir()}
     assert left == {
-        'config.json', 'env.json', 'splits.json', 'metrics.jsonl', 'timing.jsonl', 'prepared-0.npz', 'prepared-1.npz',
+        'config.json', 'env.json', 'inputs.json', 'splits.json', 'metrics.jsonl', 'timing.jsonl',
+        'prepared-0.npz', 'prepared-1.npz',
         'checkpoints', 'samples.npz', 'results.json', 'model.safetensors', 'model.json', 'report.html',
         'predictions.npz', 'results.md', 'results.csv',
     }  # fmt: skip
