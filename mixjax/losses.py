@@ -15,6 +15,7 @@ import jax.numpy as jnp
 Array = jax.Array
 HIGHEST = jax.lax.Precision.HIGHEST
 Tree = Any
+LABEL = 'label must be (B,) class indices or (B, c) soft targets'  # in messages
 
 
 def cross_entropy(logits: Array, label: Array) -> Array:
@@ -28,9 +29,11 @@ def cross_entropy(logits: Array, label: Array) -> Array:
       (B,)
     """
     _check_logits(logits)
+    chex.assert_shape(label, (len(logits), ...), custom_message=LABEL)
     if is_soft(label):
+        chex.assert_equal_shape([logits, label], custom_message=LABEL)
         return soft_cross_entropy(logits, label)
-    chex.assert_shape(label, (len(logits),), custom_message='label must be (B,) class indices or (B, c) soft targets')
+    chex.assert_rank(label, 1, custom_message=LABEL)
     log_p = jax.nn.log_softmax(logits)
     return -jnp.take_along_axis(log_p, label[:, None], axis=-1)[:, 0]
 
@@ -61,9 +64,9 @@ def one_hot(label: Array, classes: int, smoothing: float = 0.0) -> Array:
     The uniform part includes the true class, as in Szegedy et al. 2016,
     https://arxiv.org/abs/1512.00567.
     """
-    chex.assert_rank(label, {1, 2}, custom_message='label must be (B,) class indices or (B, c) soft targets')
+    chex.assert_rank(label, {1, 2}, custom_message=LABEL)
     if is_soft(label):
-        chex.assert_shape(label, (None, classes), custom_message='soft targets must be (B, c)')
+        chex.assert_shape(label, (None, classes), custom_message=LABEL)
     y = label if is_soft(label) else jax.nn.one_hot(label, classes)
     return (1 - smoothing) * y + smoothing / classes
 
@@ -79,7 +82,7 @@ def label_rows(table: Array, label: Array) -> Array:
       (B, m)
     """
     chex.assert_rank(table, 2, custom_message='table must be (c, m)')
-    chex.assert_rank(label, {1, 2}, custom_message='label must be (B,) class indices or (B, c) soft targets')
+    chex.assert_rank(label, {1, 2}, custom_message=LABEL)
     return jnp.matmul(label, table, precision=HIGHEST) if is_soft(label) else table[label]
 
 

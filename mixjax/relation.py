@@ -160,7 +160,7 @@ def reverse_fit(
         for c in sorted(grid):
             path[c] = problem.solve(c, last, before, settle=True)
             last, before = path[c].point, last
-        accuracy = np.array([np.mean(path[c].correct) for c in grid])
+        accuracy = np.array([np.asarray(path[c].correct).mean() for c in grid])
         chosen = int(np.argmax(accuracy))
         best = path[grid[chosen]].point
         weights = np.asarray(problem.solve(grid[chosen], best, best).point.weights)

@@ -1,5 +1,19 @@
 """Training: `run(config, workdir)` does everything that a config says. It names no method and no data set."""
 
-from mixjax.train.loop import run
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixjax.train.loop import run
 
 __all__ = ['run']
+
+
+def __getattr__(name: str) -> Any:
+    """Import the trainer when it is first used: many commands only read what a run left."""
+    if name == 'run':
+        from mixjax.train.loop import run
+
+        return run
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -132,7 +133,7 @@ def known(version: Any, place: str) -> None:
 
 def steps(folder: Place) -> list[int]:
     """The steps of the checkpoints of a seed, the newest first."""
-    if not folder.exists() or folder.is_file():
+    if not places.is_dir(folder):
         return []
     # On a disk a step gets its name when it is whole; in a store, where nothing can be renamed, a mark.
     found = [item for item in folder.iterdir() if item.name.startswith(STEP)]
@@ -167,7 +168,12 @@ def look(folder: Place, seeds: list[int], say: Callable[[str], None]) -> None:
 
 
 def refuse_links(folder: Place) -> None:
-    """Refuse a folder of checkpoints in which there are links: what is written and removed there follows none."""
+    """Refuse a folder of checkpoints in which there are links: what is written and removed there follows none.
+
+    Something that is no folder is refused too.
+    """
+    if not places.remote(folder) and os.path.lexists(folder) and not os.path.islink(folder) and not folder.is_dir():
+        raise UserError(f'{folder} is not a folder, so no checkpoints can be kept there; use another --workdir')
     try:
         found = [] if places.remote(folder) else places.links(folder)
     except places.IsLink as error:

@@ -8,11 +8,12 @@ from mixjax.train import export
 
 
 def heads(**widths):
+    """Small whole numbers: sums of their products are exact, in whatever order a product of matrices adds them."""
     rng = np.random.RandomState(0)
     return {
         name: {
-            'kernel': jnp.asarray(rng.randn(6, width), jnp.float32),
-            'bias': jnp.asarray(rng.randn(width), jnp.float32),
+            'kernel': jnp.asarray(rng.randint(-9, 10, (6, width)), jnp.float32),
+            'bias': jnp.asarray(rng.randint(-9, 10, width), jnp.float32),
         }
         for name, width in widths.items()
     }
@@ -29,7 +30,7 @@ def test_the_classes_that_prediction_selects_are_exported_exactly():
     assert set(plain) == {'target'}
     np.testing.assert_array_equal(plain['target']['kernel'], made['joint']['kernel'][:, :4])
     np.testing.assert_array_equal(plain['target']['bias'], made['joint']['bias'][:4])
-    features = jax.random.normal(jax.random.key(1), (5, 6))
+    features = jax.random.randint(jax.random.key(1), (5, 6), -9, 10).astype(jnp.float32)
     np.testing.assert_array_equal(
         method.predict(Out(logits(made, features), features, {})), logits(plain, features)['target']
     )

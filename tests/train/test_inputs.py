@@ -18,7 +18,7 @@ from mixjax.analysis import opened
 from mixjax.data import split_file
 from mixjax.errors import UserError
 from mixjax.models import weights
-from mixjax.train import inputs, loop, seeds, workdir
+from mixjax.train import inputs, loop, workdir
 from tests import tiny_config
 from tests.common import assert_same_run
 
@@ -247,7 +247,8 @@ def test_what_is_finished_is_compared_too_where_others_are_still_to_be_trained(k
         given = config(**changes, sweep={'key': 'target.per_class', 'numbers': (1, 2)})
         names: tuple[str, ...] = ('per_class=1', 'per_class=2')
     else:
-        given, names = config(**changes, compare={'a': {'name': 'finetune'}, 'b': {'name': 'finetune'}}), ('a', 'b')
+        given = config(**changes, method={'name': ''}, compare={'a': {'name': 'finetune'}, 'b': {'name': 'finetune'}})
+        names = ('a', 'b')
     loop.run(given, 'all')
     assert all((killed / 'all' / name / 'inputs.json').exists() for name in names)
     for name in ('results.json', 'report.html'):
@@ -264,7 +265,7 @@ def test_the_record_is_there_before_the_first_stage_begins(killed, monkeypatch):
         assert (killed / 'two' / 'inputs.json').exists() and not (killed / 'two' / 'first').exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(seeds, 'first_stage', stop)
+    monkeypatch.setattr(loop, 'first_stage', stop)
     given = config(method={'name': 'seqtrain'})
     with pytest.raises(KeyboardInterrupt):
         loop.run(given, 'two')
