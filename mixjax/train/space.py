@@ -34,6 +34,9 @@ def told(folder: Place) -> Iterator[None]:
         raise
     except IsLink as error:
         raise UserError(f'{folder} cannot be written to: {error.strerror}') from error
+    except (IsADirectoryError, NotADirectoryError) as error:
+        what = error.filename2 or error.filename or folder
+        raise UserError(f'{folder} cannot be used: {what}: {error.strerror}; use another --workdir') from error
     except Exception as error:
         why = cause(error)
         if why is None and (isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)):
