@@ -150,6 +150,7 @@ img { display: block; width: 100%; height: auto; border-radius: 3px; background:
   align-items: center; margin-top: 0.4rem; }
 .samples .what, .samples .label { color: var(--soft); font-size: 0.85rem; line-height: 1.2; }
 .samples .label { text-align: center; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.samples .label bdi { display: block; overflow: hidden; text-overflow: ellipsis; }
 @media (max-width: 40rem) {
   .two { gap: 2.5rem; }
   th, td { padding-right: 0.8rem; }
