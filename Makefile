@@ -34,7 +34,7 @@ results: .venv/with-test
 	$(PY) -m mixjax.main --config=configs/digits/all_methods.py --workdir=runs/all_methods $(ARGS)
 
 results-full: .venv/with-test
-	$(PY) -m benchmarks.digits runs/digits_tables --train $(ARGS)
+	$(PY) -m reproduction.digits runs/digits_tables --train $(ARGS)
 
 bench: .venv/with-test
 	$(PY) -m benchmarks $(ARGS)

@@ -32,14 +32,14 @@ OF_PART = {  # environment variables
 def one(name: str, short: bool, only: tuple[str, ...], out: Path) -> None:
     """Measure a part in this process."""
     from benchmarks import parts
-    from mixjax.train import workdir
+    from mixjax.rundir import files
 
     module = importlib.import_module(f'benchmarks.{name}')
     start = time.perf_counter()
     found = parts.plain(module.measure(short, only) if only else module.measure(short))
     about = {
-        **workdir.environment(),
-        'devices': sorted(set(workdir.environment()['devices'])),
+        **files.environment(),
+        'devices': sorted(set(files.environment()['devices'])),
         'processor': processor(),
     }
     out.write_text(json.dumps({**found, 'about': about, 'seconds': round(time.perf_counter() - start)}))

@@ -27,10 +27,12 @@ from PIL import Image
 
 from benchmarks import steps, timing
 from mixjax import config as config_lib
-from mixjax.data import feed, photo, stored
-from mixjax.data.catalog import Dataset
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.feed import batches
+from mixjax.data.pixels import decoded_cache, photo
 from mixjax.report import sections
-from mixjax.train import program, seeds, step, wave, workdir
+from mixjax.rundir import files
+from mixjax.train import program, seeds, step, wave
 
 ROUNDS = 12
 SECONDS = 0.25  # of one way in one round
@@ -135,14 +137,14 @@ def keeping(rounds: int, count: int) -> list[str]:
         one, every = 0.0, 0.0
         for k in range(max(rounds // 4, 1)):
             for cores in (1, processors):
-                kept = stored.stored(data, f'train{k}', Path(folder, str(cores)))
-                with mock.patch.object(stored.os, 'cpu_count', return_value=cores):
+                kept = decoded_cache.stored(data, f'train{k}', Path(folder, str(cores)))
+                with mock.patch.object(decoded_cache.os, 'cpu_count', return_value=cores):
                     start = time.perf_counter()
-                    stored.ensure(kept.read, np.arange(count))
+                    decoded_cache.ensure(kept.read, np.arange(count))
                     rate = count / (time.perf_counter() - start)
                 one, every = (max(one, rate), every) if cores == 1 else (one, max(every, rate))
         order = np.random.default_rng(0).permutation(count)[:BATCH]
-        anew = functools.partial(stored.stored, data, 'train0', Path(folder, '1'))
+        anew = functools.partial(decoded_cache.stored, data, 'train0', Path(folder, '1'))
         kept = anew()
         found = rates({'read': lambda: kept.read(order), 'first': lambda: anew().read(order)}, rounds)
     return [
@@ -202,7 +204,7 @@ def stepping(rounds: int, short: bool) -> list[str]:
                     jax.tree.map(lambda x: x[0], placed.inputs), step.keys(opened.state.key).data, 0
                 )
                 given = jax.tree.map(lambda x: x[None], made)
-                with mock.patch.object(feed, 'batch', lambda *args, **kwargs: lambda inputs, key, step: inputs):
+                with mock.patch.object(batches, 'batch', lambda *args, **kwargs: lambda inputs, key, step: inputs):
                     built = program.build(config, ground)
             asked = placed.feed.inputs if given is None else lambda step, count, given=given: given
             calls[name] = steps.stepper(built, placed.frozen, ts, asked)
@@ -227,7 +229,7 @@ def main() -> None:
 
     python -m benchmarks.feed
 
-What images cost ({device}, {os.cpu_count()} processors, commit {workdir.commit() or 'none'}). Images a second of one
+What images cost ({device}, {os.cpu_count()} processors, commit {files.commit() or 'none'}). Images a second of one
 core's time; "square" is the short side at 256 and the square in its middle, as Pillow does it:
 
 {tables}

@@ -18,7 +18,7 @@ from benchmarks import steps, timing
 from benchmarks.parts import Part, Table, mib, ms, times
 from benchmarks.steps import Case, Made
 from benchmarks.timing import Verdict
-from mixjax import method as method_lib
+from mixjax.config import method_registry
 from mixjax.errors import UserError
 from mixjax.train import program, seeds
 
@@ -61,7 +61,7 @@ SHORT = (Case('glyphnet', 16, 8),)
 
 def ways_of() -> dict[str, dict[str, Any]]:
     """{name: method config} of all that is measured besides fine-tuning."""
-    every = {name: {'name': name} for name in method_lib.names() if name != BASE}
+    every = {name: {'name': name} for name in method_registry.names() if name != BASE}
     return {**every, 'lamix_puzzle': {'name': 'lamix', 'mixing': 'puzzle', 'beta': 1.0}}
 
 

@@ -56,7 +56,8 @@ def watched(phases: Phases) -> Iterator[None]:
     import orbax.checkpoint as ocp
 
     from mixjax import report
-    from mixjax.train import checkpoint, evaluate, predictions, program, seeds, watch
+    from mixjax.rundir import checkpoint
+    from mixjax.train import evaluate, evaluation, predictions, program, seeds
 
     def built(*args: Any, **kwargs: Any) -> Any:
         found = build(*args, **kwargs)
@@ -83,7 +84,7 @@ def watched(phases: Phases) -> Iterator[None]:
         ('checkpoints', ocp.CheckpointManager, 'wait_until_finished'),
         ('checkpoints', ocp.CheckpointManager, 'close'),
         ('pictures and export', seeds, 'pictures'),
-        ('pictures and export', watch, 'end'),
+        ('pictures and export', evaluation, 'end'),
         ('pictures and export', predictions, 'keep'),
         ('report', report, 'write'),
     )

@@ -13,7 +13,7 @@ import numpy as np
 from benchmarks import timing
 from benchmarks.parts import Part, Table, times
 from benchmarks.timing import Verdict
-from mixjax.puzzle import mincut
+from mixjax.maths.puzzle import mincut
 from tests.graph_cut import energy, least_energy, problems
 
 BATCH = 48  # of the papers

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks import timing
 from benchmarks.parts import Part, Table, seconds
 from benchmarks.timing import Verdict, judged, ratio, spread
-from mixjax import pairing
+from mixjax.maths import class_pairing
 
 ROOT = Path(__file__).parent.parent
 IMPORTS = 2.0  # seconds
@@ -136,12 +136,12 @@ def pairs(short: bool) -> Table:
     for c, m in ((10, 160), (120, 1000)) if short else ((10, 160), (120, 1000), (1000, 1000), (1000, 10_000)):
         random = np.random.default_rng(0)
         target, source = random.standard_normal((c, 256)), random.standard_normal((m, 256))
-        score, sizes = pairing.cosine(target, source), np.full(m, 50)
+        score, sizes = class_pairing.cosine(target, source), np.full(m, 50)
         found = timing.interleaved(
             {
-                'cosines': lambda target=target, source=source: pairing.cosine(target, source),
-                'greedy': lambda score=score, sizes=sizes: pairing.pair(score, sizes),
-                'optimal': lambda score=score, sizes=sizes: pairing.pair(score, sizes, exact=True),
+                'cosines': lambda target=target, source=source: class_pairing.cosine(target, source),
+                'greedy': lambda score=score, sizes=sizes: class_pairing.pair(score, sizes),
+                'optimal': lambda score=score, sizes=sizes: class_pairing.pair(score, sizes, exact=True),
             },
             2 if short else 5,
         )

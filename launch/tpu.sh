@@ -6,7 +6,7 @@
 #   launch/tpu.sh wait              until they are there
 #   launch/tpu.sh install           copy this source tree to every worker and install it
 #   launch/tpu.sh run ARGS          start `mixjax.main ARGS` on all workers of the slice
-#   launch/tpu.sh grid FILE ARGS    start `mixjax.grid FILE ARGS`: slice k of n makes the runs k, k + n, ..
+#   launch/tpu.sh grid FILE ARGS    start `mixjax.commands.grid FILE ARGS`: slice k of n makes the runs k, k + n, ..
 #   launch/tpu.sh log [SLICE]       follow the log of the first worker of a slice (Ctrl-C only stops looking)
 #   launch/tpu.sh status            is it running still; the exit code if it is not
 #   launch/tpu.sh delete            give the machines back
@@ -114,9 +114,9 @@ grid() {
 grid_on() {
     background "$2" "$again
         worst=0
-        count=\$(.venv/bin/python -m mixjax.grid $1 --count) || worst=\$?
+        count=\$(.venv/bin/python -m mixjax.commands.grid $1 --count) || worst=\$?
         for ((i = $2; i < \${count:-0}; i += $SLICES)); do
-            again .venv/bin/python -m mixjax.grid $1 --run \$i || worst=\$?
+            again .venv/bin/python -m mixjax.commands.grid $1 --run \$i || worst=\$?
         done
         echo \$worst >exit"
 }

@@ -21,12 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixjax import method as method_lib
-from mixjax import models, places
-from mixjax.data import augment, listing, photo
-from mixjax.data.feed import Images
+from mixjax import models
+from mixjax.config import method_registry
+from mixjax.data.datasets import folder_scan
+from mixjax.data.feed import augment
+from mixjax.data.feed.batches import Images
+from mixjax.data.pixels import photo
 from mixjax.errors import UserError
-from mixjax.models import images as own_images
+from mixjax.host import storage
+from mixjax.models import preprocessing as own_images
 from mixjax.models import weights
 
 Array = jax.Array
@@ -221,7 +224,7 @@ def predictor_of(workdir: Any, about: dict[str, Any], heads: Tree) -> Callable[.
     if not isinstance(node.get('name'), str):
         raise UserError(f'{workdir}: model.json is damaged (it names no method); give a run folder')
     try:
-        return method_lib.build(node, len(about['classes']), f'{workdir}/model.json').predict
+        return method_registry.build(node, len(about['classes']), f'{workdir}/model.json').predict
     except UserError as error:
         if error.__cause__ is None:
             raise
@@ -254,7 +257,7 @@ def files(given: Iterable[str | Path]) -> Files:
         if one.is_file():
             found.append((one, Path(one.name)))
         elif one.is_dir():
-            inside, walked = listing.everything(one)
+            inside, walked = folder_scan.everything(one)
             others += walked.others.total()
             irregular += walked.irregular
             found += [(one / path, below) for path, below in inside]
@@ -279,18 +282,20 @@ def label_of(below: Path, classes: Sequence[str]) -> str | None:
 def test_set(workdir: str | Path) -> Images:
     """The images that the model of a run was tested on: those of its first seed."""
     from mixjax import config as config_lib
-    from mixjax.data import sets as sets_lib
-    from mixjax.train import draws, inputs, seeds
-    from mixjax.train import workdir as files_of
+    from mixjax.data.datasets import resolve as sets_lib
+    from mixjax.data.labelled import run_data
+    from mixjax.rundir import files as files_of
+    from mixjax.rundir import input_digests
+    from mixjax.train import seeds
 
-    folder = places.of(workdir)
+    folder = storage.of(workdir)
     config = config_lib.from_data(files_of.read_json(folder / 'config.json'))
     # Neither the pretrained weights nor the source data are needed, so neither is fetched.
     lost = None if config.synthetic.per_class else sets_lib.missing(config.target, config.data_dir)
     if lost:
         raise UserError(lost)
-    sets = draws.chosen_sets(config, draws.load(config, config.target), None)
-    inputs.same_data(sets, folder)
+    sets = run_data.chosen_sets(config, run_data.load(config, config.target), None)
+    input_digests.same_data(sets, folder)
     if sets.test is not None:
         return seeds.everything(sets.test)
-    return seeds.remaining(sets, draws.drawn(config, sets, config.seed).known)
+    return seeds.remaining(sets, run_data.drawn(config, sets, config.seed).known)

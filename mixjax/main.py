@@ -32,10 +32,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mixjax import places
-from mixjax.command import Command, carry_out, import_modules, parse
+from mixjax.commands.cli import Command, carry_out, import_modules, parse
 from mixjax.errors import UserError
-from mixjax.places import Place
+from mixjax.host import storage
+from mixjax.host.storage import Place
 
 CLUSTER = ('distributed', 'coordinator', 'processes', 'process')
 FLAGS = ('config', 'workdir', 'changed-code', *CLUSTER, 'import', 'list', 'help')
@@ -50,17 +50,18 @@ def asked(words: Sequence[str]) -> Command:
 
 def listing() -> str:
     """What ships with mixjax, by name and with a line on each."""
-    from mixjax import config, config_file, method, models
-    from mixjax.data import sets
+    from mixjax import config, models
+    from mixjax.config import files, method_registry
+    from mixjax.data.datasets import resolve
 
     methods, wrappers = resources.files('mixjax.methods'), resources.files('mixjax.wrappers')
     about = {
-        'configs': {name: first_line(config_file.folder().joinpath(f'{name}.py')) for name in config.shipped()},
-        'methods': {name: first_line(methods.joinpath(f'{name}.py')) for name in method.names()},
+        'configs': {name: first_line(files.folder().joinpath(f'{name}.py')) for name in config.shipped()},
+        'methods': {name: first_line(methods.joinpath(f'{name}.py')) for name in method_registry.names()},
         'wrappers, around methods': {
-            name: first_line(wrappers.joinpath(f'{name}.py')) for name in method.names(method.WRAPPER)
+            name: first_line(wrappers.joinpath(f'{name}.py')) for name in method_registry.names(method_registry.WRAPPER)
         },
-        'data sets': {name: sets.title(name) for name in sets.names()},
+        'data sets': {name: resolve.title(name) for name in resolve.names()},
     }
     lines = [
         '\n'.join([f'{title}:', *(f'  {name:20} {text}' for name, text in rows.items())])
@@ -78,15 +79,16 @@ def first_line(file: Any) -> str:
 
 def train(command: Command) -> int:
     """Run what the flags say, then print the tables and write the report."""
-    from mixjax import cluster, override, signals, validate
+    from mixjax.config import overrides, validate
+    from mixjax.host import cluster, signals
 
     for name in ('config', 'workdir'):
         if not command.flags.get(name):
             raise UserError(f'--{name} is missing (see --help)')
         if not validate.nameable(command.flags[name]):
-            raise UserError(f'--{name} must be a path, not {override.short(command.flags[name])}')
+            raise UserError(f'--{name} must be a path, not {overrides.short(command.flags[name])}')
     if command.flags.get('changed-code', 'accept') != 'accept':
-        raise UserError(f'--changed-code={override.short(command.flags["changed-code"])} must be accept, or left out')
+        raise UserError(f'--changed-code={overrides.short(command.flags["changed-code"])} must be accept, or left out')
     note = cluster.join(command.flags)
     if note:
         print(f'mixjax: {note}', file=sys.stderr)
@@ -97,24 +99,25 @@ def train(command: Command) -> int:
 def carried_out(command: Command) -> int:
     """`train`, once the processes have met."""
     from mixjax import config as config_lib
-    from mixjax import processes
+    from mixjax.host import processes
 
     import_modules([command.flags.get('import', '')])
     config = config_lib.load(command.flags['config'], command.overrides)
-    workdir = places.real(places.given(command.flags['workdir']))
+    workdir = storage.real(storage.given(command.flags['workdir']))
 
-    from mixjax.train import compilations, loop, program
-    from mixjax.train.progress import Progress
-    from mixjax.train.workdir import ELSEWHERE
+    from mixjax.host import compile_cache
+    from mixjax.host.progress import Progress
+    from mixjax.rundir.files import ELSEWHERE
+    from mixjax.train import loop, program
 
     program.preflight(config)
-    compilations.keep(config.cache_dir)
+    compile_cache.keep(config.cache_dir)
     if config.results:
         from mixjax.report import sections
 
         sections.check(config.results, workdir)  # before hours of training, not after
     if config.analyse:
-        from mixjax import analyse
+        from mixjax.commands import analyse
 
         analyse.of_config(config.analyse, workdir)  # before hours of training, not after
     before = (workdir / 'results.json').exists()
@@ -141,10 +144,11 @@ def carried_out(command: Command) -> int:
 
 def measure(what: str, workdir: Place, trained: bool) -> None:
     """What `config.analyse` asks for; of a finished run that was given again, unless it is there."""
-    from mixjax import analyse, processes
+    from mixjax.commands import analyse
+    from mixjax.host import processes
 
     if processes.count() > 1:
-        print(f'config.analyse is for one process: python -m mixjax.analyse --workdir={workdir} {what}')
+        print(f'config.analyse is for one process: python -m mixjax.commands.analyse --workdir={workdir} {what}')
         return
     analyse.run(analyse.of_config(what, workdir), again=trained)
 
@@ -167,7 +171,7 @@ def show(results: dict[str, Any], workdir: Place) -> None:
     """The pair table, the accuracy table and the path of the report."""
     from mixjax import report
     from mixjax.report import tables
-    from mixjax.train import workdir as files
+    from mixjax.rundir import files
 
     if results['kind'] == 'sweep':
         for name, one in results['runs'].items():
@@ -195,7 +199,7 @@ def main(words: Sequence[str] | None = None) -> int:
             import_modules([command.flags.get('import', '')])
             print(listing())
             return 0
-        from mixjax import processes
+        from mixjax.host import processes
 
         with processes.together():
             return train(command)

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import maximum_flow
 
-from mixjax.puzzle import mincut, problem
+from mixjax.maths.puzzle import mincut, problem
 
 
 def energy(costs, labels):

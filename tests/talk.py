@@ -11,11 +11,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mixjax import cluster, processes
 from mixjax import config as config_lib
-from mixjax.data import feed as feed_lib
-from mixjax.data import stream
+from mixjax.data.feed import batches as feed_lib
+from mixjax.data.feed import stream
 from mixjax.errors import UserError
+from mixjax.host import cluster, processes
 from mixjax.train import mesh, program, seeds, wave
 from tests import tiny_config
 

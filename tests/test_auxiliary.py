@@ -2,10 +2,9 @@ import jax
 import numpy as np
 import pytest
 
-from mixjax import auxiliary
 from mixjax.errors import UserError
 from mixjax.method import Data, Part
-from mixjax.methods import xmixup
+from mixjax.methods import _source_selection, xmixup
 
 CLASSES_T, CLASSES_S, D = 4, 10, 6
 
@@ -30,7 +29,7 @@ def data():
 
 
 def select(data, seed=0, **changes):
-    return auxiliary.paired(data, rng=jax.random.key(seed), **changes)
+    return _source_selection.paired(data, rng=jax.random.key(seed), **changes)
 
 
 def classes_of(data, made, t):
@@ -66,7 +65,7 @@ def test_what_is_told_of_it(data):
 def test_the_whole_source_without_a_selection(data):
     """Any source image for any target class, and no class means, which for ImageNet are a pass over all of it."""
     means = Data(data.target._replace(class_means=None), data.source._replace(class_means=None))
-    made = auxiliary.everything(means)
+    made = _source_selection.everything(means)
     np.testing.assert_array_equal(made.draw.rows, np.arange(50))
     assert (made.draw.start == 0).all() and (made.draw.count == 50).all() and made.draw.count.shape == (CLASSES_T, 1)
     np.testing.assert_array_equal(made.frozen['chosen'], np.arange(CLASSES_S))
@@ -94,7 +93,7 @@ def test_a_part_of_the_images_leaves_no_class_without(data):
 
 
 def test_random_images_are_shared_by_all(data):
-    made = auxiliary.at_random(data, 12, jax.random.key(0))
+    made = _source_selection.at_random(data, 12, jax.random.key(0))
     assert len(set(made.draw.rows)) == 12 and (made.draw.count == 12).all() and (made.draw.start == 0).all()
     assert made.draw.score is None and made.draw.count.shape == (4, 1)
     np.testing.assert_array_equal(made.frozen['chosen'], np.unique(data.source.labels[made.draw.rows]))
@@ -103,17 +102,17 @@ def test_random_images_are_shared_by_all(data):
 def test_images_are_drawn_by_a_key_and_by_nothing_else(data):
     # Runs of earlier releases hold these: the draw must never change.
     assert select(data, 3, max_images=7).draw.rows.tolist() == [47, 48, 20, 6, 8, 17, 19]
-    assert auxiliary.at_random(data, 6, jax.random.key(3)).draw.rows.tolist() == [3, 15, 23, 27, 41, 43]
+    assert _source_selection.at_random(data, 6, jax.random.key(3)).draw.rows.tolist() == [3, 15, 23, 27, 41, 43]
     for other in (0, np.random.RandomState(0)):
         with pytest.raises(UserError, match='rng must be a jax key'):
-            auxiliary.paired(data, rng=other)  # with or without max_images
+            _source_selection.paired(data, rng=other)  # with or without max_images
         with pytest.raises(UserError, match='rng must be a jax key'):
-            auxiliary.at_random(data, 12, other)
+            _source_selection.at_random(data, 12, other)
 
 
 def test_pooled_images_are_those_of_all_pairs(data):
     made = select(data, rounds=2)
-    pooled = auxiliary.pooled(made, data)
+    pooled = _source_selection.pooled(made, data)
     assert sorted(pooled.draw.rows) == sorted(made.draw.rows) and (pooled.draw.count == 40).all()
     assert pooled.frozen is made.frozen and pooled.notes is made.notes
 
@@ -136,7 +135,7 @@ def test_the_cap_reaches_the_source_alone():
 def test_impossible_settings(changes, words):
     usual = {'rounds': 1, 'min_images': 0, 'max_images': 0, 'per_class': 0}
     with pytest.raises(UserError, match=words):
-        auxiliary.check(**{**usual, **changes})
+        _source_selection.check(**{**usual, **changes})
 
 
 def test_without_source_data(data):

@@ -12,10 +12,11 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mixjax import attention, losses, mix
 from mixjax import config as config_lib
-from mixjax import method as method_lib
+from mixjax import losses, mix
+from mixjax.config import method_registry
 from mixjax.errors import UserError
+from mixjax.maths import channel_attention
 from mixjax.method import Ctx, Data, Part, Run
 from mixjax.models import net as net_lib
 from mixjax.train import optim
@@ -36,7 +37,7 @@ def drawn(key, head, width, dtype=jnp.float32):
 
 def setting(name, *, dtype=jnp.float32, groups=1, rng=0, moved=0.1, **knobs):
     """A method, a network bound to pretrained weights, parameters beside them, and a context for the loss."""
-    method = method_lib.load(name)(CLASSES, **knobs)
+    method = method_registry.load(name)(CLASSES, **knobs)
     start = drawn(0, 'source', 7, dtype)
     net = net_lib.bind(tiny_net(), start)
     other = drawn(1, 'target', CLASSES, dtype)['params']
@@ -180,7 +181,7 @@ def test_the_loss_traces_inside_shard_map(name):
 )
 def test_impossible_values(method, knob, value):
     with pytest.raises(UserError, match=f'{knob}.* must be'):
-        method_lib.load(method)(10, **{knob: value})
+        method_registry.load(method)(10, **{knob: value})
 
 
 # --- label smoothing --------------------------------------------------------------------------------------------------
@@ -430,12 +431,12 @@ def test_channel_scores_equal_the_released_code(x64):
             ce = losses.cross_entropy(logits, batch['label']).mean()
             np.testing.assert_allclose(ce, f['ce_unablated'][i], rtol=1e-12 if x64 else 1e-5)
         for layer in ('conv1', 'conv2'):
-            score = attention.channel_scores(net, variables, batches, layer)
+            score = channel_attention.channel_scores(net, variables, batches, layer)
             np.testing.assert_allclose(score, f[f'score_{layer}'], rtol=0, atol=1e-12 if x64 else 1e-6)
             weight = losses.attention(jnp.asarray(score))
             np.testing.assert_allclose(weight, f[f'attention_{layer}'], rtol=0, atol=1e-12 if x64 else 1e-5)
             # In chunks that do not divide the channels, too.
-            chunked = attention.channel_scores(net, variables, batches, layer, chunk=3)
+            chunked = channel_attention.channel_scores(net, variables, batches, layer, chunk=3)
             np.testing.assert_allclose(chunked, score, rtol=0, atol=1e-12 if x64 else 1e-6)
 
 
@@ -443,7 +444,7 @@ def test_hiding_a_channel_is_setting_its_filter_to_zero():
     net = tiny_net()
     variables = drawn(1, 'target', CLASSES)
     batches = list(islice(part()[0].target.batches(8, augmented=True), 2))
-    scores = attention.channel_scores(net, variables, batches, 'stage1.conv')
+    scores = channel_attention.channel_scores(net, variables, batches, 'stage1.conv')
     for channel, score in enumerate(scores):
         stage = variables['params']['backbone']['stage1']
         kernel = stage['conv']['kernel'].at[..., channel].set(0)
@@ -458,9 +459,9 @@ def test_hiding_a_channel_is_setting_its_filter_to_zero():
 
 def test_the_stages_are_named_in_order():
     names = ['last', 'stage10.conv', 'stage2', 'stage2.conv', 'stage1', 'stem.conv', 'stage1.conv']
-    assert attention.conv_layers(names) == ['stage1.conv', 'stage2.conv', 'stage10.conv']
+    assert channel_attention.conv_layers(names) == ['stage1.conv', 'stage2.conv', 'stage10.conv']
     with pytest.raises(UserError, match='must be one that shows'):
-        attention.conv_layers(['last'])
+        channel_attention.conv_layers(['last'])
 
 
 @pytest.mark.parametrize('drift', [False, True])
@@ -470,7 +471,8 @@ def test_the_new_head_is_trained_alone(drift):
 
     def train(epochs):
         stream = data.target.batches(8, augmented=True)
-        return attention.train_head(one.net, stream, CLASSES, jax.random.key(0), epochs=epochs, steps=5, drift=drift)
+        key = jax.random.key(0)
+        return channel_attention.train_head(one.net, stream, CLASSES, key, epochs=epochs, steps=5, drift=drift)
 
     def ce(variables):
         out, _ = one.net.apply(variables, next(data.target.batches(40, augmented=True))['image'], train=drift)
@@ -490,7 +492,7 @@ def test_the_heads_optimiser_is_torchs():
     one = setting('delta')
     first, second = islice(part()[0].target.batches(8, augmented=True), 2)
     stream = part()[0].target.batches(8, augmented=True)
-    found = attention.train_head(one.net, stream, CLASSES, jax.random.key(0), epochs=2, steps=1, drift=False)
+    found = channel_attention.train_head(one.net, stream, CLASSES, jax.random.key(0), epochs=2, steps=1, drift=False)
     head = one.net.init(jax.random.key(0), first['image'], {'target': CLASSES})['params']['heads']['target']
     momentum = jax.tree.map(jnp.zeros_like, head)
     for k, batch in enumerate((first, second)):
@@ -557,7 +559,7 @@ def test_delta_in_the_form_of_smile_takes_the_last_map_only():
 
 def test_delta_in_the_form_of_smile_has_attention():
     with pytest.raises(UserError, match="attention must be 'channels'"):
-        method_lib.load('delta')(10, form='smile', attention='none')
+        method_registry.load('delta')(10, form='smile', attention='none')
 
 
 # --- BSS --------------------------------------------------------------------------------------------------------------

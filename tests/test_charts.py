@@ -5,9 +5,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import charts, digits
-from benchmarks.charts import Chart, Point
-from mixjax import grid_file
+from mixjax.config import grid_files
+from reproduction import charts, digits
+from reproduction.charts import Chart, Point
 from tests.common import ROOT
 
 ABOVE = Chart(
@@ -65,7 +65,7 @@ def test_a_chart_is_a_file_of_its_own():
 
 
 def test_every_chart_shows_cells_that_there_are():
-    cells = set(map(digits.said, grid_file.cells(digits.GRID)))
+    cells = set(map(digits.said, grid_files.cells(digits.GRID)))
     for chart in charts.CHARTS:
         assert {cell for point in chart.points for cell in point.lines.values()} <= cells
         assert all(not chart.base or chart.base in point.lines for point in chart.points)
@@ -73,7 +73,7 @@ def test_every_chart_shows_cells_that_there_are():
 
 
 def test_the_page_is_the_one_that_its_numbers_give(tmp_path, monkeypatch, capsys):
-    """docs/results.md, its charts and benchmarks/results/digits.csv belong together; none is edited by hand."""
+    """docs/results.md, its charts and reproduction/results/digits.csv belong together; none is edited by hand."""
     page = ROOT / 'docs' / 'results.md'
     (tmp_path / 'results.md').write_bytes(page.read_bytes())
     monkeypatch.setattr(digits, 'PAGE', tmp_path / 'results.md')

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from benchmarks import claims, claims_page, digits, papers_claims
-from benchmarks.claims import Claim, Outcome
-from mixjax import grid
+from mixjax.commands import grid
+from reproduction import claims, claims_page, digits, papers_claims
+from reproduction.claims import Claim, Outcome
 
 ONE = Claim('A, Table 1', 'a above b', 'order', 'a', 'b', ('3',))
 

@@ -3,9 +3,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixjax import config as config_lib
-from mixjax import config_file, override
+from mixjax.config import files as config_files
+from mixjax.config import overrides
 from mixjax.errors import UserError, nearest
-from mixjax.train import loop, seeds, workdir
+from mixjax.rundir import files
+from mixjax.train import loop, seeds
 
 CONFIGS = ['quickstart', 'glyphs_pretrain', 'xmixup_dogs', 'smile_cub', 'lamix_cifar100']
 
@@ -15,9 +17,9 @@ def test_every_shipped_config_is_known_here_and_says_how_it_is_run():
     for name in config_lib.shipped():
         if name.startswith('papers/'):
             continue  # protocols, which the tables and figures begin with
-        text = (config_file.folder() / f'{name}.py').read_text()
+        text = (config_files.folder() / f'{name}.py').read_text()
         said = text.split('"""')[1]
-        assert f'--config=configs/{name}.py' in said or f'mixjax.grid configs/{name}.py --list' in said
+        assert f'--config=configs/{name}.py' in said or f'mixjax.commands.grid configs/{name}.py --list' in said
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -46,7 +48,7 @@ def test_the_papers_settings():
 
 def test_a_file_a_name_and_a_path_of_a_shipped_config_are_the_same(tmp_path, monkeypatch):
     mine = tmp_path / 'mine.py'
-    mine.write_text((config_file.folder() / 'quickstart.py').read_text())
+    mine.write_text((config_files.folder() / 'quickstart.py').read_text())
     from_file = config_lib.load(str(mine))
     monkeypatch.chdir(tmp_path)
     assert from_file.to_json() == config_lib.load('quickstart').to_json()
@@ -126,7 +128,7 @@ def test_wrong_settings_end_in_one_sentence(key, value, sentence):
 
 @settings(max_examples=200, deadline=None)
 @given(
-    key=st.sampled_from(sorted(override.keys(config_lib.complete(config_lib.base())))),
+    key=st.sampled_from(sorted(overrides.keys(config_lib.complete(config_lib.base())))),
     value=st.one_of(st.integers(), st.floats(), st.text(max_size=8), st.lists(st.floats(), max_size=3).map(str)).map(
         str
     ),
@@ -229,15 +231,15 @@ def test_without_a_name_it_is_finetune_and_a_comparison_trains_what_it_compares(
 def test_a_comparison_of_an_earlier_version_is_read_and_goes_on(tmp_path):
     """It named finetune beside what it compared."""
     config = config_lib.load('quickstart')
-    data = workdir.as_data(config)
+    data = files.as_data(config)
     data['method']['name'] = 'finetune'
-    workdir.write_json(tmp_path / 'config.json', data)
+    files.write_json(tmp_path / 'config.json', data)
     assert config_lib.from_data(data).to_json(sort_keys=True) == config.to_json(sort_keys=True)
-    assert workdir.look(tmp_path, config) is False
+    assert files.look(tmp_path, config) is False
     with config.unlocked():
         config.optim.lr = 0.5
     with pytest.raises(UserError, match='optim.lr: 0.01 there, 0.5 now'):
-        workdir.look(tmp_path, config)
+        files.look(tmp_path, config)
 
 
 # --- settings that would train nothing ---

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixjax import analyse, grid, predict
 from mixjax import config as config_lib
-from mixjax.command import parse
+from mixjax.commands import analyse, grid, predict
+from mixjax.commands.cli import parse
 from mixjax.main import FLAGS, asked
 from mixjax.train import program
 from tests.common import ROOT, SHORT, call, lines
@@ -63,14 +63,14 @@ def test_commands_load_their_config(line, monkeypatch, tmp_path):
 
 
 def test_predictions_are_asked_for_with_flags_that_exist():
-    found = [shlex.split(c)[3:] for c in commands() if 'mixjax.predict' in c]
+    found = [shlex.split(c)[3:] for c in commands() if 'mixjax.commands.predict' in c]
     assert len(found) >= 2
     for words in found:
         assert predict.arguments(words).workdir.startswith('runs/')
 
 
 def test_measures_are_asked_for_with_flags_that_exist():
-    found = [shlex.split(c)[3:] for c in commands() if 'mixjax.analyse' in c]
+    found = [shlex.split(c)[3:] for c in commands() if 'mixjax.commands.analyse' in c]
     assert len(found) >= 8
     asked = [analyse.arguments(words) for words in found]
     assert all(one.workdir.startswith('runs/') for one in asked)
@@ -103,19 +103,19 @@ def test_the_example_network_trains_and_predicts(tmp_path):
     (tmp_path / 'my_networks' / 'small.py').write_text(code)
     assert len(code.splitlines()) <= 35
     train, look = (
-        next(c for c in commands() if 'my_networks' in c and m in c) for m in ('mixjax.main', 'mixjax.predict')
+        next(c for c in commands() if 'my_networks' in c and m in c) for m in ('mixjax.main', 'mixjax.commands.predict')
     )
     done = call(tmp_path, *shlex.split(train)[3:], *SHORT, '--config.num_seeds=1')
     assert done.returncode == 0, done.stderr
     Image.fromarray(np.full((16, 16), 99, np.uint8)).save(tmp_path / 'photo.png')
     words = shlex.split(look)[3:]
-    done = call(tmp_path, *words, module='mixjax.predict')
+    done = call(tmp_path, *words, module='mixjax.commands.predict')
     assert done.returncode == 0 and done.stdout.startswith('photo.png') and done.stdout.count('%') == 5, done.stderr
-    lost = call(tmp_path, *words[1:], module='mixjax.predict')
+    lost = call(tmp_path, *words[1:], module='mixjax.commands.predict')
     assert lost.returncode == 2 and lost.stderr.startswith("mixjax: runs/small: unknown network 'small'")
     assert 'import the module that registers it (the commands have --import=MODULE)' in lost.stderr
     # Its run is measured, too, and the training command goes on from where it was.
-    done = call(tmp_path, words[0], '--workdir=runs/small', '--what=curves', module='mixjax.analyse')
+    done = call(tmp_path, words[0], '--workdir=runs/small', '--what=curves', module='mixjax.commands.analyse')
     assert done.returncode == 0, done.stderr
     lost = call(tmp_path, *shlex.split(train)[4:], *SHORT, '--config.num_seeds=1')
     assert lost.returncode == 2 and "config.model.name: unknown network 'small'" in lost.stderr
@@ -218,7 +218,7 @@ def test_modules_and_targets_exist():
 
 
 def test_grids_are_asked_for_with_flags_that_exist():
-    found = [shlex.split(c, comments=True)[3:] for c in commands() if 'mixjax.grid' in c]
+    found = [shlex.split(c, comments=True)[3:] for c in commands() if 'mixjax.commands.grid' in c]
     assert len(found) >= 8
     for words in found:
         assert parse(words, grid.KNOWN, grid.DO, bare=True)
@@ -269,19 +269,20 @@ def test_links_lead_somewhere():
 
 
 def test_every_method_has_a_section():
-    from mixjax import method
+    from mixjax.config import method_registry
 
     text = (ROOT / 'docs/methods.md').read_text()
-    for name in method.names():
+    for name in method_registry.names():
         assert f'### {name}\n' in text
-        for knob in method.knobs(method.load(name)):
+        for knob in method_registry.knobs(method_registry.load(name)):
             assert f'`{knob}`' in text.split(f'### {name}\n')[1].split('\n### ')[0], f'{name}: {knob}'
 
 
 def test_every_wrapper_has_a_row():
-    from mixjax import method
+    from mixjax.config import method_registry
 
     rows = (ROOT / 'docs/methods.md').read_text().split('\n## Wrappers\n')[1].split('\n## ')[0].splitlines()
-    for name in method.names(method.WRAPPER):
+    for name in method_registry.names(method_registry.WRAPPER):
         (row,) = [row for row in rows if row.startswith(f'| `{name}` |')]
-        assert all(f'`{knob}`' in row for knob in method.knobs(method.load(name, kind=method.WRAPPER)))
+        wrap = method_registry.load(name, kind=method_registry.WRAPPER)
+        assert all(f'`{knob}`' in row for knob in method_registry.knobs(wrap))

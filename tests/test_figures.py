@@ -2,11 +2,12 @@
 
 import pytest
 
-from mixjax import analyse, cells, grid
 from mixjax import config as config_lib
+from mixjax.commands import analyse, grid
+from mixjax.config import cells
 from mixjax.errors import UserError
 from mixjax.main import main
-from mixjax.train import workdir
+from mixjax.rundir import files
 
 FIGURES = ['smile_fig1', 'xmixup_fig2', 'xmixup_fig3', 'xmixup_fig4', *(f'lamix_fig{n}' for n in range(2, 9))]
 # What a figure trains: (methods, steps, seeds), and what it measures.
@@ -97,8 +98,8 @@ def test_a_figure_has_the_protocol_of_its_papers_tables(name):
             for key in OWN:
                 del config[key]
         wanted = config_lib.load(f'papers/{protocol}:dataset={config.target.name},{cell}')
-        wanted = workdir.flat(workdir.as_data(wanted)) | {key: _as_json(value) for key, value in own.items()}
-        found = workdir.flat(workdir.as_data(config))
+        wanted = files.flat(files.as_data(wanted)) | {key: _as_json(value) for key, value in own.items()}
+        found = files.flat(files.as_data(config))
         assert found == {key: value for key, value in wanted.items() if key.partition('.')[0] not in OWN}, data
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mixjax import config as config_lib
-from mixjax import grid as grid_lib
 from mixjax import main as main_lib
+from mixjax.commands import grid as grid_lib
 from mixjax.errors import UserError
 from tests.common import ROOT, environment
 
@@ -74,7 +74,7 @@ def folders(capsys, *words: str) -> list[str]:
 
 def test_count_is_a_number_and_needs_no_accelerator(here):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, '-m', 'mixjax.grid', 'configs/digits/grid.py', '--count']
+    command = [sys.executable, '-m', 'mixjax.commands.grid', 'configs/digits/grid.py', '--count']
     env = {**environment(), 'JAX_PLATFORMS': 'none_of_these', 'TFDS_DATA_DIR': 'nowhere'}
     done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -248,7 +248,7 @@ def test_two_processes_do_not_train_the_same_run(here, capsys, monkeypatch):
     found = {}
 
     def another(*words, **env):
-        command = [sys.executable, '-m', 'mixjax.grid', 'mine.py', *words]
+        command = [sys.executable, '-m', 'mixjax.commands.grid', 'mine.py', *words]
         return subprocess.run(command, cwd=here, env={**environment(), **env}, capture_output=True, text=True)
 
     def while_training(words):

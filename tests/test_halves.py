@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax import attention, halves, losses, models
+from mixjax import losses, models
+from mixjax.maths import channel_attention, jaxpr_split
 from mixjax.models.net import from_linen
 from mixjax.models.resnet import BasicBlock, ResNet
 from tests import trace
@@ -19,7 +20,7 @@ def test_the_halves_are_the_function():
 
     given = {'a': jnp.arange(6.0).reshape(2, 3), 'b': jnp.ones((3, 2))}
     last = jnp.ones((2, 2)), jnp.arange(4)
-    first, rest = halves.split(function, given, last)
+    first, rest = jaxpr_split.split(function, given, last)
     once = first(given)
     for other in (last, (jnp.full((2, 2), 3.0), jnp.arange(4) + 1)):
         chex.assert_trees_all_equal(rest(once, other), function(given, other))
@@ -31,7 +32,7 @@ def test_the_halves_are_the_function():
 
 def test_a_compiled_function_inside_stays_whole():
     inside = jax.jit(lambda a, b: jnp.sin(a) * b)
-    first, rest = halves.split(lambda a, b: jax.nn.relu(inside(a, b)), jnp.ones(3), jnp.ones(3))
+    first, rest = jaxpr_split.split(lambda a, b: jax.nn.relu(inside(a, b)), jnp.ones(3), jnp.ones(3))
     once = first(jnp.ones(3))
     assert 'sin' in str(jax.make_jaxpr(rest)(once, jnp.ones(3)))
     np.testing.assert_allclose(jax.jit(rest)(once, 2 * jnp.ones(3)), 2 * np.sin(1), rtol=1e-6)
@@ -50,7 +51,7 @@ def test_only_what_is_behind_the_layer_is_computed_for_each_channel(layer, behin
     width = 16 * 2 ** (int(layer[5]) - 1)
     masks = np.ones((4, width), bool)
     assert convolutions(lambda v, x: net.apply(v, x, train=False)[0].logits, variables, image) == 9
-    first, rest = halves.split(attention.rises(net, layer, 'target'), given, masks)
+    first, rest = jaxpr_split.split(channel_attention.rises(net, layer, 'target'), given, masks)
     once = jax.eval_shape(first, given)
     assert convolutions(rest, once, masks) == behind
     # The examples of all these channels are one batch.
@@ -84,5 +85,5 @@ def test_scores_are_those_of_the_definition(layer, chunk):
             for j in range(kernel.shape[-1])
         ]
         assert np.ptp(wanted) > 1e-4
-        found = attention.channel_scores(net, made, batches, layer, chunk=chunk)
+        found = channel_attention.channel_scores(net, made, batches, layer, chunk=chunk)
         np.testing.assert_allclose(found, wanted, rtol=1e-10, atol=1e-14)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import charts, digits, kept, papers_claims
-from benchmarks.kept import Line
-from mixjax import grid
-from mixjax.train import workdir
+from mixjax.commands import grid
+from mixjax.rundir import files
+from reproduction import charts, digits, kept, papers_claims
+from reproduction.kept import Line
 
 LINE = Line('a-1', 'table=order,labels=3,method=a', 'accuracy', '0.1', '0.10', 'c0ffee', 'f1', {0: 0.1, 2: 1 / 3})
 
@@ -45,8 +45,8 @@ def made(run, accuracy, **env):
     """A finished run's files, as small as they can be."""
     run.folder.mkdir(parents=True)
     seeds = [{'seed': seed, 'accuracy': number} for seed, number in enumerate(accuracy)]
-    workdir.write_json(run.folder / 'results.json', {'kind': 'run', 'steps': run.config.steps, 'seeds': seeds})
-    workdir.write_json(run.folder / 'env.json', {'mixjax': '0.1', 'jax': '0.10', 'commit': 'c0ffee', **env})
+    files.write_json(run.folder / 'results.json', {'kind': 'run', 'steps': run.config.steps, 'seeds': seeds})
+    files.write_json(run.folder / 'env.json', {'mixjax': '0.1', 'jax': '0.10', 'commit': 'c0ffee', **env})
     (run.folder / 'metrics.jsonl').write_text('{}\n')
     (run.folder / 'model.safetensors').write_bytes(b'weights')
 
@@ -60,11 +60,11 @@ def analysed(monkeypatch):
         folder, (what,) = Path(given.workdir), given.what
         asked.append((folder.name, what))
         path = folder / 'analysis.json'
-        said = workdir.read_json(path) if path.exists() else {}
-        workdir.write_json(path, {**said, what: {'settings': {'seeds': [4, 7]}}})
+        said = files.read_json(path) if path.exists() else {}
+        files.write_json(path, {**said, what: {'settings': {'seeds': [4, 7]}}})
         names = {'interpolation': [f'{f} {part}' for f in F for part in ('train', 'test')], 'spectrum': ['tail']}
         rows = np.array([[0.25, 0.75], [math.nan, 1.0]])
-        workdir.write_arrays(folder / f'analysis-{what}.npz', dict.fromkeys(names[what], rows))
+        files.write_arrays(folder / f'analysis-{what}.npz', dict.fromkeys(names[what], rows))
         return 0
 
     monkeypatch.setattr(digits.analyse, 'run', analyse)

@@ -11,9 +11,11 @@ import pytest
 from mixjax import config as config_lib
 from mixjax import method as method_lib
 from mixjax import models
+from mixjax.config import method_registry
 from mixjax.errors import UserError
 from mixjax.models import net as net_lib
-from mixjax.train import checkpoint, evaluate, mesh, program, seeds, step, wave, workdir
+from mixjax.rundir import checkpoint, files
+from mixjax.train import evaluate, mesh, program, seeds, step, wave
 from tests.common import Tiny, assert_trees_equal, fixture
 from tests.variants import VARIANTS
 
@@ -76,7 +78,7 @@ def test_a_person_is_told_what_prepare_is_busy_with(tmp_path, monkeypatch):
 
 
 def test_every_method_has_a_variant_here():
-    assert {v.get('name', k) for k, v in VARIANTS.items()} == set(method_lib.names())
+    assert {v.get('name', k) for k, v in VARIANTS.items()} == set(method_registry.names())
 
 
 # Those that between them use every part of the contract; all others run with `make test-parity`.
@@ -216,7 +218,7 @@ def test_seeds_that_differ_in_size_are_trained_apart(tmp_path):
     assert wave.plan(built, tmp_path) == [[0, 1, 2]]
     narrow = seeds.prepared(built, 1, tmp_path)
     chosen = narrow.frozen['chosen'][:-1]
-    workdir.save_prepared(tmp_path / 'prepared-1.npz', narrow._replace(frozen={**narrow.frozen, 'chosen': chosen}))
+    files.save_prepared(tmp_path / 'prepared-1.npz', narrow._replace(frozen={**narrow.frozen, 'chosen': chosen}))
     assert wave.plan(built, tmp_path) == [[0, 2], [1]]
     placed = wave.place(built, [seeds.open_seed(built, seed, tmp_path) for seed in (0, 2)])
     assert placed.seeds == (0, 2) and jax.tree.leaves(placed.inputs)[0].shape[0] == 3
@@ -238,7 +240,7 @@ FROM_SCRATCH = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize('name', method_lib.names())
+@pytest.mark.parametrize('name', method_registry.names())
 def test_from_scratch_or_a_clear_refusal(name, tmp_path):
     """Methods that mix or smooth need no pretrained network; those that compare with one say that it is missing."""
     config = settings({'name': name} | VARIANTS[name])
@@ -275,7 +277,7 @@ def test_the_moving_average_equals_the_released_code(x64):
     f = fixture('smile')
     trunk_t = [not name.startswith('fc.') for name in f['ema_teacher_param_of_entry']]
     trunk_s = [not name.startswith('fc.') for name in f['ema_student_param_of_entry']]
-    method = method_lib.load('smile')(3)
+    method = method_registry.load('smile')(3)
     with jax.enable_x64(x64):
         teacher = {'backbone': jnp.asarray(f['ema_teacher_init'][trunk_t]), 'heads': {}}
         student = f['ema_student_init']
@@ -349,7 +351,7 @@ def test_xmixup_without_source_data(tmp_path):
 
 def lamix_loss(f, c, beta, *, stop):
     """The method's own loss on the reference's features: the network is replaced by two linear heads."""
-    method = method_lib.load('lamix')(c, beta=beta, stop_global=stop)
+    method = method_registry.load('lamix')(c, beta=beta, stop_global=stop)
     lam, perm = float(f[f'c{c}_lam']), jnp.asarray(f[f'c{c}_perm'])[None]
 
     def loss(features, heads):
@@ -424,7 +426,7 @@ def test_metrics_that_would_spoil_the_log(metrics, tmp_path, monkeypatch):
 
         return method_lib.Method(loss)
 
-    monkeypatch.setattr(method_lib, 'load', lambda name, *_: make)
+    monkeypatch.setattr(method_registry, 'load', lambda name, *_: make)
     built, data, ts = opened(settings('mine'), tmp_path)
     with pytest.raises(UserError, match='must be a scalar, and not be called'):
         walk(built, data, ts, 1)
@@ -438,10 +440,10 @@ def test_an_init_that_works_on_the_host(tmp_path, monkeypatch):
             batch = next(data.target.batches(4))
             return {'means': jnp.asarray(data.target.class_means()), 'first': np.asarray(batch['label'])}
 
-        return method_lib.load_finetune(classes_t)._replace(init=init)
+        return method_registry.load_finetune(classes_t)._replace(init=init)
 
-    monkeypatch.setattr(method_lib, 'load_finetune', method_lib.load('finetune'), raising=False)
-    monkeypatch.setattr(method_lib, 'load', lambda name, *_: make)
+    monkeypatch.setattr(method_lib, 'load_finetune', method_registry.load('finetune'), raising=False)
+    monkeypatch.setattr(method_registry, 'load', lambda name, *_: make)
     built = seeds.ready(settings('mine'), tmp_path)
     assert seeds.open_seed(built, 0, tmp_path).state.state['means'].shape == (10, 8)
 
@@ -454,8 +456,8 @@ def test_an_init_that_works_on_the_host(tmp_path, monkeypatch):
     ],
 )
 def test_what_would_fail_later_fails_at_once(changes, words, tmp_path, monkeypatch):
-    made = method_lib.load('finetune')(10)._replace(**changes)
-    monkeypatch.setattr(method_lib, 'load', lambda name, *_: lambda classes_t: made)
+    made = method_registry.load('finetune')(10)._replace(**changes)
+    monkeypatch.setattr(method_registry, 'load', lambda name, *_: lambda classes_t: made)
     with pytest.raises((UserError, KeyError), match=words):
         seeds.ready(settings('mine'), tmp_path)
 
@@ -473,11 +475,11 @@ def test_seeds_go_on_together_from_one_step_only(tmp_path):
 
 def test_a_head_with_its_own_law(tmp_path, monkeypatch):
     def make(classes_t):
-        finetune = method_lib.load_finetune(classes_t)
+        finetune = method_registry.load_finetune(classes_t)
         return finetune._replace(heads=lambda t, s, prepared: {'target': method_lib.Head(t, std=0.01), 'wide': 300})
 
-    monkeypatch.setattr(method_lib, 'load_finetune', method_lib.load('finetune'), raising=False)
-    monkeypatch.setattr(method_lib, 'load', lambda name, *_: make)
+    monkeypatch.setattr(method_lib, 'load_finetune', method_registry.load('finetune'), raising=False)
+    monkeypatch.setattr(method_registry, 'load', lambda name, *_: make)
     built, data, ts = opened(settings('mine'), tmp_path)
     heads = mesh.take(ts.params['heads'], 0)
     target, wide = heads['target'], heads['wide']
@@ -490,15 +492,15 @@ def test_a_head_with_its_own_law(tmp_path, monkeypatch):
 
 def test_load_names_the_nearest_method():
     with pytest.raises(UserError, match="did you mean 'xmixup'"):
-        method_lib.load('xmixupp')
+        method_registry.load('xmixupp')
     with pytest.raises(UserError, match='no module'):
-        method_lib.load('no_such_package.method')
+        method_registry.load('no_such_package.method')
     with pytest.raises(UserError, match='no function make'):
-        method_lib.load('os.path')
+        method_registry.load('os.path')
 
 
 def test_knobs_are_the_keyword_arguments():
-    assert method_lib.knobs(method_lib.load('mixup')) == {'alpha': 1.0, 'fold': False, 'label_smoothing': 0.0}
+    assert method_registry.knobs(method_registry.load('mixup')) == {'alpha': 1.0, 'fold': False, 'label_smoothing': 0.0}
 
 
 @pytest.mark.parametrize(
@@ -517,4 +519,4 @@ def test_knobs_are_the_keyword_arguments():
 )
 def test_methods_refuse_impossible_values(method, knob, value):
     with pytest.raises(UserError, match='must be'):
-        method_lib.load(method)(10, **{knob: value})
+        method_registry.load(method)(10, **{knob: value})

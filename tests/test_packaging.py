@@ -87,7 +87,7 @@ def test_editable_installation_works_in_another_folder(tmp_path):
 def test_wheel_holds_the_package_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if '.dist-info/' not in name}
     wanted = {name for path in listed() if (name := in_package(path))}
-    assert wanted >= {'mixjax/py.typed', 'mixjax/data/glyphs.npz', 'mixjax/configs/quickstart.py'}
+    assert wanted >= {'mixjax/py.typed', 'mixjax/data/datasets/glyphs.npz', 'mixjax/configs/quickstart.py'}
     assert any(name.endswith('.safetensors') for name in wanted)
     assert names == wanted
 

@@ -13,11 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixjax import inference, models, places, report
-from mixjax.data import catalog, fetch, photo, sets
+from mixjax import inference, models, report
+from mixjax.data.datasets import bucket_copy, catalog, resolve
+from mixjax.data.pixels import photo
 from mixjax.errors import Busy, UserError
+from mixjax.host import storage
 from mixjax.models import weights
-from mixjax.train import lock
+from mixjax.rundir import lock
 from tests.common import ROOT, Tiny, call, command, environment
 from tests.data.test_folder import node
 from tests.data.test_prepared import index, make, picture
@@ -50,41 +52,41 @@ def bring(store: Store, name: str, folder: Path) -> Path:
 @pytest.mark.parametrize('text', ['s3://bucket/runs', 'gs://', 'gs:///', 'file://runs'])
 def test_what_is_no_place(text):
     with pytest.raises(UserError, match='gs://BUCKET/FOLDER'):
-        places.of(text)
+        storage.of(text)
 
 
 def test_a_place_without_a_client(monkeypatch):
-    monkeypatch.setattr(places.importlib.util, 'find_spec', lambda name: None)
-    places._client.cache_clear()
+    monkeypatch.setattr(storage.importlib.util, 'find_spec', lambda name: None)
+    storage._client.cache_clear()
     with pytest.raises(UserError, match=r"pip install 'mixjax\[gcs\]'"):
-        places.of('gs://bucket/runs')
-    places._client.cache_clear()
+        storage.of('gs://bucket/runs')
+    storage._client.cache_clear()
 
 
 def test_a_store_that_does_not_answer(store, monkeypatch):
     def refused(*_, **__):
         raise PermissionError('caller does not have storage.objects.get access')
 
-    monkeypatch.setattr(type(places.of('gs://bucket/a')), 'exists', refused)
+    monkeypatch.setattr(type(storage.of('gs://bucket/a')), 'exists', refused)
     with pytest.raises(UserError, match=r'gs://bucket/a cannot be reached \(PermissionError: caller.*gcloud auth'):
-        places.given('gs://bucket/a')
+        storage.given('gs://bucket/a')
 
 
 @pytest.mark.parametrize('kind', ['disk', 'store'])
 def test_files(kind, tmp_path, store):
-    place = tmp_path if kind == 'disk' else places.given(f'gs://bucket/{tmp_path.name}')
-    assert not (place / 'a').exists() and places.remote(place) == (kind == 'store')
-    places.write(place / 'a', b'one')
-    places.write(place / 'a', b'two')
+    place = tmp_path if kind == 'disk' else storage.given(f'gs://bucket/{tmp_path.name}')
+    assert not (place / 'a').exists() and storage.remote(place) == (kind == 'store')
+    storage.write(place / 'a', b'one')
+    storage.write(place / 'a', b'two')
     assert (place / 'a').read_bytes() == b'two' and [path.name for path in place.iterdir()] == ['a']
     with ThreadPoolExecutor(8) as pool:
-        who = list(pool.map(lambda i: places.create(place / 'lock', str(i).encode()), range(8)))
+        who = list(pool.map(lambda i: storage.create(place / 'lock', str(i).encode()), range(8)))
     assert sum(who) == 1 and (place / 'lock').read_bytes() == str(who.index(True)).encode()
-    assert str(places.absolute(place)) == str(places.resolved(place)) == str(place)
+    assert str(storage.absolute(place)) == str(storage.resolved(place)) == str(place)
 
 
 def test_what_others_write_is_seen(store):
-    place = places.given('gs://bucket/others')
+    place = storage.given('gs://bucket/others')
     assert not place.exists() and not (place / 'a').exists()
     store.put('bucket', 'others/a', b'1')
     assert (place / 'a').exists() and [path.name for path in place.iterdir()] == ['a']
@@ -94,7 +96,7 @@ def test_what_others_write_is_seen(store):
 
 def test_a_store_that_is_busy_for_a_moment(store):
     store.refuse = 2
-    places.write(places.of('gs://bucket/busy'), b'1')
+    storage.write(storage.of('gs://bucket/busy'), b'1')
     assert store.objects['bucket', 'busy'].data == b'1' and not store.refuse
 
 
@@ -164,7 +166,7 @@ def test_a_job_of_two_processes_in_a_store(store, tmp_path):
 
 def test_the_lock_in_a_store(store):
     """One owner; that of a dead one is taken over; given back at the end."""
-    where = places.of('gs://bucket/locked')
+    where = storage.of('gs://bucket/locked')
     dead = {'host': 'a', 'machine': lock.me()['machine'], 'pid': 2**22 + 1, 'started': '1', 'since': 0.0, 'beat': 3}
     store.put('bucket', 'locked/lock.json', json.dumps({**dead, 'token': 'x'}).encode())
     with lock.held(where, print):
@@ -214,7 +216,7 @@ def test_a_folder_in_a_store(store, tmp_path):
     put(store, tmp_path / 'photos', 'my photos')
 
     def load(where: str):
-        return sets.load(node(dir=where, holdout=0.5), data_dir='', rule=photo.Rule(16), cache=tmp_path / 'cache')
+        return resolve.load(node(dir=where, holdout=0.5), data_dir='', rule=photo.Rule(16), cache=tmp_path / 'cache')
 
     here, there = load(str(tmp_path / 'photos')), load('gs://bucket/my photos')
     assert list(here.train.ids) == list(there.train.ids) and here.train.classes == there.train.classes
@@ -228,12 +230,12 @@ def test_a_folder_in_a_store(store, tmp_path):
 def test_a_name_that_leads_out_of_the_copy(store, tmp_path):
     store.put('bucket', 'evil/../../x', b'1')
     with pytest.raises(UserError, match='no name of a file'):
-        fetch.here('gs://bucket/evil', tmp_path / 'cache')
+        bucket_copy.here('gs://bucket/evil', tmp_path / 'cache')
     assert not (tmp_path / 'x').exists() and not list((tmp_path / 'cache').rglob('x'))
 
 
 def test_a_disk_without_room_for_the_copy(store, tmp_path, monkeypatch):
     store.put('bucket', 'large/a', b'1')
-    monkeypatch.setattr(fetch.shutil, 'disk_usage', lambda _: type('', (), {'free': 10})())
+    monkeypatch.setattr(bucket_copy.shutil, 'disk_usage', lambda _: type('', (), {'free': 10})())
     with pytest.raises(UserError, match=r'gs://bucket/large is .* and .* free; set config\.cache_dir'):
-        fetch.here('gs://bucket/large', tmp_path / 'cache')
+        bucket_copy.here('gs://bucket/large', tmp_path / 'cache')

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixjax import plain
+from mixjax.host import untrusted
 
 
 def special(kind: str, folder: Path) -> Path:
@@ -34,8 +34,8 @@ def special(kind: str, folder: Path) -> Path:
 @pytest.mark.parametrize('kind', ['fifo', 'link to a fifo', 'socket', '/dev/zero', '/dev/random', '/dev/tty'])
 def test_only_regular_files_are_opened(kind, tmp_path):
     path, began = special(kind, tmp_path), time.monotonic()
-    for read in (plain.open_regular, plain.read_regular, plain.arrays):
-        with pytest.raises(plain.NotRegularFile, match='it is a (FIFO|socket|device) and not a regular file'):
+    for read in (untrusted.open_regular, untrusted.read_regular, untrusted.arrays):
+        with pytest.raises(untrusted.NotRegularFile, match='it is a (FIFO|socket|device) and not a regular file'):
             read(path)
     assert time.monotonic() - began < 1
 
@@ -45,41 +45,41 @@ def test_a_file_that_becomes_a_fifo_between_the_look_and_the_opening(tmp_path, m
     os.mkfifo(path)
     looked = os.stat(__file__)
     monkeypatch.setattr(os, 'stat', lambda *_, **__: looked)
-    with pytest.raises(plain.NotRegularFile, match='a FIFO'):
-        plain.open_regular(path)
+    with pytest.raises(untrusted.NotRegularFile, match='a FIFO'):
+        untrusted.open_regular(path)
 
 
 def test_a_folder_a_missing_file_a_link_to_itself_and_a_name_that_is_none(tmp_path):
     (tmp_path / 'self').symlink_to('self')
     for name, error in {'.': IsADirectoryError, 'none': FileNotFoundError, 'self': OSError, 'a\0b': OSError}.items():
         with pytest.raises(error):
-            plain.read_regular(os.path.join(tmp_path, name))
+            untrusted.read_regular(os.path.join(tmp_path, name))
     with pytest.raises(OSError):
-        plain.read_regular(f'{tmp_path}/\ud800')
+        untrusted.read_regular(f'{tmp_path}/\ud800')
 
 
 def test_the_size_is_bounded(tmp_path):
     path = tmp_path / 'x'
     path.write_bytes(b'12345')
-    assert plain.read_regular(path) == plain.read_regular(path, 5) == b'12345'
+    assert untrusted.read_regular(path) == untrusted.read_regular(path, 5) == b'12345'
     (tmp_path / 'link').symlink_to('x')
-    assert plain.read_regular(tmp_path / 'link') == b'12345'
+    assert untrusted.read_regular(tmp_path / 'link') == b'12345'
     with pytest.raises(ValueError, match='larger than 4 bytes'):
-        plain.read_regular(path, 4)
+        untrusted.read_regular(path, 4)
     with path.open('wb') as file:
         file.truncate(1 << 40)
     began = time.monotonic()
     with pytest.raises(ValueError, match='larger than 1,073,741,824 bytes'):
-        plain.read_regular(path)
+        untrusted.read_regular(path)
     assert time.monotonic() - began < 1
 
 
 def test_a_file_without_a_size_is_read_to_its_end_and_not_beyond_the_bound():
     whole = Path('/proc/cpuinfo').read_bytes()
     assert os.stat('/proc/cpuinfo').st_size == 0 < len(whole)
-    assert len(plain.read_regular('/proc/cpuinfo')) > len(whole) // 2
+    assert len(untrusted.read_regular('/proc/cpuinfo')) > len(whole) // 2
     with pytest.raises(ValueError, match='larger than 100 bytes'):
-        plain.read_regular('/proc/cpuinfo', 100)
+        untrusted.read_regular('/proc/cpuinfo', 100)
 
 
 def test_a_file_that_grows_while_it_is_read_stays_within_the_bound(tmp_path):
@@ -97,7 +97,7 @@ def test_a_file_that_grows_while_it_is_read_stays_within_the_bound(tmp_path):
         while path.stat().st_size < 1 << 20:
             time.sleep(0.001)
         with pytest.raises(ValueError, match='larger than 1,000,000 bytes'):
-            plain.read_regular(path, 10**6)
+            untrusted.read_regular(path, 10**6)
     finally:
         done.set()
         writer.join()
@@ -107,6 +107,6 @@ def test_arrays_of_a_path_of_bytes_and_of_an_open_file(tmp_path):
     made = io.BytesIO()
     np.savez(made, a=np.arange(3))
     (tmp_path / 'x.npz').write_bytes(made.getvalue())
-    with plain.open_regular(tmp_path / 'x.npz') as file:
+    with untrusted.open_regular(tmp_path / 'x.npz') as file:
         for source in (tmp_path / 'x.npz', made.getvalue(), file):
-            np.testing.assert_array_equal(plain.arrays(source)['a'], np.arange(3))
+            np.testing.assert_array_equal(untrusted.arrays(source)['a'], np.arange(3))

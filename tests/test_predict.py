@@ -15,13 +15,15 @@ import pytest
 from PIL import Image
 
 import mixjax
-from mixjax import analyse, inference, models, predict
 from mixjax import config as config_lib
-from mixjax.data import embedded, listing
+from mixjax import inference, models
+from mixjax.commands import analyse, predict
+from mixjax.data.datasets import embedded, folder_scan
+from mixjax.data.labelled import run_data
 from mixjax.errors import UserError
 from mixjax.models import weights
-from mixjax.train import draws, loop, program, seeds
-from mixjax.train.workdir import read_json
+from mixjax.rundir.files import read_json
+from mixjax.train import loop, program, seeds
 
 
 @pytest.fixture(scope='module')
@@ -71,18 +73,19 @@ def test_the_exported_model_gives_the_logits_of_the_run_bit_for_bit(run):
     config = config_lib.from_data(read_json(folder / 'config.json'))
     built = program.build(config)
     ended = seeds.open_seed(built, 0, folder)
-    from mixjax.train import checkpoint, wave
+    from mixjax.rundir import checkpoint
+    from mixjax.train import wave
 
     begin = wave.states(built, [ended.state])
     one = jax.tree.map(lambda x: x[0], begin)
     with checkpoint.open_folder(folder / 'checkpoints' / '0') as manager:
         state = checkpoint.restore(manager, config.steps, one)
-    images = seeds.remaining(built.sets, draws.labelled(config, built.sets, 0)).image[:64]
+    images = seeds.remaining(built.sets, run_data.labelled(config, built.sets, 0)).image[:64]
     loaded = mixjax.load(folder)
 
     @jax.jit
     def logits(variables, image):
-        from mixjax.data import augment
+        from mixjax.data.feed import augment
 
         out, _ = built.net.apply(variables, augment.centre(image, built.geometry), train=False)
         return built.method.predict(out)
@@ -314,7 +317,7 @@ def test_what_predict_finds_in_a_folder_is_what_training_finds(tmp_path):
         (tmp_path / 'p' / name / f'{k}.png').write_bytes(b'')
     (tmp_path / 'p/test_set/cat/more').symlink_to('../../Training_set/dog')
     (tmp_path / 'p/test_set/fox').symlink_to('../Training_set/cat/dog')
-    inside = listing.listed(tmp_path / 'p')
+    inside = folder_scan.listed(tmp_path / 'p')
     for part, found in inside.parts.items():
         place = found[0][0].split('/')[0]
         there = inference.files([tmp_path / 'p' / place]).found
@@ -330,6 +333,6 @@ def test_what_predict_finds_in_a_folder_is_what_training_finds(tmp_path):
 
 def test_the_command_in_a_process_of_its_own(run, digits):
     path = next((digits / '0').iterdir())
-    words = [sys.executable, '-m', 'mixjax.predict', f'--workdir={run / "finetune"}', str(path)]
+    words = [sys.executable, '-m', 'mixjax.commands.predict', f'--workdir={run / "finetune"}', str(path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and '%' in done.stdout and not done.stderr, done

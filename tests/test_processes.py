@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from mixjax import cluster, lifeline
 from mixjax.errors import UserError
+from mixjax.host import cluster, liveness
 from mixjax.train import mesh
 from tests.common import ROOT, command, environment, final_state, lines
 
@@ -252,7 +252,7 @@ lifeline.bye()
 
 def test_a_closed_connection_shows_a_death_and_a_word_before_it_none():
     died, client = [], Told()
-    lifeline.listen(client, 'here', 4, died.append)
+    liveness.listen(client, 'here', 4, died.append)
     port, token = json.loads(client.said['here'])
     for said in (b'x' * 64, b'\xff' * 64, f'{"0" * 32} 1'.ljust(64).encode(), token.encode(), b''):
         with socket.create_connection(('127.0.0.1', port)) as stranger:  # is not listened to

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mixjax import losses, method, puzzle
+from mixjax import losses
+from mixjax.config import method_registry
 from mixjax.errors import UserError
-from mixjax.puzzle import mincut, problem, transport
+from mixjax.maths import puzzle
+from mixjax.maths.puzzle import mincut, problem, transport
+from mixjax.method import Ctx, Prepared, Run
 from tests.common import fixture, tiny_net
 from tests.graph_cut import energy, least_energy, pictures, problems
 
@@ -418,15 +421,15 @@ def test_impossible_images_are_refused():
 
 def task(name, step=1, dtype=jnp.float32, **knobs):
     """A method on a tiny network and 2x2 images, which have one number of blocks: (method, net, parameters, ctx)."""
-    built, net = method.load(name)(10, **knobs), tiny_net()
+    built, net = method_registry.load(name)(10, **knobs), tiny_net()
     image, _, partner = batch(6, 2, seed=8)
-    heads = {n: h.width for n, h in built.heads(10, 0, method.Prepared()).items()}
+    heads = {n: h.width for n, h in built.heads(10, 0, Prepared()).items()}
     variables = jax.tree.map(
         lambda x: x.astype(dtype), jax.jit(lambda: net.init(jax.random.key(0), jnp.asarray(image), heads))()
     )
     params, model_state = variables['params'], {'batch_stats': variables['batch_stats']}
     data = {'image': jnp.asarray(image, dtype), 'label': jnp.arange(6), 'partner': jnp.asarray(partner)}
-    ctx = method.Ctx(model_state, (), (), data, jax.random.key(1), jnp.asarray(step), method.Run(10, 1.0, MEAN, STD))
+    ctx = Ctx(model_state, (), (), data, jax.random.key(1), jnp.asarray(step), Run(10, 1.0, MEAN, STD))
     return built, net, params, ctx
 
 
@@ -508,7 +511,7 @@ def test_the_saliency_costs_a_forward_and_an_input_gradient():
     _, net, params, ctx = task('puzzlemix')
 
     def convolutions(name):
-        built = method.load(name)(10)
+        built = method_registry.load(name)(10)
         text = jax.jit(jax.grad(lambda params: built.loss(net, params, ctx)[0])).lower(params).as_text()
         return text.count('stablehlo.convolution')
 
@@ -575,4 +578,4 @@ def test_lamix_shows_puzzles_on_odd_steps(local_label):
 )
 def test_impossible_values_are_refused(name, knobs):
     with pytest.raises(UserError, match='must be'):
-        method.load(name)(10, **knobs)
+        method_registry.load(name)(10, **knobs)

@@ -12,9 +12,10 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from mixjax import losses, models, project
-from mixjax import method as method_lib
+from mixjax import losses, models
+from mixjax.config import method_registry
 from mixjax.errors import UserError
+from mixjax.maths import regsl
 from mixjax.method import Aux, Ctx, Data, Part, Prepared, Run
 from mixjax.models import net as net_lib
 from mixjax.models.net import Net, Out
@@ -68,9 +69,9 @@ def test_the_projection_equals_the_released_code(norm, dtype):
         start, before = tree(f, 'init', dtype), tree(f, 'before', dtype)
         expected = tree(f, f'after_{NORMS[norm]}', dtype)['params']
         numbers = (float(f[f'distance_{NORMS[norm]}']), float(f['head_distance']), float(f['scale_factor']))
-        radius = project.parts(before['params'], *numbers)
+        radius = regsl.parts(before['params'], *numbers)
         trees = before['params'], start['params'], before['batch_stats'], start['batch_stats']
-        found = jax.jit(lambda *trees: project.project(*trees, radius, norm))(*trees)
+        found = jax.jit(lambda *trees: regsl.project(*trees, radius, norm))(*trees)
         close(found, expected, rtol=0, atol=1e-12 if dtype == 'float64' else 1e-6)
         assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
         moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), found, before['params'])
@@ -85,18 +86,18 @@ def test_the_penalty_equals_the_released_code(norm, dtype):
     with jax.enable_x64(dtype == 'float64'):
         start, before = tree(f, 'init', dtype)['params'], tree(f, 'before', dtype)['params']
         trunk, head = f['penalty_lambda'].tolist()
-        weight = project.parts(before, trunk, head, float(f['scale_factor']))
+        weight = regsl.parts(before, trunk, head, float(f['scale_factor']))
         rtol = 1e-12 if dtype == 'float64' else 1e-5
-        found = project.penalty(before, start, weight, norm)
+        found = regsl.penalty(before, start, weight, norm)
         names = ['stage1', 'stage2', 'stage3', 'stage4', 'head:target']
         assert set(found) == set(names)
         groups = np.array([found[name] for name in names])
         np.testing.assert_allclose(groups, f[f'penalty_{NORMS[norm]}_per_group'], rtol=rtol)
         np.testing.assert_allclose(groups.sum(), f[f'penalty_{NORMS[norm]}_total'], rtol=rtol)
-        grad = jax.grad(lambda p: sum(project.penalty(p, start, weight, norm).values()))(before)
+        grad = jax.grad(lambda p: sum(regsl.penalty(p, start, weight, norm).values()))(before)
         if norm == 'frobenius':
             close(grad, tree(f, 'penalty_frob_grad', dtype)['params'], rtol=0, atol=1e-12 if rtol < 1e-6 else 1e-5)
-        at_start = jax.grad(lambda p: sum(project.penalty(p, start, weight, norm).values()))(start)
+        at_start = jax.grad(lambda p: sum(regsl.penalty(p, start, weight, norm).values()))(start)
         assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(at_start))
 
 
@@ -110,7 +111,7 @@ def test_self_labelling_equals_the_released_code(dtype):
 
         def loss(logits):
             per_example = losses.cross_entropy(logits, stored[index])
-            weights = project.adaptive_weights(per_example, float(f['sl_temp']))
+            weights = regsl.adaptive_weights(per_example, float(f['sl_temp']))
             return (weights * per_example).sum(), (per_example, weights)
 
         logits = jnp.asarray(f['sl_logits'], dtype)
@@ -120,12 +121,12 @@ def test_self_labelling_equals_the_released_code(dtype):
         np.testing.assert_allclose(value, f['sl_loss'], rtol=rtol)
         np.testing.assert_allclose(grad, f['sl_grad'], atol=atol)
 
-        after = project.correct(stored, index, logits, float(f['sl_threshold']))
+        after = regsl.correct(stored, index, logits, float(f['sl_threshold']))
         np.testing.assert_array_equal(after, f['sl_labels_after'])
         changed = np.asarray(index)[np.asarray(after != stored)[np.asarray(index)]]
         np.testing.assert_array_equal(changed, f['sl_changed_index'])
         epochs = jnp.arange(1, 31)
-        found = project.temperature(epochs, float(f['sl_temp']), int(f['sl_adaptive_epoch']))
+        found = regsl.temperature(epochs, float(f['sl_temp']), int(f['sl_adaptive_epoch']))
         np.testing.assert_allclose(found, f['sl_temp_used_in_epoch_1_to_30'], rtol=1e-12 if rtol < 1e-6 else 1e-6)
 
 
@@ -164,10 +165,10 @@ def distances(params, start, norm):
 def test_projected_weights_lie_in_the_ball_and_stay(norm):
     with jax.enable_x64(True):
         (start, stats0), (params, stats) = layer(0), layer(1)
-        radius = project.parts(params, 0.3, 0.7, 2.0)
-        once = project.project(params, start, stats, stats0, radius, norm)
+        radius = regsl.parts(params, 0.3, 0.7, 2.0)
+        once = regsl.project(params, start, stats, stats0, radius, norm)
         np.testing.assert_allclose(distances(once, start, norm), [0.3, 0.7], rtol=1e-12)
-        close(project.project(once, start, stats, stats0, radius, norm), once, rtol=1e-12)
+        close(regsl.project(once, start, stats, stats0, radius, norm), once, rtol=1e-12)
         # The nearest point: on the line to the centre.
         move, whole = (
             p['backbone']['stage1']['conv']['kernel'] - start['backbone']['stage1']['conv']['kernel']
@@ -190,23 +191,23 @@ def test_projected_weights_lie_in_the_ball_and_stay(norm):
 def test_inside_the_ball_nothing_moves(norm, dtype):
     with jax.enable_x64(dtype == 'float64'):
         (start, stats0), (params, stats) = layer(0), layer(1)
-        radius = project.parts(params, 1e3, 1e3, 2.0)
-        assert_trees_equal(project.project(params, start, stats, stats0, radius, norm), params)
+        radius = regsl.parts(params, 1e3, 1e3, 2.0)
+        assert_trees_equal(regsl.project(params, start, stats, stats0, radius, norm), params)
         # On the boundary itself: a displacement of exactly k = 2 in one entry.
         kernel = jnp.zeros((1, 1, 2, 2)).at[0, 0, 0, 0].set(2.0)
         edge = {'backbone': {'stage1': {'conv': {'kernel': kernel}}}}
         zero = jax.tree.map(jnp.zeros_like, edge)
-        assert_trees_equal(project.project(edge, zero, {}, {}, {'stage1': 2.0}, norm), edge)
+        assert_trees_equal(regsl.project(edge, zero, {}, {}, {'stage1': 2.0}, norm), edge)
 
 
 @pytest.mark.parametrize('norm', NORMS)
 @pytest.mark.parametrize('k', [0.0, 0.5])
 def test_no_displacement_is_no_nan(norm, k):
     params, stats = layer(0)
-    radius = project.parts(params, k, k, 2.0)
+    radius = regsl.parts(params, k, k, 2.0)
 
     def projected(p):
-        return project.project(p, params, stats, stats, radius, norm)
+        return regsl.project(p, params, stats, stats, radius, norm)
 
     found = projected(params)
     assert_trees_equal(found['backbone'], params['backbone'])
@@ -220,7 +221,7 @@ def test_a_row_is_bound_by_itself():
     kernel = jnp.asarray([[[[3.0, 0.1], [-1.0, 0.2]]]])  # L1 norms of the two output channels: 4 and 0.3
     params = {'backbone': {'stage1': {'conv': {'kernel': kernel}}}}
     zero = jax.tree.map(jnp.zeros_like, params)
-    found = project.project(params, zero, {}, {}, {'stage1': 2.0}, 'row')['backbone']['stage1']['conv']['kernel']
+    found = regsl.project(params, zero, {}, {}, {'stage1': 2.0}, 'row')['backbone']['stage1']['conv']['kernel']
     np.testing.assert_allclose(found, [[[[1.5, 0.1], [-0.5, 0.2]]]], rtol=1e-6)
 
 
@@ -234,7 +235,7 @@ def test_batchnorm_is_bound_by_what_multiplies_the_signal():
 
         def scale_after(scale, var, k):
             params, stats = bn(scale, var)
-            found = project.project(params, start, stats, stats0, {'stage1': k})
+            found = regsl.project(params, start, stats, stats0, {'stage1': k})
             assert found['backbone']['stage1']['bn']['bias'] == 9
             return float(found['backbone']['stage1']['bn']['scale'][0])
 
@@ -242,7 +243,7 @@ def test_batchnorm_is_bound_by_what_multiplies_the_signal():
         np.testing.assert_allclose(scale_after(10.0, 100 - 1e-6, 0.5), 10.0, rtol=1e-12)  # q = 1 by the variance
         np.testing.assert_allclose(scale_after(-10.0, 100 - 1e-6, 0.5), 5.0, rtol=1e-12)  # q = -1, then 0.5
         params, _ = bn(10.0, 1.0)
-        assert_trees_equal(project.project(params, start, {}, stats0, {'stage1': 0.5}), params)  # no statistics
+        assert_trees_equal(regsl.project(params, start, {}, stats0, {'stage1': 0.5}), params)  # no statistics
 
 
 def test_the_number_of_each_part():
@@ -251,9 +252,9 @@ def test_the_number_of_each_part():
         trunk = {name: leaf for name in ('stem', *stages)}
         return {'backbone': trunk, 'heads': {'target': {'kernel': jnp.zeros((1, 2))}}}
 
-    four = project.parts(params('stage1', 'stage2', 'stage3', 'stage4'), 2.0, 7.0, 3.0)
+    four = regsl.parts(params('stage1', 'stage2', 'stage3', 'stage4'), 2.0, 7.0, 3.0)
     assert four == {'stage1': 2, 'stage2': 2, 'stage3': 6, 'stage4': 18, 'head:target': 7}
-    assert project.parts(params('stage1', 'stage2', 'neck'), 2.0, 7.0, 3.0) == {
+    assert regsl.parts(params('stage1', 'stage2', 'neck'), 2.0, 7.0, 3.0) == {
         'stage1': 2, 'stage2': 2, 'head:target': 7
     }  # fmt: skip
 
@@ -264,16 +265,16 @@ def test_the_number_of_each_part():
 @pytest.mark.parametrize(('n', 'batch'), [(20, 16), (48, 16), (7, 48), (5994, 48), (1000, 96)])
 def test_epochs_change_exactly_where_the_examples_are_through(n, batch):
     steps = np.concatenate([np.arange(2000), np.arange(8000, 9000)])
-    found = jax.vmap(lambda step: project.epoch(step, n / batch))(jnp.asarray(steps))
+    found = jax.vmap(lambda step: regsl.epoch(step, n / batch))(jnp.asarray(steps))
     np.testing.assert_array_equal(found, 1 + steps * batch // n)
 
 
 def test_weights_of_a_batch():
     loss = jnp.asarray([0.0, 1.0, 50.0, 1e4])
-    weights = project.adaptive_weights(loss, 0.5)
+    weights = regsl.adaptive_weights(loss, 0.5)
     np.testing.assert_allclose(weights.sum(), 1, rtol=1e-6)
     np.testing.assert_allclose(weights[1] / weights[0], np.exp(-2), rtol=1e-5)
-    grad = jax.grad(lambda x: (project.adaptive_weights(x, 0.5) * x).sum())(loss)
+    grad = jax.grad(lambda x: (regsl.adaptive_weights(x, 0.5) * x).sum())(loss)
     np.testing.assert_array_equal(grad, weights)  # the weights are constants
 
 
@@ -287,12 +288,12 @@ def test_a_label_is_corrected_for_good():
     with jax.enable_x64(True):
         stored = jnp.asarray([0, 0, 1], jnp.int32)
         index = jnp.asarray([0, 1, 2])
-        once = project.correct(stored, index, logits_of(0.95, 0.85, 0.97), 0.9)
+        once = regsl.correct(stored, index, logits_of(0.95, 0.85, 0.97), 0.9)
         assert once.tolist() == [1, 0, 1] and once.dtype == jnp.int32
         # Doubts of less than 0.9 do not undo it.
-        assert project.correct(once, index, logits_of(0.15, 0.5, 0.5), 0.9).tolist() == [1, 0, 1]
-        assert project.correct(once, index, logits_of(0.05, 0.5, 0.5), 0.9).tolist() == [0, 0, 1]
-        assert project.correct(stored, index, jnp.asarray([[-1e3, 0.0]] * 3), 1.0).tolist() == [0, 0, 1]  # not above 1
+        assert regsl.correct(once, index, logits_of(0.15, 0.5, 0.5), 0.9).tolist() == [1, 0, 1]
+        assert regsl.correct(once, index, logits_of(0.05, 0.5, 0.5), 0.9).tolist() == [0, 0, 1]
+        assert regsl.correct(stored, index, jnp.asarray([[-1e3, 0.0]] * 3), 1.0).tolist() == [0, 0, 1]  # not above 1
 
 
 def test_of_several_views_of_an_example_the_most_certain_decides():
@@ -302,8 +303,8 @@ def test_of_several_views_of_an_example_the_most_certain_decides():
     for seed in range(5):
         order = np.random.RandomState(seed).permutation(5)
         at = jnp.asarray(index[order])
-        assert project.correct(stored, at, logits[order], 0.9).tolist() == [1, 0, 0]
-        assert project.correct(jnp.asarray([1, 1, 0]), at, both[order], 0.9).tolist() == [0, 1, 0]
+        assert regsl.correct(stored, at, logits[order], 0.9).tolist() == [1, 0, 0]
+        assert regsl.correct(jnp.asarray([1, 1, 0]), at, both[order], 0.9).tolist() == [0, 1, 0]
 
 
 def test_a_sharded_batch_gives_the_same():
@@ -312,9 +313,9 @@ def test_a_sharded_batch_gives_the_same():
     logits = jnp.asarray(4 * rng.randn(32, 4), jnp.float32)
 
     def step(stored, index, logits):
-        new = project.correct(stored, index, logits, 0.6)
+        new = regsl.correct(stored, index, logits, 0.6)
         per_example = losses.cross_entropy(logits, new[index])
-        return new, project.adaptive_weights(per_example, 1.5)
+        return new, regsl.adaptive_weights(per_example, 1.5)
 
     alone = jax.jit(step)(stored, index, logits)
     assert (alone[0] != stored).sum() > 3
@@ -370,14 +371,14 @@ def test_projection_comes_after_the_optimiser():
     with jax.enable_x64(True):
         start, old, new = weights(0), weights(0), weights(1)
         net = linear_net({'params': start})
-        method = method_lib.load('regsl')(5, distance=0.2, head_distance=0.5)
+        method = method_registry.load('regsl')(5, distance=0.2, head_distance=0.5)
         labels, batch = batch_of(8, 8)
         _, aux = method.loss(net, old, context(batch, ()))
         params, state = method.after_step(net, old, new, aux, context(batch, ()))
         np.testing.assert_allclose(distances(params, start, 'frobenius'), [0.2, 0.5], rtol=1e-12)
         assert state == ()
         for form in ('penalty', 'none'):
-            method = method_lib.load('regsl')(5, form=form)
+            method = method_registry.load('regsl')(5, form=form)
             _, aux = method.loss(net, old, context(batch, ()))
             assert method.after_step(net, old, new, aux, context(batch, ()))[0] is new
 
@@ -385,11 +386,11 @@ def test_projection_comes_after_the_optimiser():
 def test_the_statistics_of_after_the_step_are_used():
     params, stats = layer(0)
     start = {'params': params, 'batch_stats': stats}
-    method = method_lib.load('regsl')(5, distance=0.1, head_distance=100.0)
+    method = method_registry.load('regsl')(5, distance=0.1, head_distance=100.0)
     later = jax.tree.map(lambda x: 9 * x, stats)
     net = linear_net(start)
     found, _ = method.after_step(net, params, params, Aux({'batch_stats': later}), context({}, ()))
-    expected = project.project(params, params, later, stats, {'stage1': 0.1, 'head:target': 100.0})
+    expected = regsl.project(params, params, later, stats, {'stage1': 0.1, 'head:target': 100.0})
     assert_trees_equal(found, expected)
     moved = found['backbone']['stage1']['bn']['scale'] != params['backbone']['stage1']['bn']['scale']
     assert moved.any()
@@ -399,11 +400,11 @@ def test_the_penalty_is_added():
     with jax.enable_x64(True):
         start, params = weights(0), weights(1)
         labels, batch = batch_of(8, 8)
-        method = method_lib.load('regsl')(5, form='penalty', weight=0.3, head_weight=0.7)
+        method = method_registry.load('regsl')(5, form='penalty', weight=0.3, head_weight=0.7)
         value, aux = method.loss(linear_net({'params': start}), params, context(batch, ()))
         trunk, head = distances(params, start, 'frobenius')
         np.testing.assert_allclose(aux.metrics['penalty'], 0.3 * trunk**2 + 0.7 * head**2, rtol=1e-12)
-        plain, _ = method_lib.load('regsl')(5, form='none').loss(linear_net(), params, context(batch, ()))
+        plain, _ = method_registry.load('regsl')(5, form='none').loss(linear_net(), params, context(batch, ()))
         np.testing.assert_allclose(value, plain + aux.metrics['penalty'], rtol=1e-12)
 
 
@@ -412,7 +413,7 @@ def test_labels_are_doubted_epoch_by_epoch():
         labels, batch = batch_of(12, 8)
         params, net = weights(1), linear_net()
         knobs = dict(form='none', self_label=True, adaptive_epoch=2, correct_epoch=3, threshold=0.6, temperature=1.5)
-        method = method_lib.load('regsl')(5, **knobs)
+        method = method_registry.load('regsl')(5, **knobs)
         state = method.init(net, params, Prepared(), data_of(labels))
         assert state['label'].tolist() == labels.tolist() and state['label'].dtype == jnp.int32
         logits = net.apply({'params': params}, batch['image'], train=True)[0].logits['target']
@@ -429,7 +430,7 @@ def test_labels_are_doubted_epoch_by_epoch():
             np.testing.assert_allclose(at(step)[0], expected, rtol=1e-12)
             assert at(step)[1].tolist() == labels.tolist() and at(step)[2] == 0
 
-        corrected = project.correct(jnp.asarray(labels), batch['index'], logits, 0.6)
+        corrected = regsl.correct(jnp.asarray(labels), batch['index'], logits, 0.6)
         assert (corrected != labels).sum() > 2
         ce = losses.cross_entropy(logits, corrected[batch['index']])  # the correction counts at once
         for step, past in ((4, 0), (6, 1), (8, 2), (40, 18)):  # epochs 3, 4, 5 and 21
@@ -446,8 +447,9 @@ def test_without_a_pretrained_network():
     labels, _ = batch_of(12, 8)
     for knobs in ({}, {'form': 'penalty'}):
         with pytest.raises(UserError, match='config.model.weights'):
-            method_lib.load('regsl')(5, **knobs).init(linear_net(), weights(0), Prepared(), data_of(labels))
-    assert method_lib.load('regsl')(5, form='none').init(linear_net(), weights(0), Prepared(), data_of(labels)) == ()
+            method_registry.load('regsl')(5, **knobs).init(linear_net(), weights(0), Prepared(), data_of(labels))
+    plain = method_registry.load('regsl')(5, form='none')
+    assert plain.init(linear_net(), weights(0), Prepared(), data_of(labels)) == ()
 
 
 def test_both_phases_of_self_labelling_act_in_the_toy_run(tmp_path, monkeypatch):
@@ -468,4 +470,4 @@ def test_both_phases_of_self_labelling_act_in_the_toy_run(tmp_path, monkeypatch)
 )  # fmt: skip
 def test_regsl_refuses_impossible_values(knob, value):
     with pytest.raises(UserError, match='must be'):
-        method_lib.load('regsl')(10, **{knob: value})
+        method_registry.load('regsl')(10, **{knob: value})

@@ -11,16 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax import method as method_lib
-from mixjax import relation
+from mixjax.config import method_registry
 from mixjax.errors import UserError
+from mixjax.maths import class_relation
 from mixjax.method import Ctx, Data, Part
 from mixjax.models.net import Net, Out
 from tests.common import fixture
 
 
 def mean_ce(logits, labels):
-    return -relation.log_softmax(logits)[np.arange(len(labels)), labels].mean()
+    return -class_relation.log_softmax(logits)[np.arange(len(labels)), labels].mean()
 
 
 @pytest.fixture(scope='module')
@@ -28,21 +28,21 @@ def reference():
     """The authors' numbers, and P as they have it."""
     f = fixture('cotuning')
     scale = float(f['calibration_T_inverse'])
-    return f, relation.softmax(scale * f['train_logits']), relation.softmax(scale * f['val_logits'])
+    return f, class_relation.softmax(scale * f['train_logits']), class_relation.softmax(scale * f['val_logits'])
 
 
 def opinions(n, m, classes, seed=0, sharp=2.0):
     """P of n examples, and labels of which each class has its share."""
     rng = np.random.RandomState(seed)
     labels = np.arange(n) % classes
-    return relation.softmax(sharp * (rng.randn(classes, m)[labels] + rng.randn(n, m))), labels
+    return class_relation.softmax(sharp * (rng.randn(classes, m)[labels] + rng.randn(n, m))), labels
 
 
 def solved(prob, labels, classes, c, start=None, *, before=None, val=None, **settings):
     """W, the bound of its error, and which validation examples are classified correctly."""
     start = np.zeros((classes, prob.shape[1])) if start is None else start
-    with relation._float64():
-        problem = relation.Regression.of(prob, labels, classes, *(val or (prob[:0], labels[:0])))
+    with class_relation._float64():
+        problem = class_relation.Regression.of(prob, labels, classes, *(val or (prob[:0], labels[:0])))
         points = [problem.at(one) for one in (start, start if before is None else before)]
         found = problem.solve(c, *points, **settings)
         return np.asarray(found.point.weights), float(found.error), np.asarray(found.correct)
@@ -54,7 +54,7 @@ def solved(prob, labels, classes, c, start=None, *, before=None, val=None, **set
 def test_calibration_by_hand():
     # Of four, three are right by a margin of 2s: sigmoid(2s) = 3/4.
     logits = np.array([[1.0, -1.0]] * 4)
-    np.testing.assert_allclose(relation.calibrate(logits, np.array([0, 0, 0, 1])), np.log(3) / 2, rtol=1e-14)
+    np.testing.assert_allclose(class_relation.calibrate(logits, np.array([0, 0, 0, 1])), np.log(3) / 2, rtol=1e-14)
 
 
 @pytest.mark.parametrize('factor', [1e-6, 0.3, 1.0, 500.0])
@@ -62,13 +62,13 @@ def test_calibration_is_where_the_derivative_vanishes_and_undoes_a_scale(factor)
     rng = np.random.RandomState(1)
     logits, labels = rng.randn(300, 7), rng.randint(7, size=300)
     logits[np.arange(300), labels] += 0.8
-    one, s = relation.calibrate(logits, labels), relation.calibrate(factor * logits, labels)
+    one, s = class_relation.calibrate(logits, labels), class_relation.calibrate(factor * logits, labels)
     np.testing.assert_allclose(s * factor, one, rtol=1e-12)
     step = 1e-4 * s
     at = [mean_ce(factor * x * logits, labels) for x in (s - step, s, s + step)]
     assert at[0] > at[1] < at[2]
     assert abs(at[2] - at[0]) < 1e-9  # symmetric around the minimum
-    p = relation.softmax(one * logits)
+    p = class_relation.softmax(one * logits)
     assert abs(((p * logits).sum(1) - logits[np.arange(300), labels]).mean()) < 1e-13
 
 
@@ -76,33 +76,33 @@ def test_calibration_takes_its_rows_in_pieces(monkeypatch):
     rng = np.random.RandomState(2)
     logits, labels = rng.randn(50, 4), rng.randint(4, size=50)
     logits[np.arange(50), labels] += 1
-    whole = relation.calibrate(logits, labels)
-    monkeypatch.setattr(relation, 'CHUNK', 7)
-    np.testing.assert_allclose(relation.calibrate(logits, labels), whole, rtol=1e-12)
+    whole = class_relation.calibrate(logits, labels)
+    monkeypatch.setattr(class_relation, 'CHUNK', 7)
+    np.testing.assert_allclose(class_relation.calibrate(logits, labels), whole, rtol=1e-12)
 
 
 def test_separable_data_get_a_finite_scale():
     rng = np.random.RandomState(3)
     logits = rng.randn(40, 5)
     labels = logits.argmax(1)
-    s = relation.calibrate(logits, labels)
+    s = class_relation.calibrate(logits, labels)
     assert np.isfinite(s) and mean_ce(s * logits, labels) <= 1e-6 < mean_ce(s / 2 * logits, labels)
     # One wrong label more, by however little, and there is a minimum again.
     logits, labels = np.vstack([logits, [0, 0, 0, 0, 1e-3]]), np.append(labels, 0)
-    s = relation.calibrate(logits, labels)
+    s = class_relation.calibrate(logits, labels)
     assert mean_ce(0.999 * s * logits, labels) > mean_ce(s * logits, labels) < mean_ce(1.001 * s * logits, labels)
 
 
 def test_logits_that_are_worse_than_nothing_get_a_small_scale():
     logits = np.array([[3.0, -1.0], [-2.0, 5.0]])
-    s = relation.calibrate(logits, np.array([1, 0]))
-    assert s > 0 and np.abs(relation.softmax(s * logits) - 0.5).max() < 1e-2
-    assert relation.calibrate(np.full((3, 4), 2.5), np.array([0, 1, 2])) == 1.0
+    s = class_relation.calibrate(logits, np.array([1, 0]))
+    assert s > 0 and np.abs(class_relation.softmax(s * logits) - 0.5).max() < 1e-2
+    assert class_relation.calibrate(np.full((3, 4), 2.5), np.array([0, 1, 2])) == 1.0
 
 
 def test_scale_equals_the_exact_one(reference):
     f, _, prob_val = reference
-    scale = relation.calibrate(prob_val @ f['reverse_coef_selected'].T, f['val_labels'])
+    scale = class_relation.calibrate(prob_val @ f['reverse_coef_selected'].T, f['val_labels'])
     np.testing.assert_allclose(scale, f['reverse_scale_exact_for_reference_coef'], atol=1e-5)
 
 
@@ -112,16 +112,16 @@ def test_scale_equals_the_exact_one(reference):
 def test_direct_equals_the_released_code(reference):
     f, train, val = reference
     prob, labels = np.concatenate([train, val]), np.concatenate([f['train_labels'], f['val_labels']])
-    np.testing.assert_allclose(relation.direct(prob, labels, 5), f['relationship_direct'], atol=1e-10)
-    uncalibrated = relation.direct(relation.softmax(f['train_logits']), f['train_labels'], 5)
+    np.testing.assert_allclose(class_relation.direct(prob, labels, 5), f['relationship_direct'], atol=1e-10)
+    uncalibrated = class_relation.direct(class_relation.softmax(f['train_logits']), f['train_labels'], 5)
     np.testing.assert_allclose(uncalibrated, f['relationship_direct_tll_uncalibrated_train_only'], atol=1e-10)
 
 
 def test_direct_by_hand_and_of_a_class_without_examples():
     prob = np.array([[0.5, 0.5], [0.1, 0.9], [0.3, 0.7]])
-    np.testing.assert_allclose(relation.direct(prob, np.array([1, 0, 1]), 2), [[0.1, 0.9], [0.4, 0.6]])
+    np.testing.assert_allclose(class_relation.direct(prob, np.array([1, 0, 1]), 2), [[0.1, 0.9], [0.4, 0.6]])
     with pytest.raises(UserError, match='target class 1 has no labelled example; 2 classes'):
-        relation.direct(prob, np.array([0, 0, 2]), 4)
+        class_relation.direct(prob, np.array([0, 0, 2]), 4)
 
 
 # --- reverse ----------------------------------------------------------------------------------------------------------
@@ -129,8 +129,8 @@ def test_direct_by_hand_and_of_a_class_without_examples():
 
 def test_reverse_equals_the_exact_solution_and_the_released_code(reference):
     f, train, val = reference
-    assert f['reverse_C'].tolist() == list(relation.GRID)
-    found = relation.reverse_fit(train, f['train_labels'], val, f['val_labels'], 5)
+    assert f['reverse_C'].tolist() == list(class_relation.GRID)
+    found = class_relation.reverse_fit(train, f['train_labels'], val, f['val_labels'], 5)
     np.testing.assert_array_equal(found.accuracy, f['reverse_val_acc_converged'])
     assert found.chosen == f['reverse_selected_converged']
     np.testing.assert_allclose(found.weights, f['reverse_coef_selected_converged'], atol=1e-6)
@@ -145,7 +145,7 @@ def test_reverse_equals_the_exact_solution_and_the_released_code(reference):
 def test_the_regression_is_solved(n, m, sharp, c):
     prob, labels = opinions(n, m, 4, sharp=sharp)
     weights = solved(prob, labels, 4, c)[0]
-    p = relation.softmax(prob @ weights.T) - np.eye(4)[labels]
+    p = class_relation.softmax(prob @ weights.T) - np.eye(4)[labels]
     assert np.linalg.norm(c * p.T @ prob + weights) < 2e-8
 
 
@@ -178,7 +178,7 @@ def test_predictions_are_settled_however_small_the_logits():
     train, val = slice(0, 100), slice(100, 200)
     first = (np.eye(5)[labels[train]] - 0.2).T @ prob[train]
     right = np.mean(np.argmax(prob[val] @ first.T, axis=1) == labels[val])
-    found = relation.reverse_fit(prob[train], labels[train], prob[val], labels[val], 5, grid=(1e-8, 3e-9, 1e-9))
+    found = class_relation.reverse_fit(prob[train], labels[train], prob[val], labels[val], 5, grid=(1e-8, 3e-9, 1e-9))
     assert 0.25 < right < 1
     np.testing.assert_array_equal(found.accuracy, right)
 
@@ -202,21 +202,21 @@ def test_the_regression_gives_the_same_bits_again():
 def test_the_regression_is_compiled_once_for_all_strengths_and_seeds(monkeypatch):
     prob, labels = opinions(61, 21, 3)
     chex.clear_trace_counter()
-    once = chex.assert_max_traces(relation._minimise.__wrapped__, n=1)
-    monkeypatch.setattr(relation, '_minimise', jax.jit(once))
+    once = chex.assert_max_traces(class_relation._minimise.__wrapped__, n=1)
+    monkeypatch.setattr(class_relation, '_minimise', jax.jit(once))
     for rows in (np.arange(61), np.arange(61)[::-1]):
         train, val = rows[:41], rows[-20:]
-        relation.reverse_fit(prob[train], labels[train], prob[val], labels[val], 3)
+        class_relation.reverse_fit(prob[train], labels[train], prob[val], labels[val], 3)
 
 
 def test_reverse_follows_the_order_of_the_classes():
     prob, labels = opinions(90, 12, 3)
     train, val = slice(0, 60), slice(60, 90)
-    found = relation.reverse(prob[train], labels[train], prob[val], labels[val], 3)
+    found = class_relation.reverse(prob[train], labels[train], prob[val], labels[val], 3)
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-12)
     source, target = np.random.RandomState(4).permutation(12), np.array([2, 0, 1])
     permuted = prob[:, source]
-    again = relation.reverse(permuted[train], target[labels[train]], permuted[val], target[labels[val]], 3)
+    again = class_relation.reverse(permuted[train], target[labels[train]], permuted[val], target[labels[val]], 3)
     np.testing.assert_allclose(again[target], found[:, source], atol=1e-6)
 
 
@@ -225,7 +225,7 @@ def test_reverse_takes_the_first_of_the_best_and_finds_the_obvious():
     labels = np.repeat(np.arange(3), 8)
     prob = np.full((24, 7), 1e-3)
     prob[np.arange(24), 2 * labels + np.arange(24) % 2] = 1 - 6e-3
-    found = relation.reverse_fit(prob, labels, prob, labels, 3)
+    found = class_relation.reverse_fit(prob, labels, prob, labels, 3)
     assert found.chosen == 0 and (found.accuracy == 1).all()
     assert (found.relation.reshape(-1)[[0, 1, 9, 10, 18, 19]] > 0.49).all()
     assert np.isfinite(found.relation).all()
@@ -235,7 +235,7 @@ def test_reverse_where_the_mean_opinion_underflows():
     labels = np.array([0, 1, 0, 1, 1, 0])
     prob = np.zeros((6, 4))
     prob[np.arange(6), labels] = 1  # nobody ever names the source classes 2 and 3
-    found = relation.reverse(prob[:4], labels[:4], prob[4:], labels[4:], 2)
+    found = class_relation.reverse(prob[:4], labels[:4], prob[4:], labels[4:], 2)
     assert np.isfinite(found).all() and (found[:, 2:] == 0).all()
     np.testing.assert_allclose(found.sum(1), 1, atol=1e-12)
 
@@ -244,45 +244,45 @@ def test_reverse_with_classes_missing():
     prob, labels = opinions(40, 6, 4)
     few = labels[:20] % 3
     with pytest.raises(UserError, match='target class 3 has no example'):
-        relation.reverse(prob[:20], few, prob[20:], labels[20:], 4)
+        class_relation.reverse(prob[:20], few, prob[20:], labels[20:], 4)
     with pytest.raises(UserError, match='there are none'):
-        relation.reverse(prob, labels, prob[:0], labels[:0], 4)
+        class_relation.reverse(prob, labels, prob[:0], labels[:0], 4)
     some = labels[20:] != 1  # a class that is not validated is learned all the same
-    found = relation.reverse(prob[:20], labels[:20], prob[20:][some], labels[20:][some], 4)
+    found = class_relation.reverse(prob[:20], labels[:20], prob[20:][some], labels[20:][some], 4)
     assert np.isfinite(found).all() and found.shape == (4, 6)
-    alone = relation.reverse(prob[:5], np.zeros(5, int), prob[5:8], np.zeros(3, int), 1)
+    alone = class_relation.reverse(prob[:5], np.zeros(5, int), prob[5:8], np.zeros(3, int), 1)
     np.testing.assert_allclose(alone[0], prob[:8].mean(0), atol=1e-12)
 
 
 @pytest.mark.parity
 def test_reverse_of_many_classes():
     prob, labels = opinions(600, 500, 100, sharp=1.5)
-    held = relation.held_out(labels, 100, 1 / 3, jax.random.key(0))
-    found = relation.reverse_fit(prob[~held], labels[~held], prob[held], labels[held], 100)
-    c, weights = relation.GRID[found.chosen], found.weights
-    p = relation.softmax(prob[~held] @ weights.T) - np.eye(100)[labels[~held]]
+    held = class_relation.held_out(labels, 100, 1 / 3, jax.random.key(0))
+    found = class_relation.reverse_fit(prob[~held], labels[~held], prob[held], labels[held], 100)
+    c, weights = class_relation.GRID[found.chosen], found.weights
+    p = class_relation.softmax(prob[~held] @ weights.T) - np.eye(100)[labels[~held]]
     assert np.linalg.norm(c * p.T @ prob[~held] + weights) < 1e-7
     np.testing.assert_allclose(found.relation.sum(1), 1, atol=1e-12)
 
 
 def test_held_out_examples():
     labels, key = np.repeat(np.arange(4), [2, 3, 10, 30]), jax.random.key
-    held = relation.held_out(labels, 4, 1 / 3, key(1))
+    held = class_relation.held_out(labels, 4, 1 / 3, key(1))
     assert np.bincount(labels[held]).tolist() == [1, 1, 3, 10]
-    assert (held == relation.held_out(labels, 4, 1 / 3, key(1))).all()
-    assert (held != relation.held_out(labels, 4, 1 / 3, key(2))).any()
-    assert np.bincount(labels[relation.held_out(labels, 4, 0.99, key(0))]).tolist() == [1, 2, 9, 29]
-    assert np.bincount(labels[relation.held_out(labels, 4, 0.01, key(0))]).tolist() == [1, 1, 1, 1]
+    assert (held == class_relation.held_out(labels, 4, 1 / 3, key(1))).all()
+    assert (held != class_relation.held_out(labels, 4, 1 / 3, key(2))).any()
+    assert np.bincount(labels[class_relation.held_out(labels, 4, 0.99, key(0))]).tolist() == [1, 2, 9, 29]
+    assert np.bincount(labels[class_relation.held_out(labels, 4, 0.01, key(0))]).tolist() == [1, 1, 1, 1]
     with pytest.raises(UserError, match="target class 1 has 1: set config.method.relation to 'direct'"):
-        relation.held_out(np.array([0, 0, 1]), 2, 0.5, key(0))
+        class_relation.held_out(np.array([0, 0, 1]), 2, 0.5, key(0))
     with pytest.raises(UserError, match='must be a jax key'):
-        relation.held_out(labels, 4, 0.5, 0)
+        class_relation.held_out(labels, 4, 0.5, 0)
     # Runs of earlier releases hold these: the draw must never change.
     assert np.flatnonzero(held).tolist() == [0, 3, 10, 12, 13, 19, 20, 22, 25, 30, 32, 35, 39, 43, 44]
 
 
 def test_the_module_is_light():
-    script = 'import sys, mixjax.relation; print(*{name.partition(".")[0] for name in sys.modules})'
+    script = 'import sys, mixjax.maths.class_relation; print(*{name.partition(".")[0] for name in sys.modules})'
     loaded = subprocess.run([sys.executable, '-c', script], check=True, capture_output=True, text=True).stdout.split()
     assert 'jax' in loaded and not {'sklearn', 'flax', 'optax'} & set(loaded)
 
@@ -321,7 +321,7 @@ def toy():
 
 
 def prepared(data, net, **knobs):
-    method = method_lib.load('cotuning')(5, **knobs)
+    method = method_registry.load('cotuning')(5, **knobs)
     return method.prepare(net, data, jax.random.key(3)).frozen['relation']
 
 
@@ -330,20 +330,22 @@ def test_prepare_takes_the_mean_opinion():
         net, data, logits, source_logits, seen = toy()
         labels = data.target.labels
         found = prepared(data, net, relation='direct', calibration=0.7)
-        np.testing.assert_allclose(found, relation.direct(relation.softmax(0.7 * logits), labels, 5), atol=1e-12)
+        wanted = class_relation.direct(class_relation.softmax(0.7 * logits), labels, 5)
+        np.testing.assert_allclose(found, wanted, atol=1e-12)
         assert set(seen) == {(100, SIDE, SIDE, 3)}  # 250 images in three passes of one shape
 
-        s = relation.calibrate(source_logits[: 2 * SOURCES], data.source.labels[: 2 * SOURCES])
+        s = class_relation.calibrate(source_logits[: 2 * SOURCES], data.source.labels[: 2 * SOURCES])
         found = prepared(data, net, relation='direct', per_class=2)
-        np.testing.assert_allclose(found, relation.direct(relation.softmax(s * logits), labels, 5), atol=1e-12)
+        wanted = class_relation.direct(class_relation.softmax(s * logits), labels, 5)
+        np.testing.assert_allclose(found, wanted, atol=1e-12)
 
 
 def test_prepare_fits_the_reverse_relation():
     with jax.enable_x64(True):
         net, data, logits, _, _ = toy()
         labels, key = data.target.labels, jax.random.key(3)
-        prob, held = relation.softmax(logits), relation.held_out(labels, 5, 0.5, key)
-        expected = relation.reverse(prob[~held], labels[~held], prob[held], labels[held], 5)
+        prob, held = class_relation.softmax(logits), class_relation.held_out(labels, 5, 0.5, key)
+        expected = class_relation.reverse(prob[~held], labels[~held], prob[held], labels[held], 5)
         np.testing.assert_allclose(prepared(data, net, calibration=1.0, val=0.5), expected, atol=1e-9)
 
 
@@ -370,7 +372,7 @@ def loss_of(f, table, dtype):
         out = Out({'target': z_t, 'source': z_s}, z_t, {})
         net = Net(None, lambda *_, **__: (out, {}), None, None)
         ctx = Ctx({}, (), frozen, {'image': z_t, 'label': label}, jax.random.key(0), jnp.asarray(0), ())
-        return method_lib.load('cotuning')(5).loss(net, {}, ctx)
+        return method_registry.load('cotuning')(5).loss(net, {}, ctx)
 
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)
 
@@ -410,7 +412,7 @@ def test_gradients_where_the_heads_are_certain_and_the_relation_has_zeros():
 
 
 def test_heads_and_rates():
-    method = method_lib.load('cotuning')(5, trunk_factor=0.2)
+    method = method_registry.load('cotuning')(5, trunk_factor=0.2)
     heads = method.heads(5, 20, None)
     assert heads['target'].width == 5 and heads['target'].std == 0.01 and heads['target'].rows is None
     assert heads['source'].rows.tolist() == list(range(20))
@@ -424,4 +426,4 @@ def test_heads_and_rates():
 )  # fmt: skip
 def test_cotuning_refuses_impossible_values(knob, value):
     with pytest.raises(UserError, match='must be'):
-        method_lib.load('cotuning')(10, **{knob: value})
+        method_registry.load('cotuning')(10, **{knob: value})

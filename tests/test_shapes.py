@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax import losses, mix, pairing, puzzle
+from mixjax import losses, mix
+from mixjax.maths import class_pairing, puzzle
 
 
 def zeros(*shape):
@@ -93,14 +94,14 @@ def test_a_wrong_shape_is_told(words, function, arguments):
 @pytest.mark.parametrize(
     ('words', 'function', 'arguments'),
     [
-        ('features must be (n, d)', pairing.centroids, (np.zeros(3), np.zeros(3, int), 2)),
-        ('one for each row of features', pairing.centroids, (np.zeros((3, 2)), np.zeros(2, int), 2)),
-        ('features must be (classes, d)', pairing.cosine, (np.zeros(3), np.zeros((3, 2)))),
-        ('the same width d', pairing.cosine, (np.zeros((3, 3)), np.zeros((3, 2)))),
-        ('score must be (target classes, source classes)', pairing.greedy, (np.zeros(3),)),
-        ('score must be (target classes, source classes)', pairing.assignment, (np.zeros(3),)),
-        ('score must be (target classes, source classes)', pairing.pair, (np.zeros(3), np.ones(3))),
-        ('sizes must be (m,)', pairing.pair, (np.zeros((2, 3)), np.ones(2))),
+        ('features must be (n, d)', class_pairing.centroids, (np.zeros(3), np.zeros(3, int), 2)),
+        ('one for each row of features', class_pairing.centroids, (np.zeros((3, 2)), np.zeros(2, int), 2)),
+        ('features must be (classes, d)', class_pairing.cosine, (np.zeros(3), np.zeros((3, 2)))),
+        ('the same width d', class_pairing.cosine, (np.zeros((3, 3)), np.zeros((3, 2)))),
+        ('score must be (target classes, source classes)', class_pairing.greedy, (np.zeros(3),)),
+        ('score must be (target classes, source classes)', class_pairing.assignment, (np.zeros(3),)),
+        ('score must be (target classes, source classes)', class_pairing.pair, (np.zeros(3), np.ones(3))),
+        ('sizes must be (m,)', class_pairing.pair, (np.zeros((2, 3)), np.ones(2))),
     ],
 )
 def test_a_wrong_shape_is_told_on_the_host(words, function, arguments):

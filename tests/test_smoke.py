@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mixjax import config as config_lib
-from mixjax import method as method_lib
+from mixjax.config import method_registry
 from mixjax.main import main
 from mixjax.models.net import bind
 from mixjax.train import loop, prepare, seeds
@@ -42,7 +42,7 @@ def test_every_config_is_here():
 
 def test_the_table_of_all_methods_has_them_all():
     config = config_lib.load('digits/all_methods')
-    assert {node.name for node in config.compare.values()} == set(method_lib.names())
+    assert {node.name for node in config.compare.values()} == set(method_registry.names())
     assert config.sweep.key == 'target.per_class' and config.sweep.numbers == (3, 10) and config.num_seeds == 5
 
 

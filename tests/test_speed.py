@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 
 from mixjax import config as config_lib
-from mixjax import pairing
-from mixjax.data import embedded
+from mixjax.data.datasets import embedded
+from mixjax.host import compile_cache
+from mixjax.maths import class_pairing
 from mixjax.models import layers
 from mixjax.planner import hlo
-from mixjax.train import compilations, evaluate, program, seeds, step, wave
+from mixjax.train import evaluate, program, seeds, step, wave
 from tests import trace
 from tests.common import ROOT, assert_same_run, call, environment
 from tests.test_processes import CONFIG, run
@@ -106,9 +107,9 @@ def base(on, tmp_path_factory):
 
 
 def test_every_method_has_its_work_here():
-    from mixjax import method
+    from mixjax.config import method_registry
 
-    assert set(method.names()) == {'finetune', *WORK}
+    assert set(method_registry.names()) == {'finetune', *WORK}
 
 
 @pytest.mark.parametrize(
@@ -399,24 +400,24 @@ def test_half_written_programs_are_removed(tmp_path):
     good, torn = zlib.compress(b'program' * 100), zlib.compress(b'program' * 100)[:-9]
     for name, entry in (('a', good), ('b', torn), ('c', b''), ('d', b'\x28\xb5 of another packer')):
         (tmp_path / f'{name}-cache').write_bytes(entry)
-    compilations.tidy(tmp_path)
+    compile_cache.tidy(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
-    assert left == {'a-cache', 'd-cache', compilations.STAMP}
+    assert left == {'a-cache', 'd-cache', compile_cache.STAMP}
     # What was looked at is not read again.
     old = tmp_path / 'a-cache'
     old.write_bytes(torn)
     os.utime(old, (1, 1))
-    compilations.tidy(tmp_path)
+    compile_cache.tidy(tmp_path)
     assert old.exists()
 
 
 def test_the_oldest_programs_go_first(tmp_path, monkeypatch):
-    monkeypatch.setattr(compilations, 'MOST', 250)
+    monkeypatch.setattr(compile_cache, 'MOST', 250)
     for k in range(4):
         path = tmp_path / f'{k}-cache'
         path.write_bytes(b'\x28' * 100)
         os.utime(path, (1000 + k, 1000 + k))
-    compilations.tidy(tmp_path)
+    compile_cache.tidy(tmp_path)
     assert sorted(path.name for path in tmp_path.glob('*-cache')) == ['2-cache', '3-cache']
 
 
@@ -424,15 +425,15 @@ def test_the_oldest_programs_go_first(tmp_path, monkeypatch):
 def changed(monkeypatch):
     """What `keep` changes of jax's settings, which stay as they are."""
     found = {}
-    monkeypatch.setattr(compilations.jax.config, 'update', found.__setitem__)
-    monkeypatch.setattr(compilations, 'decided', lambda: False)
+    monkeypatch.setattr(compile_cache.jax.config, 'update', found.__setitem__)
+    monkeypatch.setattr(compile_cache, 'decided', lambda: False)
     return found
 
 
 def test_programs_lie_in_the_cache_by_the_kind_of_processor(changed, tmp_path):
-    compilations.keep(str(tmp_path / 'c'))
-    assert changed['jax_compilation_cache_dir'] == str(tmp_path / 'c' / 'programs' / compilations.machine())
-    assert len(compilations.machine()) == 16
+    compile_cache.keep(str(tmp_path / 'c'))
+    assert changed['jax_compilation_cache_dir'] == str(tmp_path / 'c' / 'programs' / compile_cache.machine())
+    assert len(compile_cache.machine()) == 16
 
 
 @pytest.mark.parametrize('words', ['JAX_COMPILATION_CACHE_DIR=/elsewhere', 'JAX_ENABLE_COMPILATION_CACHE=false', ''])
@@ -445,21 +446,21 @@ def test_whoever_has_decided_is_obeyed(words):
 
 
 def test_what_has_been_decided_stays(changed, tmp_path, monkeypatch):
-    monkeypatch.setattr(compilations, 'decided', lambda: True)
-    compilations.keep(str(tmp_path / 'c'))
+    monkeypatch.setattr(compile_cache, 'decided', lambda: True)
+    compile_cache.keep(str(tmp_path / 'c'))
     assert changed == {} and not (tmp_path / 'c').exists()
 
 
 def test_where_nothing_can_be_written_nothing_is_kept(changed, tmp_path):
     (tmp_path / 'file').write_text('')
-    compilations.keep(str(tmp_path / 'file'))
+    compile_cache.keep(str(tmp_path / 'file'))
     assert changed == {}
 
 
 @pytest.mark.slow
 def test_a_run_with_kept_programs_is_the_same_run(tmp_path, monkeypatch):
     """Bit for bit, with a program that a killed process has left half-written, too; and nobody complains."""
-    kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compilations.machine())
+    kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compile_cache.machine())
     for name in ('one', 'two', 'three'):
         done = call(tmp_path, f'{CONFIG}:smile', f'--workdir={name}')
         assert done.returncode == 0 and done.stderr == '', done.stderr
@@ -477,7 +478,7 @@ def test_a_run_with_kept_programs_is_the_same_run(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_find_the_programs_of_an_earlier_run(tmp_path):
     """They see one folder, the first of them writes to it, and the second run is the first one bit for bit."""
-    kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compilations.machine())
+    kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compile_cache.machine())
     found = []
     for name in ('one', 'two'):
         (tmp_path / name).mkdir()
@@ -487,8 +488,8 @@ def test_two_processes_find_the_programs_of_an_earlier_run(tmp_path):
 
 
 def test_processes_that_see_other_folders_keep_nothing(changed, tmp_path, monkeypatch):
-    monkeypatch.setattr(compilations, 'same', lambda folder: False)
-    compilations.keep(str(tmp_path / 'c'))
+    monkeypatch.setattr(compile_cache, 'same', lambda folder: False)
+    compile_cache.keep(str(tmp_path / 'c'))
     assert changed == {}
 
 
@@ -531,14 +532,14 @@ def test_greedy_pairs_are_those_of_the_definition(ties):
         for _ in range(10):
             score = random.integers(0, 4, (c, m)).astype(float) if ties else random.standard_normal((c, m))
             score[:, random.permutation(m)[: m - c]] = -np.inf
-            np.testing.assert_array_equal(pairing.greedy(score), slowly_greedy(score))
+            np.testing.assert_array_equal(class_pairing.greedy(score), slowly_greedy(score))
 
 
 def test_means_in_parts_are_those_of_the_whole():
     random = np.random.default_rng(0)
     features, labels = random.standard_normal((50, 6)).astype(np.float32), random.integers(0, 5, 50)
     parts = ((features[i : i + 7], labels[i : i + 7]) for i in range(0, 50, 7))
-    np.testing.assert_array_equal(pairing.centroids_of(parts, 6), pairing.centroids(features, labels, 6))
+    np.testing.assert_array_equal(class_pairing.centroids_of(parts, 6), class_pairing.centroids(features, labels, 6))
 
 
 def test_digits_are_those_of_scikit_learn_without_its_import(monkeypatch):

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from mixjax import places, predict, terminal
-from mixjax.command import carry_out
+from mixjax.commands import predict
+from mixjax.commands.cli import carry_out
 from mixjax.errors import UserError
+from mixjax.host import storage, terminal
 from tests.common import ROOT, command, environment
 from tests.report import fake
 
@@ -76,7 +77,7 @@ def run(code: str, redirect: str = '', **more: str) -> subprocess.CompletedProce
 
 SAYS = """
 import sys
-from mixjax.command import carry_out
+from mixjax.commands.cli import carry_out
 from mixjax.errors import UserError
 def what():
     for _ in range(100):
@@ -113,7 +114,7 @@ def test_output_that_goes_nowhere(redirect, fails, code, said):
 def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path):
     """Else what libraries print would be written into it."""
     code = (
-        'import os, sys\nfrom mixjax.command import carry_out\n'
+        'import os, sys\nfrom mixjax.commands.cli import carry_out\n'
         f'def what():\n    return 10 + os.open({str(tmp_path / "file")!r}, os.O_CREAT | os.O_WRONLY)\n'
         'sys.exit(carry_out(what))'
     )
@@ -122,7 +123,7 @@ def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path):
 
 def test_names_that_the_output_cannot_encode():
     code = (
-        'import sys\nfrom mixjax.command import carry_out\n'
+        'import sys\nfrom mixjax.commands.cli import carry_out\n'
         'sys.exit(carry_out(lambda: print("k\\u00e4fer \\udcff") or 0))'
     )
     done = run(code, PYTHONIOENCODING='ascii:strict')
@@ -209,14 +210,14 @@ def test_a_home_that_does_not_exist(home, tmp_path, monkeypatch):
     if home is not None:
         monkeypatch.setenv('HOME', home)
     with pytest.raises(UserError, match=r'~/runs/a: .*write the path without ~'):
-        places.of('~/runs/a')
+        storage.of('~/runs/a')
     with pytest.raises(UserError, match=r'the cache has no folder: .*or name one with \$MIXJAX_CACHE or cache_dir'):
-        places.kept()
-    assert places.kept(str(tmp_path)) == tmp_path and places.of('a~/b') == Path('a~/b')
+        storage.kept()
+    assert storage.kept(str(tmp_path)) == tmp_path and storage.of('a~/b') == Path('a~/b')
     with pytest.raises(UserError, match='no home folder ~nobody-of-that-name is known'):
-        places.of('~nobody-of-that-name/x')
+        storage.of('~nobody-of-that-name/x')
     monkeypatch.setenv('HOME', str(tmp_path))
-    assert places.of('~/runs') == tmp_path / 'runs' and places.kept() == tmp_path / '.cache' / 'mixjax'
+    assert storage.of('~/runs') == tmp_path / 'runs' and storage.kept() == tmp_path / '.cache' / 'mixjax'
     assert not list(tmp_path.iterdir())
 
 

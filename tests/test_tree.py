@@ -93,7 +93,7 @@ def without_comments(source: str) -> str:
 
 
 def module_name(path: Path) -> str:
-    """'data.plan' of mixjax/data/plan.py, 'data' of mixjax/data/__init__.py."""
+    """'data.plan' of mixjax/data/feed/plan.py, 'data' of mixjax/data/__init__.py."""
     parts = path.relative_to(ROOT / 'mixjax').with_suffix('').parts
     return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
 
@@ -201,7 +201,7 @@ def test_only_places_writes_files():
         module = module_name(path)
         allowed = MAY_WRITE.get(module, set())
         found += [f'mixjax.{module}: {name}' for name in writing(path.read_text()) if name not in allowed]
-    assert not found, f'write through mixjax.places: {found}'
+    assert not found, f'write through mixjax.host.storage: {found}'
     assert MAY_WRITE.keys() <= {module_name(path) for path in sources()}
 
 

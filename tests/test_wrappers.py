@@ -12,13 +12,14 @@ import pytest
 import mixjax
 from mixjax import config as config_lib
 from mixjax import losses, mix, models
-from mixjax import method as method_lib
 from mixjax.analysis import sweep
+from mixjax.config import method_registry
 from mixjax.errors import UserError
 from mixjax.method import WRAPPER
 from mixjax.models import net as net_lib
 from mixjax.report import read, settings
-from mixjax.train import checkpoint, loop, mesh, program, seeds, wave, workdir
+from mixjax.rundir import checkpoint, files
+from mixjax.train import loop, mesh, program, seeds, wave
 from tests.common import Tiny, assert_trees_equal
 from tests.test_baselines import CLASSES, assert_close, of, part, setting
 from tests.test_docs import blocks
@@ -50,7 +51,7 @@ def wrapped(one, *wrappers, **knobs):
     """A setting of tests/test_baselines.py with wrappers around its method."""
     for name in wrappers:
         mine = {k.removeprefix(f'{name}_'): v for k, v in knobs.items() if k.startswith(f'{name}_')}
-        one.method = method_lib.load(name, kind=WRAPPER)(one.method, CLASSES, **mine)
+        one.method = method_registry.load(name, kind=WRAPPER)(one.method, CLASSES, **mine)
     return one
 
 
@@ -242,17 +243,17 @@ def test_a_tap_comes_after_that_of_the_method_and_in_every_pass():
 TAKES_SOFT_LABELS = {*SIX, 'finetune', 'feature_extraction', 'label_smoothing', 'seqtrain'}
 
 
-@pytest.mark.parametrize('wrapper', method_lib.names(WRAPPER))
+@pytest.mark.parametrize('wrapper', method_registry.names(WRAPPER))
 def test_methods_that_need_integer_labels_refuse(wrapper):
-    for name in method_lib.names():
+    for name in method_registry.names():
         settings = {'name': name, 'wrappers': (wrapper,)}
         if name in TAKES_SOFT_LABELS:
-            assert method_lib.build(settings, 5).soft_labels
+            assert method_registry.build(settings, 5).soft_labels
         else:
             with pytest.raises(UserError, match=f'^{wrapper}: it mixes labels, and the loss of this method takes'):
-                method_lib.build(settings, 5)
+                method_registry.build(settings, 5)
     with pytest.raises(UserError, match='or stores labels'):
-        method_lib.build({'name': 'regsl', 'wrappers': (wrapper,), 'self_label': True}, 5)
+        method_registry.build({'name': 'regsl', 'wrappers': (wrapper,), 'self_label': True}, 5)
 
 
 @pytest.mark.parametrize(
@@ -296,10 +297,10 @@ def test_settings_that_would_share_a_name_are_refused(monkeypatch):
     for one in (ModuleType('lately'), module, other):
         monkeypatch.setitem(sys.modules, one.__name__, one)
     with pytest.raises(UserError, match="two settings would be called 'form_x'"):
-        method_lib.layers({'name': 'lately.mine', 'wrappers': ('lately.form',)})
+        method_registry.layers({'name': 'lately.mine', 'wrappers': ('lately.form',)})
     exec('def make(classes_t, *, wrappers: int = 1):\n  pass', other.__dict__)
     with pytest.raises(UserError, match='wrappers means something else in a config'):
-        method_lib.layers({'name': 'lately.mine'})
+        method_registry.layers({'name': 'lately.mine'})
 
 
 # --- from the config --------------------------------------------------------------------------------------------------
@@ -360,15 +361,15 @@ def test_a_config_without_wrappers_is_what_it_was(tmp_path):
     assert 'wrappers' not in plain.to_json()
     config = config_lib.load('quickstart').unlock()
     config.compare.finetune.wrappers = ()
-    assert workdir.as_data(config_lib.complete(config)) == workdir.as_data(plain)
+    assert files.as_data(config_lib.complete(config)) == files.as_data(plain)
     wrapped = config_lib.load('quickstart', [('compare.finetune.wrappers', 'mixup')])
-    data = json.loads(json.dumps(workdir.as_data(wrapped)))
-    assert workdir.as_data(config_lib.from_data(data)) == data
+    data = json.loads(json.dumps(files.as_data(wrapped)))
+    assert files.as_data(config_lib.from_data(data)) == data
     assert config_lib.from_data(data).compare.finetune.wrappers == ('mixup',)
-    (tmp_path / 'config.json').write_text(json.dumps(workdir.as_data(plain)))
-    assert not workdir.look(tmp_path, plain)  # an old work directory goes on
+    (tmp_path / 'config.json').write_text(json.dumps(files.as_data(plain)))
+    assert not files.look(tmp_path, plain)  # an old work directory goes on
     with pytest.raises(UserError, match='compare.finetune.mixup_alpha: .*absent'):
-        workdir.look(tmp_path, wrapped)
+        files.look(tmp_path, wrapped)
 
 
 OWN = """
@@ -387,14 +388,14 @@ def test_ones_own_wrapper_is_a_module_and_no_file_may_name_it(tmp_path, monkeypa
     monkeypatch.syspath_prepend(tmp_path)
     settings = {'name': 'lamix', 'wrappers': ('my_wrappers.twice',), 'twice_factor': 3.0}
     with pytest.raises(UserError, match='model.json names the wrapper my_wrappers.twice.*--import=my_wrappers.twice'):
-        method_lib.build(settings, 5, 'model.json')
-    assert method_lib.defaults(settings)['twice_factor'] == 2.0
-    assert method_lib.build(settings, 5, 'model.json')  # imported by now
+        method_registry.build(settings, 5, 'model.json')
+    assert method_registry.defaults(settings)['twice_factor'] == 2.0
+    assert method_registry.build(settings, 5, 'model.json')  # imported by now
     one, other = setting('finetune'), setting('finetune')
-    other.method = method_lib.build({**settings, 'name': 'finetune'}, CLASSES)
+    other.method = method_registry.build({**settings, 'name': 'finetune'}, CLASSES)
     np.testing.assert_allclose(of(other)[0], 3 * of(one)[0], rtol=1e-6)
     with pytest.raises(UserError, match="lamix . my_wrappers.twice has no setting 'twice_fctor'"):
-        method_lib.build({'name': 'lamix', 'wrappers': ('my_wrappers.twice',), 'twice_fctor': 1.0}, 5)
+        method_registry.build({'name': 'lamix', 'wrappers': ('my_wrappers.twice',), 'twice_fctor': 1.0}, 5)
 
 
 def test_the_wrapper_of_the_documentation(tmp_path, monkeypatch):
@@ -403,7 +404,8 @@ def test_the_wrapper_of_the_documentation(tmp_path, monkeypatch):
     (tmp_path / 'halving' / 'halves.py').write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     one = setting('finetune')
-    one.method = method_lib.build({'name': 'finetune', 'wrappers': ('halving.halves',), 'halves_least': 0.3}, CLASSES)
+    config = {'name': 'finetune', 'wrappers': ('halving.halves',), 'halves_least': 0.3}
+    one.method = method_registry.build(config, CLASSES)
     x, order = one.ctx.batch['image'], np.asarray(one.ctx.batch['partner'][0])
     share = float(jax.random.uniform(one.ctx.rng, minval=0.3))
     kept = sum(column < share * 8 for column in range(8))

@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 
 from mixjax import config as config_lib
-from mixjax import inference, places, predict
+from mixjax import inference
 from mixjax.analysis import folders
 from mixjax.analysis.measures import Asked
+from mixjax.commands import predict
+from mixjax.commands import report as report_command
 from mixjax.errors import UserError
-from mixjax.report import __main__ as report_command
+from mixjax.host import disk_full, storage
 from mixjax.report import sections
 from mixjax.report import write as write_report
-from mixjax.train import checkpoint, integrity, lock, space, workdir
+from mixjax.rundir import checkpoint, files, integrity, lock
 from tests.common import ROOT, call, environment
 from tests.hostile import strangers
 from tests.report import fake
@@ -50,11 +52,11 @@ def untouched(folder: Path):
 
 
 def written(place):
-    places.write(place, b'new')
+    storage.write(place, b'new')
 
 
 def written_as_array(place):
-    with places.new(place) as file:
+    with storage.new(place) as file:
         np.savez(file, a=1)
 
 
@@ -80,19 +82,19 @@ def test_nothing_is_added_to_a_file_elsewhere(tmp_path, victim):
     os.link(victim, folder / 'second name')
     with untouched(victim.parent):
         for name in ('link', 'dangling'):
-            with pytest.raises(places.IsLink, match=f'{name} is a link, and nothing is written through links'):
-                places.append(folder / name, b'line\n')
-            with pytest.raises(places.IsLink):
-                places.appending(folder / name)
-            assert not places.create(folder / name, b'line\n')
+            with pytest.raises(storage.IsLink, match=f'{name} is a link, and nothing is written through links'):
+                storage.append(folder / name, b'line\n')
+            with pytest.raises(storage.IsLink):
+                storage.appending(folder / name)
+            assert not storage.create(folder / name, b'line\n')
         with pytest.raises(OSError):
-            places.append(folder / 'fifo', b'line\n')
-        places.append(folder / 'second name', b'line\n')
-        places.append(folder / 'second name', b'line\n')
+            storage.append(folder / 'fifo', b'line\n')
+        storage.append(folder / 'second name', b'line\n')
+        storage.append(folder / 'second name', b'line\n')
     assert (folder / 'second name').read_bytes() == KEY + b'line\nline\n'
     reader = os.open(folder / 'fifo', os.O_RDONLY | os.O_NONBLOCK)  # somebody waits for what is written
     with pytest.raises(OSError, match='not a regular file'):
-        places.append(folder / 'fifo', b'line\n')
+        storage.append(folder / 'fifo', b'line\n')
     os.close(reader)
 
 
@@ -104,39 +106,39 @@ def test_no_folder_is_reached_through_a_link_but_for_the_one_that_a_person_names
     (run / 'deep' / '5').symlink_to('../../home')
     with untouched(victim.parent):
         for place in (run / 'first' / 'x', run / 'deep' / '5' / 'x'):
-            for how in (places.write, places.append, places.create):
-                with pytest.raises(places.IsLink, match='is a link'):
+            for how in (storage.write, storage.append, storage.create):
+                with pytest.raises(storage.IsLink, match='is a link'):
                     how(place, b'')
-            with pytest.raises(places.IsLink):
-                places.make(place)
+            with pytest.raises(storage.IsLink):
+                storage.make(place)
             with pytest.raises(UserError, match='cannot be written to: .* is a link'):
-                workdir.create(place.parent)
+                files.create(place.parent)
     (tmp_path / 'named').symlink_to(run)
-    assert places.real(run) is run and places.real(tmp_path / 'named' / 'a') == run / 'a'
-    places.write(places.real(tmp_path / 'named') / 'a', b'x')
-    places.write(places.real_file(tmp_path / 'named' / 'b'), b'x')
+    assert storage.real(run) is run and storage.real(tmp_path / 'named' / 'a') == run / 'a'
+    storage.write(storage.real(tmp_path / 'named') / 'a', b'x')
+    storage.write(storage.real_file(tmp_path / 'named' / 'b'), b'x')
     assert (run / 'a').exists() and (run / 'b').exists()
 
 
 def test_relative_places_count_from_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    places.make(Path('a/b'))
-    places.write(Path('a/b/c'), b'1')
-    places.write(Path('d'), b'2')
-    places.write(Path('a/../e'), b'3')
+    storage.make(Path('a/b'))
+    storage.write(Path('a/b/c'), b'1')
+    storage.write(Path('d'), b'2')
+    storage.write(Path('a/../e'), b'3')
     assert [Path(name).read_bytes() for name in ('a/b/c', 'd', 'e')] == [b'1', b'2', b'3']
     with pytest.raises(FileNotFoundError):
-        places.write(Path('no/folder'), b'')
+        storage.write(Path('no/folder'), b'')
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
-    places.write(tmp_path / 'a', b'old')
-    with pytest.raises(ZeroDivisionError), places.new(tmp_path / 'a') as file:
+    storage.write(tmp_path / 'a', b'old')
+    with pytest.raises(ZeroDivisionError), storage.new(tmp_path / 'a') as file:
         file.write(b'new')
         file.write(bytes([1 // 0]))
     (tmp_path / 'folder').mkdir()
     with pytest.raises(IsADirectoryError):
-        places.write(tmp_path / 'folder', b'')
+        storage.write(tmp_path / 'folder', b'')
     assert (tmp_path / 'a').read_bytes() == b'old' and len(list(tmp_path.iterdir())) == 2
 
 
@@ -172,7 +174,7 @@ def test_what_killed_processes_left_is_removed_and_what_others_are_writing_is_no
             (folder / 'mixjax-0123456789abcdef.part').symlink_to(victim)
             os.mkfifo(folder / 'mixjax-0123456789abcde0.part')
             (folder / 'own.part').touch()
-            places.write(folder / 'c', b'')
+            storage.write(folder / 'c', b'')
             assert len(set(left) & set(folder.iterdir())) == 1
             assert {'own.part', 'c'} <= {path.name for path in folder.iterdir()} and victim.read_bytes() == KEY
         finally:
@@ -260,7 +262,7 @@ def test_checkpoints_are_not_kept_through_links(name, tiny, tmp_path, victim):
     (run / 'results.json').unlink()
     shutil.move(run / name, victim.parent / 'moved')
     (run / name).symlink_to(victim.parent / 'moved')
-    with untouched(victim.parent), pytest.raises(UserError, match='is a link'), space.told(run):
+    with untouched(victim.parent), pytest.raises(UserError, match='is a link'), disk_full.told(run):
         integrity.look(run, [0], print)
         checkpoint.open_folder(run / 'checkpoints' / '0')
 
@@ -285,7 +287,7 @@ def test_plans_of_strangers(tmp_path):
 
 @pytest.mark.parametrize('kind', ['dangling', 'self', 'link', 'fifo', '/dev/zero', 'sparse', 'link to a folder'])
 def test_a_lock_that_no_run_left_is_replaced_at_once(kind, tmp_path, victim):
-    path = tmp_path / 'run' / workdir.LOCK
+    path = tmp_path / 'run' / files.LOCK
     strangers.put(path, kind, victim.parent)
     began = time.monotonic()
     with untouched(victim.parent), lock.held(path.parent, lambda _: None):
@@ -294,7 +296,7 @@ def test_a_lock_that_no_run_left_is_replaced_at_once(kind, tmp_path, victim):
 
 
 def test_a_lock_that_is_a_folder(tmp_path):
-    (tmp_path / workdir.LOCK).mkdir()
+    (tmp_path / files.LOCK).mkdir()
     with pytest.raises(UserError, match='cannot be written to: Is a directory'), lock.held(tmp_path, lambda _: None):
         pass
 
@@ -321,8 +323,8 @@ def test_predict_does_not_write_where_a_strangers_config_says(tmp_path, monkeypa
     config.target.update(name='folder', dir=str(photos), holdout=0.5, per_class=1)
     config.compare, config.baseline, config.cache_dir = type(config)(), '', str(tmp_path / 'elsewhere')
     run = tmp_path / 'st'
-    workdir.create(run)
-    workdir.write_json(run / 'config.json', workdir.as_data(config))
+    files.create(run)
+    files.write_json(run / 'config.json', files.as_data(config))
     cache = tmp_path / 'own'
     monkeypatch.setenv('MIXJAX_CACHE', str(cache))
     assert len(inference.test_set(run).label)

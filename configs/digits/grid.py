@@ -1,7 +1,7 @@
 """A small grid: fine-tuning and XMixup with 3 and 10 labelled digits per class, 3 seeds each: four runs.
 
-    python -m mixjax.grid configs/digits/grid.py --list
-    python -m mixjax.grid configs/digits/grid.py --run 0
+    python -m mixjax.commands.grid configs/digits/grid.py --list
+    python -m mixjax.commands.grid configs/digits/grid.py --run 0
 
 A cell by itself, as any config:
 

@@ -1,8 +1,8 @@
 """The papers' tables and figures on the digits, 10 seeds each: the runs of docs/results.md.
 
-    python -m mixjax.grid configs/digits/tables.py --list
-    python -m mixjax.grid configs/digits/tables.py --run 0
-    python -m benchmarks.digits runs/digits_tables
+    python -m mixjax.commands.grid configs/digits/tables.py --list
+    python -m mixjax.commands.grid configs/digits/tables.py --run 0
+    python -m reproduction.digits runs/digits_tables
 
 `make results-full` does all of it. A cell by itself, as any config:
 
@@ -18,8 +18,7 @@ labels per class (Table 6 for 50 passes over them and for 250; the paper has 400
 their own, configs/digits/*_fig*.py; here are their numbers. LaMix's Fig. 8 has 2,500 steps, as there.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 RUNS = 'digits_tables'
 FEW, THREE, ALL, LETTERS = ('3', '5', '10', '20', '50'), ('3', '10', '50'), '100', '8'

@@ -7,8 +7,7 @@ means "during training" are here those of labelled images with the network of th
 Other settings: configs/lamix_cifar100.py. The same on the digits: configs/digits/lamix_fig2.py.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 
 def get_config(argument=''):

@@ -1,7 +1,7 @@
 """SMILE, Fig. 1: fine-tuning and Mixup on 50 random classes, from ImageNet and from scratch.
 
-    python -m mixjax.grid configs/figures/smile_fig1.py --list
-    python -m mixjax.grid configs/figures/smile_fig1.py --run 0
+    python -m mixjax.commands.grid configs/figures/smile_fig1.py --list
+    python -m mixjax.commands.grid configs/figures/smile_fig1.py --run 0
 
 Four comparisons, one for each data set and start; by itself, as any config:
 
@@ -15,8 +15,7 @@ The same on the digits: configs/digits/smile_fig1.py.
 
 import itertools
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 DATA, START = ('cub200', 'stanford_cars'), ('imagenet', 'scratch')
 

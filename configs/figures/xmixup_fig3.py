@@ -8,8 +8,7 @@ enough, more than 100,000 change little, and too many hurt on Stanford Dogs alon
 configs/figures/xmixup_fig4.py. The same on the digits: configs/digits/xmixup_fig3.py.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 # Rounds of pairing that the default takes (100,000 images at least of Dogs, 200,000 of the others), and more of them.
 ROUNDS = {'cub200': (1, 2, 3, 5), 'fgvc_aircraft': (2, 4, 6, 10), 'stanford_dogs': (1, 2, 4, 8)}

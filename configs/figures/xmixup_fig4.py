@@ -7,8 +7,7 @@ The claim: a range of alpha is better than the baselines, 2^-3 to 2^-1 on Stanfo
 fine-tuning; `default` is the alpha of the other figures. The same on the digits: configs/digits/xmixup_fig4.py.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 DATA = ('cub200', 'fgvc_aircraft', 'stanford_dogs')
 

@@ -1,6 +1,6 @@
 """The protocol of the LaMix paper's PuzzleMix section: one data set, network and method, from scratch.
 
-    python -m mixjax.grid configs/tables/lamix_table3.py --list
+    python -m mixjax.commands.grid configs/tables/lamix_table3.py --list
 
 What its Tables 3 and 4 share. "We trained the networks for 600 epochs as implemented in the provided source codes,
 and kept all the settings in the codes" (https://github.com/snu-mllab/PuzzleMix): batch 100, SGD with Nesterov
@@ -19,9 +19,8 @@ Open in the paper, chosen here:
     numbers.
 """
 
-from mixjax import cells
-from mixjax.config import base
-from mixjax.data import catalog
+from mixjax.config import base, cells
+from mixjax.data.datasets import catalog
 
 METHODS = ('puzzlemix', 'lamix')
 NETWORKS = {'preactresnet18': 'preactresnet18_raw', 'resnet50': 'preactresnet50_raw'}

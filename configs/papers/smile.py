@@ -1,6 +1,6 @@
 """The protocol of the SMILE paper on one of its data sets, with one of its methods and all training images.
 
-    python -m mixjax.grid configs/tables/smile_table2.py --list
+    python -m mixjax.commands.grid configs/tables/smile_table2.py --list
 
 What its tables share; they say which part of the images is labelled. Batch 48, 9,000 steps, SGD with Nesterov
 momentum 0.9, learning rate 0.01 for all parameters, divided by 10 after 6,000 steps, weight decay 1e-4, the
@@ -31,8 +31,7 @@ Open in the paper and its code, chosen here:
     where the released code has the last block's.
 """
 
-from mixjax import cells
-from mixjax.config import base
+from mixjax.config import base, cells
 
 METHODS = {
     'finetune': {},

@@ -1,14 +1,13 @@
 """LaMix, Table 1: four methods, two networks, five data sets, from scratch; error. 40 runs.
 
-    python -m mixjax.grid configs/tables/lamix_table1.py --list
-    python -m mixjax.grid configs/tables/lamix_table1.py --run 0
+    python -m mixjax.commands.grid configs/tables/lamix_table1.py --list
+    python -m mixjax.commands.grid configs/tables/lamix_table1.py --run 0
     python -m mixjax.report --table=lamix_table1 runs/tables
 
 Batch 128, 400 epochs. What is open: configs/papers/lamix.py.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 RUNS = 'tables'  # all tables have one folder of runs: what several of them need is trained once
 CHOICES = {

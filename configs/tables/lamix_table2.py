@@ -1,15 +1,14 @@
 """LaMix, Table 2: a shallower, a wider and a deeper network on CIFAR-100; error. 12 runs.
 
-    python -m mixjax.grid configs/tables/lamix_table2.py --list
-    python -m mixjax.grid configs/tables/lamix_table2.py --run 0
+    python -m mixjax.commands.grid configs/tables/lamix_table2.py --list
+    python -m mixjax.commands.grid configs/tables/lamix_table2.py --run 0
     python -m mixjax.report --table=lamix_table2 runs/tables
 
 LeNet, WideResNet-28-10 and DenseNet-121. LeNet may learn nothing at the paper's learning rate of 0.1, as it does on the
 digits: see there what to do. What is open: configs/papers/lamix.py.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 RUNS = 'tables'  # all tables have one folder of runs: what several of them need is trained once
 CHOICES = {

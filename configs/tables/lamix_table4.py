@@ -1,15 +1,14 @@
 """LaMix, Table 4: LaMix with PuzzleMix's images against PuzzleMix on Tiny ImageNet; error. 4 runs.
 
-    python -m mixjax.grid configs/tables/lamix_table4.py --list
-    python -m mixjax.grid configs/tables/lamix_table4.py --run 0
+    python -m mixjax.commands.grid configs/tables/lamix_table4.py --list
+    python -m mixjax.commands.grid configs/tables/lamix_table4.py --run 0
     python -m mixjax.report --table=lamix_table4 runs/tables
 
 LaMix is 36.32 here and 34.40 in Table 6, on the same data with a network of the same name: the recipes differ.
 What is open: configs/papers/puzzlemix.py.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 RUNS = 'tables'  # all tables have one folder of runs: what several of them need is trained once
 CHOICES = {

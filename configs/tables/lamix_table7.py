@@ -1,14 +1,13 @@
 """LaMix, Table 7: without batches of original images; error. 8 runs, 4 of them of Table 1.
 
-    python -m mixjax.grid configs/tables/lamix_table7.py --list
-    python -m mixjax.grid configs/tables/lamix_table7.py --run 0
+    python -m mixjax.commands.grid configs/tables/lamix_table7.py --list
+    python -m mixjax.commands.grid configs/tables/lamix_table7.py --run 0
     python -m mixjax.report --table=lamix_table7 runs/tables
 
 What is open: configs/papers/lamix.py.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 RUNS = 'tables'  # all tables have one folder of runs: what several of them need is trained once
 CHOICES = {

@@ -1,14 +1,13 @@
 """LaMix, Table 8: without the learned global label (beta 1); error. 8 runs, 4 of them of Table 1.
 
-    python -m mixjax.grid configs/tables/lamix_table8.py --list
-    python -m mixjax.grid configs/tables/lamix_table8.py --run 0
+    python -m mixjax.commands.grid configs/tables/lamix_table8.py --list
+    python -m mixjax.commands.grid configs/tables/lamix_table8.py --run 0
     python -m mixjax.report --table=lamix_table8 runs/tables
 
 The table prints "PreAct ResNet10" for PreActResNet-18. What is open: configs/papers/lamix.py.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 RUNS = 'tables'  # all tables have one folder of runs: what several of them need is trained once
 CHOICES = {

@@ -1,7 +1,7 @@
 """SMILE, Table 3: six methods on scenes and on food, with 30, 50 and 100 % of the images; top-1 accuracy. 36 runs.
 
-    python -m mixjax.grid configs/tables/smile_table3.py --list
-    python -m mixjax.grid configs/tables/smile_table3.py --run 0
+    python -m mixjax.commands.grid configs/tables/smile_table3.py --list
+    python -m mixjax.commands.grid configs/tables/smile_table3.py --run 0
     python -m mixjax.report --table=smile_table3 runs/tables
 
 MIT-Indoor-67 with ResNet-50 from Places365: put resnet50_places365.pth.tar
@@ -10,8 +10,7 @@ MIT-Indoor-67 with ResNet-50 from Places365: put resnet50_places365.pth.tar
 the same in the paper, spread included: one of them is probably a copy. What is open: configs/papers/smile.py.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 RUNS = 'tables'  # all tables have one folder of runs: what several of them need is trained once
 CHOICES = {

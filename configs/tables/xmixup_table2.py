@@ -1,20 +1,19 @@
 """XMixup, Table 2: what a fine-tuned trunk still knows of ImageNet. 6 runs, all of Table 1.
 
-    python -m mixjax.grid configs/tables/xmixup_table2.py --list
-    python -m mixjax.grid configs/tables/xmixup_table2.py --run 0
+    python -m mixjax.commands.grid configs/tables/xmixup_table2.py --list
+    python -m mixjax.commands.grid configs/tables/xmixup_table2.py --run 0
     python -m mixjax.report --table=xmixup_table2 runs/tables
 
 The table is a measurement of finished runs: a new classifier is trained on the frozen trunk, for the source classes
 that XMixup chose (Auxiliary), for all others (ABA: all but auxiliary) and for all:
 
-    python -m mixjax.analyse --workdir=runs/tables/NAME --what=probe
+    python -m mixjax.commands.analyse --workdir=runs/tables/NAME --what=probe
 
 For a run of plain fine-tuning add --auxiliary=runs/tables/OTHER, the run of XMixup that chose the images. The paper
 does not say how that classifier is trained. What is open about the runs: configs/papers/xmixup.py.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 RUNS = 'tables'  # all tables have one folder of runs: what several of them need is trained once
 CHOICES = {

@@ -1,14 +1,13 @@
 """XMixup, Table 4: without crossing domains (Mixup), and without labels of source images; top-1 accuracy. 9 runs.
 
-    python -m mixjax.grid configs/tables/xmixup_table4.py --list
-    python -m mixjax.grid configs/tables/xmixup_table4.py --run 0
+    python -m mixjax.commands.grid configs/tables/xmixup_table4.py --list
+    python -m mixjax.commands.grid configs/tables/xmixup_table4.py --run 0
     python -m mixjax.report --table=xmixup_table4 runs/tables
 
 Three of the runs are those of Table 1. What is open, the form of the two ablations too: configs/papers/xmixup.py.
 """
 
-from mixjax import cells
-from mixjax.config import read
+from mixjax.config import cells, read
 
 RUNS = 'tables'  # all tables have one folder of runs: what several of them need is trained once
 CHOICES = {

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax import places
 from mixjax.analysis import measures, opened, pictures, sweep
 from mixjax.analysis.measures import Asked, Found
 from mixjax.analysis.opened import Run
 from mixjax.errors import UserError
-from mixjax.places import Place
+from mixjax.host import storage
+from mixjax.host.storage import Place
 from mixjax.report.read import check_name, read
-from mixjax.train import workdir
-from mixjax.train.outcome import spread
+from mixjax.rundir import files
+from mixjax.train.results import spread
 
 FILE = 'analysis.json'
 # What is measured of each run ..
@@ -52,7 +52,7 @@ class Measured(NamedTuple):
 def measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measured]:
     """Measure a run, all runs of a comparison, or all of a sweep; write what was found, one measure at a time."""
     # The folder may be named by a link; what lies in it is written through none.
-    return _measure(places.real(folder), what, asked)
+    return _measure(storage.real(folder), what, asked)
 
 
 def _measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measured]:
@@ -78,12 +78,12 @@ def _kept(folder: Place, label: str, what: str, make: Callable[[], Found]) -> Me
     except UserError as error:
         return Measured(label, what, {}, (), str(error))
     path = folder / FILE
-    before = workdir.read_json(path) if path.exists() else {}
+    before = files.read_json(path) if path.exists() else {}
     arrays = folder / f'analysis-{what}.npz'
     try:
         if found.arrays:
-            workdir.write_arrays(arrays, {name: np.asarray(array) for name, array in found.arrays.items()})
-        workdir.write_json(path, {**before, what: found.numbers})
+            files.write_arrays(arrays, {name: np.asarray(array) for name, array in found.arrays.items()})
+        files.write_json(path, {**before, what: found.numbers})
     except OSError as error:
         raise UserError(f'{folder} cannot be written to: {error.strerror}') from error
     return Measured(label, what, found.numbers, found.notes)
@@ -91,7 +91,7 @@ def _kept(folder: Place, label: str, what: str, make: Callable[[], Found]) -> Me
 
 def known(folder: Place, what: Sequence[str]) -> bool:
     """Whether all of it was measured in this folder, or in those of its runs where it can be."""
-    own = set(workdir.read_json(folder / FILE)) if (folder / FILE).exists() else set()
+    own = set(files.read_json(folder / FILE)) if (folder / FILE).exists() else set()
     inside = [folder / name for name in _results(folder).get('runs', {})]
     return all(name in own or name in OF_RUNS and any(known(one, [name]) for one in inside) for name in what)
 
@@ -104,7 +104,7 @@ def _results(folder: Place) -> dict[str, Any]:
         begun = (folder / 'config.json').exists()
         then = 'give the command that began it again' if begun else 'give the --workdir of a finished run'
         raise UserError(f'{folder} holds no finished run (there is no results.json): {then}')
-    results = workdir.read_json(path)
+    results = files.read_json(path)
     kind = results.get('kind') if isinstance(results, dict) else None
     if kind not in ('run', 'comparison', 'sweep') or kind != 'run' and not isinstance(results.get('runs'), dict):
         raise UserError(f'{path} is not a result of mixjax; give the --workdir of a finished run')

@@ -10,18 +10,18 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mixjax import places
 from mixjax.analysis import interpolation as il
 from mixjax.analysis import opened, probe, spectrum
 from mixjax.analysis.opened import Network, Run
-from mixjax.data.feed import Images
+from mixjax.data.feed.batches import Images
 from mixjax.errors import UserError
-from mixjax.places import Place
+from mixjax.host import storage
+from mixjax.host.storage import Place
 from mixjax.report.curves import by_batch_kind, of_lines
+from mixjax.rundir import files
 from mixjax.train import seeds as seeds_lib
-from mixjax.train import workdir
 from mixjax.train.contract import RESERVED
-from mixjax.train.outcome import spread
+from mixjax.train.results import spread
 
 PARTS = ('train', 'test')
 
@@ -120,7 +120,7 @@ def singular_values(run: Run, asked: Asked) -> Found:
 def forgetting(run: Run, asked: Asked) -> Found:
     """Accuracy of new classifiers on the frozen trunk, of the three subsets of the source images."""
     networks, notes = opened.networks(run, asked.seeds)
-    folder = places.given(asked.auxiliary) if asked.auxiliary else run.folder
+    folder = storage.given(asked.auxiliary) if asked.auxiliary else run.folder
     parts = opened.source(run, folder)
     labels = parts.train.labels
     each: dict[str, list[float]] = {}  # of a subset: an accuracy for each seed, NaN where it was left out
@@ -154,7 +154,7 @@ def auxiliary_rows(folder: Place, seed: int, count: int) -> np.ndarray:
     own = folder / f'prepared-{seed}.npz'
     siblings = sorted(folder.parent.glob(f'*/prepared-{seed}.npz')) if (folder.parent / 'config.json').exists() else []
     for path in [own, *siblings]:
-        draw = workdir.load_prepared(path).draw if path.exists() else None
+        draw = files.load_prepared(path).draw if path.exists() else None
         if draw is not None and (draw.rows.size == 0 or draw.rows.max() < count):
             return np.unique(draw.rows)
     raise UserError(
@@ -184,7 +184,7 @@ def curves(run: Run, asked: Asked) -> Found:
     so do the metrics that the method logs itself.
     """
     del asked
-    lines = tuple(workdir.lines(run.folder / 'metrics.jsonl'))
+    lines = tuple(files.lines(run.folder / 'metrics.jsonl'))
     numbers, arrays, n = {}, {}, 0
     for name, kind, metric in (('loss', 'train', 'loss'), ('accuracy', 'eval', 'accuracy')):
         found = of_lines(lines, kind, metric)

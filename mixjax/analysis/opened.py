@@ -16,16 +16,18 @@ import numpy as np
 
 from mixjax import config as config_lib
 from mixjax import inference
-from mixjax import method as method_lib
-from mixjax.data import augment
-from mixjax.data import sets as sets_lib
-from mixjax.data.augment import Geometry
+from mixjax.config import method_registry
+from mixjax.data.datasets import resolve as sets_lib
+from mixjax.data.feed import augment
+from mixjax.data.feed.augment import Geometry
+from mixjax.data.labelled import run_data
+from mixjax.data.labelled.run_data import Sets
 from mixjax.errors import UserError
+from mixjax.host.storage import Place
 from mixjax.models import weights
 from mixjax.models.net import Net
-from mixjax.places import Place
-from mixjax.train import checkpoint, draws, export, inputs, integrity, program, seeds, watch, workdir
-from mixjax.train.draws import Sets
+from mixjax.rundir import checkpoint, files, input_digests, integrity
+from mixjax.train import evaluation, export, program, seeds
 
 Array = jax.Array
 Tree = Any
@@ -141,8 +143,8 @@ def open_run(folder: Place, batch: int = 256) -> Run:
     """The run in a work directory; of a comparison or sweep, give the folder of one of its runs."""
     if not (folder / 'config.json').exists():
         raise UserError(f'{folder} is no work directory: it has no config.json')
-    config = config_lib.from_data(workdir.read_json(folder / 'config.json'))
-    if workdir.finished(folder, config.steps) is None:
+    config = config_lib.from_data(files.read_json(folder / 'config.json'))
+    if files.finished(folder, config.steps) is None:
         raise UserError(f'{folder} is not finished: give the command that began it again')
     lost = None if config.synthetic.per_class else sets_lib.missing(config.target, config.data_dir)
     if lost:
@@ -150,19 +152,19 @@ def open_run(folder: Place, batch: int = 256) -> Run:
     if config.target.splits and (folder / 'splits.json').exists():
         with config.unlocked():  # the file that was named may be gone, and the run has its own copy
             config.target.splits = str(folder / 'splits.json')
-    sets = draws.chosen_sets(config, draws.load(config, config.target), None)
-    inputs.same_data(sets, folder)
+    sets = run_data.chosen_sets(config, run_data.load(config, config.target), None)
+    input_digests.same_data(sets, folder)
     net, geometry, _ = program.shapes(config, sets)
     return Run(folder, config, sets, net, geometry, batch)
 
 
 def drawn(run: Run, seed: int) -> Any:
     """What a seed learned from, drawn again, and compared with the run's own `splits.json`."""
-    found = draws.drawn(run.config, run.sets, seed)
+    found = run_data.drawn(run.config, run.sets, seed)
     path = run.folder / 'splits.json'
     if path.exists():
         rows = found.labelled if run.sets.rows is None else run.sets.rows[found.labelled]
-        told = workdir.read_json(path).get('labelled rows', {}).get(str(seed))
+        told = files.read_json(path).get('labelled rows', {}).get(str(seed))
         if told is not None and told != rows.tolist():
             raise UserError(
                 f'{path} says that seed {seed} learned from other examples than are drawn now: the data, or the '
@@ -175,7 +177,7 @@ def source(run: Run, other: Place) -> sets_lib.Parts:
     """The source data set of a run; of one that names none, that of another run."""
     node = run.config.source
     if not node.name and (other / 'config.json').exists():
-        node = config_lib.from_data(workdir.read_json(other / 'config.json')).source
+        node = config_lib.from_data(files.read_json(other / 'config.json')).source
     if not node.name:
         raise UserError(
             f'{run.folder}: the run names no source data set (config.source.name); name a run that does with '
@@ -184,9 +186,9 @@ def source(run: Run, other: Place) -> sets_lib.Parts:
     lost = None if run.config.synthetic.per_class else sets_lib.missing(node, run.config.data_dir)
     if lost:
         raise UserError(lost)
-    parts = draws.load(run.config, node)
+    parts = run_data.load(run.config, node)
     if run.config.source.name:
-        inputs.same_source(parts.train, run.folder)
+        input_digests.same_source(parts.train, run.folder)
     return parts
 
 
@@ -202,7 +204,7 @@ def networks(run: Run, most: int = 0) -> tuple[list[Network], list[str]]:
     for seed in run.every[: most or None]:
         network = _network(run, seed)
         if network is None:
-            step = watch.kept(run.config, run.folder, [seed])[seed]
+            step = evaluation.kept(run.config, run.folder, [seed])[seed]
             notes.append(
                 f'seed {seed} is left out: its checkpoint of step {step} is gone, and only the first seed has a '
                 'model.safetensors'
@@ -222,7 +224,7 @@ def _network(run: Run, seed: int) -> Network | None:
 
 def _read(run: Run, seed: int) -> Network | None:
     """From the checkpoint, which has all heads, or from what was exported, which has what prediction needs."""
-    step = watch.kept(run.config, run.folder, [seed])[seed]
+    step = evaluation.kept(run.config, run.folder, [seed])[seed]
     if (run.folder / 'checkpoints' / str(seed) / f'step_{step}').is_dir():
         return checkpointed(run, seed, step)
     if seed == run.config.seed and (run.folder / 'model.safetensors').exists():
@@ -264,9 +266,9 @@ def classifier(run: Run, network: Network) -> Tree:
     """Kernel (d, c) and bias (c,) from the features to the target's logits."""
     heads = network.heads
     if set(heads) != {'target'}:
-        heads = export.plain_heads(method_lib.build(run.config.method, len(run.classes)), heads)
+        heads = export.plain_heads(method_registry.build(run.config.method, len(run.classes)), heads)
     if set(heads) != {'target'}:
         raise UserError(
-            f'{run.folder}: {method_lib.title(run.config.method)} does not predict by one linear classifier'
+            f'{run.folder}: {method_registry.title(run.config.method)} does not predict by one linear classifier'
         )
     return heads['target']

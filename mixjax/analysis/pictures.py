@@ -15,7 +15,7 @@ from mixjax.analysis import interpolation as il
 from mixjax.analysis.measures import Asked, Found, about
 from mixjax.analysis.opened import Network, Run
 from mixjax.errors import UserError, nearest
-from mixjax.train.outcome import spread
+from mixjax.train.results import spread
 
 GLOBAL = 'global'  # the head whose softmax of sigmoids is the learned part of a soft target
 BINS = 50

@@ -10,8 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mixjax.config.method_registry import title
 from mixjax.errors import UserError
-from mixjax.method import title
 
 
 class Knob(NamedTuple):

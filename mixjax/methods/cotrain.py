@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mixjax import auxiliary, losses
+from mixjax import losses
 from mixjax.errors import require
 from mixjax.method import Array, Aux, Ctx, Data, Head, Method, Net, Prepared, Tree
+from mixjax.methods import _source_selection
 
 
 def _of_pair(x: Array, i: int) -> Array:
@@ -36,15 +37,15 @@ def make(
     exact: bool = False,
 ) -> Method:
     require(min(target_weight, source_weight) >= 0, 'target_weight and source_weight must be at least 0')
-    auxiliary.check(rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class)
+    _source_selection.check(rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class)
 
     def prepare(net: Net, data: Data, rng: Array) -> Prepared:
         del net
-        made = auxiliary.paired(
+        made = _source_selection.paired(
             data, rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class, exact=exact,
             rng=rng,
         )  # fmt: skip
-        return auxiliary.pooled(made, data)
+        return _source_selection.pooled(made, data)
 
     def heads(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
         del classes_s

@@ -7,7 +7,7 @@ that it resembles, R_y = p(y_s | y_t = y), found before training from the pretra
     L = mean CE(z_t, y) + weight mean_B sum_k -R[y, k] log softmax(z_s)_k
 
 `relation='reverse'` fits p(y_t | y_s) on the labelled examples and turns it around; `'direct'` takes the
-mean opinion on each class (`mixjax.relation`). An opinion is softmax(s z_s), with s calibrated on at most
+mean opinion on each class (`mixjax.maths.class_relation`). An opinion is softmax(s z_s), with s calibrated on at most
 `per_class` source images of each class; `calibration` gives s itself (released code: 0.8840456604957581, for
 torchvision's ResNet-50; Transfer Learning Library: 1, none).
 
@@ -25,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax import losses
-from mixjax import relation as relation_lib
 from mixjax.errors import UserError, require
+from mixjax.maths import class_relation as relation_lib
 from mixjax.method import Array, Aux, Ctx, Data, Head, Method, Net, Prepared, Tree
 
 BATCH = 100  # images in one pass of the pretrained network

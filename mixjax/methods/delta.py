@@ -21,9 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixjax import attention as attention_lib
 from mixjax import losses
 from mixjax.errors import require
+from mixjax.maths import channel_attention as attention_lib
 from mixjax.method import Array, Aux, Ctx, Data, Method, Net, Prepared, Tree
 
 

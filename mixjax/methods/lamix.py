@@ -15,7 +15,7 @@ No code was released. Where the paper leaves a choice:
   lam is one number for each mini-batch, as in mixup-cifar10, whose settings the paper takes; the paper does not say
     whether each pair has its own. The measure `targets` draws it in the same way;
   alternation is by mini-batch, and original batches learn the mixed target too (section 3.1).
-`mixing='puzzle'` is its Eq. 5: odd steps see the PuzzleMix of the two images at lam 1/2 (`mixjax.puzzle`), by
+`mixing='puzzle'` is its Eq. 5: odd steps see the PuzzleMix of the two images at lam 1/2 (`mixjax.maths.puzzle`), by
 the saliency of the head `target` in eval mode; the paper has it with `beta=1`. `local_label='mask'` then
 takes the mean of the mask for lam, one number for each example.
 `beta=1` leaves the global label out; `originals=False` trains on mixed batches only (Table 7).
@@ -26,8 +26,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mixjax import losses, mix, puzzle
+from mixjax import losses, mix
 from mixjax.errors import require
+from mixjax.maths import puzzle
 from mixjax.method import Array, Aux, Ctx, Head, Method, Net, Prepared, Tree
 
 

@@ -3,7 +3,7 @@
 Blocks of two images are put together such that salient ones stay visible and neighbours match:
 
     u = sqrt(mean over channels of g^2),   g = d mean CE(z, y) / d x        saliency, of the network in eval mode
-    m in {0, 1/2, 1}^(n x n)   least cost: saliency not shown + smoothness + prior of lam   (`mixjax.puzzle`)
+    m in {0, 1/2, 1}^(n x n)   least cost: saliency not shown + smoothness + prior of lam   (`mixjax.maths.puzzle`)
     x = m T(x_i) + (1 - m) T'(x_j)        T moves salient blocks to where the mask shows them
     t = w y_i + (1 - w) y_j,   w = mean(m);        lam ~ Beta(alpha, alpha),   n from 2, 4, 8, 16, both a batch
 
@@ -21,8 +21,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mixjax import losses, mix, puzzle
+from mixjax import losses, mix
 from mixjax.errors import require
+from mixjax.maths import puzzle
 from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
 
 LOSSES = {'bce': losses.binary_cross_entropy, 'ce': losses.soft_cross_entropy}

@@ -16,7 +16,7 @@ that the network contradicts with a probability above `threshold` is overwritten
 As released, `self_label` is off: the commands for clean data use the constraint alone, the paper's RegSL has both.
 Seven data sets have each their own (distance, head_distance, scale); the defaults are MIT-Indoor's, the median of
 the seven in the first and the last. For the penalty no weights were published; 0.01 is L2-SP's. The authors
-train with Adam (AMSGrad, 1e-4, no decay). The mathematics is in `mixjax.project`.
+train with Adam (AMSGrad, 1e-4, no decay). The mathematics is in `mixjax.maths.regsl`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from mixjax import losses
-from mixjax import project as project_lib
 from mixjax.errors import require
+from mixjax.maths import regsl as project_lib
 from mixjax.method import Array, Aux, Ctx, Data, Method, Net, Prepared, Tree
 
 

@@ -13,10 +13,9 @@ run's own, and as many steps.
 
 from __future__ import annotations
 
-from mixjax import auxiliary
 from mixjax.errors import require
 from mixjax.method import Array, Data, First, Method, Net, Prepared
-from mixjax.methods import finetune
+from mixjax.methods import _source_selection, finetune
 
 
 def make(
@@ -30,11 +29,11 @@ def make(
     exact: bool = False,
 ) -> Method:
     require(share > 0, f'share must be above 0, not {share}')
-    auxiliary.check(rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class)
+    _source_selection.check(rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class)
 
     def prepare(net: Net, data: Data, rng: Array) -> Prepared:
         del net
-        return auxiliary.paired(
+        return _source_selection.paired(
             data, rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class, exact=exact,
             rng=rng,
         )  # fmt: skip

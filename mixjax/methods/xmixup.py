@@ -11,7 +11,7 @@ No code was released, and the paper leaves open
   the start of the source classifier: fresh, or the pretrained rows (`source_rows='pretrained'`);
   evaluation: the largest logit among the target classes;
   alpha: its Fig. 4 recommends 2^-3 .. 2^-1 for Stanford Dogs and 2^0 .. 2^6 elsewhere; here 4;
-  which source images: see `mixjax/auxiliary.py`. The paper pairs until 200,000 images are chosen
+  which source images: see `mixjax/methods/_source_selection.py`. The paper pairs until 200,000 images are chosen
     (`min_images`; 100,000 for Stanford Dogs), here one round; its Eq. 2 has the sign of the cosine wrong.
 Its ablations: `auxiliary='random'` takes as many random source images (Table 3), `'all'` takes every source image
 for every target class, without a selection (the right end of Fig. 3), `'target'` mixes within the target batch, and
@@ -22,10 +22,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixjax import auxiliary as choose
 from mixjax import losses, mix
 from mixjax.errors import require
 from mixjax.method import Array, Aux, Ctx, Data, Head, Method, Net, Prepared, Tree
+from mixjax.methods import _source_selection as choose
 from mixjax.models.net import Out
 
 

@@ -12,7 +12,7 @@ from mixjax.errors import UserError, nearest, user_code
 from mixjax.models import efficientnet, layers, resnet
 from mixjax.models.densenet import DenseNet
 from mixjax.models.glyphnet import GlyphNet
-from mixjax.models.laws import LAWS
+from mixjax.models.initializers import LAWS
 from mixjax.models.lenet import LeNet
 from mixjax.models.net import Net, from_linen
 from mixjax.models.preact import PreActBottleneck, PreActResNet

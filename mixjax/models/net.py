@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mixjax.errors import UserError
-from mixjax.models import laws
+from mixjax.models import initializers
 
 Array = jax.Array
 Tree = Any
@@ -229,7 +229,7 @@ def redraw(rng: Array, params: Tree, head: str, law: str = '') -> Tree:
         'kernel': torch_linear(keys[0], fan_in, old['kernel'].shape, old['kernel'].dtype),
         'bias': torch_linear(keys[1], fan_in, old['bias'].shape, old['bias'].dtype),
     }
-    new = laws.draw(law, rng, {'heads': {head: new}})['heads'][head]
+    new = initializers.draw(law, rng, {'heads': {head: new}})['heads'][head]
     return {**params, 'heads': {**params['heads'], head: new}}
 
 
@@ -244,7 +244,7 @@ def from_linen(backbone: nn.Module, law: str = '') -> Net:
 
     def init(rng: Array, image: Array, heads: Mapping[str, int]) -> Tree:
         variables = module(heads).init(rng, image, train=False)
-        return {**variables, 'params': laws.draw(law, rng, variables['params'])}
+        return {**variables, 'params': initializers.draw(law, rng, variables['params'])}
 
     def apply(
         variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap, rng: Array | None = None

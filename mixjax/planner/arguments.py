@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mixjax.data import feed, plan, stream
+from mixjax.data.feed import batches, plan, stream
+from mixjax.data.labelled import run_data
 from mixjax.method import Data, Prepared
 from mixjax.models.net import bind
-from mixjax.train import draws, mesh, prepare, program, seeds, step, wave
+from mixjax.train import mesh, prepare, program, seeds, step, wave
 from mixjax.train.program import Program
 
 Tree = Any
@@ -67,7 +68,7 @@ def inputs(built: Program, given: Tree, kind: str) -> Tree:
             spec = mesh.shard_spec(built.mesh, config.mix.shards if name == 'source' else 1)
             image = out[name]['image']
             out[name]['image'] = _laid(built, image.shape, image.dtype, spec)
-        count = len(feed.of_epoch(given))
+        count = len(batches.of_epoch(given))
         if wave.long(config, count):
             _, many = plan.touched(0, 1, config.batch_size, count)
             orders = plan.Orders(Shape((), jnp.uint32), Shape((many, count), jnp.int32))
@@ -92,7 +93,7 @@ def _tests(built: Program) -> Any:
     data = built.sets
     if data.test is not None:
         return seeds.everything(data.test)
-    return seeds.remaining(data, draws.drawn(built.config, data, built.config.seed).known)
+    return seeds.remaining(data, run_data.drawn(built.config, data, built.config.seed).known)
 
 
 # --- bytes ------------------------------------------------------------------------------------------------------------

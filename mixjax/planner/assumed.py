@@ -16,13 +16,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixjax.data import catalog, folder, split_file
-from mixjax.data import sets as sets_lib
-from mixjax.data.catalog import Dataset
+from mixjax.data.datasets import catalog, folder
+from mixjax.data.datasets import resolve as sets_lib
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.labelled import run_data, split_file
 from mixjax.method import Data, Part, Prepared
 from mixjax.models import weights
 from mixjax.models.net import Net, Out, bind
-from mixjax.train import draws, prepare, program, seeds
+from mixjax.train import prepare, program, seeds
 from mixjax.train import start as start_lib
 from mixjax.train.program import Program, Sets
 
@@ -40,7 +41,7 @@ def sets(config: Any) -> tuple[Sets, list[str]]:
     parts = [_parts(config, node) for node in nodes]
     source = parts[1].train if len(parts) > 1 else None
     told = [f'{node.name}: {_how(config, node, one)}' for node, one in zip(nodes, parts, strict=True)]
-    return draws.chosen_sets(config, parts[0], source), told
+    return run_data.chosen_sets(config, parts[0], source), told
 
 
 def _here(config: Any, node: Any) -> bool:
@@ -54,12 +55,12 @@ def _parts(config: Any, node: Any) -> sets_lib.Parts:
     if _here(config, node):
         kept = config.copy_and_resolve_references().unlock()
         kept.store = False
-        found = draws.load(kept, node)
+        found = run_data.load(kept, node)
         shape = found.train.read(np.arange(1)).shape[1:]
     else:
         facts = catalog.entry(node.name)
         side = config.image.resize
-        shape = (side, side, min(draws.colours(config), facts.image[2]))
+        shape = (side, side, min(run_data.colours(config), facts.image[2]))
         names = catalog.class_names(node.name)
         every = [_even(node.name, names, count) for count in (facts.train, facts.test)]
         found = sets_lib.Parts(every[0], None, every[1] if facts.test else None)
@@ -161,7 +162,7 @@ def prepared(built: Program, per_class: int | None = None) -> tuple[np.ndarray, 
     per_class: of each class only so many are given to `prepare`, where a pass over all would take long.
     """
     config, data = built.config, built.sets
-    rows = draws.labelled(config, data, config.seed)
+    rows = run_data.labelled(config, data, config.seed)
     target = _part(built, data.train, rows)
     source = None
     if data.source is not None:

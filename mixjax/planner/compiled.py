@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from mixjax import method as method_lib
+from mixjax.config import method_registry
 from mixjax.errors import UserError
+from mixjax.host.array_cache import Cache
+from mixjax.host.progress import duration
 from mixjax.method import Data, Prepared
 from mixjax.planner import arguments, assumed, hlo
 from mixjax.planner.slices import GIB, Slice
 from mixjax.train import hold, mesh, program, seeds, wave
-from mixjax.train.cache import Cache
 from mixjax.train.program import Ground, Program
-from mixjax.train.progress import duration
 
 Say = Callable[[str], None]
 Given = tuple[np.ndarray, Data, Prepared]  # of `assumed.prepared`
@@ -87,7 +87,7 @@ def ground(config: Any, on: Slice) -> tuple[Ground, list[str]]:
 def plans(config: Any, on: Slice, label: str, shared: tuple[Ground, list[str]], say: Say) -> Iterator[Plan]:
     """The plan of a method, and before it that of its first stage where it has one."""
     base, told = shared
-    method = method_lib.build(config.method, len(base.sets.train.classes))
+    method = method_registry.build(config.method, len(base.sets.train.classes))
     built = program.around(base, config, method)
     rows, data, made = assumed.prepared(built)
     told = [*told, *filter(None, [assumed.drawn(made)])]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from mixjax import method
+from mixjax.config import method_registry
 from mixjax.errors import UserError
 from mixjax.planner import arguments, assumed, compiled
 from mixjax.planner.slices import Slice
@@ -33,7 +33,7 @@ def steps(config: Any, on: Slice) -> list[Traced]:
     shared, _ = compiled.ground(config, on)
     built = program.build(config, shared)
     given = assumed.prepared(built, FEW)
-    label = method.title(config.method)
+    label = method_registry.title(config.method)
     if built.method.first is None:
         return [one(built, label, given)]
     before = seeds.first_stage(built, given[2])

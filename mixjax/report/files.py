@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mixjax.errors import UserError
-from mixjax.places import Place
-from mixjax.plain import open_regular
+from mixjax.host.storage import Place
+from mixjax.host.untrusted import open_regular
 from mixjax.report import overview, sections, settings, tables
 from mixjax.report.answer import Answer, answer
 from mixjax.report.gather import Found

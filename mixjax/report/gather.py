@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mixjax import places
 from mixjax.errors import UserError
-from mixjax.places import Place
+from mixjax.host import storage
+from mixjax.host.storage import Place
 from mixjax.report.read import Folder, Unfinished, names, parts, read, whole
 from mixjax.report.words import count
 
@@ -30,7 +30,7 @@ class Found(NamedTuple):
 def gather(paths: Sequence[str | Place]) -> Found:
     """Work directories, and folders that hold them. A run that is named must be finished."""
     # What a report has left among the runs: `runs/study/*` names it too.
-    given = [path for path in map(places.given, paths) if len(paths) == 1 or path.name not in BESIDE]
+    given = [path for path in map(storage.given, paths) if len(paths) == 1 or path.name not in BESIDE]
     inside = [[] if _is_run(path) else runs(path) for path in given]
     folders: list[Place] = []
     left: list[Place] = []
@@ -48,12 +48,12 @@ def gather(paths: Sequence[str | Place]) -> Found:
 
 
 def _is_run(path: Place) -> bool:
-    return any(places.is_file(path / name) for name in ('config.json', 'results.json'))
+    return any(storage.is_file(path / name) for name in ('config.json', 'results.json'))
 
 
 def runs(path: Place, depth: int = DEPTH) -> list[Place]:
     """The work directories below a folder, by name."""
-    if not places.is_dir(path):
+    if not storage.is_dir(path):
         return []
     out = []
     for item in sorted(path.iterdir(), key=lambda item: item.name):

@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixjax import places
 from mixjax.errors import UserError
-from mixjax.places import Place
+from mixjax.host import storage
+from mixjax.host.storage import Place
 from mixjax.report import curves, files, measured, mistakes, pictures, settings, several, style, svg, tables
 from mixjax.report.answer import answer
 from mixjax.report.gather import Found, gather
@@ -30,12 +30,12 @@ def write(*workdirs: str | Place, out: str | Place | None = None) -> Place:
     Its tables are written beside it, as `results.md` and `results.csv`; another `out` gives them its name.
     """
     found = gather(workdirs)
-    path = places.of(out) if out is not None else _beside([places.of(folder) for folder in workdirs])
-    path = places.real_file(path)  # the folder may be named by a link, and what lies in it is written through none
+    path = storage.of(out) if out is not None else _beside([storage.of(folder) for folder in workdirs])
+    path = storage.real_file(path)  # the folder may be named by a link, and what lies in it is written through none
     beside = files.contents(found, path)  # a file of somebody else is refused before anything is written
     try:
         for place, content in {path: _page(found), **beside}.items():
-            places.write(place, content.encode())
+            storage.write(place, content.encode())
     except OSError as error:
         raise UserError(f'the report cannot be written to {path}: {error.strerror}; choose another --out') from error
     return path
@@ -44,9 +44,9 @@ def write(*workdirs: str | Place, out: str | Place | None = None) -> Place:
 def _beside(folders: Sequence[Place]) -> Place:
     if len(folders) == 1:
         return folders[0] / 'report.html'
-    if any(map(places.remote, folders)):
+    if any(map(storage.remote, folders)):
         raise UserError('the report of several runs in a store has no folder of its own; say where it goes with --out')
-    common = Path(os.path.commonpath([places.resolved(folder).parent for folder in folders]))
+    common = Path(os.path.commonpath([storage.resolved(folder).parent for folder in folders]))
     if (common / 'config.json').exists():
         raise UserError(f'{common / "report.html"} is the report of another run; say where this one goes with --out')
     try:

@@ -1,4 +1,4 @@
-"""What `mixjax.analyse` left in a folder: `analysis.json`, and the arrays beside it."""
+"""What `mixjax.commands.analyse` left in a folder: `analysis.json`, and the arrays beside it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax import plain
 from mixjax.errors import UserError
-from mixjax.places import Place
+from mixjax.host import untrusted
+from mixjax.host.storage import Place
 
 FILE = 'analysis.json'
 
@@ -25,7 +25,7 @@ class Kept(NamedTuple):
         """The arrays of one measure."""
         path = self.folder / f'analysis-{what}.npz'
         try:
-            return plain.arrays(path)
+            return untrusted.arrays(path)
         except (OSError, ValueError) as error:
             raise UserError(f'{path} cannot be read ({type(error).__name__}): measure {what} again') from error
 
@@ -36,9 +36,9 @@ def read(folder: Place) -> Kept:
     if not path.exists():
         return Kept()
     try:
-        found = plain.parse(plain.read_regular(path, plain.MOST_TEXT))
+        found = untrusted.parse(untrusted.read_regular(path, untrusted.MOST_TEXT))
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read ({error}): remove it, and measure again') from error
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-        raise UserError(f'{path} was not written by mixjax.analyse: remove it, and measure again')
+        raise UserError(f'{path} was not written by mixjax.commands.analyse: remove it, and measure again')
     return Kept(found, folder)

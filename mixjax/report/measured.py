@@ -1,4 +1,4 @@
-"""What was measured besides accuracy (`mixjax.analyse`), as tables, charts and pictures; shown where it is there."""
+"""Measurements besides accuracy (`mixjax analyse`), as tables, charts and pictures; shown where they are there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mixjax import places
 from mixjax.errors import UserError
-from mixjax.places import Place
+from mixjax.host import storage
+from mixjax.host.storage import Place
 from mixjax.report import curves, kept, pictures, plots, svg, tables
 from mixjax.report.read import Folder, Run
 from mixjax.report.words import bdi, escape, isolate
@@ -29,7 +29,7 @@ def over(workdirs: Sequence[str | Place], folders: Sequence[Folder]) -> str:
     runs = [
         run._replace(label=f'{run.label} {folder.name.rpartition("=")[2]}') for folder in folders for run in folder.runs
     ]
-    top = places.of(workdirs[0])
+    top = storage.of(workdirs[0])
     whole = Folder(top.name, {}, {}, {}, tuple(runs), kept.read(top))
     found = blocks(whole, 's0', 0, ('sweep', 'interpolation', 'spectrum', 'probe'))
     return '\n'.join(f'<h2 id="s0-head-{name}">{title}</h2>\n{block}' for name, (title, block) in found.items())

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax import plain
 from mixjax.errors import UserError
-from mixjax.places import Place
+from mixjax.host import untrusted
+from mixjax.host.storage import Place
 
 FILE = 'predictions.npz'
 AWAY = 'remove it, the report does without'
@@ -45,7 +45,7 @@ def read(folder: Place, results: Mapping[str, Any]) -> Predictions | None:
     if not path.exists():
         return None
     try:
-        arrays = plain.arrays(path)
+        arrays = untrusted.arrays(path)
         found = _of(arrays, results)
     except KeyError as error:
         raise UserError(f'{path} is damaged: {error} is missing; {AWAY}') from error

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax import places, plain
 from mixjax.errors import UserError
-from mixjax.places import Place
+from mixjax.host import storage, untrusted
+from mixjax.host.storage import Place
 from mixjax.report import kept, predictions
 from mixjax.report.kept import Kept
 from mixjax.report.predictions import Predictions
@@ -48,7 +48,7 @@ class Samples(NamedTuple):
 class Run(NamedTuple):
     """One method with all its seeds.
 
-    metrics: the lines of `metrics.jsonl`. notes: what was found of its data. measured: by `mixjax.analyse`.
+    metrics: the lines of `metrics.jsonl`. notes: what was found of its data. measured: by `mixjax.commands.analyse`.
     predictions: of the test examples.
     """
 
@@ -91,8 +91,8 @@ class Unfinished(UserError):
 
 def read(paths: Sequence[str | Place]) -> tuple[Folder, ...]:
     """The folders, in the order given; for that of a sweep, those of its values."""
-    folders = [inner for path in paths for inner in parts(places.given(path))]
-    resolved = [places.resolved(folder) for folder in folders]
+    folders = [inner for path in paths for inner in parts(storage.given(path))]
+    resolved = [storage.resolved(folder) for folder in folders]
     for index, path in enumerate(resolved):
         if path in resolved[:index]:
             raise UserError(f'{folders[index]} is given twice; name each folder once')
@@ -220,7 +220,7 @@ def _check_comparison(results: Mapping[str, Any], file: Place) -> None:
 
 def _json(path: Place) -> dict[str, Any]:
     try:
-        data = plain.parse(plain.read_regular(path, plain.MOST_TEXT))
+        data = untrusted.parse(untrusted.read_regular(path, untrusted.MOST_TEXT))
     except FileNotFoundError:
         raise UserError(f'{path.parent} is not complete: {path.name} is missing') from None
     except (OSError, ValueError) as error:
@@ -234,12 +234,12 @@ def _lines(path: Place) -> list[dict[str, Any]]:
     """The whole lines; one that a dying process left half-written is passed over, and so is a missing file."""
     found = []
     try:
-        texts = plain.read_regular(path).splitlines() if path.exists() else []
+        texts = untrusted.read_regular(path).splitlines() if path.exists() else []
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
     for text in texts:
         try:
-            line = plain.parse(text)
+            line = untrusted.parse(text)
         except ValueError:
             continue
         if isinstance(line, dict) and type(line.get('seed')) is type(line.get('step')) is int and 'kind' in line:
@@ -252,7 +252,7 @@ def _arrays(path: Place, names: Mapping[str, int], optional: Sequence[str] = ())
     if not path.exists():
         return None
     try:
-        found = plain.arrays(path)
+        found = untrusted.arrays(path)
         arrays = {name: found[name] for name in names if name in found or name not in optional}
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error

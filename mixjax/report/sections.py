@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mixjax import places
-from mixjax import plain as plain_data
 from mixjax.errors import UserError
-from mixjax.places import Place
+from mixjax.host import storage
+from mixjax.host import untrusted as plain_data
+from mixjax.host.storage import Place
 from mixjax.report import settings, tables
 from mixjax.report.read import Folder, read
 from mixjax.report.words import count, plain
@@ -62,7 +62,7 @@ def _about(folder: Folder) -> str:
 def check(path: str | Path, workdir: Place | None = None) -> None:
     """Refuse a place where no file can be written, and that of the report's own tables; nothing is made."""
     path = Path(path)
-    if workdir is not None and not places.remote(workdir) and path.absolute() == (workdir / OWN).absolute():
+    if workdir is not None and not storage.remote(workdir) and path.absolute() == (workdir / OWN).absolute():
         raise UserError(f'config.results: {path} is where the report of this run has its own tables; name another file')
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -75,8 +75,8 @@ def write(path: str | Path, name: str, text: str) -> None:
     begin, end = f'<!-- begin {name}: written by a command, not by hand -->', f'<!-- end {name} -->'
     section = f'{begin}\n{text.strip()}\n{end}\n'
     try:
-        path = places.real_file(path)
-        places.make(path.parent)
+        path = storage.real_file(path)
+        storage.make(path.parent)
         old = plain_data.read_regular(path).decode() if path.exists() else '# Results\n'
         head, mark, rest = old.partition(begin)
         if not mark:
@@ -86,7 +86,7 @@ def write(path: str | Path, name: str, text: str) -> None:
             if not closed:
                 raise UserError(f'{path} has the mark {begin!r} and not the mark {end!r}; put it back')
             new = head + section + tail
-        places.write(path, new.encode())
+        storage.write(path, new.encode())
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise UserError(f'config.results: {path} cannot be written ({why})') from error

@@ -7,7 +7,7 @@ import math
 import re
 import unicodedata
 
-from mixjax.terminal import BIDI
+from mixjax.host.terminal import BIDI
 
 PLAIN, TYPESET = '+-', '\u00b1'
 FIRST_STRONG, POP = '\u2068', '\u2069'  # begin and end of a text whose direction is its own

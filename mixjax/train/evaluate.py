@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax import losses
-from mixjax.data import augment
-from mixjax.data.feed import Images
+from mixjax.data.feed import augment
+from mixjax.data.feed.batches import Images
 from mixjax.method import Method
 from mixjax.models.net import Net
-from mixjax.train import arrays
+from mixjax.train import transfer
 from mixjax.train.step import Layout
 
 Array = jax.Array
@@ -108,7 +108,7 @@ def run(evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int) -
     """
     # What a batch gave is fetched when the next one is on its way.
     found = itertools.chain((evaluate(variables, *batch).sums for batch in test), [None])
-    return _over(count, [arrays.whole(one) for one, _ in itertools.pairwise(found)])
+    return _over(count, [transfer.whole(one) for one, _ in itertools.pairwise(found)])
 
 
 def run_each(
@@ -116,7 +116,7 @@ def run_each(
 ) -> tuple[list[dict[str, float]], list[Each]]:
     """The same, and for each trial what it says of each test example, (count,) arrays."""
     found = itertools.chain((evaluate(variables, *batch) for batch in test), [None])
-    whole = [arrays.whole(one) for one, _ in itertools.pairwise(found)]
+    whole = [transfer.whole(one) for one, _ in itertools.pairwise(found)]
     columns = (np.concatenate(parts, axis=1)[:, :count] for parts in zip(*(one.each for one in whole), strict=True))
     return _over(count, [one.sums for one in whole]), [Each(*row) for row in zip(*columns, strict=True)]
 

@@ -9,15 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixjax.data import augment
-from mixjax.data.feed import Batch
+from mixjax.data.feed import augment
+from mixjax.data.feed.batches import Batch
 from mixjax.errors import UserError
+from mixjax.host.processes import by_first, only_first
+from mixjax.host.storage import Place
 from mixjax.method import Method, Prepared, Run
 from mixjax.models import weights
 from mixjax.models.net import BOUND, Net, Out, Tap, bind, no_tap
-from mixjax.places import Place
-from mixjax.processes import by_first, only_first
-from mixjax.train import workdir
+from mixjax.rundir import files
 from mixjax.train.step import TrainState, context
 
 Array = jax.Array
@@ -63,27 +63,27 @@ def model(
     """
     params = ts.params if whole else {**ts.params, 'heads': plain_heads(method, ts.params['heads'])}
     variables = jax.tree.map(np.asarray, {'params': params, **ts.model_state})
-    workdir.write(folder / 'model.safetensors', weights.to_bytes(variables))
+    files.write(folder / 'model.safetensors', weights.to_bytes(variables))
     about = {
         'format': 1,
         'model': config.model.name,
         'dtype': config.model.dtype,
         'classes': list(classes),
         'data': config.target.name,
-        'image': workdir.as_data(config.image),
+        'image': files.as_data(config.image),
         'channels': channels,
-        'method': workdir.as_data(config.method),
+        'method': files.as_data(config.method),
         'steps': config.steps,
         'step': step,
     }
-    workdir.write_json(folder / 'model.json', about)
+    files.write_json(folder / 'model.json', about)
 
 
 @by_first
 def is_of(folder: Place, steps: int) -> bool:
     """Whether the model there is that of a run of so many steps, and not of one that was extended since."""
     path = folder / 'model.json'
-    return path.exists() and workdir.read_json(path)['steps'] == steps
+    return path.exists() and files.read_json(path)['steps'] == steps
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
@@ -131,7 +131,7 @@ def samples(path: Place, look: Callable[[int], dict[str, Array]]) -> None:
     """
     found = [jax.tree.map(np.asarray, look(step)) for step in (1, 3, 5, 7)]
     changed = [np.abs(one['seen'].astype(int) - one['image']).mean() for one in found]
-    workdir.write_arrays(path, found[int(np.argmax(changed))])
+    files.write_arrays(path, found[int(np.argmax(changed))])
 
 
 def pairs(
@@ -155,5 +155,5 @@ def pairs(
     first = np.array([np.flatnonzero(labels_t == t)[0] for t in range(len(classes_t))])
     source = read_s(draw.rows[draw.start.ravel()])
     shown = {'target': read_t(first), 'source': source.reshape(draw.start.shape + source.shape[1:])}
-    workdir.write_arrays(folder / 'pairs.npz', shown)
-    workdir.write_json(folder / 'pairs.json', {'seed': seed, 'pairs': table, 'notes': dict(made.notes)})
+    files.write_arrays(folder / 'pairs.npz', shown)
+    files.write_json(folder / 'pairs.json', {'seed': seed, 'pairs': table, 'notes': dict(made.notes)})

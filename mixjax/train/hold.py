@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
-from mixjax import processes
-from mixjax.data.feed import Lazy
+from mixjax.data.feed.batches import Lazy
+from mixjax.host import processes
 
 Array = jax.Array
 PIECE = 1 << 28  # bytes of images that the host holds at once on their way to a device

@@ -16,30 +16,16 @@ from jax.errors import UnexpectedTracerError
 from ml_collections import ConfigDict
 
 from mixjax import config as config_lib
-from mixjax import method as method_lib
-from mixjax import places, processes, signals
+from mixjax.config import method_registry
 from mixjax.errors import require, user_code
-from mixjax.places import Place
-from mixjax.processes import by_first, from_first
-from mixjax.train import (
-    checkpoint,
-    contract,
-    finite,
-    inputs,
-    integrity,
-    lock,
-    mesh,
-    outcome,
-    program,
-    seeds,
-    space,
-    watch,
-    wave,
-    workdir,
-)
-from mixjax.train.inputs import Inputs
+from mixjax.host import disk_full, processes, signals, storage
+from mixjax.host.processes import by_first, from_first
+from mixjax.host.progress import Progress
+from mixjax.host.storage import Place
+from mixjax.rundir import checkpoint, files, input_digests, integrity, lock
+from mixjax.rundir.input_digests import Inputs
+from mixjax.train import contract, evaluation, mesh, nan_guard, program, results, seeds, wave
 from mixjax.train.program import Program
-from mixjax.train.progress import Progress
 from mixjax.train.step import TrainState, variables
 from mixjax.train.wave import Wave
 
@@ -63,17 +49,18 @@ def run(
     Returns:
       What `results.json` holds.
     """
-    require(changed_code in inputs.CHANGED_CODE, f"changed_code must be 'refuse' or 'accept', not {changed_code!r}")
+    known = input_digests.CHANGED_CODE
+    require(changed_code in known, f"changed_code must be 'refuse' or 'accept', not {changed_code!r}")
     config = config_lib.settle(config_lib.complete(copy.deepcopy(config).unlock()))
     config_lib.check(config)
     program.preflight(config)
-    folder = places.real(places.of(folder))  # what is written below it follows no link
+    folder = storage.real(storage.of(folder))  # what is written below it follows no link
     progress = progress if isinstance(progress, Progress) else Progress(0, quiet=not (progress and processes.first()))
     parts = config_lib.swept(config)
-    workdir.look(folder, config)  # another config is told before other code
+    files.look(folder, config)  # another config is told before other code
     for name, one_value in parts.items():
         for single, place in singles_of(one_value, folder / name).values():
-            workdir.look(place, single)
+            files.look(place, single)
     check_code(config, folder, changed_code)
     lock.refuse_part(folder, progress.say)
     # What is finished is compared with the data and weights too, where others are still to be trained with them.
@@ -81,7 +68,7 @@ def run(
     for one_value in parts.values():
         progress.say(plan(one_value))
     with contextlib.ExitStack() as stack:
-        stack.enter_context(space.told(folder))
+        stack.enter_context(disk_full.told(folder))
         stack.callback(progress.clear)
         # Everything is built, and prepared for its first seed, before any of it trains for an hour or leaves a file.
         jobs = {
@@ -89,7 +76,7 @@ def run(
         }
         progress.total += sum(job.steps for job in jobs.values())
         with lock.held(folder, progress.say):
-            workdir.look(folder, config)  # somebody may have been here before the lock was taken
+            files.look(folder, config)  # somebody may have been here before the lock was taken
             inside = [place for job in jobs.values() for place in (job.folder, *job.folders.values())]
             lock.try_all([place for place in inside if place != folder], progress.say)
             return every_job(config, folder, jobs, progress, command)
@@ -97,7 +84,7 @@ def run(
 
 def plan(config: Any) -> str:
     """One line: what is about to happen."""
-    what = ', '.join(order(config)) or method_lib.title(config.method)
+    what = ', '.join(order(config)) or method_registry.title(config.method)
     few = f'{config.target.per_class} labels per class of ' if config.target.per_class else ''
     where = config.target.dir or config.target.name
     return (
@@ -110,17 +97,17 @@ def every_job(config: Any, folder: Place, jobs: dict[str, Job], progress: Progre
     """Carry out the one job of a run, or those of a sweep."""
     if '' in jobs:
         return carry_out(jobs[''], progress, command)
-    workdir.claim(folder, config)
+    files.claim(folder, config)
     describe(folder, command)
     runs = {}
     for name, job in jobs.items():
         progress.say(f'{name}:')
         with lock.held(job.folder, progress.say):  # it may be given as a run of its own, too
-            workdir.look(job.folder, job.config)
+            files.look(job.folder, job.config)
             runs[name] = carry_out(job, progress, command)
-    results = {'kind': 'sweep', 'steps': config.steps, 'key': config.sweep.key, 'runs': runs}
-    workdir.write_json(folder / 'results.json', results)
-    return results
+    found = {'kind': 'sweep', 'steps': config.steps, 'key': config.sweep.key, 'runs': runs}
+    files.write_json(folder / 'results.json', found)
+    return found
 
 
 class Job(NamedTuple):
@@ -146,20 +133,20 @@ def check_code(config: Any, folder: Place, changed_code: str) -> None:
     """Refuse to go on with, or to give back the results of, runs that were made by other code; no data are read."""
     for name, one_value in config_lib.swept(config).items():
         for single, place in singles_of(one_value, folder / name).values():
-            inputs.check(place, inputs.find(single, None, changed_code))
+            input_digests.check(place, input_digests.find(single, None, changed_code))
 
 
 def singles_of(config: Any, folder: Place) -> dict[str, tuple[Any, Place]]:
     """{label: (config, folder)} of the runs of a comparison; a run that is none is its own only one."""
     labels = order(config)
     return {label: (alone(config, label), folder / label) for label in labels} or {
-        method_lib.title(config.method): (config, folder)
+        method_registry.title(config.method): (config, folder)
     }
 
 
 def unfinished(config: Any, folder: Place) -> bool:
     """Whether a run, or one of a comparison, has steps left to do."""
-    return any(workdir.finished(place, config.steps) is None for _, place in singles_of(config, folder).values())
+    return any(files.finished(place, config.steps) is None for _, place in singles_of(config, folder).values())
 
 
 def tried(config: Any, folder: Place, progress: Progress, left: bool, changed_code: str) -> Job:
@@ -168,31 +155,31 @@ def tried(config: Any, folder: Place, progress: Progress, left: bool, changed_co
     left: whether this run, or another value of its sweep, has steps left to do.
     """
     labels = order(config)
-    workdir.look(folder, config)
+    files.look(folder, config)
     singles = {label: single for label, (single, _) in singles_of(config, folder).items()}
     folders = {label: place for label, (_, place) in singles_of(config, folder).items()}
-    extended = {label: workdir.look(folders[label], singles[label]) for label in singles}
-    todo = [label for label in singles if workdir.finished(folders[label], config.steps) is None]
+    extended = {label: files.look(folders[label], singles[label]) for label in singles}
+    todo = [label for label in singles if files.finished(folders[label], config.steps) is None]
     if todo:
         progress.phase('loading the data and the network')
     on = program.ground(config, None if progress.quiet else progress.say) if left else None
-    made_from = {label: inputs.find(single, on, changed_code) for label, single in singles.items()}
+    made_from = {label: input_digests.find(single, on, changed_code) for label, single in singles.items()}
     for label, one_made in made_from.items():
-        inputs.check(folders[label], one_made)
+        input_digests.check(folders[label], one_made)
     told = '\n'.join(filter(None, [*on.sets.notes, on.told])) if on and todo else ''
     built = {}
     for label in todo:
         progress.phase(f'{label}: preparing, and trying a step')
         built[label] = seeds.ready(singles[label], folders[label], on)
     for one_built in built.values():
-        watch.check(one_built)
+        evaluation.check(one_built)
     steps = config.num_seeds * sum(steps_of(built.get(label), config) for label in singles)
     return Job(config, folder, labels, singles, folders, extended, made_from, built, steps, told)
 
 
 def carry_out(job: Job, progress: Progress, command: str) -> dict[str, Any]:
     """Train what is not finished; returns, and writes, the results."""
-    workdir.claim(job.folder, job.config)
+    files.claim(job.folder, job.config)
     describe(job.folder, command, again=any(job.extended.values()))
     if job.told:
         progress.say(job.told)
@@ -201,22 +188,22 @@ def carry_out(job: Job, progress: Progress, command: str) -> dict[str, Any]:
         progress.begin(label)
         built, made_from, place = job.built.pop(label, None), job.made_from[label], job.folders[label]
         with lock.held(place, progress.say) if job.labels else contextlib.nullcontext():
-            workdir.look(place, single)
+            files.look(place, single)
             if job.extended[label]:
                 progress.say(f'{label}: extended to {single.steps} steps; earlier steps keep the schedule they had')
                 describe(place, command, again=True)
             runs[label] = one(built, single, place, label, made_from, progress, command)
     if not job.labels:
-        return runs[method_lib.title(job.config.method)]
-    results = {
+        return runs[method_registry.title(job.config.method)]
+    found = {
         'kind': 'comparison',
         'steps': job.config.steps,
         'baseline': job.labels[0],
         'runs': runs,
-        'differences': outcome.differences(runs, job.labels[0]),
+        'differences': results.differences(runs, job.labels[0]),
     }
-    workdir.write_json(job.folder / 'results.json', results)
-    return results
+    files.write_json(job.folder / 'results.json', found)
+    return found
 
 
 def steps_of(built: Program | None, config: Any) -> int:
@@ -245,7 +232,7 @@ def alone(config: Any, label: str) -> Any:
 def describe(folder: Place, command: str, again: bool = False) -> None:
     """What the run depends on; `again`: for a run that is extended, by this command."""
     if again or not (folder / 'env.json').exists():
-        workdir.write_json(folder / 'env.json', {**workdir.environment(), 'command': command})
+        files.write_json(folder / 'env.json', {**files.environment(), 'command': command})
 
 
 def one(
@@ -255,23 +242,23 @@ def one(
     if built is None:
         progress.skip(config.steps * config.num_seeds)
         progress.say(f'{label}: finished before')
-        return from_first(lambda: workdir.read_json(folder / 'results.json'))
-    workdir.claim(folder, config)
+        return from_first(lambda: files.read_json(folder / 'results.json'))
+    files.claim(folder, config)
     describe(folder, command)
-    inputs.record(folder, made_from)
+    input_digests.record(folder, made_from)
     every = [config.seed + i for i in range(config.num_seeds)]
-    outcome.describe_data(config, built.sets, folder, every)
+    results.describe_data(config, built.sets, folder, every)
     integrity.look(folder, every, progress.say)
     for together in wave.plan(built, folder):
         train([built] * len(together), together, folder, progress)
     for stage in (folder, folder / 'first'):
-        workdir.arrange(stage / 'metrics.jsonl')
-    results = outcome.summary(config, folder, label, built, every)
-    workdir.write_json(folder / 'results.json', results)
-    accuracy = results['accuracy']
+        files.arrange(stage / 'metrics.jsonl')
+    found = results.summary(config, folder, label, built, every)
+    files.write_json(folder / 'results.json', found)
+    accuracy = found['accuracy']
     std = '' if accuracy['std'] is None else f' +- {100 * accuracy["std"]:.2f}'
     progress.say(f'{label}: {100 * accuracy["mean"]:.2f}{std} % correct (n={accuracy["n"]})')
-    return results
+    return found
 
 
 # --- the seeds that are trained at once -------------------------------------------------------------------------------
@@ -303,9 +290,9 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
         progress.phase(f'seed {", ".join(map(str, together))}  preparing')
         each = zip(programs, together, trunks, strict=True)
         opened = [seeds.open_seed(mine, seed, folder, trunk) for mine, seed, trunk in each]
-        placed, held = wave.place(built, opened), watch.hold(built, opened)
+        placed, held = wave.place(built, opened), evaluation.hold(built, opened)
         stack.callback(placed.close)
-        stack.callback(workdir.settle, folder)
+        stack.callback(files.settle, folder)
         progress.say_once(placed.told)
         if first and placed.test and not from_first((folder / 'samples.npz').exists):
             seeds.pictures(built, opened[together.index(config.seed)], folder)
@@ -315,9 +302,9 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
         ts = wave.states(built, begin)
         del opened, begin
         for name in ('metrics.jsonl', 'timing.jsonl'):
-            workdir.rewind(folder / name, together, step)
+            files.rewind(folder / name, together, step)
         progress.skip(step * len(together))
-        sound = finite.Watch(together, config.on_nan, folder)
+        sound = nan_guard.Watch(together, config.on_nan, folder)
         stack.enter_context(signals.training())
         if step < config.steps:
             progress.phase(f'seed {placed.name}  compiling the training step')
@@ -327,22 +314,22 @@ def train(programs: list[Program], together: list[int], folder: Place, progress:
             log(built, folder, together, step, last, time.perf_counter() - began, step - before)
             if placed.test and (step % config.eval_every == 0 or step == config.steps):
                 progress.phase(f'seed {placed.name}  step {step}/{config.steps}  evaluating', often=True)
-                watch.look(built, folder, together, step, ts, placed, held)
+                evaluation.look(built, folder, together, step, ts, placed, held)
             if first and placed.test and step in wave.snapshots(config):
-                watch.snapshot(built, folder, mesh.take(ts, together.index(config.seed)), step)
+                evaluation.snapshot(built, folder, mesh.take(ts, together.index(config.seed)), step)
             if step % config.checkpoint_every == 0 or step == config.steps or signals.stopping():
                 lock.check(folder)
                 sound.check_state(ts, step)
                 # No seed more than one checkpoint ahead of another: two are kept, so one is common to all.
                 checkpoint.finish(managers)
-                workdir.settle(folder)
+                files.settle(folder)
                 for i, manager in enumerate(managers):
                     checkpoint.save(manager, step, mesh.take(ts, i))
             if signals.stopping():
                 checkpoint.finish(managers)
                 signals.stop(step)
         if first and placed.test:
-            watch.end(built, folder, together, ts)
+            evaluation.end(built, folder, together, ts)
         checkpoint.finish(managers)
     return [mesh.here(mesh.take(variables(ts), i)) for i in range(len(together))]
 
@@ -374,13 +361,13 @@ def log(built: Program, folder: Place, together: list[int], step: int, last: Tre
     for i, seed in enumerate(together):
         mine = {name: float(values[i]) for name, values in last.items()}
         about = {'seed': seed, 'step': step, 'kind': 'train', **batch_kind}
-        workdir.append(folder / 'metrics.jsonl', {**about, **finite.plain(mine)})
+        files.append(folder / 'metrics.jsonl', {**about, **nan_guard.plain(mine)})
         line = {'seed': seed, 'step': step, 'seconds': seconds, 'steps': steps, 'together': len(together)}
-        workdir.append(folder / 'timing.jsonl', line)
+        files.append(folder / 'timing.jsonl', line)
 
 
 def advance(
-    built: Program, placed: Wave, ts: TrainState, step: int, progress: Progress, sound: finite.Watch
+    built: Program, placed: Wave, ts: TrainState, step: int, progress: Progress, sound: nan_guard.Watch
 ) -> tuple[TrainState, Tree, int]:
     """Train up to the next step at which something is due, or all stop; the metrics are of the last step."""
     config, period = built.config, built.method.period

@@ -4,7 +4,7 @@ Seeds of a run are trials: independent, each on its own row of the mesh, with no
 A tree of all trials has a leading axis, sharded over `trial`; along `data` a batch is shared out.
 
 The devices may be those of several processes. What lies on them is then in no process whole: `put` takes a tree that
-each process has on its host, `whole` and `take` bring one back (`mixjax.train.arrays`).
+each process has on its host, `whole` and `take` bring one back (`mixjax.train.transfer`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mixjax.errors import UserError
-from mixjax.train.arrays import here as here
-from mixjax.train.arrays import put
-from mixjax.train.arrays import take as take
-from mixjax.train.arrays import whole as whole
+from mixjax.train.transfer import here as here
+from mixjax.train.transfer import put
+from mixjax.train.transfer import take as take
+from mixjax.train.transfer import whole as whole
 
 Array = jax.Array
 Tree = Any

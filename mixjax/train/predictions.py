@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax import plain
-from mixjax.data.feed import Images
-from mixjax.places import Place
-from mixjax.processes import only_first
-from mixjax.thumbnail import shrink
-from mixjax.train import draws, seeds, workdir
+from mixjax.data.feed.batches import Images
+from mixjax.data.labelled import run_data
+from mixjax.data.pixels.thumbnail import shrink
+from mixjax.host import untrusted
+from mixjax.host.processes import only_first
+from mixjax.host.storage import Place
+from mixjax.rundir import files
+from mixjax.train import seeds
 from mixjax.train.evaluate import Each
 from mixjax.train.program import Program
 
@@ -56,7 +58,7 @@ def keep(built: Program, folder: Place, step: int, said: Mapping[int, Each]) -> 
     rows = {seed: rows[seed] for seed in sorted(rows) if len(rows[seed].label) == many}
     small = np.min_scalar_type(len(built.sets.train.classes) - 1)
     labels = [row.label for row in rows.values()]
-    workdir.write_arrays(
+    files.write_arrays(
         path,
         {
             'seed': np.array(list(rows), np.int64),
@@ -74,7 +76,7 @@ def tested(built: Program, seed: int) -> Images:
     sets = built.sets
     if sets.test is not None:
         return seeds.everything(sets.test)
-    return seeds.remaining(sets, draws.drawn(built.config, sets, seed).known)
+    return seeds.remaining(sets, run_data.drawn(built.config, sets, seed).known)
 
 
 def mistakes(row: Row, most: int = SHOWN) -> np.ndarray:
@@ -91,7 +93,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 def before(path: Place) -> tuple[dict[int, Row], dict[str, Any]]:
     """The seeds and the pictures of a file; nothing of one that is not there, or that cannot be read."""
     try:
-        found = plain.arrays(path) if path.exists() else {}
+        found = untrusted.arrays(path) if path.exists() else {}
         label = np.broadcast_to(found['label'], found['predicted'].shape) if found else []
         each = zip(found['step'], found['predicted'], found['probability'], label, strict=True) if found else ()
         every = zip(found.get('seed', ()), each, strict=True)

@@ -13,17 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mixjax import pairing
-from mixjax.data import augment, plan, stored
-from mixjax.data.augment import Geometry
-from mixjax.data.prepared import Bar
+from mixjax.config.validate import TINY
+from mixjax.data.datasets.tfds_copy import Bar
+from mixjax.data.feed import augment, plan
+from mixjax.data.feed.augment import Geometry
+from mixjax.data.pixels import decoded_cache
 from mixjax.errors import UserError, user_code
+from mixjax.host.array_cache import Cache
+from mixjax.maths import class_pairing
 from mixjax.method import Aux, Ctx, Data, Head, Method, Part, Prepared, Run
 from mixjax.models.net import Net, bind
 from mixjax.train import contract, optim
-from mixjax.train.cache import Cache
 from mixjax.train.step import TrainState, check_carry, keys
-from mixjax.validate import TINY
 
 Array = jax.Array
 Tree = Any
@@ -65,7 +66,7 @@ def part(
 
     def means(per_class: int | None) -> np.ndarray:
         rows = some_of_each(labels, len(classes), per_class)
-        stored.ensure(read, rows, must=False)
+        decoded_cache.ensure(read, rows, must=False)
 
         def passed() -> Iterator[tuple[Array, np.ndarray]]:
             for start in range(0, len(rows), batch):
@@ -83,7 +84,7 @@ def part(
 
         bar = Bar(len(rows), f'mean features of {len(classes):,} classes')
         try:
-            return pairing.centroids_of(parts(), len(classes))
+            return class_pairing.centroids_of(parts(), len(classes))
         finally:
             bar.close()
 

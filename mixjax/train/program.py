@@ -13,22 +13,25 @@ import numpy as np
 from jax.sharding import Mesh
 
 import mixjax
-from mixjax import method as method_lib
-from mixjax import models, places, processes
-from mixjax.data import feed as feed_lib
-from mixjax.data import sets as sets_lib
-from mixjax.data import stored
-from mixjax.data.augment import Geometry
-from mixjax.data.feed import Batch
-from mixjax.data.stored import Say
+from mixjax import models
+from mixjax.config import method_registry
+from mixjax.data.datasets import resolve as sets_lib
+from mixjax.data.feed import batches as feed_lib
+from mixjax.data.feed.augment import Geometry
+from mixjax.data.feed.batches import Batch
+from mixjax.data.labelled import run_data
+from mixjax.data.labelled.run_data import Sets
+from mixjax.data.pixels import decoded_cache
+from mixjax.data.pixels.decoded_cache import Say
 from mixjax.errors import UserError, user_code
+from mixjax.host import array_cache, processes, storage
+from mixjax.host.array_cache import Cache
 from mixjax.method import Method, Prepared, Run
 from mixjax.models import weights
 from mixjax.models.net import Net
-from mixjax.train import cache, contract, draws, evaluate, export, mesh, optim, prepare, step, workdir
+from mixjax.rundir import files
+from mixjax.train import contract, evaluate, export, mesh, optim, prepare, step
 from mixjax.train import start as start_lib
-from mixjax.train.cache import Cache
-from mixjax.train.draws import Sets
 
 Array = jax.Array
 Tree = Any
@@ -117,21 +120,21 @@ def preflight(config: Any) -> None:
 
 def ground(config: Any, say: Say | None = None) -> Ground:
     """Load the data and the pretrained network; the config's method plays no part. say: takes a line for a person."""
-    sets = draws.load_sets(config, say)
+    sets = run_data.load_sets(config, say)
     net, geometry, image = shapes(config, sets)
     start, told, digest = start_lib.pretrained(
         config.model.weights, net, config.model.name, image, sets.source.classes if sets.source else (),
         head=config.model.head, classes_t=sets.train.classes,
     )  # fmt: skip
     # Each process has read them for itself.
-    processes.agree('the data', lambda: json.dumps(draws.told_apart(sets)))
-    processes.agree('the pretrained network', lambda: digest or cache.digest(start))
+    processes.agree('the data', lambda: json.dumps(run_data.told_apart(sets)))
+    processes.agree('the pretrained network', lambda: digest or array_cache.digest(start))
     devices = mesh.make(config.batch_size // config.accumulate, config.num_seeds, config.devices)
     floats = float_type(config)
     if start is not None:
         start = mesh.replicate(devices, jax.tree.map(lambda x: x.astype(floats), start))
     own = mesh.here(start)
-    means = Cache(places.kept(config.cache_dir), source_key(config, sets, own, digest))
+    means = Cache(storage.kept(config.cache_dir), source_key(config, sets, own, digest))
     return Ground(
         sets, net, geometry, devices, start, image, prepare.view(net, own), means, told, digest, {}, {}, say or silent
     )
@@ -147,7 +150,7 @@ def shapes(config: Any, sets: Sets) -> tuple[Net, Geometry, Array]:
     # float64 is the type of the variables, and the network follows it.
     dtype = 'bfloat16' if config.model.dtype == 'bfloat16' else 'float32'
     net = models.build(config.model.name, dtype=dtype, init=config.model.init)
-    channels = draws.check_images(config, sets)
+    channels = run_data.check_images(config, sets)
     side = config.image.crop
     if config.model.name not in models.SHIPPED:
         check_network(config.model.name, net, jnp.zeros((2, side, side, channels), jnp.float32))
@@ -172,7 +175,7 @@ def check_network(name: str, net: Net, image: Array) -> None:
 def build(config: Any, on: Ground | None = None) -> Program:
     """The method that the config names, and the programs around it; nothing is compiled yet."""
     on = on or ground(config)
-    return around(on, config, method_lib.build(config.method, len(on.sets.train.classes)))
+    return around(on, config, method_registry.build(config.method, len(on.sets.train.classes)))
 
 
 def around(on: Ground, config: Any, method: Method) -> Program:
@@ -180,7 +183,7 @@ def around(on: Ground, config: Any, method: Method) -> Program:
     feed = partial(feed_lib.batch, on.geometry, size=config.batch_size, groups=config.mix.groups)
     whole_batches(config, method)
     check_batch_kinds(method)
-    examples = draws.epoch_length(config, on.sets, config.seed)
+    examples = run_data.epoch_length(config, on.sets, config.seed)
     run = Run(config.steps, examples / config.batch_size, on.geometry.mean, on.geometry.std)
 
     def factor_of(params: Tree) -> Tree:
@@ -227,9 +230,9 @@ def whole_batches(config: Any, method: Method) -> None:
     """Refuse to cut the batches of a method that needs them whole."""
     if config.accumulate > 1 and method.whole_batch:
         raise UserError(
-            f'config.accumulate={config.accumulate}: the loss of {method_lib.title(config.method)} is not a mean over '
-            'the examples of a batch, so with these settings that of its parts is another one; set config.accumulate=1 '
-            '(and a smaller config.batch_size, to save memory)'
+            f'config.accumulate={config.accumulate}: the loss of {method_registry.title(config.method)} is not a mean '
+            'over the examples of a batch, so with these settings that of its parts is another one; set '
+            'config.accumulate=1 (and a smaller config.batch_size, to save memory)'
         )
 
 
@@ -251,19 +254,20 @@ def source_key(config: Any, sets: Sets, start: Tree | None, digest: str) -> Any:
     """
     if sets.source is None or start is None or config.synthetic.per_class:
         return None
-    records = stored.stamp_of(sets.source.read)
+    records = decoded_cache.stamp_of(sets.source.read)
+    first = np.arange(min(8, len(sets.source.labels)))
     return {
         **({'records': records} if records else {}),
         'version': mixjax.__version__,
         'backend': jax.default_backend(),
         'network': config.model.name,
         'dtype': config.model.dtype,
-        'weights': digest or cache.digest(start),
+        'weights': digest or array_cache.digest(start),
         'data': sets.source.name,
         'split': 'train',
-        'examples': cache.digest((sets.source.labels, sets.source.read(np.arange(min(8, len(sets.source.labels)))))),
+        'examples': array_cache.digest((sets.source.labels, sets.source.read(first))),
         'classes': sets.source.classes,
-        'image': workdir.as_data(config.image),
+        'image': files.as_data(config.image),
         'batch': config.eval_batch_size,
     }
 

@@ -10,22 +10,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixjax import method as method_lib
-from mixjax import places
-from mixjax.config import base
-from mixjax.data import feed, plan, splits, stored
-from mixjax.data import sets as sets_lib
-from mixjax.data.catalog import Dataset
-from mixjax.data.feed import Images, Lazy
-from mixjax.data.stream import Planner, examples
+from mixjax.config import base, method_registry
+from mixjax.data.datasets import resolve as sets_lib
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.feed import batches, plan
+from mixjax.data.feed.batches import Images, Lazy
+from mixjax.data.feed.stream import Planner, examples
+from mixjax.data.labelled import run_data, splits
+from mixjax.data.labelled.run_data import Sets
+from mixjax.data.pixels import decoded_cache
 from mixjax.errors import UserError
+from mixjax.host import storage
+from mixjax.host.processes import by_first, from_first
+from mixjax.host.progress import duration
+from mixjax.host.storage import Place
 from mixjax.method import Data, First, Prepared
-from mixjax.places import Place
-from mixjax.processes import by_first, from_first
-from mixjax.train import contract, draws, export, prepare, program, step, workdir
-from mixjax.train.draws import Sets
+from mixjax.rundir import files
+from mixjax.train import contract, export, prepare, program, step
 from mixjax.train.program import Ground, Program
-from mixjax.train.progress import duration
 
 Array = jax.Array
 Tree = Any
@@ -54,7 +56,7 @@ def ready(config: Any, folder: Place, on: Ground | None = None) -> Program:
     """Build a run and try what can go wrong with it, without a trace in its folder."""
     built = program.build(config, on)
     for seed in range(config.seed, config.seed + config.num_seeds):
-        rows = draws.drawn(config, built.sets, seed).known
+        rows = run_data.drawn(config, built.sets, seed).known
         if built.sets.test is None and len(rows) == len(built.sets.train.labels):
             raise UserError(
                 'every example is labelled, so none is left to test on; lower config.target.'
@@ -83,7 +85,7 @@ def _try(built: Program, folder: Place) -> None:
 def _made(built: Program, seed: int) -> Prepared:
     """What `prepare` returns for a seed, checked; it may take minutes, so a person is told before and after."""
     _, data, key = parts(built, seed)
-    name, began = method_lib.title(built.config.method), time.monotonic()
+    name, began = method_registry.title(built.config.method), time.monotonic()
     has_one = not contract.is_default(built.method, 'prepare')
     if has_one:
         built.say(f'{name}: preparing seed {seed}')
@@ -100,9 +102,9 @@ def _made(built: Program, seed: int) -> Prepared:
 def parts(built: Program, seed: int) -> tuple[np.ndarray, Data, Array]:
     """A seed's labelled rows, the data as its method sees them, and the key for `prepare`."""
     config, sets = built.config, built.sets
-    rows = draws.labelled(config, sets, seed)
+    rows = run_data.labelled(config, sets, seed)
 
-    read = stored.Subset(sets.train.read, rows)
+    read = decoded_cache.Subset(sets.train.read, rows)
     key_t, key_s, key = jax.random.split(step.keys(jax.random.key(seed)).prepare, 3)
     _, features = built.view
     size = config.eval_batch_size
@@ -113,7 +115,7 @@ def parts(built: Program, seed: int) -> tuple[np.ndarray, Data, Array]:
         return rows, Data(target), key
     # Only the images that are drawn are read again, so a pass over the source stores nothing.
     source = prepare.part(
-        sets.source.classes, sets.source.labels, stored.passing(sets.source.read), features, built.geometry,
+        sets.source.classes, sets.source.labels, decoded_cache.passing(sets.source.read), features, built.geometry,
         batch=size, key=key_s, sizes=class_sizes(config, sets.source), cache=built.means,
     )  # fmt: skip
     return rows, Data(target, source), key
@@ -123,7 +125,7 @@ def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
     """Images of each source class; where they are made up, as many as the true data set has in the mean."""
     if not config.synthetic.per_class:
         return None
-    true = sets_lib.entry(config.source, places.kept(config.cache_dir), made_up=True)
+    true = sets_lib.entry(config.source, storage.kept(config.cache_dir), made_up=True)
     return np.full(len(source.classes), true.train // true.classes)
 
 
@@ -135,9 +137,9 @@ def prepared(built: Program, seed: int, folder: Place) -> Prepared:
         made = built.made.pop(seed, None)
         if made is None:
             made = _made(built, seed)
-        workdir.save_prepared(path, made)
+        files.save_prepared(path, made)
     # Always by way of the file, so that a restart sees the same types and values.
-    return workdir.load_prepared(path)
+    return files.load_prepared(path)
 
 
 def open_seed(built: Program, seed: int, folder: Place, trunk: Tree | None = None) -> Seed:
@@ -146,7 +148,7 @@ def open_seed(built: Program, seed: int, folder: Place, trunk: Tree | None = Non
     made = prepared(built, seed, folder)
     rows, data, _ = parts(built, seed)
     train, inputs = given(built, rows, made, seed)
-    drawn_now = draws.drawn(config, sets, seed)
+    drawn_now = run_data.drawn(config, sets, seed)
     test = None if sets.test is not None else remaining(sets, drawn_now.known)
     val = images(sets.train, drawn_now.val) if len(drawn_now.val) else None
     state = prepare.initial_state(
@@ -168,7 +170,7 @@ def given(built: Program, rows: np.ndarray, made: Prepared, seed: int) -> tuple[
         if config.mix.shards > 1:
             rows_s, law = plan.deal(rows_s, law, config.mix.shards)
         drawn = images(sets.source, rows_s)
-    return train, feed.seed_inputs(train, drawn, law, draws.epoch(config, train.label, seed))
+    return train, batches.seed_inputs(train, drawn, law, run_data.epoch(config, train.label, seed))
 
 
 def images(dataset: Dataset, rows: np.ndarray) -> Images:
@@ -197,7 +199,7 @@ def selected(built: Program, made: Prepared) -> Dataset:
     chosen, labels = np.unique(source.labels[rows], return_inverse=True)
     return Dataset(
         f'{source.name}:selected', tuple(source.classes[c] for c in chosen), labels.astype(np.int32),
-        stored.Subset(source.read, rows),
+        decoded_cache.Subset(source.read, rows),
     )  # fmt: skip
 
 

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from mixjax.errors import UserError
+from mixjax.host import array_cache
 from mixjax.models import weights
 from mixjax.models.net import Net
-from mixjax.train import cache
 
 Array = jax.Array
 Tree = Any
@@ -70,7 +70,7 @@ def pretrained(
     classifier = f'its classifier of {width} classes {fate}' if width else 'without a classifier'
     told = f'weights {spec}: {len(jax.tree.leaves(variables))} tensors; {classifier}'
     start = treated(spec, jax.tree.map(jnp.asarray, variables), head, len(classes_t))
-    return Start(start, told, cache.digest(loaded.tensors))
+    return Start(start, told, array_cache.digest(loaded.tensors))
 
 
 def treated(spec: str, variables: Tree, head: str, classes_t: int) -> Tree:

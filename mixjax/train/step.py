@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mixjax.data.feed import Batch
+from mixjax.data.feed.batches import Batch
 from mixjax.errors import UserError, user_code
 from mixjax.method import Aux, Ctx, Method, Run
 from mixjax.models.net import Net, bind, call_keys

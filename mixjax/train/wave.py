@@ -13,14 +13,16 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from mixjax.data import feed as feed_lib
-from mixjax.data import plan as plan_lib
-from mixjax.data.feed import Images, Resident
-from mixjax.data.stored import size
-from mixjax.data.stream import Batches, Stream
+from mixjax.data.feed import batches as feed_lib
+from mixjax.data.feed import plan as plan_lib
+from mixjax.data.feed.batches import Images, Resident
+from mixjax.data.feed.stream import Batches, Stream
+from mixjax.data.labelled import run_data
+from mixjax.data.pixels.decoded_cache import size
+from mixjax.host.storage import Place
 from mixjax.method import Prepared
-from mixjax.places import Place
-from mixjax.train import checkpoint, draws, evaluate, hold, mesh, prepare, seeds
+from mixjax.rundir import checkpoint
+from mixjax.train import evaluate, hold, mesh, prepare, seeds
 from mixjax.train.program import Program
 from mixjax.train.seeds import Seed
 from mixjax.train.step import keys
@@ -77,7 +79,7 @@ def plan(built: Program, folder: Place) -> list[list[int]]:
         made = seeds.prepared(built, seed, folder)
         # Seeds go on together only from one step: a run may have been begun on other devices.
         at = [checkpoint.newest(folder / part / 'checkpoints' / str(seed)) for part in ('', 'first')]
-        examples = len(draws.labelled(config, built.sets, seed)), draws.epoch_length(config, built.sets, seed)
+        examples = len(run_data.labelled(config, built.sets, seed)), run_data.epoch_length(config, built.sets, seed)
         same = kind(built, made, examples)
         kinds.setdefault((same, *at), []).append(seed)
     return [those[i : i + together] for those in kinds.values() for i in range(0, len(those), together)]

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import jax
 
-from mixjax import mix, puzzle
+from mixjax import mix
 from mixjax.errors import require
+from mixjax.maths import puzzle
 from mixjax.method import Array, Ctx, Method, Net, Tree
 from mixjax.wrappers import Mixed, mixing
 

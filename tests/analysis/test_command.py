@@ -6,9 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from mixjax import analyse
 from mixjax import config as config_lib
 from mixjax.analysis import folders
+from mixjax.commands import analyse
 from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.report import kept
@@ -134,7 +134,7 @@ def test_the_words_are_those_of_the_measures():
 
 
 def test_the_command_by_itself(run):
-    done = call(run.parent, '--workdir=run', '--what=curves', module='mixjax.analyse')
+    done = call(run.parent, '--workdir=run', '--what=curves', module='mixjax.commands.analyse')
     assert done.returncode == 0 and 'end of training' in done.stdout and done.stderr == '', done.stderr
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from mixjax.data import catalog
+from mixjax.data.datasets import catalog
 
 
 def pixels(seed: int, height: int = 30, width: int = 40) -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mixjax.data import augment
-from mixjax.data.augment import Geometry
+from mixjax.data.feed import augment
+from mixjax.data.feed.augment import Geometry
 
 PLAIN = Geometry(crop=4, pad=0, flip=False, mean=(0.0,), std=(1.0,))
 

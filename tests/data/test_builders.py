@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixjax.data import catalog, photo
-from mixjax.data.builders import archive
+from mixjax.commands.prepare import prepare
+from mixjax.data.datasets import catalog
+from mixjax.data.datasets.builders import archive
+from mixjax.data.pixels import photo
 from mixjax.errors import UserError
-from mixjax.prepare_data import prepare
 from tests.data import miniature
 
 OURS = [name for name in catalog.names() if catalog.entry(name).ours]

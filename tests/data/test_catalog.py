@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixjax.data import catalog
-from mixjax.data.synthetic import synthetic
+from mixjax.data.datasets import catalog
+from mixjax.data.datasets.synthetic import synthetic
 from mixjax.errors import UserError
 from tests.common import ROOT
 
@@ -249,7 +249,7 @@ def test_what_is_missing(name):
     assert f'the images of {name} ({facts.title}) are missing' in message
     assert f'~/tensorflow_datasets/{facts.tfds}/{facts.version}: no such copy' in message
     assert ("pip install 'mixjax[prepare]'" in message) == (not facts.ours)
-    assert message.endswith(f'  python -m mixjax.prepare_data --dataset={name} --data_dir=~/tensorflow_datasets')
+    assert message.endswith(f'  python -m mixjax.commands.prepare --dataset={name} --data_dir=~/tensorflow_datasets')
     assert len(message.splitlines()) <= 6
     # The folder has been put in everywhere.
     assert not re.search(r'\bDIR\b', message)
@@ -272,7 +272,7 @@ def test_the_lines_that_get_a_set_are_lines_of_a_shell(name, tmp_path):
     lines = message.split('to get them:\n')[1].splitlines()
     subprocess.run(['bash', '-n', '-c', '\n'.join(lines)], check=True)
     assert shlex.split(lines[-1]) == [
-        *('python', '-m', 'mixjax.prepare_data', f'--dataset={name}'),
+        *('python', '-m', 'mixjax.commands.prepare', f'--dataset={name}'),
         f'--data_dir={root}',
     ]
 

@@ -7,7 +7,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from mixjax.data import embedded, render_glyphs
+from mixjax.data.datasets import embedded, render_glyphs
 from mixjax.errors import UserError
 
 

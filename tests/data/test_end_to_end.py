@@ -13,10 +13,10 @@ import json
 import numpy as np
 import pytest
 
-from mixjax.data import catalog, prepared, sets
+from mixjax.commands.prepare import prepare
+from mixjax.data.datasets import catalog, resolve, tfds_copy
+from mixjax.data.labelled import run_data
 from mixjax.errors import UserError
-from mixjax.prepare_data import prepare
-from mixjax.train import draws
 from tests.data import miniature
 from tests.data.test_feed import no_threads_are_left
 from tests.data.test_prepared import FEATURES
@@ -49,7 +49,7 @@ def copy(name: str, root, counts=(7, 3), images=image) -> None:
 
 
 def test_every_data_set_is_here():
-    assert sorted([*OURS, *FOREIGN, *READY, 'folder']) == sets.names()
+    assert sorted([*OURS, *FOREIGN, *READY, 'folder']) == resolve.names()
 
 
 @pytest.mark.parametrize('name', OURS)
@@ -128,7 +128,7 @@ def test_an_unreadable_image_stops_a_run_with_its_name_or_is_left_out_and_listed
 
     copy('cub200', tmp_path, (8, 3), images)
     counts = dict.fromkeys(catalog.entry('cub200').splits, 0)
-    prepared.index(catalog.folder('cub200', str(tmp_path)), counts, 200)  # as a run makes it
+    tfds_copy.index(catalog.folder('cub200', str(tmp_path)), counts, 200)  # as a run makes it
     given = {'target__name': 'cub200', 'data_dir': str(tmp_path)}
     draw = draw_of('cub200', tmp_path, most=8)
     for feed in ('stream', 'resident'):
@@ -138,7 +138,7 @@ def test_an_unreadable_image_stops_a_run_with_its_name_or_is_left_out_and_listed
     with pytest.raises(UserError, match=r'1 of the 11 images in .*\n  train/2.jpg: '):
         prepare('cub200', data_dir=str(tmp_path), allow_counts=True)
     told = prepare('cub200', data_dir=str(tmp_path), allow_counts=True, skip_corrupt=True)
-    listed = json.loads((catalog.folder('cub200', str(tmp_path)) / prepared.SKIPPED).read_text())
+    listed = json.loads((catalog.folder('cub200', str(tmp_path)) / tfds_copy.SKIPPED).read_text())
     assert [one['name'] for one in listed['train']] == ['train/2.jpg'] and '1 that cannot be read' in told
     results = trained(tmp_path, target__splits=draw_of('cub200', tmp_path), **given)
     assert (results['train_examples'], results['test_examples']) == (7, 3)
@@ -147,12 +147,12 @@ def test_an_unreadable_image_stops_a_run_with_its_name_or_is_left_out_and_listed
 def test_chosen_classes_that_have_no_test_image_are_refused():
     config = settings(target__name='cub200', target__classes=2)
     whole = catalog.Dataset('birds', ('a', 'b', 'c'), np.arange(3, dtype=np.int32), lambda rows: rows)
-    chosen = set(draws.choose_classes(config, whole.classes).tolist())
+    chosen = set(run_data.choose_classes(config, whole.classes).tolist())
     assert len(chosen) == 2
     for label in range(3):
-        parts = sets.Parts(whole, None, whole._replace(labels=np.array([label], np.int32)))
+        parts = resolve.Parts(whole, None, whole._replace(labels=np.array([label], np.int32)))
         if label in chosen:
-            assert len(draws.chosen_sets(config, parts, None).train.classes) == 2
+            assert len(run_data.chosen_sets(config, parts, None).train.classes) == 2
         else:
             with pytest.raises(UserError, match='no example of the test part of birds is of a chosen class'):
-                draws.chosen_sets(config, parts, None)
+                run_data.chosen_sets(config, parts, None)

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.data import feed, plan, stream
-from mixjax.data.augment import Geometry
-from mixjax.data.feed import Images, Lazy
+from mixjax.data.feed import batches, plan, stream
+from mixjax.data.feed.augment import Geometry
+from mixjax.data.feed.batches import Images, Lazy
 from mixjax.errors import UserError
 
 BATCH, GROUPS, STEPS = 12, 2, 10
@@ -44,11 +44,11 @@ def tree(seed=0, shards=0, count=17, epoch=None):
     random = np.random.default_rng(seed)
     target = images(random.permutation(100)[:count], 3)
     if not shards:
-        return feed.seed_inputs(target, None, None, epoch)
+        return batches.seed_inputs(target, None, None, epoch)
     rows, draw = 100 + random.permutation(200)[: 40 + seed], law((9 + seed, 20, 11), union=bool(seed % 2))
     if shards > 1:
         rows, draw = plan.deal(rows, draw, shards)
-    return feed.seed_inputs(target, images(rows, 7), draw, epoch)
+    return batches.seed_inputs(target, images(rows, 7), draw, epoch)
 
 
 def one_by_one(step):
@@ -60,7 +60,7 @@ def opened(trees, keys, calls=one_by_one):
     return stream.Stream(trees, keys, batch=BATCH, groups=GROUPS, steps=STEPS, calls=calls, put=put)
 
 
-gathered = jax.jit(feed.gathered, static_argnums=(3, 4))
+gathered = jax.jit(batches.gathered, static_argnums=(3, 4))
 
 
 def resident(tree, key, step):
@@ -69,7 +69,7 @@ def resident(tree, key, step):
 
 
 def handed(inputs, trial, step):
-    return jax.tree.map(np.asarray, feed.handed(jax.tree.map(lambda x: x[trial], inputs), jnp.asarray(step)))
+    return jax.tree.map(np.asarray, batches.handed(jax.tree.map(lambda x: x[trial], inputs), jnp.asarray(step)))
 
 
 def assert_same(a, b):
@@ -112,7 +112,7 @@ def test_lazy_images_read_what_is_asked_for():
 @pytest.mark.parametrize('shards', [0, 1, 4])
 def test_the_stream_hands_over_what_is_gathered(shards):
     trees = [tree(seed, shards) for seed in range(2)]
-    trials = feed.padded([*trees, trees[1]])  # a trial without a seed of its own repeats the last one
+    trials = batches.padded([*trees, trees[1]])  # a trial without a seed of its own repeats the last one
     host = opened(trials, [KEYS[0], KEYS[1], KEYS[1]])
     for step in range(STEPS):
         inputs = host.inputs(step, 1)
@@ -160,7 +160,7 @@ def test_calls_of_any_length_in_any_order_are_the_same_steps():
 
 def test_batches_of_both_feeds_are_equal_to_the_last_bit():
     one, key, step = tree(shards=4), KEYS[0], jnp.asarray(5)
-    batch = jax.jit(feed.batch(GEOMETRY, size=BATCH, groups=GROUPS))
+    batch = jax.jit(batches.batch(GEOMETRY, size=BATCH, groups=GROUPS))
     host = opened([one], [key])
     given = jax.tree.map(lambda x: x[0], host.inputs(5, 1))
     host.close()
@@ -226,7 +226,7 @@ def eventually(condition):
 
 def test_the_stream_reads_ahead_and_not_without_end():
     asked = []
-    one = feed.seed_inputs(
+    one = batches.seed_inputs(
         Images(Lazy(lambda rows: asked.append(1) or PIXELS[rows], np.arange(40)), LABELS), None, None
     )
     host = stream.Stream(
@@ -250,7 +250,7 @@ def test_an_image_that_cannot_be_read_stops_the_step_that_needs_it():
             raise UserError('photo 33 is damaged')
         return PIXELS[rows]
 
-    one = feed.seed_inputs(Images(Lazy(fails, np.arange(40)), LABELS), None, None)
+    one = batches.seed_inputs(Images(Lazy(fails, np.arange(40)), LABELS), None, None)
     host = opened([one], KEYS[:1])
     bad = next(s for s in range(STEPS) if 33 in stream.Planner(KEYS[0], one, batch=BATCH, groups=GROUPS)(s)[0])
     for step in range(bad):

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from mixjax import config as config_lib
-from mixjax.data import folder, listing, photo, sets, split_file, stored
+from mixjax.data.datasets import folder, folder_scan, resolve
+from mixjax.data.labelled import split_file
+from mixjax.data.pixels import decoded_cache, photo
 from mixjax.errors import UserError
 
 RULE = photo.Rule(side=8, channels=3)
@@ -253,15 +255,15 @@ def test_files_are_checked_once(tmp_path, monkeypatch):
     put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(4)))
     put(tmp_path / 'p', 'a/broken.png', data=b'x')
     read, lock = [], threading.Lock()
-    checked = listing._checked
+    checked = folder_scan._checked
 
     def counted(path):
         with lock:
             read.append(path.name)
         return checked(path)
 
-    monkeypatch.setattr(listing, '_checked', counted)
-    monkeypatch.setattr(listing, 'FRESH', 0)  # the files were written just now
+    monkeypatch.setattr(folder_scan, '_checked', counted)
+    monkeypatch.setattr(folder_scan, 'FRESH', 0)  # the files were written just now
     first = look(tmp_path / 'p', tmp_path)
     assert len(read) == 9
     assert look(tmp_path / 'p', tmp_path) == first and len(read) == 9
@@ -366,7 +368,7 @@ def overwrite(path, data):
 @pytest.fixture
 def same(tmp_path, monkeypatch):
     """A folder whose files have one size and one time, and are old enough to be remembered."""
-    monkeypatch.setattr(listing, 'FRESH', 0)
+    monkeypatch.setattr(folder_scan, 'FRESH', 0)
     for k, name in enumerate(('train/a/0', 'train/b/0', 'test/a/0', 'test/b/0', 'val/a/0', 'val/b/0')):
         put(tmp_path / 'p', f'{name}.bmp', data=bmp(k))
         os.utime(tmp_path / 'p' / f'{name}.bmp', ns=(10**18, 10**18))
@@ -421,7 +423,7 @@ def test_pixels_are_stored_under_the_bytes_they_were_decoded_from(same, tmp_path
 
     def opened():
         found = look(same, tmp_path)
-        return stored.stored(folder.dataset(found, found.train, RULE), 'train', tmp_path / 'images').read
+        return decoded_cache.stored(folder.dataset(found, found.train, RULE), 'train', tmp_path / 'images').read
 
     read = opened()
     overwrite(path, bmp(60))
@@ -437,7 +439,7 @@ def test_a_stored_image_is_not_used_for_a_file_that_has_changed(same, tmp_path):
     path = same / 'train/a/0.bmp'
     good = path.read_bytes()
     found = look(same, tmp_path)
-    read = stored.stored(folder.dataset(found, found.train, RULE), 'train', tmp_path / 'images').read
+    read = decoded_cache.stored(folder.dataset(found, found.train, RULE), 'train', tmp_path / 'images').read
     expected = read([0, 1])
     os.utime(path)  # other times, the same bytes
     np.testing.assert_array_equal(read([0, 1]), expected)
@@ -454,7 +456,7 @@ def test_a_stored_image_is_not_used_for_a_file_that_has_changed(same, tmp_path):
 
 def test_a_file_that_is_being_written_is_not_remembered(tmp_path, monkeypatch):
     put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(3)))
-    monkeypatch.setattr(listing, 'FRESH', 0)
+    monkeypatch.setattr(folder_scan, 'FRESH', 0)
     real, grown = os.fstat, tmp_path / 'p/a/1.png'
 
     def growing(number):
@@ -465,7 +467,7 @@ def test_a_file_that_is_being_written_is_not_remembered(tmp_path, monkeypatch):
         return facts
 
     with monkeypatch.context() as patched:
-        patched.setattr(listing.os, 'fstat', growing)
+        patched.setattr(folder_scan.os, 'fstat', growing)
         found = look(tmp_path / 'p', tmp_path)
     assert found.unreadable == {'a/1.png': 'it cannot be opened (it is being written to)'}
     assert not look(tmp_path / 'p', tmp_path).unreadable
@@ -473,7 +475,7 @@ def test_a_file_that_is_being_written_is_not_remembered(tmp_path, monkeypatch):
 
 def test_too_little_memory_is_no_property_of_a_file(tmp_path, monkeypatch):
     put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(3)))
-    monkeypatch.setattr(listing, 'FRESH', 0)
+    monkeypatch.setattr(folder_scan, 'FRESH', 0)
     large, real, decoded = (tmp_path / 'p/b/1.png').read_bytes(), photo.decode, []
 
     def decode(data, **how):
@@ -511,7 +513,7 @@ def test_only_regular_files_are_opened(tmp_path):
     assert len(found.train) + len(found.test) == 8
     for name in ('a/pipe.jpg', 'a/zero.jpg', 'b/link.png'):  # put there after the folder was listed
         with pytest.raises(OSError, match='not a regular file'):
-            listing.read_file(root / name)
+            folder_scan.read_file(root / name)
     data = folder.dataset(found, found.train, RULE)
     name = root / found.train[0].path
     name.unlink()
@@ -677,21 +679,21 @@ def node(**settings):
 
 def test_the_facts_are_found_in_the_folder(tmp_path):
     put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'abc' for k in range(5)))
-    facts = sets.entry(node(dir=str(tmp_path / 'p')), tmp_path)
+    facts = resolve.entry(node(dir=str(tmp_path / 'p')), tmp_path)
     assert (facts.classes, facts.train, facts.test, facts.title) == (3, 12, 3, 'p')
-    parts = sets.load(node(dir=str(tmp_path / 'p')), data_dir='', rule=RULE, cache=tmp_path)
+    parts = resolve.load(node(dir=str(tmp_path / 'p')), data_dir='', rule=RULE, cache=tmp_path)
     assert parts.val is None and parts.test is not None and len(parts.test.labels) == 3 and parts.notes
-    assert sets.missing(node(), '') is None
+    assert resolve.missing(node(), '') is None
 
 
 def test_made_up_images_have_the_classes_of_the_folder(tmp_path):
     put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'abc' for k in range(2)))
-    parts = sets.made_up(node(dir=str(tmp_path / 'p')), tmp_path, per_class=2, side=8)
+    parts = resolve.made_up(node(dir=str(tmp_path / 'p')), tmp_path, per_class=2, side=8)
     assert parts.train.classes == ('a', 'b', 'c') and parts.train.read(np.arange(6)).shape == (6, 8, 8, 3)
-    unnamed = sets.made_up(node(), tmp_path, per_class=2, side=8)
-    assert len(unnamed.train.classes) == sets.entry(node(), tmp_path, made_up=True).classes == 10
+    unnamed = resolve.made_up(node(), tmp_path, per_class=2, side=8)
+    assert len(unnamed.train.classes) == resolve.entry(node(), tmp_path, made_up=True).classes == 10
     with pytest.raises(UserError, match='say where your images are'):
-        sets.entry(node(), tmp_path)
+        resolve.entry(node(), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixjax.data import memory, photo
+from mixjax.data.pixels import memory, photo
 from tests.data import raw_images
 
 ROOT = Path(__file__).parents[2]

@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from mixjax.data import catalog, photo
-from mixjax.prepare_data import prepare
+from mixjax.commands.prepare import prepare
+from mixjax.data.datasets import catalog
+from mixjax.data.pixels import photo
 from tests.data.miniature import picture, shown, tar, unpacked
 from tests.data.trained import draw_of, small, trained  # noqa: F401
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mixjax.data import photo, resample
-from mixjax.data.photo import Rule, Unreadable
+from mixjax.data.pixels import photo, resample
+from mixjax.data.pixels.photo import Rule, Unreadable
 from mixjax.errors import UserError
 
 
@@ -316,7 +316,8 @@ def test_a_rule_that_cannot_be_followed_is_refused(rule):
 
 def test_decoders_are_imported_when_the_first_picture_is_read():
     script = (
-        "import sys, mixjax.data.photo; print([m for m in ('cv2', 'PIL', 'jax', 'tensorflow') if m in sys.modules])"
+        'import sys, mixjax.data.pixels.photo; '
+        "print([m for m in ('cv2', 'PIL', 'jax', 'tensorflow') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == '[]'

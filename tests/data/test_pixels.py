@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from mixjax.data import photo
-from mixjax.data.photo import Unreadable
+from mixjax.data.pixels import photo
+from mixjax.data.pixels.photo import Unreadable
 from tests.data import raw_images
 
 HEIGHT, WIDTH = 20, 34

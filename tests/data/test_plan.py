@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from mixjax.data import plan
+from mixjax.data.feed import plan
 
 KEY = jax.random.key(3)
 

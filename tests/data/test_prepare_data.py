@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from mixjax import prepare_data
-from mixjax.data import catalog, prepared
+from mixjax.commands import prepare
+from mixjax.commands.prepare import main
+from mixjax.data.datasets import catalog, tfds_copy
 from mixjax.errors import UserError
-from mixjax.prepare_data import main
 from tests.common import call, command, environment
 from tests.data import miniature
 
-MODULE = 'mixjax.prepare_data'
+MODULE = 'mixjax.commands.prepare'
 FOREIGN = [name for name in catalog.names() if catalog.entry(name).tfds and not catalog.entry(name).ours]
 
 
@@ -57,7 +57,7 @@ def test_the_command(root, tmp_path):
 def test_our_builders_never_import_tensorflow(root):
     miniature.publish('tiny_imagenet', by_hand(root))
     script = (
-        'import sys\nfrom mixjax.prepare_data import main\nassert main(sys.argv[1:]) == 0\n'
+        'import sys\nfrom mixjax.commands.prepare import main\nassert main(sys.argv[1:]) == 0\n'
         'assert "tensorflow_datasets" in sys.modules and "tensorflow" not in sys.modules\n'
     )
     done = subprocess.run(
@@ -70,7 +70,7 @@ def test_our_builders_never_import_tensorflow(root):
 def test_help(capsys):
     assert main(['--help']) == 0
     text = capsys.readouterr().out
-    for flag in prepare_data.FLAGS:
+    for flag in prepare.FLAGS:
         assert f'  --{flag}' in text
     assert 'Exit codes' in text
 
@@ -99,7 +99,7 @@ def test_without_tensorflow_one_sentence_says_what_to_install(name, root, monkey
     assert main([f'--dataset={name}', f'--data_dir={root}']) == 2
     assert capsys.readouterr().err == (
         f'mixjax: {name} cannot be prepared without TensorFlow, which training does not need: '
-        f"pip install 'mixjax[prepare]', then python -m mixjax.prepare_data --dataset={name} again\n"
+        f"pip install 'mixjax[prepare]', then python -m mixjax.commands.prepare --dataset={name} again\n"
     )
 
 
@@ -114,7 +114,7 @@ def test_a_copy_of_another_kind_is_left_alone(root):
     folder.mkdir(parents=True)
     (folder / 'dataset_info.json').write_text('{"fileFormat": "tfrecord", "splits": []}')
     with pytest.raises(UserError, match='its files are tfrecord, not array_record; move that folder away'):
-        prepare_data.prepare('cub200', data_dir=str(root))
+        prepare.prepare('cub200', data_dir=str(root))
     assert list(folder.iterdir()) == [folder / 'dataset_info.json']
 
 
@@ -125,8 +125,8 @@ def test_two_at_once_are_refused(root):
     with open(folder.parent / '.mixjax_lock', 'w') as other:
         fcntl.flock(other, fcntl.LOCK_SH)
         with pytest.raises(UserError, match=f'another process is preparing {re.escape(str(folder))}; wait'):
-            prepare_data.prepare('tiny_imagenet', data_dir=str(root), allow_counts=True)
-    prepare_data.prepare('tiny_imagenet', data_dir=str(root), allow_counts=True)
+            prepare.prepare('tiny_imagenet', data_dir=str(root), allow_counts=True)
+    prepare.prepare('tiny_imagenet', data_dir=str(root), allow_counts=True)
 
 
 def test_images_that_cannot_be_read(root, capsys):
@@ -147,9 +147,9 @@ def test_images_that_cannot_be_read(root, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         f'mit_indoor67: 6 training and 2 test images of 67 classes in {folder}',
-        f'2 that cannot be read are left out: {folder / prepared.SKIPPED} lists them',
+        f'2 that cannot be read are left out: {folder / tfds_copy.SKIPPED} lists them',
     ]
-    listed = json.loads((folder / prepared.SKIPPED).read_text())
+    listed = json.loads((folder / tfds_copy.SKIPPED).read_text())
     assert [one['name'] for one in listed['train'] + listed['test']] == [
         'winecellar/Room 2.jpg',
         'airport_inside/Room 9.jpg',
@@ -202,11 +202,11 @@ def test_killed_while_it_checks(root):
     many(root, 3000)
     folder = catalog.folder('tiny_imagenet', str(root))
     kill_when(root, folder.exists)
-    assert not (folder / prepared.INDEX).exists()
+    assert not (folder / tfds_copy.INDEX).exists()
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if 'array_record' in path.name}
     assert main(words('tiny_imagenet', root)) == 0
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if 'array_record' in path.name}
-    assert before == after and (folder / prepared.INDEX).exists()
+    assert before == after and (folder / tfds_copy.INDEX).exists()
 
 
 # Sets of TensorFlow Datasets.
@@ -267,8 +267,8 @@ def test_what_tensorflow_datasets_wrote_is_checked(name, root, stub, tmp_path):
 
     made = stub(name, act)
     with pytest.raises(UserError, match=f'has 3 examples, and the published one has {facts.train:,}.*--allow_counts'):
-        prepare_data.prepare(name, data_dir=str(root))
-    told = prepare_data.prepare(name, data_dir=str(root), archives=str(tmp_path), allow_counts=True)
+        prepare.prepare(name, data_dir=str(root))
+    told = prepare.prepare(name, data_dir=str(root), archives=str(tmp_path), allow_counts=True)
     assert told.startswith(f'{name}: 3 training and 3 test images of {facts.classes} classes in ')
     assert len(made) == 1
     download_dir, config = made[0].asked

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixjax.data import catalog, photo, prepared
-from mixjax.data.records import Records, example
+from mixjax.data.datasets import catalog, tfds_copy
+from mixjax.data.datasets.array_record import Records, example
+from mixjax.data.pixels import photo
 from mixjax.errors import UserError
 from tests.data import miniature
 from tests.data.miniature import picture, record
@@ -69,7 +70,7 @@ def make(name: str, root: Path, *, files: int = 2, count: int = 5) -> Path:
 
 
 def index(name: str, folder: Path, **options):
-    return prepared.index(folder, dict.fromkeys(catalog.entry(name).splits, 0), catalog.entry(name).classes, **options)
+    return tfds_copy.index(folder, dict.fromkeys(catalog.entry(name).splits, 0), catalog.entry(name).classes, **options)
 
 
 @pytest.mark.parametrize('name', PREPARED)
@@ -208,7 +209,7 @@ def test_labels_are_collected_once(tmp_path, monkeypatch):
     folder = make('cifar10', tmp_path)
     seen = count_reads(monkeypatch)
     first = index('cifar10', folder)
-    assert sum(seen) == 10 and prepared._elsewhere(folder).is_file()
+    assert sum(seen) == 10 and tfds_copy._elsewhere(folder).is_file()
     seen.clear()
     second = index('cifar10', folder)
     assert not seen
@@ -216,11 +217,11 @@ def test_labels_are_collected_once(tmp_path, monkeypatch):
         for a, b in zip(first[part], second[part], strict=True):
             np.testing.assert_array_equal(a, b)
             assert a.dtype == b.dtype
-    assert not [path for path in prepared._elsewhere(folder).parent.iterdir() if '.part' in path.name]
+    assert not [path for path in tfds_copy._elsewhere(folder).parent.iterdir() if '.part' in path.name]
     # Only who prepares a set has chosen its folder: that of a training may be named by a stranger's config.json.
-    assert not (folder / prepared.INDEX).exists()
+    assert not (folder / tfds_copy.INDEX).exists()
     index('cifar10', folder, check=True)
-    assert (folder / prepared.INDEX).is_file()
+    assert (folder / tfds_copy.INDEX).is_file()
 
 
 def test_an_index_that_was_not_checked_is_not_taken_for_one_that_was(tmp_path, monkeypatch):
@@ -239,7 +240,7 @@ def test_an_index_of_other_records_is_made_again(tmp_path):
     """Also where the files have the same names and sizes."""
     folder = make('cifar10', tmp_path)
     index('cifar10', folder, check=True)
-    kept = (folder / prepared.INDEX).read_bytes()
+    kept = (folder / tfds_copy.INDEX).read_bytes()
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
     shutil.rmtree(folder)
     miniature.copy(
@@ -248,7 +249,7 @@ def test_an_index_of_other_records_is_made_again(tmp_path):
         {part: [[record({'image': stored('cifar10', k), 'label': 9, 'id': b'?'}) for k in range(n)] for n in (3, 2)]
          for part in ('train', 'test')},
     )  # fmt: skip
-    (folder / prepared.INDEX).write_bytes(kept)
+    (folder / tfds_copy.INDEX).write_bytes(kept)
     assert {path.name: path.stat().st_size for path in folder.iterdir()} == sizes
     assert index('cifar10', folder)['train'].label.tolist() == [9] * 5
 
@@ -257,7 +258,7 @@ def test_an_index_of_other_records_is_made_again(tmp_path):
 def test_a_damaged_index_is_made_again(tmp_path, damage):
     folder = make('cifar10', tmp_path)
     expected = index('cifar10', folder, check=True)['test'].label
-    path = folder / prepared.INDEX
+    path = folder / tfds_copy.INDEX
     path.write_bytes(damage(path.read_bytes()))
     np.testing.assert_array_equal(index('cifar10', folder)['test'].label, expected)
 
@@ -265,10 +266,10 @@ def test_a_damaged_index_is_made_again(tmp_path, damage):
 def test_a_folder_that_cannot_be_written_to_has_its_index_elsewhere(tmp_path, monkeypatch):
     folder = make('cifar10', tmp_path)
     monkeypatch.setenv('MIXJAX_CACHE', str(tmp_path / 'cache'))
-    write = prepared._write
-    monkeypatch.setattr(prepared, '_write', lambda path, how: path.parent != folder and write(path, how))
+    write = tfds_copy._write
+    monkeypatch.setattr(tfds_copy, '_write', lambda path, how: path.parent != folder and write(path, how))
     index('cifar10', folder, check=True)
-    assert not (folder / prepared.INDEX).exists() and len(list((tmp_path / 'cache').iterdir())) == 1
+    assert not (folder / tfds_copy.INDEX).exists() and len(list((tmp_path / 'cache').iterdir())) == 1
     seen = count_reads(monkeypatch)
     index('cifar10', folder)
     assert not seen
@@ -317,13 +318,13 @@ def test_unreadable_images_stop_the_preparation_with_their_number(tmp_path):
     assert message.startswith(f'3 of the 7 images in {folder} cannot be read; with --skip_corrupt they are left out:')
     assert 'cut: it is cut short or damaged' in message and 'page: it is not a picture' in message
     assert 'none: it is empty' in message and 'cifar10-train.array_record-00001-of-00002, record 0)' in message
-    assert not (folder / prepared.INDEX).exists()
+    assert not (folder / tfds_copy.INDEX).exists()
 
 
 def test_unreadable_images_are_left_out_where_asked_for(tmp_path):
     folder = with_corrupt(tmp_path)
     index('cifar10', folder, check=True, skip=True)
-    listed = json.loads((folder / prepared.SKIPPED).read_text())
+    listed = json.loads((folder / tfds_copy.SKIPPED).read_text())
     assert {part: [one['name'] for one in bad] for part, bad in listed.items()} == {
         'train': ['cut', 'page'],
         'test': ['none'],
@@ -378,12 +379,12 @@ def test_a_file_whose_bytes_have_changed(tmp_path):
     with pytest.raises(UserError, match='00000-of-00002 is damaged .*hash mismatch'):
         index('cifar10', folder)
     with pytest.raises(UserError, match='00000-of-00002 is damaged'):
-        prepared.Records(folder, 'train').read([0])
+        tfds_copy.Records(folder, 'train').read([0])
 
 
 def test_how_far_a_pass_is(tmp_path, monkeypatch, capsys):
     clock = iter(range(0, 1000, 20))
-    monkeypatch.setattr(prepared.time, 'monotonic', lambda: next(clock))
+    monkeypatch.setattr(tfds_copy.time, 'monotonic', lambda: next(clock))
     index('cifar10', make('cifar10', tmp_path, count=130))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(', ')[1] for line in lines][-1] == '260 of 260'

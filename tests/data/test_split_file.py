@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixjax.data import split_file, splits
-from mixjax.data.catalog import Dataset
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.labelled import split_file, splits
 from mixjax.errors import UserError
 
 LABELS = np.repeat(np.arange(4, dtype=np.int32), 6)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixjax.data import splits
-from mixjax.data.catalog import Dataset
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.labelled import splits
 from mixjax.errors import UserError
 
 LABELS = np.array([0, 1, 2] * 10 + [1] * 20)

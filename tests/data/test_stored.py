@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixjax.data import catalog, photo, rowfile, stored
-from mixjax.data.catalog import Dataset
+from mixjax.data.datasets import catalog
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.pixels import decoded_cache, photo, rowfile
 from mixjax.errors import UserError
 from tests.data import miniature, test_prepared
 
@@ -42,12 +43,12 @@ def pixels(rows):
     return np.stack([np.random.default_rng(int(row)).integers(0, 256, (64, 64, 3), np.uint8) for row in rows])
 
 
-def opened(folder, reader=None, say=None, limit=stored.LIMIT, **changes):
+def opened(folder, reader=None, say=None, limit=decoded_cache.LIMIT, **changes):
     """(data set, its reader before it was stored, the stored one)."""
     reader = reader or Reader()
     names = [f'photo {k}.jpg' for k in range(COUNT)]
     data = Dataset('dogs', ('a', 'b'), np.zeros(COUNT, np.int32), reader, names)._replace(**changes)
-    made = stored.stored(data, 'train', folder, say, limit)
+    made = decoded_cache.stored(data, 'train', folder, say, limit)
     assert made.labels is data.labels and made.ids is data.ids
     return made, reader
 
@@ -101,9 +102,10 @@ def test_whatever_the_pixels_depend_on_is_in_the_name(tmp_path):
     other.stamp = 'records of tomorrow'
     opened(tmp_path, other)[0].read([0])
     assert other.asked[0]
-    assert stored.stamp_of(opened(tmp_path, other)[0].read) == stored.stamp_of(other) == 'records of tomorrow'
+    stamp = decoded_cache.stamp_of(opened(tmp_path, other)[0].read)
+    assert stamp == decoded_cache.stamp_of(other) == 'records of tomorrow'
     part = Reader()
-    stored.stored(opened(tmp_path, part)[0]._replace(read=part), 'test', tmp_path).read([0])
+    decoded_cache.stored(opened(tmp_path, part)[0]._replace(read=part), 'test', tmp_path).read([0])
     assert part.asked[0]
     assert len(list(tmp_path.glob('*.pixels'))) == 8 and not list(tmp_path.parent.glob('*.pixels'))
 
@@ -213,7 +215,7 @@ def test_without_a_folder_images_are_decoded_each_time(tmp_path):
     data, reader = opened(tmp_path / 'file' / 'images', say=said.append)
     for _ in range(2):
         np.testing.assert_array_equal(data.read(range(40)), pixels(range(40)))
-        stored.ensure(data.read, range(40))
+        decoded_cache.ensure(data.read, range(40))
     assert reader.asked[0] == 2
     assert len(said) == 1 and 'cannot be kept' in said[0] and 'config.cache_dir' in said[0]
 
@@ -259,7 +261,7 @@ Usage = namedtuple('Usage', 'total used free')
 
 
 def test_room_is_left_to_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored.shutil, 'disk_usage', lambda path: Usage(0, 0, stored.RESERVE - 1))
+    monkeypatch.setattr(decoded_cache.shutil, 'disk_usage', lambda path: Usage(0, 0, decoded_cache.RESERVE - 1))
     said = []
     data, _ = opened(tmp_path, say=said.append)
     np.testing.assert_array_equal(data.read([0]), pixels([0]))
@@ -286,7 +288,7 @@ def test_what_is_stored_has_a_limit(ahead, tmp_path):
     limit, said = 40 * ROW, []
     data, reader = opened(tmp_path, say=said.append, limit=limit)
     if ahead:
-        stored.ensure(data.read, range(COUNT))
+        decoded_cache.ensure(data.read, range(COUNT))
         assert said[1].startswith('decoding 40 images of dogs, once, into ')
         assert len(reader.asked) == 40 and 38 <= len(there(tmp_path)) <= 40  # the sums take room too
     for _ in range(2):
@@ -311,14 +313,14 @@ def test_the_limit_is_of_all_files_in_the_folder(tmp_path):
 
 def test_a_limit_up_to_1_is_a_share_of_the_room(tmp_path, monkeypatch):
     """Of what is free and what the stored images take, so that storing some of them does not move it."""
-    whole = stored.RESERVE + 200 * ROW  # what there is for everybody
-    monkeypatch.setattr(stored.shutil, 'disk_usage', lambda path: Usage(0, 0, whole - taken(tmp_path)))
+    whole = decoded_cache.RESERVE + 200 * ROW  # what there is for everybody
+    monkeypatch.setattr(decoded_cache.shutil, 'disk_usage', lambda path: Usage(0, 0, whole - taken(tmp_path)))
     data, _ = opened(tmp_path, limit=100 * ROW / whole)
     data.read(range(COUNT))
     assert 80 < len(there(tmp_path)) <= 100
     none, reader = opened(tmp_path, limit=0, name='cats')
     none.read(range(20))
-    stored.ensure(none.read, range(20))
+    decoded_cache.ensure(none.read, range(20))
     assert set(reader.asked.values()) == {1}
 
 
@@ -334,22 +336,23 @@ def test_a_single_pass_uses_what_is_stored_and_stores_nothing(tmp_path):
     data, reader = opened(tmp_path, say=said.append)
     data.read(range(10))
     before = taken(tmp_path)
-    for read in (stored.passing(data.read), stored.passing(stored.Subset(data.read, np.arange(COUNT)))):
-        stored.ensure(read, np.arange(COUNT))
+    part = decoded_cache.Subset(data.read, np.arange(COUNT))
+    for read in (decoded_cache.passing(data.read), decoded_cache.passing(part)):
+        decoded_cache.ensure(read, np.arange(COUNT))
         np.testing.assert_array_equal(read(np.arange(COUNT)), pixels(range(COUNT)))
     assert set(there(tmp_path)) == set(range(10)) and taken(tmp_path) == before
     assert [reader.asked[row] for row in (0, 9, 10, COUNT - 1)] == [1, 1, 2, 2]
     assert said == ['decoding 190 images of dogs for one pass over them; none is kept']
     data.read([100])  # the reader itself goes on storing
     assert 100 in there(tmp_path)
-    assert stored.passing(pixels) is pixels
+    assert decoded_cache.passing(pixels) is pixels
 
 
 def test_what_a_streamed_run_may_store_is_told_before(tmp_path):
     said = []
     data, reader = opened(tmp_path, say=said.append)
     data.read([0])
-    stored.announce(stored.Subset(data.read, np.arange(50)), np.arange(40))
+    decoded_cache.announce(decoded_cache.Subset(data.read, np.arange(50)), np.arange(40))
     assert said[0].startswith(f'39 images of dogs are decoded when they are needed, and kept in {tmp_path} (479 kB; ')
     assert set(reader.asked) == {0}
 
@@ -361,52 +364,54 @@ def test_ensure_says_what_it_will_do_and_goes_on_where_it_was_stopped(tmp_path, 
     said = []
     data, _ = opened(tmp_path, Reader(bad=[100]), said.append)
     with pytest.raises(UserError, match='dogs: photo 100.jpg: it is cut short'):
-        stored.ensure(data.read, np.arange(150).reshape(50, 3))
+        decoded_cache.ensure(data.read, np.arange(150).reshape(50, 3))
     assert len(said) == 1 and said[0].startswith('decoding 150 images of dogs, once, into ') and '(2 MB; ' in said[0]
     there = np.flatnonzero(np.fromfile(files(tmp_path)['.sums'], np.uint32))
     assert 100 not in there and len(there) > 0
     again, reader = opened(tmp_path, say=said.append)
-    stored.ensure(again.read, range(150))
+    decoded_cache.ensure(again.read, range(150))
     assert set(reader.asked) == set(range(150)) - set(there)
     assert said[1].startswith(f'decoding {150 - len(there)} images')
-    stored.ensure(again.read, range(150))
+    decoded_cache.ensure(again.read, range(150))
     assert len(said) == 2  # nothing to do, nothing to say
     np.testing.assert_array_equal(again.read(range(150)), pixels(range(150)))
     assert not [thread for thread in threading.enumerate() if thread.name.startswith('mixjax')]
 
 
 def test_ensure_uses_all_processors(tmp_path, monkeypatch):
-    monkeypatch.setattr(stored.os, 'cpu_count', lambda: 3)
+    monkeypatch.setattr(decoded_cache.os, 'cpu_count', lambda: 3)
     together = threading.Barrier(3, timeout=30)  # passed when three decode at once
 
     class Waiting(Reader):
         def __call__(self, rows):
-            if 0 in rows or stored.CHUNK in rows or 2 * stored.CHUNK in rows:
+            if 0 in rows or decoded_cache.CHUNK in rows or 2 * decoded_cache.CHUNK in rows:
                 together.wait()
             return super().__call__(rows)
 
     data, _ = opened(tmp_path, Waiting())
-    stored.ensure(data.read, range(3 * stored.CHUNK))
+    decoded_cache.ensure(data.read, range(3 * decoded_cache.CHUNK))
     np.testing.assert_array_equal(data.read([0, 40]), pixels([0, 40]))
 
 
 def test_ensure_needs_room(tmp_path, monkeypatch):
     data, reader = opened(tmp_path)
-    monkeypatch.setattr(stored.shutil, 'disk_usage', lambda path: Usage(0, 0, stored.RESERVE + 10 * 64 * 64 * 3))
+    free = decoded_cache.RESERVE + 10 * 64 * 64 * 3
+    monkeypatch.setattr(decoded_cache.shutil, 'disk_usage', lambda path: Usage(0, 0, free))
     with pytest.raises(
         UserError, match=r'11 images of dogs take 135 kB.*1\.1 GB free.*config\.cache_dir.*config\.store'
     ):
-        stored.ensure(data.read, range(11))
-    stored.ensure(data.read, range(11), must=False)
+        decoded_cache.ensure(data.read, range(11))
+    decoded_cache.ensure(data.read, range(11), must=False)
     assert not reader.asked
-    stored.ensure(data.read, range(10))
+    decoded_cache.ensure(data.read, range(10))
     assert set(reader.asked) == set(range(10))
 
 
 def test_a_subset_reads_and_decodes_ahead_its_rows_only(tmp_path):
     data, reader = opened(tmp_path)
-    some = stored.Subset(stored.Subset(data.read, np.array([9, 8, 7, 6, 5, 4])), np.array([[0, 1], [4, 4]]))
-    stored.ensure(some, 1)
+    inner = decoded_cache.Subset(data.read, np.array([9, 8, 7, 6, 5, 4]))
+    some = decoded_cache.Subset(inner, np.array([[0, 1], [4, 4]]))
+    decoded_cache.ensure(some, 1)
     assert set(reader.asked) == {5}
     np.testing.assert_array_equal(some(...), pixels([9, 8, 5, 5]).reshape(2, 2, 64, 64, 3))
     np.testing.assert_array_equal(some((1, 0)), pixels([5])[0])
@@ -425,7 +430,7 @@ def test_a_damaged_photograph_names_its_record_and_is_never_kept(tmp_path):
     folder = miniature.copy('mit_indoor67', tmp_path, {'train': [records], 'test': [records[:1]]})
     test_prepared.index('mit_indoor67', folder)
     data = catalog.load('mit_indoor67', 'train', data_dir=str(tmp_path), rule=RULE)
-    kept = stored.stored(data, 'train', tmp_path / 'images')
+    kept = decoded_cache.stored(data, 'train', tmp_path / 'images')
     np.testing.assert_array_equal(kept.read([0, 1, 3]), data.read([0, 1, 3]))
     for _ in range(2):
         with pytest.raises(UserError, match=r'2\.jpg .*record 2'):
@@ -437,7 +442,7 @@ def test_a_damaged_photograph_names_its_record_and_is_never_kept(tmp_path):
     folder = miniature.copy('mit_indoor67', tmp_path / 'new', {'train': [other], 'test': [other[:1]]})
     test_prepared.index('mit_indoor67', folder)
     new = catalog.load('mit_indoor67', 'train', data_dir=str(tmp_path / 'new'), rule=RULE)
-    found = stored.stored(new, 'train', tmp_path / 'images').read([0, 1])
+    found = decoded_cache.stored(new, 'train', tmp_path / 'images').read([0, 1])
     np.testing.assert_array_equal(found, new.read([0, 1]))
     assert (found != data.read([0, 1])).any()
 
@@ -445,11 +450,11 @@ def test_a_damaged_photograph_names_its_record_and_is_never_kept(tmp_path):
 @pytest.mark.parametrize('name', ['glyphs', 'synthetic'])
 def test_embedded_and_made_up_images_are_not_kept_and_follow_the_rule(name, tmp_path):
     data = catalog.load(name, 'train', rule=photo.Rule(side=224, channels=1))
-    kept = stored.stored(data, 'train', tmp_path)
+    kept = decoded_cache.stored(data, 'train', tmp_path)
     assert kept is data and kept.read([0, 5]).shape == (2, 224, 224, 1)
     small = catalog.load(name, 'train').read([5])[0]
     np.testing.assert_array_equal(kept.read([5])[0], photo.fit(small, photo.Rule(side=224, channels=1)))
-    stored.ensure(kept.read, [0])
+    decoded_cache.ensure(kept.read, [0])
     assert not list(tmp_path.iterdir())
 
 
@@ -457,4 +462,4 @@ def test_embedded_and_made_up_images_are_not_kept_and_follow_the_rule(name, tmp_
     ('count', 'text'), [(999, '1 kB'), (48_000, '48 kB'), (2_400_000, '2 MB'), (39_321_600_000, '39.3 GB')]
 )
 def test_bytes_as_people_say_them(count, text):
-    assert stored.size(count) == text
+    assert decoded_cache.size(count) == text

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixjax.data import image_header, photo
-from mixjax.data.builders import archive
-from mixjax.data.photo import Unreadable
-from mixjax.data.records import example
+from mixjax.data.datasets.array_record import example
+from mixjax.data.datasets.builders import archive
+from mixjax.data.pixels import image_header, photo
+from mixjax.data.pixels.photo import Unreadable
 from mixjax.errors import UserError
 from tests.data import raw_images
 

@@ -12,9 +12,10 @@ import pytest
 
 from mixjax import config as config_lib
 from mixjax import models
-from mixjax.data import catalog
-from mixjax.train import draws, loop, program
-from mixjax.train.progress import Progress
+from mixjax.data.datasets import catalog
+from mixjax.data.labelled import run_data
+from mixjax.host.progress import Progress
+from mixjax.train import loop, program
 from tests.common import Tiny, lines
 
 FEEDS = ('stream', 'resident')
@@ -41,7 +42,7 @@ def share_programs(monkeypatch) -> None:
 
     def shared(on: program.Ground, config: Any, method: Any) -> program.Program:
         same = {name: value for name, value in config.to_dict().items() if name not in WHERE}
-        examples = draws.epoch_length(config, on.sets, config.seed)
+        examples = run_data.epoch_length(config, on.sets, config.seed)
         own = on.sets.test is not None
         key = json.dumps([same, len(on.sets.train.classes), examples, on.image.shape, own], sort_keys=True)
         if key not in kept:

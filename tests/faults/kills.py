@@ -27,8 +27,9 @@ from pathlib import Path
 import numpy as np
 
 from mixjax import main as command
-from mixjax import method as method_lib
-from mixjax.train import compilations, integrity
+from mixjax.config import method_registry
+from mixjax.host import compile_cache
+from mixjax.rundir import integrity
 from tests.common import assert_same_run, final_state
 from tests.faults import harm, moments
 
@@ -201,10 +202,10 @@ def main(words: list[str]) -> int:
     flags = dict(word.removeprefix('--').partition('=')[::2] for word in words if word.startswith('--'))
     for name in NEEDED:
         importlib.import_module(f'mixjax.{name}')
-    compilations.WORTH = 0.0  # what is compiled in no time is kept too: there are hundreds of it in these runs
+    compile_cache.WORTH = 0.0  # what is compiled in no time is kept too: there are hundreds of it in these runs
     kinds = [word for word in words if not word.startswith('--')] or list(KINDS)
     for kind in kinds:
-        method_lib.load(KINDS[kind][0])
+        method_registry.load(KINDS[kind][0])
         with tempfile.TemporaryDirectory() as drawn:
             folder = Path(flags.get('folder', drawn)) / kind.replace(' ', '-')
             folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mixjax.errors import UserError
-from mixjax.train import checkpoint, integrity
+from mixjax.rundir import checkpoint, integrity
 from tests.common import assert_same_run, call
 from tests.faults import harm
 

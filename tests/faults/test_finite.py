@@ -11,7 +11,8 @@ import pytest
 
 from mixjax import config as config_lib
 from mixjax.errors import UserError
-from mixjax.train import finite, integrity, loop
+from mixjax.rundir import integrity
+from mixjax.train import loop, nan_guard
 from tests.common import call, lines
 from tests.faults import harm
 
@@ -96,7 +97,7 @@ def test_parameters_that_overflow_are_not_saved():
     """The loss and the gradient of the last step were fine; what the optimiser made of them is not."""
     from mixjax.train.step import TrainState
 
-    watch = finite.Watch([4, 7], 'stop', 'run')
+    watch = nan_guard.Watch([4, 7], 'stop', 'run')
     watch.add(3, {'loss': jnp.ones(2), 'grad_norm': jnp.ones(2)})
     assert watch.look() == 1.0
     params = {'w': jnp.ones((2, 3)).at[1, 2].set(jnp.inf)}
@@ -108,8 +109,8 @@ def test_parameters_that_overflow_are_not_saved():
 
 def test_nothing_is_fetched_between_two_looks(monkeypatch):
     """The metrics of steps are kept where they are."""
-    monkeypatch.setattr(finite, 'whole', lambda tree: pytest.fail('a look at the devices'))
-    watch = finite.Watch([0], 'stop', 'run')
+    monkeypatch.setattr(nan_guard, 'whole', lambda tree: pytest.fail('a look at the devices'))
+    watch = nan_guard.Watch([0], 'stop', 'run')
     for step in range(5):
         watch.add(step, {'loss': jnp.array([np.nan]), 'grad_norm': jnp.ones(1)})
 

@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 
-from mixjax.train import integrity
+from mixjax.rundir import integrity
 from tests.common import SHORT, assert_same_run, call, command, environment, kill_after
 from tests.faults import harm, kills
 

@@ -16,7 +16,8 @@ import pytest
 
 from mixjax import config as config_lib
 from mixjax.errors import Busy, UserError
-from mixjax.train import lock, loop, workdir
+from mixjax.rundir import files, lock
+from mixjax.train import loop
 from tests import tiny_config
 from tests.common import assert_same_run, call
 from tests.faults import harm
@@ -36,7 +37,7 @@ def written(folder, **changes):
     """The lock of somebody else."""
     folder.mkdir(exist_ok=True)
     other = {**lock.me(), 'since': time.time() - 7200, 'beat': 5, 'token': 'other', **changes}
-    (folder / workdir.LOCK).write_text(json.dumps(other))
+    (folder / files.LOCK).write_text(json.dumps(other))
     return other
 
 
@@ -47,7 +48,7 @@ def dead_process():
 
 
 def test_it_is_there_while_a_run_trains_and_gone_afterwards(tmp_path):
-    path = tmp_path / 'run' / workdir.LOCK
+    path = tmp_path / 'run' / files.LOCK
     with lock.held(tmp_path / 'run', silent):
         first = json.loads(path.read_text())
         assert (first['pid'], first['host']) == (os.getpid(), os.uname().nodename)
@@ -63,7 +64,7 @@ def test_a_second_run_is_told_who_has_it_and_since_when(tmp_path):
     assert f'is in use: process {os.getpid()} on {os.uname().nodename}' in str(error.value) and error.value.code == 3
     written(tmp_path, pid=os.getppid(), started=lock._started(os.getppid()))
     with pytest.raises(Busy, match='2 h 00 min ago'):
-        lock.taken(tmp_path / workdir.LOCK, silent)
+        lock.taken(tmp_path / files.LOCK, silent)
 
 
 def test_the_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path):
@@ -86,20 +87,20 @@ def test_an_owner_on_another_machine_is_watched(tmp_path):
 
     def lives():
         time.sleep(0.2)
-        (tmp_path / workdir.LOCK).write_text(json.dumps({**other, 'beat': 6}))
+        (tmp_path / files.LOCK).write_text(json.dumps({**other, 'beat': 6}))
 
     thread = threading.Thread(target=lives)
     thread.start()
     with pytest.raises(Busy, match='process 1 on far-away'):
-        lock.taken(tmp_path / workdir.LOCK, said.append)
+        lock.taken(tmp_path / files.LOCK, said.append)
     thread.join()
 
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"pid": "x"}', 'null', '[' * 10**5])
 def test_a_lock_that_is_not_whole_is_of_nobody(text, tmp_path):
-    (tmp_path / workdir.LOCK).write_text(text)
+    (tmp_path / files.LOCK).write_text(text)
     with lock.held(tmp_path, silent):
-        assert json.loads((tmp_path / workdir.LOCK).read_text())['pid'] == os.getpid()
+        assert json.loads((tmp_path / files.LOCK).read_text())['pid'] == os.getpid()
 
 
 def test_a_run_whose_lock_was_taken_saves_nothing_more(tmp_path):
@@ -108,16 +109,16 @@ def test_a_run_whose_lock_was_taken_saves_nothing_more(tmp_path):
         time.sleep(0.3)
         with pytest.raises(UserError, match='process 77 on far-away has it now'):
             lock.check(tmp_path / 'metrics.jsonl')
-    assert json.loads((tmp_path / workdir.LOCK).read_text())['token'] == 'other'  # not ours to remove
+    assert json.loads((tmp_path / files.LOCK).read_text())['token'] == 'other'  # not ours to remove
 
 
 LINE = {'seed': 0, 'step': 1, 'kind': 'train'}
 WRITES = {
-    'a line': lambda folder: workdir.append(folder / 'metrics.jsonl', LINE),
-    'results': lambda folder: workdir.write_json(folder / 'results.json', {}),
-    'arrays': lambda folder: workdir.write_arrays(folder / 'predictions.npz', {'a': np.zeros(1)}),
-    'the log again': lambda folder: workdir.rewind(folder / 'metrics.jsonl', [0], 0),
-    'the log in order': lambda folder: workdir.arrange(folder / 'metrics.jsonl'),
+    'a line': lambda folder: files.append(folder / 'metrics.jsonl', LINE),
+    'results': lambda folder: files.write_json(folder / 'results.json', {}),
+    'arrays': lambda folder: files.write_arrays(folder / 'predictions.npz', {'a': np.zeros(1)}),
+    'the log again': lambda folder: files.rewind(folder / 'metrics.jsonl', [0], 0),
+    'the log in order': lambda folder: files.arrange(folder / 'metrics.jsonl'),
 }
 
 
@@ -155,7 +156,7 @@ def test_each_folder_that_is_trained_in_is_locked(tmp_path, monkeypatch):
     def train(programs, together, folder, progress):
         if programs[0].method.first is not None:
             loop.first_stage(programs[0], together, folder, progress)
-        seen.append(sorted(str(path.parent.relative_to(run)) for path in run.rglob(workdir.LOCK)))
+        seen.append(sorted(str(path.parent.relative_to(run)) for path in run.rglob(files.LOCK)))
 
     monkeypatch.setattr(loop, 'train', train)
     monkeypatch.setattr(loop.outcome, 'summary', lambda *_: {'accuracy': {'mean': 1, 'std': None, 'n': 1}, 'seeds': []})
@@ -167,19 +168,19 @@ def test_each_folder_that_is_trained_in_is_locked(tmp_path, monkeypatch):
         for inside in ('a', 'b/first', 'b')
         for locks in [sorted({'.', f'per_class={k}', f'per_class={k}/{inside[0]}', f'per_class={k}/{inside}'})]
     ]
-    assert not list(run.rglob(workdir.LOCK))
+    assert not list(run.rglob(files.LOCK))
 
 
 @pytest.mark.parametrize('inside', ['per_class=2', 'per_class=2/b'])
 def test_a_sweep_does_not_begin_where_a_run_of_it_is_trained_alone(inside, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, 'every_job', lambda *_: pytest.fail('it began'))
     given = sweep_of_comparisons()
-    workdir.record(tmp_path / 'run', given)
-    workdir.record(tmp_path / 'run' / 'per_class=2', config_lib.swept(given)['per_class=2'])
+    files.record(tmp_path / 'run', given)
+    files.record(tmp_path / 'run' / 'per_class=2', config_lib.swept(given)['per_class=2'])
     told = pytest.raises(Busy, match=rf'{inside} is in use: process {os.getpid()}')
     with lock.held(tmp_path / 'run' / inside, silent), told:
         loop.run(given, tmp_path / 'run')
-    assert not list(tmp_path.rglob(workdir.LOCK))
+    assert not list(tmp_path.rglob(files.LOCK))
 
 
 @pytest.mark.parametrize('inside', ['per_class=1', 'per_class=2', 'per_class=2/a'])
@@ -198,11 +199,11 @@ def test_a_run_of_a_sweep_is_not_trained_alone_meanwhile(inside, tmp_path, monke
     monkeypatch.setattr(loop, 'one', one)
     with pytest.raises(KeyboardInterrupt):
         loop.run(sweep_of_comparisons(), tmp_path / 'run')
-    assert tried and not list(tmp_path.rglob(workdir.LOCK))
+    assert tried and not list(tmp_path.rglob(files.LOCK))
 
 
 def test_the_lock_of_a_folder_above_that_is_no_sweep_of_it_is_nothing_to_a_run(tmp_path):
-    workdir.record(tmp_path, sweep_of_comparisons())
+    files.record(tmp_path, sweep_of_comparisons())
     with lock.held(tmp_path, silent):
         lock.refuse_part(tmp_path / 'other', silent)
         with pytest.raises(Busy):
@@ -215,7 +216,7 @@ def test_the_lock_of_a_folder_above_that_is_no_sweep_of_it_is_nothing_to_a_run(t
 def race(folder, barrier, answers):
     barrier.wait()
     try:
-        answers.put(lock.taken(folder / workdir.LOCK, silent)['pid'])
+        answers.put(lock.taken(folder / files.LOCK, silent)['pid'])
     except Busy:
         answers.put(0)
 
@@ -239,7 +240,7 @@ def test_of_many_at_once_one_has_it(locks, tmp_path, monkeypatch):
         for one in every:
             one.join()
         assert sum(pid > 0 for pid in found) == 1
-        assert [path.name for path in folder.iterdir()] == [workdir.LOCK]
+        assert [path.name for path in folder.iterdir()] == [files.LOCK]
 
 
 def refused(*_):
@@ -255,7 +256,7 @@ def test_a_run_that_lost_its_lock_while_it_slept_writes_not_a_line_more(tmp_path
         process.send_signal(signal.SIGSTOP)
         time.sleep(0.5)
         written(run, pid=77, host='far-away')
-        names = ('metrics.jsonl', 'timing.jsonl', workdir.LOCK)
+        names = ('metrics.jsonl', 'timing.jsonl', files.LOCK)
         before = [(run / name).read_bytes() for name in names]
         process.send_signal(signal.SIGCONT)
         assert process.wait(60) == 2
@@ -285,8 +286,8 @@ def test_two_commands_at_once(tmp_path):
     finally:
         process.kill()
         process.wait()
-    assert (folder / 'run' / workdir.LOCK).exists()
+    assert (folder / 'run' / files.LOCK).exists()
     done = call(folder, *harm.words())
     assert done.returncode == 0, done.stderr
     assert_same_run(straight, folder / 'run', range(3), 20)
-    assert not (folder / 'run' / workdir.LOCK).exists()
+    assert not (folder / 'run' / files.LOCK).exists()

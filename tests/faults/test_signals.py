@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from mixjax import signals
 from mixjax.errors import Stopped
+from mixjax.host import signals
 from tests.common import assert_same_run, call, final_state
 from tests.faults import harm
 from tests.test_processes import Job, made, run

@@ -10,7 +10,8 @@ import subprocess
 import pytest
 
 from mixjax.errors import UserError
-from mixjax.train import integrity, space
+from mixjax.host import disk_full
+from mixjax.rundir import integrity
 from tests.common import assert_same_run, command, environment
 from tests.faults import harm
 
@@ -119,16 +120,16 @@ def test_files_that_may_not_grow(tmp_path):
 
 
 def test_what_is_told():
-    with pytest.raises(UserError, match='run cannot be written to: No space left on device'), space.told('run'):
+    with pytest.raises(UserError, match='run cannot be written to: No space left on device'), disk_full.told('run'):
         try:
             raise OSError(errno.ENOSPC, 'no room')
         except OSError as error:
             raise RuntimeError('saving failed') from error
-    with pytest.raises(UserError, match='Disk quota exceeded'), space.told('run'):
+    with pytest.raises(UserError, match='Disk quota exceeded'), disk_full.told('run'):
         raise ValueError(f'INTERNAL: write: {os.strerror(errno.EDQUOT)} [source locations]')
-    with pytest.raises(UserError, match='too little memory'), space.told('run'):
+    with pytest.raises(UserError, match='too little memory'), disk_full.told('run'):
         raise MemoryError
-    with pytest.raises(UserError, match='^as it was$'), space.told('run'):
+    with pytest.raises(UserError, match='^as it was$'), disk_full.told('run'):
         raise UserError('as it was')
-    with pytest.raises(KeyError), space.told('run'):
+    with pytest.raises(KeyError), disk_full.told('run'):
         raise KeyError('a fault of ours is none of the disk')

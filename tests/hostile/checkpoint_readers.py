@@ -25,7 +25,7 @@ import numpy as np
 import tensorstore as ts
 
 from mixjax.errors import UserError
-from mixjax.train import checkpoint, integrity
+from mixjax.rundir import checkpoint, integrity
 from tests.common import plain
 from tests.hostile.mutate import flawed, flawed_json
 from tests.hostile.readers import Reader

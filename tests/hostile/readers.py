@@ -21,10 +21,12 @@ from unittest import mock
 
 import numpy as np
 
-from mixjax.data import folder as folder_lib
-from mixjax.data import listing, photo, prepared, records, split_file, stored
-from mixjax.data.builders import archive
-from mixjax.data.catalog import Dataset
+from mixjax.data.datasets import array_record, folder_scan, tfds_copy
+from mixjax.data.datasets import folder as folder_lib
+from mixjax.data.datasets.builders import archive
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.labelled import split_file
+from mixjax.data.pixels import decoded_cache, photo
 from mixjax.errors import UserError
 from tests.data import raw_images
 from tests.hostile.mutate import flawed, flawed_json
@@ -247,10 +249,10 @@ def read_records(path: Path) -> None:
 
 
 def _read_set(folder: Path) -> None:
-    for kept in (folder / prepared.INDEX, prepared._elsewhere(folder)):
+    for kept in (folder / tfds_copy.INDEX, tfds_copy._elsewhere(folder)):
         kept.unlink(missing_ok=True)
-    known = prepared.index(folder, {'train': 6}, 3)['train']
-    read = prepared.Images(prepared.Records(folder, 'train'), known, photo.Rule(side=16), banner=0, shape=(16, 16, 3))
+    known = tfds_copy.index(folder, {'train': 6}, 3)['train']
+    read = tfds_copy.Images(tfds_copy.Records(folder, 'train'), known, photo.Rule(side=16), banner=0, shape=(16, 16, 3))
     read(np.arange(6))
 
 
@@ -260,8 +262,8 @@ def dataset_info(folder: Path) -> list[bytes]:
 
 
 def read_info(path: Path) -> None:
-    from mixjax.data import catalog
-    from mixjax.data.entries import ENTRIES
+    from mixjax.data.datasets import catalog
+    from mixjax.data.datasets.entries import ENTRIES
 
     facts = next(iter(ENTRIES.values()))._replace(splits=('train', 'train'))
     if not catalog.fault(facts, path.parent):
@@ -272,23 +274,23 @@ def indices(folder: Path) -> list[bytes]:
     """The index that is kept beside the records, and arrays of every kind."""
     made = dataset_info(folder)[0]
     (folder / 'dataset_info.json').write_bytes(made)
-    prepared.index(folder, {'train': 6}, 3, check=True)
-    good = [(folder / prepared.INDEX).read_bytes()]
-    (folder / prepared.INDEX).unlink()
+    tfds_copy.index(folder, {'train': 6}, 3, check=True)
+    good = [(folder / tfds_copy.INDEX).read_bytes()]
+    (folder / tfds_copy.INDEX).unlink()
     file = io.BytesIO()
     np.savez_compressed(file, a=np.zeros((300, 40)), b=np.arange(5), c=np.asfortranarray(np.eye(3)), d=np.array('text'))
     return [*good, file.getvalue()]
 
 
 def read_index(path: Path) -> None:
-    from mixjax import plain
+    from mixjax.host import untrusted
 
-    for name, array in plain.arrays(path).items():
+    for name, array in untrusted.arrays(path).items():
         assert isinstance(name, str) and array.nbytes < 1 << 30
     folder = path.parent
-    (folder / prepared.INDEX).write_bytes(path.read_bytes())
-    stamp = prepared._stamp({'train': records.Records(folder, 'train')})
-    prepared._load(folder / prepared.INDEX, stamp, False, {'train': records.Records(folder, 'train')})
+    (folder / tfds_copy.INDEX).write_bytes(path.read_bytes())
+    stamp = tfds_copy._stamp({'train': array_record.Records(folder, 'train')})
+    tfds_copy._load(folder / tfds_copy.INDEX, stamp, False, {'train': array_record.Records(folder, 'train')})
 
 
 def splits(_: Path) -> list[bytes]:
@@ -343,7 +345,7 @@ def remembered(_: Path) -> list[bytes]:
     return [
         json.dumps(
             {
-                'format': listing.FORMAT,
+                'format': folder_scan.FORMAT,
                 'files': {'a/1.png': [[5, 6, 7, 8], '0123456789abcdef' * 2, ''], 'b/2.png': [[7, 8, 9, 10], '', 'bad']},
             }
         ).encode()
@@ -351,8 +353,8 @@ def remembered(_: Path) -> list[bytes]:
 
 
 def read_remembered(path: Path) -> None:
-    for known in listing._remembered(path).values():
-        assert isinstance(known, listing.Known) and bool(known.digest) != bool(known.fault)
+    for known in folder_scan._remembered(path).values():
+        assert isinstance(known, folder_scan.Known) and bool(known.digest) != bool(known.fault)
         assert all(type(number) is int for number in known.stamp)
 
 
@@ -408,12 +410,12 @@ def read_shape(path: Path) -> None:
                 (top / name).symlink_to('/dev/zero' if kind == 'device' else top / target)
     try:
         with contextlib.suppress(UserError):
-            for found in listing.listed(top).parts.values():
+            for found in folder_scan.listed(top).parts.values():
                 _each_once(top, [one for one, _ in found])
             found = folder_lib.look(str(top), holdout=0, cache=cache)
             labels = {one.path: found.classes[one.label] for one in (*found.train, *found.val, *found.test)}
             assert all(label in name.split('/')[:2] for name, label in labels.items())
-        inside, walked = listing.everything(top)
+        inside, walked = folder_scan.everything(top)
         _each_once(top, [one for one, _ in inside])
         assert all(one.endswith(str(below)) for one, below in inside) and walked.irregular <= 40
     finally:
@@ -466,7 +468,7 @@ def read_history(path: Path) -> None:
         name.write_bytes(_bmp(number))
         os.utime(name, ns=(10**18, 10**18))
 
-    made = {listing.digest_of(_bmp(number)): _bmp(number) for number in range(16)}
+    made = {folder_scan.digest_of(_bmp(number)): _bmp(number) for number in range(16)}
     for number, name in enumerate(FOUR):
         put(top / name, number + 11)
     try:
@@ -489,11 +491,12 @@ def read_history(path: Path) -> None:
             with contextlib.suppress(UserError):
                 if kind == 'list':
                     data = None
-                    with mock.patch.object(listing, 'FRESH', 0):
+                    with mock.patch.object(folder_scan, 'FRESH', 0):
                         found = folder_lib.look(str(top), holdout=0, cache=cache)
-                    assert all(listing.digest_of((top / one.path).read_bytes()) == one.digest for one in found.train)
+                    digests = [folder_scan.digest_of((top / one.path).read_bytes()) for one in found.train]
+                    assert digests == [one.digest for one in found.train]
                     opened = folder_lib.dataset(found, found.train, rule)
-                    data = found, stored.stored(opened, 'train', cache / 'images').read
+                    data = found, decoded_cache.stored(opened, 'train', cache / 'images').read
                     time.sleep(0.011)  # a tick of the clock of file systems: listings are remembered
                 elif kind == 'read' and data is not None:
                     for row in range(len(data[0].train)):
@@ -573,7 +576,7 @@ READERS: dict[str, Reader] = {
     'special files': Reader(special_files, read_special_file),
     'array records': Reader(array_records, read_records, name='set-train.array_record'),
     'examples': Reader(
-        lambda _: some_records(), lambda path: records.example(path.read_bytes(), ('image', 'label', 'id')),
+        lambda _: some_records(), lambda path: array_record.example(path.read_bytes(), ('image', 'label', 'id')),
         refuses=(ValueError, IndexError),
     ),
     'dataset_info.json': Reader(dataset_info, read_info, flawed_json, name='dataset_info.json'),

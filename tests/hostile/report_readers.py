@@ -8,9 +8,9 @@ import json
 import re
 from pathlib import Path
 
+from mixjax.host.terminal import BIDI
 from mixjax.report import files, html
 from mixjax.report.gather import gather
-from mixjax.terminal import BIDI
 from tests.hostile.mutate import flawed, flawed_json, flawed_lines
 from tests.hostile.readers import Flaw, Reader
 from tests.report import fake

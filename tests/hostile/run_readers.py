@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mixjax.errors import UserError
-from mixjax.train import inputs, integrity, lock, workdir
+from mixjax.rundir import files, input_digests, integrity, lock
 from tests.hostile.checkpoint_readers import READERS as OF_CHECKPOINTS
 from tests.hostile.mutate import flawed, flawed_json, flawed_lines
 from tests.hostile.readers import Reader
@@ -25,7 +25,7 @@ from tests.hostile.weight_readers import READERS as OF_WEIGHTS
 def own_config(folder: Path) -> list[bytes]:
     from tests import tiny_config
 
-    return [json.dumps(workdir.as_data(tiny_config.get_config())).encode()]
+    return [json.dumps(files.as_data(tiny_config.get_config())).encode()]
 
 
 def read_config(path: Path) -> None:
@@ -38,50 +38,50 @@ def read_config(path: Path) -> None:
     shutil.copy(path, folder / 'config.json')
     config = config_lib.complete(tiny_config.get_config())
     with contextlib.suppress(UserError):
-        workdir.look(folder, config)
-    data = workdir.read_json(path)
+        files.look(folder, config)
+    data = files.read_json(path)
     if not isinstance(data, dict):
         raise UserError('config.json')
     config_lib.from_data(data)
 
 
 @functools.cache
-def made_from() -> inputs.Inputs:
+def made_from() -> input_digests.Inputs:
     """What a small run is made from."""
     from mixjax import config as config_lib
-    from mixjax.train import draws
+    from mixjax.data.labelled import run_data
     from tests import tiny_config
 
     config = config_lib.settle(config_lib.complete(tiny_config.get_config()).unlock())
-    sets = draws.load_sets(config)
+    sets = run_data.load_sets(config)
     digests = {'code': {'mine': 'abc'}, 'weights': '', 'source': 'abc', 'splits': '', 'target': dict(sets.digests)}
-    return inputs.Inputs(config, digests, sets, False)
+    return input_digests.Inputs(config, digests, sets, False)
 
 
 def read_inputs(path: Path) -> None:
     """What a restart, a prediction and an analysis compare with."""
     folder, now = path.parent / 'inputs', made_from()
     folder.mkdir(exist_ok=True)
-    shutil.copy(path, folder / inputs.FILE)
+    shutil.copy(path, folder / input_digests.FILE)
     assert now.sets is not None
     with contextlib.suppress(UserError):
-        inputs.same_data(now.sets, folder)
-    inputs.record(folder, now._replace(accept=True))
+        input_digests.same_data(now.sets, folder)
+    input_digests.record(folder, now._replace(accept=True))
 
 
 def read_lines(path: Path) -> None:
     """What a restart makes of the log."""
     place = path.parent / 'metrics.jsonl'
     shutil.copy(path, place)
-    workdir.rewind(place, [0], 100)
-    assert all(json.dumps(line) for line in workdir.lines(place))
+    files.rewind(place, [0], 100)
+    assert all(json.dumps(line) for line in files.lines(place))
 
 
 def prepared(folder: Path) -> list[bytes]:
     from mixjax.method import Prepared, Segments
 
     draw = Segments(np.arange(5), np.array([[0]]), np.array([[5]]), np.array([1]))
-    workdir.save_prepared(folder / 'made.npz', Prepared({'a': {'b': np.eye(3)}}, draw, {'note': 0.5}))
+    files.save_prepared(folder / 'made.npz', Prepared({'a': {'b': np.eye(3)}}, draw, {'note': 0.5}))
     return [(folder / 'made.npz').read_bytes()]
 
 
@@ -120,7 +120,7 @@ def read_lock(path: Path) -> None:
     found = lock._read(path)
     assert found is not None
     lock._started(found['pid'])
-    place = path.parent / 'locked' / workdir.LOCK
+    place = path.parent / 'locked' / files.LOCK
     place.parent.mkdir(exist_ok=True)
     shutil.copy(path, place)
     found['machine'] = lock.me()['machine']
@@ -130,7 +130,7 @@ def read_lock(path: Path) -> None:
 def read_model(path: Path) -> None:
     from mixjax.inference import _described, predictor_of
 
-    said = workdir.read_json(path)
+    said = files.read_json(path)
     if not isinstance(said, dict):
         raise UserError('model.json')
     shutil.copy(path, path.with_name('model.json'))
@@ -154,7 +154,7 @@ READERS: dict[str, Reader] = {
     'inputs.json': Reader(lambda _: [json.dumps({**made_from().digests, 'earlier code': [{'mine': 'a'}]}).encode()],
                           read_inputs, flawed_json),
     'metrics.jsonl': Reader(lambda f: [(run_folder(f) / 'metrics.jsonl').read_bytes()], read_lines, flawed_lines),
-    'prepared arrays': Reader(prepared, lambda path: workdir.load_prepared(path)),
+    'prepared arrays': Reader(prepared, lambda path: files.load_prepared(path)),
     'sums of a checkpoint': Reader(checkpoint, read_sums, flawed_json),
     'format of a checkpoint': Reader(
         lambda _: [json.dumps({'format': integrity.FORMAT}).encode()], read_format, flawed,

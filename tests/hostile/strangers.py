@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from mixjax.errors import UserError
+from mixjax.host import disk_full
 from mixjax.report import html
-from mixjax.train import checkpoint, integrity, lock, space, workdir
+from mixjax.rundir import checkpoint, files, integrity, lock
 from tests.hostile.readers import Reader
 from tests.report import fake
 
@@ -106,13 +107,13 @@ def visited(path: Path, what: Any) -> None:
 def train(run: Path) -> None:
     """All that training writes."""
     lock.LOST = 0.5  # seconds for which a lock that may be half-written is watched
-    with space.told(run), lock.held(run, lambda _: None):
-        workdir.create(run / 'first')
+    with disk_full.told(run), lock.held(run, lambda _: None):
+        files.create(run / 'first')
         for name in ('metrics.jsonl', 'first/metrics.jsonl'):
-            workdir.rewind(run / name, [0], 100)
-            workdir.append(run / name, {'seed': 0, 'step': 101, 'kind': 'train'})
-        workdir.write_json(run / 'env.json', {})
-        workdir.write_arrays(run / 'samples.npz', {})
+            files.rewind(run / name, [0], 100)
+            files.append(run / name, {'seed': 0, 'step': 101, 'kind': 'train'})
+        files.write_json(run / 'env.json', {})
+        files.write_arrays(run / 'samples.npz', {})
         integrity.look(run, [0], lambda _: None)
         checkpoint.open_folder(run / 'checkpoints' / '0').close()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixjax.errors import UserError
-from mixjax.train import checkpoint, integrity
+from mixjax.rundir import checkpoint, integrity
 from tests.common import call
 from tests.hostile import checkpoint_readers as made
 

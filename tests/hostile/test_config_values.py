@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from mixjax import config as config_lib
 from mixjax import main as command
-from mixjax.data import splits
+from mixjax.data.labelled import splits
 from mixjax.errors import UserError
 from mixjax.train import loop
 from tests.common import ROOT

@@ -13,14 +13,16 @@ import zipfile
 import numpy as np
 import pytest
 
-from mixjax import method as method_lib
-from mixjax import plain
-from mixjax.data import photo, records, split_file
-from mixjax.data.builders import archive
+from mixjax.config import method_registry
+from mixjax.data.datasets import array_record
+from mixjax.data.datasets.builders import archive
+from mixjax.data.labelled import split_file
+from mixjax.data.pixels import photo
 from mixjax.errors import UserError
-from mixjax.models import images
+from mixjax.host import untrusted
+from mixjax.models import preprocessing
 from mixjax.report import html, words
-from mixjax.train import workdir
+from mixjax.rundir import files
 from tests.common import call
 from tests.hostile import fuzz
 from tests.report import fake
@@ -80,8 +82,8 @@ def npz(header: bytes, data: bytes = b'', how: int = zipfile.ZIP_DEFLATED) -> by
 
 def test_arrays_that_are_not_what_they_say():
     good = npz(b"{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}", np.arange(3, dtype='<f4').tobytes())
-    np.testing.assert_array_equal(plain.arrays(good)['a'], [0, 1, 2])
-    assert plain.arrays(good)['a'].flags.writeable
+    np.testing.assert_array_equal(untrusted.arrays(good)['a'], [0, 1, 2])
+    assert untrusted.arrays(good)['a'].flags.writeable
     for header, data in (
         (b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000,)}", b'1234'),
         (b"{'descr': '<f4', 'fortran_order': False, 'shape': (-3, -1)}", b'0' * 12),
@@ -90,19 +92,19 @@ def test_arrays_that_are_not_what_they_say():
         (b'[' * 60, b''),
     ):
         with pytest.raises(ValueError):
-            plain.arrays(npz(header, data))
+            untrusted.arrays(npz(header, data))
     bomb = npz(b"{'descr': '|u1', 'fortran_order': False, 'shape': (300000000,)}", bytes(300_000_000))
     assert len(bomb) < 400_000
     with pytest.raises(ValueError, match='larger than'):
-        plain.arrays(bomb, 1 << 28)
+        untrusted.arrays(bomb, 1 << 28)
     with pytest.raises(ValueError, match='compressed as no array is'):
-        plain.arrays(npz(b"{'descr': '|u1', 'fortran_order': False, 'shape': (3,)}", b'123', zipfile.ZIP_LZMA))
+        untrusted.arrays(npz(b"{'descr': '|u1', 'fortran_order': False, 'shape': (3,)}", b'123', zipfile.ZIP_LZMA))
 
 
 @pytest.mark.parametrize('text', ['[' * 10**6, '{"a":' * 10**5, '1' * 10**4, b'\x00\xd8', b'\xff'])
 def test_json_that_nobody_can_read(text):
     with pytest.raises(ValueError):
-        plain.parse(text)
+        untrusted.parse(text)
 
 
 # --- archives ---------------------------------------------------------------------------------------------------------
@@ -198,7 +200,7 @@ def test_other_files_of_a_run_that_lie(tmp_path):
     for text in ('1.5', '[]', '"x"', '{"steps": "x"}'):
         (run / 'config.json').write_text(text)
         with pytest.raises(UserError, match='damaged'):
-            workdir.look(run, None)
+            files.look(run, None)
 
 
 def test_labels_that_no_folder_can_have(tmp_path):
@@ -213,14 +215,14 @@ def test_labels_that_no_folder_can_have(tmp_path):
 def test_lines_of_a_log_whose_steps_are_none(tmp_path):
     path = tmp_path / 'metrics.jsonl'
     path.write_text('{"seed": 0, "step": "x"}\n{"seed": [], "step": 1}\n[]\n{"seed": 0, "step": 3}\n{"step": 2}\n')
-    workdir.rewind(path, [0], 5)
+    files.rewind(path, [0], 5)
     assert path.read_text() == '{"seed": 0, "step": 3}\n'
 
 
 def test_a_draw_that_is_not_whole(tmp_path):
     np.savez(tmp_path / 'prepared.npz', **{'draw/rows': np.arange(3)})
     with pytest.raises(UserError, match='is damaged, and with it the run'):
-        workdir.load_prepared(tmp_path / 'prepared.npz')
+        files.load_prepared(tmp_path / 'prepared.npz')
 
 
 @pytest.mark.parametrize(
@@ -251,7 +253,7 @@ def test_a_set_whose_facts_lie(change, tmp_path):
     facts = {'name': 'train', 'shardLengths': ['1'], **change}
     (tmp_path / 'dataset_info.json').write_text(json.dumps({'name': 'set', 'splits': [facts]}))
     with pytest.raises(UserError, match='dataset_info.json is damaged'):
-        records.Records(tmp_path, 'train')
+        array_record.Records(tmp_path, 'train')
 
 
 def test_a_jpeg_without_its_end_mark():
@@ -284,7 +286,7 @@ def test_images_that_belong_to_weights():
         [],
     ):
         with pytest.raises(ValueError):
-            images.sound(said)
+            preprocessing.sound(said)
 
 
 # --- names, and what may be run ---------------------------------------------------------------------------------------
@@ -307,5 +309,5 @@ def test_a_file_cannot_say_which_module_is_run(tmp_path, monkeypatch):
     (tmp_path / 'evil' / 'method.py').touch()
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match='a file may not say what is run'):
-        method_lib.load('evil.method', 'model.json')
+        method_registry.load('evil.method', 'model.json')
     assert not (tmp_path / 'ran').exists()

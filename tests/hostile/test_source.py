@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mixjax import processes
 from mixjax.errors import UserError
-from mixjax.models.torch_file import standins
+from mixjax.host import processes
+from mixjax.models.weights.torch_file import standins
 
 PACKAGE = Path(processes.__file__).parent
 # Where these are used all the same, and why.

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from mixjax import config as config_lib
-from mixjax import override
+from mixjax.config import overrides
 from tests import tiny_config
 
 METHODS = ('finetune', 'mixup', 'bss', 'l2sp', 'lamix', 'regsl', 'smile', 'rifle', 'cutmix', 'label_smoothing')
@@ -54,7 +54,7 @@ def by_type(value: Any) -> st.SearchStrategy[str]:
 def settings_of(method: str) -> dict[str, Any]:
     """Every setting with its value, those of the method and of a second one in a comparison too."""
     config = config_lib.complete(tiny_config.get_config(method))
-    return {key: _at(config, key) for key in override.keys(config)}
+    return {key: _at(config, key) for key in overrides.keys(config)}
 
 
 def _at(config: Any, key: str) -> Any:

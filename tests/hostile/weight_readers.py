@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mixjax.models import hub, weights
+from mixjax.models import weights
+from mixjax.models.weights import hub
 from tests.common import FIXTURES
 from tests.hostile.mutate import flawed_json
 from tests.hostile.readers import Reader

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mixjax import grid as grid_lib
 from mixjax import main as main_lib
+from mixjax.commands import grid as grid_lib
 from tests.common import FIXTURES, ROOT
 
 pytestmark = pytest.mark.launch
@@ -171,7 +171,7 @@ def test_a_grid_of_single_hosts_is_one_pod_a_run():
     rules = spec['podFailurePolicy']['rules']
     codes = {code: rule['action'] for rule in rules for code in rule.get('onExitCodes', {}).get('values', [])}
     assert codes == {2: 'FailIndex', 42: 'Ignore', 143: 'Ignore'}
-    assert container(manifest)['args'] == ['mixjax.grid', 'digits/grid', '--distributed=off', '--run', 'auto']
+    assert container(manifest)['args'] == ['mixjax.commands.grid', 'digits/grid', '--distributed=off', '--run', 'auto']
     assert 'JOB_COMPLETION_INDEX' in grid_lib.INDICES
     assert manifests('grid', '2', 'x', **SINGLE)[0]['spec']['replicatedJobs'][0]['template']['spec']['parallelism'] == 2
 
@@ -179,7 +179,7 @@ def test_a_grid_of_single_hosts_is_one_pod_a_run():
 def test_a_grid_of_slices_is_one_jobset_a_run():
     found = manifests('grid', '3', 'digits/grid', '--config.steps=2')
     assert [container(one)['args'][-2:] for one in found] == [['--run', str(i)] for i in range(3)]
-    assert container(found[0])['args'][:3] == ['mixjax.grid', 'digits/grid', '--config.steps=2']
+    assert container(found[0])['args'][:3] == ['mixjax.commands.grid', 'digits/grid', '--config.steps=2']
 
 
 def test_words_arrive_as_they_were_typed():

@@ -111,7 +111,7 @@ def test_machines_get_the_source_and_an_environment(cloud):
     ready(cloud, SPOT='yes')
     assert '--spot' in cloud.lines('asked')[0]
     source = cloud.folder / 'pod-0' / 'mixjax'
-    for name in ('mixjax/main.py', 'mixjax/data/glyphs.npz', 'configs/quickstart.py', 'setup.py', 'LICENSE'):
+    for name in ('mixjax/main.py', 'mixjax/data/datasets/glyphs.npz', 'configs/quickstart.py', 'setup.py', 'LICENSE'):
         assert (source / name).read_bytes() == (ROOT / name).read_bytes()
     assert cloud.lines('installed')[-1][-3:] == ['-c', 'constraints-py312.txt', '.[tpu,gcs]']
     done = cloud.tpu('create')

@@ -12,9 +12,9 @@ import pytest
 
 from mixjax import models
 from mixjax.errors import UserError
-from mixjax.models import dialects
 from mixjax.models.lenet import LeNet
 from mixjax.models.net import from_linen
+from mixjax.models.weights import tensor_names
 from mixjax.models.wideresnet import WideResNet
 from tests.common import SHIPPED, assert_trees_equal
 from tests.models.filled import filled
@@ -97,23 +97,23 @@ SPELLED = {
 }
 # Of several depths the shallowest and the deepest are enough.
 BETWEEN = ('resnet34', 'resnet101', 'efficientnet_b1', 'efficientnet_b2', 'efficientnet_b3')
-ALL = [(name, dialect) for name in models.names() for dialect in dialects.dialects(name)]
+ALL = [(name, dialect) for name in models.names() for dialect in tensor_names.dialects(name)]
 
 
 @pytest.mark.parametrize(('name', 'dialect'), SPELLED)
 def test_names_are_spelled_as_in_published_files(name, dialect):
-    translate = dialects.dialects(name)[dialect]
+    translate = tensor_names.dialects(name)[dialect]
     for ours, theirs in SPELLED[name, dialect].items():
         keys = ('heads', 'source') if ours == 'head' else ('backbone', *ours.split('/'))
         assert translate(keys) == theirs
 
 
 def test_every_dialect_is_spelled_once():
-    kinds = {frozenset(dialects.dialects(name)) for name, _ in SPELLED}
-    assert {frozenset(dialects.dialects(name)) for name, _ in ALL} == kinds
+    kinds = {frozenset(tensor_names.dialects(name)) for name, _ in SPELLED}
+    assert {frozenset(tensor_names.dialects(name)) for name, _ in ALL} == kinds
     assert {dialect for _, dialect in ALL} == {dialect for _, dialect in SPELLED}
     ours = ['glyphnet', 'glyphnet_deep', 'glyphnet_plane', 'preactresnet18_plane']
-    assert [name for name in SHIPPED if not dialects.dialects(name)] == ours
+    assert [name for name in SHIPPED if not tensor_names.dialects(name)] == ours
 
 
 @cache
@@ -128,8 +128,8 @@ def shapes(name):
 @pytest.mark.parametrize(('name', 'dialect'), [case for case in ALL if case[0] not in BETWEEN])
 def test_every_tensor_has_a_name_of_its_own(name, dialect):
     leaves = jax.tree_util.tree_leaves_with_path(shapes(name))
-    translate = dialects.dialects(name)[dialect]
-    names = {dialects._name(translate, tuple(key.key for key in path)) for path, _ in leaves}
+    translate = tensor_names.dialects(name)[dialect]
+    names = {tensor_names._name(translate, tuple(key.key for key in path)) for path, _ in leaves}
     assert len(names) == len(leaves)
 
 
@@ -141,7 +141,7 @@ def small(request):
     backbone = {'lenet': LeNet((2, 3, 5, 4)), 'wrn': WideResNet(blocks=1, widen=1)}[request.param]
     net, image = from_linen(backbone), jnp.zeros((2, 16, 16, 3))
     variables = jax.device_get(filled(lambda: net.init(jax.random.key(0), image, {'source': 6})))
-    return backbone, variables, dialects.to_torch(backbone, variables, 'cifar')
+    return backbone, variables, tensor_names.to_torch(backbone, variables, 'cifar')
 
 
 def test_kernels_are_turned(small):
@@ -156,11 +156,12 @@ def test_kernels_are_turned(small):
 
 def test_from_torch_is_the_inverse_and_makes_contiguous_arrays_of_the_wanted_type(small):
     backbone, variables, tensors = small
-    back = dialects.from_torch(backbone, tensors, variables)
+    back = tensor_names.from_torch(backbone, tensors, variables)
     assert_trees_equal(back, variables)
     assert all(leaf.flags.c_contiguous for leaf in jax.tree.leaves(back))
     for dtype in (np.float16, ml_dtypes.bfloat16, np.float64):
-        read = dialects.from_torch(backbone, {name: value.astype(dtype) for name, value in tensors.items()}, variables)
+        narrow = {name: value.astype(dtype) for name, value in tensors.items()}
+        read = tensor_names.from_torch(backbone, narrow, variables)
         assert {leaf.dtype for leaf in jax.tree.leaves(read)} == {np.dtype('float32')}
         for a, b in zip(jax.tree.leaves(read), jax.tree.leaves(variables), strict=True):
             np.testing.assert_array_equal(a, b.astype(dtype).astype(np.float32))
@@ -169,7 +170,7 @@ def test_from_torch_is_the_inverse_and_makes_contiguous_arrays_of_the_wanted_typ
 def test_the_count_of_batches_is_dropped(small):
     backbone, variables, tensors = small
     counted = {**tensors, 'bn1.num_batches_tracked': np.asarray(7), 'num_batches_tracked': np.asarray(7)}
-    assert_trees_equal(dialects.from_torch(backbone, counted, variables), variables)
+    assert_trees_equal(tensor_names.from_torch(backbone, counted, variables), variables)
 
 
 def test_another_head_can_be_the_classifier(small):
@@ -179,10 +180,10 @@ def test_another_head_can_be_the_classifier(small):
         **variables['params']['heads'],
     }
     both = {**variables, 'params': {**variables['params'], 'heads': heads}}
-    assert {name: value.tolist() for name, value in dialects.to_torch(backbone, both, 'cifar').items()} == {
+    assert {name: value.tolist() for name, value in tensor_names.to_torch(backbone, both, 'cifar').items()} == {
         name: value.tolist() for name, value in tensors.items()
     }
-    other = dialects.to_torch(backbone, both, 'cifar', head='target')
+    other = tensor_names.to_torch(backbone, both, 'cifar', head='target')
     layer = 'fc3' if isinstance(backbone, LeNet) else 'linear'
     assert {name for name in tensors if not np.array_equal(tensors[name], other[name])} == {
         f'{layer}.weight',
@@ -193,14 +194,14 @@ def test_another_head_can_be_the_classifier(small):
 def test_an_unknown_dialect_or_head_is_refused(small):
     backbone, variables, _ = small
     with pytest.raises(UserError, match="dialect must be one of cifar, not 'timm'"):
-        dialects.to_torch(backbone, variables, 'timm')
+        tensor_names.to_torch(backbone, variables, 'timm')
     with pytest.raises(UserError, match="head must be one of the network, not 'target'"):
-        dialects.to_torch(backbone, variables, 'cifar', head='target')
+        tensor_names.to_torch(backbone, variables, 'cifar', head='target')
 
 
 def test_the_width_of_the_classifier_is_the_files_own(small):
     backbone, _, tensors = small
-    assert dialects.classes_in(backbone, tensors) == 6
+    assert tensor_names.classes_in(backbone, tensors) == 6
 
 
 @pytest.mark.parametrize(
@@ -220,17 +221,17 @@ def test_the_width_of_the_classifier_is_the_files_own(small):
 )
 def test_a_file_without_a_known_classifier_is_refused(name, tensors, said):
     with pytest.raises(UserError, match=said):
-        dialects.classes_in(name, tensors)
+        tensor_names.classes_in(name, tensors)
 
 
 def test_a_file_of_another_network_is_refused():
     wanted = shapes('resnet18')
     zeros = jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), shapes('resnet34'))
-    leaves = dialects.to_torch('resnet34', zeros, 'torchvision')
+    leaves = tensor_names.to_torch('resnet34', zeros, 'torchvision')
     with pytest.raises(UserError) as error:
-        dialects.from_torch('resnet18', leaves, wanted)
+        tensor_names.from_torch('resnet18', leaves, wanted)
     said = str(error.value)
     assert said.startswith('the tensors do not fit a resnet18 in the names of torchvision:')
     assert 'layer1.2.bn1.bias has no place in the network' in said and said.endswith('and 60 more')
     with pytest.raises(UserError, match="fit the network 'efficientnet_b0_symmetric'"):
-        dialects.from_torch('efficientnet_b0', {'features.0.0.weight': np.zeros(1)}, shapes('efficientnet_b0'))
+        tensor_names.from_torch('efficientnet_b0', {'features.0.0.weight': np.zeros(1)}, shapes('efficientnet_b0'))

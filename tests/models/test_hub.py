@@ -8,7 +8,8 @@ import pytest
 
 from mixjax import config as config_lib
 from mixjax.errors import UserError
-from mixjax.models import hub, images, weights
+from mixjax.models import preprocessing, weights
+from mixjax.models.weights import hub
 
 SPEC = 'hf://timm/resnet50.tv_in1k'
 
@@ -95,7 +96,7 @@ def test_what_is_not_here_is_downloaded(cache, monkeypatch):
 
 
 def test_the_images_that_belong_to_the_weights(cache):
-    assert weights.image(SPEC, 'resnet50') == images.say(224, 0.875, 'bilinear')
+    assert weights.image(SPEC, 'resnet50') == preprocessing.say(224, 0.875, 'bilinear')
     assert weights.image('hf://timm/resnet50.tv2_in1k', 'resnet50')['resize'] == 232
     b4 = weights.image('hf://timm/tf_efficientnet_b4.ap_in1k', 'efficientnet_b4')
     assert (b4['resize'], b4['crop'], b4['interpolation'], b4['mean']) == (412, 380, 'bicubic', (0.5, 0.5, 0.5))
@@ -108,7 +109,7 @@ def test_the_images_that_belong_to_the_weights(cache):
     }
     put(cache, 'org/timm-like', **{'config.json': json.dumps({'architecture': 'resnet50', 'pretrained_cfg': facts})})
     said = weights.image('hf://org/timm-like', 'resnet50')
-    assert said == images.say(288, 1.0, 'bicubic', images.HALF)
+    assert said == preprocessing.say(288, 1.0, 'bicubic', preprocessing.HALF)
     facts = {
         'size': {'shortest_edge': 224},
         'crop_pct': 0.875,
@@ -118,15 +119,15 @@ def test_the_images_that_belong_to_the_weights(cache):
     }
     put(cache, 'org/transformers-like', **{'config.json': '{}', 'preprocessor_config.json': json.dumps(facts)})
     said = weights.image('hf://org/transformers-like', 'resnet50')
-    assert said == images.say(224, 0.875, 'bicubic', ((0.1,) * 3, (0.2,) * 3))
+    assert said == preprocessing.say(224, 0.875, 'bicubic', ((0.1,) * 3, (0.2,) * 3))
     put(cache, 'org/broken', **{'config.json': '{"pretrained_cfg": {"input_size": [3, "x"]}}'})
-    assert weights.image('hf://org/broken', 'resnet50') == images.of_network('resnet50')
+    assert weights.image('hf://org/broken', 'resnet50') == preprocessing.of_network('resnet50')
 
 
 def test_a_config_takes_them_where_it_leaves_them_open():
     config = config_lib.load('smile_cub')
     assert (config.image.resize, config.image.crop, config.image.interpolation) == (256, 224, 'bilinear')
-    assert (config.image.mean, config.image.std) == images.IMAGENET
+    assert (config.image.mean, config.image.std) == preprocessing.IMAGENET
     other = [('model.weights', 'hf://timm/tf_efficientnet_b4.ap_in1k'), ('model.name', 'efficientnet_b4')]
     assert config_lib.load('smile_cub', other).image.resize == 412
     cut = config_lib.load('smile_cub', [*other, ('image.crop', '224')])

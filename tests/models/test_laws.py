@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mixjax import models
-from mixjax.models import laws
+from mixjax.models import initializers
 from mixjax.models.lenet import LeNet
 from mixjax.models.net import from_linen
 from tests.common import assert_trees_equal
@@ -27,7 +27,7 @@ CONV = 9 * 64
 
 @pytest.fixture(scope='module')
 def trees():
-    return {law: laws.draw(law, jax.random.key(0), TREE) for law in laws.LAWS}
+    return {law: initializers.draw(law, jax.random.key(0), TREE) for law in initializers.LAWS}
 
 
 def spread(x, std, rtol=0.02):
@@ -74,7 +74,7 @@ def test_a_law_touches_kernels_and_their_biases_and_nothing_else(trees):
         assert_trees_equal(tree['backbone']['bn'], TREE['backbone']['bn'])
         for name in ('conv1', 'conv2', 'deep', 'fc'):
             assert not any(np.any(leaf == 9) for leaf in tree['backbone'][name].values())
-    assert laws.draw('', jax.random.key(0), TREE) is TREE
+    assert initializers.draw('', jax.random.key(0), TREE) is TREE
 
 
 def test_each_layer_has_its_own_draw_and_keeps_it_whatever_is_beside_it(trees):
@@ -82,22 +82,22 @@ def test_each_layer_has_its_own_draw_and_keeps_it_whatever_is_beside_it(trees):
     assert not np.array_equal(backbone['conv1']['kernel'], backbone['conv2']['kernel'])
     assert not np.array_equal(backbone['fc']['kernel'][0], backbone['fc']['bias'])
     alone = {'backbone': {'conv1': TREE['backbone']['conv1']}}
-    again = laws.draw('torch', jax.random.key(0), alone)['backbone']['conv1']
+    again = initializers.draw('torch', jax.random.key(0), alone)['backbone']['conv1']
     assert_trees_equal(again, backbone['conv1'])
-    other = laws.draw('torch', jax.random.key(1), alone)['backbone']['conv1']
+    other = initializers.draw('torch', jax.random.key(1), alone)['backbone']['conv1']
     assert not np.array_equal(other['kernel'], again['kernel'])
 
 
 def test_the_type_is_the_leafs_own():
     with jax.enable_x64(True):
         tree = {'conv': {'kernel': jnp.zeros((3, 3, 2, 5))}}
-        for law in laws.LAWS:
-            drawn = laws.draw(law, jax.random.key(0), tree)
+        for law in initializers.LAWS:
+            drawn = initializers.draw(law, jax.random.key(0), tree)
             assert {leaf.dtype for leaf in jax.tree.leaves(drawn)} == {np.dtype('float64')}
 
 
 def test_a_network_and_its_new_heads_are_drawn_by_the_law_that_it_was_built_with(monkeypatch):
-    monkeypatch.setitem(laws.LAWS, 'ones', lambda rng, leaf, kernel: jnp.ones_like(leaf))
+    monkeypatch.setitem(initializers.LAWS, 'ones', lambda rng, leaf, kernel: jnp.ones_like(leaf))
     image = jnp.zeros((1, 16, 16, 3))
     net = from_linen(LeNet((2, 3, 5, 4)), 'ones')
     params = jax.jit(lambda rng: net.init(rng, image, {'target': 3, 'source': 2}))(jax.random.key(0))['params']

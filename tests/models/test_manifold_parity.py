@@ -7,6 +7,7 @@ import pytest
 
 from mixjax import method as method_lib
 from mixjax import mix, models
+from mixjax.config import method_registry
 from tests.common import fixture
 from tests.models import torch_names
 
@@ -28,7 +29,7 @@ def test_manifold_mixup_equals_the_authors_code(k, case, monkeypatch):
     assert want['mix_layer'][k] == k
     # The reference rounds lam to float32, so that is what both sides use.
     monkeypatch.setattr(mix, 'beta', lambda *_, **__: jnp.asarray(np.float32(want['lam']), jnp.float64))
-    method = method_lib.load('manifold_mixup')(int(want['num_classes']), layers=(LAYERS[k],))
+    method = method_registry.load('manifold_mixup')(int(want['num_classes']), layers=(LAYERS[k],))
     net = models.build('preactresnet18_raw')
     seen = {}
 

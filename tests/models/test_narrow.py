@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from mixjax.errors import UserError
-from mixjax.models import dialects
 from mixjax.models.densenet import DenseNet
 from mixjax.models.efficientnet import EfficientNet, Group
 from mixjax.models.net import from_linen
 from mixjax.models.resnet import BasicBlock, Bottleneck, ResNet
+from mixjax.models.weights import tensor_names
 from tests.common import assert_trees_equal, fixture
 
 GROUPS = (Group(1, 8, 1, 1, 3), Group(6, 8, 2, 2, 3), Group(6, 16, 2, 2, 5))
@@ -38,11 +38,11 @@ def case(request):
     numbers = fixture(request.param)
     tensors = {name.removeprefix('state/'): value for name, value in numbers.items() if name.startswith('state/')}
     net, image = from_linen(backbone), numbers['image'].astype(np.float32)
-    heads = {'source': dialects.classes_in(backbone, tensors)}
+    heads = {'source': tensor_names.classes_in(backbone, tensors)}
     wanted = jax.eval_shape(lambda rng: net.init(rng, jnp.asarray(image), heads), jax.random.key(0))
     return SimpleNamespace(
         backbone=backbone, dialect=dialect, net=net, tensors=tensors, wanted=wanted, image=image,
-        logits=numbers['logits'], variables=dialects.from_torch(backbone, tensors, wanted),
+        logits=numbers['logits'], variables=tensor_names.from_torch(backbone, tensors, wanted),
     )  # fmt: skip
 
 
@@ -59,16 +59,16 @@ def test_the_round_trip_is_exact(case):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), case.variables) == jax.tree.map(
         lambda x: (x.shape, x.dtype), case.wanted
     )
-    back = dialects.to_torch(case.backbone, case.variables, case.dialect)
+    back = tensor_names.to_torch(case.backbone, case.variables, case.dialect)
     kept = {name: value for name, value in case.tensors.items() if not name.endswith('num_batches_tracked')}
     assert len(kept) < len(case.tensors)
     assert back.keys() == kept.keys()
     for name, value in kept.items():
         np.testing.assert_array_equal(back[name], value, err_msg=name)
-    for dialect in dialects.dialects(case.backbone):
-        renamed = dialects.to_torch(case.backbone, case.variables, dialect)
-        assert_trees_equal(dialects.from_torch(case.backbone, renamed, case.wanted), case.variables)
-        assert dialects.classes_in(case.backbone, renamed) == 5
+    for dialect in tensor_names.dialects(case.backbone):
+        renamed = tensor_names.to_torch(case.backbone, case.variables, dialect)
+        assert_trees_equal(tensor_names.from_torch(case.backbone, renamed, case.wanted), case.variables)
+        assert tensor_names.classes_in(case.backbone, renamed) == 5
 
 
 def test_every_wrong_tensor_is_told_in_one_message(case):
@@ -78,7 +78,7 @@ def test_every_wrong_tensor_is_told_in_one_message(case):
     del broken[lost]
     broken[bent] = broken[bent][:, :, :, :0]
     with pytest.raises(UserError) as error:
-        dialects.from_torch(case.backbone, broken, case.wanted)
+        tensor_names.from_torch(case.backbone, broken, case.wanted)
     said = str(error.value)
     assert f'in the names of {case.dialect}' in said
     assert f'{lost} is not in the file' in said and 'extra.weight has no place in the network' in said
@@ -89,5 +89,5 @@ def test_every_wrong_tensor_is_told_in_one_message(case):
 def test_at_most_twenty_are_shown(case):
     strange = {f'x{i:03}.weight': np.zeros(2, np.float32) for i in range(60)}
     with pytest.raises(UserError, match=r'and 40 more$') as error:
-        dialects.from_torch(case.backbone, {**case.tensors, **strange}, case.wanted)
+        tensor_names.from_torch(case.backbone, {**case.tensors, **strange}, case.wanted)
     assert len(str(error.value).splitlines()) == 22

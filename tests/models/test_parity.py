@@ -15,7 +15,7 @@ import pytest
 from flax import linen as nn
 
 from mixjax import models
-from mixjax.models import dialects
+from mixjax.models.weights import tensor_names
 from tests.common import assert_trees_equal, fixture
 from tests.models import torch_names
 
@@ -123,7 +123,7 @@ def test_fill_makes_the_parameters_that_torch_was_given(case):
 
 
 def test_the_dialect_gives_every_tensor_back(case):
-    back = dialects.to_torch(case.name, case.variables, case.dialect)
+    back = tensor_names.to_torch(case.name, case.variables, case.dialect)
     assert back.keys() == case.state.keys()
     for name, value in case.state.items():
         np.testing.assert_array_equal(back[name], value, err_msg=name)
@@ -161,7 +161,7 @@ def test_train_mode(case):
 
 def test_gradients(case):
     want = case.want
-    grads = dialects.to_torch(case.name, {'params': case.grad}, case.dialect)
+    grads = tensor_names.to_torch(case.name, {'params': case.grad}, case.dialect)
     assert grads.keys() == set(want['train_grad_names'])
     for name, norm in zip(want['train_grad_names'], want['train_grad_norms'], strict=True):
         # The gradient of a bias in front of a BN is zero but for rounding.
@@ -174,7 +174,7 @@ def test_gradients(case):
 
 def test_running_statistics(case):
     want = case.want
-    stats = dialects.to_torch(case.name, case.new, case.dialect)
+    stats = tensor_names.to_torch(case.name, case.new, case.dialect)
     names = want.get('bn_names', ())
     assert stats.keys() == {f'{name}.running_{key}' for name in names for key in ('mean', 'var')}
     for key in ('mean', 'var') if len(names) else ():
@@ -189,7 +189,7 @@ def test_eps_and_momentum_of_each_normalisation(case):
 
     def record(call, args, kwargs, context):
         if isinstance(context.module, models.layers.BatchNorm):
-            name = dialects.dialects(case.name)[case.dialect](context.module.path)
+            name = tensor_names.dialects(case.name)[case.dialect](context.module.path)
             found[name] = (context.module.eps, 1 - context.module.momentum)
         return call(*args, **kwargs)
 

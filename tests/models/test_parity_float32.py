@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mixjax import models
-from mixjax.models import dialects
+from mixjax.models.weights import tensor_names
 from tests.common import fixture
 from tests.models import torch_names
 from tests.models.test_parity import FILES, train
@@ -35,6 +35,6 @@ def test_float32(file):
     )
     np.testing.assert_allclose(out.logits['source'], want['eval_logits'], rtol=0, atol=1e-4)
     np.testing.assert_allclose(logits, want['train_logits'], rtol=0, atol=logits_by)
-    grads = dialects.to_torch(name, {'params': grad}, dialect)
+    grads = tensor_names.to_torch(name, {'params': grad}, dialect)
     norms = np.stack([np.linalg.norm(grads[key]) for key in want['train_grad_names']])
     np.testing.assert_allclose(norms, want['train_grad_norms'], rtol=norms_by, atol=1e-5)

@@ -15,7 +15,7 @@ import pytest
 
 from mixjax import models
 from mixjax.errors import UserError
-from mixjax.models import dialects
+from mixjax.models.weights import tensor_names
 from tests.models import torch_names, with_torch
 
 pytestmark = pytest.mark.parity
@@ -57,9 +57,9 @@ def made(library, name):
 
 
 def ours(network, tensors, image):
-    wanted = torch_names.shapes(network, SIDE, dialects.classes_in(network, tensors), np.float64)
+    wanted = torch_names.shapes(network, SIDE, tensor_names.classes_in(network, tensors), np.float64)
     with jax.enable_x64(True):
-        variables = jax.tree.map(jnp.asarray, dialects.from_torch(network, tensors, wanted))
+        variables = jax.tree.map(jnp.asarray, tensor_names.from_torch(network, tensors, wanted))
         net = models.build(network)
         out, _ = jax.jit(lambda v, x: net.apply(v, x, train=False))(variables, jnp.asarray(image))
         return np.asarray(out.logits['source'])
@@ -85,6 +85,6 @@ def test_the_same_logits(library, name, network, record_property):
 def test_a_network_of_the_other_padding_is_refused():
     tensors = with_torch.randomise(made('torchvision', 'efficientnet_b0'))
     with pytest.raises(UserError, match="names of torchvision, which fit the network 'efficientnet_b0_symmetric'"):
-        dialects.classes_in('efficientnet_b0', tensors)
+        tensor_names.classes_in('efficientnet_b0', tensors)
     with pytest.raises(UserError, match="names of torchvision, which fit the network 'efficientnet_b0_symmetric'"):
-        dialects.from_torch('efficientnet_b0', tensors, torch_names.shapes('efficientnet_b0', SIDE, 11))
+        tensor_names.from_torch('efficientnet_b0', tensors, torch_names.shapes('efficientnet_b0', SIDE, 11))

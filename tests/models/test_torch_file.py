@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from mixjax.errors import UserError
-from mixjax.models import torch_file
+from mixjax.models.weights import torch_file
 from tests.common import FIXTURES
 
 MIB = 1 << 20

@@ -15,7 +15,8 @@ from safetensors.numpy import save
 from mixjax import models
 from mixjax.errors import UserError
 from mixjax.main import main
-from mixjax.models import dialects, weights
+from mixjax.models import weights
+from mixjax.models.weights import tensor_names
 from mixjax.train import start as start_lib
 from tests.common import assert_trees_equal
 from tests.models import torch_names
@@ -33,13 +34,13 @@ def fresh(network, classes=7, side=SIDE, colours=3):
 
 @pytest.mark.parametrize('network', ['glyphnet', 'lenet', 'preactresnet18', 'resnet18'])
 def test_a_foreign_safetensors_file_becomes_our_variables(network, tmp_path):
-    spoken = dialects.dialects(network)
+    spoken = tensor_names.dialects(network)
     if not spoken:
         pytest.skip(f'nobody else has a {network}')
     variables, image = fresh(network)
     for dialect in spoken:
         path = tmp_path / 'weights.safetensors'
-        path.write_bytes(save(dialects.to_torch(network, variables, dialect)))
+        path.write_bytes(save(tensor_names.to_torch(network, variables, dialect)))
         start = start_lib.pretrained(str(path), models.build(network), network, image)
         assert_trees_equal(jax.tree.map(np.asarray, start.variables), variables)
         assert 'classifier of 7 classes' in start.told
@@ -48,7 +49,7 @@ def test_a_foreign_safetensors_file_becomes_our_variables(network, tmp_path):
 
 def test_every_tensor_is_accounted_for(tmp_path):
     variables, image = fresh('resnet18')
-    tensors = dialects.to_torch('resnet18', variables, 'torchvision')
+    tensors = tensor_names.to_torch('resnet18', variables, 'torchvision')
     tensors['layer9.weight'] = tensors.pop('layer1.0.conv1.weight')
     tensors['layer2.1.bn1.bias'] = np.zeros(3, np.float32)
     path = tmp_path / 'weights.safetensors'
@@ -66,7 +67,7 @@ def test_every_tensor_is_accounted_for(tmp_path):
 
 def test_half_precision_is_read_as_float32(tmp_path):
     variables, image = fresh('lenet')
-    tensors = dialects.to_torch('lenet', variables, 'cifar')
+    tensors = tensor_names.to_torch('lenet', variables, 'cifar')
     path = tmp_path / 'weights.safetensors'
     for dtype in (np.float16, jnp.bfloat16):
         path.write_bytes(save({name: tensor.astype(dtype) for name, tensor in tensors.items()}))
@@ -79,7 +80,7 @@ def test_half_precision_is_read_as_float32(tmp_path):
 def test_the_classes_must_be_as_many_as_the_source_has(tmp_path):
     variables, image = fresh('lenet')
     path = tmp_path / 'weights.safetensors'
-    path.write_bytes(save(dialects.to_torch('lenet', variables, 'cifar')))
+    path.write_bytes(save(tensor_names.to_torch('lenet', variables, 'cifar')))
     net = models.build('lenet')
     assert start_lib.pretrained(str(path), net, 'lenet', image, tuple('abcdefg')).variables is not None
     with pytest.raises(UserError, match='know 7 classes that are not the 3 of the source data set'):
@@ -144,14 +145,14 @@ def test_a_hostile_file_ends_in_one_sentence(kind, name, tmp_path, monkeypatch, 
 def test_torch_writes_and_we_read(network, tmp_path):
     """safetensors, today's zip form with `module.` prefixes, and the legacy stream: the same variables each time."""
     torch = pytest.importorskip('torch', reason='torch is not installed')
-    spoken = list(dialects.dialects(network))
+    spoken = list(tensor_names.dialects(network))
     if not spoken:
         pytest.skip(f'nobody else has a {network}')
     wanted = torch_names.shapes(network, SIDE, 7)
     rng = np.random.RandomState(0)
     variables = jax.tree.map(lambda x: rng.rand(*x.shape).astype(np.float32), wanted)
     state = {
-        name: torch.from_numpy(np.array(t)) for name, t in dialects.to_torch(network, variables, spoken[0]).items()
+        name: torch.from_numpy(np.array(t)) for name, t in tensor_names.to_torch(network, variables, spoken[0]).items()
     }
     (tmp_path / 'a.safetensors').write_bytes(save({name: tensor.numpy() for name, tensor in state.items()}))
     checkpoint = {'epoch': 3, 'arch': network, 'state_dict': {f'module.{name}': t for name, t in state.items()}}

@@ -8,9 +8,11 @@ from flax import traverse_util
 
 from mixjax import method as method_lib
 from mixjax import models
+from mixjax.config import method_registry
+from mixjax.data.labelled import run_data
 from mixjax.errors import UserError
 from mixjax.models import weights
-from mixjax.train import draws, prepare
+from mixjax.train import prepare
 from mixjax.train import start as start_lib
 
 IMAGE = jnp.zeros((1, 16, 16, 1))
@@ -160,7 +162,7 @@ def test_keep_begins_the_target_where_the_classifier_ended(net, variables, tmp_p
 
 
 def begin_head(net, name, began):
-    method = method_lib.load(name)(3)
+    method = method_registry.load(name)(3)
     part = prepare.part(('a', 'b', 'c'), np.arange(3), lambda rows: None, lambda x: x, None, batch=1, key=None)
     wanted = prepare.wanted_heads(net, method, method_lib.Prepared(), method_lib.Data(part), began.variables)
     made = prepare.initialiser(net, wanted, IMAGE, True)
@@ -174,7 +176,7 @@ def test_keep_is_refused_where_it_makes_no_sense(net, variables, tmp_path):
         start(net, spec, 'keep', ('a', 'c', 'b'))
     with pytest.raises(UserError, match='keep: weights random://5 know 5 classes and the target data set has 3'):
         start(net, 'random://5', 'keep')
-    joint = method_lib.load('finetune')(3)._replace(heads=lambda *_: {'joint': method_lib.Head(5)})
+    joint = method_registry.load('finetune')(3)._replace(heads=lambda *_: {'joint': method_lib.Head(5)})
     part = prepare.part(('a', 'b', 'c'), np.arange(3), lambda rows: None, lambda x: x, None, batch=1, key=None)
     with pytest.raises(UserError, match="needs a method with a head 'target'; this one has 'joint'"):
         prepare.wanted_heads(
@@ -185,14 +187,14 @@ def test_keep_is_refused_where_it_makes_no_sense(net, variables, tmp_path):
 @pytest.mark.parametrize('name', weights.EMBEDDED)
 def test_the_embedded_networks_know_the_printed_letters(name):
     from mixjax import config as config_lib
-    from mixjax.data import augment
+    from mixjax.data.feed import augment
     from mixjax.train import program
 
     config = config_lib.load(f'glyphs_pretrain:{name}')
-    letters = draws.load(config, config.target).train
-    net, geometry, shape = program.shapes(config, draws.load_sets(config))
+    letters = run_data.load(config, config.target).train
+    net, geometry, shape = program.shapes(config, run_data.load_sets(config))
     start = start_lib.pretrained(f'embedded://{name}', net, name, shape, letters.classes).variables
-    trained = draws.labelled(config, draws.load_sets(config), config.seed)
+    trained = run_data.labelled(config, run_data.load_sets(config), config.seed)
     rows = np.setdiff1d(np.arange(len(letters.labels)), trained)
     image = augment.centre(jnp.asarray(letters.read(rows)), geometry)
     logits = jax.jit(lambda v, x: net.apply(v, x, train=False)[0].logits['source'])(start, image)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax import models
-from mixjax.models import dialects
+from mixjax.models.weights import tensor_names
 
 Arrays = dict[str, np.ndarray]
 
@@ -47,7 +47,7 @@ def shapes(network: str, side: int, classes: int, dtype: Any = np.float32) -> An
 def variables(network: str, numbers: Arrays, state: Arrays) -> Any:
     """The state dict as our variables, in float64. It fails unless every entry has its place, and its shape."""
     wanted = shapes(network, int(numbers['input_shape_nchw'][-1]), int(numbers['eval_logits'].shape[-1]), np.float64)
-    return dialects.from_torch(network, state, wanted)
+    return tensor_names.from_torch(network, state, wanted)
 
 
 def image(numbers: Arrays) -> np.ndarray:

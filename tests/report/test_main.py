@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from mixjax.report.__main__ import main
+from mixjax.commands.report import main
 from tests.report import fake
 
 

@@ -6,9 +6,9 @@ import functools
 import json
 from typing import Any
 
-from mixjax import grid
+from mixjax.commands import grid
 from mixjax.report import papers
-from mixjax.train import workdir
+from mixjax.rundir import files
 
 ROOT = 'runs/tables'
 # What a data set brings with it, and how long and how often; the program of a step is another one only in its sizes.
@@ -41,7 +41,7 @@ def every(tables: tuple[str, ...] = ()) -> dict[str, grid.Run]:
 
 def step_of(config: Any) -> str:
     """What tells the program of a training step from others; equal for cells that differ in their data only."""
-    data = workdir.as_data(config)
+    data = files.as_data(config)
     pretrained = bool(config.model.weights)
     for key in OF_THE_DATA:
         *groups, last = key.split('.')

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from mixjax import grid
+from mixjax.commands import grid, paper_table
+from mixjax.commands.report import main
 from mixjax.errors import UserError
-from mixjax.report import beside, papers
-from mixjax.report.__main__ import main
+from mixjax.report import papers
 from tests.common import ROOT
 
 
@@ -67,7 +67,7 @@ def test_the_files(tmp_path, capsys):
     (note,) = [line for line in page if line.endswith(': the network is printed as PreAct ResNet10')]
     assert note.startswith('* Cifar100, PreAct ResNet10, LaMix w/o global soft label; Cifar10, PreAct ResNet10')
     rows = list(csv.DictReader((tmp_path / 'lamix_table8.csv').read_text().splitlines()))
-    assert len(rows) == 8 and tuple(rows[0]) == beside.COLUMNS
+    assert len(rows) == 8 and tuple(rows[0]) == paper_table.COLUMNS
     (row,) = [row for row in rows if row['state'] == 'measured']
     assert (row['ours'], row['ours_std'], row['ours_n']) == ('3.7500', '0.1000', '5')
     assert (row['paper'], row['paper_std'], row['paper_n'], row['difference']) == ('3.60', '0.24', '5', '0.1500')
@@ -78,19 +78,19 @@ def test_the_files(tmp_path, capsys):
 def test_a_run_of_two_tables_is_in_both(tmp_path):
     leave(tmp_path, 'lamix_table1', 'network=preactresnet18,dataset=cifar100,method=mixup', (0.79, None))
     for table in ('lamix_table1', 'lamix_table5'):
-        line = of(beside.lines(table, tmp_path), dataset='cifar100', network='preactresnet18', method='mixup')
-        assert line.ours == beside.Spread(pytest.approx(21.0), None, 5) and line.number.value == 21.10
+        line = of(paper_table.lines(table, tmp_path), dataset='cifar100', network='preactresnet18', method='mixup')
+        assert line.ours == paper_table.Spread(pytest.approx(21.0), None, 5) and line.number.value == 21.10
 
 
 def test_averages_wait_for_all_their_runs(tmp_path):
     datasets = ['cub200', 'stanford_cars', 'flowers102', 'food101', 'stanford_dogs', 'fgvc_aircraft']
     for number, dataset in enumerate(datasets):
-        mean = of(beside.lines('xmixup_table1', tmp_path), dataset='average', method='bss')
+        mean = of(paper_table.lines('xmixup_table1', tmp_path), dataset='average', method='bss')
         assert mean.ours is None and mean.state == f'{number} of 6 run'
         leave(tmp_path, 'xmixup_table1', f'dataset={dataset},method=bss', (0.8 + 0.01 * number, 0.002))
-    found = beside.lines('xmixup_table1', tmp_path)
+    found = paper_table.lines('xmixup_table1', tmp_path)
     mean = of(found, dataset='average', method='bss')
-    assert mean.ours == beside.Spread(pytest.approx(82.5), None, 6) and mean.number.value == 86.07
+    assert mean.ours == paper_table.Spread(pytest.approx(82.5), None, 6) and mean.number.value == 86.07
     assert of(found, dataset='average', method='xmixup').state == '0 of 6 run'
     assert found[-1].number.dataset == 'average'
 
@@ -103,9 +103,9 @@ def test_measurements_of_finished_runs(tmp_path, capsys):
     leave(tmp_path, 'smile_table4', 'method=smile', (0.7, 0.1), measured)
     leave(tmp_path, 'smile_table4', 'method=mixup', (0.7, 0.1))
     leave(tmp_path, 'smile_table4', 'method=finetune', analysis=measured)
-    found = beside.lines('smile_table4', tmp_path)
-    assert of(found, metric='label_il_train', method='smile').ours == beside.Spread(1.5, None, 1)
-    assert of(found, metric='label_il_test', method='smile').ours == beside.Spread(1.75, 0.125, 3)
+    found = paper_table.lines('smile_table4', tmp_path)
+    assert of(found, metric='label_il_train', method='smile').ours == paper_table.Spread(1.5, None, 1)
+    assert of(found, metric='label_il_test', method='smile').ours == paper_table.Spread(1.75, 0.125, 3)
     for metric in ('feature_il_train', 'feature_il_test'):
         assert of(found, metric=metric, method='smile').state == 'not measured'
     assert of(found, metric='label_il_test', method='mixup').state == 'not measured'
@@ -119,17 +119,18 @@ def test_measurements_of_finished_runs(tmp_path, capsys):
 def test_the_probe_is_in_percent(tmp_path):
     analysis = {'probe': {'auxiliary': {'mean': 0.5, 'std': None, 'n': 1}, 'all_but_auxiliary': 0.25, 'n': 1}}
     leave(tmp_path, 'xmixup_table2', 'dataset=cub200,method=xmixup', (0.8, 0.1), analysis)
-    found = beside.lines('xmixup_table2', tmp_path)
+    found = paper_table.lines('xmixup_table2', tmp_path)
     get = {line.number.metric: line for line in found if line.number[1:3] == ('cub200', 'xmixup')}
-    assert get['probe_auxiliary'].ours == beside.Spread(50, None, 1)
-    assert get['probe_all_but_auxiliary'].ours == beside.Spread(25, None, 1)
+    assert get['probe_auxiliary'].ours == paper_table.Spread(50, None, 1)
+    assert get['probe_all_but_auxiliary'].ours == paper_table.Spread(25, None, 1)
     assert get['probe_all'].state == 'not measured'
 
 
 @pytest.mark.parametrize('analysis', [[], {'interpolation': []}, {'interpolation': {'label_train': 'x'}}, {}])
 def test_measurements_of_another_form_are_not_there(tmp_path, analysis):
     leave(tmp_path, 'smile_table4', 'method=smile', (0.7, 0.1), analysis)
-    assert of(beside.lines('smile_table4', tmp_path), metric='label_il_train', method='smile').state == 'not measured'
+    found = paper_table.lines('smile_table4', tmp_path)
+    assert of(found, metric='label_il_train', method='smile').state == 'not measured'
 
 
 def test_a_comparison_without_printed_numbers(tmp_path, capsys):
@@ -154,7 +155,7 @@ def test_a_comparison_without_printed_numbers(tmp_path, capsys):
 
 
 def test_every_metric_is_known():
-    assert {number.metric for number in papers.every()} == {*beside.PERCENT, *beside.MEASURED}
+    assert {number.metric for number in papers.every()} == {*paper_table.PERCENT, *paper_table.MEASURED}
 
 
 def test_runs_with_other_settings(tmp_path, capsys):
@@ -170,7 +171,7 @@ def test_runs_with_other_settings(tmp_path, capsys):
 
 def test_results_of_fewer_steps_do_not_count(tmp_path):
     leave(tmp_path, 'lamix_table6', 'network=resnet50,method=lamix', (0.7, 0.1), steps=10)
-    line = of(beside.lines('lamix_table6', tmp_path), network='resnet50', method='lamix')
+    line = of(paper_table.lines('lamix_table6', tmp_path), network='resnet50', method='lamix')
     assert (line.ours, line.state) == (None, 'not finished')
 
 
@@ -195,10 +196,10 @@ def test_wrong_input_is_one_sentence_and_exit_code_2(words, sentence, tmp_path, 
 def test_damaged_results_are_told(tmp_path):
     folder = leave(tmp_path, 'lamix_table6', 'network=resnet50,method=lamix', (None, None))
     with pytest.raises(UserError, match='is damaged: it has no accuracy'):
-        beside.lines('lamix_table6', tmp_path)
+        paper_table.lines('lamix_table6', tmp_path)
     (folder / 'results.json').write_text('{')
     with pytest.raises(UserError, match='cannot be read'):
-        beside.lines('lamix_table6', tmp_path)
+        paper_table.lines('lamix_table6', tmp_path)
 
 
 def test_as_a_command_in_another_folder(tmp_path):

@@ -6,13 +6,15 @@ import re
 import numpy as np
 import pytest
 
-from mixjax import cells as arguments
 from mixjax import config as config_lib
-from mixjax import grid, grid_file
+from mixjax.commands import grid
+from mixjax.config import cells as arguments
+from mixjax.config import grid_files
+from mixjax.data.labelled import run_data
 from mixjax.errors import UserError
 from mixjax.planner import assumed
 from mixjax.report import papers
-from mixjax.train import draws, workdir
+from mixjax.rundir import files
 from tests.common import ROOT
 from tests.tables import cells
 
@@ -50,8 +52,8 @@ def test_every_table_has_a_grid_and_every_grid_is_a_table():
     assert {f'tables/{table}' for table in cells.names()} == {
         name for name in config_lib.shipped() if name.startswith('tables/')
     }
-    assert {grid_file.root(f'tables/{table}') for table in cells.names()} == {'runs/tables'}
-    assert {grid_file.root(f'configs/tables/{table}.py') for table in cells.names()} == {'runs/tables'}
+    assert {grid_files.root(f'tables/{table}') for table in cells.names()} == {'runs/tables'}
+    assert {grid_files.root(f'configs/tables/{table}.py') for table in cells.names()} == {'runs/tables'}
 
 
 def test_how_many_runs_each_table_has():
@@ -92,7 +94,7 @@ def test_numbers_and_cells_are_the_same_ones(table):
     ],
 )
 def test_the_shipped_examples_are_cells(name, table, argument):
-    assert workdir.as_data(config_lib.load(name)) == workdir.as_data(config(table, argument))
+    assert files.as_data(config_lib.load(name)) == files.as_data(config(table, argument))
     assert config_lib.load(f'tables/{table}').num_seeds == 5  # without an argument it is one of the cells
 
 
@@ -123,7 +125,7 @@ def test_settings_of_smile_with_mixup():
     for (dataset, split, method), one in found.items():
         other = plain[dataset, split, method.removesuffix('_mixup')]
         mixed = {} if method == 'smile' else {'wrappers': ['mixup'], 'mixup_alpha': 0.2, 'mixup_fold': True}
-        said, known = workdir.as_data(one), workdir.as_data(other)
+        said, known = files.as_data(one), files.as_data(other)
         assert said.pop('method') == {**known.pop('method'), **mixed} and said == known
     names = {method for *_, method in found}
     assert names == {*(f'{name}_mixup' for name in ('l2sp', 'delta', 'bss', 'rifle', 'cotuning', 'regsl')), 'smile'}
@@ -196,7 +198,7 @@ def drawn(table: str, argument: str) -> tuple[int, int]:
     """(labelled images, classes) of a cell, by the catalogue's counts."""
     one = config(table, argument)
     sets, _ = assumed.sets(one)
-    return len(draws.labelled(one, sets, 0)), len(sets.train.classes)
+    return len(run_data.labelled(one, sets, 0)), len(sets.train.classes)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 
 from mixjax import models
 from mixjax.errors import UserError
+from mixjax.host.progress import Progress
 from mixjax.method import Method
 from mixjax.methods import finetune, lamix
 from mixjax.train import loop, program, wave
-from mixjax.train.progress import Progress
 from tests.common import Tiny, lines
 from tests.test_methods import settings
 
@@ -119,14 +119,14 @@ def test_logging_more_lines_changes_no_number_of_training(tmp_path, monkeypatch)
 @pytest.mark.parametrize('batch_kinds', ['ab', ('a', 'a'), ('a', 1), ('a',), ('a', '')])
 def test_batch_kinds_are_names(batch_kinds, monkeypatch):
     method = Method(finetune.make(10).loss, batch_kinds=batch_kinds)
-    monkeypatch.setattr('mixjax.method.load', lambda name, *_: lambda classes_t: method)
+    monkeypatch.setattr('mixjax.config.method_registry.load', lambda name, *_: lambda classes_t: method)
     with pytest.raises(UserError, match='batch_kinds of a method are two or more different names'):
         program.build(settings('mine'))
 
 
 def test_three_batch_kinds_of_a_method_of_ones_own(tmp_path, monkeypatch):
     method = Method(finetune.make(10).loss, batch_kinds=('a', 'b', 'c'))
-    monkeypatch.setattr('mixjax.method.load', lambda name, *_: lambda classes_t: method)
+    monkeypatch.setattr('mixjax.config.method_registry.load', lambda name, *_: lambda classes_t: method)
     loop.run(short('mine'), tmp_path)
     found = [(line['step'], line['batch_kind']) for line in trained(tmp_path)]
     assert found == [(s, 'abc'[(s - 1) % 3]) for s in (2, 3, 4, 6, 7, 8, 9, 10)]

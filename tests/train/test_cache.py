@@ -1,8 +1,8 @@
 import numpy as np
 
-from mixjax import places
+from mixjax.host import array_cache, storage
 from mixjax.models import net as net_lib
-from mixjax.train import cache, prepare, program, seeds
+from mixjax.train import prepare, program, seeds
 from tests.test_methods import settings, tiny  # noqa: F401
 
 
@@ -19,7 +19,7 @@ def counted(value):
 def test_what_one_run_made_the_next_one_reads(tmp_path):
     make, calls = counted([[1.0, 2.0]])
     for _ in range(2):
-        kept = cache.Cache(tmp_path / 'c', {'weights': 'a'})
+        kept = array_cache.Cache(tmp_path / 'c', {'weights': 'a'})
         np.testing.assert_array_equal(kept.get('means', make), [[1, 2]])
         kept.get('means', make)
     assert len(calls) == 1
@@ -29,17 +29,17 @@ def test_what_one_run_made_the_next_one_reads(tmp_path):
 def test_another_key_or_name_is_another_file(tmp_path):
     make, calls = counted(1.0)
     for key, name in (({'weights': 'a'}, 'x'), ({'weights': 'b'}, 'x'), ({'weights': 'a'}, 'y')):
-        cache.Cache(tmp_path, key).get(name, make)
+        array_cache.Cache(tmp_path, key).get(name, make)
     assert len(calls) == 3 and len(list(tmp_path.iterdir())) == 3
 
 
 def test_a_damaged_file_is_made_again(tmp_path):
     make, calls = counted(3.0)
-    kept = cache.Cache(tmp_path, {'k': 1})
+    kept = array_cache.Cache(tmp_path, {'k': 1})
     kept.get('x', make)
     for damage in (b'', b'PK nonsense', kept.path('x').read_bytes()[:-40]):
         kept.path('x').write_bytes(damage)
-        assert cache.Cache(tmp_path, {'k': 1}).get('x', make) == 3
+        assert array_cache.Cache(tmp_path, {'k': 1}).get('x', make) == 3
     assert len(calls) == 4
 
 
@@ -47,23 +47,23 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path):
     (tmp_path / 'file').write_text('')
     make, calls = counted(3.0)
     for _ in range(2):
-        assert cache.Cache(tmp_path / 'file' / 'c', {'k': 1}).get('x', make) == 3
+        assert array_cache.Cache(tmp_path / 'file' / 'c', {'k': 1}).get('x', make) == 3
     assert len(calls) == 2
 
 
 def test_where_it_lies(monkeypatch, tmp_path):
     monkeypatch.setenv('MIXJAX_CACHE', str(tmp_path))
-    assert places.kept('') == tmp_path and str(places.kept('here')) == 'here'
+    assert storage.kept('') == tmp_path and str(storage.kept('here')) == 'here'
     monkeypatch.delenv('MIXJAX_CACHE')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'x'))
-    assert places.kept('') == tmp_path / 'x' / 'mixjax'
+    assert storage.kept('') == tmp_path / 'x' / 'mixjax'
 
 
 def test_digest_sees_values_types_and_places():
-    one = cache.digest({'a': np.zeros(2), 'b': np.ones(3, np.float32)})
-    assert one == cache.digest({'b': np.ones(3, np.float32), 'a': np.zeros(2)})
-    assert one != cache.digest({'a': np.zeros(2), 'b': np.ones(3)})
-    assert one != cache.digest({'c': np.zeros(2), 'b': np.ones(3, np.float32)})
+    one = array_cache.digest({'a': np.zeros(2), 'b': np.ones(3, np.float32)})
+    assert one == array_cache.digest({'b': np.ones(3, np.float32), 'a': np.zeros(2)})
+    assert one != array_cache.digest({'a': np.zeros(2), 'b': np.ones(3)})
+    assert one != array_cache.digest({'c': np.zeros(2), 'b': np.ones(3, np.float32)})
 
 
 def test_source_means_are_of_the_network_the_weights_and_the_data(tmp_path, monkeypatch):

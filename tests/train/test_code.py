@@ -8,7 +8,7 @@ import types
 
 import pytest
 
-from mixjax.train import code
+from mixjax.rundir import code_digest
 
 METHOD = """
 import json, optax, helper
@@ -58,7 +58,7 @@ def found(folder):
     before = set(sys.modules)
     importlib.invalidate_caches()
     importlib.import_module('methods_of_mine.mine')
-    out = code.digests(['methods_of_mine.mine'])
+    out = code_digest.digests(['methods_of_mine.mine'])
     forget(before)
     return out
 
@@ -80,21 +80,21 @@ def test_what_a_method_imports_from_outside_of_installed_packages(folder):
 
 def test_nothing_is_imported_to_look(folder):
     importlib.import_module('methods_of_mine.mine')
-    assert 'late' in code.digests(['methods_of_mine.mine']) and 'late' not in sys.modules
+    assert 'late' in code_digest.digests(['methods_of_mine.mine']) and 'late' not in sys.modules
 
 
 def test_the_digest_is_of_what_was_loaded_and_not_of_an_edit_since(folder):
     module = importlib.import_module('methods_of_mine.mine')
-    first = code.digests(['methods_of_mine.mine'])
+    first = code_digest.digests(['methods_of_mine.mine'])
     (folder / 'methods_of_mine' / 'mine.py').write_text(METHOD + '\nweight = 100\n')
-    assert code.digests(['methods_of_mine.mine']) == first
+    assert code_digest.digests(['methods_of_mine.mine']) == first
     importlib.reload(module)
-    assert code.digests(['methods_of_mine.mine']) != first
+    assert code_digest.digests(['methods_of_mine.mine']) != first
 
 
 def test_methods_of_mixjax_are_of_its_version(folder):
-    assert code.digests(['mixjax.methods.finetune']) == {}
-    assert code.digests([]) == {}
+    assert code_digest.digests(['mixjax.methods.finetune']) == {}
+    assert code_digest.digests([]) == {}
 
 
 def made(text):
@@ -108,12 +108,12 @@ def test_a_module_without_a_file(monkeypatch):
 
     def digest(text):
         monkeypatch.setitem(sys.modules, 'of_a_notebook', made(text))
-        (one,) = code.digests(['of_a_notebook']).values()
+        (one,) = code_digest.digests(['of_a_notebook']).values()
         return one
 
     text = 'WEIGHT = 1.0\ndef make(classes_t, *, a=1):\n    def loss(x):\n        return 2 * x\n    return loss\n'
-    assert digest(text) == digest(text + '# a comment\n') and code.same(digest(text), digest(text))
+    assert digest(text) == digest(text + '# a comment\n') and code_digest.same(digest(text), digest(text))
     for old, new in (('2 *', '200 *'), ('1.0', '3.0'), ('a=1', 'a=2')):
-        assert not code.same(digest(text), digest(text.replace(old, new)))
-    assert digest('') == code.UNKNOWN and code.same(digest(text), code.UNKNOWN)
-    assert code.same('bytecode of Python 3.8 abc', digest(text))  # it cannot be known
+        assert not code_digest.same(digest(text), digest(text.replace(old, new)))
+    assert digest('') == code_digest.UNKNOWN and code_digest.same(digest(text), code_digest.UNKNOWN)
+    assert code_digest.same('bytecode of Python 3.8 abc', digest(text))  # it cannot be known

@@ -7,11 +7,12 @@ import pytest
 from flax import linen as nn
 
 from mixjax import config as config_lib
-from mixjax import method as method_lib
 from mixjax import models
+from mixjax.config import method_registry
 from mixjax.method import Aux, Method
 from mixjax.models.net import bind, call_keys, from_linen
-from mixjax.train import checkpoint, loop, mesh, program, seeds, step, wave
+from mixjax.rundir import checkpoint
+from mixjax.train import loop, mesh, program, seeds, step, wave
 from tests.common import assert_trees_equal
 
 
@@ -62,7 +63,7 @@ def use(monkeypatch):
     monkeypatch.setitem(models.BACKBONES, 'dropping', lambda dtype=None: Dropping())
 
     def use(method):
-        monkeypatch.setattr(method_lib, 'load', lambda name, *_: lambda classes_t: method)
+        monkeypatch.setattr(method_registry, 'load', lambda name, *_: lambda classes_t: method)
 
     return use
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixjax.data.augment import Geometry
-from mixjax.data.feed import Images
+from mixjax.data.feed.augment import Geometry
+from mixjax.data.feed.batches import Images
 from mixjax.method import Method
 from mixjax.models.net import Net, Out
 from mixjax.train import evaluate

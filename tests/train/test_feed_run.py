@@ -12,11 +12,12 @@ import pytest
 
 from mixjax import config as config_lib
 from mixjax import models
-from mixjax.data import feed, photo, stored
-from mixjax.data.stream import Batches, Stream
+from mixjax.data.feed import batches
+from mixjax.data.feed.stream import Batches, Stream
+from mixjax.data.pixels import decoded_cache, photo
 from mixjax.errors import UserError
+from mixjax.host.progress import Progress
 from mixjax.train import hold, loop, mesh, program, seeds, wave
-from mixjax.train.progress import Progress
 from tests.common import Tiny, assert_same_run, assert_trees_equal, final_state, lines
 from tests.data import miniature
 from tests.data.test_feed import no_threads_are_left
@@ -206,7 +207,7 @@ def test_resident_photographs_are_decoded_at_once_and_told(tmp_path):
 
 
 def photo_set(folder, say):
-    from mixjax.data.catalog import Dataset
+    from mixjax.data.datasets.catalog import Dataset
 
     class Reader:
         rule = photo.Rule(side=8)
@@ -214,7 +215,7 @@ def photo_set(folder, say):
         def __call__(self, rows):
             return np.zeros((len(rows), 8, 8, 3), np.uint8)
 
-    return stored.stored(Dataset('photos', ('a',), np.zeros(6, np.int32), Reader()), 'train', folder, say)
+    return decoded_cache.stored(Dataset('photos', ('a',), np.zeros(6, np.int32), Reader()), 'train', folder, say)
 
 
 # --- which feed, and what it costs ------------------------------------------------------------------------------------
@@ -290,7 +291,7 @@ def test_images_are_put_on_the_devices_in_pieces(trials, shards, monkeypatch):
     devices = mesh.make(8, trials)
     rows = [np.random.default_rng(k).permutation(60)[: 40 + 8 * k] for k in range(trials)]
     rows = [one.reshape(shards, -1) if shards else one for one in rows]
-    lazy = [feed.Lazy(read, one) for one in rows]
+    lazy = [batches.Lazy(read, one) for one in rows]
     spec = mesh.shard_spec(devices, shards)
     whole = hold.read_in(devices, lazy, spec)
     monkeypatch.setattr(hold, 'PIECE', 4 * 9)
@@ -352,7 +353,7 @@ def test_no_image_leaves_its_device_where_the_source_is_dealt_out(tmp_path, monk
         return table.reshape(-1, *table.shape[2:])[at]
 
     # The test would see it: rows out of one table that lies spread over the devices.
-    monkeypatch.setattr(feed, 'of_shards', naive)
+    monkeypatch.setattr(batches, 'of_shards', naive)
     again = program.build(built.config, built.ground)
     assert of_images(compiled(again, placed, ts))
 

@@ -105,7 +105,7 @@ def test_three_seeds_at_once_are_three_seeds(tmp_path):
 
 def test_a_first_stage_needs_a_draw(tmp_path, monkeypatch):
     method = Method(finetune.make(10).loss, first=First(finetune.make))
-    monkeypatch.setattr('mixjax.method.load', lambda name, *_: lambda classes_t: method)
+    monkeypatch.setattr('mixjax.config.method_registry.load', lambda name, *_: lambda classes_t: method)
     with pytest.raises(UserError, match="prepare\\(\\) must make a 'draw'"):
         seeds.ready(settings('mine'), tmp_path)
 

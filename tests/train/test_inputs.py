@@ -15,10 +15,11 @@ from PIL import Image
 from mixjax import config as config_lib
 from mixjax import inference
 from mixjax.analysis import opened
-from mixjax.data import split_file
+from mixjax.data.labelled import split_file
 from mixjax.errors import UserError
 from mixjax.models import weights
-from mixjax.train import inputs, loop, workdir
+from mixjax.rundir import files, input_digests
+from mixjax.train import loop
 from tests import tiny_config
 from tests.common import assert_same_run
 
@@ -98,7 +99,7 @@ def killed(made, tmp_path, monkeypatch):
     for name in ('results.json', 'model.json', 'model.safetensors', 'predictions.npz'):
         (here / 'run' / name).unlink()
     shutil.rmtree(here / 'run' / 'checkpoints' / '0' / 'step_4')
-    workdir.rewind(here / 'run' / 'metrics.jsonl', [0], 3)
+    files.rewind(here / 'run' / 'metrics.jsonl', [0], 3)
     yield here
     forget()
 
@@ -301,5 +302,5 @@ def test_a_damaged_record(text, killed):
 
 def test_the_record_names_no_place(made):
     text = (made / 'run' / 'inputs.json').read_text()
-    assert '/' not in text and set(json.loads(text)) == {*inputs.TEXTS, *inputs.TABLES}
+    assert '/' not in text and set(json.loads(text)) == {*input_digests.TEXTS, *input_digests.TABLES}
     assert split_file.ROWS[0] == 'labelled rows'

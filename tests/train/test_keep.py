@@ -8,9 +8,10 @@ import pytest
 
 import mixjax
 from mixjax import config as config_lib
-from mixjax import predict
+from mixjax.commands import predict
 from mixjax.errors import UserError
-from mixjax.train import loop, watch, workdir
+from mixjax.rundir import files
+from mixjax.train import evaluation, loop
 from tests.common import lines
 
 BASE = {
@@ -69,7 +70,7 @@ def test_the_exported_network_is_that_of_the_best_step(run, capsys):
 
 def test_the_validation_part_is_neither_learned_from_nor_tested_on(run):
     folder, _ = run
-    held = workdir.read_json(folder / 'splits.json')
+    held = files.read_json(folder / 'splits.json')
     learned, val = set(held['labelled rows']['0']), set(held['validation rows']['0'])
     assert len(learned) == 40 and len(val) == 20 and not learned & val
     test = mixjax.inference.test_set(folder)
@@ -80,7 +81,7 @@ def test_keeping_the_last_differs_in_nothing_but_what_is_kept(run, tmp_path):
     folder, _ = run
     last = loop.run(config(keep='last'), tmp_path / 'last')
     assert (folder / 'metrics.jsonl').read_text() == (tmp_path / 'last' / 'metrics.jsonl').read_text()
-    assert last['seeds'][0]['step'] == 12 and workdir.read_json(tmp_path / 'last' / 'model.json')['step'] == 12
+    assert last['seeds'][0]['step'] == 12 and files.read_json(tmp_path / 'last' / 'model.json')['step'] == 12
 
 
 @pytest.mark.slow
@@ -100,7 +101,7 @@ def test_seeds_at_once_validate_on_their_own_examples(tmp_path):
     ]
     for one, other in zip(*found, strict=True):
         assert one['step'] == other['step'] and abs(one['val_accuracy'] - other['val_accuracy']) <= 0.05
-    held = workdir.read_json(tmp_path / '2' / 'splits.json')['validation rows']
+    held = files.read_json(tmp_path / '2' / 'splits.json')['validation rows']
     assert set(held['0']) != set(held['1'])
 
 
@@ -109,8 +110,8 @@ def test_equal_accuracies_go_to_the_later_step(tmp_path):
         (0, 1, 0.5, 'val'), (0, 2, 0.7, 'val'), (0, 3, 0.7, 'val'), (0, 4, 0.6, 'val'),
         (0, 5, 0.9, 'eval'), (1, 5, 0.8, 'val'),
     ):  # fmt: skip
-        workdir.append(tmp_path / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': kind, 'accuracy': accuracy})
-    assert watch.best(tmp_path) == {0: 3, 1: 5}
+        files.append(tmp_path / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': kind, 'accuracy': accuracy})
+    assert evaluation.best(tmp_path) == {0: 3, 1: 5}
 
 
 def test_the_best_of_nothing_is_refused_and_leaves_no_trace(tmp_path):
@@ -125,8 +126,8 @@ def test_other_images_under_a_run_are_refused(record, run, tmp_path):
     folder = tmp_path / 'run'
     shutil.copytree(run[0], folder)
     key = 'target' if record == 'inputs.json' else 'data'
-    held = workdir.read_json(folder / record)
-    workdir.write_json(folder / record, {**held, key: {**held[key], 'train': 'other'}})
+    held = files.read_json(folder / record)
+    files.write_json(folder / record, {**held, key: {**held[key], 'train': 'other'}})
     if record == 'splits.json':
         (folder / 'inputs.json').unlink()
     with pytest.raises(UserError, match='begun with other inputs(.|\n)*the images of the train part'):
@@ -150,11 +151,11 @@ def test_some_classes_some_images_and_the_rest(tmp_path):
     """SMILE's C:x / N:y on the synthetic set, which has a test part."""
     words = {'target__name': 'synthetic', 'target__per_class': '0', 'target__val': '0', 'keep': 'last', 'steps': '2'}
     some = loop.run(config(**words, target__classes='0.3', target__images='10'), tmp_path / 'some')
-    held = workdir.read_json(tmp_path / 'some' / 'splits.json')
+    held = files.read_json(tmp_path / 'some' / 'splits.json')
     assert len(some['classes']) == 3 and (some['train_examples'], some['test_examples']) == (10, 60)
     assert sorted(held['per class']['0']) == [3, 3, 4] and len(held['left out classes']) == 7
     rest = loop.run(config(**words, target__rate='0.3', target__add_rest='true'), tmp_path / 'rest')
-    held = workdir.read_json(tmp_path / 'rest' / 'splits.json')
+    held = files.read_json(tmp_path / 'rest' / 'splits.json')
     assert (
         rest['train_examples'] == 400 and len(held['labelled rows']['0']) == 120 and len(held['added rows']['0']) == 280
     )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixjax.data.augment import Geometry
+from mixjax.data.feed.augment import Geometry
 from mixjax.errors import UserError
 from mixjax.method import Head
 from mixjax.train import prepare

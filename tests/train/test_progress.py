@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from mixjax.train import progress as progress_lib
-from mixjax.train.progress import Progress, duration
+from mixjax.host import progress as progress_lib
+from mixjax.host.progress import Progress, duration
 from tests.common import ROOT, environment
 
 

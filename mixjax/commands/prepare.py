@@ -1,0 +1,187 @@
+"""Prepare a data set for training: `python -m mixjax.commands.prepare --dataset=cub200`.
+
+  --dataset=NAME     which one; `python -m mixjax.main --list` names them
+  --data_dir=DIR     the folder of all prepared sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if it is not given
+  --archives=DIR     where files that were fetched by hand lie; DATA_DIR/downloads/manual if it is not given
+  --skip_corrupt     leave images out that cannot be read, and list them, instead of stopping
+  --allow_counts     take a set whose number of examples is not the published one
+  --help             this text
+
+The set is fetched or taken from the archives, written as records, compared with what was published, and every
+image is decoded once. The same command again goes on after a stop and does nothing where all is done.
+
+Exit codes: 0 done, 2 wrong input (one message says what to do), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mixjax.commands.cli import carry_out, parse
+from mixjax.data.datasets import catalog, tfds_copy
+from mixjax.data.datasets.entries import Entry
+from mixjax.errors import UserError
+from mixjax.host import storage
+
+SWITCHES = ('skip_corrupt', 'allow_counts', 'help')
+FLAGS = ('dataset', 'data_dir', 'archives', *SWITCHES)
+
+
+def prepare(
+    name: str, *, data_dir: str = '', archives: str = '', skip_corrupt: bool = False, allow_counts: bool = False
+) -> str:
+    """Prepare a data set, and say what is there now."""
+    facts = catalog.entry(name)
+    if not facts.tfds:
+        raise UserError(f'{name} comes with mixjax or with a package it needs: there is nothing to prepare')
+    folder = catalog.folder(name, data_dir)
+    root = folder.parents[1]
+    by_hand = storage.of(archives) if archives else root / 'downloads' / 'manual'
+    counts = dict.fromkeys(facts.splits, 0)
+    if not allow_counts:
+        counts = dict(zip(facts.splits, (facts.train, facts.test), strict=True))
+    with _alone(folder):
+        if not folder.exists():
+            write = _from_files if facts.ours else _by_tfds
+            write(facts, root, by_hand, allow_counts)
+        fault = catalog.fault(facts, folder)
+        if fault:
+            raise UserError(f'{folder}: {fault}')
+        known = tfds_copy.index(folder, counts, facts.classes, check=True, skip=skip_corrupt)
+    train, test = (len(known[split].label) for split in facts.splits)
+    lines = [f'{name}: {train:,} training and {test:,} test images of {facts.classes} classes in {folder}']
+    left_out = sum(len(tfds_copy.Records(folder, split)) - len(known[split].label) for split in facts.splits)
+    if left_out:
+        lines.append(f'{left_out:,} that cannot be read are left out: {folder / tfds_copy.SKIPPED} lists them')
+    return '\n'.join(lines)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse to work beside another process on the same set; clear away what one that was killed left."""
+    try:
+        parent = storage.real(folder.parent)
+        storage.make(parent)
+        lock = storage.appending(parent / '.mixjax_lock')
+    except OSError as error:
+        raise UserError(f'{folder.parent} cannot be written to ({error.strerror}); choose another --data_dir') from None
+    try:
+        with contextlib.suppress(ImportError):  # a system without such locks
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left in folder.parent.glob(f'incomplete.*_{folder.name}'):
+            shutil.rmtree(left, ignore_errors=True)
+        yield
+    except BlockingIOError:
+        raise UserError(f'another process is preparing {folder}; wait for it to end') from None
+    finally:
+        lock.close()
+
+
+def _from_files(facts: Entry, root: Path, by_hand: Path, allow_counts: bool) -> None:
+    """Write the records of a set that one of our builders knows."""
+    _needs('tensorflow_datasets', facts, 'tensorflow-datasets')
+    module = importlib.import_module(f'mixjax.data.datasets.builders.{facts.tfds}')
+    name = ''.join(word.capitalize() for word in facts.tfds.split('_'))
+    builder = getattr(module, name)(
+        archives=by_hand, any_counts=allow_counts, data_dir=str(root), file_format='array_record'
+    )
+    _write(builder, facts, root, by_hand)
+
+
+def _by_tfds(facts: Entry, root: Path, by_hand: Path, allow_counts: bool) -> None:
+    """Write the records of a set that TensorFlow Datasets knows."""
+    del allow_counts  # compared afterwards
+    _needs('tensorflow_datasets', facts, 'tensorflow-datasets')
+    _needs('tensorflow', facts, 'mixjax[prepare]')
+    import tensorflow_datasets as tfds
+
+    name = f'{facts.tfds}:{facts.version}'
+    _write(tfds.builder(name, data_dir=str(root), file_format='array_record'), facts, root, by_hand)
+
+
+def _needs(module: str, facts: Entry, package: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        title = {'tensorflow': 'TensorFlow', 'tensorflow_datasets': 'TensorFlow Datasets'}[module]
+        again = f'python -m mixjax.commands.prepare --dataset={facts.name}'
+        raise UserError(
+            f'{facts.name} cannot be prepared without {title}, which training does not need: '
+            f'pip install {shlex.quote(package)}, then {again} again'
+        )
+
+
+def _write(builder: Any, facts: Entry, root: Path, by_hand: Path) -> None:
+    """Let TensorFlow Datasets write the records: to a folder with another name, renamed when all is there."""
+    import tensorflow_datasets as tfds
+
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    where = tfds.download.DownloadConfig(manual_dir=str(by_hand))
+    print(f'{facts.name}: writing records to {builder.data_dir}', file=sys.stderr, flush=True)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # what it says, we say
+            builder.download_and_prepare(download_dir=str(root / 'downloads'), download_config=where)
+    except UserError:
+        raise
+    except Exception as error:  # of the network, of a foreign archive, of the disk
+        raise UserError(_what_failed(error, builder, facts, by_hand)) from error
+
+
+def _what_failed(error: Exception, builder: Any, facts: Entry, by_hand: Path) -> str:
+    why = f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}'[:300]
+    by_hand_lines = [line for line in facts.get if line.startswith('# ')]
+    if isinstance(error, AssertionError) and by_hand_lines:
+        todo = by_hand_lines[0].removeprefix('# ').replace('DIR/downloads/manual', str(by_hand))
+        return f'{facts.name}: files are missing; {todo}'
+    wanted = {url: about for url, about in getattr(builder, 'url_infos', {}).items() if about.filename}
+    lost = [
+        f'\n  {about.filename} from {url}' for url, about in wanted.items() if not (by_hand / about.filename).exists()
+    ]
+    if _of_network(error) and lost:
+        return f'the files of {facts.name} cannot be fetched ({why}); put them into {by_hand} by hand:{"".join(lost)}'
+    return f'{facts.name} could not be prepared ({why}); nothing was kept of it, the same command tries again'
+
+
+def _of_network(error: BaseException) -> bool:
+    """Whether a download failed: the classes are those of requests, urllib3 and TensorFlow Datasets."""
+    names = {one.__name__ for one in type(error).__mro__}
+    return bool(
+        names & {'DownloadError', 'RequestException', 'HTTPError', 'NonMatchingChecksumError', 'ConnectionError'}
+    )
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+
+    def what() -> int:
+        flags = parse(sys.argv[1:] if words is None else words, FLAGS, SWITCHES, settings=False).flags
+        if 'help' in flags:
+            print(__doc__)
+            return 0
+        if not flags.get('dataset'):
+            raise UserError('--dataset is missing (see --help)')
+        told = prepare(
+            flags['dataset'],
+            data_dir=flags.get('data_dir', ''),
+            archives=flags.get('archives', ''),
+            skip_corrupt='skip_corrupt' in flags,
+            allow_counts='allow_counts' in flags,
+        )
+        print(told)
+        return 0
+
+    return carry_out(what, 'the same command goes on')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,232 @@
+"""Methods and wrappers by name: the module path is the registry.
+
+`load('xmixup')` is the function `make` of the module `mixjax.methods.xmixup`, `load('my_package.my_method')` that of a
+module of yours; its keyword-only arguments are the settings that a config may give. `build` makes the `Method` that a
+config describes, with its wrappers around it, and checks what came out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import math
+import pkgutil
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixjax.errors import UserError, UserFunction, nearest, user_code
+from mixjax.method import First, Method
+
+
+class Kind(NamedTuple):
+    """What modules are loaded by name for: a noun, the package of those that ship, and the function that each has.
+
+    example: an expression that such a function may return.
+    """
+
+    noun: str
+    package: str
+    function: str
+    signature: str
+    example: str
+
+
+METHOD = Kind('method', 'mixjax.methods', 'make', 'make(classes_t, *, ...) -> Method', 'Method(loss)')
+WRAPPER = Kind(
+    'wrapper', 'mixjax.wrappers', 'wrap', 'wrap(method, classes_t, *, ...) -> Method', 'method._replace(loss=loss)'
+)
+RESERVED = ('name', 'wrappers')  # keys of a method's config that are not its settings
+
+
+def names(kind: Kind = METHOD) -> list[str]:
+    """The methods (or wrappers) that ship with mixjax: the modules of `mixjax.methods`."""
+    return sorted(info.name for info in pkgutil.iter_modules(importlib.import_module(kind.package).__path__))
+
+
+def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Method]:
+    """The `make` function of a method: `load('xmixup')`, or `load('my_package.my_method')`; of a wrapper, `wrap`.
+
+    The module path is the registry: a plain name is a module of `mixjax.methods` or `mixjax.wrappers`, a dotted one is
+    imported as it stands.
+
+    told_by: the file that the name was read from, if it is no person's command or config. A module of another
+      package runs when it is imported, and no file may say that: it must have been imported before.
+    """
+    noun, known = kind.noun, names(kind)
+    if not all(part.isidentifier() for part in name.split('.')):
+        raise UserError(f'{name!r} is no name of a {noun} or of a module')
+    path = name if '.' in name else f'{kind.package}.{name}'
+    if told_by and '.' in name and path not in sys.modules:
+        raise UserError(
+            f'{told_by} names the {noun} {name}, which is not a part of mixjax, and a file may not say what is run; '
+            f'import {name} first (the commands have --import={name} for it)'
+        )
+    if '.' not in name and name not in known:
+        raise UserError(f'unknown {noun} {name!r}{nearest(name, known)}; the {noun}s are {", ".join(known)}')
+    module = import_module(path, f'{noun} {name!r}')
+    if not callable(getattr(module, kind.function, None)):
+        raise UserError(f'{noun} {name!r}: the module has no function {kind.signature}')
+    return getattr(module, kind.function)
+
+
+def import_module(path: str, what: str) -> Any:
+    """A module by its dotted name; what is wrong with it is one sentence that begins with `what`.
+
+    Only for names that a person gave (a command line, a config of theirs): to import a module is to run it.
+    """
+    if not all(part.isidentifier() for part in path.split('.')):
+        raise UserError(f'{what}: {path!r} is no name of a module, such as my_package.my_module')
+    try:
+        with user_code(f'{what}: the import'):
+            return importlib.import_module(path)
+    except UserError as error:
+        lost = error.__cause__
+        if isinstance(lost, ModuleNotFoundError) and lost.name and f'{path}.'.startswith(f'{lost.name}.'):
+            raise UserError(f'{what}: there is no module {lost.name!r} on the Python path') from lost
+        raise
+
+
+def knobs(make: Callable[..., Method], kind: Kind = METHOD) -> dict[str, Any]:
+    """The hyper-parameters of a method or wrapper and their defaults: its function's keyword-only arguments."""
+    place = f'{make.__module__}.{kind.function}'
+    with user_code(place, make):
+        parameters = inspect.signature(make).parameters.values()
+    keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    missing = [p.name for p in keywords if p.default is inspect.Parameter.empty]
+    if missing:
+        raise UserError(f'{place}: give {", ".join(missing)} a default value')
+    for p in keywords:
+        if p.name in RESERVED:
+            raise UserError(f'{place}: {p.name} means something else in a config; call this argument otherwise')
+        if type(p.default) not in (bool, int, float, str, tuple):
+            raise UserError(f'{place}: the default of {p.name} must be a number, text, bool or tuple')
+    return {p.name: p.default for p in keywords}
+
+
+class Layer(NamedTuple):
+    """A method, or a wrapper around it. prefix: in front of its settings in a config; defaults: {setting: default}."""
+
+    kind: Kind
+    function: Callable[..., Method]
+    prefix: str
+    defaults: dict[str, Any]
+
+
+def layers(config: Mapping[str, Any], told_by: str = '') -> list[Layer]:
+    """The method that a config names, then its wrappers from the inside out.
+
+    Args:
+      config: {'name': .., 'wrappers': (..), <settings>}. A wrapper's settings have its name and `_` in front, of
+        a module path the last part. told_by: see `load`.
+    """
+    wrappers = config.get('wrappers', ())
+    if not isinstance(wrappers, (tuple, list)) or not all(isinstance(name, str) for name in wrappers):
+        raise UserError(f"wrappers must be names of wrappers, as in ('mixup',), not {wrappers!r}")
+    make = load(config['name'], told_by)
+    found = [Layer(METHOD, make, '', knobs(make))]
+    for name in wrappers:
+        wrap, prefix = load(name, told_by, WRAPPER), f'{name.rpartition(".")[2]}_'
+        if prefix in [layer.prefix for layer in found]:
+            raise UserError(f'wrappers has {prefix[:-1]!r} twice, and its settings have only one place')
+        found.append(Layer(WRAPPER, wrap, prefix, knobs(wrap, WRAPPER)))
+    keys = [f'{layer.prefix}{key}' for layer in found for key in layer.defaults]
+    twice = next((key for key in keys if keys.count(key) > 1), '')
+    if twice:
+        raise UserError(f'{title(config)}: two settings would be called {twice!r}; rename the wrapper or its argument')
+    return found
+
+
+def defaults(config: Mapping[str, Any], told_by: str = '') -> dict[str, Any]:
+    """{setting: default} of the method that a config names and of its wrappers."""
+    found = layers(config, told_by)
+    return {f'{layer.prefix}{key}': value for layer in found for key, value in layer.defaults.items()}
+
+
+def build(config: Mapping[str, Any], classes_t: int, told_by: str = '') -> Method:
+    """The `Method` that a config describes, with its wrappers around it; settings it does not say have their defaults.
+
+    Args:
+      config: see `layers`.
+    """
+    found = layers(config, told_by)
+    given = {key: value for key, value in config.items() if key not in RESERVED}
+    known = [f'{layer.prefix}{key}' for layer in found for key in layer.defaults]
+    for key in given:
+        if key not in known:
+            raise UserError(f'{title(config)} has no setting {key!r}{nearest(key, known)}')
+    method: Any = None
+    for depth, layer in enumerate(found):
+        around = () if method is None else (method,)
+        settings = {key: given.get(f'{layer.prefix}{key}', value) for key, value in layer.defaults.items()}
+        name = title({**config, 'wrappers': tuple(config.get('wrappers', ()))[:depth]})
+        try:
+            with user_code(f'method {name}: {layer.kind.function}', layer.function):
+                made = layer.function(*around, classes_t, **settings)
+        except UserError as error:
+            if not layer.prefix or error.__cause__ is not None:  # it has named the function already
+                raise
+            raise UserError(f'{layer.prefix[:-1]}: {error}') from error
+        method = checked(made, name, layer.kind)
+    return method
+
+
+def checked(made: Any, name: str, kind: Kind = METHOD) -> Method:
+    """A `Method` whose fields can be what they must be, with functions that say where an error of theirs comes from."""
+    if not isinstance(made, Method):
+        raise UserError(
+            f'method {name!r}: {kind.function}() must return a mixjax.method.Method, not {type(made).__name__}; end it '
+            f'with return {kind.example}'
+        )
+    functions = {key: made._asdict()[key] for key in FUNCTIONS}
+    for key, function in functions.items():
+        if not callable(function):
+            raise UserError(f'method {name}: Method({key}=..) must be a function, not {type(function).__name__}')
+    first = made.first
+    if first is not None:
+        if not isinstance(first, First) or not callable(first.method) or not 0 < first.share < math.inf:
+            raise UserError(f'method {name}: Method(first=..) must be First(method, share), share a number above 0')
+        first = first._replace(method=_FirstMethod(first.method, name))
+    _check_groups(made.groups, name)
+    guarded = {key: UserFunction(function, f'method {name}: {key}') for key, function in functions.items()}
+    return made._replace(**guarded, first=first)
+
+
+FUNCTIONS = ('loss', 'after_step', 'prepare', 'heads', 'init', 'predict')
+
+
+class _FirstMethod(NamedTuple):
+    """`First.method` with the checks of `checked`."""
+
+    make: Callable[[int], Method]
+    name: str
+
+    def __call__(self, classes: int) -> Method:
+        with user_code(f'method {self.name}: first.method', self.make):
+            made = self.make(classes)
+        return checked(made, f'{self.name} (first stage)')
+
+
+def _check_groups(groups: Any, name: str) -> None:
+    if not isinstance(groups, Mapping):
+        raise UserError(
+            f"method {name}: Method(groups=..) must be a dict such as {{'trunk': (0.1, 1.0)}}, not {groups!r}"
+        )
+    for part, pair in groups.items():
+        numbers = (
+            isinstance(pair, tuple | list)
+            and len(pair) == 2
+            and all(isinstance(x, int | float | np.number) for x in pair)
+        )
+        if not numbers or not all(0 <= x < math.inf for x in pair):
+            raise UserError(
+                f'method {name}: groups[{part!r}] must be (learning rate factor, weight decay factor), two numbers of '
+                f'at least 0, not {pair!r}'
+            )
+
+
+def title(config: Mapping[str, Any]) -> str:
+    """A method with its wrappers in words: `l2sp + mixup`."""
+    return ' + '.join([config['name'], *config.get('wrappers', ())])

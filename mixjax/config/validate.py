@@ -1,0 +1,320 @@
+"""What values a config may hold. Every refusal is one sentence that names the key and the allowed values."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mixjax import models
+from mixjax.config import method_registry
+from mixjax.config.overrides import LARGEST
+from mixjax.config.overrides import short as _short
+from mixjax.data.datasets import resolve
+from mixjax.data.labelled import split_file, splits
+from mixjax.errors import UserError, nearest
+from mixjax.host import storage
+from mixjax.models import initializers, preprocessing
+
+# Counters of drawn examples are 32-bit (data/plan.py).
+MOST_EXAMPLES = 2**32
+MOST_SEEDS, MOST_BATCH, MOST_SWEPT = 10_000, 1 << 20, 1000
+FLOAT = (2 - 2**-23) * 2.0**127  # the largest float32
+TINY = 2.0**-126  # the smallest float32 that devices tell from 0
+ONE = 1 - 2.0**-25  # from here on a float32 is 1
+LONGEST = 4096  # characters of a text; no system has longer paths
+
+
+def _at_least(least: int) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: least <= v < 2**63, f'a whole number of at least {least}'
+
+
+def _within(least: int, most: int) -> tuple[Callable[[Any], bool], str]:
+    """For what takes memory or time by itself, before anything is trained."""
+    return lambda v: least <= v <= most, f'a whole number of at least {least} and at most {most}'
+
+
+_POSITIVE = (lambda v: TINY <= v < math.inf, 'a number above 0 (and of at least 1.2e-38, less is 0 in float32)')
+_NOT_NEGATIVE = (
+    lambda v: v == 0 or TINY <= v < math.inf,
+    'a number of at least 0 (and 0 or at least 1.2e-38, less is 0 in float32)',
+)
+_SHARE = (lambda v: 0 < v <= 1, 'above 0 and at most 1')
+_COLOURS = (lambda v: len(v) in (1, 3) and all(0 <= x <= 1 for x in v), 'one or three numbers between 0 and 1')
+_SPREADS = (lambda v: len(v) in (1, 3) and all(0 < x <= 1 for x in v), 'one or three numbers above 0 and at most 1')
+
+
+def _one_of(*allowed: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda v: v in allowed, 'one of ' + ', '.join(allowed)
+
+
+def _factor(word: str) -> bool:
+    part, _, number = word.partition('=')
+    if not part or not re.fullmatch(r'\d+(\.\d*)?(e-?\d+)?', number):
+        return False
+    zero = not set(number.partition('e')[0]) - set('0.')
+    return zero or TINY <= float(number) <= FLOAT
+
+
+RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    'seed': (lambda v: 0 <= v < 2**31, 'a whole number from 0 to 2147483647'),
+    'num_seeds': _within(1, MOST_SEEDS),
+    'mix.groups': _at_least(1),
+    'mix.shards': _at_least(1),
+    'feed': _one_of('auto', 'resident', 'stream'),
+    'cache_limit': _NOT_NEGATIVE,
+    'model.dtype': _one_of('float32', 'bfloat16', 'float64'),
+    'model.init': (
+        lambda v: not v or v in initializers.LAWS,
+        f"one of {', '.join(initializers.LAWS)}, or '' for the network's own",
+    ),
+    'model.head': _one_of('source', 'keep', 'reset'),
+    'target.per_class': _at_least(0),
+    'target.rate': _SHARE,
+    'target.holdout': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
+    'target.classes': (lambda v: 0 < v < math.inf and (v <= 1 or v == int(v)), 'a share up to 1, or a whole number'),
+    'target.sampler': _one_of(*splits.SAMPLERS),
+    'target.images': _at_least(0),
+    'target.counts': (lambda v: all(type(x) is int and x > 0 for x in v), 'whole numbers above 0'),
+    'target.balance': _one_of('images', 'classes'),
+    'target.val': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
+    'synthetic.per_class': _within(0, 10_000),
+    'synthetic.side': _within(0, preprocessing.LARGEST),
+    'image.resize': _within(1, preprocessing.LARGEST),
+    'image.crop': _within(1, preprocessing.LARGEST),
+    'image.interpolation': _one_of('bilinear', 'bicubic'),
+    'image.fit': _one_of('short', 'squash'),
+    'image.pad': _within(0, preprocessing.LARGEST),
+    'image.mean': _COLOURS,
+    'image.std': _SPREADS,
+    'optim.name': _one_of('sgd', 'adam', 'amsgrad'),
+    'optim.lr': _POSITIVE,
+    'optim.betas': (
+        lambda v: len(v) == 2 and all(0 <= x < ONE for x in v),
+        'two numbers of at least 0 and below 1 (as float32 too)',
+    ),
+    'optim.eps': _POSITIVE,
+    'optim.momentum': (lambda v: 0 <= v < ONE, 'at least 0 and below 1 (as float32 too)'),
+    'optim.weight_decay': _NOT_NEGATIVE,
+    'optim.schedule': _one_of('step', 'cosine', 'constant'),
+    'optim.drops': (
+        lambda v: all(0 < x < 1 for x in v) and list(v) == sorted(v),
+        'rising shares of the steps, each above 0 and below 1',
+    ),
+    'optim.factor': _POSITIVE,
+    'optim.freeze': (lambda v: all(isinstance(x, str) and x for x in v), 'names of parts'),
+    'optim.factors': (
+        lambda v: all(isinstance(x, str) and _factor(x) for x in v),
+        'words like trunk=0.1, each factor 0 or a number from 1.2e-38 to 3.4e38',
+    ),
+    'steps': _at_least(1),
+    'batch_size': _within(1, MOST_BATCH),
+    'accumulate': _at_least(1),
+    'eval_batch_size': _within(1, MOST_BATCH),
+    'eval_every': _at_least(1),
+    'checkpoint_every': _at_least(1),
+    'keep': _one_of('last', 'best'),
+    'snapshots': (
+        lambda v: all(0 < x <= 1 for x in v) and list(v) == sorted(set(v)),
+        'rising shares of the steps, each above 0 and at most 1',
+    ),
+    'log_every': _at_least(1),
+    'on_nan': _one_of('stop', 'skip'),
+    'devices': _at_least(0),
+    'dispatch': _at_least(0),
+}
+
+
+def check(config: Any, base: Any) -> None:
+    """Types against `base`, single values against RULES, then what must fit together."""
+    types(config, base)
+    _network(config)
+    for key, (allowed, sentence) in RULES.items():
+        value = _get(config, key)
+        if not _holds(allowed, value):
+            raise UserError(f'config.{key} must be {sentence}, not {_short(value)}')
+    for place in ('target', 'source'):
+        if config[place].name or place == 'target':
+            _told(f'config.{place}.name', resolve.check, config[place])
+    for label in config.compare:
+        if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', label):
+            raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')
+    if config.baseline and config.compare and config.baseline not in config.compare:
+        raise UserError(f'config.baseline is one of {", ".join(config.compare)}, not {config.baseline!r}')
+    from mixjax.config import swept
+
+    _sweep(config)
+    for one in swept(config).values():
+        _together(one)
+    _build_methods(config)
+
+
+def _holds(allowed: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return allowed(value)
+    except (TypeError, OverflowError):  # something else in a tuple of numbers
+        return False
+
+
+def types(config: Any, base: Any) -> None:
+    """Every setting is there, of its type, and a finite number or a text."""
+    _same_types(config, base, '')
+
+
+def _told(place: str, function: Callable[..., Any], *given: Any) -> Any:
+    """What a function makes of a setting; its complaint names the setting."""
+    try:
+        return function(*given)
+    except UserError as error:
+        raise UserError(str(error) if place in str(error) else f'{place}: {error}') from error
+
+
+def _network(config: Any) -> None:
+    if config.model.name not in models.names():
+        raise UserError(f'config.model.name: {models.unknown(config.model.name)}')
+
+
+def _sweep(config: Any) -> None:
+    key, values = config.sweep.key, config.sweep.numbers
+    if bool(key) != bool(values):
+        raise UserError('config.sweep needs both key and numbers, or neither')
+    if key and (key.partition('.')[0] in ('sweep', 'steps', 'compare', 'method', 'synthetic') or key not in RULES):
+        allowed = [k for k in RULES if k.partition('.')[0] not in ('steps', 'synthetic')]
+        raise UserError(f'config.sweep.key must be the name of a number, not {key!r}{nearest(key, allowed)}')
+    if key and type(_get(config, key)) not in (int, float):
+        raise UserError(f'config.sweep.key must be the name of a number, and config.{key} is {_get(config, key)!r}')
+    for value in values:
+        if type(value) not in (int, float):
+            raise UserError(f'config.sweep.numbers must be numbers, not {value!r}')
+        if not _holds(RULES[key][0], value):
+            raise UserError(f'config.sweep.numbers: {key} must be {RULES[key][1]}, not {value!r}')
+    if len(values) > MOST_SWEPT:
+        raise UserError(f'config.sweep.numbers are {len(values)}, and at most {MOST_SWEPT} can be swept')
+    if len(set(values)) < len(values):
+        raise UserError(f'config.sweep.numbers are given twice: {values}')
+
+
+def _together(config: Any) -> None:
+    batch, groups = config.batch_size, config.mix.groups
+    for name, parts in config.mix.items():
+        if batch % parts:
+            raise UserError(f'config.mix.{name}={parts} must divide config.batch_size={batch}')
+    if batch % config.accumulate:
+        raise UserError(f'config.accumulate={config.accumulate} must divide config.batch_size={batch}')
+    if groups % config.accumulate:
+        raise UserError(
+            f'config.accumulate={config.accumulate} must divide config.mix.groups={groups}: partners are drawn within '
+            f'a part of the batch; set config.mix.groups={config.accumulate} too'
+        )
+    _rates(config.optim)
+    if config.steps * batch >= MOST_EXAMPLES:
+        raise UserError(f'config.steps x config.batch_size must stay below 2^32, not {config.steps} x {batch}')
+    if config.seed + config.num_seeds > 2**31:
+        raise UserError('config.seed + config.num_seeds must stay below 2^31')
+    _how_many(config.target)
+    if len(config.image.mean) != len(config.image.std):
+        raise UserError('config.image.mean and config.image.std must have the same number of colours')
+    if bool(config.synthetic.per_class) != bool(config.synthetic.side):
+        raise UserError('config.synthetic needs both per_class and side, or neither')
+    side = config.synthetic.side or config.image.resize
+    stored = 'synthetic.side' if config.synthetic.side else 'image.resize'
+    if config.image.crop > side + 2 * config.image.pad:
+        raise UserError(
+            f'config.image.crop={config.image.crop} is larger than the stored images '
+            f'(config.{stored}={side}) with a border of config.image.pad={config.image.pad}'
+        )
+
+
+def _rates(optim: Any) -> None:
+    """Refuse learning rates that are 0 or infinite as the float32 that they become."""
+    drops = len(optim.drops) if optim.schedule == 'step' else 0
+    rates = itertools.accumulate([float(optim.lr)] + drops * [optim.factor], operator.mul)
+    for k, rate in enumerate(rates):
+        if not TINY <= rate <= FLOAT:
+            raise UserError(
+                f'config.optim.lr={optim.lr:g} is {rate:g} after {k} drops by config.optim.factor={optim.factor:g}, '
+                'which is no learning rate (in float32 it must be from 1.2e-38 to 3.4e38)'
+            )
+    for word in optim.factors:
+        part, _, factor = word.partition('=')
+        if float(factor) and not TINY <= optim.lr * float(factor) <= FLOAT:
+            raise UserError(
+                f'config.optim.factors: {part} learns at {optim.lr:g} (config.optim.lr) times {factor}, which is no '
+                'learning rate (in float32 it must be from 1.2e-38 to 3.4e38); give 0 to freeze it'
+            )
+
+
+def _how_many(target: Any) -> None:
+    said = [key for key in ('per_class', 'images', 'counts', 'splits') if target[key]]
+    said += ['rate'] * (target.rate != 1)
+    if len(said) > 1:
+        raise UserError(f'config.target.{said[0]} and config.target.{said[-1]} both say how many; set one of them')
+    if target.sampler != splits.SAMPLERS[0] and said != ['rate']:
+        raise UserError(f'config.target.sampler={target.sampler} draws a share: set config.target.rate below 1 too')
+    for key, none in (('classes', 1), ('val', 0), ('add_rest', False)):
+        if target.splits and target[key] != none:
+            raise UserError(f'config.target.splits says which examples; leave config.target.{key} as it is')
+
+
+def _build_methods(config: Any) -> None:
+    """A method refuses bad knobs in its own words."""
+    from mixjax.config import methods
+
+    target = config.target
+    made_up = bool(config.synthetic.per_class)
+    classes = resolve.entry(target, storage.kept(config.cache_dir), made_up=made_up).classes
+    given = target.splits
+    classes = split_file.count(given, classes) if given else splits.class_count(classes, target.classes)
+    for place, node in methods(config).items():
+        for key, value in node.items():
+            _plain(f'{place}.{key}', value)
+        _told(f'config.{place}', method_registry.build, node, classes)
+
+
+def _get(config: Any, key: str) -> Any:
+    node: Any = config
+    for part in key.split('.'):
+        node = node[part]
+    return node
+
+
+def _plain(key: str, value: Any) -> None:
+    """Refuse numbers that are none, or larger than devices know, and text that no system can take for a name."""
+    for one in value if isinstance(value, tuple) else (value,):
+        if type(one) is float and FLOAT < abs(one) < math.inf:
+            raise UserError(f'config.{key} must be a number of at most 3.4e38, not {_short(one)}')
+        if type(one) is float and not math.isfinite(one) or type(one) is int and abs(one) >= LARGEST:
+            raise UserError(f'config.{key} must be a finite number, not {_short(one)}')
+        if isinstance(one, str) and not nameable(one):
+            raise UserError(f'config.{key} must be text of printable characters, not too long, not {_short(one)}')
+
+
+def nameable(text: str) -> bool:
+    """Whether a text could be the path of a file."""
+    if not text.isprintable() or len(text) > LONGEST:
+        return False
+    return all(len(part.encode('utf-8', 'surrogateescape')) < 256 for part in text.split('/'))
+
+
+def _same_types(config: Any, base: Any, prefix: str) -> None:
+    """Every key of `base` is there with its type. Methods' knobs are checked where they are filled in."""
+    for key in config:
+        if key not in base and prefix not in ('method.', 'compare.'):
+            raise UserError(f'unknown config key {prefix + key!r}{nearest(key, base.keys())}')
+    for key, default in base.items():
+        if key not in config:
+            raise UserError(f'config.{prefix}{key} is missing; start from mixjax.config.base()')
+        value = config[key]
+        if isinstance(default, ConfigDict):
+            if not isinstance(value, ConfigDict):
+                raise UserError(f'config.{prefix}{key} is a group of settings, not {value!r}')
+            _same_types(value, default, f'{prefix}{key}.')
+        elif type(value) is not type(default) and not (type(default) is float and type(value) is int):
+            raise UserError(f'config.{prefix}{key} must be of type {type(default).__name__}, not {_short(value)}')
+        else:
+            _plain(f'{prefix}{key}', value)

@@ -1,0 +1,311 @@
+"""Your own images: a folder with a sub-folder for each class.
+
+    root/{train,val,test}/<class>/**     parts of your own; training, valid, test_set, .. are understood
+    root/<class>/**                      one level: a share of each class is held out as the test part
+
+Every file is read and decoded once, and what was found of it is kept by its `listing.Stamp`, so that the next
+start only has to list the folder. A file that cannot be read is left out and named; it never becomes a black
+picture. The bytes that are decoded later are compared with those that were checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from mixjax.data.datasets import bucket_copy, folder_scan
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.datasets.entries import PHOTO, Entry
+from mixjax.data.pixels import photo
+from mixjax.errors import UserError
+
+NAME = 'folder'
+SHOWN = 5  # names in a line of the summary
+THREADS_FROM = 16  # images; for fewer, starting threads costs more than it saves
+
+
+class Found(NamedTuple):
+    """One image: its path below the root, its id, its class, a digest of its bytes, and the stamp of its file.
+
+    id: the path with `/` and composed letters, the same on every system.
+    """
+
+    path: str
+    id: str
+    label: int
+    digest: str
+    stamp: folder_scan.Stamp
+
+
+class Folder(NamedTuple):
+    """What a folder holds. val and test may be empty. notes: what was found and left out, a sentence each.
+
+    cache: where it is kept what is known of the files. unreadable: {path: why}.
+    """
+
+    root: Path
+    cache: Path
+    classes: tuple[str, ...]
+    train: tuple[Found, ...]
+    val: tuple[Found, ...]
+    test: tuple[Found, ...]
+    notes: tuple[str, ...]
+    unreadable: dict[str, str]
+
+
+def entry(folder: Folder) -> Entry:
+    """The facts of the folder, in the form that the catalogue has for its sets."""
+    shown = folder.root.name or NAME
+    return Entry(NAME, shown, len(folder.classes), len(folder.train), len(folder.test), PHOTO, reader=NAME)
+
+
+def look(root: str, *, holdout: float, cache: Path) -> Folder:
+    """List a folder, check the files that are new, and tell its parts.
+
+    Args:
+      holdout: share of each class that is the test part where the folder has none; 0 holds out nothing.
+      cache: the folder where it is kept what is known of the files.
+    """
+    top = _opened(root, cache)
+    inside = folder_scan.listed(top)
+    known = folder_scan.known(top, inside.files, cache)
+    unreadable = {path: known[path].fault for path in inside.files if known[path].fault}
+    good = {part: [one for one in found if not known[one[0]].fault] for part, found in inside.parts.items()}
+    classes = _classes(top, good)
+    ids = _ids([path for found in good.values() for path, _ in found])
+    label = {name: k for k, name in enumerate(classes)}
+    found = {
+        part: tuple(
+            sorted(
+                (Found(p, ids[p], label[name], known[p].digest, known[p].stamp) for p, name in some),
+                key=lambda f: (f.label, f.id),
+            )
+        )
+        for part, some in good.items()
+    }
+    train, val, test = found['train'], found.get('val', ()), found.get('test', ())
+    how = ''
+    if 'test' not in found:
+        train, test = _held_out(train, len(classes), holdout)
+        how = f', {holdout:g} of each class, held out' if test else ''
+    if holdout and not test:
+        raise UserError(f'{root} has no class with two different images, so none can be held out to test on')
+    notes = _notes(root, classes, (train, val, test), how, inside, unreadable)
+    return Folder(top, cache, classes, train, val, test, notes, unreadable)
+
+
+def _opened(root: str, cache: Path) -> Path:
+    if not root:
+        raise UserError('data set folder: say where your images are, config.target.dir=PATH (or config.source.dir)')
+    try:
+        top = bucket_copy.here(root, cache)
+        if top.is_dir():
+            return top
+    except (OSError, RuntimeError, ValueError):  # a name that no system allows, a user without a home
+        pass
+    raise UserError(f'there is no folder {root!r} (config.target.dir, or config.source.dir)')
+
+
+# --- its parts -------------------------------------------------------------------------------------------------------
+
+
+def _ids(paths: Sequence[str]) -> dict[str, str]:
+    """{path: the path with composed letters}; where two paths have one such form, they stay as they are."""
+    composed = {path: unicodedata.normalize('NFC', path) for path in paths}
+    count = Counter(composed.values())
+    return {path: name if count[name] == 1 else path for path, name in composed.items()}
+
+
+def _classes(top: Path, good: dict[str, list[tuple[str, str]]]) -> tuple[str, ...]:
+    """The names of the classes, sorted; train and test must have the same ones, and val no others."""
+    train = {name for _, name in good['train']}
+    if len(train) < 2:
+        raise UserError(
+            f'{top} has images of {len(train)} class{"es" * (len(train) != 1)}, and at least 2 are needed: '
+            'one folder for each class, with its images in it'
+        )
+    for part in ('test', 'val'):
+        if part in good:
+            there = {name for _, name in good[part]}
+            lost = train - there if part == 'test' else set()
+            if there - train:
+                raise UserError(
+                    f'{top}: the {part} part has images of classes that train has not: {_some(there - train)}'
+                )
+            if lost:
+                raise UserError(f'{top}: the {part} part has no image that can be read of {_some(lost)}, and train has')
+    return tuple(sorted(train))
+
+
+def _some(names: set[str] | list[str]) -> str:
+    shown = [repr(name) for name in sorted(names)]
+    return ', '.join(shown[:SHOWN]) + (f' and {len(shown) - SHOWN} more' if len(shown) > SHOWN else '')
+
+
+def _held_out(found: Sequence[Found], classes: int, share: float) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
+    """(train, test): of each class the share, at least one and not all; a class of one image only trains.
+
+    Files are taken in the order of the digests of their bytes: the choice depends on nothing else, not on names or
+    seeds, so all methods and seeds have one test part. Equal files stay on one side.
+    """
+    out: set[str] = set()
+    by_class: list[list[Found]] = [[] for _ in range(classes)]
+    for one in found if share else ():
+        by_class[one.label].append(one)
+    for some in by_class:
+        some.sort(key=lambda one: (one.digest, one.id))
+        wanted = min(max(round(share * len(some)), 1), len(some) - 1)
+        cuts = [k for k in range(1, len(some)) if some[k].digest != some[k - 1].digest]
+        if cuts:
+            out.update(one.path for one in some[: min(cuts, key=lambda k: (abs(k - wanted), k))])
+    return tuple(one for one in found if one.path not in out), tuple(one for one in found if one.path in out)
+
+
+# --- its images -------------------------------------------------------------------------------------------------------
+
+
+def dataset(folder: Folder, part: Sequence[Found], rule: photo.Rule) -> Dataset:
+    """One part; its photographs are turned upright. Its name tells it from every other: ids, classes and bytes."""
+    digest = hashlib.blake2b(digest_size=6)
+    for one in part:
+        digest.update(f'{one.id}\0{one.label}\0{one.digest}\n'.encode('utf-8', 'surrogateescape'))
+    read = Images(folder, part, rule._replace(upright=True))
+    labels = np.array([one.label for one in part], np.int32)
+    return Dataset(f'{NAME}-{digest.hexdigest()}', folder.classes, labels, read, tuple(one.id for one in part))
+
+
+class Images:
+    """rows -> (k, side, side, C) uint8 of one part; threads may share it, and it can be sent to other processes.
+
+    A file whose bytes are not those that were listed is an error: the run, and what is stored of its images, go by the
+    digests of the listing.
+    """
+
+    stamp = 'bytes compared'  # tells the stored images of this class from those of earlier versions
+
+    def __init__(self, folder: Folder, part: Sequence[Found], rule: photo.Rule) -> None:
+        self.rule = photo.check(rule)
+        self._root, self._cache, self._part = folder.root, folder.cache, tuple(part)
+        self._stamps = [one.stamp for one in part]
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        chosen = np.arange(len(self._part))[np.asarray(rows, np.int64)]
+        out = np.empty((len(chosen), self.rule.side, self.rule.side, self.rule.channels), np.uint8)
+
+        def one(place: int) -> None:
+            out[place] = self._image(int(chosen[place]))
+
+        if len(chosen) < THREADS_FROM:
+            for place in range(len(chosen)):
+                one(place)
+        else:
+            with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+                list(pool.map(one, range(len(chosen))))
+        return out
+
+    def check(self, rows: np.ndarray) -> None:
+        """Refuse rows whose files have changed since they were listed. Files with the stamp they had are not read."""
+        for row in rows:
+            path = f'{self._root}/{self._part[row].path}'
+            try:
+                same = folder_scan.stamp_of(os.stat(path)) == self._stamps[row]
+            except OSError as error:
+                raise self._changed(row, error.strerror) from None
+            if not same:
+                self._bytes(row)
+
+    def _image(self, row: int) -> np.ndarray:
+        try:
+            return photo.read(self._bytes(row), self.rule)
+        except photo.Unreadable as error:  # another decoder than the one that checked it
+            folder_scan.forget(self._root, self._cache)
+            path = self._root / self._part[row].path
+            raise UserError(f'{path} cannot be read: {error}; the next start leaves it out') from None
+
+    def _bytes(self, row: int) -> bytes:
+        one = self._part[row]
+        try:
+            data, stamp = folder_scan.read_file(f'{self._root}/{one.path}')
+        except OSError as error:
+            raise self._changed(row, error.strerror) from None
+        if folder_scan.digest_of(data) != one.digest:
+            raise self._changed(row, 'it is empty' if not data else 'its bytes are others')
+        self._stamps[row] = stamp
+        return data
+
+    def _changed(self, row: int, why: str | None) -> UserError:
+        folder_scan.forget(self._root, self._cache)  # or the next start would believe the same stamp again
+        return UserError(
+            f'{self._root / self._part[row].path} has changed since it was checked: {why}; put it back and give the '
+            'same command again, or begin a new run with another --workdir'
+        )
+
+
+# --- what a person is told --------------------------------------------------------------------------------------------
+
+
+def _notes(
+    root: str, classes: tuple[str, ...], parts: tuple[Sequence[Found], ...], how: str, inside: folder_scan.Listing,
+    unreadable: dict[str, str],
+) -> tuple[str, ...]:  # fmt: skip
+    train, val, test = parts
+    sizes = np.bincount([one.label for one in train], minlength=len(classes))
+    said = [f'{len(train):,} to learn from']
+    said += [f'{len(val):,} to validate on'] * bool(val)
+    said += [f'{len(test):,} to test on{how}'] * bool(test)
+    least, most = int(sizes.argmin()), int(sizes.argmax())
+    lines = [
+        f'{root}: {sum(map(len, parts)):,} images of {len(classes):,} classes: {", ".join(said)}',
+        f'images to learn from of each class: {sizes.min():,} ({classes[least]}) to {sizes.max():,} ({classes[most]})',
+    ]
+    if unreadable:
+        shown = '; '.join(f'{path}: {why}' for path, why in list(unreadable.items())[:SHOWN])
+        more = f'; and {len(unreadable) - SHOWN:,} more' if len(unreadable) > SHOWN else ''
+        lines.append(f'left out, {counted(len(unreadable), "image")} that cannot be read: {shown}{more}')
+    by_count = sorted(inside.others.items(), key=lambda item: (-item[1], item[0]))
+    others = ', '.join(f'{suffix} {count:,}' for suffix, count in by_count[:SHOWN])
+    no_image = 'that is no image' if inside.others.total() == 1 else 'that are no images'
+    passed = [f'{counted(inside.others.total(), "file")} {no_image} ({others})'] * bool(inside.others)
+    passed += [f'{counted(inside.hidden, "hidden file")}'] * bool(inside.hidden)
+    passed += [f'{counted(inside.outside, "file")} outside of the class folders'] * bool(inside.outside)
+    not_regular = 'that is not a regular file' if inside.irregular == 1 else 'that are not regular files'
+    passed += [f'{counted(inside.irregular, "file")} {not_regular}'] * bool(inside.irregular)
+    passed += [f'empty folders: {_some(inside.empty)}'] * bool(inside.empty)
+    passed += [f'folders that were reached by another path: {_some(inside.again)}'] * bool(inside.again)
+    passed += [f'folders that are not used: {_some(inside.unused)}'] * bool(inside.unused)
+    lines += [f'left out, {"; ".join(passed)}'] * bool(passed)
+    untested = set(range(len(classes))) - {one.label for one in test} if test else set()
+    lines += [f'classes without an image to test on: {_some([classes[k] for k in untested])}'] * bool(untested)
+    # A name must not move the cursor of a terminal.
+    return tuple(''.join(c if c.isprintable() else '?' for c in line) for line in (*lines, *_doubles(train, val, test)))
+
+
+def _doubles(train: Sequence[Found], val: Sequence[Found], test: Sequence[Found]) -> list[str]:
+    """Warnings of equal files: where one is learned from and tested on, and where they have two labels."""
+    lines = []
+    learned = {one.digest: one for one in train}
+    for part, found in (('test', test), ('val', val)):
+        twins = [one for one in found if one.digest in learned]
+        if twins:
+            first = f'{twins[0].id} is {learned[twins[0].digest].id}'
+            lines.append(
+                f'warning: {counted(len(twins), "image")} of the {part} part {"is" if len(twins) == 1 else "are"} in '
+                f'the train part too, byte for byte ({first}): accuracy will look better than it is'
+            )
+    label: dict[str, int] = {}
+    twofold = {one.digest for one in (*train, *val, *test) if label.setdefault(one.digest, one.label) != one.label}
+    if twofold:
+        lines.append(f'warning: {counted(len(twofold), "image")} lie in the folders of two classes')
+    return lines
+
+
+def counted(n: int, what: str) -> str:
+    return f'{n:,} {what}{"s" * (n != 1)}'

@@ -1,0 +1,107 @@
+"""From `config.target` or `config.source` to its data: a set of the catalogue by its name, or a person's folder.
+
+`node` is one of these groups of settings. `cache` is the folder where it is kept what is known of a person's files.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mixjax.data.datasets import catalog, folder, synthetic
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.datasets.entries import PHOTO, Entry
+from mixjax.data.pixels import photo
+from mixjax.errors import UserError, nearest
+
+# What `:smoke` takes the place of a folder that was not named to be: as many classes as the digits.
+UNNAMED = Entry(folder.NAME, 'your own images', 10, 400, 200, PHOTO, reader=folder.NAME)
+
+
+class Parts(NamedTuple):
+    """The parts of a data set; None where there is no such part.
+
+    notes: what a person should be told before anything is trained. unreadable: {file: why}, of those left out.
+    """
+
+    train: Dataset
+    val: Dataset | None
+    test: Dataset | None
+    notes: tuple[str, ...] = ()
+    unreadable: dict[str, str] = {}
+
+
+def names() -> list[str]:
+    """All that `config.target.name` may be."""
+    return sorted([*catalog.names(), folder.NAME])
+
+
+def title(name: str) -> str:
+    """What a data set is, in a few words."""
+    return UNNAMED.title if name == folder.NAME else catalog.entry(name).title
+
+
+def check(node: Any) -> None:
+    """Refuse a name that is none."""
+    if node.name not in names():
+        hint = nearest(node.name, names())
+        raise UserError(f'unknown data set {node.name!r}{hint}; the data sets are {", ".join(names())}')
+    if node.dir and node.name != folder.NAME:
+        raise UserError(f'{node.name} is found by its name; a folder of images (dir={node.dir}) is the data set folder')
+
+
+def entry(node: Any, cache: Path, *, made_up: bool = False) -> Entry:
+    """The facts of a data set; those of a folder are found in it. made_up: only their number of classes matters."""
+    if node.name != folder.NAME:
+        return catalog.entry(node.name)
+    return UNNAMED if made_up and not node.dir else folder.entry(_look(node, cache))
+
+
+def channels(node: Any) -> int:
+    """The colours of its images."""
+    return PHOTO[2] if node.name == folder.NAME else catalog.entry(node.name).image[2]
+
+
+def missing(node: Any, data_dir: str) -> str | None:
+    """What is missing, where it was looked for, and how to get it; None if the data are there."""
+    return None if node.name == folder.NAME else catalog.missing(node.name, data_dir)
+
+
+def load(node: Any, *, data_dir: str, rule: photo.Rule, cache: Path) -> Parts:
+    """All parts, their images of the size and colours of the rule."""
+    if node.name == folder.NAME:
+        return _of_folder(_look(node, cache), rule)
+    own = rule._replace(channels=min(rule.channels, channels(node)))
+    train = catalog.load(node.name, 'train', data_dir=data_dir, rule=own, cache=cache)
+    has_test = catalog.entry(node.name).test > 0
+    test = catalog.load(node.name, 'test', data_dir=data_dir, rule=own, cache=cache) if has_test else None
+    return Parts(train, None, test)
+
+
+def made_up(node: Any, cache: Path, *, per_class: int, side: int) -> Parts:
+    """Made-up images with the classes of the data set."""
+    if node.name != folder.NAME:
+        train, test = (
+            catalog.synthetic_like(node.name, split, per_class=per_class, side=side) for split in catalog.SPLITS
+        )
+        return Parts(train, None, test)
+    classes = _look(node, cache).classes if node.dir else tuple(f'class-{k}' for k in range(UNNAMED.classes))
+
+    def part(number: int) -> Dataset:
+        read, labels = synthetic.synthetic(len(classes), per_class, (side, side, PHOTO[2]), 0, part=number)
+        return Dataset(f'synthetic:{folder.NAME}', classes, labels, read)
+
+    return Parts(part(0), None, part(1))
+
+
+def _look(node: Any, cache: Path) -> folder.Folder:
+    return folder.look(node.dir, holdout=node.get('holdout', 0.0), cache=cache)
+
+
+def _of_folder(found: folder.Folder, rule: photo.Rule) -> Parts:
+    def part(some: tuple[folder.Found, ...]) -> Dataset | None:
+        return folder.dataset(found, some, rule) if some else None
+
+    train = part(found.train)
+    assert train is not None  # there are two classes at least
+    return Parts(train, part(found.val), part(found.test), found.notes, found.unreadable)

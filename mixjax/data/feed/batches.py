@@ -1,0 +1,217 @@
+"""From the plan's rows to a batch on the devices.
+
+A feed has two sides. On the host, one for the seeds that are trained at once: `inputs(step, count)`, the tree of
+arrays that the program of `count` steps is given. On the devices, one for all seeds: `batch(inputs, key, step)`,
+which makes the batch of them inside that program:
+
+    image (B, H, W, C) float32, label (B,), index (B,), partner (g, B/g), and where source images are
+    drawn source_image and source_label
+
+There are two kinds. `Resident`: all images lie on the devices, and the program makes the plan and gathers. `Stream`:
+the host makes the same plan and reads the rows, and the program is given the uint8 images of its steps. Both have
+the same bits, at any step and with any number of steps to a program.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mixjax.data.feed import augment, plan
+from mixjax.data.feed.augment import Geometry
+from mixjax.data.pixels import decoded_cache
+
+Array = jax.Array
+Tree = Any
+Batch = Callable[[Tree, Array, Array], dict[str, Array]]
+KINDS = ('resident', 'stream')
+
+
+class Images(NamedTuple):
+    """Examples: image (n, H, W, C) uint8, an array or `Lazy`, and label (n,) int32."""
+
+    image: Any
+    label: np.ndarray
+
+
+class Lazy:
+    """Some images of a data set as an array of uint8, `rows.shape + (H, W, C)`, read when they are indexed.
+
+    `images[3:9]` and `images[[0, 7]]` index the rows, by the first axis or all of them.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(self, read: decoded_cache.Read, rows: np.ndarray) -> None:
+        self.rows, self._read = np.asarray(rows, np.int64), read
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, ...]:
+        return (*self.rows.shape, *self._read(np.arange(1)).shape[1:])
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, places: Any) -> np.ndarray:
+        return decoded_cache.Subset(self._read, self.rows)(places)
+
+    def part(self, places: Any) -> Lazy:
+        """Some of them, still to be read."""
+        return Lazy(self._read, self.rows[places])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        del copy
+        return self[...] if dtype is None else self[...].astype(dtype)
+
+    def ensure(self) -> None:
+        """Decode all of them now, where they are kept on disk once decoded."""
+        decoded_cache.ensure(self._read, self.rows)
+
+    def announce(self) -> None:
+        """Say how much may be kept on disk, where they are decoded when they are needed."""
+        decoded_cache.announce(self._read, self.rows)
+
+
+# --- on the devices ---------------------------------------------------------------------------------------------------
+
+
+def batch(geometry: Geometry, *, size: int, groups: int, shard: Callable[[Array], Array] = lambda x: x) -> Batch:
+    """The device side of both kinds; the tree of the inputs says which one it is.
+
+    size: B. shard: lays a batch out over the devices, by its first axis.
+    """
+
+    def make(inputs: Tree, key: Array, step: Array) -> dict[str, Array]:
+        found = gathered(inputs, key, step, size, groups) if 'target' in inputs else handed(inputs, step)
+        key_t, key_s = jax.random.split(plan.augmentation(key, step))
+        # What comes before is not fused with what comes after, so the floats of both kinds are equal bit for bit.
+        found = jax.lax.optimization_barrier(found)
+        out = {name: value if name == 'partner' else shard(value) for name, value in found.items()}
+        out['image'] = augment.train(key_t, out['image'], geometry)
+        if 'source_image' in out:
+            out['source_image'] = augment.train(key_s, out['source_image'], geometry)
+        return out
+
+    return make
+
+
+def gathered(inputs: Tree, key: Array, step: Array, size: int, groups: int) -> dict[str, Array]:
+    """A step's examples out of all of them: the plan, and what lies at its rows."""
+    target, source, draw = inputs['target'], inputs.get('source'), inputs.get('draw')
+    rows = plan.rows(
+        key, step, target['label'], batch=size, groups=groups, draw=draw, epoch=inputs.get('epoch'),
+        made=inputs.get('orders'),
+    )  # fmt: skip
+    found = {name: target[name][rows.target] for name in ('image', 'label')}
+    found |= {'index': rows.target, 'partner': rows.partner}
+    if source is not None and draw is not None and rows.source is not None:
+        shards = draw.start.shape[0] if draw.start.ndim == 3 else 0
+        found['source_image'] = of_shards(source['image'], rows.source, shards)
+        found['source_label'] = of_shards(source['label'], rows.source, shards)
+    return found
+
+
+def of_shards(table: Array, places: Array, shards: int) -> Array:
+    """Rows of a table: (n, ..) at (B,) places; or of g shards (g, m, ..), each position in its own shard."""
+    if not shards:
+        return table[places]
+    # A gather with a batch axis: where that axis lies spread over the devices, none needs another's rows.
+    found = jax.vmap(lambda rows, here: rows[here])(table, places.reshape(shards, -1))
+    return found.reshape(len(places), *table.shape[2:])
+
+
+def handed(inputs: Tree, step: Array) -> dict[str, Array]:
+    """A step's examples out of those of the `count` steps that begin with `first`."""
+    place = step - inputs['first']
+    return {
+        name: jax.lax.dynamic_index_in_dim(x, place, keepdims=False) for name, x in inputs.items() if name != 'first'
+    }
+
+
+# --- on the host ------------------------------------------------------------------------------------------------------
+
+
+def seed_inputs(target: Images, source: Images | None, draw: plan.Draw | None, epoch: np.ndarray | None = None) -> Tree:
+    """What the feed of one seed is made of, whatever its kind. The images may be `Lazy`.
+
+    epoch: as in `plan.rows`.
+    `source` holds the images of the draw's rows, in their order; of g shards as (g, m, H, W, C) and (g, m).
+    """
+
+    def arrays(images: Images) -> dict[str, Any]:
+        return {'image': images.image, 'label': images.label.astype(np.int32)}
+
+    inputs: dict[str, Any] = {'target': arrays(target)}
+    if epoch is not None:
+        inputs['epoch'] = epoch.astype(np.int32)
+    if source is not None and draw is not None:
+        inputs['source'] = arrays(source)
+        whole = draw.count if draw.whole is None else draw.whole
+        inputs['draw'] = plan.Draw(*(np.asarray(table, np.int32) for table in draw._replace(whole=whole)))
+    return inputs
+
+
+def of_epoch(inputs: Tree) -> Any:
+    """What has an entry for each example of an epoch in its last axis."""
+    return inputs['epoch'] if 'epoch' in inputs else inputs['target']['label']
+
+
+def padded(inputs: list[Tree]) -> list[Tree]:
+    """The inputs of several seeds with source tables of one size; no draw ever reaches what is filled up.
+
+    Images are left as they are: they are filled up where they are put.
+    """
+    if 'source' not in inputs[0]:
+        return inputs
+    drawn = [{'label': one['source']['label'], 'draw': one['draw']} for one in inputs]
+
+    def fill(leaf: np.ndarray, *others: np.ndarray) -> np.ndarray:
+        if leaf.ndim == 0:
+            return leaf
+        most = np.max([other.shape for other in others], axis=0)
+        return np.pad(leaf, [(0, n - m) for n, m in zip(most.tolist(), leaf.shape, strict=True)])
+
+    filled = [jax.tree.map(fill, its, *drawn) for its in drawn]
+    return [
+        {**one, 'source': {**one['source'], 'label': its['label']}, 'draw': its['draw']}
+        for one, its in zip(inputs, filled, strict=True)
+    ]
+
+
+class Resident:
+    """All images and tables on the devices: the same tree at every step, but for the orders of long epochs.
+
+    To put many examples in order takes a good part of a step, and the order is the same for a whole epoch.
+
+    batch: B. count: examples of an epoch. orders: (first epoch, how many) -> `plan.Orders` on the devices, with an
+    axis of trials; None where an epoch is short, and the program makes them at every step.
+    """
+
+    def __init__(
+        self, tree: Tree, *, batch: int = 0, count: int = 0, orders: Callable[[int, int], plan.Orders] | None = None
+    ) -> None:
+        self._tree, self._batch, self._count, self._orders = tree, batch, count, orders
+        self._made: tuple[tuple[int, int], plan.Orders] | None = None
+
+    def inputs(self, step: int, count: int) -> Tree:
+        if self._orders is None:
+            return self._tree
+        wanted = plan.touched(step, count, self._batch, self._count)
+        if self._made is None or self._made[0] != wanted:
+            self._made = wanted, self._orders(*wanted)
+        return {**self._tree, 'orders': self._made[1]}
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,151 @@
+"""The data sets of a run, and which of their examples each seed is given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixjax.data.datasets import resolve as sets_lib
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.labelled import split_file, splits
+from mixjax.data.pixels import photo
+from mixjax.data.pixels.decoded_cache import Say, stamp_of, stored
+from mixjax.errors import UserError
+from mixjax.host import storage
+
+
+class Sets(NamedTuple):
+    """The data sets of a run. `test` is None where all that is not labelled is the test set.
+
+    val: a validation part of the data set's own. rows: of `train` in the whole train part; None where it is whole.
+    whole: all classes of the target. stamps, digests: {part: what tells its examples from others}; the digests are
+    also of the classes, and of the files where these say what is in them.
+    notes, unreadable: what was found and left out, for people.
+    """
+
+    train: Dataset
+    test: Dataset | None
+    source: Dataset | None
+    val: Dataset | None = None
+    rows: np.ndarray | None = None
+    whole: tuple[str, ...] = ()
+    stamps: Mapping[str, str] = {}
+    digests: Mapping[str, str] = {}
+    notes: tuple[str, ...] = ()
+    unreadable: Mapping[str, str] = {}
+
+
+def load_sets(config: Any, say: Say | None = None) -> Sets:
+    """The data sets, as `config` says. say: as `stored.stored` has it."""
+    target = load(config, config.target, say)
+    return chosen_sets(config, target, load(config, config.source, say).train if config.source.name else None)
+
+
+def chosen_sets(config: Any, target: sets_lib.Parts, source: Dataset | None) -> Sets:
+    """The target's parts, of the chosen classes only, and the source's train part."""
+    parts = {'train': target.train, 'test': target.test, 'val': target.val}
+    stamps = {name: split_file.stamp(part) for name, part in parts.items() if part is not None}
+    digests = {name: digest(part) for name, part in parts.items() if part is not None}
+    whole, rows = target.train.classes, None
+    chosen = choose_classes(config, whole)
+    if len(chosen) < len(whole):
+        rows = splits.restrict(target.train, chosen)[1]
+        parts = {name: part and splits.restrict(part, chosen)[0] for name, part in parts.items()}
+    train = parts['train']
+    assert train is not None
+    if parts['test'] is not None and not len(parts['test'].labels):
+        raise UserError(f'no example of the test part of {train.name} is of a chosen class ({len(chosen)} are chosen)')
+    return Sets(
+        train, parts['test'], source, parts['val'], rows, whole, stamps, digests, target.notes, target.unreadable
+    )
+
+
+def digest(data: Dataset) -> str:
+    """What tells a part of a data set from others: its name, labels and classes, and the files of its images."""
+    about = json.dumps([split_file.stamp(data), list(data.classes), stamp_of(data.read)])
+    return f'{data.name} {hashlib.sha256(about.encode()).hexdigest()}'
+
+
+def told_apart(sets: Sets) -> list[Any]:
+    """Plain data that differs where the data sets do."""
+    return [sorted(sets.digests.items()), digest(sets.source) if sets.source else '']
+
+
+def load(config: Any, node: Any, say: Say | None = None) -> sets_lib.Parts:
+    """The data set of `config.target` or `config.source`, with images as `config.image` says, or made-up ones."""
+    known, image = storage.kept(config.cache_dir), config.image
+    if config.synthetic.per_class:
+        return sets_lib.made_up(node, known, per_class=config.synthetic.per_class, side=config.synthetic.side)
+    rule = photo.Rule(image.resize, image.fit, image.interpolation, channels=colours(config))
+    parts = sets_lib.load(node, data_dir=config.data_dir, rule=rule, cache=known)
+    if not config.store:
+        return parts
+    kept = {
+        name: stored(part, name, known / 'images', say, config.cache_limit)
+        for name in ('train', 'val', 'test')
+        if (part := getattr(parts, name)) is not None
+    }
+    return parts._replace(**kept)
+
+
+def colours(config: Any) -> int:
+    """Of the stored images: grey, where the network or a data set knows nothing else."""
+    nodes = [node for node in (config.target, config.source) if node.name]
+    return min([len(config.image.mean), *map(sets_lib.channels, nodes)])
+
+
+def choose_classes(config: Any, names: Sequence[str]) -> np.ndarray:
+    """The labels of the classes that a run is about, ascending; the same for all its seeds."""
+    target = config.target
+    if target.splits:
+        return split_file.classes(target.splits, target.name, names)
+    return splits.choose_classes(len(names), target.classes, config.seed)
+
+
+def drawn(config: Any, sets: Sets, seed: int) -> splits.Drawn:
+    """What this seed learns from and validates on."""
+    target, data = config.target, sets.train
+    if target.splits:
+        tested = () if sets.test is None else sets.test.ids
+        return split_file.drawn(target.splits, data, sets.rows, seed, tested)
+    chosen = splits.draw(
+        data.labels, data.classes, seed=seed, per_class=target.per_class, rate=target.rate,
+        counts=target.counts, images=target.images, sampler=target.sampler,
+    )  # fmt: skip
+    # A validation part of the data set's own needs no examples of the train part.
+    learned, val = splits.validation(data.labels, chosen, 0.0 if sets.val else target.val, seed)
+    return splits.Drawn(learned, val, splits.rest(len(data.labels) if target.add_rest else 0, chosen))
+
+
+def labelled(config: Any, sets: Sets, seed: int) -> np.ndarray:
+    """Rows of the examples that this seed learns from."""
+    return drawn(config, sets, seed).train
+
+
+def epoch(config: Any, labels: np.ndarray, seed: int) -> np.ndarray | None:
+    """Which of the labelled examples an epoch of this seed has; None where it has each of them once."""
+    return splits.balanced(labels, seed) if config.target.balance == 'classes' else None
+
+
+def epoch_length(config: Any, sets: Sets, seed: int) -> int:
+    labels = sets.train.labels[labelled(config, sets, seed)]
+    rows = epoch(config, labels, seed)
+    return len(labels if rows is None else rows)
+
+
+def check_images(config: Any, sets: Sets) -> int:
+    """The number of colours, once it is sure that all images have one shape."""
+    shape = sets.train.read(np.arange(1)).shape
+    if sets.source is not None and sets.source.read(np.arange(1)).shape != shape:
+        raise UserError(
+            f'images of {sets.source.name} are {sets.source.read(np.arange(1)).shape[1:]} and those of '
+            f'{sets.train.name} {shape[1:]}; source and target images must have one size and number of colours'
+        )
+    colours = len(config.image.mean)
+    if 1 not in (colours, shape[-1]) and colours != shape[-1]:
+        raise UserError(f'config.image.mean has {colours} colours and the images have {shape[-1]}')
+    return max(shape[-1], colours)  # a grey image is given to a network for three colours three times

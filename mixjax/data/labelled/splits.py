@@ -1,0 +1,200 @@
+"""Choosing the few labelled examples of a run, the classes they are of, and those that validate: seeded.
+
+The classes are the same for all seeds of a run; the examples are drawn for each seed, and are the same whatever
+the method.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.pixels.decoded_cache import Subset
+from mixjax.errors import UserError, require
+
+SAMPLERS = ('stratified', 'global_floor_plus_one')
+
+
+class Drawn(NamedTuple):
+    """Rows of one seed, of the train part.
+
+    labelled: what was chosen to learn from. val: to validate on. added: the rest, where it is learned from too.
+    """
+
+    labelled: np.ndarray
+    val: np.ndarray
+    added: np.ndarray
+
+    @property
+    def train(self) -> np.ndarray:
+        """What is learned from; the chosen examples come first."""
+        return np.concatenate([self.labelled, self.added])
+
+    @property
+    def known(self) -> np.ndarray:
+        """All whose labels were seen: none of them may be tested on."""
+        return np.concatenate([self.labelled, self.added, self.val])
+
+
+def draw(
+    labels: np.ndarray, classes: Sequence[str], *, seed: int, per_class: int = 0, rate: float = 1.0,
+    counts: Sequence[int] = (), images: int = 0, sampler: str = SAMPLERS[0],
+) -> np.ndarray:  # fmt: skip
+    """Rows of the labelled examples, in class order.
+
+    Args:
+      labels: (n,) labels of all the examples there are to choose from.
+      classes: class names, for the error message.
+      seed: of the draw; the same seed gives the same rows whatever the method.
+      counts, images, per_class, rate: how many; the first that is not empty or 0 decides. `counts`: of each class.
+        `images`: of all together, as evenly as can be. `per_class`: of each class alike. `rate`: ceil(rate * n_c)
+        of the n_c examples of class c, or with the sampler `global_floor_plus_one` 1 + floor(rate * n) of all n
+        examples, whatever their class.
+
+    Returns:
+      (k,) int64 rows, sorted by class and then by row.
+    """
+    # RandomState, because numpy promises that its streams never change.
+    random = np.random.RandomState(seed)
+    sizes = np.bincount(labels, minlength=len(classes))
+    for size, name in zip(sizes, classes, strict=True):
+        require(size > 0, f'class {name!r} has no example to learn from')
+    if sampler == 'global_floor_plus_one' and not (len(counts) or images or per_class):
+        # As released: in floating point, where 0.29 * 100 is below 29.
+        chosen = random.permutation(len(labels))[: 1 + int(rate * len(labels))]
+        return chosen[np.lexsort((chosen, labels[chosen]))]
+    wanted = _wanted(sizes, classes, counts, images, per_class, rate, seed)
+    chosen = [
+        np.sort(random.permutation(np.flatnonzero(labels == label))[:count]) for label, count in enumerate(wanted)
+    ]
+    return np.concatenate(chosen)
+
+
+def _wanted(
+    sizes: np.ndarray,
+    classes: Sequence[str],
+    counts: Sequence[int],
+    images: int,
+    per_class: int,
+    rate: float,
+    seed: int,
+) -> Sequence[int]:
+    """How many of each class."""
+    if len(counts):
+        require(
+            len(counts) == len(classes),
+            f'config.target.counts has {len(counts)} numbers, and there are {len(classes)} classes',
+        )
+        for count, size, name in zip(counts, sizes, classes, strict=True):
+            require(count <= size, f'config.target.counts: {count} of class {name!r}, which has only {size} examples')
+        return counts
+    if images:
+        return spread(images, sizes, seed)
+    if per_class:
+        for size, name in zip(sizes, classes, strict=True):
+            require(
+                per_class <= size, f'config.target.per_class={per_class}, and class {name!r} has only {size} examples'
+            )
+        return [per_class] * len(classes)
+    # Rounded before the ceiling: 0.3 * 30 is 9.000000000000002 only if one multiplies otherwise.
+    return [max(1, math.ceil(round(rate * int(size), 9))) for size in sizes]
+
+
+def spread(total: int, sizes: np.ndarray, seed: int) -> list[int]:
+    """`total` examples over classes of these sizes, as evenly as can be: one more each in turn, while there are more.
+
+    Which classes get the last ones, where it does not come out even, is drawn.
+    """
+    if not len(sizes) <= total <= sizes.sum():
+        raise UserError(
+            f'config.target.images={total} must be at least the number of classes, {len(sizes)}, and at most that '
+            f'of their images, {sizes.sum()}'
+        )
+    level = max(k for k in range(int(sizes.max()) + 1) if np.minimum(sizes, k).sum() <= total)
+    out = np.minimum(sizes, level)
+    order = np.random.RandomState([seed, 1]).permutation(len(sizes))
+    out[[k for k in order if sizes[k] > level][: total - out.sum()]] += 1
+    return [int(count) for count in out]
+
+
+def rest(count: int, chosen: np.ndarray) -> np.ndarray:
+    """All rows below `count` that were not chosen, ascending."""
+    return np.setdiff1d(np.arange(count), chosen)
+
+
+def validation(labels: np.ndarray, rows: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows to learn from, rows to validate on): of each class the share, at least one, and never its last one.
+
+    A class of one example has none to spare.
+    """
+    if not share:
+        return rows, rows[:0]
+    random = np.random.RandomState([seed, 2])
+    held = []
+    for label in np.unique(labels[rows]):
+        mine = rows[labels[rows] == label]
+        count = min(max(round(share * len(mine)), 1), len(mine) - 1)
+        held.append(random.permutation(mine)[:count])
+    val = np.concatenate(held)
+    return rows[~np.isin(rows, val)], rows[np.isin(rows, val)]
+
+
+def balanced(labels: np.ndarray, seed: int) -> np.ndarray:
+    """The rows of an epoch: those of smaller classes repeated, until every class is there as often as the largest.
+
+    So every class is as likely as every other in a batch, whatever is done with the batch: images that are mixed
+    are balanced too, which weights in a loss of mixed labels would not do. Each row of a class is there equally
+    often, but for one time more: those that are it are drawn.
+    """
+    random = np.random.RandomState([seed, 3])
+    groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    most = max(map(len, groups))
+    filled = []
+    for mine in groups:
+        times, more = divmod(most, len(mine))
+        filled.append(np.sort(np.concatenate([np.tile(mine, times), random.permutation(mine)[:more]])))
+    return np.concatenate(filled)
+
+
+# --- some of the classes ----------------------------------------------------------------------------------------------
+
+
+def class_count(total: int, wanted: float) -> int:
+    """How many of `total` classes a number means: up to 1 it is a share, rounded up; above it is their number."""
+    count = math.ceil(round(wanted * total, 9)) if wanted <= 1 else int(wanted)
+    require(
+        2 <= count <= total,
+        f'config.target.classes={wanted:g} of {total} classes are {count}; at least 2 are needed, and at most all',
+    )
+    return count
+
+
+def choose_classes(total: int, wanted: float, seed: int) -> np.ndarray:
+    """The labels of the chosen classes, ascending."""
+    return np.sort(np.random.RandomState(seed).permutation(total)[: class_count(total, wanted)])
+
+
+class Some(Sequence):
+    """Some of the names of another sequence, without a copy."""
+
+    def __init__(self, names: Sequence[str], rows: np.ndarray) -> None:
+        self._names, self._rows = names, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, row: int | slice) -> str | Some:  # type: ignore[override]
+        return Some(self._names, self._rows[row]) if isinstance(row, slice) else self._names[int(self._rows[row])]
+
+
+def restrict(data: Dataset, chosen: np.ndarray) -> tuple[Dataset, np.ndarray]:
+    """The examples of the chosen classes, their labels counted anew from 0; and their rows in the whole set."""
+    rows = np.flatnonzero(np.isin(data.labels, chosen))
+    labels = np.searchsorted(chosen, data.labels[rows]).astype(np.int32)
+    names = tuple(data.classes[k] for k in chosen)
+    ids = Some(data.ids, rows) if len(data.ids) else ()
+    return Dataset(data.name, names, labels, Subset(data.read, rows), ids), rows

@@ -1,0 +1,460 @@
+"""From the bytes of a photograph to pixels: decode, and bring to one size as the papers' pipelines do.
+
+JPEG is decoded by OpenCV, which gives the pixels of Pillow in less time; PBM to PFM by `netpbm`; everything else by
+Pillow. The size is Pillow's antialiased one, with the rounding of torchvision's `Resize` and `CenterCrop`, because that
+is what the pretrained networks and the published numbers were made with.
+
+A picture that cannot be read whole raises `Unreadable`; nobody ever trains on black or grey pixels that
+stand for it. What no decoder can tell: JPEG has no checksum, so bytes that changed in the middle of a file
+and still make a picture go unseen. Too little memory raises `OutOfMemory`, which says nothing about the file.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixjax.data.pixels import image_header, memory, netpbm, resample
+from mixjax.data.pixels.image_header import Header
+from mixjax.data.pixels.memory import OutOfMemory
+from mixjax.errors import require
+from mixjax.host import untrusted
+
+FITS = ('short', 'squash')
+# Of Pillow's filters: how far they reach, in source pixels at scale 1.
+REACH = {'nearest': 0.0, 'bilinear': 1.0, 'bicubic': 2.0, 'lanczos': 3.0}
+# What Pillow may be asked to open: EPS would start another program, and nobody keeps photographs in it.
+FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF', 'PPM')
+# Suffixes of their files.
+SUFFIXES = (
+    '.jpg', '.jpeg', '.png', '.gif', '.webp', '.bmp', '.tif', '.tiff', '.ppm', '.pgm', '.pbm', '.pnm', '.pfm',
+)  # fmt: skip
+MOST_BYTES = 1 << 30  # of an image file
+END = b'\xff\xd9'  # of a JPEG
+GREY = 128  # what libjpeg puts where a picture has no data
+
+# All threads of the process together decode within this. An image holds its file, and at most so many bytes a pixel:
+# what the decoder takes, the pixels, and a copy of them while they are turned or resized.
+MEMORY = memory.Budget(5 << 29)
+PIXEL = {'TIFF': 16, 'WEBP': 20}  # measured; the others:
+PIXEL_OF_OTHERS = 12
+ASIDE = 1 << 26  # bytes that decoders take whatever the size
+STRIP = 1 << 20  # pixels that are converted at once
+STEPS = 1 << 22  # pixels of a row, from which on they are not summed up one by one
+
+
+class Unreadable(Exception):
+    """Why bytes are not a picture, as the end of a sentence: 'it is empty'. The caller knows the file's name."""
+
+
+class _Failed(Unreadable):
+    """A decoder has failed, which may have been for lack of memory."""
+
+
+class Rule(NamedTuple):
+    """How stored photographs become images of one size.
+
+    side: of the square; 0 keeps the stored size.
+    fit: 'short': the shorter side becomes `side`, and the square in the middle is kept; 'squash': both sides do.
+    interpolation: a filter of Pillow (`REACH`), antialiased but for 'nearest'.
+    upright: turn by the EXIF tag of the camera. The papers' pipelines do not.
+    channels: 3 (RGB) or 1 (grey, 0.299 R + 0.587 G + 0.114 B as Pillow rounds it).
+    """
+
+    side: int = 256
+    fit: str = 'short'
+    interpolation: str = 'bilinear'
+    upright: bool = False
+    channels: int = 3
+
+
+def check(rule: Rule) -> Rule:
+    """The rule, if it can be followed."""
+    require(rule.side >= 0, f'the side of stored images must be at least 0, not {rule.side}')
+    require(rule.fit in FITS, f'fit must be one of {", ".join(FITS)}, not {rule.fit!r}')
+    require(rule.interpolation in REACH, f'interpolation must be one of {", ".join(REACH)}, not {rule.interpolation!r}')
+    require(rule.channels in (1, 3), f'images have 1 or 3 channels, not {rule.channels}')
+    return rule
+
+
+def file_bytes(path: str | Path) -> bytes:
+    """The bytes of an image file. `OSError` if it cannot be opened or is no regular file."""
+    try:
+        return untrusted.read_regular(path, MOST_BYTES)
+    except ValueError as error:
+        raise Unreadable(str(error)) from None
+    except MemoryError:
+        raise OutOfMemory(f'there is too little memory to read {path}; close other programs') from None
+
+
+def read(data: bytes, rule: Rule, *, banner: int = 0) -> np.ndarray:
+    """Bytes of a picture -> (side, side, channels) uint8. banner: rows at its bottom that are no part of it."""
+
+    def work(about: Header) -> np.ndarray:
+        image = _decoded(data, about, rule.channels, rule.upright)
+        return fit(image[: len(image) - banner], rule)
+
+    return _within_memory(data, work, rule)
+
+
+# --- decoding ---------------------------------------------------------------------------------------------------------
+
+
+def decode(data: bytes, *, channels: int = 3, upright: bool = False) -> np.ndarray:
+    """Bytes of a picture -> (H, W, channels) uint8, as Pillow's `convert('RGB')` and then `convert('L')` give it.
+
+    The content decides the format, not the name of the file. Of an animation the first frame is taken;
+    transparency is dropped, and the colour that was stored under it shows. Values of other types become bytes by the
+    range of their type: of 16 bits the upper 8 are kept, and floats go from 0 to 1. What would lose all of its contrast
+    by that is refused.
+    """
+    return _within_memory(data, lambda about: _decoded(data, about, channels, upright), None)
+
+
+def _within_memory(data: bytes, work: Callable[[Header], np.ndarray], rule: Rule | None) -> np.ndarray:
+    """What `work` returns, done while this thread holds its share of `MEMORY`.
+
+    Decoders report a lack of memory as damage. So what fails is tried once more when no other thread decodes; if it
+    fails again, it is the file, provided that the memory can be had.
+    """
+    if not data:
+        raise Unreadable('it is empty')
+    try:
+        about = image_header.look(data, FORMATS)
+    except image_header.Fault as fault:
+        raise Unreadable(str(fault)) from None
+    need = 2 * len(data) + about.area * PIXEL.get(about.kind, PIXEL_OF_OTHERS)
+    if rule is not None and rule.side:
+        need += 72 * (about.height + about.width)  # the weights of the widest filter
+        need += 4 * rule.side * about.height * (rule.fit == 'squash')  # after the first of two passes
+    size = f'{about.width} x {about.height} pixels'
+    if need > MEMORY.total:
+        most = MEMORY.total / 1e9
+        raise Unreadable(f'it has {size}, which take {need / 1e9:.1f} GB to read, and an image may take {most:.1f}')
+    try:
+        with MEMORY.hold(need):
+            return work(about)
+    except (_Failed, MemoryError):
+        pass
+    with MEMORY.hold(MEMORY.total):
+        try:
+            return work(about)
+        except (_Failed, MemoryError) as error:
+            memory.require(need + ASIDE, f'an image of {size}')
+            if isinstance(error, MemoryError):
+                raise OutOfMemory(f'there was too little memory for an image of {size}; close other programs') from None
+            raise
+
+
+def _decoded(data: bytes, about: Header, channels: int, upright: bool) -> np.ndarray:
+    if about.kind == 'JPEG' and about.components in (1, 3):
+        image = _jpeg(data, about, channels)
+        turn = _orientation(data) if upright and about.tagged else 1
+    elif about.kind == 'PPM':
+        image, turn = _pnm(data, channels), 1
+    else:
+        image, turn = _by_pillow(data, about.kind, channels, upright)
+    return np.ascontiguousarray(_turned(image, turn))
+
+
+def _jpeg(data: bytes, about: Header, channels: int) -> np.ndarray:
+    """(H, W, channels) of a grey or colour JPEG. CMYK is not for OpenCV, which converts it with other numbers than
+    Pillow."""
+    import cv2
+
+    if about.bits != 8:
+        raise Unreadable(f'it is a JPEG of {about.bits} bits, which is not decoded; save it with 8, or as PNG or TIFF')
+    colour = cv2.IMREAD_GRAYSCALE if about.components == 1 else cv2.IMREAD_COLOR_RGB
+    flags = colour | cv2.IMREAD_IGNORE_ORIENTATION
+
+    def opencv(data: bytes) -> np.ndarray:
+        try:
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        except cv2.error:
+            image = None
+        if image is None:  # OpenCV's way to report a fault, and a lack of memory
+            raise _Failed('its JPEG data are cut short or damaged')
+        return image
+
+    image = opencv(data)
+    if (image[-1, -1] == GREY).all():
+        # Perhaps a part is missing and libjpeg filled up with grey. A decoder that still wants data uses what is put
+        # before the end mark, and gives other pixels; one that has its picture ignores it.
+        end = data.rfind(END) if END in data else len(data)
+        if not np.array_equal(opencv(data[:end] + b'\x5a' * 4096 + (data[end:] or END)), image):
+            raise Unreadable('its JPEG data end before the picture does')
+    if about.components == 1:
+        image = image[..., None]
+        return image if channels == 1 else np.repeat(image, 3, axis=2)
+    return grey(image) if channels == 1 else image
+
+
+def _pnm(data: bytes, channels: int) -> np.ndarray:
+    try:
+        about, values = netpbm.header(data), netpbm.values(data)
+    except ValueError as error:
+        raise Unreadable(f'it is cut short or damaged ({error})') from None
+    if about.kind in 'fF':
+        if abs(about.most) != 1:
+            raise Unreadable(f'its floats have a scale of {abs(about.most):g}; only 1 is read: save it as 8 or 16 bit')
+        image = _of_floats(values)
+    elif about.kind in '14':
+        image = values * np.uint8(255)
+    elif about.most == 255:
+        image = values
+    else:
+        table = netpbm.table(about)
+        image = _as_bytes(values, lambda some: table[some])
+    if image.shape[2] == channels:
+        return image
+    return grey(image) if channels == 1 else np.repeat(image, 3, axis=2)
+
+
+def _by_pillow(data: bytes, kind: str, channels: int, upright: bool) -> tuple[np.ndarray, int]:
+    """(H, W, channels), and the EXIF orientation by which it has yet to be turned."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(data), formats=(kind,)) as picture:
+            asked = _tag(picture) if kind == 'TIFF' else 1
+            deep = _deep(picture)
+            picture.load()
+            # Pillow turns TIFF files while it loads them, and then they have no tag any more.
+            left = _tag(picture) if upright or kind == 'TIFF' else 1
+            image = _of_deep(_Rows(picture), *deep, channels) if deep else _converted(picture, channels)
+    except (Unreadable, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise _Failed(f'it is a {kind} of a kind that is not decoded, or damaged; save it as PNG') from None
+    except Exception as error:  # bytes of a stranger: decoders fail on them in every way there is
+        raise _Failed(f'it is cut short or damaged ({error})') from None
+    if upright:
+        return image, left
+    return image, _BACK[asked] if left == 1 else 1
+
+
+def _converted(picture: Any, channels: int) -> np.ndarray:
+    """(H, W, channels) of an image of Pillow, some rows at a time: a conversion holds several copies of them."""
+    picture.info.pop('transparency', None)  # convert() would warn that RGB has none
+    if picture.mode == 'LAB':
+        raise Unreadable('its colours are L*a*b*, which are not decoded; save it as RGB')
+    out = np.empty((picture.height, picture.width, channels), np.uint8)
+    for rows in _strips(out):
+        strip = picture.crop((0, rows.start, picture.width, rows.stop))
+        strip = (strip.convert('LA') if strip.mode == 'La' else strip).convert('RGB')
+        out[rows] = np.asarray(strip.convert('L'))[..., None] if channels == 1 else np.asarray(strip)
+    return out
+
+
+def _strips(image: np.ndarray | _Rows) -> Iterator[slice]:
+    """Parts of the rows, of `STRIP` pixels or one row."""
+    height, width = image.shape[:2]
+    step = max(STRIP // width, 1)
+    for start in range(0, height, step):
+        yield slice(start, min(start + step, height))
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> (H, W, 1): ITU-R 601, in Pillow's integers."""
+    from PIL import Image
+
+    out = np.empty((*image.shape[:2], 1), np.uint8)
+    for rows in _strips(image):
+        out[rows, :, 0] = np.asarray(Image.fromarray(image[rows]).convert('L'))
+    return out
+
+
+# --- other types than bytes -------------------------------------------------------------------------------------------
+
+
+def _deep(picture: Any) -> tuple[str, int, bool] | None:
+    """(type, bits, whether 0 is white) of an image of Pillow whose values are no bytes yet; None if they are.
+
+    Pillow keeps such values as they are, without regard to their type or to what white is, and clips them to 255 where
+    it converts them.
+    """
+    mode = picture.mode
+    if picture.format != 'TIFF':
+        return ('unsigned', 16, False) if mode.startswith('I') else None
+    bits, kind = picture.tag_v2.get(258, (1,))[0], picture.tag_v2.get(339, (1,))[0]
+    raw = picture.info.get('compression') == 'raw'
+    if raw and bits > 8 and picture.tag_v2.get(284, 1) == 2 and len(picture.getbands()) > 1:
+        raise Unreadable(f'its colours lie in planes of {bits} bits, which Pillow mistakes for bytes: save it as PNG')
+    white = picture.tag_v2.get(262, 0) == 0
+    if (
+        not raw and picture.tag_v2.prefix == b'MM' and mode in ('F', 'I')
+    ):  # libtiff has swapped their bytes, and Pillow does it again
+        raise Unreadable(
+            f'its {bits}-bit values are compressed and begin with the highest byte, which is not decoded: save it '
+            'without compression'
+        )
+    if mode == 'F':
+        return 'float', bits, white
+    if mode.startswith('I') or (mode == 'L' and kind == 2):
+        return ('signed' if kind == 2 else 'unsigned'), bits, white and mode != 'L'
+    return None
+
+
+class _Rows:
+    """Rows of an image of Pillow as arrays, without a second copy of the whole."""
+
+    def __init__(self, picture: Any) -> None:
+        self._picture = picture
+        self.shape = (picture.height, picture.width)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return np.asarray(self._picture.crop((0, rows.start, self.shape[1], rows.stop)))
+
+
+def _of_deep(values: _Rows, kind: str, bits: int, white: bool, channels: int) -> np.ndarray:
+    """(H, W) -> (H, W, channels) uint8, by the range of the type."""
+    if kind == 'float':
+        image = _of_floats(values)
+    else:
+        # Pillow has 32 unsigned bits as int32, and 8 signed ones as uint8.
+        middle, mask = (1 << bits - 1 if kind == 'signed' else 0), (1 << bits) - 1
+        shift = bits - 8
+        image = _as_bytes(values, lambda some: ((some.astype(np.int64) + middle & mask) >> shift).astype(np.uint8))
+    if white:
+        np.subtract(255, image, out=image)
+    return image[..., None] if channels == 1 else np.repeat(image[..., None], 3, axis=2)
+
+
+def _of_floats(values: np.ndarray | _Rows) -> np.ndarray:
+    """Floats from 0 to 1 as bytes."""
+    low, high = _range(values)
+    if not 0 <= low <= high <= 1:  # so does NaN
+        raise Unreadable(
+            f'its values are floats from {low:g} to {high:g}, and only 0 to 1 have a meaning: divide them by their '
+            'largest, or save it as 8 or 16 bit'
+        )
+    return _as_bytes(values, lambda some: np.floor(some.astype(np.float64) * 255 + 0.5).astype(np.uint8))
+
+
+def _as_bytes(values: np.ndarray | _Rows, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """The values as bytes, refused where they all become the same one: 8 bits kept in 32 would be black."""
+    out = np.empty(values.shape, np.uint8)
+    for rows in _strips(out):
+        out[rows] = convert(values[rows])
+    if out.min() == out.max():
+        low, high = _range(values)
+        if low < high:
+            raise Unreadable(
+                f'its values go from {low:,.10g} to {high:,.10g}, which is nothing in the range of their type: spread '
+                'them over it, or save it as 8 bit'
+            )
+    return out
+
+
+def _range(values: np.ndarray | _Rows) -> tuple[float, float]:
+    """The least and the greatest value; NaN if there is one."""
+    ends = [(some.min(), some.max()) for some in (values[rows] for rows in _strips(values))]
+    low, high = np.array(ends, np.float64).T
+    return float(low.min()), float(high.max())
+
+
+# --- how the camera was held ------------------------------------------------------------------------------------------
+
+
+def _orientation(data: bytes) -> int:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=('JPEG',)) as picture:
+            return _tag(picture)
+    except Exception:  # the pixels are good; only what a camera wrote beside them is not
+        return 1
+
+
+def _tag(picture: Any) -> int:
+    """The EXIF orientation, 1 to 8; 1, upright, where there is none that makes sense."""
+    try:
+        turn = picture.getexif().get(0x0112, 1)
+    except Exception:
+        return 1
+    return turn if turn in range(1, 9) else 1
+
+
+_BACK = (1, 1, 2, 3, 4, 5, 8, 7, 6)  # the orientation that undoes each one
+
+
+def _turned(image: np.ndarray, turn: int) -> np.ndarray:
+    """The image as it was seen, by the EXIF orientation."""
+    if turn >= 5:  # 5 to 8 have rows and columns exchanged
+        image = image.swapaxes(0, 1)
+    # What 1 to 8 mirror after that: up and down, left and right.
+    down = turn in (3, 4, 7, 8)
+    right = turn in (2, 3, 6, 7)
+    return image[:: -1 if down else 1, :: -1 if right else 1]
+
+
+# --- one size ---------------------------------------------------------------------------------------------------------
+
+
+def fit(image: np.ndarray, rule: Rule) -> np.ndarray:
+    """(H, W, C) uint8 -> (side, side, C): torchvision's Resize(side), CenterCrop(side), or Resize((side, side)).
+
+    Only the square is computed: the same as cropping afterwards, but for the last bits of the weights
+    (one value in a thousand differs, by 1).
+    """
+    if not rule.side:
+        return image
+    height, width, side = *image.shape[:2], rule.side
+    rows, columns = _span(height, min(height, width), rule), _span(width, min(height, width), rule)
+    if rows.length == height and columns.length == width:
+        return image[rows.first : rows.first + side, columns.first : columns.first + side]
+    if rule.interpolation == 'nearest':
+        return image[_nearest(height, rows, side)[:, None], _nearest(width, columns, side)]
+    fast = resample.bilinear(image, rows, columns, side) if rule.interpolation == 'bilinear' else None
+    return _resample(image, rows, columns, rule) if fast is None else fast
+
+
+class _Span(NamedTuple):
+    """One axis: `length` after resizing, and the first of the `side` pixels that are kept."""
+
+    length: int
+    first: int
+
+
+def _span(size: int, short: int, rule: Rule) -> _Span:
+    if rule.fit == 'squash':
+        return _Span(rule.side, 0)
+    length = rule.side if size == short else int(rule.side * size / short)
+    return _Span(length, int(round((length - rule.side) / 2.0)))  # Python's rounding: half to even, as torchvision
+
+
+def _nearest(size: int, span: _Span, side: int) -> np.ndarray:
+    """(side,) source pixels; summed up step by step, as Pillow does, because that decides at exact halves."""
+    step = size / span.length
+    if span.first > STEPS:  # a strip that Pillow could not hold
+        return ((span.first + np.arange(side) + 0.5) * step).astype(np.int64)
+    at = np.cumsum(np.concatenate([[step * 0.5], np.full(span.first + side - 1, step)]))
+    return at[span.first :].astype(np.int64)
+
+
+def _resample(image: np.ndarray, rows: _Span, columns: _Span, rule: Rule) -> np.ndarray:
+    from PIL import Image
+
+    (top, bottom), (left, right) = (
+        (span.first * size / span.length, (span.first + rule.side) * size / span.length)
+        for span, size in ((rows, image.shape[0]), (columns, image.shape[1]))
+    )
+    # Pillow copies what it is given: give it only what the filter can reach.
+    reach = [1 + REACH[rule.interpolation] * max(1.0, edge / rule.side) for edge in (bottom - top, right - left)]
+    row, column = max(math.floor(top - reach[0]), 0), max(math.floor(left - reach[1]), 0)
+    part = image[row : math.ceil(bottom + reach[0]), column : math.ceil(right + reach[1])]
+    picture = Image.fromarray(part[..., 0] if part.shape[2] == 1 else part)
+    how = Image.Resampling[rule.interpolation.upper()]
+    # Along the rows first, as published: since 13 Pillow goes the other way where the height shrinks more, which moves
+    # values by up to 3.
+    box = (left - column, 0, min(right - column, part.shape[1]), part.shape[0])
+    picture = picture.resize((rule.side, part.shape[0]), how, box=box)
+    out = np.asarray(
+        picture.resize((rule.side, rule.side), how, box=(0, top - row, rule.side, min(bottom - row, part.shape[0])))
+    )
+    return out[..., None] if image.shape[2] == 1 else out

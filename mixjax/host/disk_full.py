@@ -1,0 +1,72 @@
+"""A disk that cannot be written to any more, or too little memory: one sentence, wherever in a run it is met."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Iterator
+
+from mixjax.errors import UserError
+from mixjax.host.storage import IsLink, Place
+
+# What the libraries below pass on of the system's errors is their text.
+SAID = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)}
+
+MEMORY = (
+    'there is too little memory; lower config.batch_size or config.eval_batch_size, cut batches in parts '
+    '(config.accumulate), or read images as they are needed (config.feed=stream)'
+)
+
+
+@contextlib.contextmanager
+def told(folder: Place) -> Iterator[None]:
+    """Errors of the block that come from the disk, or from too little memory, become a `UserError`."""
+    try:
+        with contextlib.ExitStack() as stack:
+            for name in ('absl', 'asyncio'):  # where threads that save tell of the same error, with all they know
+                logger = logging.getLogger(name)
+                logger.addFilter(_unknown)
+                stack.callback(logger.removeFilter, _unknown)
+            yield
+    except UserError:
+        raise
+    except IsLink as error:
+        raise UserError(f'{folder} cannot be written to: {error.strerror}') from error
+    except (IsADirectoryError, NotADirectoryError) as error:
+        what = error.filename2 or error.filename or folder
+        raise UserError(f'{folder} cannot be used: {what}: {error.strerror}; use another --workdir') from error
+    except Exception as error:
+        why = cause(error)
+        if why is None and (isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)):
+            raise UserError(f'{MEMORY} ({(str(error) or "MemoryError").splitlines()[0][:200]})') from error
+        if why is None:
+            raise
+        raise UserError(
+            f'{folder} cannot be written to: {why}. What was saved before is whole: make room, and give the same '
+            'command again'
+        ) from error
+
+
+def _unknown(record: logging.LogRecord) -> bool:
+    """Whether a line of a log is not of an error that is told in a sentence."""
+    return not (record.exc_info and cause(record.exc_info[1]))
+
+
+def cause(error: BaseException | None) -> str | None:
+    """What the system said, if an error, or one that led to it, is of a disk."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in SAID:
+            return SAID[error.errno]
+        for said in SAID.values():
+            if said in str(error):
+                return said
+        inner = getattr(error, 'exceptions', ())
+        found = next((found for one in inner if (found := cause(one))), None)
+        if found:
+            return found
+        error = error.__cause__ or error.__context__
+    return None

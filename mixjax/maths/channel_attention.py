@@ -1,0 +1,136 @@
+"""DELTA's channel attention: how much a network's channels matter to a new task (https://arxiv.org/abs/1901.09229).
+
+A new head is trained on the frozen pretrained trunk; a channel's score is by how much the loss rises when
+that channel is set to zero. Host-side loops over compiled functions of `net.apply`; the weights that
+follow from the scores are `losses.attention`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mixjax import losses
+from mixjax.errors import require
+from mixjax.maths import jaxpr_split
+from mixjax.models.net import Net
+
+Array = jax.Array
+Tree = Any
+Batch = Mapping[str, Array]
+
+
+def conv_layers(names: Iterable[str]) -> list[str]:
+    """Of the names of a network's maps: `stage1.conv`, `stage2.conv` .., in order."""
+    found = sorted((n for n in names if re.fullmatch(r'stage\d+\.conv', n)), key=lambda n: int(n[5:-5]))
+    require(bool(found), 'the network must be one that shows the last convolution of each stage, for channel attention')
+    return found
+
+
+def train_head(
+    net: Net, batches: Iterator[Batch], classes: int, rng: Array, *, epochs: int, steps: int, drift: bool
+) -> Tree:
+    """The pretrained network's variables with a new head `target`, trained alone.
+
+    SGD as in the released code: learning rate 0.01, momentum 0.9, weight decay 1e-4 (towards zero, the
+    bias too). The learning rate is multiplied by 0.1^(1/6) before each epoch, also before the first.
+
+    Args:
+      batches: endless; image (b, H, W, C), label (b,). epochs, steps: epochs, and batches in each.
+      drift: run the trunk in train mode: its BatchNorm statistics then follow the new data.
+    """
+    start = net.pretrained()
+    trunk = start['params']['backbone']
+    state = {name: tree for name, tree in start.items() if name != 'params'}
+    tx = optax.chain(
+        optax.add_decayed_weights(1e-4),
+        optax.sgd(lambda count: 0.01 * 0.1 ** ((1 + jnp.asarray(count) // steps) / 6), momentum=0.9),
+    )
+
+    @jax.jit
+    def init(trunk: Tree, rng: Array, image: Array) -> tuple[Tree, Any]:
+        dtype = jnp.result_type(*jax.tree.leaves(trunk))
+        head = net.init(rng, image, {'target': classes})['params']['heads']['target']
+        head = jax.tree.map(lambda x: x.astype(dtype), head)
+        return head, tx.init(head)
+
+    @jax.jit
+    def step(trunk: Tree, head: Tree, opt: Any, state: Tree, image: Array, label: Array) -> tuple[Tree, Any, Tree]:
+        def loss(head: Tree) -> tuple[Array, Tree]:
+            out, moved = net.apply(_variables(trunk, head, state), image, train=drift)
+            return losses.cross_entropy(out.logits['target'], label).mean(), moved
+
+        grads, moved = jax.grad(loss, has_aux=True)(head)
+        updates, opt = tx.update(grads, opt, head)
+        return optax.apply_updates(head, updates), opt, moved
+
+    head, opt = None, None
+    for batch in islice(batches, epochs * steps):
+        if head is None:
+            head, opt = init(trunk, rng, batch['image'])
+        head, opt, state = step(trunk, head, opt, state, batch['image'], batch['label'])
+    return _variables(trunk, head, state)
+
+
+def _variables(trunk: Tree, head: Tree, state: Tree) -> Tree:
+    return {'params': {'backbone': trunk, 'heads': {'target': head}}, **state}
+
+
+def channel_scores(
+    net: Net, variables: Tree, batches: Iterable[Batch], layer: str, *, head: str = 'target', chunk: int = 16
+) -> np.ndarray:
+    """score_j = mean over the batches of [CE with channel j of `layer` set to zero - CE], in eval mode.
+
+    Setting a convolution's output channel to zero is the same as setting its filter to zero, where it
+    has no bias. What comes before the layer does not depend on the channel: it is computed once for a
+    batch, and what comes after it for `chunk` channels at a time.
+
+    Args:
+      batches: image (b, H, W, C), label (b,); one size, so that one program serves all.
+      layer: the tap's name; `net.apply` also shows it in `maps`.
+
+    Returns:
+      (C,)
+    """
+    seen = [(variables, batch['image'], batch['label']) for batch in batches]
+    width = jax.eval_shape(partial(net.apply, train=False), *seen[0][:2])[0].maps[layer].shape[-1]
+    count = -(-width // chunk)  # the last chunk is filled up with masks that hide nothing
+    masks = np.arange(count * chunk)[:, None] != np.arange(width)
+    first, rest = map(jax.jit, jaxpr_split.split(rises(net, layer, head), seen[0], masks[:chunk]))
+    total = 0.0
+    for given in seen:
+        once = first(given)
+        parts = [rest(once, part) for part in np.split(masks, count)]
+        total = total + np.concatenate(parts)[:width]
+    return np.asarray(total / len(seen))
+
+
+def rises(net: Net, layer: str, head: str) -> Callable[[tuple[Tree, Array, Array], Array], Array]:
+    """By how much the mean loss rises: ((variables, image, label), masks (m, C)) -> (m,).
+
+    A mask is true for the channels of `layer` that stay. They are the batch axis of a `vmap`.
+    """
+
+    def each(given: tuple[Tree, Array, Array], masks: Array) -> Array:
+        variables, image, label = given
+
+        def ce(mask: Array | None) -> Array:
+            def tap(name: str, hidden: Array) -> Array:
+                return hidden if mask is None or name != layer else jnp.where(mask, hidden, 0)
+
+            out, _ = net.apply(variables, image, train=False, tap=tap)
+            return losses.cross_entropy(out.logits[head], label)
+
+        # The difference of each example first: the scores are far smaller than the loss.
+        plain = ce(None)
+        return jax.vmap(lambda mask: jnp.mean(ce(mask) - plain))(masks)
+
+    return each

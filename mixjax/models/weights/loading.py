@@ -1,0 +1,312 @@
+"""The pretrained network: from the hub, from a file of torch or safetensors, or from a run of mixjax.
+
+`config.model.weights` is one of
+
+    hf://timm/resnet50.tv_in1k     the hub, with an explicit tag (models/hub.py)
+    PATH.safetensors               ours, or anybody's with torch's names
+    PATH.pth, .pt, .pth.tar, .bin  a torch checkpoint; read without torch, and nothing in it is run
+    FOLDER                         a run's work directory, or a folder with a model.safetensors
+    embedded://glyphnet            what ships with mixjax, also ..glyphnet_deep
+    random://CLASSES               no file: a stand-in for trials
+
+Our own files name tensors by their path, `params/backbone/stage1/..`; a `.json` beside them says what they
+are. Others' names are translated (models/dialects.py). Every tensor must have its place.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from flax import traverse_util
+from safetensors import SafetensorError, deserialize
+from safetensors.numpy import save as save_tensors
+
+from mixjax.errors import UserError
+from mixjax.host import storage, untrusted
+from mixjax.models import preprocessing
+from mixjax.models.weights import hub, tensor_names, torch_file
+
+Tree = Any
+EMBEDDED = ('glyphnet', 'glyphnet_deep')
+EMBEDDED_PREFIX = 'embedded://'
+RANDOM = 'random://'
+# Files of others, by name: how many classes their classifier has, and where they are fetched.
+PUBLISHED = {
+    'resnet50_places365.pth.tar': (365, 'http://places2.csail.mit.edu/models_places365/resnet50_places365.pth.tar'),
+}
+MOST_HEADER = 100_000_000  # bytes; the format's own limit
+# Of a safetensors file; its numpy reader knows no bfloat16.
+TYPES = {
+    'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'BOOL': np.bool_,
+    'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U8': np.uint8,
+}  # fmt: skip
+
+
+class Weights(NamedTuple):
+    """What a file holds.
+
+    tensors: {name: array}. own: whether the names are ours. about: as far as it is known `model`,
+    `classes` (names; of the hub's a number) and `image`.
+    """
+
+    tensors: dict[str, np.ndarray]
+    own: bool
+    about: Mapping[str, Any]
+
+    @property
+    def variables(self) -> Tree:
+        """The variables tree of our own file."""
+        return traverse_util.unflatten_dict(self.tensors, sep='/')
+
+
+def to_bytes(variables: Tree) -> bytes:
+    """The `.safetensors` bytes of a variables tree; the same arrays give the same bytes."""
+    flat = traverse_util.flatten_dict(variables, sep='/')
+    return save_tensors({name: np.ascontiguousarray(flat[name]) for name in sorted(flat)})
+
+
+# --- is it here -------------------------------------------------------------------------------------------------------
+
+
+def missing(spec: str) -> str | None:
+    """None if the weights are here, else what is missing, where it was looked for, and how to get it."""
+    if not spec:
+        return None
+    if spec.startswith(RANDOM):
+        number = spec.removeprefix(RANDOM)
+        fits = number.isdecimal() and len(number) < 7 and int(number) > 0
+        return None if fits else f'weights {spec}: write {RANDOM} and a number of classes'
+    if spec.startswith(hub.PREFIX):
+        return hub.missing(spec)
+    if spec.startswith(EMBEDDED_PREFIX):
+        name = spec.removeprefix(EMBEDDED_PREFIX)
+        return None if name in EMBEDDED else f'weights {spec}: the embedded weights are {", ".join(EMBEDDED)}'
+    path = _file(spec)
+    if storage.is_file(path):
+        return None
+    several = sorted(inner.parent.name for inner in path.parent.glob('*/model.safetensors'))
+    if several:
+        each = ', '.join(f'{spec}/{name}' for name in several)
+        return f'weights {spec}: this folder holds several models; give one of {each}'
+    get = f'fetch {PUBLISHED[path.name][1]}, or ' if path.name in PUBLISHED else ''
+    return (
+        f'the weights {spec} are missing; looked for\n'
+        f'  {path}\n'
+        f'{get}give hf://OWNER/NAME, a .safetensors or torch file, a run folder, or embedded://glyphnet'
+    )
+
+
+def _file(spec: str) -> Path:
+    path = storage.given(spec)
+    return path / 'model.safetensors' if storage.is_dir(path) or not path.suffix else path
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load(spec: str) -> Weights:
+    """Read weights that `missing` says are here."""
+    problem = missing(spec)
+    if problem:
+        raise UserError(problem)
+    if spec.startswith(EMBEDDED_PREFIX):
+        package = importlib.resources.files('mixjax.models')
+        name = spec.removeprefix(EMBEDDED_PREFIX)
+        with importlib.resources.as_file(package.joinpath(f'{name}.safetensors')) as path:
+            return _read(spec, path, {})
+    if spec.startswith(hub.PREFIX):
+        reference = hub.parse(spec)
+        path = hub.found(reference)
+        assert path is not None
+        return _read(spec, path, hub.about(reference, path))
+    path = _file(spec)
+    return _read(spec, path, hub.beside(path))
+
+
+def _read(spec: str, path: Path, about: Mapping[str, Any]) -> Weights:
+    """The tensors of a file, whichever kind it is by its first bytes."""
+    try:
+        with untrusted.open_regular(path) as file:
+            head = file.read(64)
+            tensors = torch_file.read(path) if torch_file.is_torch(head) else _safetensors(_whole(file, head))
+    except UserError as error:
+        raise UserError(f'weights {spec}: {error}') from error
+    except MemoryError as error:
+        raise UserError(f'weights {spec} cannot be read: they need more memory than there is') from error
+    except (OSError, ValueError, KeyError, struct.error, SafetensorError) as error:
+        raise UserError(
+            f'weights {spec} cannot be read: {path.name} is neither a whole safetensors nor a torch file ({error})'
+        ) from error
+    for name, tensor in tensors.items():
+        if not _finite(tensor):
+            raise UserError(f'weights {spec}: the tensor {name} holds NaN or infinite numbers')
+    if not any(name.startswith('params/') for name in tensors):
+        return Weights(tensors, False, about)
+    loaded = Weights(tensors, True, _described(spec, path))
+    if not _is_network(loaded.variables):
+        raise UserError(f'weights {spec} are not a network as mixjax writes it: give a run folder')
+    return loaded
+
+
+def _whole(file: BinaryIO, head: bytes) -> bytes:
+    """All bytes of a safetensors file that begins with `head` and is no larger than the machine's memory."""
+    (length,) = struct.unpack('<Q', head[:8])
+    if not 2 <= length <= MOST_HEADER or head[8:9] != b'{':
+        raise ValueError('it has no header')
+    if file.seek(0, os.SEEK_END) > os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'):
+        raise MemoryError
+    file.seek(0)
+    return file.read()
+
+
+def _safetensors(data: bytes) -> dict[str, np.ndarray]:
+    """The tensors of a file's bytes; half precision as float32."""
+    out = {}
+    for name, entry in deserialize(data):
+        if entry['dtype'] not in TYPES:
+            raise ValueError(f'the tensor {name} is of type {entry["dtype"]}')
+        tensor = np.frombuffer(entry['data'], TYPES[entry['dtype']]).reshape(entry['shape'])
+        out[name] = tensor.astype(np.float32) if entry['dtype'] in ('F16', 'BF16') else tensor
+    return out
+
+
+def _finite(tensor: np.ndarray) -> bool:
+    if not np.issubdtype(tensor.dtype, np.floating):
+        return True
+    # A sum finds NaN and infinity without a second array; a sum that overflows is looked at again.
+    with np.errstate(all='ignore'):
+        total = np.sum(tensor, dtype=np.float64)
+    return bool(np.isfinite(total)) or bool(np.isfinite(tensor.astype(np.float64)).all())
+
+
+def _described(spec: str, path: Path) -> dict[str, Any]:
+    """The `.json` beside a file of ours."""
+    beside = path.with_suffix('.json')
+    if not beside.is_file():
+        raise UserError(f'weights {spec}: {beside.name} is not beside {path.name}; it says what the tensors are')
+    try:
+        described = untrusted.parse(untrusted.read_regular(beside, untrusted.MOST_TEXT))
+    except (OSError, ValueError) as error:
+        raise UserError(f'weights {spec}: {beside.name} cannot be read ({error})') from error
+    classes = described.get('classes') if isinstance(described, dict) else None
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise UserError(f'weights {spec}: {beside.name} was not written by mixjax; give a run folder')
+    return described
+
+
+def _is_network(variables: Tree) -> bool:
+    """Whether a tree of arrays has the layout of `models.net`: a backbone, and heads of kernel and bias."""
+    params = variables.get('params')
+    if not isinstance(params, dict) or not isinstance(params.get('backbone'), dict):
+        return False
+    heads = params.get('heads', {})
+    return isinstance(heads, dict) and all(
+        isinstance(head, dict) and {'kernel', 'bias'} == head.keys() and head['bias'].ndim == 1
+        for head in heads.values()
+    )
+
+
+# --- what they say of themselves --------------------------------------------------------------------------------------
+
+
+def classes(spec: str, network: str) -> int:
+    """How many classes the weights' own classifier has; of well-known ones without the file."""
+    if spec.startswith(hub.PREFIX):
+        known = hub.KNOWN.get(hub.parse(spec).repository)
+        if known is not None:
+            return known['classes']
+    elif not (file := _file(spec)).is_file() and file.name in PUBLISHED:
+        return PUBLISHED[file.name][0]
+    loaded = load(spec)
+    return len(loaded.about['classes']) if loaded.own else tensor_names.classes_in(network, loaded.tensors)
+
+
+def image(spec: str, network: str) -> dict[str, Any]:
+    """The images that belong to the weights (`images.KEYS`): the network's own where they do not say."""
+    own = preprocessing.of_network(network)
+    if spec.startswith(hub.PREFIX):
+        reference = hub.parse(spec)
+        return {**own, **hub.about(reference, hub.found(reference)).get('image', {})}
+    if not spec or spec.startswith((RANDOM, EMBEDDED_PREFIX)):
+        return own
+    path = _file(spec)
+    if not os.path.isfile(path):
+        return own
+    beside = path.with_suffix('.json')
+    try:
+        said = untrusted.parse(untrusted.read_regular(beside, untrusted.MOST_TEXT))['image']
+    except (OSError, ValueError, TypeError, KeyError):  # not a file of ours
+        return {**own, **hub.beside(path).get('image', {})}
+    try:
+        return {**own, **preprocessing.sound(said)}
+    except ValueError as error:
+        raise UserError(f'weights {spec}: {beside.name} beside them is damaged ({error})') from None
+
+
+# --- into a network ---------------------------------------------------------------------------------------------------
+
+
+def widths(loaded: Weights, network: str) -> dict[str, int]:
+    """{head: number of classes} of the classifiers; that of a foreign file, and our `target`, is the head `source`."""
+    if not loaded.own:
+        return {'source': tensor_names.classes_in(network, loaded.tensors)}
+    heads = loaded.variables['params'].get('heads', {})
+    return {_renamed(name): int(np.shape(head['bias'])[0]) for name, head in heads.items()}
+
+
+def _renamed(head: str) -> str:
+    return 'source' if head == 'target' else head
+
+
+def fitted(spec: str, loaded: Weights, network: str, wanted: Tree) -> Tree:
+    """The weights as the variables of a network; every tensor that has no place, or does not fit, is listed.
+
+    Args:
+      wanted: the network's variables with heads of `widths`; only their shapes matter.
+    """
+    made_for = loaded.about.get('model', network)
+    # A network for one image size (`_fixed380`) has the weights of the one for any.
+    if made_for not in (network, network.partition('_fixed')[0]):
+        raise UserError(f'weights {spec} are of a {made_for!r}, and config.model.name is {network!r}')
+    if not loaded.own:
+        try:
+            return tensor_names.from_torch(network, loaded.tensors, wanted)
+        except UserError as error:
+            raise UserError(f'weights {spec}: {error}') from error
+    variables = loaded.variables
+    params = dict(variables['params'])
+    params['heads'] = {_renamed(head): tree for head, tree in params.get('heads', {}).items()}
+    variables = {**variables, 'params': params}
+    fit(spec, variables, wanted)
+    return variables
+
+
+def fit(spec: str, given: Tree, wanted: Tree) -> None:
+    """Check that every tensor has its place: all that are unused, missing or misshapen, in one error.
+
+    Args:
+      given, wanted: variables trees; of `wanted` only the shapes matter.
+    """
+
+    def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:
+        flat: dict[str, Any] = traverse_util.flatten_dict(tree, sep='/')
+        return {name: tuple(leaf.shape) for name, leaf in flat.items()}
+
+    have, want = shapes(given), shapes(wanted)
+    wrong = [f'{name} is not in the file' for name in sorted(want.keys() - have.keys())]
+    wrong += [f'{name} has no place in the network' for name in sorted(have.keys() - want.keys())]
+    wrong += [
+        f'{name} has shape {have[name]}, the network {want[name]}'
+        for name in sorted(have.keys() & want.keys())
+        if have[name] != want[name]
+    ]
+    if wrong:
+        shown = wrong[:20] + ([f'and {len(wrong) - 20} more'] if len(wrong) > 20 else [])
+        raise UserError(f'weights {spec} do not fit the network:\n  ' + '\n  '.join(shown))

@@ -1,0 +1,161 @@
+"""The names that others give to a network's tensors, and the way between their files and our variables.
+
+A *dialect* says what torch code calls a layer: a function of the layer's keys in our tree, for example
+
+    ('backbone', 'stage1', 'block0', 'conv1') -> 'layer1.0.conv1'        ('heads', 'source') -> 'fc'
+
+The rest is the same for all: kernel and scale are `.weight`, bias `.bias`, mean `.running_mean`, var
+`.running_var`; a convolution's kernel is OIHW there and HWIO here, a linear one's (out, in) and (in, out).
+`num_batches_tracked` has no place here and is dropped. The file's classifier is the head `source`.
+
+The names themselves are in `layer_names.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from mixjax import models
+from mixjax.errors import UserError, require
+from mixjax.models.efficientnet import EfficientNet
+from mixjax.models.weights import layer_names
+from mixjax.models.weights.layer_names import Dialect, Keys
+
+Tensors = Mapping[str, np.ndarray]
+Tree = Any
+
+LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
+DROPPED = 'num_batches_tracked'
+STEM = ('backbone', 'stem', 'conv')
+SHOWN = 20
+
+
+def dialects(network: str | nn.Module) -> dict[str, Dialect]:
+    """{name of the dialect: the dialect}; network: a name that `models.build` knows, or a backbone."""
+    return layer_names.of(_backbone(network))
+
+
+def classes_in(network: str | nn.Module, tensors: Tensors) -> int:
+    """How many classes the classifier in somebody's file has."""
+    known = [name(('heads', 'source')) for name in _known(network).values()]
+    for layer in known:
+        shape = np.shape(tensors.get(f'{layer}.weight', ()))
+        if len(shape) == 2:
+            return shape[0]
+    _refuse_a_sibling(network, tensors)
+    looked = ', '.join(f'{layer}.weight' for layer in dict.fromkeys(known))
+    raise UserError(f'there is no classifier of a {_called(network)} among the tensors (looked for {looked})')
+
+
+def from_torch(network: str | nn.Module, tensors: Tensors, wanted: Tree) -> Tree:
+    """Somebody's tensors as our variables; every tensor must have its place, and the error lists those that have not.
+
+    Of the network's dialects the one with the most names in common is taken.
+
+    Args:
+      tensors: {torch's name: array in torch's layout}. wanted: the variables tree to fill, with the head `source` as
+        wide as `classes_in` says; only its shapes and types matter.
+    """
+    flat = _flat(wanted)
+    assert wanted['params'].get('heads', {}).keys() <= {'source'}, 'a file has one classifier'
+    tensors = {name: tensor for name, tensor in tensors.items() if name.rpartition('.')[2] != DROPPED}
+    best, names = '', {}
+    for dialect, translate in _known(network).items():
+        here = {_name(translate, keys): keys for keys in flat}
+        if not best or len(here.keys() & tensors.keys()) > len(names.keys() & tensors.keys()):
+            best, names = dialect, here
+    if not names.keys() & tensors.keys():
+        _refuse_a_sibling(network, tensors)
+    wrong = [f'{name} is not in the file' for name in names if name not in tensors]
+    wrong += [f'{name} has no place in the network' for name in tensors if name not in names]
+    for name in names.keys() & tensors.keys():
+        have, want = tuple(tensors[name].shape), flat[names[name]].shape
+        if tuple(have[i] for i in _axes(have)) != tuple(want):
+            wrong.append(f'{name} has shape {have}, the network {tuple(want[i] for i in _back(want))}')
+    if wrong:
+        shown = sorted(wrong)[:SHOWN] + ([f'and {len(wrong) - SHOWN} more'] if len(wrong) > SHOWN else [])
+        raise UserError(f'the tensors do not fit a {_called(network)} in the names of {best}:\n  ' + '\n  '.join(shown))
+    new = {keys: _to_ours(np.asarray(tensors[name]), flat[keys].dtype) for name, keys in names.items()}
+    return traverse_util.unflatten_dict(new)
+
+
+def to_torch(network: str | nn.Module, variables: Tree, dialect: str, head: str = 'source') -> dict[str, np.ndarray]:
+    """The inverse: our variables under others' names and in their layout, with `head` as the classifier."""
+    known = _known(network)
+    require(dialect in known, f'dialect must be one of {", ".join(known)}, not {dialect!r}')
+    require(
+        head in variables.get('params', {}).get('heads', {head: ()}), f'head must be one of the network, not {head!r}'
+    )
+    translate, new = known[dialect], {}
+    for keys, leaf in _flat(variables).items():
+        if keys[1] == 'heads':
+            if keys[2] != head:
+                continue
+            keys = (keys[0], 'heads', 'source', *keys[3:])
+        leaf = np.asarray(leaf)
+        new[_name(translate, keys)] = np.ascontiguousarray(leaf.transpose(_back(leaf.shape)))
+    return new
+
+
+# --- the rules for all ------------------------------------------------------------------------------------------------
+
+
+def _flat(tree: Tree) -> dict[Keys, Any]:
+    """{('params', 'backbone', .., 'kernel'): leaf}"""
+    return traverse_util.flatten_dict(tree)  # pyright: ignore[reportReturnType]
+
+
+def _name(translate: Dialect, keys: Keys) -> str:
+    return f'{translate(keys[1:-1])}.{LEAVES[keys[-1]]}'
+
+
+def _axes(shape: Sequence[int]) -> tuple[int, ...]:
+    """The order in which torch's axes are ours: OIHW to HWIO, (out, in) to (in, out)."""
+    return (2, 3, 1, 0) if len(shape) == 4 else tuple(reversed(range(len(shape))))
+
+
+def _back(shape: Sequence[int]) -> tuple[int, ...]:
+    """The order in which our axes are torch's."""
+    return (3, 2, 0, 1) if len(shape) == 4 else tuple(reversed(range(len(shape))))
+
+
+def _to_ours(tensor: np.ndarray, dtype: Any) -> np.ndarray:
+    return np.ascontiguousarray(tensor.transpose(_axes(tensor.shape)), dtype=dtype)
+
+
+def _known(network: str | nn.Module) -> dict[str, Dialect]:
+    found = dialects(network)
+    require(bool(found), f'a {_called(network)} has no names but ours: give a file that mixjax wrote')
+    return found
+
+
+def _backbone(network: str | nn.Module) -> nn.Module:
+    return models.BACKBONES[network]() if isinstance(network, str) else network
+
+
+def _called(network: str | nn.Module) -> str:
+    return network if isinstance(network, str) else type(network).__name__
+
+
+def _refuse_a_sibling(network: str | nn.Module, tensors: Iterable[str]) -> None:
+    """Tell whose names these are, where they are of the same EfficientNet with another padding.
+
+    All the shapes agree and the numbers would not, so the names decide.
+    """
+    backbone = _backbone(network)
+    if not isinstance(backbone, EfficientNet):
+        return
+    tensors = set(tensors)
+    mine = dialects(backbone)
+    for sibling, build in models.BACKBONES.items():
+        other = build()
+        if not isinstance(other, EfficientNet) or other.clone(padding=backbone.padding) != backbone:
+            continue
+        for dialect, translate in dialects(other).items():
+            if dialect not in mine and f'{translate(STEM)}.weight' in tensors:
+                raise UserError(f'these are names of {dialect}, which fit the network {sibling!r} and not this one')

@@ -1,0 +1,321 @@
+"""The work directory: which files a run leaves, and what may be continued there.
+
+Of several processes the first one writes, and what it finds there is what all of them go by.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+import mixjax
+from mixjax.errors import UserError
+from mixjax.host import storage, untrusted
+from mixjax.host.processes import by_first, count, first, gather, only_first
+from mixjax.host.storage import PART, Place
+from mixjax.method import Prepared, Segments
+
+Tree = Any
+SETTLE = 30.0  # seconds after which lines that are logged go to a store
+# Settings that say where, or what is done with the run afterwards, and change no number.
+ELSEWHERE = ('results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store')
+LOCK = 'lock.json'  # who trains there (train/lock.py)
+
+
+# Called with a place before anything is written there; train/lock.py looks whether the folder is still this run's.
+before_writing: list[Callable[[Place], None]] = []
+
+
+def by_owner(function: Callable[..., None]) -> Callable[..., None]:
+    """A function that writes to the place that it is given first: the first process does it, while it has the lock."""
+
+    @functools.wraps(function)
+    def looked(path: Place, *args: Any) -> None:
+        if first():
+            for look in before_writing:
+                look(path)
+            function(path, *args)
+
+    return looked
+
+
+@by_owner
+def write(path: Place, data: bytes | str) -> None:
+    """Write a file whole or not at all."""
+    storage.write(path, data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: Place, value: Any) -> None:
+    write(path, json.dumps(value, indent=2) + '\n')
+
+
+def read_json(path: Place) -> Any:
+    try:
+        return untrusted.parse(untrusted.read_regular(path, untrusted.MOST_TEXT))
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read ({type(error).__name__}); use another --workdir') from error
+
+
+@by_first
+def create(folder: Place) -> None:
+    try:
+        storage.make(folder)
+        storage.try_writing(folder)
+    except Exception as error:  # of the network, of rights: each client of a store has errors of its own
+        if storage.remote(folder):
+            raise storage.unreachable(folder, error) from error
+        if isinstance(error, OSError):
+            raise UserError(f'the work directory {folder} cannot be written to: {error.strerror}') from error
+        raise
+
+
+# --- one config for one directory -------------------------------------------------------------------------------------
+
+
+def as_data(config: Any) -> dict[str, Any]:
+    """A config as JSON has it: tuples become lists."""
+    return json.loads(config.to_json(sort_keys=True))
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    return {'.'.join(key): value for key, value in traverse_util.flatten_dict(config, keep_empty_nodes=True).items()}
+
+
+@by_first
+def look(folder: Place, config: Any) -> bool:
+    """Check that a directory is new, or was made by the same config; nothing is written.
+
+    Only `steps` of a finished run may differ, and only grow: that extends the run.
+
+    Returns:
+      Whether a finished run is to be extended.
+    """
+    path = folder / 'config.json'
+    if not path.exists():
+        inside = folder.iterdir() if folder.is_dir() else ()
+        left = [item for item in inside if not item.name.endswith(PART) and item.name != LOCK]
+        if left:
+            raise UserError(f'{folder} has files in it and is not a work directory; choose an empty or a new folder')
+        return False
+    before = read_json(path)
+    if not isinstance(before, dict) or type(before.get('steps')) is not int:
+        raise UserError(f'{path} is damaged; use another --workdir')
+    before, after = flat(before), flat(as_data(config))
+    keys = (before.keys() | after.keys()) - set(ELSEWHERE)
+    if len(config.compare):  # nothing is trained by it; earlier versions named a method there all the same
+        keys -= {key for key in keys if key.startswith('method.')}
+    changed = sorted(key for key in keys if before.get(key) != after.get(key))
+    if changed == ['steps'] and after['steps'] > before['steps']:
+        if finished(folder, before['steps']) is None:
+            raise UserError(
+                f'{folder} holds a run of {before["steps"]} steps that is not finished; finish it with '
+                'the same settings, then raise config.steps'
+            )
+        return True
+    if changed:
+        lines = [
+            f'  {key}: {before.get(key, "(absent)")!r} there, {after.get(key, "(absent)")!r} now' for key in changed
+        ]
+        raise UserError(
+            f'{folder} holds a run with another config; use another --workdir, or the same settings '
+            '(only steps may change, and only grow):\n' + '\n'.join(lines)
+        )
+    return False
+
+
+def parts_of(folder: Place) -> set[str]:
+    """The folders in a work directory that its sweep or comparison trains in, by its config; none of other folders."""
+    path = folder / 'config.json'
+    try:
+        said = read_json(path) if path.exists() else {}
+        key, numbers = said['sweep']['key'].rpartition('.')[2], said['sweep']['numbers']
+        return {*said['compare'], *(f'{key}={number}' for number in numbers)}
+    except (UserError, OSError, KeyError, TypeError, AttributeError):  # not a work directory, or not a whole one
+        return set()
+
+
+def claim(folder: Place, config: Any) -> None:
+    """Record the config of a directory that `look` has accepted; all processes must see it there."""
+    record(folder, config)
+    if not all(gather((folder / 'config.json').exists())):
+        raise UserError(
+            f'the work directory {folder} is not on a disk that all {count()} processes share; checkpoints are written '
+            'and read by all of them, so choose a --workdir on a shared disk or in a store (gs://BUCKET/FOLDER)'
+        )
+
+
+@by_first
+def record(folder: Place, config: Any) -> None:
+    create(folder)
+    if not (folder / 'config.json').exists() or read_json(folder / 'config.json') != as_data(config):
+        write_json(folder / 'config.json', as_data(config))
+
+
+@by_first
+def finished(folder: Place, steps: int) -> dict[str, Any] | None:
+    """The results of a run of that many steps, if it was finished; an extended run's old ones do not count."""
+    path = folder / 'results.json'
+    results = read_json(path) if path.exists() else None
+    return results if isinstance(results, dict) and results.get('steps') == steps else None
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and commit: what a number depends on. No name of a host, user or folder."""
+    packages = {name: version(name) for name in ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')}
+    devices = [device.device_kind for device in jax.devices()]
+    return {
+        'mixjax': mixjax.__version__,
+        'python': platform.python_version(),
+        **packages,
+        'devices': devices,
+        'commit': commit(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of the source tree that runs, marked `+` where it has changes; None outside one."""
+    source = Path(mixjax.__file__).parent
+    if not (source.parent / '.git').exists():
+        return None
+
+    def git(*words: str) -> str:
+        return subprocess.run(['git', '-C', str(source), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        head = git('rev-parse', '--short=12', 'HEAD').strip()
+        return head + ('+' if git('status', '--porcelain', '--untracked-files=no').strip() else '')
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+# --- lines of metrics -------------------------------------------------------------------------------------------------
+
+# Of files in a store: what they hold with the lines that are not there yet, and when they were written last.
+_logs: dict[str, tuple[str, float]] = {}
+
+
+@by_owner
+def append(path: Place, line: dict[str, Any]) -> None:
+    """Add a line. Nothing can be added to what is in a store, so there `settle` brings the lines in."""
+    text = json.dumps(line) + '\n'
+    if not storage.remote(path):
+        storage.append(path, text.encode())
+        return
+    before, when = _logs.get(str(path)) or (path.read_text() if path.exists() else '', 0.0)
+    if time.monotonic() - when > SETTLE:
+        when = time.monotonic()
+        storage.write(path, (before + text).encode())
+    _logs[str(path)] = before + text, when
+
+
+@only_first
+def settle(folder: Place) -> None:
+    """Make sure that the lines of a folder's files are in them: before a checkpoint that is not to be ahead of them."""
+    # Forgotten also where they may not be written any more: another run's lines have taken their place.
+    held = {name: _logs.pop(name)[0] for name in [name for name in _logs if storage.of(name).parent == folder]}
+    for name, text in held.items():
+        write(storage.of(name), text)
+
+
+def lines(path: Place) -> Iterable[dict[str, Any]]:
+    """The whole lines of a file; one that a dying process left half-written is passed over."""
+    if str(path) in _logs or path.exists():
+        try:
+            whole = _logs[str(path)][0].encode() if str(path) in _logs else untrusted.read_regular(path)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f'{path} cannot be read ({why}); use another --workdir') from error
+        for text in whole.splitlines():
+            try:
+                line = untrusted.parse(text)
+            except ValueError:
+                continue
+            if isinstance(line, dict) and type(line.get('seed')) is type(line.get('step')) is int:
+                yield line
+
+
+@by_owner
+def rewind(path: Place, seeds: list[int], step: int) -> None:
+    """Drop what seeds logged after `step`: it will be done, and logged, again."""
+    settle(path.parent)
+    if path.exists():
+        kept = [line for line in lines(path) if line['seed'] not in seeds or line['step'] <= step]
+        write(path, ''.join(json.dumps(line) + '\n' for line in kept))
+
+
+@by_owner
+def arrange(path: Place) -> None:
+    """Put the lines of a log in the order of seeds and steps; those of one seed and step stay as they are.
+
+    While seeds are trained at once their lines take turns, and which seeds go on together after a kill depends on the
+    checkpoints that were whole by then. A finished log does not show it.
+    """
+    settle(path.parent)
+    if path.exists():
+        found = list(lines(path))
+        ordered = sorted(found, key=lambda line: (line['seed'], line['step']))
+        if ordered != found:
+            write(path, ''.join(json.dumps(line) + '\n' for line in ordered))
+
+
+# --- what `prepare` made ----------------------------------------------------------------------------------------------
+
+
+@by_owner
+def write_arrays(path: Place, arrays: dict[str, np.ndarray]) -> None:
+    """A compressed `.npz`, whole or not at all."""
+    with storage.new(path) as file:
+        np.savez_compressed(file, **cast(Any, arrays))
+
+
+def save_prepared(path: Place, prepared: Prepared) -> None:
+    """frozen, draw and notes as one .npz of plain arrays, keys joined by '/'."""
+    if prepared.frozen != () and not isinstance(prepared.frozen, dict):
+        raise UserError('what prepare() makes as `frozen` must be a dict of arrays')
+    arrays = {}
+    if prepared.frozen != ():
+        leaves = traverse_util.flatten_dict(prepared.frozen)
+        if any('/' in str(part) for key in leaves for part in key):
+            raise UserError('the keys of what prepare() makes as `frozen` must have no / in them')
+        arrays |= {f'frozen/{"/".join(key)}': np.asarray(value) for key, value in leaves.items()}
+    if prepared.draw is not None:
+        fields = prepared.draw._asdict().items()
+        arrays |= {f'draw/{key}': np.asarray(value) for key, value in fields if value is not None}
+    arrays |= {f'notes/{key}': np.asarray(float(value)) for key, value in prepared.notes.items()}
+    for key, array in arrays.items():
+        if array.dtype.kind not in 'biuf':
+            raise UserError(f'prepare() made {key} of type {array.dtype}; frozen holds numbers, float32 for bfloat16')
+    write_arrays(path, arrays)
+
+
+def load_prepared(path: Place) -> Prepared:
+    try:
+        arrays = untrusted.arrays(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f'{path} is damaged ({type(error).__name__}), and with it the run; use another --workdir'
+        ) from error
+
+    def group(name: str) -> dict[str, Any]:
+        return {key.removeprefix(name): value for key, value in arrays.items() if key.startswith(name)}
+
+    frozen, draw = group('frozen/'), group('draw/')
+    needed = {'rows', 'start', 'count', 'rounds'}
+    if draw and not needed <= draw.keys() <= set(Segments._fields):
+        raise UserError(f'{path} is damaged, and with it the run; use another --workdir')
+    return Prepared(
+        traverse_util.unflatten_dict(frozen, sep='/') if frozen else (),
+        Segments(**draw) if draw else None,
+        {name: float(value) for name, value in group('notes/').items()},
+    )

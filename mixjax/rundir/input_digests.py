@@ -1,0 +1,237 @@
+"""What a run is made from: a digest of each input, kept in `inputs.json`, and compared whenever the run goes on.
+
+    weights        the tensors of the pretrained network's file; '' from scratch
+    target         {part: digest}, its examples and their labels: train, test, val
+    source         the source data set's examples and their labels; '' where there is none
+    splits         the content of `config.target.splits`; '' where there is none
+    code           {module: digest} of the method and the network, and what they import, where mixjax does not ship them
+    earlier code   a list of what `code` was before the user accepted that it had changed
+
+What a run also depends on is in `config.json` and `env.json`. A work directory of an older version has no such file, or
+lacks one of its entries; what is missing is added when the run goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import partial
+from hashlib import sha256
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from mixjax import models
+from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.labelled import run_data, split_file
+from mixjax.data.labelled.run_data import Sets
+from mixjax.errors import UserError
+from mixjax.host import processes
+from mixjax.host.processes import by_first
+from mixjax.host.storage import Place
+from mixjax.models import weights
+from mixjax.rundir import code_digest, files
+from mixjax.train.program import Ground
+
+FILE = 'inputs.json'
+TEXTS, TABLES = ('weights', 'source', 'splits'), ('target', 'code')  # entries that are a digest, or {name: digest}
+EARLIER = 'earlier code'
+CHANGED_CODE = ('refuse', 'accept')
+ACCEPT = "--changed-code=accept (in Python: changed_code='accept')"
+PUT_BACK = 'put it back as it was, or use another --workdir'
+
+
+class Inputs(NamedTuple):
+    """What a run is made from now.
+
+    digests: as in the file; of a run with nothing left to do the code only.
+    sets: the data; None where they were not read.
+    accept: whether the user says that the code may have changed.
+    """
+
+    config: Any
+    digests: dict[str, Any]
+    sets: Sets | None
+    accept: bool
+
+
+def find(config: Any, on: Ground | None, changed_code: str = CHANGED_CODE[0]) -> Inputs:
+    """The inputs of one run; on: what was read for it, None where nothing is left to do."""
+    digests: dict[str, Any] = {'code': code_digest.digests(roots(config))}
+    if on is not None:
+        splits = config.target.splits
+        made_up = config.model.weights.startswith(weights.RANDOM)
+        digests |= {
+            'weights': '' if made_up else on.weights,  # made-up ones follow from their name, up to rounding
+            'target': dict(on.sets.digests),
+            'source': '' if on.sets.source is None else run_data.digest(on.sets.source),
+            'splits': sha256(_sorted(split_file.read(splits)).encode()).hexdigest() if splits else '',
+        }
+    processes.agree("the method's code or config.target.splits", lambda: _sorted(digests))
+    return Inputs(config, digests, on.sets if on else None, changed_code == CHANGED_CODE[1])
+
+
+def _sorted(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def roots(config: Any) -> list[str]:
+    """The modules that a run begins from and that mixjax does not ship: of its method and wrappers, and its network."""
+    names = [name for name in (config.method.name, *config.method.get('wrappers', ())) if '.' in name]
+    builder = models.BACKBONES[config.model.name]
+    builder = builder.func if isinstance(builder, partial) else builder
+    if not isinstance(builder, FunctionType) or 'get_config' not in builder.__globals__:
+        return [*names, builder.__module__]
+    # A function of a config: the file's settings may change, so it is not the file that counts but what it builds.
+    used = [builder.__globals__.get(name) for name in builder.__code__.co_names]
+    names += [one.__name__ for one in used if isinstance(one, ModuleType)]
+    return names + [one.__module__ for one in used if isinstance(one, type | FunctionType)]
+
+
+# --- the record -------------------------------------------------------------------------------------------------------
+
+
+@by_first
+def check(folder: Place, now: Inputs) -> None:
+    """Refuse to go on with a run whose inputs have changed since it began."""
+    before = _read(folder)
+    changed = [] if now.sets is None else _data_differences(folder, now, now.sets, before)
+    changed_code = [] if now.accept else _code_differences(before.get('code'), now.digests['code'])
+    if changed:
+        raise UserError(
+            f'{folder} was begun with other inputs, and its results would be of both; {PUT_BACK}:'
+            + _listed([*changed, *changed_code])
+        )
+    if changed_code:
+        raise UserError(
+            f'{folder} was begun with other code, and its results are of that; {PUT_BACK}, or go on with the code as '
+            f'it is now, {ACCEPT}:' + _listed(changed_code)
+        )
+
+
+def _listed(lines: list[str]) -> str:
+    return ''.join(f'\n  {line}' for line in lines)
+
+
+@by_first
+def record(folder: Place, now: Inputs) -> None:
+    """Write down what a run is made from, once `check` has found that it is the same as before."""
+    check(folder, now)  # somebody may have been here since
+    before = _read(folder)
+    after = {**before, **now.digests}
+    if before.get('code', now.digests['code']) != now.digests['code']:
+        after[EARLIER] = [*before.get(EARLIER, []), before['code']]
+    if after != before:
+        files.write_json(folder / FILE, after)
+
+
+@by_first
+def same_data(sets: Sets, folder: Place) -> None:
+    """Refuse to look at a finished run with other target images than those that it was trained and tested on."""
+    changed = _part_differences(folder, _read(folder), sets)
+    if changed:
+        raise UserError(f'{folder} was begun with other images; put them back to look at the run:{_listed(changed)}')
+
+
+@by_first
+def same_source(source: Dataset, folder: Place) -> None:
+    """Refuse to look at a finished run with another source data set than it was trained with."""
+    if _read(folder).get('source') not in ('', None, run_data.digest(source)):
+        raise UserError(f'{folder} was begun with other source images; put them back to look at the run')
+
+
+def _read(folder: Place) -> dict[str, Any]:
+    """The record; {} where there is none."""
+    path = folder / FILE
+    if not path.exists():
+        return {}
+    found = files.read_json(path)
+    texts = isinstance(found, dict) and all(isinstance(found.get(name, ''), str) for name in TEXTS)
+    tables = texts and all(_table(found.get(name, {})) for name in TABLES)
+    earlier = found.get(EARLIER, []) if tables else None
+    if not isinstance(earlier, list) or not all(map(_table, earlier)):
+        raise UserError(
+            f'{path} is damaged, so it is not known what the run is made from; put the file back from a copy, or use '
+            'another --workdir'
+        )
+    return found
+
+
+def _table(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
+
+
+# --- what is different ------------------------------------------------------------------------------------------------
+
+
+def _data_differences(folder: Place, now: Inputs, sets: Sets, before: Mapping[str, Any]) -> list[str]:
+    """A line on each input besides the code that is not what it was."""
+    config = now.config
+    lines = {
+        'weights': f'the weights have changed: {config.model.weights}',
+        'source': f'the images of the source data set have changed: {config.source.dir or config.source.name}',
+        'splits': f'config.target.splits has changed: {config.target.splits}',
+    }
+    changed = [line for key, line in lines.items() if before.get(key, now.digests[key]) != now.digests[key]]
+    where = config.target.dir or config.target.name
+    changed += [f'{line}: {where}' for line in _part_differences(folder, before, sets)]
+    # Where all else is the same, or not known, the draw must be: a run without a record can be compared by that.
+    return changed or _draw_differences(folder, config, sets)
+
+
+def _part_differences(folder: Place, before: Mapping[str, Any], sets: Sets) -> list[str]:
+    """The same of the target's parts; a run without a record of them has their stamps in `splits.json`."""
+    was, now = before.get('target'), sets.digests
+    if was is None:
+        was, now = _splits(folder).get('data'), sets.stamps
+        if not was or not _table(was):
+            return []
+    lines = []
+    for part in sorted(was.keys() | now.keys()):
+        if part not in was:
+            lines.append(f'the target data set has a {part} part now, and had none')
+        elif part not in now:
+            lines.append(f'the target data set has no {part} part any more')
+        elif was[part] != now[part]:
+            lines.append(f'the images of the {part} part of the target data set have changed')
+    return lines
+
+
+def _draw_differences(folder: Place, config: Any, sets: Sets) -> list[str]:
+    """Of the seeds in `splits.json` those that learn from, or validate on, other examples than are written there."""
+    said = _splits(folder)
+    if 'labelled rows' not in said:
+        return []
+    seeds = range(config.seed, config.seed + config.num_seeds)
+    found = split_file.rows_of(sets.rows, {seed: run_data.drawn(config, sets, seed) for seed in seeds})
+    changed = {
+        seed
+        for kind in split_file.ROWS
+        for seed, rows in found.get(kind, {}).items()
+        if isinstance(said.get(kind, {}), dict) and said.get(kind, {}).get(seed, []) != rows
+    }
+    return [
+        f'seed {seed} had other examples, says splits.json; the draw of this version of mixjax, or of the file in '
+        'config.target.splits, is another one'
+        for seed in sorted(changed, key=int)
+    ]
+
+
+def _splits(folder: Place) -> dict[str, Any]:
+    """The `splits.json` that a run has written."""
+    path = folder / 'splits.json'
+    found = files.read_json(path) if path.exists() else {}
+    return found if isinstance(found, dict) else {}
+
+
+def _code_differences(before: Mapping[str, str] | None, now: Mapping[str, str]) -> list[str]:
+    if before is None:
+        return []
+    lines = []
+    for name in sorted(before.keys() | now.keys()):
+        if name not in before:
+            lines.append(f'the module {name} is used now, and was not: {code_digest.where(name)}')
+        elif name not in now:
+            lines.append(f'the module {name} was used, and is not any more')
+        elif not code_digest.same(before[name], now[name]):
+            lines.append(f'the source of module {name} has changed: {code_digest.where(name)}')
+    return lines

@@ -1,0 +1,127 @@
+"""Evaluations during training, and which step's network is kept.
+
+The validation part, where there is one, is evaluated at the same steps as the test part. With `keep='best'` the
+network of the step with the highest validation accuracy is the result of the run, the later one of equals: its
+accuracy is reported, and it is the one that is exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mixjax.data.labelled import run_data
+from mixjax.errors import UserError
+from mixjax.host.processes import by_first, only_first
+from mixjax.host.storage import Place
+from mixjax.rundir import files
+from mixjax.train import evaluate, export, mesh, nan_guard, predictions, seeds
+from mixjax.train.program import Program
+from mixjax.train.seeds import Seed
+from mixjax.train.step import TrainState, variables
+from mixjax.train.wave import Wave, batches, fill
+
+Tree = Any
+
+
+class Held(NamedTuple):
+    """The validation parts of a wave, as `Wave.test` has the test parts. count: examples of one seed."""
+
+    batches: Sequence[Tree]
+    count: int
+
+
+def check(built: Program) -> None:
+    """Refuse to keep the best of what cannot be told apart."""
+    config = built.config
+    if config.keep == 'best' and not count(built, config.seed):
+        raise UserError(
+            'config.keep=best chooses by the accuracy on a validation part, and there is none; hold out a share of '
+            'the labelled examples (config.target.val=0.2), or keep the last (config.keep=last)'
+        )
+
+
+def count(built: Program, seed: int) -> int:
+    """How many examples a seed validates on."""
+    sets = built.sets
+    return len(sets.val.labels) if sets.val else len(run_data.drawn(built.config, sets, seed).val)
+
+
+def hold(built: Program, opened: list[Seed]) -> Held:
+    """Put the validation parts on the devices."""
+    own = built.sets.val
+    parts = [one.val for one in fill(built, opened) if one.val] if own is None else [seeds.everything(own)]
+    return Held(batches(built, parts, same=own is not None, resident=True), len(parts[0].label) if parts else 0)
+
+
+def look(
+    built: Program, folder: Place, together: list[int], step: int, ts: TrainState, placed: Wave, held: Held
+) -> None:
+    """Evaluate all seeds and log it; of those whose result this is so far, keep what they said of each example.
+
+    The first seed's network is exported where it is the best so far.
+    """
+    metrics, config = folder / 'metrics.jsonl', built.config
+    said: list[evaluate.Each] = []
+    for kind, program_of, parts, examples in (
+        ('eval', built.evaluate, placed.test, placed.tested),
+        ('val', built.validate, held.batches, held.count),
+    ):
+        if kind == 'eval' and parts and (config.keep == 'best' or step == config.steps):
+            found, said = evaluate.run_each(program_of, variables(ts), parts, examples)
+        else:
+            found = evaluate.run(program_of, variables(ts), parts, examples) if parts else []
+        for seed, line in zip(together, found, strict=False):
+            files.append(metrics, {'seed': seed, 'step': step, 'kind': kind, **nan_guard.plain(line)})
+    result = [seed for seed, at in kept(config, folder, together).items() if said and at == step]
+    predictions.keep(built, folder, step, {seed: said[together.index(seed)] for seed in result})
+    if config.keep == 'best' and config.seed in result:
+        keep(built, folder, mesh.take(ts, together.index(config.seed)), step)
+
+
+@by_first
+def best(folder: Place) -> dict[int, int]:
+    """{seed: the step of its highest validation accuracy, the last of equals}."""
+    found = [line for line in files.lines(folder / 'metrics.jsonl') if line['kind'] == 'val']
+    found.sort(key=lambda line: (line['accuracy'], line['step']))
+    return {line['seed']: line['step'] for line in found}
+
+
+def kept(config: Any, folder: Place, seeds: Sequence[int]) -> dict[int, int]:
+    """{seed: the step whose network is its result}; of one that is being trained and keeps the best, so far."""
+    known = best(folder) if config.keep == 'best' else {}
+    return {seed: known[seed] if config.keep == 'best' else config.steps for seed in seeds}
+
+
+def keep(built: Program, folder: Place, ts: TrainState, step: int, whole: bool = False) -> None:
+    """Export a network. whole: with all its heads, and not only what prediction needs."""
+    images = built.sets.train
+    channels = images.read(np.arange(1)).shape[-1]
+    export.model(folder, built.config, built.method, mesh.here(ts), images.classes, channels, step, whole)
+
+
+def snapshot(built: Program, folder: Place, ts: TrainState, step: int) -> None:
+    """Keep the first seed's network of this step, all of it, in a folder of its own."""
+    place = folder / 'snapshots' / str(step)
+    files.create(place)
+    keep(built, place, ts, step, whole=True)
+
+
+def end(built: Program, folder: Place, together: list[int], ts: TrainState) -> None:
+    """At the last step: export the first seed's network, unless that has been done."""
+    config = built.config
+    if export.is_of(folder, config.steps):
+        return
+    if config.keep == 'last':
+        keep(built, folder, mesh.take(ts, together.index(config.seed)), config.steps)
+    else:
+        still(folder, config.steps)
+
+
+@only_first
+def still(folder: Place, steps: int) -> None:
+    """The exported network is that of a run before it was extended, and still the best."""
+    path = folder / 'model.json'
+    files.write_json(path, {**files.read_json(path), 'steps': steps})
