@@ -27,7 +27,7 @@ from PIL import Image
 
 from benchmarks import steps, timing
 from mixjax import config as config_lib
-from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.dataset import Dataset
 from mixjax.data.feed import batches
 from mixjax.data.pixels import decoded_cache, photo
 from mixjax.report import sections

@@ -104,7 +104,7 @@ def main() -> None:
 
     import mixjax.report
     import mixjax.train
-    from mixjax import main as command
+    from mixjax.commands import train as command
 
     phases.mark('imports')
     phases.seconds['imports'] -= phases.seconds['python']

@@ -12,7 +12,7 @@ import numpy as np
 
 from mixjax import config as config_lib
 from mixjax import models
-from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.dataset import Dataset
 from mixjax.data.labelled.run_data import Sets
 from mixjax.models.preact import PreActResNet
 from mixjax.train import program, seeds, wave

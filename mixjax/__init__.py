@@ -9,11 +9,11 @@ when they are first used.
 import importlib
 from typing import Any
 
-__version__ = '0.1.0'
+from mixjax.version import __version__ as __version__
 
 _MODULES = (
-    'analysis', 'attention', 'auxiliary', 'config', 'data', 'errors', 'inference', 'losses', 'method', 'methods', 'mix',
-    'models', 'pairing', 'project', 'puzzle', 'relation', 'report', 'train',
+    'analysis', 'config', 'data', 'errors', 'inference', 'losses', 'maths', 'method', 'methods', 'mix', 'models', 'report',
+    'rundir', 'train', 'wrappers',
 )  # fmt: skip
 
 

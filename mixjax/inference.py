@@ -285,8 +285,7 @@ def test_set(workdir: str | Path) -> Images:
     from mixjax.data.datasets import resolve as sets_lib
     from mixjax.data.labelled import run_data
     from mixjax.rundir import files as files_of
-    from mixjax.rundir import input_digests
-    from mixjax.train import seeds
+    from mixjax.train import input_digests, seeds
 
     folder = storage.of(workdir)
     config = config_lib.from_data(files_of.read_json(folder / 'config.json'))

@@ -15,7 +15,7 @@ from PIL import Image
 from mixjax import config as config_lib
 from mixjax.commands import analyse, grid, predict
 from mixjax.commands.cli import parse
-from mixjax.main import FLAGS, asked
+from mixjax.commands.train import FLAGS, asked
 from mixjax.train import program
 from tests.common import ROOT, SHORT, call, lines
 

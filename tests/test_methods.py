@@ -14,8 +14,8 @@ from mixjax import models
 from mixjax.config import method_registry
 from mixjax.errors import UserError
 from mixjax.models import net as net_lib
-from mixjax.rundir import checkpoint, files
-from mixjax.train import evaluate, mesh, program, seeds, step, wave
+from mixjax.rundir import checkpoint
+from mixjax.train import evaluate, mesh, prepare, program, seeds, step, wave
 from tests.common import Tiny, assert_trees_equal, fixture
 from tests.variants import VARIANTS
 
@@ -218,7 +218,7 @@ def test_seeds_that_differ_in_size_are_trained_apart(tmp_path):
     assert wave.plan(built, tmp_path) == [[0, 1, 2]]
     narrow = seeds.prepared(built, 1, tmp_path)
     chosen = narrow.frozen['chosen'][:-1]
-    files.save_prepared(tmp_path / 'prepared-1.npz', narrow._replace(frozen={**narrow.frozen, 'chosen': chosen}))
+    prepare.save_prepared(tmp_path / 'prepared-1.npz', narrow._replace(frozen={**narrow.frozen, 'chosen': chosen}))
     assert wave.plan(built, tmp_path) == [[0, 2], [1]]
     placed = wave.place(built, [seeds.open_seed(built, seed, tmp_path) for seed in (0, 2)])
     assert placed.seeds == (0, 2) and jax.tree.leaves(placed.inputs)[0].shape[0] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import chex
 import jax
@@ -23,6 +24,7 @@ from tests.common import Tiny, assert_trees_equal, fixture
 from tests.test_methods import opened, settings, walk
 from tests.variants import VARIANTS
 
+parts, project, penalty = (partial(one, group=net_lib.group) for one in (regsl.parts, regsl.project, regsl.penalty))
 NORMS = {'frobenius': 'frob', 'row': 'infop'}
 
 
@@ -69,9 +71,9 @@ def test_the_projection_equals_the_released_code(norm, dtype):
         start, before = tree(f, 'init', dtype), tree(f, 'before', dtype)
         expected = tree(f, f'after_{NORMS[norm]}', dtype)['params']
         numbers = (float(f[f'distance_{NORMS[norm]}']), float(f['head_distance']), float(f['scale_factor']))
-        radius = regsl.parts(before['params'], *numbers)
+        radius = parts(before['params'], *numbers)
         trees = before['params'], start['params'], before['batch_stats'], start['batch_stats']
-        found = jax.jit(lambda *trees: regsl.project(*trees, radius, norm))(*trees)
+        found = jax.jit(lambda *trees: project(*trees, radius, norm))(*trees)
         close(found, expected, rtol=0, atol=1e-12 if dtype == 'float64' else 1e-6)
         assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype(dtype)}
         moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), found, before['params'])
@@ -86,18 +88,18 @@ def test_the_penalty_equals_the_released_code(norm, dtype):
     with jax.enable_x64(dtype == 'float64'):
         start, before = tree(f, 'init', dtype)['params'], tree(f, 'before', dtype)['params']
         trunk, head = f['penalty_lambda'].tolist()
-        weight = regsl.parts(before, trunk, head, float(f['scale_factor']))
+        weight = parts(before, trunk, head, float(f['scale_factor']))
         rtol = 1e-12 if dtype == 'float64' else 1e-5
-        found = regsl.penalty(before, start, weight, norm)
+        found = penalty(before, start, weight, norm)
         names = ['stage1', 'stage2', 'stage3', 'stage4', 'head:target']
         assert set(found) == set(names)
         groups = np.array([found[name] for name in names])
         np.testing.assert_allclose(groups, f[f'penalty_{NORMS[norm]}_per_group'], rtol=rtol)
         np.testing.assert_allclose(groups.sum(), f[f'penalty_{NORMS[norm]}_total'], rtol=rtol)
-        grad = jax.grad(lambda p: sum(regsl.penalty(p, start, weight, norm).values()))(before)
+        grad = jax.grad(lambda p: sum(penalty(p, start, weight, norm).values()))(before)
         if norm == 'frobenius':
             close(grad, tree(f, 'penalty_frob_grad', dtype)['params'], rtol=0, atol=1e-12 if rtol < 1e-6 else 1e-5)
-        at_start = jax.grad(lambda p: sum(regsl.penalty(p, start, weight, norm).values()))(start)
+        at_start = jax.grad(lambda p: sum(penalty(p, start, weight, norm).values()))(start)
         assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(at_start))
 
 
@@ -165,10 +167,10 @@ def distances(params, start, norm):
 def test_projected_weights_lie_in_the_ball_and_stay(norm):
     with jax.enable_x64(True):
         (start, stats0), (params, stats) = layer(0), layer(1)
-        radius = regsl.parts(params, 0.3, 0.7, 2.0)
-        once = regsl.project(params, start, stats, stats0, radius, norm)
+        radius = parts(params, 0.3, 0.7, 2.0)
+        once = project(params, start, stats, stats0, radius, norm)
         np.testing.assert_allclose(distances(once, start, norm), [0.3, 0.7], rtol=1e-12)
-        close(regsl.project(once, start, stats, stats0, radius, norm), once, rtol=1e-12)
+        close(project(once, start, stats, stats0, radius, norm), once, rtol=1e-12)
         # The nearest point: on the line to the centre.
         move, whole = (
             p['backbone']['stage1']['conv']['kernel'] - start['backbone']['stage1']['conv']['kernel']
@@ -191,23 +193,23 @@ def test_projected_weights_lie_in_the_ball_and_stay(norm):
 def test_inside_the_ball_nothing_moves(norm, dtype):
     with jax.enable_x64(dtype == 'float64'):
         (start, stats0), (params, stats) = layer(0), layer(1)
-        radius = regsl.parts(params, 1e3, 1e3, 2.0)
-        assert_trees_equal(regsl.project(params, start, stats, stats0, radius, norm), params)
+        radius = parts(params, 1e3, 1e3, 2.0)
+        assert_trees_equal(project(params, start, stats, stats0, radius, norm), params)
         # On the boundary itself: a displacement of exactly k = 2 in one entry.
         kernel = jnp.zeros((1, 1, 2, 2)).at[0, 0, 0, 0].set(2.0)
         edge = {'backbone': {'stage1': {'conv': {'kernel': kernel}}}}
         zero = jax.tree.map(jnp.zeros_like, edge)
-        assert_trees_equal(regsl.project(edge, zero, {}, {}, {'stage1': 2.0}, norm), edge)
+        assert_trees_equal(project(edge, zero, {}, {}, {'stage1': 2.0}, norm), edge)
 
 
 @pytest.mark.parametrize('norm', NORMS)
 @pytest.mark.parametrize('k', [0.0, 0.5])
 def test_no_displacement_is_no_nan(norm, k):
     params, stats = layer(0)
-    radius = regsl.parts(params, k, k, 2.0)
+    radius = parts(params, k, k, 2.0)
 
     def projected(p):
-        return regsl.project(p, params, stats, stats, radius, norm)
+        return project(p, params, stats, stats, radius, norm)
 
     found = projected(params)
     assert_trees_equal(found['backbone'], params['backbone'])
@@ -221,7 +223,7 @@ def test_a_row_is_bound_by_itself():
     kernel = jnp.asarray([[[[3.0, 0.1], [-1.0, 0.2]]]])  # L1 norms of the two output channels: 4 and 0.3
     params = {'backbone': {'stage1': {'conv': {'kernel': kernel}}}}
     zero = jax.tree.map(jnp.zeros_like, params)
-    found = regsl.project(params, zero, {}, {}, {'stage1': 2.0}, 'row')['backbone']['stage1']['conv']['kernel']
+    found = project(params, zero, {}, {}, {'stage1': 2.0}, 'row')['backbone']['stage1']['conv']['kernel']
     np.testing.assert_allclose(found, [[[[1.5, 0.1], [-0.5, 0.2]]]], rtol=1e-6)
 
 
@@ -235,7 +237,7 @@ def test_batchnorm_is_bound_by_what_multiplies_the_signal():
 
         def scale_after(scale, var, k):
             params, stats = bn(scale, var)
-            found = regsl.project(params, start, stats, stats0, {'stage1': k})
+            found = project(params, start, stats, stats0, {'stage1': k})
             assert found['backbone']['stage1']['bn']['bias'] == 9
             return float(found['backbone']['stage1']['bn']['scale'][0])
 
@@ -243,7 +245,7 @@ def test_batchnorm_is_bound_by_what_multiplies_the_signal():
         np.testing.assert_allclose(scale_after(10.0, 100 - 1e-6, 0.5), 10.0, rtol=1e-12)  # q = 1 by the variance
         np.testing.assert_allclose(scale_after(-10.0, 100 - 1e-6, 0.5), 5.0, rtol=1e-12)  # q = -1, then 0.5
         params, _ = bn(10.0, 1.0)
-        assert_trees_equal(regsl.project(params, start, {}, stats0, {'stage1': 0.5}), params)  # no statistics
+        assert_trees_equal(project(params, start, {}, stats0, {'stage1': 0.5}), params)  # no statistics
 
 
 def test_the_number_of_each_part():
@@ -252,9 +254,9 @@ def test_the_number_of_each_part():
         trunk = {name: leaf for name in ('stem', *stages)}
         return {'backbone': trunk, 'heads': {'target': {'kernel': jnp.zeros((1, 2))}}}
 
-    four = regsl.parts(params('stage1', 'stage2', 'stage3', 'stage4'), 2.0, 7.0, 3.0)
+    four = parts(params('stage1', 'stage2', 'stage3', 'stage4'), 2.0, 7.0, 3.0)
     assert four == {'stage1': 2, 'stage2': 2, 'stage3': 6, 'stage4': 18, 'head:target': 7}
-    assert regsl.parts(params('stage1', 'stage2', 'neck'), 2.0, 7.0, 3.0) == {
+    assert parts(params('stage1', 'stage2', 'neck'), 2.0, 7.0, 3.0) == {
         'stage1': 2, 'stage2': 2, 'head:target': 7
     }  # fmt: skip
 
@@ -390,7 +392,7 @@ def test_the_statistics_of_after_the_step_are_used():
     later = jax.tree.map(lambda x: 9 * x, stats)
     net = linear_net(start)
     found, _ = method.after_step(net, params, params, Aux({'batch_stats': later}), context({}, ()))
-    expected = regsl.project(params, params, later, stats, {'stage1': 0.1, 'head:target': 100.0})
+    expected = project(params, params, later, stats, {'stage1': 0.1, 'head:target': 100.0})
     assert_trees_equal(found, expected)
     moved = found['backbone']['stage1']['bn']['scale'] != params['backbone']['stage1']['bn']['scale']
     assert moved.any()

@@ -19,6 +19,7 @@ from mixjax.host import storage
 from mixjax.host.storage import Place
 from mixjax.report.curves import by_batch_kind, of_lines
 from mixjax.rundir import files
+from mixjax.train import prepare
 from mixjax.train import seeds as seeds_lib
 from mixjax.train.contract import RESERVED
 from mixjax.train.results import spread
@@ -154,7 +155,7 @@ def auxiliary_rows(folder: Place, seed: int, count: int) -> np.ndarray:
     own = folder / f'prepared-{seed}.npz'
     siblings = sorted(folder.parent.glob(f'*/prepared-{seed}.npz')) if (folder.parent / 'config.json').exists() else []
     for path in [own, *siblings]:
-        draw = files.load_prepared(path).draw if path.exists() else None
+        draw = prepare.load_prepared(path).draw if path.exists() else None
         if draw is not None and (draw.rows.size == 0 or draw.rows.max() < count):
             return np.unique(draw.rows)
     raise UserError(

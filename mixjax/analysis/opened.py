@@ -26,8 +26,8 @@ from mixjax.errors import UserError
 from mixjax.host.storage import Place
 from mixjax.models import weights
 from mixjax.models.net import Net
-from mixjax.rundir import checkpoint, files, input_digests, integrity
-from mixjax.train import evaluation, export, program, seeds
+from mixjax.rundir import checkpoint, files, integrity
+from mixjax.train import evaluation, export, input_digests, program, seeds
 
 Array = jax.Array
 Tree = Any

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixjax import config as config_lib
-from mixjax import main as trainer
+from mixjax.commands import train as trainer
 from mixjax.commands.cli import Command, carry_out, parse
 from mixjax.config import grid_files, method_registry
 from mixjax.errors import UserError

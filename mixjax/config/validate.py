@@ -146,7 +146,7 @@ def check(config: Any, base: Any) -> None:
             raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')
     if config.baseline and config.compare and config.baseline not in config.compare:
         raise UserError(f'config.baseline is one of {", ".join(config.compare)}, not {config.baseline!r}')
-    from mixjax.config import swept
+    from mixjax.config.variants import swept
 
     _sweep(config)
     for one in swept(config).values():
@@ -263,7 +263,7 @@ def _how_many(target: Any) -> None:
 
 def _build_methods(config: Any) -> None:
     """A method refuses bad knobs in its own words."""
-    from mixjax.config import methods
+    from mixjax.config.variants import methods
 
     target = config.target
     made_up = bool(config.synthetic.per_class)

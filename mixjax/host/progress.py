@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+import threading
 import time
 from typing import TextIO
 
@@ -106,3 +107,30 @@ class Progress:
         text = f'[{"#" * cells}{"." * (20 - cells)}] {text}'
         print('\r' + text.ljust(self._line), end='', file=self._out(), flush=True)
         self._line = len(text)
+
+
+class Bar:
+    """How far a pass over a data set is: one moving line on a terminal, plain lines elsewhere."""
+
+    def __init__(self, total: int, what: str) -> None:
+        self.total, self._what, self._done = total, what, 0
+        self._began = self._shown = time.monotonic()
+        self._moving = sys.stderr.isatty()
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if now - self._shown < (0.1 if self._moving else 10):
+                return
+            self._shown = now
+            left = (now - self._began) * (self.total / self._done - 1)
+            line = f'{self._what}, {self._done:,} of {self.total:,}, {left:.0f} s left'
+            print(
+                f'\r{line}\033[K' if self._moving else line, end='\n' * (not self._moving), file=sys.stderr, flush=True
+            )
+
+    def close(self) -> None:
+        if self._moving:
+            print('\r\033[K', end='', file=sys.stderr, flush=True)

@@ -21,11 +21,11 @@ import optax
 from mixjax import losses
 from mixjax.errors import require
 from mixjax.maths import jaxpr_split
-from mixjax.models.net import Net
 
 Array = jax.Array
 Tree = Any
 Batch = Mapping[str, Array]
+Net = Any  # a `mixjax.models.net.Net`; `init`, `apply` and `pretrained` of it are used
 
 
 def conv_layers(names: Iterable[str]) -> list[str]:

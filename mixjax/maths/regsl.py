@@ -1,9 +1,9 @@
 """RegSL's mathematics: distances from the pretrained weights, and labels corrected by the network itself.
 
-Li & Zhang 2021, https://arxiv.org/abs/2111.04578. Pure functions. Trees are laid out as in
-`mixjax.models.net`; a *part* is `stage1` .. or `head:<name>`, and what has no number here is left alone: the stem,
-biases, and normalisation without running statistics. Trunk weights are measured from where they started, a
-classifier from zero. n labelled examples, B of them in a batch, c classes.
+Li & Zhang 2021, https://arxiv.org/abs/2111.04578. Pure functions. Trees are laid out as in `mixjax.models.net`; a
+*part* is `stage1` .. or `head:<name>`, as the network's `group` names the parts of a tree, and what has no number here
+is left alone: the stem, biases, and normalisation without running statistics. Trunk weights are measured from where
+they started, a classifier from zero. n labelled examples, B of them in a batch, c classes.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mixjax.models import net as net_lib
-
 Array = jax.Array
 Tree = Any
 Group = Callable[[tuple[str, ...]], str]
 EPS = 1e-6  # of the released constraint; the networks' own is 1e-5
 
 
-def parts(params: Tree, trunk: float, head: float, scale: float, group: Group = net_lib.group) -> dict[str, float]:
+def parts(params: Tree, trunk: float, head: float, scale: float, *, group: Group) -> dict[str, float]:
     """A number for each part: trunk * (1, 1, scale, scale^2, ..) for the stages in order, `head` for a classifier."""
     names = {group(keys) for keys, _ in _leaves(params)}
     stages = {name: int(found[1]) for name in names if (found := re.fullmatch(r'stage(\d+)', name))}
@@ -42,7 +40,8 @@ def project(
     start_stats: Tree,
     radius: Mapping[str, float],
     norm: str = 'frobenius',
-    group: Group = net_lib.group,
+    *,
+    group: Group,
 ) -> Tree:
     """Each weight to the nearest point of the ball of its part's radius k around where it started.
 
@@ -82,7 +81,7 @@ def shrink(d: Array, k: float, norm: str) -> tuple[Array, Array]:
 
 
 def penalty(
-    params: Tree, start: Tree, weight: Mapping[str, float], norm: str = 'frobenius', group: Group = net_lib.group
+    params: Tree, start: Tree, weight: Mapping[str, float], norm: str = 'frobenius', *, group: Group
 ) -> dict[str, Array]:
     """For each part its weight times the sum over its weights of ||w - w0||^2, biases left out.
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from mixjax import losses
 from mixjax.errors import require
-from mixjax.maths import regsl as project_lib
+from mixjax.maths import regsl as regsl_lib
 from mixjax.method import Array, Aux, Ctx, Data, Method, Net, Prepared, Tree
 
 
@@ -62,12 +62,12 @@ def make(
     def doubted(logits: Array, ctx: Ctx) -> tuple[Array, Tree, dict[str, Array]]:
         """The batch's loss with self-labelling, the state after it, and metrics."""
         index, stored = ctx.batch['index'], ctx.state['label']
-        epoch = project_lib.epoch(ctx.step, ctx.run.steps_per_epoch)
-        corrected = project_lib.correct(stored, index, logits, threshold)
+        epoch = regsl_lib.epoch(ctx.step, ctx.run.steps_per_epoch)
+        corrected = regsl_lib.correct(stored, index, logits, threshold)
         stored = jnp.where(epoch >= correct_epoch, corrected, stored)
         per_example = losses.cross_entropy(logits, stored[index])
-        heat = project_lib.temperature(epoch, temperature, adaptive_epoch)
-        adaptive = project_lib.adaptive_weights(per_example, heat)
+        heat = regsl_lib.temperature(epoch, temperature, adaptive_epoch)
+        adaptive = regsl_lib.adaptive_weights(per_example, heat)
         weights = jnp.where(epoch >= adaptive_epoch, adaptive, 1 / len(per_example))
         metrics = {'relabelled': (stored[index] != ctx.batch['label']).mean()}
         return (weights * per_example).sum(), {'label': stored}, metrics
@@ -80,8 +80,8 @@ def make(
         else:
             total = losses.cross_entropy(logits, ctx.batch['label']).mean()
         if form == 'penalty':
-            weights = project_lib.parts(params, weight, head_weight, scale, net.group)
-            terms = project_lib.penalty(params, net.pretrained()['params'], weights, norm, net.group)
+            weights = regsl_lib.parts(params, weight, head_weight, scale, group=net.group)
+            terms = regsl_lib.penalty(params, net.pretrained()['params'], weights, norm, group=net.group)
             metrics = {**metrics, 'target_ce': total, 'penalty': sum(terms.values())}
             total = total + metrics['penalty']
         return total, Aux(model_state, metrics, state)
@@ -91,9 +91,9 @@ def make(
         if form != 'projection':
             return new, aux.carry
         start = net.pretrained()
-        radius = project_lib.parts(new, distance, head_distance, scale, net.group)
+        radius = regsl_lib.parts(new, distance, head_distance, scale, group=net.group)
         stats, stats0 = aux.model_state.get('batch_stats', {}), start.get('batch_stats', {})
-        return project_lib.project(new, start['params'], stats, stats0, radius, norm, net.group), aux.carry
+        return regsl_lib.project(new, start['params'], stats, stats0, radius, norm, group=net.group), aux.carry
 
     # With self-labelling, examples are weighted by a softmax over the batch, and labels are stored as integers.
     return Method(loss, after_step=after_step, init=init, whole_batch=self_label, soft_labels=not self_label)

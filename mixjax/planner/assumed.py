@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import catalog, folder
 from mixjax.data.datasets import resolve as sets_lib
-from mixjax.data.datasets.catalog import Dataset
 from mixjax.data.labelled import run_data, split_file
 from mixjax.method import Data, Part, Prepared
 from mixjax.models import weights

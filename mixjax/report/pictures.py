@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixjax.data.pixels.thumbnail import shrink
 from mixjax.report import png
 from mixjax.report.read import Folder, Run, Samples
 from mixjax.report.tables import PairRow, pair_rows, pairs_html
 from mixjax.report.words import bdi, escape, isolate
+from mixjax.rundir.thumbnail import shrink
 
 SMALL = 32  # pictures up to this side are enlarged without smoothing
 LEAST, MOST = 24, 112  # sides to which larger pictures are reduced

@@ -19,12 +19,11 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-import mixjax
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 from mixjax.host.processes import by_first, count, first, gather, only_first
 from mixjax.host.storage import PART, Place
-from mixjax.method import Prepared, Segments
+from mixjax.version import __version__
 
 Tree = Any
 SETTLE = 30.0  # seconds after which lines that are logged go to a store
@@ -175,7 +174,7 @@ def environment() -> dict[str, Any]:
     packages = {name: version(name) for name in ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')}
     devices = [device.device_kind for device in jax.devices()]
     return {
-        'mixjax': mixjax.__version__,
+        'mixjax': __version__,
         'python': platform.python_version(),
         **packages,
         'devices': devices,
@@ -185,7 +184,7 @@ def environment() -> dict[str, Any]:
 
 def commit() -> str | None:
     """The commit of the source tree that runs, marked `+` where it has changes; None outside one."""
-    source = Path(mixjax.__file__).parent
+    source = Path(__file__).parents[1]
     if not (source.parent / '.git').exists():
         return None
 
@@ -269,53 +268,8 @@ def arrange(path: Place) -> None:
             write(path, ''.join(json.dumps(line) + '\n' for line in ordered))
 
 
-# --- what `prepare` made ----------------------------------------------------------------------------------------------
-
-
 @by_owner
 def write_arrays(path: Place, arrays: dict[str, np.ndarray]) -> None:
     """A compressed `.npz`, whole or not at all."""
     with storage.new(path) as file:
         np.savez_compressed(file, **cast(Any, arrays))
-
-
-def save_prepared(path: Place, prepared: Prepared) -> None:
-    """frozen, draw and notes as one .npz of plain arrays, keys joined by '/'."""
-    if prepared.frozen != () and not isinstance(prepared.frozen, dict):
-        raise UserError('what prepare() makes as `frozen` must be a dict of arrays')
-    arrays = {}
-    if prepared.frozen != ():
-        leaves = traverse_util.flatten_dict(prepared.frozen)
-        if any('/' in str(part) for key in leaves for part in key):
-            raise UserError('the keys of what prepare() makes as `frozen` must have no / in them')
-        arrays |= {f'frozen/{"/".join(key)}': np.asarray(value) for key, value in leaves.items()}
-    if prepared.draw is not None:
-        fields = prepared.draw._asdict().items()
-        arrays |= {f'draw/{key}': np.asarray(value) for key, value in fields if value is not None}
-    arrays |= {f'notes/{key}': np.asarray(float(value)) for key, value in prepared.notes.items()}
-    for key, array in arrays.items():
-        if array.dtype.kind not in 'biuf':
-            raise UserError(f'prepare() made {key} of type {array.dtype}; frozen holds numbers, float32 for bfloat16')
-    write_arrays(path, arrays)
-
-
-def load_prepared(path: Place) -> Prepared:
-    try:
-        arrays = untrusted.arrays(path)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f'{path} is damaged ({type(error).__name__}), and with it the run; use another --workdir'
-        ) from error
-
-    def group(name: str) -> dict[str, Any]:
-        return {key.removeprefix(name): value for key, value in arrays.items() if key.startswith(name)}
-
-    frozen, draw = group('frozen/'), group('draw/')
-    needed = {'rows', 'start', 'count', 'rounds'}
-    if draw and not needed <= draw.keys() <= set(Segments._fields):
-        raise UserError(f'{path} is damaged, and with it the run; use another --workdir')
-    return Prepared(
-        traverse_util.unflatten_dict(frozen, sep='/') if frozen else (),
-        Segments(**draw) if draw else None,
-        {name: float(value) for name, value in group('notes/').items()},
-    )

@@ -22,9 +22,9 @@ from mixjax.host import disk_full, processes, signals, storage
 from mixjax.host.processes import by_first, from_first
 from mixjax.host.progress import Progress
 from mixjax.host.storage import Place
-from mixjax.rundir import checkpoint, files, input_digests, integrity, lock
-from mixjax.rundir.input_digests import Inputs
-from mixjax.train import contract, evaluation, mesh, nan_guard, program, results, seeds, wave
+from mixjax.rundir import checkpoint, files, integrity, lock
+from mixjax.train import contract, evaluation, input_digests, mesh, nan_guard, program, results, seeds, wave
+from mixjax.train.input_digests import Inputs
 from mixjax.train.program import Program
 from mixjax.train.step import TrainState, variables
 from mixjax.train.wave import Wave

@@ -18,11 +18,11 @@ import numpy as np
 
 from mixjax.data.feed.batches import Images
 from mixjax.data.labelled import run_data
-from mixjax.data.pixels.thumbnail import shrink
 from mixjax.host import untrusted
 from mixjax.host.processes import only_first
 from mixjax.host.storage import Place
 from mixjax.rundir import files
+from mixjax.rundir.thumbnail import shrink
 from mixjax.train import seeds
 from mixjax.train.evaluate import Each
 from mixjax.train.program import Program

@@ -12,17 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import traverse_util
 
 from mixjax.config.validate import TINY
-from mixjax.data.datasets.tfds_copy import Bar
 from mixjax.data.feed import augment, plan
 from mixjax.data.feed.augment import Geometry
 from mixjax.data.pixels import decoded_cache
 from mixjax.errors import UserError, user_code
+from mixjax.host import untrusted
 from mixjax.host.array_cache import Cache
+from mixjax.host.progress import Bar
+from mixjax.host.storage import Place
 from mixjax.maths import class_pairing
-from mixjax.method import Aux, Ctx, Data, Head, Method, Part, Prepared, Run
+from mixjax.method import Aux, Ctx, Data, Head, Method, Part, Prepared, Run, Segments
 from mixjax.models.net import Net, bind
+from mixjax.rundir import files
 from mixjax.train import contract, optim
 from mixjax.train.step import TrainState, check_carry, keys
 
@@ -305,3 +309,48 @@ def view(net: Net, start: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
     compiled = jax.jit(lambda variables, image: net.apply(variables, image, train=False)[0])
     features = jax.jit(lambda variables, image: net.apply(variables, image, train=False)[0].features)
     return bound._replace(source=lambda image: compiled(start, image)), lambda image: features(start, image)
+
+
+# --- the file of what was prepared ------------------------------------------------------------------------------------
+
+
+def save_prepared(path: Place, prepared: Prepared) -> None:
+    """frozen, draw and notes as one .npz of plain arrays, keys joined by '/'."""
+    if prepared.frozen != () and not isinstance(prepared.frozen, dict):
+        raise UserError('what prepare() makes as `frozen` must be a dict of arrays')
+    arrays = {}
+    if prepared.frozen != ():
+        leaves = traverse_util.flatten_dict(prepared.frozen)
+        if any('/' in str(part) for key in leaves for part in key):
+            raise UserError('the keys of what prepare() makes as `frozen` must have no / in them')
+        arrays |= {f'frozen/{"/".join(key)}': np.asarray(value) for key, value in leaves.items()}
+    if prepared.draw is not None:
+        fields = prepared.draw._asdict().items()
+        arrays |= {f'draw/{key}': np.asarray(value) for key, value in fields if value is not None}
+    arrays |= {f'notes/{key}': np.asarray(float(value)) for key, value in prepared.notes.items()}
+    for key, array in arrays.items():
+        if array.dtype.kind not in 'biuf':
+            raise UserError(f'prepare() made {key} of type {array.dtype}; frozen holds numbers, float32 for bfloat16')
+    files.write_arrays(path, arrays)
+
+
+def load_prepared(path: Place) -> Prepared:
+    try:
+        arrays = untrusted.arrays(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f'{path} is damaged ({type(error).__name__}), and with it the run; use another --workdir'
+        ) from error
+
+    def group(name: str) -> dict[str, Any]:
+        return {key.removeprefix(name): value for key, value in arrays.items() if key.startswith(name)}
+
+    frozen, draw = group('frozen/'), group('draw/')
+    needed = {'rows', 'start', 'count', 'rounds'}
+    if draw and not needed <= draw.keys() <= set(Segments._fields):
+        raise UserError(f'{path} is damaged, and with it the run; use another --workdir')
+    return Prepared(
+        traverse_util.unflatten_dict(frozen, sep='/') if frozen else (),
+        Segments(**draw) if draw else None,
+        {name: float(value) for name, value in group('notes/').items()},
+    )

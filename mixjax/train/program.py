@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-import mixjax
 from mixjax import models
 from mixjax.config import method_registry
 from mixjax.data.datasets import resolve as sets_lib
@@ -32,6 +31,7 @@ from mixjax.models.net import Net
 from mixjax.rundir import files
 from mixjax.train import contract, evaluate, export, mesh, optim, prepare, step
 from mixjax.train import start as start_lib
+from mixjax.version import __version__
 
 Array = jax.Array
 Tree = Any
@@ -258,7 +258,7 @@ def source_key(config: Any, sets: Sets, start: Tree | None, digest: str) -> Any:
     first = np.arange(min(8, len(sets.source.labels)))
     return {
         **({'records': records} if records else {}),
-        'version': mixjax.__version__,
+        'version': __version__,
         'backend': jax.default_backend(),
         'network': config.model.name,
         'dtype': config.model.dtype,

@@ -12,7 +12,7 @@ from mixjax.data.labelled.run_data import Sets
 from mixjax.host.processes import by_first
 from mixjax.host.storage import Place
 from mixjax.rundir import files
-from mixjax.train import evaluation
+from mixjax.train import evaluation, prepare
 from mixjax.train.program import Program
 
 
@@ -49,7 +49,7 @@ def summary(config: Any, folder: Place, label: str, built: Program, seeds: list[
                 'loss': final[seed]['loss'],
                 **{name: final[seed][name] for name in more},
                 **({'val_accuracy': val[seed]['accuracy']} if seed in val else {}),
-                'prepared': dict(files.load_prepared(folder / f'prepared-{seed}.npz').notes),
+                'prepared': dict(prepare.load_prepared(folder / f'prepared-{seed}.npz').notes),
             }
             for seed in seeds
         ],

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax.config import base, method_registry
+from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import resolve as sets_lib
-from mixjax.data.datasets.catalog import Dataset
 from mixjax.data.feed import batches, plan
 from mixjax.data.feed.batches import Images, Lazy
 from mixjax.data.feed.stream import Planner, examples
@@ -25,7 +25,6 @@ from mixjax.host.processes import by_first, from_first
 from mixjax.host.progress import duration
 from mixjax.host.storage import Place
 from mixjax.method import Data, First, Prepared
-from mixjax.rundir import files
 from mixjax.train import contract, export, prepare, program, step
 from mixjax.train.program import Ground, Program
 
@@ -137,9 +136,9 @@ def prepared(built: Program, seed: int, folder: Place) -> Prepared:
         made = built.made.pop(seed, None)
         if made is None:
             made = _made(built, seed)
-        files.save_prepared(path, made)
+        prepare.save_prepared(path, made)
     # Always by way of the file, so that a restart sees the same types and values.
-    return files.load_prepared(path)
+    return prepare.load_prepared(path)
 
 
 def open_seed(built: Program, seed: int, folder: Place, trunk: Tree | None = None) -> Seed:

@@ -18,7 +18,7 @@ from mixjax.data.feed import plan as plan_lib
 from mixjax.data.feed.batches import Images, Resident
 from mixjax.data.feed.stream import Batches, Stream
 from mixjax.data.labelled import run_data
-from mixjax.data.pixels.decoded_cache import size
+from mixjax.data.pixels.rowfile import size
 from mixjax.host.storage import Place
 from mixjax.method import Prepared
 from mixjax.rundir import checkpoint

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mixjax.commands.prepare import prepare
+from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import catalog, resolve, tfds_copy
 from mixjax.data.labelled import run_data
 from mixjax.errors import UserError
@@ -146,7 +147,7 @@ def test_an_unreadable_image_stops_a_run_with_its_name_or_is_left_out_and_listed
 
 def test_chosen_classes_that_have_no_test_image_are_refused():
     config = settings(target__name='cub200', target__classes=2)
-    whole = catalog.Dataset('birds', ('a', 'b', 'c'), np.arange(3, dtype=np.int32), lambda rows: rows)
+    whole = Dataset('birds', ('a', 'b', 'c'), np.arange(3, dtype=np.int32), lambda rows: rows)
     chosen = set(run_data.choose_classes(config, whole.classes).tolist())
     assert len(chosen) == 2
     for label in range(3):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.dataset import Dataset
 from mixjax.data.labelled import splits
 from mixjax.errors import UserError
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import catalog
-from mixjax.data.datasets.catalog import Dataset
 from mixjax.data.pixels import decoded_cache, photo, rowfile
 from mixjax.errors import UserError
 from tests.data import miniature, test_prepared
@@ -261,7 +261,7 @@ Usage = namedtuple('Usage', 'total used free')
 
 
 def test_room_is_left_to_others(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoded_cache.shutil, 'disk_usage', lambda path: Usage(0, 0, decoded_cache.RESERVE - 1))
+    monkeypatch.setattr(decoded_cache.shutil, 'disk_usage', lambda path: Usage(0, 0, rowfile.RESERVE - 1))
     said = []
     data, _ = opened(tmp_path, say=said.append)
     np.testing.assert_array_equal(data.read([0]), pixels([0]))
@@ -313,7 +313,7 @@ def test_the_limit_is_of_all_files_in_the_folder(tmp_path):
 
 def test_a_limit_up_to_1_is_a_share_of_the_room(tmp_path, monkeypatch):
     """Of what is free and what the stored images take, so that storing some of them does not move it."""
-    whole = decoded_cache.RESERVE + 200 * ROW  # what there is for everybody
+    whole = rowfile.RESERVE + 200 * ROW  # what there is for everybody
     monkeypatch.setattr(decoded_cache.shutil, 'disk_usage', lambda path: Usage(0, 0, whole - taken(tmp_path)))
     data, _ = opened(tmp_path, limit=100 * ROW / whole)
     data.read(range(COUNT))
@@ -395,7 +395,7 @@ def test_ensure_uses_all_processors(tmp_path, monkeypatch):
 
 def test_ensure_needs_room(tmp_path, monkeypatch):
     data, reader = opened(tmp_path)
-    free = decoded_cache.RESERVE + 10 * 64 * 64 * 3
+    free = rowfile.RESERVE + 10 * 64 * 64 * 3
     monkeypatch.setattr(decoded_cache.shutil, 'disk_usage', lambda path: Usage(0, 0, free))
     with pytest.raises(
         UserError, match=r'11 images of dogs take 135 kB.*1\.1 GB free.*config\.cache_dir.*config\.store'
@@ -462,4 +462,4 @@ def test_embedded_and_made_up_images_are_not_kept_and_follow_the_rule(name, tmp_
     ('count', 'text'), [(999, '1 kB'), (48_000, '48 kB'), (2_400_000, '2 MB'), (39_321_600_000, '39.3 GB')]
 )
 def test_bytes_as_people_say_them(count, text):
-    assert decoded_cache.size(count) == text
+    assert rowfile.size(count) == text

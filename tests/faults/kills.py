@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mixjax import main as command
+from mixjax.commands import train as command
 from mixjax.config import method_registry
 from mixjax.host import compile_cache
 from mixjax.rundir import integrity

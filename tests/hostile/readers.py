@@ -21,10 +21,10 @@ from unittest import mock
 
 import numpy as np
 
+from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import array_record, folder_scan, tfds_copy
 from mixjax.data.datasets import folder as folder_lib
 from mixjax.data.datasets.builders import archive
-from mixjax.data.datasets.catalog import Dataset
 from mixjax.data.labelled import split_file
 from mixjax.data.pixels import decoded_cache, photo
 from mixjax.errors import UserError

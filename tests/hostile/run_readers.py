@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from mixjax.errors import UserError
-from mixjax.rundir import files, input_digests, integrity, lock
+from mixjax.rundir import files, integrity, lock
+from mixjax.train import input_digests, prepare
 from tests.hostile.checkpoint_readers import READERS as OF_CHECKPOINTS
 from tests.hostile.mutate import flawed, flawed_json, flawed_lines
 from tests.hostile.readers import Reader
@@ -81,7 +82,7 @@ def prepared(folder: Path) -> list[bytes]:
     from mixjax.method import Prepared, Segments
 
     draw = Segments(np.arange(5), np.array([[0]]), np.array([[5]]), np.array([1]))
-    files.save_prepared(folder / 'made.npz', Prepared({'a': {'b': np.eye(3)}}, draw, {'note': 0.5}))
+    prepare.save_prepared(folder / 'made.npz', Prepared({'a': {'b': np.eye(3)}}, draw, {'note': 0.5}))
     return [(folder / 'made.npz').read_bytes()]
 
 
@@ -154,7 +155,7 @@ READERS: dict[str, Reader] = {
     'inputs.json': Reader(lambda _: [json.dumps({**made_from().digests, 'earlier code': [{'mine': 'a'}]}).encode()],
                           read_inputs, flawed_json),
     'metrics.jsonl': Reader(lambda f: [(run_folder(f) / 'metrics.jsonl').read_bytes()], read_lines, flawed_lines),
-    'prepared arrays': Reader(prepared, lambda path: files.load_prepared(path)),
+    'prepared arrays': Reader(prepared, lambda path: prepare.load_prepared(path)),
     'sums of a checkpoint': Reader(checkpoint, read_sums, flawed_json),
     'format of a checkpoint': Reader(
         lambda _: [json.dumps({'format': integrity.FORMAT}).encode()], read_format, flawed,

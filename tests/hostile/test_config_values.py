@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from mixjax import config as config_lib
-from mixjax import main as command
+from mixjax.commands import train as command
 from mixjax.data.labelled import splits
 from mixjax.errors import UserError
 from mixjax.train import loop

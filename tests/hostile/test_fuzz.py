@@ -23,6 +23,7 @@ from mixjax.host import untrusted
 from mixjax.models import preprocessing
 from mixjax.report import html, words
 from mixjax.rundir import files
+from mixjax.train import prepare
 from tests.common import call
 from tests.hostile import fuzz
 from tests.report import fake
@@ -222,7 +223,7 @@ def test_lines_of_a_log_whose_steps_are_none(tmp_path):
 def test_a_draw_that_is_not_whole(tmp_path):
     np.savez(tmp_path / 'prepared.npz', **{'draw/rows': np.arange(3)})
     with pytest.raises(UserError, match='is damaged, and with it the run'):
-        files.load_prepared(tmp_path / 'prepared.npz')
+        prepare.load_prepared(tmp_path / 'prepared.npz')
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mixjax import main as main_lib
 from mixjax.commands import grid as grid_lib
+from mixjax.commands import train as main_lib
 from tests.common import FIXTURES, ROOT
 
 pytestmark = pytest.mark.launch

@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import pytest
 
-from mixjax.data.pixels.thumbnail import shrink
 from mixjax.report import png
+from mixjax.rundir.thumbnail import shrink
 
 
 def decode(data: bytes) -> np.ndarray:

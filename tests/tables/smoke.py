@@ -24,8 +24,8 @@ from pathlib import Path
 
 import jax
 
-from mixjax import main as command
 from mixjax.commands import grid
+from mixjax.commands import train as command
 from mixjax.errors import UserError
 from mixjax.planner import slices, traced
 from mixjax.report import papers

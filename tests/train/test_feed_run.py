@@ -207,7 +207,7 @@ def test_resident_photographs_are_decoded_at_once_and_told(tmp_path):
 
 
 def photo_set(folder, say):
-    from mixjax.data.datasets.catalog import Dataset
+    from mixjax.data.dataset import Dataset
 
     class Reader:
         rule = photo.Rule(side=8)

@@ -9,7 +9,7 @@ from mixjax import config as config_lib
 from mixjax.errors import UserError
 from mixjax.method import Prepared, Segments
 from mixjax.rundir import files
-from mixjax.train import loop, results
+from mixjax.train import loop, prepare, results
 from tests.common import assert_trees_equal
 
 
@@ -95,10 +95,10 @@ def test_what_prepare_made_comes_back(tmp_path):
     draw = Segments(*(np.arange(n, dtype=np.int32) for n in (5, 2, 2, 1)), np.array([[0.5]]), np.array(True))
     frozen = {'a': np.arange(3, dtype=np.int32), 'b': {'c': np.eye(2, dtype=np.float32)}}
     for made in (Prepared(frozen, draw), Prepared(), Prepared(frozen), Prepared((), draw)):
-        files.save_prepared(path, made)
-        assert_trees_equal(jax.tree.map(np.asarray, made), files.load_prepared(path))
-    files.save_prepared(path, Prepared((), draw._replace(score=None)))
-    assert files.load_prepared(path).draw.score is None
+        prepare.save_prepared(path, made)
+        assert_trees_equal(jax.tree.map(np.asarray, made), prepare.load_prepared(path))
+    prepare.save_prepared(path, Prepared((), draw._replace(score=None)))
+    assert prepare.load_prepared(path).draw.score is None
 
 
 @pytest.mark.parametrize(
@@ -112,17 +112,17 @@ def test_what_prepare_made_comes_back(tmp_path):
 )
 def test_what_cannot_be_stored(frozen, sentence, tmp_path):
     with pytest.raises(UserError, match=sentence):
-        files.save_prepared(tmp_path / 'prepared.npz', Prepared(frozen))
+        prepare.save_prepared(tmp_path / 'prepared.npz', Prepared(frozen))
 
 
 def test_a_damaged_file_of_what_was_prepared(tmp_path):
     path = tmp_path / 'prepared.npz'
-    files.save_prepared(path, Prepared({'a': np.arange(1000)}))
+    prepare.save_prepared(path, Prepared({'a': np.arange(1000)}))
     whole = path.read_bytes()
     for bad in (b'', whole[:200], whole[:100] + b'xxxx' + whole[104:]):
         path.write_bytes(bad)
         with pytest.raises(UserError, match='is damaged'):
-            files.load_prepared(path)
+            prepare.load_prepared(path)
 
 
 def test_spread_and_paired_differences():

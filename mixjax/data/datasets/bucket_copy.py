@@ -90,8 +90,8 @@ def _known(memory: Path) -> dict[str, Any]:
 
 
 def _fetch(store: Any, where: storage.Place, root: str, files: Path, sizes: dict[str, int]) -> None:
-    from mixjax.data.datasets.tfds_copy import Bar
-    from mixjax.data.pixels.decoded_cache import RESERVE, size
+    from mixjax.data.pixels.rowfile import RESERVE, size
+    from mixjax.host.progress import Bar
 
     needed, free = sum(sizes.values()), shutil.disk_usage(files).free
     if needed + RESERVE > free:

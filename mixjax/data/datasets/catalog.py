@@ -11,13 +11,14 @@ import os
 import re
 import shlex
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import synthetic as made_up
 from mixjax.data.datasets.entries import ENTRIES, Entry
 from mixjax.errors import UserError, nearest
@@ -25,21 +26,6 @@ from mixjax.host import storage, untrusted
 
 if TYPE_CHECKING:
     from mixjax.data.pixels.photo import Rule
-
-
-class Dataset(NamedTuple):
-    """One part of a data set.
-
-    classes: names in label order. labels: (n,) int32.
-    read(rows): (k,) int -> (k, H, W, C) uint8, the images of those rows; threads may share it.
-    ids: names of the examples, for messages; empty where they have none.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    labels: np.ndarray
-    read: Callable[[np.ndarray], np.ndarray]
-    ids: Sequence[str] = ()
 
 
 SPLITS = ('train', 'test')

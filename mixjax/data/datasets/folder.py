@@ -21,8 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import bucket_copy, folder_scan
-from mixjax.data.datasets.catalog import Dataset
 from mixjax.data.datasets.entries import PHOTO, Entry
 from mixjax.data.pixels import photo
 from mixjax.errors import UserError

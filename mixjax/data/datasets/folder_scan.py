@@ -22,10 +22,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mixjax.data.datasets.tfds_copy import Bar
 from mixjax.data.pixels import photo
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
+from mixjax.host.progress import Bar
 
 PARTS = {
     'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',

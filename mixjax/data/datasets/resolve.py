@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import catalog, folder, synthetic
-from mixjax.data.datasets.catalog import Dataset
 from mixjax.data.datasets.entries import PHOTO, Entry
 from mixjax.data.pixels import photo
 from mixjax.errors import UserError, nearest

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import threading
-import time
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +20,7 @@ from mixjax.data.datasets.array_record import AGAIN, Records, example
 from mixjax.data.pixels import photo
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
+from mixjax.host.progress import Bar
 
 INDEX = 'mixjax_index.npz'
 SKIPPED = 'mixjax_skipped.json'
@@ -261,33 +259,3 @@ def _fault(record: bytes) -> str:
     except photo.Unreadable as error:
         return str(error)
     return ''
-
-
-# --- what a person sees meanwhile -------------------------------------------------------------------------------------
-
-
-class Bar:
-    """How far a pass over a data set is: one moving line on a terminal, plain lines elsewhere."""
-
-    def __init__(self, total: int, what: str) -> None:
-        self.total, self._what, self._done = total, what, 0
-        self._began = self._shown = time.monotonic()
-        self._moving = sys.stderr.isatty()
-        self._lock = threading.Lock()
-
-    def add(self, count: int) -> None:
-        with self._lock:
-            self._done += count
-            now = time.monotonic()
-            if now - self._shown < (0.1 if self._moving else 10):
-                return
-            self._shown = now
-            left = (now - self._began) * (self.total / self._done - 1)
-            line = f'{self._what}, {self._done:,} of {self.total:,}, {left:.0f} s left'
-            print(
-                f'\r{line}\033[K' if self._moving else line, end='\n' * (not self._moving), file=sys.stderr, flush=True
-            )
-
-    def close(self) -> None:
-        if self._moving:
-            print('\r\033[K', end='', file=sys.stderr, flush=True)

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import resolve as sets_lib
-from mixjax.data.datasets.catalog import Dataset
 from mixjax.data.labelled import split_file, splits
 from mixjax.data.pixels import photo
 from mixjax.data.pixels.decoded_cache import Say, stamp_of, stored

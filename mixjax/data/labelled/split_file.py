@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.dataset import Dataset
 from mixjax.data.labelled.splits import Drawn
 from mixjax.errors import UserError, require
 from mixjax.host import storage, untrusted

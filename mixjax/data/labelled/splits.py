@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.dataset import Dataset
 from mixjax.data.pixels.decoded_cache import Subset
 from mixjax.errors import UserError, require
 

@@ -23,13 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from mixjax.data.datasets.catalog import Dataset
-from mixjax.data.pixels.rowfile import RowFile
+from mixjax.data.dataset import Dataset
+from mixjax.data.pixels.rowfile import RESERVE, RowFile, size
 from mixjax.errors import UserError
 
 FORMAT = 2
 CHUNK = 16  # rows that a thread decodes at once
-RESERVE = 1 << 30  # bytes of a disk that are left to others
 LIMIT = 0.5  # `config.cache_limit`
 Read = Callable[[np.ndarray], np.ndarray]
 Say = Callable[[str], None]
@@ -167,7 +166,7 @@ class Stored:
             f'decoding {len(missing):,} images of {self.dataset.name}, once, into {self._folder} '
             f'({self._sizes(missing)})'
         )
-        from mixjax.data.datasets.tfds_copy import Bar
+        from mixjax.host.progress import Bar
 
         bar = Bar(len(missing), f'{self.dataset.name}: decoding images') if self._say else None
 
@@ -291,10 +290,3 @@ def _name(dataset: Dataset, part: str, shape: Sequence[int]) -> str:
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
     plain = re.sub(r'[^A-Za-z0-9_.-]', '_', dataset.name)[:60]
     return f'{plain}-{part}-{shape[0]}-{rule["fit"]}-{digest}'
-
-
-def size(count: int) -> str:
-    """Bytes as people say it: '2.4 GB', '3 MB'."""
-    if count >= 1e9:
-        return f'{count / 1e9:.1f} GB'
-    return f'{count / 1e6:.0f} MB' if count >= 1e6 else f'{count / 1e3:.0f} kB'

@@ -19,6 +19,15 @@ from pathlib import Path
 
 import numpy as np
 
+RESERVE = 1 << 30  # bytes of a disk that are left to others
+
+
+def size(count: int) -> str:
+    """Bytes as people say it: '2.4 GB', '3 MB'."""
+    if count >= 1e9:
+        return f'{count / 1e9:.1f} GB'
+    return f'{count / 1e6:.0f} MB' if count >= 1e6 else f'{count / 1e3:.0f} kB'
+
 
 class RowFile:
     """`count` rows of `size` bytes. Threads may share it. Opened when it is first used.

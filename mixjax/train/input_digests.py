@@ -21,7 +21,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from mixjax import models
-from mixjax.data.datasets.catalog import Dataset
+from mixjax.data.dataset import Dataset
 from mixjax.data.labelled import run_data, split_file
 from mixjax.data.labelled.run_data import Sets
 from mixjax.errors import UserError
