@@ -12,8 +12,8 @@ from typing import Any
 from mixjax.version import __version__ as __version__
 
 _MODULES = (
-    'analysis', 'config', 'data', 'errors', 'inference', 'losses', 'maths', 'method', 'methods', 'mix', 'models', 'report',
-    'rundir', 'train', 'wrappers',
+    'analysis', 'config', 'data', 'errors', 'inference', 'losses', 'maths', 'method', 'methods', 'mix', 'models',
+    'report', 'rundir', 'train', 'wrappers',
 )  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mixjax import config as config_lib
-from mixjax.commands import train as main_lib
 from mixjax.commands import grid as grid_lib
+from mixjax.commands import train as main_lib
 from mixjax.errors import UserError
 from tests.common import ROOT, environment
 

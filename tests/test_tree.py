@@ -23,39 +23,55 @@ UNWANTED = {
 # The trainer and the data know no method. As whole words, in code and in text, but not in comments.
 METHOD_NAMES = r'\b(smile|xmixup|mixup|lamix|delta|rifle|cotuning|regsl)\b'
 
-GROUND = (
-    'errors', 'places', 'plain', 'losses', 'mix', 'puzzle', 'pairing', 'project', 'relation', 'models',
-    'data.plan',
-)  # fmt: skip
-COMMANDS = ('main', 'prepare_data', 'predict', 'analyse', 'grid', 'pods')
-# Of these modules (with all that is in them): what of mixjax they may import ..
-MAY_IMPORT = {name: GROUND for name in GROUND}
-# .. and what they must not.
-MUST_NOT_IMPORT = {
-    'method': ('train', 'report', 'analysis', 'data', *COMMANDS),
-    'wrappers': ('train', 'report', 'analysis', 'methods', *COMMANDS),
-    'methods': ('train', 'report', 'analysis', 'wrappers', *COMMANDS),
-    'data': ('train', 'report', 'analysis', 'method', 'methods', 'wrappers', 'models', *COMMANDS),
-    'train': ('report', 'analysis', 'methods', 'wrappers', *COMMANDS),
-}
+# Wings, from the ground up: what each may import of mixjax besides itself. A module beside the packages is a wing too.
+MATHEMATICS = ('errors', 'losses', 'mix', 'maths')
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    'version': (),
+    '': ('version',),
+    'errors': (),
+    'losses': ('errors',),
+    'mix': ('errors', 'losses'),
+    'maths': ('errors', 'losses', 'mix'),
+    'host': ('errors',),
+    'models': ('errors', 'host'),
+    'data': ('errors', 'host'),
+    'rundir': ('errors', 'host', 'version'),
+    'method': ('models.net',),
+    'methods': (*MATHEMATICS, 'method', 'models'),
+    'wrappers': (*MATHEMATICS, 'method', 'models'),
+    'report': ('errors', 'host.storage', 'host.terminal', 'host.untrusted', 'rundir.thumbnail'),
+    'config': ('data', 'errors', 'host', 'method', 'models'),
+    'train': (*MATHEMATICS, 'config', 'data', 'host', 'method', 'models', 'rundir', 'version'),
+    'inference': ('config', 'data', 'errors', 'host', 'models', 'rundir', 'train'),
+    'analysis': (*MATHEMATICS, 'config', 'data', 'host', 'inference', 'models', 'report', 'rundir', 'train'),
+    'planner': ('config', 'data', 'errors', 'host', 'method', 'models', 'train'),
+    'commands': (
+        'analysis', 'config', 'data', 'errors', 'host', 'inference', 'models', 'planner', 'report', 'rundir', 'train',
+    ),
+    'main': ('commands',),
+}  # fmt: skip
 
-# What opens a file for writing, makes or renames one: `places.py` does, and these, each for its reason.
+# What opens a file for writing, makes or renames one: `host/storage.py` does, and these, each for its reason.
 WRITES = {
     'write_text', 'write_bytes', 'touch', 'mkdir', 'makedirs', 'symlink_to', 'hardlink_to', 'symlink', 'link', 'rename',
     'renames', 'save', 'savetxt', 'tofile', 'save_file', 'copy2', 'copyfile', 'copytree', 'move', 'mkstemp', 'mkdtemp',
     'NamedTemporaryFile', 'get_file', 'truncate', 'ftruncate', 'os.open', 'os.replace', 'open to write', 'ZipFile',
 }  # fmt: skip
 MAY_WRITE = {
-    'places': WRITES,
-    'plain': {'os.open', 'ZipFile'},  # to read
-    'train.integrity': {'rename'},  # a damaged checkpoint, within its own folder, in which there are no links
-    'train.lock': {'os.open'},  # the folder itself, to lock it
-    'terminal': {'os.open', 'open to write'},  # /dev/null
-    'data.rowfile': {'os.open', 'ftruncate', 'mkdir'},  # rows of the pixel cache, which several processes fill in place
-    'data.fetch': {'get_file', 'os.replace', 'mkdir'},  # the store's client writes a copy to the cache
-    'data.render_glyphs': {'ZipFile'},  # makes what ships with the package
-    'data.builders.archive': {'ZipFile'},  # to read
-    'cluster': {'os.open'},  # /dev/null
+    'host.storage': WRITES,
+    'host.untrusted': {'os.open', 'ZipFile'},  # to read
+    'rundir.integrity': {'rename'},  # a damaged checkpoint, within its own folder, in which there are no links
+    'rundir.lock': {'os.open'},  # the folder itself, to lock it
+    'host.terminal': {'os.open', 'open to write'},  # /dev/null
+    'data.pixels.rowfile': {
+        'os.open',
+        'ftruncate',
+        'mkdir',
+    },  # rows of the pixel cache, which several processes fill in place
+    'data.datasets.bucket_copy': {'get_file', 'os.replace', 'mkdir'},  # the store's client writes a copy to the cache
+    'data.datasets.render_glyphs': {'ZipFile'},  # makes what ships with the package
+    'data.datasets.builders.archive': {'ZipFile'},  # to read
+    'host.cluster': {'os.open'},  # /dev/null
     'planner.slices': {'open to write'},  # /dev/null
 }
 
@@ -122,12 +138,44 @@ def under(module: str, names: tuple[str, ...]) -> bool:
     return any(module == name or module.startswith(name + '.') for name in names)
 
 
+def wing(module: str) -> str:
+    return module.partition('.')[0]
+
+
 def forbidden(module: str, imported: str) -> bool:
     """Whether `module` must not import `imported`."""
-    limits = [allowed for name, allowed in MAY_IMPORT.items() if under(module, (name,))]
-    if limits:
-        return not under(imported, limits[0])
-    return any(under(module, (name,)) and under(imported, banned) for name, banned in MUST_NOT_IMPORT.items())
+    own = wing(module)
+    return wing(imported) != own and not under(imported, MAY_IMPORT[own])
+
+
+def all_imports(tree: dict[str, tuple[str, str]]) -> dict[str, set[str]]:
+    """{module: the modules that it imports anywhere}. tree: {module: (its package, its source)}."""
+    return {module: set(imports(source, package, set(tree))) - {module} for module, (package, source) in tree.items()}
+
+
+def wrong_arrows(tree: dict[str, tuple[str, str]]) -> list[str]:
+    return [
+        f'mixjax.{module} imports mixjax.{name}'
+        for module, names in all_imports(tree).items()
+        for name in sorted(names)
+        if forbidden(module, name)
+    ]
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Nodes that lead to each other, as sorted lists."""
+    reach = {node: {node} for node in arrows}
+    for _ in arrows:
+        grown = {node: seen.union(*(arrows.get(other, set()) for other in seen)) for node, seen in reach.items()}
+        if grown == reach:
+            break
+        reach = grown
+    both = {frozenset(b for b in reach[a] if a in reach.get(b, ())) for a in reach}
+    return sorted(sorted(group) for group in both if len(group) > 1)
+
+
+def tree_of_mixjax() -> dict[str, tuple[str, str]]:
+    return {module_name(path): ('.'.join(path.parent.relative_to(ROOT).parts), path.read_text()) for path in sources()}
 
 
 @pytest.mark.parametrize('what', UNWANTED)
@@ -159,17 +207,31 @@ def test_trainer_and_data_name_no_method():
 
 
 def test_imports_point_down():
-    known = {module_name(path) for path in sources()}
-    found = []
-    for path in sources():
-        module = module_name(path)
-        package = '.'.join(path.parent.relative_to(ROOT).parts)
-        found += [
-            f'mixjax.{module} imports mixjax.{name}'
-            for name in imports(path.read_text(), package, known)
-            if forbidden(module, name)
-        ]
-    assert not found
+    assert not wrong_arrows(tree_of_mixjax())
+
+
+def test_no_module_leads_back_to_itself():
+    assert not circles(all_imports(tree_of_mixjax()))
+
+
+def test_the_walls_name_what_there_is():
+    known = set(tree_of_mixjax())
+    assert MAY_IMPORT.keys() == {wing(module) for module in known}
+    assert {name for allowed in MAY_IMPORT.values() for name in allowed} <= known
+    assert MAY_WRITE.keys() <= known
+    assert not circles({name: {wing(other) for other in allowed} for name, allowed in MAY_IMPORT.items()})
+
+
+def test_few_modules_are_loose():
+    loose = {path.stem for path in (ROOT / 'mixjax').glob('*.py')}
+    assert len(loose) <= 10, loose
+
+
+@pytest.mark.parametrize(
+    'package', sorted(str(path.parent.relative_to(ROOT)) for path in (ROOT / 'mixjax').rglob('__init__.py'))
+)
+def test_each_package_says_what_belongs_there(package):
+    assert ast.get_docstring(ast.parse((ROOT / package / '__init__.py').read_text()))
 
 
 def writing(source: str) -> Iterator[str]:
@@ -191,10 +253,10 @@ def writing(source: str) -> Iterator[str]:
         elif name in WRITES and (name != 'save' or isinstance(owner, ast.Name) and owner.id == 'np'):
             yield name
         elif name.startswith('savez') and not any(isinstance(one, ast.Name) and one.id == 'file' for one in node.args):
-            yield name  # into a file that `places.new` has opened it may
+            yield name  # into a file that `storage.new` has opened it may
 
 
-def test_only_places_writes_files():
+def test_only_storage_writes_files():
     """A link in a stranger's work directory leads nowhere, because there is one module that opens what is written."""
     found = []
     for path in sources():
@@ -202,7 +264,6 @@ def test_only_places_writes_files():
         allowed = MAY_WRITE.get(module, set())
         found += [f'mixjax.{module}: {name}' for name in writing(path.read_text()) if name not in allowed]
     assert not found, f'write through mixjax.host.storage: {found}'
-    assert MAY_WRITE.keys() <= {module_name(path) for path in sources()}
 
 
 def test_the_mathematics_is_light():
@@ -252,29 +313,28 @@ def test_imports_are_found():
     assert sorted(imports(source, 'mixjax.models', known)) == sorted(expected)
 
 
-@pytest.mark.parametrize(
-    ('module', 'imported', 'wrong'),
-    [
-        ('losses', 'train.loop', True),
-        ('losses', 'config', True),
-        ('losses', '', True),
-        ('mix', 'losses', False),
-        ('models.resnet', 'models.net', False),
-        ('models.resnet', 'data.feed', True),
-        ('data.plan', 'data.feed', True),
-        ('data.feed', 'data.plan', False),
-        ('data.feed', 'methods.smile', True),
-        ('methods.smile', 'train.step', True),
-        ('methods.smile', 'losses', False),
-        ('wrappers.mixup', 'train.step', True),
-        ('wrappers.mixup', 'methods.mixup', True),
-        ('wrappers.mixup', 'method', False),
-        ('train.loop', 'wrappers.mixup', True),
-        ('train.loop', 'report', True),
-        ('train.loop', 'main', True),
-        ('train.loop', 'method', False),
-        ('main', 'report', False),
-    ],
-)
-def test_arrows(module, imported, wrong):
-    assert forbidden(module, imported) == wrong
+@pytest.mark.parametrize('own', sorted(MAY_IMPORT))
+def test_each_wall_stops_a_planted_import(own):
+    """A line that imports any wing that this one must not is found, at the top of a module and inside a function."""
+    tree = tree_of_mixjax()
+    module = next(name for name in sorted(tree) if wing(name) == own)
+    package, source = tree[module]
+    others = [name for name in MAY_IMPORT if name not in ('', own) and not under(name, MAY_IMPORT[own])]
+    for other in others:
+        for line in (f'import mixjax.{other}', f'def f():\n    from mixjax import {other}'):
+            found = imports(f'{source}\n{line}\n', package, set(tree))
+            assert [name for name in found if forbidden(module, name)] == [other]
+    assert others or own in ('main', 'commands')
+
+
+def test_a_part_of_a_wing_is_a_wall_too():
+    assert forbidden('method', 'models.weights') and not forbidden('method', 'models.net')
+    assert forbidden('report.html', 'host.processes') and not forbidden('report.html', 'host.storage')
+
+
+def test_planted_circles_are_found():
+    assert circles({'a': {'b'}, 'b': {'c'}, 'c': {'a'}, 'd': {'a'}}) == [['a', 'b', 'c']]
+    tree = tree_of_mixjax()
+    package, source = tree['data.feed.plan']
+    tree['data.feed.plan'] = (package, f'{source}\ndef f():\n    from mixjax.data.feed import batches\n')
+    assert circles(all_imports(tree)) == [['data.feed.batches', 'data.feed.plan']]
