@@ -24,6 +24,7 @@ from benchmarks.parts import Part, Table, times
 from benchmarks.steps import Case
 from benchmarks.timing import Verdict, at_least, spread, unjudged
 from mixjax.train import program
+from mixjax.train.shared import shared_setup
 
 SCRIPT = Path(__file__).parent / 'torch_train.py'
 IMAGES, BORDER = 4096, 32  # as in torch_train.py
@@ -130,7 +131,7 @@ def ours_of(case: Case, method: str) -> program.Program:
     with config.unlocked():
         config.image.resize = config.synthetic.side = case.side + BORDER
         config.feed = 'resident'
-    on = steps.of_classes(program.ground(config.lock()), 10, IMAGES, case.side + BORDER)
+    on = steps.of_classes(shared_setup(config.lock()), 10, IMAGES, case.side + BORDER)
     return program.build(config, on)
 
 

@@ -32,7 +32,8 @@ from mixjax.data.feed import batches
 from mixjax.data.pixels import decoded_cache, photo
 from mixjax.report import sections
 from mixjax.rundir import files
-from mixjax.train import program, seeds, step, wave
+from mixjax.train import program, seed_batch, seeds, step
+from mixjax.train.shared import shared_setup
 
 ROUNDS = 12
 SECONDS = 0.25  # of one way in one round
@@ -182,7 +183,7 @@ def in_memory(dataset: Dataset) -> Dataset:
 
 def stepping(rounds: int, short: bool) -> list[str]:
     """A Markdown table of a step's time with each feed, and of the same step on a batch that is there."""
-    ground = program.ground(settings(short))
+    ground = shared_setup(settings(short))
     assert ground.sets.test is not None
     ground = ground._replace(
         sets=ground.sets._replace(train=in_memory(ground.sets.train), test=in_memory(ground.sets.test))
@@ -196,7 +197,7 @@ def stepping(rounds: int, short: bool) -> list[str]:
                 config.feed = 'stream' if name == 'stream' else 'resident'
             built = program.build(config, ground)
             opened = seeds.open_seed(built, 0, Path(folder))
-            placed, ts = wave.place(built, [opened]), wave.states(built, [opened.state])
+            placed, ts = seed_batch.place_seeds(built, [opened]), seed_batch.stack_states(built, [opened.state])
             closing.append(placed)
             given = None
             if name == 'fixed':

@@ -15,6 +15,7 @@ from benchmarks.parts import Part, Table, mib, ms, times
 from benchmarks.steps import Case, Made
 from benchmarks.timing import Verdict
 from mixjax.train import program
+from mixjax.train.shared import shared_setup
 
 CPU = Case('small', 32, 32)
 GPU = Case('resnet50', 224, 64, 'bfloat16')
@@ -70,7 +71,7 @@ def points(case: Case, axis: Axis, folder: Path) -> dict[str, Made]:
     ways = {}
     for size in axis.sizes:
         config, classes, images, count = changed(case, axis.name, size)
-        on = steps.of_classes(program.ground(config), classes, images, case.side)
+        on = steps.of_classes(shared_setup(config), classes, images, case.side)
         ways[f'{size:,}' if isinstance(size, int) else size] = steps.made(
             program.build(config, on), folder / f'{axis.name}-{size}'.replace(' ', '-'), count
         )

@@ -15,8 +15,9 @@ from mixjax import models
 from mixjax.data.dataset import Dataset
 from mixjax.data.labelled.run_data import Sets
 from mixjax.models.preact import PreActResNet
-from mixjax.train import program, seeds, wave
-from mixjax.train.program import Ground, Program
+from mixjax.train import schedule, seed_batch, seeds
+from mixjax.train.program import Program
+from mixjax.train.shared import Shared, shared_setup
 
 Tree = Any
 Call = Callable[[], object]
@@ -71,7 +72,7 @@ class Made(NamedTuple):
 
 def per_call() -> int:
     """Steps of a call of the program, as a run has them here."""
-    return 1 if jax.default_backend() == 'cpu' else wave.DISPATCH
+    return 1 if jax.default_backend() == 'cpu' else schedule.MOST_STEPS_A_CALL
 
 
 def made(built: Program, folder: Path, count: int | None = None) -> Made:
@@ -80,8 +81,8 @@ def made(built: Program, folder: Path, count: int | None = None) -> Made:
     folder.mkdir(parents=True, exist_ok=True)
     config = built.config
     opened = [seeds.open_seed(built, config.seed + i, folder) for i in range(built.mesh.shape['trial'])]
-    placed, ts = wave.place(built, opened), wave.states(built, [one.state for one in opened])
-    arguments = ts, built.start, placed.frozen, placed.feed.inputs(0, count)
+    placed, ts = seed_batch.place_seeds(built, opened), seed_batch.stack_states(built, [one.state for one in opened])
+    arguments = ts, built.shared.start, placed.frozen, placed.feed.inputs(0, count)
     compiled = built.advance(count).lower(*arguments).compile()
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     call = stepper(built, placed.frozen, ts, placed.feed.inputs, count)
@@ -100,14 +101,14 @@ def stepper(built: Program, frozen: Tree, ts: Tree, inputs: Callable[[int, int],
 
     def call() -> object:
         nonlocal ts, at
-        ts, metrics = built.advance(count)(ts, built.start, frozen, inputs(at, count))
+        ts, metrics = built.advance(count)(ts, built.shared.start, frozen, inputs(at, count))
         at += count
         return jax.block_until_ready(metrics)
 
     return call
 
 
-def of_classes(on: Ground, classes: int, images: int, side: int) -> Ground:
+def of_classes(on: Shared, classes: int, images: int, side: int) -> Shared:
     """The same ground with a target of so many classes and images, and no source."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (min(images, 256), side, side, 3), np.uint8)
@@ -122,5 +123,5 @@ def of_classes(on: Ground, classes: int, images: int, side: int) -> Ground:
     return on._replace(sets=Sets(train, test, None))
 
 
-def ground(case: Case) -> Ground:
-    return program.ground(settings(case, {'name': 'finetune'}))
+def ground(case: Case) -> Shared:
+    return shared_setup(settings(case, {'name': 'finetune'}))

@@ -29,7 +29,7 @@ def main() -> None:
     config = config_lib.load('quickstart', [('method.name', 'xmixup'), ('num_seeds', str(SEEDS))])
     config.unlock().cache_dir = os.devnull  # measured anew, whatever an earlier run has kept
     built = program.build(config.lock())
-    parts = [seeds.parts(built, seed)[1] for seed in range(SEEDS)]
+    parts = [seeds.method_data(built, seed)[0] for seed in range(SEEDS)]
     source = parts[0].source
     assert source is not None
     sizes = source.sizes

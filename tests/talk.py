@@ -16,7 +16,8 @@ from mixjax.data.feed import batches as feed_lib
 from mixjax.data.feed import stream
 from mixjax.errors import UserError
 from mixjax.host import cluster, processes
-from mixjax.train import mesh, program, seeds, wave
+from mixjax.train import mesh, program, seed_batch, seeds
+from mixjax.train import step as step_lib
 from tests import tiny_config
 
 
@@ -57,7 +58,7 @@ def batches(seeds_: int) -> dict[str, str]:
     for kind in ('resident', 'stream'):
         with built.config.unlocked():
             built.config.feed = kind
-        placed = wave.place(built, opened)
+        placed = seed_batch.place_seeds(built, opened)
         if kind == 'stream':
             needed = sum(part.stop - part.start for part in placed.feed._shares)
             read = [stream.examples(tree, planner, 0, part) for tree, planner, part in placed.feed._seeds]
@@ -70,7 +71,7 @@ def batches(seeds_: int) -> dict[str, str]:
             return feed_lib.gathered(inputs, key, step, config.batch_size, config.mix.groups)
 
         every = jax.jit(mesh.each_trial(built.mesh, one, (False, True, False)))
-        keys = mesh.spread(built.mesh, [wave.keys(seed.state.key).data for seed in opened])
+        keys = mesh.shard_over_trials(built.mesh, [step_lib.keys(seed.state.key).data for seed in opened])
         for step in range(3):
             found = mesh.whole(every(keys, np.int32(step), placed.feed.inputs(step, 1)))
             assert found['image'].dtype == found['source_image'].dtype == np.uint8

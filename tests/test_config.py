@@ -4,10 +4,10 @@ from hypothesis import strategies as st
 
 from mixjax import config as config_lib
 from mixjax.config import files as config_files
-from mixjax.config import overrides
+from mixjax.config import overrides, variants
 from mixjax.errors import UserError, nearest
 from mixjax.rundir import files
-from mixjax.train import loop, seeds
+from mixjax.train import experiment, seeds
 
 CONFIGS = ['quickstart', 'glyphs_pretrain', 'xmixup_dogs', 'smile_cub', 'lamix_cifar100']
 
@@ -196,7 +196,7 @@ def test_a_method_that_is_set_beside_a_comparison_is_never_ignored(tmp_path):
         config = config_lib.load('quickstart')
         config.method.name = name
         with pytest.raises(UserError, match=rf'config.method \({name}\) and config.compare \(finetune, .* both say'):
-            loop.run(config, tmp_path / 'run', progress=False)
+            experiment.run(config, tmp_path / 'run', progress=False)
         config.compare = {}
         alone = config_lib.complete(config)
         asked = config_lib.load('quickstart', [('method.name', name)])
@@ -207,7 +207,7 @@ def test_a_method_that_is_set_beside_a_comparison_is_never_ignored(tmp_path):
     with pytest.raises(UserError, match='both say what is trained'):
         config_lib.complete(config)
     config.method = {'name': ''}
-    assert loop.order(config_lib.complete(config)) == ['a']
+    assert variants.labels(config_lib.complete(config)) == ['a']
 
 
 def test_a_file_that_names_a_method_and_compares_is_refused(tmp_path):
@@ -286,7 +286,7 @@ def test_a_run_in_which_nothing_learns_is_refused(method, changes, sentence, tmp
     config = config_lib.load('quickstart', [('method.name', method), *((f'optim.{k}', v) for k, v in changes.items())])
     if sentence:
         with pytest.raises(UserError, match=sentence):
-            loop.run(config, tmp_path / 'run', progress=False)
+            experiment.run(config, tmp_path / 'run', progress=False)
         assert not (tmp_path / 'run').exists()
     else:
-        seeds.ready(config, tmp_path)
+        seeds.build_and_try(config, tmp_path)

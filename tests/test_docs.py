@@ -16,7 +16,7 @@ from mixjax import config as config_lib
 from mixjax.commands import analyse, grid, predict
 from mixjax.commands.cli import parse
 from mixjax.commands.train import FLAGS, asked
-from mixjax.train import program
+from mixjax.train.shared import preflight
 from tests.common import ROOT, SHORT, call, lines
 
 PAGES = sorted([ROOT / 'README.md', ROOT / 'launch/README.md', *(ROOT / 'docs').glob('*.md')])
@@ -59,7 +59,7 @@ def test_commands_load_their_config(line, monkeypatch, tmp_path):
         pytest.skip('run by a test below')
     config = config_lib.load(command.flags['config'], command.overrides)
     if not config.model.weights.startswith('hf://') and not re.match('cifar|cub|stanford', config.target.name):
-        program.preflight(config)
+        preflight(config)
 
 
 def test_predictions_are_asked_for_with_flags_that_exist():

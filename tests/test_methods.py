@@ -15,7 +15,8 @@ from mixjax.config import method_registry
 from mixjax.errors import UserError
 from mixjax.models import net as net_lib
 from mixjax.rundir import checkpoint
-from mixjax.train import evaluate, mesh, prepare, program, seeds, step, wave
+from mixjax.train import evaluate, mesh, prepare, program, seed_batch, seeds, step
+from mixjax.train.shared import shared_setup
 from tests.common import Tiny, assert_trees_equal, fixture
 from tests.variants import VARIANTS
 
@@ -47,33 +48,33 @@ def opened(config, folder, every=(0,)):
     """The program, the seeds of `every` on its devices, and their state."""
     built = program.build(config)
     found = [seeds.open_seed(built, seed, folder) for seed in every]
-    return built, wave.place(built, found), wave.states(built, [one.state for one in found])
+    return built, seed_batch.place_seeds(built, found), seed_batch.stack_states(built, [one.state for one in found])
 
 
 def walk(built, data, ts, steps):
     out = []
     for _ in range(steps):
-        ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs)
+        ts, metrics = built.advance(1)(ts, built.shared.start, data.frozen, data.inputs)
         out.append({name: float(value[0]) for name, value in metrics.items()})
     return ts, out
 
 
 def test_smile_compares_a_map_that_the_network_has(tmp_path):
     with pytest.raises(UserError, match='feature must be one of last, map, stage1, stage1.conv, vector, not .maps.'):
-        seeds.ready(settings({'name': 'smile', 'feature': 'maps'}), tmp_path)
-    seeds.ready(settings({'name': 'smile', 'feature': 'stage1.conv'}), tmp_path)
+        seeds.build_and_try(settings({'name': 'smile', 'feature': 'maps'}), tmp_path)
+    seeds.build_and_try(settings({'name': 'smile', 'feature': 'stage1.conv'}), tmp_path)
 
 
 def test_a_person_is_told_what_prepare_is_busy_with(tmp_path, monkeypatch):
     said = []
     config = settings({'name': 'cotuning', 'relation': 'direct', 'calibration': 1.0})
-    on = program.ground(config, lambda line: said.append(line) if 'prepar' in line else None)
-    seeds.ready(config, tmp_path, on)
+    on = shared_setup(config, lambda line: said.append(line) if 'prepar' in line else None)
+    seeds.build_and_try(config, tmp_path, on)
     assert said == ['cotuning: preparing seed 0']  # a moment is not worth a second line
     monkeypatch.setattr(seeds, 'WORTH_TELLING', 0.0)
     seeds.prepared(program.build(config, on), 1, tmp_path)
     assert said[1] == 'cotuning: preparing seed 1' and said[2].startswith('cotuning: prepared seed 1 in ')
-    seeds.ready(settings('finetune'), tmp_path / 'other', on)
+    seeds.build_and_try(settings('finetune'), tmp_path / 'other', on)
     assert len(said) == 3  # it has nothing to prepare
 
 
@@ -91,7 +92,7 @@ ALWAYS = ('finetune', 'smile', 'xmixup', 'lamix', 'puzzlemix', 'regsl', 'seqtrai
 def test_contract(variant, tmp_path):
     config = settings({'name': variant} | VARIANTS[variant])
     built, data, ts = opened(config, tmp_path)
-    start, frozen = jax.tree.map(np.array, (built.start, data.frozen))
+    start, frozen = jax.tree.map(np.array, (built.shared.start, data.frozen))
     shapes = jax.eval_shape(lambda x: x, ts)
 
     middle, metrics = walk(built, data, ts, 15)
@@ -99,7 +100,7 @@ def test_contract(variant, tmp_path):
         checkpoint.save(manager, 15, mesh.take(middle, 0))
         manager.wait_until_finished()
         fresh = seeds.open_seed(built, 0, tmp_path)
-        resumed = wave.states(built, [checkpoint.restore(manager, 15, fresh.state)])
+        resumed = seed_batch.stack_states(built, [checkpoint.restore(manager, 15, fresh.state)])
     straight, rest = walk(built, data, middle, 25)
     again, rest_again = walk(built, data, resumed, 25)
 
@@ -113,11 +114,11 @@ def test_contract(variant, tmp_path):
     assert np.isfinite([list(m.values()) for m in metrics + rest]).all()
     assert np.mean(losses[-8:]) < np.mean(losses[:8])
     # `frozen` and the pretrained network are untouched, and the state keeps its shape.
-    assert_trees_equal(start, jax.tree.map(np.array, built.start))
+    assert_trees_equal(start, jax.tree.map(np.array, built.shared.start))
     assert_trees_equal(frozen, jax.tree.map(np.array, data.frozen))
     assert jax.eval_shape(lambda x: x, straight) == shapes
     # The declared heads exist, and predictions are over the target's classes.
-    heads = built.method.heads(10, 160, fresh.made)
+    heads = built.method.heads(10, 160, fresh.prepared)
     one = mesh.take(straight, 0)
     assert {n: h['bias'].shape[0] for n, h in one.params['heads'].items()} == {n: h.width for n, h in heads.items()}
     out, _ = built.net.apply({'params': one.params, **one.model_state}, jnp.zeros((3, 16, 16, 1)), train=False)
@@ -128,10 +129,10 @@ def losses_of(built, folder, every=(0,), steps=20):
     """{seed: losses} of seeds that are trained together."""
     folder.mkdir(exist_ok=True)
     found = [seeds.open_seed(built, seed, folder) for seed in every]
-    data, ts = wave.place(built, found), wave.states(built, [one.state for one in found])
+    data, ts = seed_batch.place_seeds(built, found), seed_batch.stack_states(built, [one.state for one in found])
     losses = []
     for _ in range(steps):
-        ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs)
+        ts, metrics = built.advance(1)(ts, built.shared.start, data.frozen, data.inputs)
         losses.append(np.array(metrics['loss']))
     return dict(zip(every, np.array(losses).T, strict=False))
 
@@ -155,7 +156,7 @@ def test_every_layout_is_the_same_experiment(variant, tmp_path):
         np.testing.assert_allclose(losses_of(eight, tmp_path / 'eight')[0], alone[0], rtol=1e-9)
         (tmp_path / 'three').mkdir()
         together = {}
-        for group in wave.plan(three, tmp_path / 'three'):
+        for group in seeds.group_seeds(three, tmp_path / 'three'):
             together |= losses_of(three, tmp_path / 'three', group)
     for seed in range(3):
         np.testing.assert_allclose(together[seed], alone[seed], rtol=1e-9)
@@ -185,9 +186,9 @@ def test_cut_parameters_are_the_same_experiment(method, tmp_path, monkeypatch):
             begin = ts
             losses = []
             for _ in range(20):
-                ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs)
+                ts, metrics = built.advance(1)(ts, built.shared.start, data.frozen, data.inputs)
                 losses.append(np.array(metrics['loss']))
-            correct = evaluate.run(built.evaluate, step.variables(ts), data.test, data.tested)
+            correct = evaluate.run(built.evaluate, step.variables(ts), *data.test)
             found[cut] = np.array(losses), correct, jax.tree.map(np.array, ts.params)
             sizes = [
                 (x.addressable_shards[0].data.size, x.size)
@@ -206,7 +207,7 @@ def test_cut_parameters_are_the_same_experiment(method, tmp_path, monkeypatch):
 
 def test_no_traffic_between_trials(tmp_path):
     built, data, ts = opened(settings('xmixup', devices=8, num_seeds=3), tmp_path, (0, 1, 2))
-    text = built.advance(1).lower(ts, built.start, data.frozen, data.inputs).compile().as_text()
+    text = built.advance(1).lower(ts, built.shared.start, data.frozen, data.inputs).compile().as_text()
     groups = set(re.findall(r'replica_groups=(\S+?),? ', text))
     # Devices 0 and 1 are of the first trial, 2 and 3 of the second: every group is such a pair.
     assert groups and groups <= {'{{0,1},{2,3},{4,5}}', '[3,2]<=[6]'}
@@ -215,20 +216,20 @@ def test_no_traffic_between_trials(tmp_path):
 
 def test_seeds_that_differ_in_size_are_trained_apart(tmp_path):
     built = program.build(settings('xmixup', devices=8, num_seeds=3))
-    assert wave.plan(built, tmp_path) == [[0, 1, 2]]
+    assert seeds.group_seeds(built, tmp_path) == [[0, 1, 2]]
     narrow = seeds.prepared(built, 1, tmp_path)
     chosen = narrow.frozen['chosen'][:-1]
     prepare.save_prepared(tmp_path / 'prepared-1.npz', narrow._replace(frozen={**narrow.frozen, 'chosen': chosen}))
-    assert wave.plan(built, tmp_path) == [[0, 2], [1]]
-    placed = wave.place(built, [seeds.open_seed(built, seed, tmp_path) for seed in (0, 2)])
+    assert seeds.group_seeds(built, tmp_path) == [[0, 2], [1]]
+    placed = seed_batch.place_seeds(built, [seeds.open_seed(built, seed, tmp_path) for seed in (0, 2)])
     assert placed.seeds == (0, 2) and jax.tree.leaves(placed.inputs)[0].shape[0] == 3
 
 
 def test_several_steps_in_one_program_are_the_same_steps(tmp_path):
     built, data, ts = opened(settings('smile'), tmp_path)
     one, metrics = walk(built, data, ts, 4)
-    ts = wave.states(built, [seeds.open_seed(built, 0, tmp_path).state])
-    four, last = built.advance(4)(ts, built.start, data.frozen, data.inputs)
+    ts = seed_batch.stack_states(built, [seeds.open_seed(built, 0, tmp_path).state])
+    four, last = built.advance(4)(ts, built.shared.start, data.frozen, data.inputs)
     assert int(four.step[0]) == int(one.step[0]) == 4
     np.testing.assert_allclose(last['loss'][0], metrics[-1]['loss'], rtol=1e-5)
     chex.assert_trees_all_close(one.params, four.params, rtol=1e-7, atol=1e-5)
@@ -248,10 +249,10 @@ def test_from_scratch_or_a_clear_refusal(name, tmp_path):
         config.model.weights = ''
     if name not in FROM_SCRATCH:
         with pytest.raises(UserError, match='config.model.weights'):
-            seeds.ready(config, tmp_path)
+            seeds.build_and_try(config, tmp_path)
         return
-    built = seeds.ready(config, tmp_path)  # traces a step
-    assert built.start is None and not list(tmp_path.iterdir())
+    built = seeds.build_and_try(config, tmp_path)  # traces a step
+    assert built.shared.start is None and not list(tmp_path.iterdir())
 
 
 # --- SMILE ------------------------------------------------------------------------------------------------------------
@@ -260,7 +261,7 @@ def test_from_scratch_or_a_clear_refusal(name, tmp_path):
 def test_the_teacher_moves_every_ten_steps_by_the_weights_of_before_the_step(tmp_path):
     built, data, ts = opened(settings('smile'), tmp_path)
     teacher = jax.tree.map(np.array, ts.state['teacher'])
-    assert_trees_equal(mesh.take(teacher, 0), jax.tree.map(np.array, built.start['params']))
+    assert_trees_equal(mesh.take(teacher, 0), jax.tree.map(np.array, built.shared.start['params']))
     for i in range(21):
         before = jax.tree.map(np.array, ts.params['backbone'])
         ts, _ = walk(built, data, ts, 1)
@@ -268,7 +269,7 @@ def test_the_teacher_moves_every_ten_steps_by_the_weights_of_before_the_step(tmp
             teacher['backbone'] = jax.tree.map(lambda t, s: 0.999 * t + 0.001 * s, teacher['backbone'], before)
         chex.assert_trees_all_close(teacher, ts.state['teacher'], rtol=1e-6, atol=1e-8)
     # Its classifier never moves, and its statistics are the pretrained network's: it has none of its own.
-    assert_trees_equal(mesh.take(teacher['heads'], 0), jax.tree.map(np.array, built.start['params']['heads']))
+    assert_trees_equal(mesh.take(teacher['heads'], 0), jax.tree.map(np.array, built.shared.start['params']['heads']))
     assert set(ts.state['teacher']) == {'backbone', 'heads'}
 
 
@@ -297,7 +298,7 @@ def test_the_source_head_starts_as_the_pretrained_classifier(tmp_path):
     image = jax.random.normal(jax.random.key(0), (4, 16, 16, 1))
     one = mesh.take(ts, 0)
     out, _ = built.net.apply({'params': one.params, **one.model_state}, image, train=False)
-    source = net_lib.bind(built.net, built.start).source(image)
+    source = net_lib.bind(built.net, built.shared.start).source(image)
     np.testing.assert_array_equal(out.logits['source'], source.logits['source'])
 
 
@@ -316,7 +317,7 @@ def test_smile_without_a_pretrained_network(tmp_path):
 def test_every_source_image_is_of_a_class_paired_with_the_targets(variant, tmp_path):
     built = program.build(settings({'name': variant} | VARIANTS[variant]))
     one = seeds.open_seed(built, 0, tmp_path)
-    draw, frozen = one.made.draw, one.made.frozen
+    draw, frozen = one.prepared.draw, one.prepared.frozen
     source_label = built.sets.source.labels[draw.rows]
     allowed = {t: {int(source_label[draw.start[t, k]]) for k in range(draw.rounds[t])} for t in range(len(draw.start))}
     assert all(len(classes) == draw.start.shape[1] for classes in allowed.values())
@@ -331,7 +332,7 @@ def test_every_source_image_is_of_a_class_paired_with_the_targets(variant, tmp_p
 
 def test_xmixup_takes_over_pretrained_rows(tmp_path):
     built, data, ts = opened(settings({'name': 'xmixup', 'source_rows': 'pretrained'}), tmp_path)
-    classifier = built.start['params']['heads']['source']
+    classifier = built.shared.start['params']['heads']['source']
     chosen = np.asarray(data.frozen['chosen'][0])
     head = mesh.take(ts.params['heads']['joint'], 0)
     np.testing.assert_array_equal(head['kernel'][:, 10:], classifier['kernel'][:, chosen])
@@ -444,7 +445,7 @@ def test_an_init_that_works_on_the_host(tmp_path, monkeypatch):
 
     monkeypatch.setattr(method_lib, 'load_finetune', method_registry.load('finetune'), raising=False)
     monkeypatch.setattr(method_registry, 'load', lambda name, *_: make)
-    built = seeds.ready(settings('mine'), tmp_path)
+    built = seeds.build_and_try(settings('mine'), tmp_path)
     assert seeds.open_seed(built, 0, tmp_path).state.state['means'].shape == (10, 8)
 
 
@@ -459,18 +460,18 @@ def test_what_would_fail_later_fails_at_once(changes, words, tmp_path, monkeypat
     made = method_registry.load('finetune')(10)._replace(**changes)
     monkeypatch.setattr(method_registry, 'load', lambda name, *_: lambda classes_t: made)
     with pytest.raises((UserError, KeyError), match=words):
-        seeds.ready(settings('mine'), tmp_path)
+        seeds.build_and_try(settings('mine'), tmp_path)
 
 
 def test_seeds_go_on_together_from_one_step_only(tmp_path):
     """Begun on one device, where seeds come one after the other, and continued on eight."""
     built = program.build(settings('finetune', devices=8, num_seeds=3))
-    assert wave.plan(built, tmp_path) == [[0, 1, 2]]
+    assert seeds.group_seeds(built, tmp_path) == [[0, 1, 2]]
     for seed, steps in ((0, (20, 40)), (1, (20,)), (2, (20, 40))):
         for i in steps:
             (tmp_path / 'checkpoints' / str(seed) / f'step_{i}').mkdir(parents=True)
     (tmp_path / 'checkpoints' / '1' / 'step_40.orbax-checkpoint-tmp').mkdir()
-    assert wave.plan(built, tmp_path) == [[0, 2], [1]]
+    assert seeds.group_seeds(built, tmp_path) == [[0, 2], [1]]
 
 
 def test_a_head_with_its_own_law(tmp_path, monkeypatch):

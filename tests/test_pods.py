@@ -13,7 +13,7 @@ from mixjax import models
 from mixjax.commands import plan as plan_command
 from mixjax.errors import UserError
 from mixjax.planner import arguments, assumed, compiled, hlo, slices, tables, verdict
-from mixjax.train import mesh, program, seeds, wave
+from mixjax.train import mesh, placement, program, seed_batch, seeds
 from tests.common import ROOT, Tiny, environment
 from tests.test_methods import settings
 from tests.variants import VARIANTS
@@ -192,7 +192,7 @@ def test_bytes_of_the_arguments():
 def test_shapes_are_those_of_a_run(variant, tmp_path, monkeypatch):
     """Same tree, types, shapes and layout as the arrays of a run on the same devices."""
     if variant == 'finetune':  # as if its epochs were long
-        monkeypatch.setattr(wave, 'LONG', 1)
+        monkeypatch.setattr(placement, 'LONG', 1)
     config = toy({'name': variant} | VARIANTS[variant], trials=2)
     on = slices.find(slices.parse('cpu:8'))
     calls = []
@@ -200,8 +200,8 @@ def test_shapes_are_those_of_a_run(variant, tmp_path, monkeypatch):
     built = program.build(config)
     assert plan.program.mesh == built.mesh and plan.program.mesh.devices.shape == (2, 4)
     opened = [seeds.open_seed(built, seed, tmp_path) for seed in (0, 1)]
-    placed, ts = wave.place(built, opened), wave.states(built, [one.state for one in opened])
-    lowered = built.advance(1).lower(ts, built.start, placed.frozen, placed.inputs)
+    placed, ts = seed_batch.place_seeds(built, opened), seed_batch.stack_states(built, [one.state for one in opened])
+    lowered = built.advance(1).lower(ts, built.shared.start, placed.frozen, placed.inputs)
     assert ('orders' in placed.inputs) == (variant == 'finetune')
     memory = lowered.compile().memory_analysis()
     found = plan.compiled
@@ -212,7 +212,7 @@ def test_shapes_are_those_of_a_run(variant, tmp_path, monkeypatch):
     here = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(ts.params))
     assert plan.params == plan.holds['parameters'] == here
     images = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(placed.inputs))
-    assert plan.where.kind == 'resident' and plan.holds['training images'] == images
+    assert plan.where.train == 'resident' and plan.holds['training images'] == images
     placed.close()
 
 
@@ -468,7 +468,7 @@ def test_images_are_streamed_where_a_run_would():
     on = slices.find(slices.parse('cpu:4'))
     chip = slices.CHIPS['v5e']._replace(free=200_000 / slices.GIB)
     (plan,) = compiled.plans(config, on._replace(chip=chip), 'xmixup', compiled.ground(config, on), lambda text: None)
-    assert plan.where.kind == plan.where.test == 'stream'
+    assert plan.where.train == plan.where.test == 'stream'
     # Three calls of a step: 4 of the 16 images and labels of the target and of the source, places and partners.
     a_step = 2 * 4 * (256 + 4) + 4 * 4 + 16 * 4 + 4
     assert plan.holds['training images'] == 3 * a_step
@@ -479,12 +479,12 @@ def test_what_the_compiler_refuses(monkeypatch):
     def lower(*_):
         raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Ran out of memory, used 20.1G of 15.75G hbm.\nmore')
 
-    made = program.around
-    monkeypatch.setattr(program, 'around', lambda *some: made(*some)._replace(advance=lower))
+    made = program.build_program
+    monkeypatch.setattr(program, 'build_program', lambda *some: made(*some)._replace(advance=lower))
     on, (plan,) = planned(toy('finetune'))
     assert plan.compiled is None
     assert plan.refused == 'the compiler: Ran out of memory, used 20.1G of 15.75G hbm.'
-    monkeypatch.setattr(program, 'around', lambda *some: made(*some)._replace(advance=other))
+    monkeypatch.setattr(program, 'build_program', lambda *some: made(*some)._replace(advance=other))
     with pytest.raises(UserError, match='refused the program: INTERNAL: strange'):
         planned(toy('finetune'))
 

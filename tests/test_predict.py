@@ -23,7 +23,7 @@ from mixjax.data.labelled import run_data
 from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.rundir.files import read_json
-from mixjax.train import loop, program, seeds
+from mixjax.train import experiment, program, seed_batch, seeds, step
 
 
 @pytest.fixture(scope='module')
@@ -34,7 +34,7 @@ def run(tmp_path_factory):
     with config.unlocked():
         for label in ('mixup', 'smile', 'lamix'):
             del config.compare[label]
-    loop.run(config, folder)
+    experiment.run(config, folder)
     return folder
 
 
@@ -74,26 +74,25 @@ def test_the_exported_model_gives_the_logits_of_the_run_bit_for_bit(run):
     built = program.build(config)
     ended = seeds.open_seed(built, 0, folder)
     from mixjax.rundir import checkpoint
-    from mixjax.train import wave
 
-    begin = wave.states(built, [ended.state])
+    begin = seed_batch.stack_states(built, [ended.state])
     one = jax.tree.map(lambda x: x[0], begin)
     with checkpoint.open_folder(folder / 'checkpoints' / '0') as manager:
         state = checkpoint.restore(manager, config.steps, one)
-    images = seeds.remaining(built.sets, run_data.labelled(config, built.sets, 0)).image[:64]
+    images = seeds.remaining(built.sets, run_data.draw_seed(config, built.sets, 0).train).image[:64]
     loaded = mixjax.load(folder)
 
     @jax.jit
     def logits(variables, image):
         from mixjax.data.feed import augment
 
-        out, _ = built.net.apply(variables, augment.centre(image, built.geometry), train=False)
+        out, _ = built.net.apply(variables, augment.centre(image, built.shared.geometry), train=False)
         return built.method.predict(out)
 
-    ours = logits(loop.variables(state), jnp.asarray(images))
+    ours = logits(step.variables(state), jnp.asarray(images))
     np.testing.assert_array_equal(loaded.logits(images), np.asarray(ours))
     variables = weights.load(str(folder)).variables
-    jax.tree.map(np.testing.assert_array_equal, variables, jax.tree.map(np.asarray, loop.variables(state)))
+    jax.tree.map(np.testing.assert_array_equal, variables, jax.tree.map(np.asarray, step.variables(state)))
 
 
 def test_one_photograph_as_text(run, digits, capsys):

@@ -457,7 +457,7 @@ def test_without_a_pretrained_network():
 def test_both_phases_of_self_labelling_act_in_the_toy_run(tmp_path, monkeypatch):
     monkeypatch.setitem(models.BACKBONES, 'tiny', lambda dtype=None: Tiny(8))
     built, data, ts = opened(settings(VARIANTS['regsl self-labelling']), tmp_path)
-    start = np.asarray(built.start['params']['backbone']['stage1']['conv']['kernel'])
+    start = np.asarray(built.shared.start['params']['backbone']['stage1']['conv']['kernel'])
     ts, metrics = walk(built, data, ts, 20)
     share = [m['relabelled'] for m in metrics]
     assert not any(share[:8]) and share[-1] > 0

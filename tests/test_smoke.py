@@ -5,10 +5,10 @@ import json
 import pytest
 
 from mixjax import config as config_lib
-from mixjax.config import method_registry
+from mixjax.config import method_registry, variants
 from mixjax.main import main
 from mixjax.models.net import bind
-from mixjax.train import loop, prepare, seeds
+from mixjax.train import init, prepare, seeds
 from tests.common import final_state
 
 HEADS = {
@@ -51,12 +51,12 @@ def test_smoke_forms_are_ready_to_train(name, tmp_path, monkeypatch):
     """All that comes before training, with the backbone's features made up: cheap for the large networks too."""
     monkeypatch.setattr(prepare, 'view', lambda net, start: (bind(net, start), lambda image: image.mean((1, 2))))
     config = config_lib.load(f'{name}:smoke')
-    for label in loop.order(config) or ['']:
-        one = loop.alone(config, label) if label else config
-        built = seeds.ready(one, tmp_path)
-        made = built.made[one.seed]
+    for label in variants.labels(config) or ['']:
+        one = variants.single(config, label) if label else config
+        built = seeds.build_and_try(one, tmp_path)
+        made = built.prepared[one.seed]
         for head, width in HEADS[name].get(label, {}).items():
-            assert prepare.heads(built.method, len(built.sets.train.classes), 1000, made)[head].width in (width, 1000)
+            assert init.heads(built.method, len(built.sets.train.classes), 1000, made)[head].width in (width, 1000)
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,8 @@ from mixjax.host import compile_cache
 from mixjax.maths import class_pairing
 from mixjax.models import layers
 from mixjax.planner import hlo
-from mixjax.train import evaluate, program, seeds, step, wave
+from mixjax.train import evaluate, program, schedule, seed_batch, seeds, step
+from mixjax.train.shared import shared_setup
 from tests import trace
 from tests.common import ROOT, assert_same_run, call, environment
 from tests.test_processes import CONFIG, run
@@ -58,9 +59,9 @@ class Compiled:
         every = range(self.built.mesh.shape['trial'])
         folder.mkdir(exist_ok=True)
         opened = [seeds.open_seed(self.built, seed, folder) for seed in every]
-        self.placed = wave.place(self.built, opened)
-        self.ts = wave.states(self.built, [one.state for one in opened])
-        self.given = self.ts, self.built.start, self.placed.frozen, self.placed.feed.inputs(0, count)
+        self.placed = seed_batch.place_seeds(self.built, opened)
+        self.ts = seed_batch.stack_states(self.built, [one.state for one in opened])
+        self.given = self.ts, self.built.shared.start, self.placed.frozen, self.placed.feed.inputs(0, count)
         self.traced = self.built.advance(count).trace(*self.given)
 
     @cached_property
@@ -95,7 +96,7 @@ class Compiled:
 @pytest.fixture(scope='module')
 def on(tmp_path_factory):
     """Data and network, shared by the programs of one device."""
-    return program.ground(settings('finetune', cache_dir=str(tmp_path_factory.mktemp('cache'))))
+    return shared_setup(settings('finetune', cache_dir=str(tmp_path_factory.mktemp('cache'))))
 
 
 @pytest.fixture(scope='module')
@@ -199,9 +200,9 @@ def test_nothing_is_handed_over_between_two_steps(base):
     """The calls of the loop give the devices nothing, and take nothing from them."""
     ts = jax.tree.map(jnp.copy, base.ts)
     with jax.transfer_guard('disallow'):
-        for first, count in itertools.islice(wave.calls(base.built.config, 0), 5):
+        for first, count in itertools.islice(schedule.calls(base.built.config, 0), 5):
             inputs = base.placed.feed.inputs(first, count)
-            ts, last = base.built.advance(count)(ts, base.built.start, base.placed.frozen, inputs)
+            ts, last = base.built.advance(count)(ts, base.built.shared.start, base.placed.frozen, inputs)
             jax.block_until_ready(last)
         # The guard guards.
         with pytest.raises(Exception, match='[Dd]isallowed'):
@@ -212,30 +213,30 @@ def test_nothing_is_handed_over_between_two_steps(base):
 def test_an_evaluation_hands_nothing_over_and_is_one_program(base):
     """The test images lie on the device in batches of one size, of which the last alone is filled up."""
     built, placed = base.built, base.placed
-    assert len({tuple((x.shape, x.dtype) for x in batch) for batch in placed.test}) == 1
-    masks = [np.asarray(mask).sum() for *_, mask in placed.test]
+    assert len({tuple((x.shape, x.dtype) for x in batch) for batch in placed.test.batches}) == 1
+    masks = [np.asarray(mask).sum() for *_, mask in placed.test.batches]
     size = built.config.eval_batch_size
-    assert sum(masks) == placed.tested and set(masks[:-1]) == {size} and 0 < masks[-1] <= size
+    assert sum(masks) == placed.test.count and set(masks[:-1]) == {size} and 0 < masks[-1] <= size
     with jax.transfer_guard_host_to_device('disallow'):
-        (found,) = evaluate.run(built.evaluate, step.variables(base.ts), placed.test, placed.tested)
+        (found,) = evaluate.run(built.evaluate, step.variables(base.ts), *placed.test)
     assert built.evaluate._cache_size() == 1 and 0 < found['accuracy'] < 1
 
 
 @pytest.mark.parametrize(('log_every', 'count', 'calls'), [(50, 25, 16), (20, 20, 20), (40, 20, 20), (1, 1, 400)])
 def test_accelerators_take_many_steps_a_call(log_every, count, calls, monkeypatch):
     config = settings('finetune', log_every=log_every)
-    alone = list(wave.calls(config, 0))
+    alone = list(schedule.calls(config, 0))
     assert alone == [(i, 1) for i in range(400)]
-    monkeypatch.setattr(wave.jax, 'default_backend', lambda: 'gpu')
-    found = list(wave.calls(config, 0))
-    assert wave.fewest(config) == count and len(found) == calls
+    monkeypatch.setattr(schedule.jax, 'default_backend', lambda: 'gpu')
+    found = list(schedule.calls(config, 0))
+    assert schedule.steps_a_call(config) == count and len(found) == calls
     assert [at for first, n in found for at in range(first, first + n)] == [at for at, _ in alone]
     # Nothing that is due comes in the middle of one, and a run that was stopped goes on with the same.
-    assert all(first + n <= wave.due(config, first) for first, n in found)
-    assert list(wave.calls(config, 200)) == [one for one in found if one[0] >= 200]
+    assert all(first + n <= schedule.next_stop(config, first) for first, n in found)
+    assert list(schedule.calls(config, 200)) == [one for one in found if one[0] >= 200]
     with config.unlocked():
         config.dispatch = 7
-    assert next(wave.calls(config, 0)) == (0, 7 if log_every >= 7 else 1)
+    assert next(schedule.calls(config, 0)) == (0, 7 if log_every >= 7 else 1)
 
 
 def once(function, *trees):
@@ -352,7 +353,7 @@ from mixjax.train import loop
 config = tests.tiny_config.get_config()
 config.compare = {name: {'name': name} for name in ('finetune', 'mixup', 'smile')}
 config.num_seeds = 2
-loop.run(config, sys.argv[2])
+experiment.run(config, sys.argv[2])
 """
 QUICKSTART = """
 words = ['--config=quickstart', f'--workdir={sys.argv[2]}', '--config.steps=8', '--config.eval_every=4']

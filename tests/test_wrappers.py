@@ -19,7 +19,7 @@ from mixjax.method import WRAPPER
 from mixjax.models import net as net_lib
 from mixjax.report import read, settings
 from mixjax.rundir import checkpoint, files
-from mixjax.train import loop, mesh, program, seeds, wave
+from mixjax.train import experiment, mesh, program, seed_batch, seeds
 from tests.common import Tiny, assert_trees_equal
 from tests.test_baselines import CLASSES, assert_close, of, part, setting
 from tests.test_docs import blocks
@@ -445,7 +445,7 @@ def test_a_step_of_each_wrapper_is_ready_to_train(wrapper, tmp_path):
     """From the config, with `prepare`, and a step traced as it is trained."""
     name = {'mixup': 'bss', 'cutmix': 'delta', 'manifold_mixup': 'rifle', 'puzzlemix': 'regsl'}[wrapper]
     config = mixed_config(name, wrapper)
-    built = seeds.ready(config, tmp_path)
+    built = seeds.build_and_try(config, tmp_path)
     assert built.method.soft_labels and built.method.whole_batch == (name in ('delta', 'bss'))
 
 
@@ -461,7 +461,7 @@ def test_with_mixup_the_contract_holds(name, tmp_path):
         checkpoint.save(manager, 15, mesh.take(middle, 0))
         manager.wait_until_finished()
         fresh = seeds.open_seed(built, 0, tmp_path)
-        resumed = wave.states(built, [checkpoint.restore(manager, 15, fresh.state)])
+        resumed = seed_batch.stack_states(built, [checkpoint.restore(manager, 15, fresh.state)])
     straight, rest = walk(built, data, middle, 25)
     again, rest_again = walk(built, data, resumed, 25)
     assert_trees_equal(straight, again)
@@ -500,7 +500,7 @@ def test_parts_of_a_batch_are_mixed_within_themselves(tmp_path):
 
 def test_a_layer_that_the_network_lacks_is_refused(tmp_path):
     with pytest.raises(UserError, match='this network has no stage9'):
-        seeds.ready(
+        seeds.build_and_try(
             toy({'name': 'l2sp', 'wrappers': ('manifold_mixup',), 'manifold_mixup_layers': ('stage9',)}), tmp_path
         )
 
@@ -515,9 +515,9 @@ def test_a_wrapped_run_is_trained_reported_and_predicts(tmp_path):
     """Co-Tuning has two heads, so prediction goes through its method."""
     config = mixed_config('cotuning', 'mixup', steps=4, eval_every=4, checkpoint_every=4, log_every=1)
     folder = tmp_path / 'run'
-    results = loop.run(config, folder)
+    results = experiment.run(config, folder)
     assert (results['label'], results['method']) == ('cotuning + mixup', 'cotuning + mixup')
-    assert loop.run(config, folder) == results  # finished
+    assert experiment.run(config, folder) == results  # finished
     lines = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
     assert all('mixup_lam' in line for line in lines if line['kind'] == 'train')
     about = json.loads((folder / 'model.json').read_text())

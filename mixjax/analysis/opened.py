@@ -27,7 +27,8 @@ from mixjax.host.storage import Place
 from mixjax.models import weights
 from mixjax.models.net import Net
 from mixjax.rundir import checkpoint, files, integrity
-from mixjax.train import evaluation, export, input_digests, program, seeds
+from mixjax.train import evaluation, export, input_digests, seeds
+from mixjax.train.shared import build_network
 
 Array = jax.Array
 Tree = Any
@@ -154,7 +155,7 @@ def open_run(folder: Place, batch: int = 256) -> Run:
             config.target.splits = str(folder / 'splits.json')
     sets = run_data.chosen_sets(config, run_data.load(config, config.target), None)
     input_digests.same_data(sets, folder)
-    net, geometry, _ = program.shapes(config, sets)
+    net, geometry, _ = build_network(config, sets)
     return Run(folder, config, sets, net, geometry, batch)
 
 

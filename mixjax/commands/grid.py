@@ -44,6 +44,7 @@ from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 from mixjax.models import preprocessing
 from mixjax.rundir import files
+from mixjax.train import input_digests
 
 DO = ('count', 'list', 'status', 'help')  # take no value
 PASSED = ('changed-code', *trainer.CLUSTER)  # to the command that trains
@@ -210,9 +211,7 @@ def train(asked: Command, every: list[Run], index: int) -> int:
             print(f'mixjax: {told}: another process trains it in {run.folder}', file=sys.stderr)
             return BUSY
         if finished(run):
-            from mixjax.train import loop
-
-            loop.check_code(run.config, run.folder, asked.flags.get('changed-code', 'refuse'))
+            input_digests.check_code(run.config, run.folder, asked.flags.get('changed-code', 'refuse'))
             print(f'{told}: finished before, in {run.folder}')
             if run.config.analyse:  # it may have been stopped while it was measured
                 trainer.measure(run.config.analyse, run.folder, trained=False)

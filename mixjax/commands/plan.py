@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mixjax.commands.cli import Command, carry_out, parse
+from mixjax.config import variants
 from mixjax.errors import UserError
 from mixjax.planner import slices
 
@@ -68,7 +69,6 @@ def every(command: Command, on: slices.Slice) -> Iterator[Plan]:
     from mixjax import config as config_lib
     from mixjax.config import method_registry
     from mixjax.planner import assumed, compiled
-    from mixjax.train import loop
 
     config = config_lib.load(command.flags['config'], command.overrides)
     name, first = next(iter(config_lib.swept(config).items()))
@@ -77,8 +77,8 @@ def every(command: Command, on: slices.Slice) -> Iterator[Plan]:
     config = assumed.without_splits(first)
     say('building the network, with shapes in place of data and weights')
     ground = compiled.ground(config, on)
-    for label in loop.order(config) or ['']:
-        one: Any = loop.alone(config, label) if label else config
+    for label in variants.labels(config) or ['']:
+        one: Any = variants.single(config, label) if label else config
         yield from compiled.plans(one, on, label or method_registry.title(config.method), ground, say)
 
 

@@ -36,6 +36,8 @@ from mixjax.commands.cli import Command, carry_out, import_modules, parse
 from mixjax.errors import UserError
 from mixjax.host import storage
 from mixjax.host.storage import Place
+from mixjax.train import experiment
+from mixjax.train.shared import preflight
 
 CLUSTER = ('distributed', 'coordinator', 'processes', 'process')
 FLAGS = ('config', 'workdir', 'changed-code', *CLUSTER, 'import', 'list', 'help')
@@ -108,9 +110,8 @@ def carried_out(command: Command) -> int:
     from mixjax.host import compile_cache
     from mixjax.host.progress import Progress
     from mixjax.rundir.files import ELSEWHERE
-    from mixjax.train import loop, program
 
-    program.preflight(config)
+    preflight(config)
     compile_cache.keep(config.cache_dir)
     if config.results:
         from mixjax.report import sections
@@ -123,7 +124,7 @@ def carried_out(command: Command) -> int:
     before = (workdir / 'results.json').exists()
     progress = Progress(0, quiet=not processes.first())
     accept = command.flags.get('changed-code', 'refuse')
-    results = loop.run(config, workdir, progress=progress, command=written(command), changed_code=accept)
+    results = experiment.run(config, workdir, progress=progress, command=written(command), changed_code=accept)
     if not processes.first():
         return 0
     if before and not progress.trained:

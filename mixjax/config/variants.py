@@ -1,11 +1,14 @@
-"""The runs that one config stands for: the methods it compares, and the values it sweeps."""
+"""The runs that one config stands for: a run for each method it compares, and for each value it sweeps."""
 
 from __future__ import annotations
 
 import copy
 
-from mixjax.config import overrides
+from ml_collections import ConfigDict
+
+from mixjax.config import method_registry, overrides
 from mixjax.config.defaults import Config, base
+from mixjax.host.storage import Place
 
 
 def methods(config: Config) -> dict[str, Config]:
@@ -27,3 +30,37 @@ def swept(config: Config) -> dict[str, Config]:
         overrides.apply(one, key, str(value))
         out[f'{key.rpartition(".")[2]}={value}'] = one.lock()
     return out
+
+
+def labels(config: Config) -> list[str]:
+    """Labels of the compared methods: the baseline, then the others by name; none where only one is trained."""
+    names = sorted(config.compare)
+    first = config.baseline or next(iter(names), '')
+    return [name for name in [first] if name in names] + [name for name in names if name != first]
+
+
+def single(config: Config, label: str) -> Config:
+    """The config of one method of a comparison."""
+    config = copy.deepcopy(config).unlock()
+    config.method = config.compare[label]
+    config.compare = ConfigDict()
+    config.baseline = ''
+    return config.lock()
+
+
+def singles(config: Config, folder: Place) -> dict[str, tuple[Config, Place]]:
+    """{label: (config, folder)} of the runs of a comparison; of anything else, the one run."""
+    return {label: (single(config, label), folder / label) for label in labels(config)} or {
+        method_registry.title(config.method): (config, folder)
+    }
+
+
+def summary(config: Config) -> str:
+    """One line on what will be trained."""
+    what = ', '.join(labels(config)) or method_registry.title(config.method)
+    few = f'{config.target.per_class} labels per class of ' if config.target.per_class else ''
+    where = config.target.dir or config.target.name
+    return (
+        f'{what} on {few}{where}: {config.num_seeds} seed{"s" * (config.num_seeds > 1)} '
+        f'x {config.steps} steps, batch {config.batch_size}, {config.model.name}'
+    )

@@ -21,7 +21,7 @@ MEMORY = (
 
 
 @contextlib.contextmanager
-def told(folder: Place) -> Iterator[None]:
+def explain_write_errors(folder: Place) -> Iterator[None]:
     """Errors of the block that come from the disk, or from too little memory, become a `UserError`."""
     try:
         with contextlib.ExitStack() as stack:

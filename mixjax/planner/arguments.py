@@ -14,7 +14,7 @@ from mixjax.data.feed import batches, plan, stream
 from mixjax.data.labelled import run_data
 from mixjax.method import Data, Prepared
 from mixjax.models.net import bind
-from mixjax.train import mesh, prepare, program, seeds, step, wave
+from mixjax.train import init, mesh, placement, schedule, seeds, step
 from mixjax.train.program import Program
 
 Tree = Any
@@ -46,17 +46,16 @@ def of_trials(built: Program, tree: Tree) -> Tree:
 def state(built: Program, data: Data, made: Prepared) -> Tree:
     """The shapes of one trial's state at step 0."""
 
+    fresh = built._replace(shared=built.shared._replace(initialisers={}))
+
     def initial(start: Tree | None) -> Tree:
         net = bind(built.net, start, jax.random.key(0))
-        return prepare.initial_state(
-            net, built.method, built.tx, built.image, jax.random.key(0), made, data,
-            start, program.float_type(built.config), {},
-        )  # fmt: skip
+        return init.initial_state(net, start, fresh, jax.random.key(0), made, data)
 
     try:
-        return jax.eval_shape(initial, built.start)
+        return jax.eval_shape(initial, built.shared.start)
     except jax.errors.JAXTypeError:  # the method's `init` works on the host
-        return initial(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), built.start))
+        return initial(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), built.shared.start))
 
 
 def inputs(built: Program, given: Tree, kind: str) -> Tree:
@@ -69,7 +68,7 @@ def inputs(built: Program, given: Tree, kind: str) -> Tree:
             image = out[name]['image']
             out[name]['image'] = _laid(built, image.shape, image.dtype, spec)
         count = len(batches.of_epoch(given))
-        if wave.long(config, count):
+        if placement.orders_apart(config, count):
             _, many = plan.touched(0, 1, config.batch_size, count)
             orders = plan.Orders(Shape((), jnp.uint32), Shape((many, count), jnp.int32))
             out['orders'] = of_trials(built, orders)
@@ -84,9 +83,9 @@ def inputs(built: Program, given: Tree, kind: str) -> Tree:
     )
 
 
-def where(built: Program, given: Tree, room: int | None) -> wave.Where:
+def where(built: Program, given: Tree, room: int | None) -> placement.Where:
     """Where a run would have its images. room: bytes of them that a device may hold."""
-    return wave.choose(built, [given], [_tests(built)], room)
+    return placement.choose(built, [given], [_tests(built)], room)
 
 
 def _tests(built: Program) -> Any:
@@ -110,16 +109,12 @@ def _size(leaf: Shape) -> int:
     return math.prod(shape) * (8 if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize)
 
 
-def holds(built: Program, ts: Tree, start: Tree, frozen: Tree, given: Tree, images: wave.Where) -> dict[str, int]:
+def holds(built: Program, ts: Tree, start: Tree, frozen: Tree, given: Tree, images: placement.Where) -> dict[str, int]:
     """{what: bytes} that lie on a device while it trains, whether the program of a step is given it or not."""
     config, test = built.config, _tests(built).image
     ahead = stream.AHEAD + 1  # calls of the program whose images are there, that of the one at work with them
-    steps = (
-        1
-        if images.kind == 'resident'
-        else ahead
-        * (config.dispatch or (wave.fewest(config, built.method.period) if mesh.accelerated(built.mesh) else 1))
-    )
+    most = schedule.steps_a_call(config, built.method.period) if mesh.accelerated(built.mesh) else 1
+    steps = 1 if images.train == 'resident' else ahead * (config.dispatch or most)
     one = test.nbytes // max(len(test), 1)
     tested = test.nbytes if images.test == 'resident' else ahead * config.eval_batch_size * one
     return {

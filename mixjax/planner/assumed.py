@@ -23,9 +23,10 @@ from mixjax.data.labelled import run_data, split_file
 from mixjax.method import Data, Part, Prepared
 from mixjax.models import weights
 from mixjax.models.net import Net, Out, bind
-from mixjax.train import prepare, program, seeds
+from mixjax.train import prepare, seeds
 from mixjax.train import start as start_lib
 from mixjax.train.program import Program, Sets
+from mixjax.train.shared import float_type
 
 Array = jax.Array
 Tree = Any
@@ -120,7 +121,7 @@ def start(config: Any, net: Net, image: Array, data: Sets) -> Tree | None:
         width = weights.classes(spec, config.model.name)
     heads = {'source': width} if width else {}
     made = jax.eval_shape(lambda key: net.init(key, image, heads), jax.random.key(0))
-    dtype = program.float_type(config)
+    dtype = float_type(config)
     made = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), made)
     return start_lib.treated(spec, made, config.model.head, len(data.train.classes))
 
@@ -156,13 +157,13 @@ def hollow(net: Net, begin: Tree | None) -> tuple[Net, Callable[[Array], Array]]
 # --- what `prepare` makes ---------------------------------------------------------------------------------------------
 
 
-def prepared(built: Program, per_class: int | None = None) -> tuple[np.ndarray, Data, Prepared]:
-    """The labelled rows of a seed, the data as its method sees them, and what `prepare` makes of them.
+def prepared(built: Program, per_class: int | None = None) -> tuple[Data, Prepared]:
+    """The data of a seed as its method sees them, and what `prepare` makes of them.
 
     per_class: of each class only so many are given to `prepare`, where a pass over all would take long.
     """
     config, data = built.config, built.sets
-    rows = run_data.labelled(config, data, config.seed)
+    rows = built.draw(config.seed).train
     target = _part(built, data.train, rows)
     source = None
     if data.source is not None:
@@ -170,14 +171,14 @@ def prepared(built: Program, per_class: int | None = None) -> tuple[np.ndarray, 
         source = _part(built, data.source, np.arange(len(data.source.labels)), sizes)
     few = rows[prepare.some_of_each(data.train.labels[rows], len(data.train.classes), per_class)]
     looked_at = Data(target if per_class is None else _part(built, data.train, few), source)
-    made = built.method.prepare(built.view[0], looked_at, jax.random.key(config.seed))
-    return rows, Data(target, source), made
+    made = built.method.prepare(built.shared.view[0], looked_at, jax.random.key(config.seed))
+    return Data(target, source), made
 
 
 def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray | None = None) -> Part:
     """As `train.prepare.part`, with black images and made-up means."""
     labels, classes = dataset.labels[rows], dataset.classes
-    shape = built.image.shape[1:]
+    shape = built.shared.image.shape[1:]
 
     def batches(size: int, augmented: bool = False, per_class: int | None = None) -> Iterator[dict[str, Array]]:
         chosen = prepare.some_of_each(labels, len(classes), per_class)
@@ -190,7 +191,7 @@ def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray 
 
     def class_means(per_class: int | None = None) -> np.ndarray:
         del per_class
-        wide = np.asarray(built.view[1](built.image)).shape[-1]
+        wide = np.asarray(built.shared.view[1](built.shared.image)).shape[-1]
         return np.random.default_rng(len(classes)).standard_normal((len(classes), wide))
 
     counted = np.bincount(labels, minlength=len(classes)) if sizes is None else sizes

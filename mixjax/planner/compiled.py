@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from mixjax.config import method_registry
 from mixjax.errors import UserError
@@ -21,11 +20,12 @@ from mixjax.host.progress import duration
 from mixjax.method import Data, Prepared
 from mixjax.planner import arguments, assumed, hlo
 from mixjax.planner.slices import GIB, Slice
-from mixjax.train import hold, mesh, program, seeds, wave
-from mixjax.train.program import Ground, Program
+from mixjax.train import mesh, placement, program, seeds
+from mixjax.train.program import Program
+from mixjax.train.shared import Shared, build_network, silent
 
 Say = Callable[[str], None]
-Given = tuple[np.ndarray, Data, Prepared]  # of `assumed.prepared`
+Given = tuple[Data, Prepared]  # of `assumed.prepared`
 
 
 class Plan(NamedTuple):
@@ -40,7 +40,7 @@ class Plan(NamedTuple):
     label: str
     program: Program
     holds: dict[str, int]
-    where: wave.Where
+    where: placement.Where
     told: list[str]
     examples: int
     params: int
@@ -65,10 +65,10 @@ class Compiled(NamedTuple):
     seconds: float
 
 
-def ground(config: Any, on: Slice) -> tuple[Ground, list[str]]:
+def ground(config: Any, on: Slice) -> tuple[Shared, list[str]]:
     """What the methods of a config share, and a line on each thing that was assumed."""
     data, told = assumed.sets(config)
-    net, geometry, image = program.shapes(config, data)
+    net, geometry, image = build_network(config, data)
     start = assumed.start(config, net, image, data)
     batch = config.batch_size // config.accumulate
     devices = mesh.make(batch, config.num_seeds, config.devices, on.devices)
@@ -81,31 +81,31 @@ def ground(config: Any, on: Slice) -> tuple[Ground, list[str]]:
         )
     view = assumed.hollow(net, start)
     means = Cache(Path(), None)
-    return Ground(data, net, geometry, devices, start, image, view, means, '', '', {}, {}, program.silent), told
+    return Shared(data, net, geometry, devices, start, image, view, means, '', '', {}, {}, silent), told
 
 
-def plans(config: Any, on: Slice, label: str, shared: tuple[Ground, list[str]], say: Say) -> Iterator[Plan]:
+def plans(config: Any, on: Slice, label: str, shared: tuple[Shared, list[str]], say: Say) -> Iterator[Plan]:
     """The plan of a method, and before it that of its first stage where it has one."""
     base, told = shared
     method = method_registry.build(config.method, len(base.sets.train.classes))
-    built = program.around(base, config, method)
-    rows, data, made = assumed.prepared(built)
-    told = [*told, *filter(None, [assumed.drawn(made)])]
+    built = program.build_program(base, config, method)
+    given = assumed.prepared(built)
+    told = [*told, *filter(None, [assumed.drawn(given[1])])]
     if method.first is not None:
-        before = seeds.first_stage(built, made)
+        before = seeds.first_stage(built, given[1])
         yield one(before, on, f'{label}, first stage', told, assumed.prepared(before), say)
-    yield one(built, on, label, told, (rows, data, made), say)
+    yield one(built, on, label, told, given, say)
 
 
 def one(built: Program, on: Slice, label: str, told: list[str], given: Given, say: Say) -> Plan:
     """Count the arguments, and compile unless they alone are too many."""
-    rows, data, made = given
-    train, inputs = seeds.given(built, rows, made, built.config.seed)
-    room = None if on.chip is None else int(hold.SHARE * on.chip.free * GIB)
+    data, made = given
+    train, inputs = seeds.program_inputs(built, built.config.seed, made)
+    room = None if on.chip is None else int(placement.SHARE * on.chip.free * GIB)
     where = arguments.where(built, inputs, room)
     state = arguments.of_trials(built, arguments.state(built, data, made))
-    start, frozen = arguments.everywhere(built, built.start), arguments.of_trials(built, made.frozen)
-    given_inputs = arguments.inputs(built, inputs, where.kind)
+    start, frozen = arguments.everywhere(built, built.shared.start), arguments.of_trials(built, made.frozen)
+    given_inputs = arguments.inputs(built, inputs, where.train)
     holds = arguments.holds(built, state, start, frozen, given_inputs, where)
     plan = Plan(label, built, holds, where, told, len(train.label), arguments.size(state.params), None)
     if on.chip is not None and sum(holds.values()) > on.chip.free * GIB:

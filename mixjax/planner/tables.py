@@ -43,7 +43,7 @@ def _facts(plan: Plan, on: Slice) -> list[str]:
     out = [
         f'{len(on.devices)} {_chip(on)}: {seeds}{left}',
         f'{config.model.name} in {config.model.dtype}, batch {config.batch_size} of {plan.examples:,} labelled images',
-        plan.where.told,
+        plan.where.note,
     ]
     return out + [f'assumed: {line}' for line in plan.told]
 
@@ -108,7 +108,7 @@ def data(plan: Plan, on: Slice) -> dict[str, Any]:
         'steps': config.steps,
         'seeds': config.num_seeds,
         'examples': plan.examples,
-        'feed': plan.where.kind,
+        'feed': plan.where.train,
         'test images': plan.where.test,
         'assumed': plan.told,
         'memory': verdict.memory(plan),

@@ -36,15 +36,15 @@ def steps(config: Any, on: Slice) -> list[Traced]:
     label = method_registry.title(config.method)
     if built.method.first is None:
         return [one(built, label, given)]
-    before = seeds.first_stage(built, given[2])
+    before = seeds.first_stage(built, given[1])
     return [one(before, f'{label}, first stage', assumed.prepared(before, FEW)), one(built, label, given)]
 
 
 def one(built: Program, label: str, given: compiled.Given) -> Traced:
-    rows, data, made = given
-    _, inputs = seeds.given(built, rows, made, built.config.seed)
+    data, made = given
+    _, inputs = seeds.program_inputs(built, built.config.seed, made)
     state = arguments.of_trials(built, arguments.state(built, data, made))
-    start, frozen = arguments.everywhere(built, built.start), arguments.of_trials(built, made.frozen)
+    start, frozen = arguments.everywhere(built, built.shared.start), arguments.of_trials(built, made.frozen)
     images = arguments.inputs(built, inputs, 'resident')
     after, metrics = jax.eval_shape(built.advance(1), state, start, frozen, images)
     if _shapes(after) != _shapes(state):

@@ -62,9 +62,9 @@ def smaller(plan: Plan, on: Slice) -> list[str]:
     batch = config.batch_size // config.accumulate
     images = rows['training images'] + rows['test images']
     out = []
-    if 'resident' in (plan.where.kind, plan.where.test) and images > MUCH * free:
+    if 'resident' in (plan.where.train, plan.where.test) and images > MUCH * free:
         out.append(f'--config.feed=stream: images are read as they are needed, and do not take {shown(images)}')
-    if plan.where.kind == 'stream' and config.dispatch != 1 and images > MUCH * free:
+    if plan.where.train == 'stream' and config.dispatch != 1 and images > MUCH * free:
         out.append('--config.dispatch=1: fewer images are handed over at once')
     more = next((n for n in range(d + 1, batch + 1) if batch % n == 0), 0)
     if more:
@@ -75,7 +75,7 @@ def smaller(plan: Plan, on: Slice) -> list[str]:
         out.append('--config.accumulate=2: half the batch at a time, with BatchNorm statistics of the halves')
     if config.model.dtype != 'bfloat16':
         out.append('--config.model.dtype=bfloat16: activations of half the size, and a rounding of 3 digits')
-    if plan.where.kind == 'resident' and d > 1 and config.mix.shards % d and rows['training images'] > MUCH * free:
+    if plan.where.train == 'resident' and d > 1 and config.mix.shards % d and rows['training images'] > MUCH * free:
         out.append(
             f'--config.mix.shards={d}: each chip has the source images of its own part of the batch (another draw)'
         )

@@ -169,6 +169,13 @@ def finished(folder: Place, steps: int) -> dict[str, Any] | None:
     return results if isinstance(results, dict) and results.get('steps') == steps else None
 
 
+@by_first
+def describe(folder: Place, command: str, again: bool = False) -> None:
+    """Write `env.json`: what the numbers of a run depend on. again: for a run that is extended, by this command."""
+    if again or not (folder / 'env.json').exists():
+        write_json(folder / 'env.json', {**environment(), 'command': command})
+
+
 def environment() -> dict[str, Any]:
     """Versions, devices and commit: what a number depends on. No name of a host, user or folder."""
     packages = {name: version(name) for name in ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')}

@@ -8,71 +8,49 @@ accuracy is reported, and it is the one that is exported.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from mixjax.data.labelled import run_data
 from mixjax.errors import UserError
 from mixjax.host.processes import by_first, only_first
 from mixjax.host.storage import Place
 from mixjax.rundir import files
-from mixjax.train import evaluate, export, mesh, nan_guard, predictions, seeds
+from mixjax.train import evaluate, export, mesh, nan_guard, predictions
 from mixjax.train.program import Program
-from mixjax.train.seeds import Seed
+from mixjax.train.seed_batch import SeedBatch
 from mixjax.train.step import TrainState, variables
-from mixjax.train.wave import Wave, batches, fill
 
 Tree = Any
 
 
-class Held(NamedTuple):
-    """The validation parts of a wave, as `Wave.test` has the test parts. count: examples of one seed."""
-
-    batches: Sequence[Tree]
-    count: int
-
-
 def check(built: Program) -> None:
-    """Refuse to keep the best of what cannot be told apart."""
+    """Refuse to keep the best without a validation part."""
     config = built.config
-    if config.keep == 'best' and not count(built, config.seed):
+    if config.keep == 'best' and not val_count(built, config.seed):
         raise UserError(
             'config.keep=best chooses by the accuracy on a validation part, and there is none; hold out a share of '
             'the labelled examples (config.target.val=0.2), or keep the last (config.keep=last)'
         )
 
 
-def count(built: Program, seed: int) -> int:
-    """How many examples a seed validates on."""
-    sets = built.sets
-    return len(sets.val.labels) if sets.val else len(run_data.drawn(built.config, sets, seed).val)
+def val_count(built: Program, seed: int) -> int:
+    """The number of examples that a seed validates on."""
+    return len(built.sets.val.labels) if built.sets.val else len(built.draw(seed).rows.val)
 
 
-def hold(built: Program, opened: list[Seed]) -> Held:
-    """Put the validation parts on the devices."""
-    own = built.sets.val
-    parts = [one.val for one in fill(built, opened) if one.val] if own is None else [seeds.everything(own)]
-    return Held(batches(built, parts, same=own is not None, resident=True), len(parts[0].label) if parts else 0)
-
-
-def look(
-    built: Program, folder: Place, together: list[int], step: int, ts: TrainState, placed: Wave, held: Held
-) -> None:
-    """Evaluate all seeds and log it; of those whose result this is so far, keep what they said of each example.
+def evaluate_and_log(built: Program, folder: Place, step: int, ts: TrainState, placed: SeedBatch) -> None:
+    """Evaluate all seeds and log it; keep the predictions of the seeds whose best step this is so far.
 
     The first seed's network is exported where it is the best so far.
     """
-    metrics, config = folder / 'metrics.jsonl', built.config
+    metrics, config, together = folder / 'metrics.jsonl', built.config, placed.seeds
     said: list[evaluate.Each] = []
-    for kind, program_of, parts, examples in (
-        ('eval', built.evaluate, placed.test, placed.tested),
-        ('val', built.validate, held.batches, held.count),
-    ):
-        if kind == 'eval' and parts and (config.keep == 'best' or step == config.steps):
-            found, said = evaluate.run_each(program_of, variables(ts), parts, examples)
+    for kind, program_of, images in (('eval', built.evaluate, placed.test), ('val', built.validate, placed.val)):
+        if kind == 'eval' and images.count and (config.keep == 'best' or step == config.steps):
+            found, said = evaluate.run_each(program_of, variables(ts), *images)
         else:
-            found = evaluate.run(program_of, variables(ts), parts, examples) if parts else []
+            found = evaluate.run(program_of, variables(ts), *images) if images.count else []
         for seed, line in zip(together, found, strict=False):
             files.append(metrics, {'seed': seed, 'step': step, 'kind': kind, **nan_guard.plain(line)})
     result = [seed for seed, at in kept(config, folder, together).items() if said and at == step]
@@ -109,7 +87,7 @@ def snapshot(built: Program, folder: Place, ts: TrainState, step: int) -> None:
     keep(built, place, ts, step, whole=True)
 
 
-def end(built: Program, folder: Place, together: list[int], ts: TrainState) -> None:
+def export_last(built: Program, folder: Place, together: list[int], ts: TrainState) -> None:
     """At the last step: export the first seed's network, unless that has been done."""
     config = built.config
     if export.is_of(folder, config.steps):

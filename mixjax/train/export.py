@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixjax.data.dataset import Dataset
 from mixjax.data.feed import augment
 from mixjax.data.feed.batches import Batch
 from mixjax.errors import UserError
@@ -134,26 +135,22 @@ def samples(path: Place, look: Callable[[int], dict[str, Array]]) -> None:
     files.write_arrays(path, found[int(np.argmax(changed))])
 
 
-def pairs(
-    folder: Place, seed: int, made: Prepared,
-    classes_t: tuple[str, ...], labels_t: np.ndarray, read_t: Callable[[np.ndarray], np.ndarray],
-    classes_s: tuple[str, ...], labels_s: np.ndarray, read_s: Callable[[np.ndarray], np.ndarray],
-) -> None:  # fmt: skip
-    """`pairs.json` and `pairs.npz`: which source classes each target class draws from, with a picture of each."""
-    draw = made.draw
+def pairs(folder: Place, seed: int, prepared: Prepared, target: Dataset, source: Dataset) -> None:
+    """Write `pairs.json` and `pairs.npz`: the source classes that each target class draws from, with a picture each."""
+    draw = prepared.draw
     assert draw is not None
 
     def name(t: int, k: int) -> str:
-        inside = np.unique(labels_s[draw.rows[draw.start[t, k] :][: draw.count[t, k]]])
-        return classes_s[inside[0]] if len(inside) == 1 else f'{len(inside)} classes'
+        inside = np.unique(source.labels[draw.rows[draw.start[t, k] :][: draw.count[t, k]]])
+        return source.classes[inside[0]] if len(inside) == 1 else f'{len(inside)} classes'
 
     table = []
-    for t, target in enumerate(classes_t):
+    for t, name_t in enumerate(target.classes):
         rounds = range(int(draw.rounds[t]))
         similarity = [] if draw.score is None else [round(float(draw.score[t, k]), 6) for k in rounds]
-        table.append({'target': target, 'sources': [name(t, k) for k in rounds], 'similarity': similarity})
-    first = np.array([np.flatnonzero(labels_t == t)[0] for t in range(len(classes_t))])
-    source = read_s(draw.rows[draw.start.ravel()])
-    shown = {'target': read_t(first), 'source': source.reshape(draw.start.shape + source.shape[1:])}
+        table.append({'target': name_t, 'sources': [name(t, k) for k in rounds], 'similarity': similarity})
+    first = np.array([np.flatnonzero(target.labels == t)[0] for t in range(len(target.classes))])
+    drawn = source.read(draw.rows[draw.start.ravel()])
+    shown = {'target': target.read(first), 'source': drawn.reshape(draw.start.shape + drawn.shape[1:])}
     files.write_arrays(folder / 'pairs.npz', shown)
-    files.write_json(folder / 'pairs.json', {'seed': seed, 'pairs': table, 'notes': dict(made.notes)})
+    files.write_json(folder / 'pairs.json', {'seed': seed, 'pairs': table, 'notes': dict(prepared.notes)})

@@ -21,6 +21,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from mixjax import models
+from mixjax.config import variants
 from mixjax.data.dataset import Dataset
 from mixjax.data.labelled import run_data, split_file
 from mixjax.data.labelled.run_data import Sets
@@ -30,7 +31,7 @@ from mixjax.host.processes import by_first
 from mixjax.host.storage import Place
 from mixjax.models import weights
 from mixjax.rundir import code_digest, files
-from mixjax.train.program import Ground
+from mixjax.train.shared import Shared
 
 FILE = 'inputs.json'
 TEXTS, TABLES = ('weights', 'source', 'splits'), ('target', 'code')  # entries that are a digest, or {name: digest}
@@ -54,20 +55,20 @@ class Inputs(NamedTuple):
     accept: bool
 
 
-def find(config: Any, on: Ground | None, changed_code: str = CHANGED_CODE[0]) -> Inputs:
-    """The inputs of one run; on: what was read for it, None where nothing is left to do."""
+def find_inputs(config: Any, shared: Shared | None, changed_code: str = CHANGED_CODE[0]) -> Inputs:
+    """The inputs of one run. shared: what was read for it; None where nothing is left to do."""
     digests: dict[str, Any] = {'code': code_digest.digests(roots(config))}
-    if on is not None:
+    if shared is not None:
         splits = config.target.splits
         made_up = config.model.weights.startswith(weights.RANDOM)
         digests |= {
-            'weights': '' if made_up else on.weights,  # made-up ones follow from their name, up to rounding
-            'target': dict(on.sets.digests),
-            'source': '' if on.sets.source is None else run_data.digest(on.sets.source),
+            'weights': '' if made_up else shared.weights_digest,  # made-up ones follow from their name, up to rounding
+            'target': dict(shared.sets.digests),
+            'source': '' if shared.sets.source is None else run_data.digest(shared.sets.source),
             'splits': sha256(_sorted(split_file.read(splits)).encode()).hexdigest() if splits else '',
         }
     processes.agree("the method's code or config.target.splits", lambda: _sorted(digests))
-    return Inputs(config, digests, on.sets if on else None, changed_code == CHANGED_CODE[1])
+    return Inputs(config, digests, shared.sets if shared else None, changed_code == CHANGED_CODE[1])
 
 
 def _sorted(value: Any) -> str:
@@ -88,6 +89,12 @@ def roots(config: Any) -> list[str]:
 
 
 # --- the record -------------------------------------------------------------------------------------------------------
+
+
+def check_code(config: Any, folder: Place, changed_code: str) -> None:
+    """Refuse to go on with, or to give back the results of, a run that was made by other code; no data are read."""
+    for single, place in variants.singles(config, folder).values():
+        check(place, find_inputs(single, None, changed_code))
 
 
 @by_first

@@ -86,13 +86,13 @@ def of_trials(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec('trial'))
 
 
-def spread(mesh: Mesh, trees: list[Tree], shared_out: bool = False) -> Tree:
+def shard_over_trials(mesh: Mesh, trees: list[Tree], shard_state: bool = False) -> Tree:
     """One tree for each trial, as one tree with a leading axis; each on its own devices.
 
-    shared_out: large arrays are cut along `data`, and not whole on each of those devices.
+    shard_state: large arrays are cut along `data`, and not whole on each of those devices.
     """
     stacked = jax.tree.map(_stack, *trees)
-    return put(stacked, of_states(mesh, stacked) if shared_out else of_trials(mesh))
+    return put(stacked, of_states(mesh, stacked) if shard_state else of_trials(mesh))
 
 
 def of_states(mesh: Mesh, tree: Tree) -> Tree:
@@ -109,7 +109,7 @@ def state_spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
     return PartitionSpec('trial', *(None,) * (longest - 1), 'data')
 
 
-def cut_states(mesh: Mesh, steps: Callable) -> Callable:
+def with_sharded_state(mesh: Mesh, steps: Callable) -> Callable:
     """A training program whose states come out as `of_states` has them."""
 
     def every(*trees: Tree) -> tuple[Tree, Tree]:

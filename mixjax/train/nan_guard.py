@@ -1,7 +1,7 @@
-"""Numbers that are none: a run stops at the step where its loss or its gradient is NaN or infinite.
+"""Stop, or skip a step, on a loss or gradient that is NaN or infinite.
 
-Nothing is fetched from the devices for this. What the steps since the last look have left there is kept, a few
-numbers each; where the host looks at a loss anyway, it looks at all of them.
+Nothing is fetched from the devices for this alone: the metrics of the steps since the last check stay there, a few
+numbers each, and are all looked at where the host fetches a loss anyway.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ MOST_SKIPPED = 20  # calls in a row without a good step, after which a run that 
 ALWAYS = ('loss', 'grad_norm')  # what must be finite; a metric of a method need not
 
 
-class Watch:
-    """What the steps of a wave left on the devices since the last look. on_nan: `config.on_nan`."""
+class NanGuard:
+    """Checks the metrics of seeds that are trained side by side. on_nan: `config.on_nan`."""
 
     def __init__(self, seeds: list[int], on_nan: str, folder: Any) -> None:
         self._seeds, self._skips, self._folder = seeds, on_nan == 'skip', folder
@@ -35,8 +35,8 @@ class Watch:
         """The metrics of a call of the training program that ended with this step; they stay where they are."""
         self._left.append((step, metrics))
 
-    def look(self) -> float:
-        """At a step at which the loss is fetched: end the run if it has come to numbers that are none.
+    def check(self) -> float:
+        """Fetch the metrics since the last check, and end the run if they are not finite.
 
         Returns:
           The loss of the first seed.
@@ -74,7 +74,7 @@ class Watch:
 
     def _before(self, seed: int) -> str:
         if seed not in self._good:
-            return ', its first that was looked at'
+            return ', the first one checked'
         step, mine = self._good[seed]
         return f'; at step {step} there was {_shown(mine)}'
 
@@ -106,5 +106,5 @@ def _all_finite(ts: TrainState) -> jax.Array:
 
 
 def plain(line: dict[str, float]) -> dict[str, float | None]:
-    """A line of metrics as JSON has it: a number that is none is null."""
+    """A line of metrics as JSON has it: a number that is not finite is null."""
     return {name: value if math.isfinite(value) else None for name, value in line.items()}

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax.data.feed.batches import Images
-from mixjax.data.labelled import run_data
 from mixjax.host import untrusted
 from mixjax.host.processes import only_first
 from mixjax.host.storage import Place
@@ -48,13 +46,13 @@ def keep(built: Program, folder: Place, step: int, said: Mapping[int, Each]) -> 
     path, shared = folder / FILE, built.sets.test is not None
     rows, pictures = before(path)
     for seed, each in said.items():
-        test = tested(built, seed)
+        test = seeds.test_images(built, seed)
         sure = np.nan_to_num(np.asarray(each.probability, np.float32))
         rows[seed] = Row(step, np.asarray(each.predicted), sure, test.label)
         if seed == built.config.seed:
             worst = mistakes(rows[seed])
             pictures = {'shown': worst.astype(np.int32), 'image': thumbnails(test.image[worst])}
-    many = len(tested(built, next(iter(said))).label)
+    many = len(seeds.test_images(built, next(iter(said))).label)
     rows = {seed: rows[seed] for seed in sorted(rows) if len(rows[seed].label) == many}
     small = np.min_scalar_type(len(built.sets.train.classes) - 1)
     labels = [row.label for row in rows.values()]
@@ -69,14 +67,6 @@ def keep(built: Program, folder: Place, step: int, said: Mapping[int, Each]) -> 
             **pictures,
         },
     )
-
-
-def tested(built: Program, seed: int) -> Images:
-    """The test examples of a seed, in the order in which they are evaluated."""
-    sets = built.sets
-    if sets.test is not None:
-        return seeds.everything(sets.test)
-    return seeds.remaining(sets, run_data.drawn(built.config, sets, seed).known)
 
 
 def mistakes(row: Row, most: int = SHOWN) -> np.ndarray:

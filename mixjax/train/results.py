@@ -1,4 +1,4 @@
-"""What a run found: `results.json`, from the evaluations in `metrics.jsonl`; and the data it found it on."""
+"""The results of a run, `results.json`, from the evaluations in `metrics.jsonl`; and the data they are on."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Any
 import numpy as np
 
 from mixjax.config import method_registry
-from mixjax.data.labelled import run_data, split_file
-from mixjax.data.labelled.run_data import Sets
+from mixjax.data.labelled import split_file
 from mixjax.host.processes import by_first
 from mixjax.host.storage import Place
 from mixjax.rundir import files
 from mixjax.train import evaluation, prepare
 from mixjax.train.program import Program
+from mixjax.train.seeds import seeds_of
 
 
 @by_first
-def summary(config: Any, folder: Place, label: str, built: Program, seeds: list[int]) -> dict[str, Any]:
-    """What `results.json` holds: the evaluations of the steps that are kept."""
+def summary(built: Program, folder: Place, label: str) -> dict[str, Any]:
+    """The contents of `results.json`: the evaluations of the steps that are kept."""
+    config, seeds = built.config, seeds_of(built.config)
     steps = evaluation.kept(config, folder, seeds)
     final, val = (
         {
@@ -28,7 +29,7 @@ def summary(config: Any, folder: Place, label: str, built: Program, seeds: list[
         }
         for kind in ('eval', 'val')
     )
-    drawn = run_data.drawn(config, built.sets, config.seed)
+    drawn = built.draw(config.seed).rows
     test = len(built.sets.test.labels) if built.sets.test else len(built.sets.train.labels) - len(drawn.known)
     more = [name for name in ('top5', 'mean_per_class') if name in final[seeds[0]]]
     return {
@@ -38,7 +39,7 @@ def summary(config: Any, folder: Place, label: str, built: Program, seeds: list[
         'steps': config.steps,
         'classes': list(built.sets.train.classes),
         'train_examples': len(drawn.train),
-        'val_examples': evaluation.count(built, config.seed),
+        'val_examples': evaluation.val_count(built, config.seed),
         'test_examples': test,
         'keep': config.keep,
         'seeds': [
@@ -59,14 +60,15 @@ def summary(config: Any, folder: Place, label: str, built: Program, seeds: list[
 
 
 @by_first
-def describe_data(config: Any, sets: Sets, folder: Place, seeds: list[int]) -> None:
-    """`splits.json`, and `data.json` where there is something to tell of the data."""
-    drawn = {seed: run_data.drawn(config, sets, seed) for seed in seeds}
-    held = split_file.contents(config.target.name, sets.whole, sets.train, sets.rows, dict(sets.stamps), drawn)
+def describe_data(built: Program, folder: Place) -> None:
+    """Write `splits.json`, and `data.json` where there is something to say about the data."""
+    sets = built.sets
+    drawn = {seed: built.draw(seed).rows for seed in seeds_of(built.config)}
+    held = split_file.contents(built.config.target.name, sets.whole, sets.train, sets.rows, dict(sets.stamps), drawn)
     files.write_json(folder / 'splits.json', held)
     if sets.notes:
-        told = {'notes': list(sets.notes), 'unreadable': dict(sets.unreadable)}
-        files.write_json(folder / 'data.json', told)
+        notes = {'notes': list(sets.notes), 'unreadable': dict(sets.unreadable)}
+        files.write_json(folder / 'data.json', notes)
 
 
 def spread(values: list[float]) -> dict[str, Any]:

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixjax.config import base, method_registry
+from mixjax.config import method_registry
+from mixjax.config.defaults import base
 from mixjax.data.dataset import Dataset
-from mixjax.data.datasets import resolve as sets_lib
+from mixjax.data.datasets import resolve
 from mixjax.data.feed import batches, plan
 from mixjax.data.feed.batches import Images, Lazy
 from mixjax.data.feed.stream import Planner, examples
-from mixjax.data.labelled import run_data, splits
+from mixjax.data.labelled import splits
 from mixjax.data.labelled.run_data import Sets
 from mixjax.data.pixels import decoded_cache
 from mixjax.errors import UserError
@@ -25,38 +26,47 @@ from mixjax.host.processes import by_first, from_first
 from mixjax.host.progress import duration
 from mixjax.host.storage import Place
 from mixjax.method import Data, First, Prepared
-from mixjax.train import contract, export, prepare, program, step
-from mixjax.train.program import Ground, Program
+from mixjax.rundir import checkpoint
+from mixjax.train import contract, export, init, prepare, program, step
+from mixjax.train.program import Program
+from mixjax.train.shared import Shared
 
 Array = jax.Array
 Tree = Any
 
-WORTH_TELLING = 5.0  # seconds
+WORTH_SAYING = 5.0  # seconds
 
 
-class Seed(NamedTuple):
+class SeedData(NamedTuple):
     """What one seed works on, on the host.
 
     train: its labelled images. test: the images it is tested on; None where all seeds share them. val: those
         it validates on, drawn for it alone; None where there are none.
-    inputs: what its training program is given. state: the `TrainState` at step 0.
+    inputs: of its training program. state: the `TrainState` at step 0.
     """
 
     seed: int
     train: Images
     test: Images | None
-    made: Prepared
+    prepared: Prepared
     inputs: Tree
     state: step.TrainState
     val: Images | None = None
 
 
-def ready(config: Any, folder: Place, on: Ground | None = None) -> Program:
+def seeds_of(config: Any) -> list[int]:
+    """The seeds of a run."""
+    return [config.seed + i for i in range(config.num_seeds)]
+
+
+# --- before anything is trained ---------------------------------------------------------------------------------------
+
+
+def build_and_try(config: Any, folder: Place, shared: Shared | None = None) -> Program:
     """Build a run and try what can go wrong with it, without a trace in its folder."""
-    built = program.build(config, on)
-    for seed in range(config.seed, config.seed + config.num_seeds):
-        rows = run_data.drawn(config, built.sets, seed).known
-        if built.sets.test is None and len(rows) == len(built.sets.train.labels):
+    built = program.build(config, shared)
+    for seed in seeds_of(config):
+        if built.sets.test is None and len(built.draw(seed).rows.known) == len(built.sets.train.labels):
             raise UserError(
                 'every example is labelled, so none is left to test on; lower config.target.'
                 + ('per_class' if config.target.per_class else 'rate')
@@ -67,100 +77,96 @@ def ready(config: Any, folder: Place, on: Ground | None = None) -> Program:
 
 def _try(built: Program, folder: Place) -> None:
     """Trace a step of the first seed, and before it one of the first stage where there is one."""
-    config = built.config
-    _, data, _ = parts(built, config.seed)
-    if from_first((folder / f'prepared-{config.seed}.npz').exists):
-        made = prepared(built, config.seed, folder)
+    seed = built.config.seed
+    if from_first((folder / f'prepared-{seed}.npz').exists):
+        made = prepared(built, seed, folder)
     else:
-        made = built.made[config.seed] = from_first(lambda: _made(built, config.seed))
-    prepare.try_step(
-        built.view[0], built.method, built.run, built.image, made, data, built.own, config,
-        program.float_type(config), built.initialisers,
-    )  # fmt: skip
+        made = built.prepared[seed] = from_first(lambda: _prepare(built, seed))
+    init.try_step(built, made, method_data(built, seed)[0])
     if built.method.first is not None:
         _try(first_stage(built, made), folder / 'first')
 
 
-def _made(built: Program, seed: int) -> Prepared:
-    """What `prepare` returns for a seed, checked; it may take minutes, so a person is told before and after."""
-    _, data, key = parts(built, seed)
-    name, began = method_registry.title(built.config.method), time.monotonic()
+# --- what the method prepares -----------------------------------------------------------------------------------------
+
+
+def method_data(built: Program, seed: int) -> tuple[Data, Array]:
+    """A seed's data as its method sees them, and the key for `prepare`."""
+    config, sets, shared = built.config, built.sets, built.shared
+    rows = built.draw(seed).train
+    key_t, key_s, key = jax.random.split(step.keys(jax.random.key(seed)).prepare, 3)
+    _, features = shared.view
+    labelled = sets.train._replace(labels=sets.train.labels[rows], read=decoded_cache.Subset(sets.train.read, rows))
+    batch = config.eval_batch_size
+    target = prepare.part(labelled, features, shared.geometry, batch=batch, key=key_t)
+    if sets.source is None:
+        return Data(target), key
+    # Only the images that are drawn are read again, so a pass over the source stores nothing.
+    source = prepare.part(
+        sets.source._replace(read=decoded_cache.passing(sets.source.read)), features, shared.geometry,
+        batch=batch, key=key_s, sizes=class_sizes(config, sets.source), cache=shared.means,
+    )  # fmt: skip
+    return Data(target, source), key
+
+
+def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
+    """Images of each source class; where they are made up, as many as the true data set has on average."""
+    if not config.synthetic.per_class:
+        return None
+    true = resolve.entry(config.source, storage.kept(config.cache_dir), made_up=True)
+    return np.full(len(source.classes), true.train // true.classes)
+
+
+def _prepare(built: Program, seed: int) -> Prepared:
+    """Call `prepare` for a seed, and check what it returns; it may take minutes, so say so before and after."""
+    data, key = method_data(built, seed)
+    name, began, say = method_registry.title(built.config.method), time.monotonic(), built.shared.say
     has_one = not contract.is_default(built.method, 'prepare')
     if has_one:
-        built.say(f'{name}: preparing seed {seed}')
-    made = built.method.prepare(built.view[0], data, key)
+        say(f'{name}: preparing seed {seed}')
+    made = built.method.prepare(built.shared.view[0], data, key)
     took = time.monotonic() - began
-    if has_one and took >= WORTH_TELLING:
-        built.say(f'{name}: prepared seed {seed} in {duration(took)}')
+    if has_one and took >= WORTH_SAYING:
+        say(f'{name}: prepared seed {seed} in {duration(took)}')
     source = built.sets.source
     return contract.prepared(
         built.method, made, len(built.sets.train.classes), None if source is None else len(source.labels)
     )
 
 
-def parts(built: Program, seed: int) -> tuple[np.ndarray, Data, Array]:
-    """A seed's labelled rows, the data as its method sees them, and the key for `prepare`."""
-    config, sets = built.config, built.sets
-    rows = run_data.labelled(config, sets, seed)
-
-    read = decoded_cache.Subset(sets.train.read, rows)
-    key_t, key_s, key = jax.random.split(step.keys(jax.random.key(seed)).prepare, 3)
-    _, features = built.view
-    size = config.eval_batch_size
-    target = prepare.part(
-        sets.train.classes, sets.train.labels[rows], read, features, built.geometry, batch=size, key=key_t
-    )
-    if sets.source is None:
-        return rows, Data(target), key
-    # Only the images that are drawn are read again, so a pass over the source stores nothing.
-    source = prepare.part(
-        sets.source.classes, sets.source.labels, decoded_cache.passing(sets.source.read), features, built.geometry,
-        batch=size, key=key_s, sizes=class_sizes(config, sets.source), cache=built.means,
-    )  # fmt: skip
-    return rows, Data(target, source), key
-
-
-def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
-    """Images of each source class; where they are made up, as many as the true data set has in the mean."""
-    if not config.synthetic.per_class:
-        return None
-    true = sets_lib.entry(config.source, storage.kept(config.cache_dir), made_up=True)
-    return np.full(len(source.classes), true.train // true.classes)
-
-
 @by_first
 def prepared(built: Program, seed: int, folder: Place) -> Prepared:
-    """What the method makes for this seed: read from the work directory, or made and put there."""
+    """What the method prepared for this seed: read from the work directory, or made and put there."""
     path = folder / f'prepared-{seed}.npz'
     if not path.exists():
-        made = built.made.pop(seed, None)
+        made = built.prepared.pop(seed, None)
         if made is None:
-            made = _made(built, seed)
+            made = _prepare(built, seed)
         prepare.save_prepared(path, made)
     # Always by way of the file, so that a restart sees the same types and values.
     return prepare.load_prepared(path)
 
 
-def open_seed(built: Program, seed: int, folder: Place, trunk: Tree | None = None) -> Seed:
-    """Draw the split, read the images, make the initial state. trunk: of a `First`, to start from."""
-    config, sets = built.config, built.sets
+# --- a seed that is about to be trained -------------------------------------------------------------------------------
+
+
+def open_seed(built: Program, seed: int, folder: Place, trunk: Tree | None = None) -> SeedData:
+    """Select the images of a seed and make its initial state. trunk: variables of a first stage, to start from."""
+    sets, shared, draw = built.sets, built.shared, built.draw(seed)
     made = prepared(built, seed, folder)
-    rows, data, _ = parts(built, seed)
-    train, inputs = given(built, rows, made, seed)
-    drawn_now = run_data.drawn(config, sets, seed)
-    test = None if sets.test is not None else remaining(sets, drawn_now.known)
-    val = images(sets.train, drawn_now.val) if len(drawn_now.val) else None
-    state = prepare.initial_state(
-        built.view[0], built.method, built.tx, built.image, jax.random.key(seed), made, data,
-        built.own, program.float_type(config), built.initialisers, trunk,
-    )  # fmt: skip
-    return Seed(seed, train, test, made, inputs, state, val)
+    train, inputs = program_inputs(built, seed, made)
+    test = None if sets.test is not None else remaining(sets, draw.rows.known)
+    val = images(sets.train, draw.rows.val) if len(draw.rows.val) else None
+    data, _ = method_data(built, seed)
+    key = jax.random.key(seed)
+    state = init.initial_state(shared.view[0], shared.start_here, built, key, made, data, trunk)
+    return SeedData(seed, train, test, made, inputs, state, val)
 
 
-def given(built: Program, rows: np.ndarray, made: Prepared, seed: int) -> tuple[Images, Tree]:
-    """The labelled images, and what the feed of the seed is made of."""
-    config, sets = built.config, built.sets
-    train, drawn, law = images(sets.train, rows), None, None
+def program_inputs(built: Program, seed: int, made: Prepared) -> tuple[Images, Tree]:
+    """The labelled images of a seed, and the inputs of its training program."""
+    config, sets, draw = built.config, built.sets, built.draw(seed)
+    train, drawn, law = images(sets.train, draw.train), None, None
     # Where there is a first stage, the drawn images are its data, and the run itself has none.
     if made.draw is not None and built.method.first is None:
         if sets.source is None:
@@ -169,7 +175,7 @@ def given(built: Program, rows: np.ndarray, made: Prepared, seed: int) -> tuple[
         if config.mix.shards > 1:
             rows_s, law = plan.deal(rows_s, law, config.mix.shards)
         drawn = images(sets.source, rows_s)
-    return train, batches.seed_inputs(train, drawn, law, run_data.epoch(config, train.label, seed))
+    return train, batches.seed_inputs(train, drawn, law, draw.epoch)
 
 
 def images(dataset: Dataset, rows: np.ndarray) -> Images:
@@ -178,12 +184,50 @@ def images(dataset: Dataset, rows: np.ndarray) -> Images:
 
 
 def everything(dataset: Dataset) -> Images:
+    """All examples of a data set."""
     return images(dataset, np.arange(len(dataset.labels)))
 
 
 def remaining(sets: Sets, known: np.ndarray) -> Images:
-    """The examples that were not drawn."""
+    """The examples of the train part that were not drawn."""
     return images(sets.train, splits.rest(len(sets.train.labels), known))
+
+
+def test_images(built: Program, seed: int) -> Images:
+    """The test examples of a seed, in the order in which they are evaluated."""
+    sets = built.sets
+    return everything(sets.test) if sets.test is not None else remaining(sets, built.draw(seed).rows.known)
+
+
+# --- seeds that are trained at once -----------------------------------------------------------------------------------
+
+
+def group_seeds(built: Program, folder: Place) -> list[list[int]]:
+    """The seeds of a run, in the groups that are trained at once.
+
+    Seeds may differ in the values of what `prepare` made and in their source images; where they differ in the width of
+    a head or in the number of examples, they are other programs.
+    """
+    config, together = built.config, built.mesh.shape['trial']
+    if together == 1:
+        return [[seed] for seed in seeds_of(config)]
+    groups: dict[Any, list[int]] = {}
+    for seed in seeds_of(config):
+        # Seeds go on together only from one step: a run may have been begun on other devices.
+        at = [checkpoint.newest(folder / part / 'checkpoints' / str(seed)) for part in ('', 'first')]
+        groups.setdefault((_shapes(built, seed, prepared(built, seed, folder)), *at), []).append(seed)
+    return [seeds[i : i + together] for seeds in groups.values() for i in range(0, len(seeds), together)]
+
+
+def _shapes(built: Program, seed: int, made: Prepared) -> Any:
+    """What must be equal for seeds to share a program."""
+    draw, start = built.draw(seed), built.shared.start
+    classes_s = 0 if start is None else init.width(start)
+    heads = init.heads(built.method, len(built.sets.train.classes), classes_s, made)
+    frozen = [(jax.tree_util.keystr(path), np.shape(x)) for path, x in jax.tree_util.tree_leaves_with_path(made.frozen)]
+    first = None if built.method.first is None else len(selected(built, made).labels)
+    widths = tuple((name, head.width) for name, head in heads.items())
+    return (len(draw.train), draw.epoch_length), widths, tuple(frozen), first
 
 
 # --- a stage before the run -------------------------------------------------------------------------------------------
@@ -203,44 +247,42 @@ def selected(built: Program, made: Prepared) -> Dataset:
 
 
 def first_steps(first: First, config: Any) -> int:
+    """The number of steps of a method's first stage."""
     return max(1, round(first.share * config.steps))
 
 
 def first_stage(built: Program, made: Prepared) -> Program:
     """The program of a method's `First` on these selected images; compiled once for each size."""
-    first, images = built.method.first, selected(built, made)
+    first, chosen = built.method.first, selected(built, made)
     assert first is not None
-    sets, classes = Sets(images, None, None), len(images.classes)
-    size = (classes, len(images.labels))  # the length of an epoch is part of the program
+    sets, classes = Sets(chosen, None, None), len(chosen.classes)
+    size = (classes, len(chosen.labels))  # the length of an epoch is part of the program
     if size not in built.firsts:
         config = built.config.copy_and_resolve_references().unlock()
         config.steps, config.snapshots = first_steps(first, config), ()
         config.target.update(base().target)  # all of the selected images
-        on = built.ground._replace(sets=sets)
-        built.firsts[size] = program.around(on, config.lock(), first.method(classes))
-    return built.firsts[size]._replace(sets=sets)
+        shared = built.shared._replace(sets=sets)
+        built.firsts[size] = program.build_program(shared, config.lock(), first.method(classes))
+    return built.firsts[size].on(sets)
 
 
-# --- what the report shows of it --------------------------------------------------------------------------------------
+# --- pictures for the report ------------------------------------------------------------------------------------------
 
 
 @by_first
-def pictures(built: Program, one: Seed, folder: Place) -> None:
-    """What the report shows of the first seed: class pairs, and what the network is given."""
-    source, draw = built.sets.source, one.made.draw
+def pictures(built: Program, one: SeedData, folder: Place) -> None:
+    """Keep pictures of the first seed: of the class pairs, and of the images that enter the network."""
+    source, draw = built.sets.source, one.prepared.draw
     if draw is not None and source is not None:
-        export.pairs(
-            folder, one.seed, one.made,
-            built.sets.train.classes, one.train.label, lambda rows: one.train.image[rows],
-            source.classes, source.labels, source.read,
-        )  # fmt: skip
-    frozen, config = jax.tree.map(jnp.asarray, one.made.frozen), built.config
+        labelled = Dataset('', built.sets.train.classes, one.train.label, lambda rows: one.train.image[rows])
+        export.pairs(folder, one.seed, one.prepared, labelled, source)
+    frozen, config, shared = jax.tree.map(jnp.asarray, one.prepared.frozen), built.config, built.shared
     planner = Planner(step.keys(one.state.key).data, one.inputs, batch=config.batch_size, groups=config.mix.groups)
 
     def look(step: int) -> Tree:
         found = examples(one.inputs, planner, step)
         inputs = {**{name: x[None] for name, x in found.items()}, 'first': np.int32(step)}
-        return built.seen(one.state._replace(step=jnp.asarray(step, jnp.int32)), built.own, frozen, inputs)
+        return built.seen(one.state._replace(step=jnp.asarray(step, jnp.int32)), shared.start_here, frozen, inputs)
 
     # A method may forward inside a transformation of its own; a run does not need the picture.
     with contextlib.suppress(jax.errors.UnexpectedTracerError):

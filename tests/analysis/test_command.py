@@ -12,7 +12,7 @@ from mixjax.commands import analyse
 from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.report import kept
-from mixjax.train import loop, wave
+from mixjax.train import experiment, schedule
 from tests.common import call
 
 SETTINGS = [
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('analysis') / 'run'
-    loop.run(config_lib.load('quickstart', SETTINGS), folder)
+    experiment.run(config_lib.load('quickstart', SETTINGS), folder)
     return folder
 
 
@@ -44,9 +44,9 @@ def test_snapshots_are_whole_networks_of_their_steps(run):
 
 def test_a_run_stops_where_a_snapshot_is_due():
     config = config_lib.load('quickstart', [('snapshots', '0.11,0.5,1')])
-    assert wave.snapshots(config) == [44, 200, 400]
+    assert schedule.snapshots(config) == [44, 200, 400]
     config.log_every = config.eval_every = config.checkpoint_every = 1000
-    assert [wave.due(config, step) for step in (0, 44, 199, 200)] == [44, 200, 200, 400]
+    assert [schedule.next_stop(config, step) for step in (0, 44, 199, 200)] == [44, 200, 200, 400]
     for wrong in ('0', '1.5', '0.5,0.5', '0.9,0.1'):
         with pytest.raises(UserError, match='config.snapshots must be rising shares'):
             config_lib.load('quickstart', [('snapshots', wrong)])
@@ -190,7 +190,7 @@ def test_every_measure_of_a_comparison_that_the_config_asks_for(tmp_path, monkey
 
 def test_snapshots_change_nothing_else(run, tmp_path):
     plain = [(key, value) for key, value in SETTINGS if key != 'snapshots']
-    loop.run(config_lib.load('quickstart', plain), tmp_path / 'plain')
+    experiment.run(config_lib.load('quickstart', plain), tmp_path / 'plain')
     for name in ('metrics.jsonl', 'results.json', 'model.safetensors'):
         assert (run / name).read_bytes() == (tmp_path / 'plain' / name).read_bytes()
 
@@ -198,7 +198,7 @@ def test_snapshots_change_nothing_else(run, tmp_path):
 def test_two_units_through_training(tmp_path):
     extra = [('model.name', 'glyphnet_plane'), ('model.weights', ''), ('target.per_class', '20')]
     extra += [('num_seeds', '2'), ('checkpoint_every', '2')]
-    loop.run(config_lib.load('quickstart', [*SETTINGS, *extra]), tmp_path / 'run')
+    experiment.run(config_lib.load('quickstart', [*SETTINGS, *extra]), tmp_path / 'run')
     assert analyse.main([f'--workdir={tmp_path / "run"}', '--what=plane', '--classes=3,8']) == 0
     found = json.loads((tmp_path / 'run' / 'analysis.json').read_text())['plane']
     assert found['steps'] == [1, 4] and found['settings']['classes'] == ['3', '8']

@@ -15,7 +15,8 @@ from mixjax import models
 from mixjax.data.datasets import catalog
 from mixjax.data.labelled import run_data
 from mixjax.host.progress import Progress
-from mixjax.train import loop, program
+from mixjax.train import experiment, program
+from mixjax.train.shared import Shared
 from tests.common import Tiny, lines
 
 FEEDS = ('stream', 'resident')
@@ -38,18 +39,18 @@ def share_programs(monkeypatch) -> None:
     Nothing else of a data set is in a program: its images and labels are given to it. To compile takes all the time
     of these runs.
     """
-    around, kept = program.around, {}
+    around, kept = program.build_program, {}
 
-    def shared(on: program.Ground, config: Any, method: Any) -> program.Program:
+    def shared(on: Shared, config: Any, method: Any) -> program.Program:
         same = {name: value for name, value in config.to_dict().items() if name not in WHERE}
-        examples = run_data.epoch_length(config, on.sets, config.seed)
+        examples = run_data.draw_seed(config, on.sets, config.seed).epoch_length
         own = on.sets.test is not None
         key = json.dumps([same, len(on.sets.train.classes), examples, on.image.shape, own], sort_keys=True)
         if key not in kept:
             kept[key] = around(on, config, method)
-        return kept[key]._replace(**on._asdict(), config=config, made={})
+        return kept[key]._replace(shared=on, config=config, draws={}, prepared={})
 
-    monkeypatch.setattr(program, 'around', shared)
+    monkeypatch.setattr(program, 'build_program', shared)
 
 
 def draw_of(name: str, data_dir: Path, most: int = 7) -> str:
@@ -92,7 +93,7 @@ def run_with(feed: str, folder: Path, **changes: Any) -> dict[str, Any]:
     """Its results. What a streamed run decodes is kept; a resident run decodes again, so both have decoded."""
     said = io.StringIO()
     config = settings(feed=feed, store=feed == 'stream', cache_dir=str(folder / 'cache'), **changes)
-    results = loop.run(config, folder / feed, progress=Progress(0, stream=said))
+    results = experiment.run(config, folder / feed, progress=Progress(0, stream=said))
     assert ('images: read as they are needed' if feed == 'stream' else ' on each device') in said.getvalue()
     return results
 

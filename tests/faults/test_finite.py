@@ -12,7 +12,7 @@ import pytest
 from mixjax import config as config_lib
 from mixjax.errors import UserError
 from mixjax.rundir import integrity
-from mixjax.train import loop, nan_guard
+from mixjax.train import experiment, nan_guard
 from tests.common import call, lines
 from tests.faults import harm
 
@@ -63,7 +63,7 @@ def config(**changes):
 def test_the_run_ends_at_that_step_and_keeps_the_checkpoint_before(folder):
     """Step 13 of 20: nothing is due there, and the next look is at 15, where a checkpoint would be saved."""
     with pytest.raises(UserError) as error:
-        loop.run(config(), folder / 'run')
+        experiment.run(config(), folder / 'run')
     said = str(error.value)
     assert said.startswith('loss and term of seed 0 are not finite at step 13 (loss nan,')
     assert '; at step 12 there was loss' in said and 'term 0.25' in said and '\n' not in said
@@ -72,24 +72,24 @@ def test_the_run_ends_at_that_step_and_keeps_the_checkpoint_before(folder):
     assert not any(math.isnan(value) for line in lines(folder / 'run' / 'metrics.jsonl') for value in line.values()
                    if isinstance(value, float))  # fmt: skip
     with pytest.raises(UserError, match='at step 13'):  # the same again, from the checkpoint of step 10
-        loop.run(config(), folder / 'run')
+        experiment.run(config(), folder / 'run')
 
 
 @pytest.mark.faults
 def test_a_gradient_alone_ends_it_too(folder):
     with pytest.raises(UserError, match=r'^grad_norm of seed 0 is not finite at step 13 \(loss \d'):
-        loop.run(config(method={'what': 'gradient'}), folder / 'run')
+        experiment.run(config(method={'what': 'gradient'}), folder / 'run')
 
 
 @pytest.mark.faults
 def test_a_step_without_numbers_is_left_out(folder):
-    left = loop.run(config(on_nan='skip', log_every=1), folder / 'run')
+    left = experiment.run(config(on_nan='skip', log_every=1), folder / 'run')
     found = [line for line in lines(folder / 'run' / 'metrics.jsonl') if line['kind'] == 'train']
     assert [line['step'] for line in found if line['skipped']] == [13] and len(found) == 20
     assert found[12]['loss'] is None and found[12]['term'] is None and all(line['loss'] for line in found[13:])
     assert math.isfinite(left['accuracy']['mean'])
     with pytest.raises(UserError, match='^loss and term of seed 0 are not finite at step 32, the 20th in a row'):
-        loop.run(config(on_nan='skip', method={'until': 999}, log_every=5, steps=40), folder / 'longer')
+        experiment.run(config(on_nan='skip', method={'until': 999}, log_every=5, steps=40), folder / 'longer')
     assert json.loads((folder / 'run' / 'results.json').read_text())['steps'] == 20
 
 

@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from mixjax import config as config_lib
+from mixjax.config import variants
 from mixjax.errors import Busy, UserError
 from mixjax.rundir import files, lock
-from mixjax.train import loop
+from mixjax.train import experiment, loop, results
 from tests import tiny_config
 from tests.common import assert_same_run, call
 from tests.faults import harm
@@ -155,13 +156,13 @@ def test_each_folder_that_is_trained_in_is_locked(tmp_path, monkeypatch):
 
     def train(programs, together, folder, progress):
         if programs[0].method.first is not None:
-            loop.first_stage(programs[0], together, folder, progress)
+            loop.train_first_stage(programs[0], together, folder, progress)
         seen.append(sorted(str(path.parent.relative_to(run)) for path in run.rglob(files.LOCK)))
 
-    monkeypatch.setattr(loop, 'train', train)
-    monkeypatch.setattr(loop.outcome, 'summary', lambda *_: {'accuracy': {'mean': 1, 'std': None, 'n': 1}, 'seeds': []})
-    monkeypatch.setattr(loop.outcome, 'differences', lambda *_: {})
-    loop.run(sweep_of_comparisons(), run)
+    monkeypatch.setattr(loop, 'train_seeds', train)
+    monkeypatch.setattr(results, 'summary', lambda *_: {'accuracy': {'mean': 1, 'std': None, 'n': 1}, 'seeds': []})
+    monkeypatch.setattr(results, 'differences', lambda *_: {})
+    experiment.run(sweep_of_comparisons(), run)
     assert seen == [
         locks
         for k in (1, 2)
@@ -173,13 +174,13 @@ def test_each_folder_that_is_trained_in_is_locked(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize('inside', ['per_class=2', 'per_class=2/b'])
 def test_a_sweep_does_not_begin_where_a_run_of_it_is_trained_alone(inside, tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, 'every_job', lambda *_: pytest.fail('it began'))
+    monkeypatch.setattr(experiment, 'run_sweep', lambda *_: pytest.fail('it began'))
     given = sweep_of_comparisons()
     files.record(tmp_path / 'run', given)
     files.record(tmp_path / 'run' / 'per_class=2', config_lib.swept(given)['per_class=2'])
     told = pytest.raises(Busy, match=rf'{inside} is in use: process {os.getpid()}')
     with lock.held(tmp_path / 'run' / inside, silent), told:
-        loop.run(given, tmp_path / 'run')
+        experiment.run(given, tmp_path / 'run')
     assert not list(tmp_path.rglob(files.LOCK))
 
 
@@ -188,17 +189,17 @@ def test_a_run_of_a_sweep_is_not_trained_alone_meanwhile(inside, tmp_path, monke
     """Neither the one that is being trained, nor one that the sweep will come to."""
     value, _, label = inside.partition('/')
     alone, tried = config_lib.swept(sweep_of_comparisons())[value], []
-    alone = loop.alone(alone, label) if label else alone
+    alone = variants.single(alone, label) if label else alone
 
     def one(*_):
         with pytest.raises(Busy, match=f'run is in use: process {os.getpid()}'):
-            loop.run(alone, tmp_path / 'run' / inside)
+            experiment.run(alone, tmp_path / 'run' / inside)
         tried.append(1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, 'one', one)
+    monkeypatch.setattr(experiment, 'run_training', one)
     with pytest.raises(KeyboardInterrupt):
-        loop.run(sweep_of_comparisons(), tmp_path / 'run')
+        experiment.run(sweep_of_comparisons(), tmp_path / 'run')
     assert tried and not list(tmp_path.rglob(files.LOCK))
 
 

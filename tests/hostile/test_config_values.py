@@ -20,7 +20,7 @@ from mixjax import config as config_lib
 from mixjax.commands import train as command
 from mixjax.data.labelled import splits
 from mixjax.errors import UserError
-from mixjax.train import loop
+from mixjax.train import experiment, loop
 from tests.common import ROOT
 from tests.hostile import values
 
@@ -107,7 +107,7 @@ def campaign(folder, count, wanted):
 
 
 def test_two_hundred_cases_of_which_every_twentieth_good_one_is_traced(folder, monkeypatch):
-    traced, turn = loop.tried, iter(range(10**6))
+    traced, turn = experiment.plan_experiment, iter(range(10**6))
 
     def some(*given):
         if next(turn) % 20:

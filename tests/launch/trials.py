@@ -20,7 +20,7 @@ def main(count: int) -> None:
     import jax
 
     from mixjax import config as config_lib
-    from mixjax.train import program, seeds, wave
+    from mixjax.train import program, seed_batch, seeds
 
     config = config_lib.read('quickstart')
     config.compare, config.baseline, config.method = {}, '', {'name': 'mixup'}
@@ -29,12 +29,15 @@ def main(count: int) -> None:
     assert dict(built.mesh.shape) == {'trial': count, 'data': 1}
     with tempfile.TemporaryDirectory() as folder:
         opened = [seeds.open_seed(built, seed, Path(folder)) for seed in range(count)]
-        placed, ts = wave.place(built, opened), wave.states(built, [one.state for one in opened])
+        placed, ts = (
+            seed_batch.place_seeds(built, opened),
+            seed_batch.stack_states(built, [one.state for one in opened]),
+        )
         step = 0
         for _ in sys.stdin:
             began = time.perf_counter()
             for _ in range(STEPS):
-                ts, metrics = built.advance(1)(ts, built.start, placed.frozen, placed.feed.inputs(step, 1))
+                ts, metrics = built.advance(1)(ts, built.shared.start, placed.frozen, placed.feed.inputs(step, 1))
                 step += 1
             jax.block_until_ready(metrics)
             print((time.perf_counter() - began) / STEPS, flush=True)

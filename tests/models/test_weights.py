@@ -9,11 +9,13 @@ from flax import traverse_util
 from mixjax import method as method_lib
 from mixjax import models
 from mixjax.config import method_registry
+from mixjax.data.dataset import Dataset
 from mixjax.data.labelled import run_data
 from mixjax.errors import UserError
 from mixjax.models import weights
-from mixjax.train import prepare
+from mixjax.train import init, prepare
 from mixjax.train import start as start_lib
+from mixjax.train.shared import build_network
 
 IMAGE = jnp.zeros((1, 16, 16, 1))
 
@@ -161,12 +163,15 @@ def test_keep_begins_the_target_where_the_classifier_ended(net, variables, tmp_p
     assert np.abs(fresh['kernel'] - rows['kernel']).min() > 0
 
 
+THREE = Dataset('three', ('a', 'b', 'c'), np.arange(3), lambda rows: np.zeros(0))
+
+
 def begin_head(net, name, began):
     method = method_registry.load(name)(3)
-    part = prepare.part(('a', 'b', 'c'), np.arange(3), lambda rows: None, lambda x: x, None, batch=1, key=None)
-    wanted = prepare.wanted_heads(net, method, method_lib.Prepared(), method_lib.Data(part), began.variables)
-    made = prepare.initialiser(net, wanted, IMAGE, True)
-    params, _ = prepare.initial_params(made, wanted, jax.random.key(1), began.variables, jnp.float32)
+    part = prepare.part(THREE, lambda x: x, None, batch=1, key=None)
+    wanted = init.wanted_heads(net, method, method_lib.Prepared(), method_lib.Data(part), began.variables)
+    made = init.initialiser(net, wanted, IMAGE, True)
+    params, _ = init.initial_params(made, wanted, jax.random.key(1), began.variables, jnp.float32)
     return params['heads']['target']
 
 
@@ -177,24 +182,21 @@ def test_keep_is_refused_where_it_makes_no_sense(net, variables, tmp_path):
     with pytest.raises(UserError, match='keep: weights random://5 know 5 classes and the target data set has 3'):
         start(net, 'random://5', 'keep')
     joint = method_registry.load('finetune')(3)._replace(heads=lambda *_: {'joint': method_lib.Head(5)})
-    part = prepare.part(('a', 'b', 'c'), np.arange(3), lambda rows: None, lambda x: x, None, batch=1, key=None)
+    part = prepare.part(THREE, lambda x: x, None, batch=1, key=None)
     with pytest.raises(UserError, match="needs a method with a head 'target'; this one has 'joint'"):
-        prepare.wanted_heads(
-            net, joint, method_lib.Prepared(), method_lib.Data(part), start(net, spec, 'keep').variables
-        )
+        init.wanted_heads(net, joint, method_lib.Prepared(), method_lib.Data(part), start(net, spec, 'keep').variables)
 
 
 @pytest.mark.parametrize('name', weights.EMBEDDED)
 def test_the_embedded_networks_know_the_printed_letters(name):
     from mixjax import config as config_lib
     from mixjax.data.feed import augment
-    from mixjax.train import program
 
     config = config_lib.load(f'glyphs_pretrain:{name}')
     letters = run_data.load(config, config.target).train
-    net, geometry, shape = program.shapes(config, run_data.load_sets(config))
+    net, geometry, shape = build_network(config, run_data.load_sets(config))
     start = start_lib.pretrained(f'embedded://{name}', net, name, shape, letters.classes).variables
-    trained = run_data.labelled(config, run_data.load_sets(config), config.seed)
+    trained = run_data.draw_seed(config, run_data.load_sets(config), config.seed).train
     rows = np.setdiff1d(np.arange(len(letters.labels)), trained)
     image = augment.centre(jnp.asarray(letters.read(rows)), geometry)
     logits = jax.jit(lambda v, x: net.apply(v, x, train=False)[0].logits['source'])(start, image)

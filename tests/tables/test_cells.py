@@ -198,7 +198,7 @@ def drawn(table: str, argument: str) -> tuple[int, int]:
     """(labelled images, classes) of a cell, by the catalogue's counts."""
     one = config(table, argument)
     sets, _ = assumed.sets(one)
-    return len(run_data.labelled(one, sets, 0)), len(sets.train.classes)
+    return len(run_data.draw_seed(one, sets, 0).train), len(sets.train.classes)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from mixjax.errors import UserError
 from mixjax.host.progress import Progress
 from mixjax.method import Method
 from mixjax.methods import finetune, lamix
-from mixjax.train import loop, program, wave
+from mixjax.train import experiment, program, schedule
 from tests.common import Tiny, lines
 from tests.test_methods import settings
 
@@ -41,16 +41,16 @@ def trained(folder):
 )
 def test_the_last_steps_up_to_each_logged_one_are_logged(log_every, period, expected):
     config = short(log_every=log_every, eval_every=10, checkpoint_every=10)
-    assert [step for step in range(1, 11) if wave.logged(config, step, period)] == expected
+    assert [step for step in range(1, 11) if schedule.logged(config, step, period)] == expected
     stops = [0]
     while stops[-1] < 10:
-        stops.append(wave.due(config, stops[-1], period))
+        stops.append(schedule.next_stop(config, stops[-1], period))
     assert stops[1:] == expected
 
 
 @pytest.mark.parametrize('log_every', [4, 5])
 def test_both_kinds_of_lamix_are_logged_for_every_seed(log_every, tmp_path):
-    loop.run(short(log_every=log_every, num_seeds=2), tmp_path)
+    experiment.run(short(log_every=log_every, num_seeds=2), tmp_path)
     ends = [4, 8, 10] if log_every == 4 else [5, 10]
     for seed in (0, 1):
         found = [(line['step'], line['batch_kind'], line['lam']) for line in trained(tmp_path) if line['seed'] == seed]
@@ -63,7 +63,7 @@ def test_both_kinds_of_lamix_are_logged_for_every_seed(log_every, tmp_path):
 
 def test_several_steps_a_call_log_the_same_steps(tmp_path):
     for dispatch in (1, 3):
-        loop.run(short(dispatch=dispatch), tmp_path / str(dispatch))
+        experiment.run(short(dispatch=dispatch), tmp_path / str(dispatch))
     one, three = (trained(tmp_path / str(dispatch)) for dispatch in (1, 3))
     assert [(a['step'], a['batch_kind']) for a in one] == [(b['step'], b['batch_kind']) for b in three]
     for a, b in zip(one, three, strict=True):
@@ -82,24 +82,24 @@ class Killed(Progress):
 def test_a_restart_logs_the_same_lines(checkpoint_every, tmp_path):
     """7: the checkpoint lies between the two steps of a pair."""
     config = short(checkpoint_every=checkpoint_every)
-    loop.run(config, tmp_path / 'straight')
+    experiment.run(config, tmp_path / 'straight')
     with pytest.raises(KeyboardInterrupt):
-        loop.run(config, tmp_path / 'killed', progress=Killed(0, quiet=True))
+        experiment.run(config, tmp_path / 'killed', progress=Killed(0, quiet=True))
     assert [line['step'] for line in trained(tmp_path / 'killed')] == [3, 4, 7, 8]
-    loop.run(config, tmp_path / 'killed')
+    experiment.run(config, tmp_path / 'killed')
     for name in ('metrics.jsonl', 'results.json', 'model.safetensors'):
         assert (tmp_path / 'killed' / name).read_bytes() == (tmp_path / 'straight' / name).read_bytes()
 
 
 @pytest.mark.parametrize('method', ['finetune', {'name': 'lamix', 'originals': False}])
 def test_a_method_that_does_not_alternate_logs_one_line(method, tmp_path):
-    loop.run(short(method), tmp_path)
+    experiment.run(short(method), tmp_path)
     assert [line['step'] for line in trained(tmp_path)] == [4, 8, 10]
     assert not any('batch_kind' in line for line in trained(tmp_path))
 
 
 def test_logging_more_lines_changes_no_number_of_training(tmp_path, monkeypatch):
-    loop.run(short(), tmp_path / 'both')
+    experiment.run(short(), tmp_path / 'both')
     plain = lamix.make
 
     @functools.wraps(plain)
@@ -107,7 +107,7 @@ def test_logging_more_lines_changes_no_number_of_training(tmp_path, monkeypatch)
         return plain(*args, **kwargs)._replace(batch_kinds=())
 
     monkeypatch.setattr(lamix, 'make', make)
-    loop.run(short(), tmp_path / 'last')
+    experiment.run(short(), tmp_path / 'last')
     assert [line['step'] for line in trained(tmp_path / 'last')] == [4, 8, 10]
     both = {line['step']: line for line in trained(tmp_path / 'both')}
     for line in trained(tmp_path / 'last'):
@@ -127,7 +127,7 @@ def test_batch_kinds_are_names(batch_kinds, monkeypatch):
 def test_three_batch_kinds_of_a_method_of_ones_own(tmp_path, monkeypatch):
     method = Method(finetune.make(10).loss, batch_kinds=('a', 'b', 'c'))
     monkeypatch.setattr('mixjax.config.method_registry.load', lambda name, *_: lambda classes_t: method)
-    loop.run(short('mine'), tmp_path)
+    experiment.run(short('mine'), tmp_path)
     found = [(line['step'], line['batch_kind']) for line in trained(tmp_path)]
     assert found == [(s, 'abc'[(s - 1) % 3]) for s in (2, 3, 4, 6, 7, 8, 9, 10)]
     assert json.loads((tmp_path / 'results.json').read_text())['steps'] == 10

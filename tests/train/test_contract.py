@@ -9,7 +9,8 @@ import pytest
 from mixjax import config as config_lib
 from mixjax import errors, main, models
 from mixjax.errors import UserError, UserFunction
-from mixjax.train import loop, program
+from mixjax.train import experiment, program
+from mixjax.train.shared import shared_setup
 from tests.common import Tiny
 
 START = """
@@ -355,7 +356,7 @@ def ground():
     """Data and network, the same for every mistake."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(models.BACKBONES, 'tiny', lambda dtype=None: Tiny(8))
-        return program.ground(config_lib.settle(config_lib.complete(settings('finetune'))))
+        return shared_setup(config_lib.settle(config_lib.complete(settings('finetune'))))
 
 
 @pytest.fixture
@@ -369,7 +370,7 @@ def test_a_mistake_ends_in_one_sentence_before_anything_is_written(mistake, on_i
     name = 'm' + re.sub(r'\W', '_', mistake)
     method = package(source, tmp_path, name)
     with pytest.raises(UserError) as found:
-        loop.run(settings(method), tmp_path / 'run', progress=False)
+        experiment.run(settings(method), tmp_path / 'run', progress=False)
     sentence = str(found.value)
     assert re.search(said.replace('MODULE', name), sentence), sentence
     assert name in sentence or 'groups' in source or 'make' in sentence, sentence
@@ -406,7 +407,7 @@ def test_what_only_training_shows_ends_in_one_sentence_too(source, said, on_it, 
     method = package(source, tmp_path, 'keeps')
     sys.modules.pop(method, None)
     with pytest.raises(UserError, match=said):
-        loop.run(settings(method, log_every=1), tmp_path / 'run', progress=False)
+        experiment.run(settings(method, log_every=1), tmp_path / 'run', progress=False)
 
 
 def test_the_command_shows_the_sentence_and_on_demand_the_traceback(tmp_path, monkeypatch, capsys):

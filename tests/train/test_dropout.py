@@ -12,7 +12,7 @@ from mixjax.config import method_registry
 from mixjax.method import Aux, Method
 from mixjax.models.net import bind, call_keys, from_linen
 from mixjax.rundir import checkpoint
-from mixjax.train import loop, mesh, program, seeds, step, wave
+from mixjax.train import experiment, mesh, program, seed_batch, seeds, step
 from tests.common import assert_trees_equal
 
 
@@ -71,13 +71,13 @@ def use(monkeypatch):
 def begun(config, folder):
     built = program.build(config)
     one = seeds.open_seed(built, 0, folder)
-    return built, wave.place(built, [one]), wave.states(built, [one.state]), one
+    return built, seed_batch.place_seeds(built, [one]), seed_batch.stack_states(built, [one.state]), one
 
 
 def walk(built, data, ts, steps):
     out = []
     for _ in range(steps):
-        ts, metrics = built.advance(1)(ts, built.start, data.frozen, data.inputs)
+        ts, metrics = built.advance(1)(ts, built.shared.start, data.frozen, data.inputs)
         out.append({name: float(value[0]) for name, value in metrics.items()})
     return ts, out
 
@@ -91,7 +91,7 @@ def test_two_passes_of_one_batch_disagree_and_a_restart_repeats_them(use, tmp_pa
         manager.wait_until_finished()
         # Another process would trace the step anew.
         fresh, data_again, _, one = begun(settings(), tmp_path)
-        resumed = wave.states(fresh, [checkpoint.restore(manager, 3, one.state)])
+        resumed = seed_batch.stack_states(fresh, [checkpoint.restore(manager, 3, one.state)])
     straight, rest = walk(built, data, middle, 3)
     again, rest_again = walk(fresh, data_again, resumed, 3)
     assert all(line['kl'] > 1e-6 for line in before + rest)
@@ -142,7 +142,7 @@ def test_parts_of_a_batch_and_after_step_have_masks_of_their_own(use, tmp_path):
 def test_a_loss_may_bring_its_own_key(use, tmp_path):
     """The same key twice is the same mask; the whole run, with the pictures of its report, accepts it."""
     use(rdrop(rng=lambda ctx: jax.random.fold_in(ctx.rng, 7)))
-    loop.run(settings(log_every=1), tmp_path / 'run', progress=False)
+    experiment.run(settings(log_every=1), tmp_path / 'run', progress=False)
     assert (tmp_path / 'run' / 'samples.npz').exists()
     import json
 

@@ -17,7 +17,8 @@ from mixjax.data.feed.stream import Batches, Stream
 from mixjax.data.pixels import decoded_cache, photo
 from mixjax.errors import UserError
 from mixjax.host.progress import Progress
-from mixjax.train import hold, loop, mesh, program, seeds, wave
+from mixjax.train import experiment, mesh, placement, program, seed_batch, seeds
+from mixjax.train.shared import shared_setup
 from tests.common import Tiny, assert_same_run, assert_trees_equal, final_state, lines
 from tests.data import miniature
 from tests.data.test_feed import no_threads_are_left
@@ -35,13 +36,13 @@ def opened(built, folder, kind, every=(0,)):
     with built.config.unlocked():
         built.config.feed = kind
     found = [seeds.open_seed(built, seed, folder) for seed in every]
-    return wave.place(built, found), wave.states(built, [one.state for one in found])
+    return seed_batch.place_seeds(built, found), seed_batch.stack_states(built, [one.state for one in found])
 
 
 def walk(built, placed, ts, steps, count=1):
     """The state after so many steps."""
     for step in range(0, steps, count):
-        ts, _ = built.advance(count)(ts, built.start, placed.frozen, placed.feed.inputs(step, count))
+        ts, _ = built.advance(count)(ts, built.shared.start, placed.frozen, placed.feed.inputs(step, count))
     placed.close()
     return ts
 
@@ -64,9 +65,9 @@ def test_resident_and_streamed_runs_end_with_the_same_bits(variant, tmp_path, mo
     built = program.build(settings({'name': variant} | VARIANTS[variant], mix={'groups': 2, 'shards': shards}))
     ended = []
     for kind, long in FEEDS:
-        monkeypatch.setattr(wave, 'LONG', long)
+        monkeypatch.setattr(placement, 'LONG', long)
         placed, ts = opened(built, tmp_path, kind)
-        assert isinstance(placed.feed, Stream) == isinstance(placed.test, Batches) == (kind == 'stream')
+        assert isinstance(placed.feed, Stream) == isinstance(placed.test.batches, Batches) == (kind == 'stream')
         assert ('orders' in placed.inputs) == (long == 1)
         ended.append(walk(built, placed, ts, 20))
     assert_trees_equal(*ended[:2])
@@ -79,7 +80,7 @@ def test_several_steps_a_call_and_several_seeds_end_with_the_same_bits(tmp_path,
     built = program.build(settings('finetune', devices=8, num_seeds=3))
     ended = []
     for kind, long in FEEDS:
-        monkeypatch.setattr(wave, 'LONG', long)
+        monkeypatch.setattr(placement, 'LONG', long)
         placed, ts = opened(built, tmp_path, kind, (0, 1, 2))
         ended.append(walk(built, placed, ts, 8, count=4))
     assert_trees_equal(*ended[:2])
@@ -94,7 +95,7 @@ class Stopped(Exception):
 def test_a_streamed_run_that_is_stopped_goes_on_as_the_resident_one(tmp_path, monkeypatch):
     """With a stage before the run, evaluations, and what the report shows."""
     method = {'name': 'seqtrain', 'share': 0.5}
-    loop.run(short(method, feed='resident'), tmp_path / 'resident')
+    experiment.run(short(method, feed='resident'), tmp_path / 'resident')
     real = Stream.inputs
 
     def stopping(self, step, count):
@@ -105,11 +106,11 @@ def test_a_streamed_run_that_is_stopped_goes_on_as_the_resident_one(tmp_path, mo
     with monkeypatch.context() as patched:
         patched.setattr(Stream, 'inputs', stopping)
         with pytest.raises(Stopped):
-            loop.run(short(method, feed='stream'), tmp_path / 'stream')
+            experiment.run(short(method, feed='stream'), tmp_path / 'stream')
     assert no_threads_are_left()
     assert (tmp_path / 'stream/first/checkpoints/0/step_4').exists()
     assert lines(tmp_path / 'stream/metrics.jsonl')[-1]['step'] == 6  # after the checkpoint of step 4
-    loop.run(short(method, feed='stream'), tmp_path / 'stream')
+    experiment.run(short(method, feed='stream'), tmp_path / 'stream')
     assert no_threads_are_left()
     # Where the images are is no part of the experiment: what is in a folder may be gone on with either way.
     for name in ('resident', 'stream'):
@@ -142,7 +143,7 @@ def test_a_run_of_photographs_decodes_each_once(tmp_path, monkeypatch):
             config.cache_dir = str(tmp_path / 'cache')
         decoded.clear()
         said = io.StringIO()
-        loop.run(config, tmp_path / name, progress=Progress(0, stream=said))
+        experiment.run(config, tmp_path / name, progress=Progress(0, stream=said))
         return len(decoded), said.getvalue()
 
     def kept():
@@ -177,14 +178,14 @@ def test_a_pass_over_the_source_stores_only_what_is_trained_on(feed_kind, tmp_pa
         config.source.dir, config.model.weights = str(tmp_path / 'source'), 'random://6'
         config.cache_dir = str(tmp_path / 'cache')
     said = []
-    built = program.build(config, program.ground(config, said.append))
+    built = program.build(config, shared_setup(config, said.append))
     name = built.sets.source.name
 
     def kept():
         (path,) = (tmp_path / 'cache/images').glob(f'{name}-*.sums')
         return np.flatnonzero(np.fromfile(path, np.uint32))
 
-    _, data, _ = seeds.parts(built, 0)
+    _, data, _ = seeds.method_data(built, 0)
     data.source.class_means()
     list(data.source.batches(32))
     assert len(kept()) <= 8  # the first ones, which tell the source from others
@@ -228,13 +229,13 @@ def test_auto_goes_by_the_bytes_and_says_so(tmp_path, monkeypatch):
     training, test = (20 + 23) * 256, 20 * 256 // 8
 
     def chosen(kind, room):
-        monkeypatch.setattr(hold, 'room', lambda devices: room)
+        monkeypatch.setattr(placement, 'image_budget', lambda devices: room)
         with built.config.unlocked():
             built.config.feed = kind
         tests = [seeds.everything(built.sets.test)]
         with built.config.unlocked():
             built.config.eval_batch_size = 8
-        return wave.choose(built, [one.inputs], tests)
+        return placement.choose(built, [one.inputs], tests)
 
     assert chosen('auto', training + test)[:2] == ('resident', 'resident')
     assert chosen('auto', training + test - 1)[:2] == ('resident', 'stream')
@@ -251,7 +252,7 @@ def test_auto_goes_by_the_bytes_and_says_so(tmp_path, monkeypatch):
 
 def test_room_is_a_share_of_the_memory():
     devices = mesh.make(8)
-    assert 0 < hold.room(devices) <= hold.free_memory() / 8
+    assert 0 < placement.image_budget(devices) <= placement.free_memory() / 8
 
 
 def test_a_line_is_said_once():
@@ -293,10 +294,10 @@ def test_images_are_put_on_the_devices_in_pieces(trials, shards, monkeypatch):
     rows = [one.reshape(shards, -1) if shards else one for one in rows]
     lazy = [batches.Lazy(read, one) for one in rows]
     spec = mesh.shard_spec(devices, shards)
-    whole = hold.read_in(devices, lazy, spec)
-    monkeypatch.setattr(hold, 'PIECE', 4 * 9)
+    whole = placement.read_in(devices, lazy, spec)
+    monkeypatch.setattr(placement, 'PIECE', 4 * 9)
     asked.clear()
-    pieces = hold.read_in(devices, lazy, spec)
+    pieces = placement.read_in(devices, lazy, spec)
     assert max(asked) <= 4
     assert whole.sharding == pieces.sharding and (
         not shards or len({str(s.index) for s in pieces.addressable_shards}) == 8
@@ -310,8 +311,8 @@ def test_images_are_put_on_the_devices_in_pieces(trials, shards, monkeypatch):
 def test_test_batches_are_the_same_read_as_needed(size, same):
     built = program.build(settings('finetune', devices=8, num_seeds=3 if not same else 1, eval_batch_size=size))
     parts = [seeds.images(built.sets.train, np.arange(20)[::step]) for step in ((1,) if same else (1, -1, 1))]
-    there = wave.batches(built, parts, same=same, resident=True)
-    later = wave.batches(built, parts, same=same, resident=False)
+    there = placement.eval_images(built, parts, same=same, resident=True).batches
+    later = placement.eval_images(built, parts, same=same, resident=False).batches
     assert len(there) == len(later) == -(-20 // size)
     for a, b in zip(there, later, strict=True):
         assert_trees_equal(a, b)
@@ -333,7 +334,7 @@ def of_images(text):
 
 
 def compiled(built, placed, ts):
-    return built.advance(1).lower(ts, built.start, placed.frozen, placed.inputs).compile().as_text()
+    return built.advance(1).lower(ts, built.shared.start, placed.frozen, placed.inputs).compile().as_text()
 
 
 def test_no_image_leaves_its_device_where_the_source_is_dealt_out(tmp_path, monkeypatch):
@@ -386,7 +387,7 @@ def test_shards_are_the_same_experiment_on_every_layout(tmp_path):
 def test_every_row_that_can_be_drawn_is_of_a_paired_class(variant, shards, tmp_path):
     built = program.build(settings({'name': variant} | VARIANTS[variant], mix={'groups': 1, 'shards': shards}))
     one = seeds.open_seed(built, 0, tmp_path)
-    made, labels = one.made.draw, built.sets.source.labels
+    made, labels = one.prepared.draw, built.sets.source.labels
     start, count = (np.reshape(x, (shards, *made.start.shape)) for x in one.inputs['draw'][:2])
     rows = one.inputs['source']['image'].rows.reshape(shards, -1)
     np.testing.assert_array_equal(one.inputs['source']['label'].reshape(shards, -1), labels[rows])

@@ -8,7 +8,7 @@ from mixjax import models
 from mixjax.errors import UserError
 from mixjax.method import First, Method
 from mixjax.methods import finetune
-from mixjax.train import loop, mesh, program, seeds
+from mixjax.train import experiment, loop, mesh, program, seeds
 from tests.common import Tiny, assert_trees_equal, final_state, kill_after, lines
 from tests.test_methods import settings
 
@@ -39,7 +39,7 @@ def test_the_selected_images_are_a_data_set_of_their_own(tmp_path):
 
 
 def test_the_run_starts_from_the_trunk_of_the_first_stage(tmp_path):
-    loop.run(short(), tmp_path / 'run')
+    experiment.run(short(), tmp_path / 'run')
     run = tmp_path / 'run'
     assert [line['step'] for line in lines(run / 'first' / 'metrics.jsonl')] == [2, 4]
     assert {line['kind'] for line in lines(run / 'first' / 'metrics.jsonl')} == {'train'}
@@ -57,9 +57,9 @@ def test_the_run_starts_from_the_trunk_of_the_first_stage(tmp_path):
     assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (plain.state.params, begun.params)), strict=True))
     assert set(plain.inputs) == {'target'}
     # Trained again from there, it ends where the run ended.
-    ts, placed = loop.wave.states(built, [begun]), loop.wave.place(built, [plain])
+    ts, placed = loop.seed_batch.stack_states(built, [begun]), loop.seed_batch.place_seeds(built, [plain])
     for _ in range(8):
-        ts, _ = built.advance(1)(ts, built.start, placed.frozen, placed.inputs)
+        ts, _ = built.advance(1)(ts, built.shared.start, placed.frozen, placed.inputs)
     ended = final_state(run, 0, 8)
     for name, leaf in jax.tree_util.tree_leaves_with_path(mesh.take(ts.params, 0)):
         np.testing.assert_array_equal(ended["['params']" + jax.tree_util.keystr(name)], leaf)
@@ -67,12 +67,12 @@ def test_the_run_starts_from_the_trunk_of_the_first_stage(tmp_path):
 
 @pytest.mark.slow
 def test_an_extended_run_keeps_its_first_stage(tmp_path):
-    loop.run(short(), tmp_path)
+    experiment.run(short(), tmp_path)
     before = (tmp_path / 'first' / 'metrics.jsonl').read_bytes()
     longer = short()
     with longer.unlocked():
         longer.steps = 12
-    assert loop.run(longer, tmp_path)['steps'] == 12
+    assert experiment.run(longer, tmp_path)['steps'] == 12
     assert (tmp_path / 'first' / 'metrics.jsonl').read_bytes() == before
     assert lines(tmp_path / 'metrics.jsonl')[-1]['step'] == 12
 
@@ -93,8 +93,8 @@ def _tree(flat, *place):
 
 @pytest.mark.slow
 def test_three_seeds_at_once_are_three_seeds(tmp_path):
-    one = loop.run(short(num_seeds=3), tmp_path / 'one')
-    three = loop.run(short(num_seeds=3, devices=8), tmp_path / 'three')
+    one = experiment.run(short(num_seeds=3), tmp_path / 'one')
+    three = experiment.run(short(num_seeds=3, devices=8), tmp_path / 'three')
     assert [seed['accuracy'] for seed in one['seeds']] == [seed['accuracy'] for seed in three['seeds']]
     for seed in range(3):
         a, b = final_state(tmp_path / 'one', seed, 8), final_state(tmp_path / 'three', seed, 8)
@@ -107,7 +107,7 @@ def test_a_first_stage_needs_a_draw(tmp_path, monkeypatch):
     method = Method(finetune.make(10).loss, first=First(finetune.make))
     monkeypatch.setattr('mixjax.config.method_registry.load', lambda name, *_: lambda classes_t: method)
     with pytest.raises(UserError, match="prepare\\(\\) must make a 'draw'"):
-        seeds.ready(settings('mine'), tmp_path)
+        seeds.build_and_try(settings('mine'), tmp_path)
 
 
 @pytest.mark.faults

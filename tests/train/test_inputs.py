@@ -19,7 +19,7 @@ from mixjax.data.labelled import split_file
 from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.rundir import files, input_digests
-from mixjax.train import loop
+from mixjax.train import experiment, loop
 from tests import tiny_config
 from tests.common import assert_same_run
 
@@ -81,10 +81,10 @@ def made(tmp_path_factory):
             steps=1, model__weights='', target__dir='source', source__name='', source__dir='', target__splits='',
             target__holdout=0.25,
         )  # fmt: skip
-        loop.run(first, 'pretrained')
-        loop.run(config(steps=1, target__splits='', target__per_class=3), 'drawn')
+        experiment.run(first, 'pretrained')
+        experiment.run(config(steps=1, target__splits='', target__per_class=3), 'drawn')
         shutil.copy(here / 'drawn' / 'splits.json', here / 'given.json')
-        loop.run(config(method={'name': 'code_of_mine.method'}), 'run')
+        experiment.run(config(method={'name': 'code_of_mine.method'}), 'run')
         yield here
 
 
@@ -166,7 +166,7 @@ def test_a_changed_input_is_named_and_refused(change, killed):
     forget()
     before = everything(killed / 'run')
     with pytest.raises(UserError) as error:
-        loop.run(mine(), 'run')
+        experiment.run(mine(), 'run')
     assert CHANGES[change] in str(error.value) and str(error.value).startswith('run was begun with other ')
     assert 'another --workdir' in str(error.value) and error.value.code == 2
     assert str(error.value).count('\n') == 1
@@ -181,7 +181,7 @@ def test_with_the_inputs_it_had_a_killed_run_ends_as_if_it_had_not_been(made, ki
         (killed / 'copy').rename(killed / name)
     (killed / 'given.json').write_text(json.dumps(json.loads((killed / 'given.json').read_text())))
     (killed / 'code_of_mine' / 'method.py').write_text(CODE)
-    loop.run(mine(), 'run')
+    experiment.run(mine(), 'run')
     assert_same_run(made / 'run', killed / 'run', range(1), 4)
     assert (killed / 'run' / 'inputs.json').read_bytes() == (made / 'run' / 'inputs.json').read_bytes()
 
@@ -196,9 +196,9 @@ def test_a_run_without_a_record_gets_one_and_is_compared_by_its_splits(made, kil
     ):
         change(killed)
         with pytest.raises(UserError, match=sentence):
-            loop.run(mine(), 'run')
+            experiment.run(mine(), 'run')
         shutil.copy(made / name, killed / name)
-    loop.run(mine(), 'run')
+    experiment.run(mine(), 'run')
     assert record.read_bytes() == (made / 'run' / 'inputs.json').read_bytes()
 
 
@@ -206,7 +206,7 @@ def test_a_val_part_is_seen_without_a_record(killed):
     (killed / 'run' / 'inputs.json').unlink()
     a_part_to_validate_on(killed)
     with pytest.raises(UserError, match='has a val part now, and had none'):
-        loop.run(mine(), 'run')
+        experiment.run(mine(), 'run')
 
 
 def test_changed_code_of_a_finished_run_and_of_a_longer_one(made, killed):
@@ -217,19 +217,21 @@ def test_changed_code_of_a_finished_run_and_of_a_longer_one(made, killed):
     before = everything(killed / 'run')
     for given in (mine(), mine(steps=6)):
         with pytest.raises(UserError, match=r'with other code(.|\n)*--changed-code=accept(.|\n)*method\.py'):
-            loop.run(given, 'run')
+            experiment.run(given, 'run')
     assert everything(killed / 'run') == before
-    assert loop.run(mine(), 'run', changed_code='accept') == json.loads((made / 'run' / 'results.json').read_text())
-    loop.run(mine(steps=6), 'run', changed_code='accept')
+    assert experiment.run(mine(), 'run', changed_code='accept') == json.loads(
+        (made / 'run' / 'results.json').read_text()
+    )
+    experiment.run(mine(steps=6), 'run', changed_code='accept')
     found = json.loads((killed / 'run' / 'inputs.json').read_text())
     told = json.loads((made / 'run' / 'inputs.json').read_text())
     # The network of these tests is not one of mixjax either.
     own = {'code_of_mine', 'code_of_mine.method'}
     assert found['code'].keys() == own | {'tests', 'tests.common'}
     assert found['earlier code'] == [told['code']] and found['code'] != told['code']
-    loop.run(mine(steps=6), 'run')  # accepted once
+    experiment.run(mine(steps=6), 'run')  # accepted once
     with pytest.raises(UserError, match="must be 'refuse' or 'accept', not 'yes'"):
-        loop.run(mine(steps=6), 'run', changed_code='yes')
+        experiment.run(mine(steps=6), 'run', changed_code='yes')
 
 
 def test_changed_images_are_not_accepted_with_the_code(killed):
@@ -237,7 +239,7 @@ def test_changed_images_are_not_accepted_with_the_code(killed):
     a_target_image_less(killed)
     forget()
     with pytest.raises(UserError, match=r'with other inputs(.|\n)*the train part'):
-        loop.run(mine(), 'run', changed_code='accept')
+        experiment.run(mine(), 'run', changed_code='accept')
 
 
 @pytest.mark.parametrize('kind', ['sweep', 'comparison'])
@@ -250,14 +252,14 @@ def test_what_is_finished_is_compared_too_where_others_are_still_to_be_trained(k
     else:
         given = config(**changes, method={'name': ''}, compare={'a': {'name': 'finetune'}, 'b': {'name': 'finetune'}})
         names = ('a', 'b')
-    loop.run(given, 'all')
+    experiment.run(given, 'all')
     assert all((killed / 'all' / name / 'inputs.json').exists() for name in names)
     for name in ('results.json', 'report.html'):
         (killed / 'all' / name).unlink(missing_ok=True)
     shutil.rmtree(killed / 'all' / names[1])
     other_weights(killed)
     with pytest.raises(UserError, match=rf'all{os.sep}{names[0]} was begun with other inputs(.|\n)*the weights have'):
-        loop.run(given, 'all')
+        experiment.run(given, 'all')
     assert not (killed / 'all' / names[1]).exists()
 
 
@@ -269,10 +271,10 @@ def test_the_record_is_there_before_the_first_stage_begins(killed, monkeypatch):
     monkeypatch.setattr(loop, 'first_stage', stop)
     given = config(method={'name': 'seqtrain'})
     with pytest.raises(KeyboardInterrupt):
-        loop.run(given, 'two')
+        experiment.run(given, 'two')
     another_source_image(killed)
     with pytest.raises(UserError, match='the source data set have changed'):
-        loop.run(given, 'two')
+        experiment.run(given, 'two')
 
 
 def test_predictions_and_measures_compare_with_the_same_record(made, killed):
@@ -297,7 +299,7 @@ DAMAGED = ('[]', '{"weights": 1}', '{"code": {"a": 1}}', '{"target": []}', '{"ea
 def test_a_damaged_record(text, killed):
     (killed / 'run' / 'inputs.json').write_text(text)
     with pytest.raises(UserError, match=r'inputs\.json (is damaged|cannot be read)'):
-        loop.run(mine(), 'run')
+        experiment.run(mine(), 'run')
 
 
 def test_the_record_names_no_place(made):

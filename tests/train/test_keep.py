@@ -11,7 +11,7 @@ from mixjax import config as config_lib
 from mixjax.commands import predict
 from mixjax.errors import UserError
 from mixjax.rundir import files
-from mixjax.train import evaluation, loop
+from mixjax.train import evaluation, experiment
 from tests.common import lines
 
 BASE = {
@@ -29,7 +29,7 @@ def config(**changes):
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('keep') / 'run'
-    return folder, loop.run(config(), folder)
+    return folder, experiment.run(config(), folder)
 
 
 def test_the_best_step_by_validation_is_the_result(run):
@@ -79,7 +79,7 @@ def test_the_validation_part_is_neither_learned_from_nor_tested_on(run):
 
 def test_keeping_the_last_differs_in_nothing_but_what_is_kept(run, tmp_path):
     folder, _ = run
-    last = loop.run(config(keep='last'), tmp_path / 'last')
+    last = experiment.run(config(keep='last'), tmp_path / 'last')
     assert (folder / 'metrics.jsonl').read_text() == (tmp_path / 'last' / 'metrics.jsonl').read_text()
     assert last['seeds'][0]['step'] == 12 and files.read_json(tmp_path / 'last' / 'model.json')['step'] == 12
 
@@ -87,9 +87,9 @@ def test_keeping_the_last_differs_in_nothing_but_what_is_kept(run, tmp_path):
 @pytest.mark.slow
 def test_an_extended_run_is_that_of_a_long_one(run, tmp_path):
     folder, results = run
-    loop.run(config(steps='6', optim__schedule='constant'), tmp_path / 'two')
-    long = loop.run(config(optim__schedule='constant'), tmp_path / 'one')
-    assert loop.run(config(optim__schedule='constant'), tmp_path / 'two') == long
+    experiment.run(config(steps='6', optim__schedule='constant'), tmp_path / 'two')
+    long = experiment.run(config(optim__schedule='constant'), tmp_path / 'one')
+    assert experiment.run(config(optim__schedule='constant'), tmp_path / 'two') == long
     for name in ('metrics.jsonl', 'model.safetensors', 'model.json', 'predictions.npz'):
         assert (tmp_path / 'one' / name).read_bytes() == (tmp_path / 'two' / name).read_bytes()
 
@@ -97,7 +97,8 @@ def test_an_extended_run_is_that_of_a_long_one(run, tmp_path):
 @pytest.mark.slow
 def test_seeds_at_once_validate_on_their_own_examples(tmp_path):
     found = [
-        loop.run(config(num_seeds='2', steps='6', devices=devices), tmp_path / devices)['seeds'] for devices in '12'
+        experiment.run(config(num_seeds='2', steps='6', devices=devices), tmp_path / devices)['seeds']
+        for devices in '12'
     ]
     for one, other in zip(*found, strict=True):
         assert one['step'] == other['step'] and abs(one['val_accuracy'] - other['val_accuracy']) <= 0.05
@@ -116,7 +117,7 @@ def test_equal_accuracies_go_to_the_later_step(tmp_path):
 
 def test_the_best_of_nothing_is_refused_and_leaves_no_trace(tmp_path):
     with pytest.raises(UserError, match='there is none; hold out a share'):
-        loop.run(config(target__val='0'), tmp_path / 'run')
+        experiment.run(config(target__val='0'), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
@@ -131,7 +132,7 @@ def test_other_images_under_a_run_are_refused(record, run, tmp_path):
     if record == 'splits.json':
         (folder / 'inputs.json').unlink()
     with pytest.raises(UserError, match='begun with other inputs(.|\n)*the images of the train part'):
-        loop.run(config(steps='15'), folder)
+        experiment.run(config(steps='15'), folder)
 
 
 # --- draws, through a run ---------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ def test_other_images_under_a_run_are_refused(record, run, tmp_path):
 
 def test_a_draw_given_back_is_the_same_run(run, tmp_path):
     folder, results = run
-    again = loop.run(
+    again = experiment.run(
         config(target__per_class='0', target__val='0', target__splits=str(folder / 'splits.json')), tmp_path / 'again'
     )
     assert again['seeds'] == results['seeds']
@@ -150,24 +151,24 @@ def test_a_draw_given_back_is_the_same_run(run, tmp_path):
 def test_some_classes_some_images_and_the_rest(tmp_path):
     """SMILE's C:x / N:y on the synthetic set, which has a test part."""
     words = {'target__name': 'synthetic', 'target__per_class': '0', 'target__val': '0', 'keep': 'last', 'steps': '2'}
-    some = loop.run(config(**words, target__classes='0.3', target__images='10'), tmp_path / 'some')
+    some = experiment.run(config(**words, target__classes='0.3', target__images='10'), tmp_path / 'some')
     held = files.read_json(tmp_path / 'some' / 'splits.json')
     assert len(some['classes']) == 3 and (some['train_examples'], some['test_examples']) == (10, 60)
     assert sorted(held['per class']['0']) == [3, 3, 4] and len(held['left out classes']) == 7
-    rest = loop.run(config(**words, target__rate='0.3', target__add_rest='true'), tmp_path / 'rest')
+    rest = experiment.run(config(**words, target__rate='0.3', target__add_rest='true'), tmp_path / 'rest')
     held = files.read_json(tmp_path / 'rest' / 'splits.json')
     assert (
         rest['train_examples'] == 400 and len(held['labelled rows']['0']) == 120 and len(held['added rows']['0']) == 280
     )
     given = config(**words, target__splits=str(tmp_path / 'some' / 'splits.json'))
-    again = loop.run(given, tmp_path / 'again')
+    again = experiment.run(given, tmp_path / 'again')
     assert again['classes'] == some['classes'] and again['seeds'] == some['seeds']
 
 
 def test_balanced_classes_in_a_run(tmp_path):
     counts = ','.join(map(str, [8, 1, 1, 1, 1, 1, 1, 1, 1, 1]))
     words = {'target__per_class': '0', 'target__counts': counts, 'target__val': '0', 'keep': 'last', 'steps': '2'}
-    one = loop.run(config(**words, target__balance='classes'), tmp_path / 'run')
+    one = experiment.run(config(**words, target__balance='classes'), tmp_path / 'run')
     assert one['train_examples'] == 17
     with np.load(tmp_path / 'run' / 'samples.npz') as file:
         assert len(set(file['label'].tolist())) > 2  # eight images; of the whole batch half would be of one class

@@ -11,7 +11,7 @@ from mixjax import config as config_lib
 from mixjax.errors import UserError
 from mixjax.method import Aux, Ctx, Run
 from mixjax.models.net import group
-from mixjax.train import loop, optim, seeds, step
+from mixjax.train import accumulate, experiment, optim, seeds
 from tests.common import final_state
 
 PARAMS = {
@@ -75,12 +75,12 @@ def config(**changes):
 
 def test_a_part_that_is_not_there_is_refused_before_a_file_is_left(tmp_path):
     with pytest.raises(UserError, match="did you mean 'stem'"):
-        loop.run(config(**{'optim.freeze': 'stemm'}), tmp_path / 'run')
+        experiment.run(config(**{'optim.freeze': 'stemm'}), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
 def test_frozen_parts_of_a_run_stay_as_they_are(tmp_path):
-    loop.run(config(**{'optim.freeze': 'stem, stage1'}), tmp_path)
+    experiment.run(config(**{'optim.freeze': 'stem, stage1'}), tmp_path)
     first, last = final_state(tmp_path, 0, 2), final_state(tmp_path, 0, 3)
     params = [name for name in first if "['params']" in name or '.params' in name]
     moved = {name for name in params if not np.array_equal(first[name], last[name])}
@@ -123,7 +123,7 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(micro, loop):
         gradient = jax.value_and_grad(loss, has_aux=True)
         params, ctx = jnp.asarray([0.3, -1.0, 2.0]), context(24, 6)
         (value, aux), grads = gradient(params, ctx, jax.random.key(1))
-        cut = jax.jit(partial(step.accumulated, gradient, micro=micro, shard=lambda x: x, loop=loop))
+        cut = jax.jit(partial(accumulate.accumulated, gradient, micro=micro, shard=lambda x: x, loop=loop))
         (value_p, aux_p), grads_p = cut(params, ctx, jax.random.key(1))
         np.testing.assert_allclose(grads_p, grads, rtol=1e-13)
         np.testing.assert_allclose(value_p, value, rtol=1e-13)
@@ -136,7 +136,7 @@ def test_parts_of_a_batch_have_the_gradient_of_the_whole(micro, loop):
 
 def test_partners_of_a_part_are_in_it():
     ctx = context(24, 6)
-    cut = step.parts(ctx.batch, 3)
+    cut = accumulate.parts(ctx.batch, 3)
     for i in range(3):
         part = jax.tree.map(lambda x, i=i: x[i], cut)
         np.testing.assert_array_equal(part['index'], np.arange(8) + 8 * i)
@@ -159,7 +159,7 @@ def test_a_batch_in_parts_takes_the_memory_of_a_part():
         return compiled.memory_analysis().temp_size_in_bytes
 
     whole = size(gradient)
-    cut = size(partial(step.accumulated, gradient, micro=8, shard=lambda x: x, loop=True))
+    cut = size(partial(accumulate.accumulated, gradient, micro=8, shard=lambda x: x, loop=True))
     assert cut < whole / 4
 
 
@@ -169,7 +169,7 @@ def test_a_batch_in_parts_takes_the_memory_of_a_part():
 def test_a_method_that_needs_the_whole_batch_is_refused(knobs, tmp_path):
     words = {f'method.{key}': value for key, value in knobs.items()}
     with pytest.raises(UserError, match=f'config.accumulate=2: the loss of {knobs["name"]} is not a mean'):
-        seeds.ready(config(**words, accumulate='2', **{'mix.groups': '2'}), tmp_path)
+        seeds.build_and_try(config(**words, accumulate='2', **{'mix.groups': '2'}), tmp_path)
 
 
 def test_a_forward_pass_that_remembers_something_is_not_cut():
@@ -179,15 +179,15 @@ def test_a_forward_pass_that_remembers_something_is_not_cut():
 
     gradient = jax.value_and_grad(remembers, has_aux=True)
     with pytest.raises(UserError, match='config.accumulate=2: with these settings the method remembers'):
-        step.accumulated(gradient, jnp.ones(3), context(4, 2), jax.random.key(0), 2, lambda x: x, loop=True)
+        accumulate.accumulated(gradient, jnp.ones(3), context(4, 2), jax.random.key(0), 2, lambda x: x, loop=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', ['mixup', 'xmixup'])
 def test_a_run_in_parts_is_a_run_on_one_device_and_on_several(name, tmp_path):
     words = {'method.name': name, 'accumulate': '3', 'mix.groups': '3', 'batch_size': '24'}
-    one = loop.run(config(**words), tmp_path / 'one')
-    two = loop.run(config(**words, devices='2'), tmp_path / 'two')
+    one = experiment.run(config(**words), tmp_path / 'one')
+    two = experiment.run(config(**words, devices='2'), tmp_path / 'two')
     assert abs(one['seeds'][0]['loss'] - two['seeds'][0]['loss']) < 1e-3
     left, right = (final_state(tmp_path / run, 0, 3) for run in ('one', 'two'))
     for key in left:

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mixjax.data.dataset import Dataset
 from mixjax.data.feed.augment import Geometry
 from mixjax.errors import UserError
 from mixjax.method import Head
-from mixjax.train import prepare
+from mixjax.train import init, prepare
 
 GEOMETRY = Geometry(4, 1, False, (0.0,), (1.0,))
 LABELS = np.array([0, 1, 1, 2, 2, 2, 2])
@@ -24,7 +25,8 @@ def part():
         return jnp.stack([image.mean((1, 2, 3)) * 255, jnp.ones(len(image))], axis=1)
 
     key = jax.random.key(0)
-    made = prepare.part(('a', 'b', 'c'), LABELS, lambda rows: IMAGES[rows], features, GEOMETRY, batch=4, key=key)
+    data = Dataset('three', ('a', 'b', 'c'), LABELS, lambda rows: IMAGES[rows])
+    made = prepare.part(data, features, GEOMETRY, batch=4, key=key)
     return made, passes
 
 
@@ -67,12 +69,12 @@ def test_some_of_each():
 def test_rows_of_the_pretrained_classifier():
     fresh = {'kernel': jnp.zeros((2, 3)), 'bias': jnp.zeros(3)}
     start = {'params': {'heads': {'source': {'kernel': jnp.arange(8.0).reshape(2, 4), 'bias': jnp.arange(4.0)}}}}
-    made = prepare.copy_rows(fresh, Head(3, np.array([-1, 3, 0])), start)
+    made = init.copy_rows(fresh, Head(3, np.array([-1, 3, 0])), start)
     np.testing.assert_array_equal(made['kernel'], [[0, 3, 0], [0, 7, 4]])
     np.testing.assert_array_equal(made['bias'], [0, 3, 0])
     with pytest.raises(UserError, match='width 3 names 2 rows'):
-        prepare.copy_rows(fresh, Head(3, np.array([0, 1])), start)
+        init.copy_rows(fresh, Head(3, np.array([0, 1])), start)
     with pytest.raises(UserError, match='which the weights do not hold'):
-        prepare.copy_rows(fresh, Head(3, np.array([0, 1, 4])), start)
+        init.copy_rows(fresh, Head(3, np.array([0, 1, 4])), start)
     with pytest.raises(UserError, match='which the weights do not hold'):
-        prepare.copy_rows(fresh, Head(3, np.array([0, 1, 2])), {'params': {'heads': {}}})
+        init.copy_rows(fresh, Head(3, np.array([0, 1, 2])), {'params': {'heads': {}}})

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from mixjax import config as config_lib
+from mixjax.config import variants
 from mixjax.errors import UserError
 from mixjax.method import Prepared, Segments
 from mixjax.rundir import files
-from mixjax.train import loop, prepare, results
+from mixjax.train import prepare, results
 from tests.common import assert_trees_equal
 
 
@@ -141,10 +142,10 @@ def test_spread_and_paired_differences():
 
 
 def test_the_baseline_runs_first_then_the_others_by_name():
-    assert loop.order(config()) == ['finetune', 'lamix', 'mixup', 'smile', 'xmixup']
-    assert loop.order(config(baseline='smile'))[0] == 'smile'
-    assert loop.order(config_lib.load('smile_cub')) == []
-    one = loop.alone(config(), 'xmixup')
+    assert variants.labels(config()) == ['finetune', 'lamix', 'mixup', 'smile', 'xmixup']
+    assert variants.labels(config(baseline='smile'))[0] == 'smile'
+    assert variants.labels(config_lib.load('smile_cub')) == []
+    one = variants.single(config(), 'xmixup')
     assert one.method.name == 'xmixup' and not one.compare
 
 

@@ -121,20 +121,28 @@ def drawn(config: Any, sets: Sets, seed: int) -> splits.Drawn:
     return splits.Drawn(learned, val, splits.rest(len(data.labels) if target.add_rest else 0, chosen))
 
 
-def labelled(config: Any, sets: Sets, seed: int) -> np.ndarray:
-    """Rows of the examples that this seed learns from."""
-    return drawn(config, sets, seed).train
+class SeedDraw(NamedTuple):
+    """Which examples of the train part one seed has.
+
+    rows: those that are labelled, validated on and added. train: the rows that it learns from.
+    epoch: which of `train` an epoch has; None where it has each of them once.
+    """
+
+    rows: splits.Drawn
+    train: np.ndarray
+    epoch: np.ndarray | None
+
+    @property
+    def epoch_length(self) -> int:
+        return len(self.train if self.epoch is None else self.epoch)
 
 
-def epoch(config: Any, labels: np.ndarray, seed: int) -> np.ndarray | None:
-    """Which of the labelled examples an epoch of this seed has; None where it has each of them once."""
-    return splits.balanced(labels, seed) if config.target.balance == 'classes' else None
-
-
-def epoch_length(config: Any, sets: Sets, seed: int) -> int:
-    labels = sets.train.labels[labelled(config, sets, seed)]
-    rows = epoch(config, labels, seed)
-    return len(labels if rows is None else rows)
+def draw_seed(config: Any, sets: Sets, seed: int) -> SeedDraw:
+    """Draw the examples of a seed, and those of its epochs."""
+    found = drawn(config, sets, seed)
+    balanced = config.target.balance == 'classes'
+    epoch = splits.balanced(sets.train.labels[found.train], seed) if balanced else None
+    return SeedDraw(found, found.train, epoch)
 
 
 def check_images(config: Any, sets: Sets) -> int:

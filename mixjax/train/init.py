@@ -1,0 +1,212 @@
+"""The state at step 0 of a seed: parameters from the pretrained network, fresh heads, the method's own state."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixjax.config.validate import TINY
+from mixjax.errors import UserError, user_code
+from mixjax.method import Aux, Ctx, Data, Head, Method, Prepared
+from mixjax.models.net import Net
+from mixjax.train import contract, optim
+from mixjax.train.accumulate import check_carry
+from mixjax.train.program import Program
+from mixjax.train.shared import float_type
+from mixjax.train.step import TrainState, keys
+
+Array = jax.Array
+Tree = Any
+
+
+def heads(method: Method, classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
+    """The method's heads; a bare number is short for `Head(number)`."""
+    return contract.heads(method, method.heads(classes_t, classes_s, prepared), classes_s)
+
+
+def initial_params(
+    init: Callable[[Array], Tree], wanted: Mapping[str, Head], key: Array, start: Tree | None, dtype: Any,
+    trunk: Tree | None = None,
+) -> tuple[Tree, Tree]:  # fmt: skip
+    """Initialise (params, model_state): by the program of `initialiser`, the pretrained network and the heads' rows.
+
+    trunk: variables whose backbone and statistics take the pretrained network's place.
+    """
+    made = jax.tree.map(lambda x: x.astype(dtype), init(key))
+    heads = {
+        name: initial_head(head, wanted[name], jax.random.fold_in(key, zlib.crc32(name.encode())), start)
+        for name, head in made['params'].get('heads', {}).items()
+    }
+    origin = trunk or start or made
+    params = {**origin['params'], 'heads': heads}
+    return params, {name: tree for name, tree in origin.items() if name != 'params'}
+
+
+def initialiser(net: Net, wanted: Mapping[str, Head], image: Array, pretrained: bool) -> Callable[[Array], Tree]:
+    """The compiled net.init; of a pretrained network only the heads are new, so only they are computed."""
+    widths = {name: head.width for name, head in wanted.items()}
+
+    def init(key: Array) -> Tree:
+        variables = net.init(key, image, widths)
+        return {'params': {'heads': variables['params'].get('heads', {})}} if pretrained else variables
+
+    return jax.jit(init)
+
+
+def try_step(program: Program, prepared: Prepared, data: Data) -> None:
+    """Refuse what the method cannot begin, train or predict with, before anything is trained or written.
+
+    Shapes only, so nothing is compiled; but where `init` works on the host (numpy, passes over the data), it is
+    called once more than it would be.
+    """
+    method, config, image = program.method, program.config, program.shared.image
+    (net, _), start = program.shared.view, program.shared.start_here
+    wanted = wanted_heads(net, method, prepared, data, start)
+    key = keys(jax.random.key(config.seed)).init
+    init, dtype = initialiser(net, wanted, image, start is not None), float_type(config)
+
+    def begin(key: Array) -> tuple[Tree, Tree, Tree]:
+        params, model_state = initial_params(init, wanted, key, start, dtype)
+        state = method.init(net, params, prepared, data)
+        contract.state(method, state)
+        return params, model_state, state
+
+    params, model_state = jax.eval_shape(lambda key: initial_params(init, wanted, key, start, dtype), key)
+    _require_something_learns(net, method, params, config)
+    try:
+        state = jax.eval_shape(begin, key)[2]
+    except UserError as error:
+        if error.__cause__ is None:
+            raise
+        state = initial_variables(net, start, program, key, prepared, data)[2]
+    batch = config.batch_size // config.accumulate
+    groups = config.mix.groups // config.accumulate or 1
+
+    def step(params: Tree, model_state: Tree, state: Tree, key: Array, images: Array, label: Array) -> Any:
+        example = {'image': images, 'label': label, 'index': label, 'partner': label.reshape(groups, -1)}
+        if prepared.draw is not None and method.first is None:
+            example |= {'source_image': images, 'source_label': label}
+        frozen = jax.tree.map(jnp.asarray, prepared.frozen)
+        ctx = Ctx(model_state, state, frozen, example, key, jnp.zeros((), jnp.int32), program.run)
+
+        def loss(params: Tree) -> tuple[Array, Aux]:
+            returned = method.loss(net, params, ctx)
+            contract.loss(method, returned, model_state)
+            check_carry(returned[1], config.accumulate)
+            return returned
+
+        with user_code(contract.place(method.loss, 'loss'), method.loss):
+            (_, aux), _ = jax.value_and_grad(loss, has_aux=True)(params)
+        out, _ = net.apply({'params': params, **model_state}, images, train=False)
+        contract.predicted_head(method, out.logits)
+        contract.predict(method, method.predict(out), batch, len(data.target.classes))
+        contract.after_step(method, method.after_step(net, params, params, aux, ctx), params, state)
+
+    images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), image.dtype)
+    label = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    jax.eval_shape(step, params, model_state, state, jax.random.key(0), images, label)
+
+
+def _require_something_learns(net: Net, method: Method, params: Tree, config: Any) -> None:
+    """Refuse a run in which the optimiser moves no parameter, unless the method moves them itself."""
+    factors = optim.factors(method.groups, net.group, params, config.optim)
+    rates = jax.tree.leaves(jax.tree.map(lambda _, pair: pair[0], params, factors))
+    if any(config.optim.lr * rate >= TINY for rate in rates):
+        return
+    said = [f'config.optim.{key}={",".join(config.optim[key])}' for key in ('freeze', 'factors') if config.optim[key]]
+    if said:
+        raise UserError(
+            f'{" and ".join(said)} {"leave" if len(said) > 1 else "leaves"} nothing to train'
+            f'{", together with what the method freezes" if method.groups else ""}; let a part of the network learn'
+        )
+    if contract.is_default(method, 'after_step'):
+        raise UserError(
+            f'method {config.method.name}: its groups freeze every part of the network, and it has no after_step, so '
+            'nothing would be trained'
+        )
+
+
+def wanted_heads(net: Net, method: Method, prepared: Prepared, data: Data, start: Tree | None) -> dict[str, Head]:
+    """The method's heads, refused where they start from a pretrained classifier that is not there."""
+    wanted = heads(method, len(data.target.classes), 0 if start is None else width(start), prepared)
+    if start is None and any(head.rows is not None and (np.asarray(head.rows) >= 0).any() for head in wanted.values()):
+        net.pretrained()  # raises: there is none
+    if start is not None and 'target' in start['params']['heads']:
+        if 'target' not in wanted:
+            raise UserError(
+                "config.model.head=keep needs a method with a head 'target'; this one has "
+                + ' and '.join(repr(name) for name in wanted)
+            )
+        width_t = len(start['params']['heads']['target']['bias'])
+        # A first stage has other classes, and a method may have its own idea of the rows.
+        if wanted['target'].rows is None and wanted['target'].width == width_t:
+            wanted['target'] = wanted['target']._replace(rows=np.arange(width_t))
+    return wanted
+
+
+def initial_head(drawn: Tree, head: Head, key: Array, start: Tree | None) -> Tree:
+    """Initialise a head: drawn by torch's law or by the head's own, with the pretrained rows it names."""
+    if head.std is not None:
+        kernel = head.std * jax.random.normal(key, drawn['kernel'].shape, drawn['kernel'].dtype)
+        drawn = {'kernel': kernel, 'bias': jnp.zeros_like(drawn['bias'])}
+    return drawn if head.rows is None or start is None else copy_rows(drawn, head, start)
+
+
+def copy_rows(fresh: Tree, head: Head, start: Tree) -> Tree:
+    """A fresh head with the classes that `head.rows` names taken over from the pretrained classifier."""
+    classifier = start['params']['heads'].get('source')
+    rows = np.asarray(head.rows)
+    taken = np.flatnonzero(rows >= 0)
+    if len(rows) != head.width:
+        raise UserError(f'a head of width {head.width} names {len(rows)} rows; they must be as many')
+    if len(taken) == 0:
+        return fresh
+    if classifier is None or rows.max() >= classifier['bias'].shape[0]:
+        raise UserError('the method starts from the pretrained classifier, which the weights do not hold')
+    kernel = fresh['kernel'].at[:, taken].set(classifier['kernel'][:, rows[taken]])
+    return {'kernel': kernel, 'bias': fresh['bias'].at[taken].set(classifier['bias'][rows[taken]])}
+
+
+def initial_state(
+    net: Net, start: Tree | None, program: Program, seed_key: Array, prepared: Prepared, data: Data,
+    trunk: Tree | None = None,
+) -> TrainState:  # fmt: skip
+    """Make the state at step 0.
+
+    Args:
+      net: as the method's `init` sees it. start: the pretrained network's variables. trunk: see `initial_params`.
+    """
+    key = keys(seed_key).init
+    params, model_state, state = initial_variables(net, start, program, key, prepared, data, trunk)
+    ts = TrainState(jnp.zeros((), jnp.int32), seed_key, params, model_state, program.tx.init(params), state)
+    # The program reuses the memory of its state: nothing in it may be shared, with `start` least of all.
+    return jax.tree.map(jnp.array, ts)
+
+
+def initial_variables(
+    net: Net, start: Tree | None, program: Program, key: Array, prepared: Prepared, data: Data,
+    trunk: Tree | None = None,
+) -> tuple[Tree, Tree, Tree]:  # fmt: skip
+    """Make (params, model_state, the method's state) at step 0; arguments as of `initial_state`."""
+    method, shared = program.method, program.shared
+    wanted = wanted_heads(net, method, prepared, data, start)
+    # Compiled once for all seeds and methods with heads of these widths.
+    widths = tuple((name, head.width) for name, head in wanted.items())
+    if widths not in shared.initialisers:
+        shared.initialisers[widths] = initialiser(net, wanted, shared.image, start is not None)
+    init = shared.initialisers[widths]
+    params, model_state = initial_params(init, wanted, key, start, float_type(program.config), trunk)
+    state = method.init(net, params, prepared, data)
+    contract.state(method, state)
+    return params, model_state, state
+
+
+def width(start: Tree) -> int:
+    """Number of classes that the pretrained classifier knows; 0 without one."""
+    classifier = start['params'].get('heads', {}).get('source')
+    return 0 if classifier is None else int(classifier['bias'].shape[0])

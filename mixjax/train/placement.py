@@ -1,0 +1,255 @@
+"""Where the images of a run are: on the devices, or read as they are needed; and the batches to evaluate.
+
+Images that stay on the devices are read and put there piece by piece, within a budget of the devices' memory.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from mixjax.data.feed import batches, plan
+from mixjax.data.feed.batches import Images, Lazy, Resident
+from mixjax.data.feed.stream import Batches, Stream
+from mixjax.data.pixels.rowfile import size
+from mixjax.host import processes
+from mixjax.train import evaluate, mesh, schedule
+from mixjax.train.program import Program
+
+Array = jax.Array
+Tree = Any
+PIECE = 1 << 28  # bytes of images that the host holds at once on their way to a device
+SHARE = 0.5  # of a device's memory may be images; the rest is for the network
+LONG = 4096  # examples of an epoch, from which on the order is made once an epoch, and not at every step
+
+
+class Where(NamedTuple):
+    """Where the images for training and for the test are, 'resident' or 'stream', and a line on it for people."""
+
+    train: str
+    test: str
+    note: str
+
+
+def choose(built: Program, inputs: list[Tree], tests: list[Images], budget: int | None = None) -> Where:
+    """Follow `config.feed`; `auto` takes a resident feed where the images take no more than their share of the memory.
+
+    Args:
+      budget: bytes of images that a device may hold; None looks at the devices.
+    """
+    wanted, budget = built.config.feed, image_budget(built.mesh) if budget is None else budget
+    shards = mesh.shards_of(built.mesh, built.config.mix.shards)
+    needed = max(one['target']['image'].nbytes for one in inputs)
+    if 'source' in inputs[0]:
+        needed += max(one['source']['image'].nbytes for one in inputs) // shards
+    test = max(one.image.nbytes for one in tests) // mesh.parts_of(built.mesh, built.config.eval_batch_size)
+    fits = wanted == 'resident' or (wanted == 'auto' and needed <= budget)
+    all_fits = fits and (wanted == 'resident' or needed + test <= budget)
+    if fits:
+        note = f'images: {size(needed)} on each device'
+        note += '' if all_fits else f'; the test images, {size(test)} more, are read as they are needed'
+    else:
+        note = 'images: read as they are needed, '
+        note += f'{size(needed)} on each device are too many' if wanted == 'auto' else 'as config.feed says'
+    if wanted == 'auto':
+        note += f' (there is room for {size(budget)})'
+    return Where('resident' if fits else 'stream', 'resident' if all_fits else 'stream', note)
+
+
+def announce(where: Where, inputs: list[Tree], tests: list[Images]) -> None:
+    """Say what may be written to the cache while images are read as they are needed."""
+    streamed = [] if where.test == 'resident' else [one.image for one in tests]
+    if where.train == 'stream':
+        streamed += [one[name]['image'] for one in inputs for name in ('target', 'source') if name in one]
+    for images in streamed:
+        images.announce()
+
+
+def training_feed(built: Program, where: Where, inputs: list[Tree], data_keys: list[Any]) -> Resident | Stream:
+    """The feed of the training program for the seeds with these inputs and data keys."""
+    if where.train == 'resident':
+        return resident_feed(built, images_on_devices(built, inputs), data_keys)
+    config = built.config
+    return Stream(
+        inputs, data_keys, batch=config.batch_size, groups=config.mix.groups,
+        steps=config.steps, calls=partial(schedule.calls, config, period=built.method.period),
+        put=partial(mesh.of_steps, built.mesh),
+        shares=mesh.shares(built.mesh, PartitionSpec('trial', 'data'), config.batch_size),
+    )  # fmt: skip
+
+
+def images_on_devices(built: Program, inputs: list[Tree]) -> Tree:
+    """All images and tables on the devices, as one tree with a leading axis of trials."""
+    kinds = {
+        name: mesh.shard_spec(built.mesh, built.config.mix.shards if name == 'source' else 1)
+        for name in ('target', 'source')
+        if name in inputs[0]
+    }
+    for name, spec in kinds.items():
+        for image in to_read(built.mesh, [one[name]['image'] for one in inputs], spec):
+            image.ensure()
+    out = mesh.shard_over_trials(built.mesh, [_without_images(one) for one in inputs])
+    for name, spec in kinds.items():
+        out[name]['image'] = read_in(built.mesh, [one[name]['image'] for one in inputs], spec)
+    return out
+
+
+def orders_apart(config: Any, count: int) -> bool:
+    """Whether the order of an epoch of so many examples is made apart from the steps."""
+    return count >= LONG and config.steps * config.batch_size <= 2**32  # beyond, the count of examples begins anew
+
+
+def resident_feed(built: Program, tree: Tree, data_keys: list[Any]) -> Resident:
+    """The feed of images on the devices; the orders of long epochs are made there too, once an epoch."""
+    count = batches.of_epoch(tree).shape[1]
+    if not orders_apart(built.config, count):
+        return Resident(tree)
+    every, place = mesh.shard_over_trials(built.mesh, data_keys), mesh.of_trials(built.mesh)
+
+    @partial(jax.jit, static_argnums=2, out_shardings=place)
+    def made(every: Any, first: Any, many: int) -> plan.Orders:
+        return jax.vmap(lambda key: plan.orders(plan.streams(key).order, first, many, count))(every)
+
+    return Resident(
+        tree, batch=built.config.batch_size, count=count, orders=lambda first, many: made(every, np.uint32(first), many)
+    )
+
+
+def _without_images(inputs: Tree) -> Tree:
+    return {name: {'label': table['label']} if isinstance(table, dict) else table for name, table in inputs.items()}
+
+
+class EvalImages(NamedTuple):
+    """Images to evaluate. batches: (image, label, mask) each, on the devices or put there when they are asked for.
+
+    count: how many examples a seed has.
+    """
+
+    batches: Sequence[Tree]
+    count: int
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        if isinstance(self.batches, Batches):
+            self.batches.close()
+
+
+def eval_images(built: Program, images: list[Images], *, same: bool, resident: bool) -> EvalImages:
+    """Make the batches of an evaluation.
+
+    Args:
+      images: of each trial, or with `same` of all of them; none for no evaluation.
+    """
+    many, count = built.config.eval_batch_size, len(images[0].label) if images else 0
+    shares = mesh.shares(built.mesh, mesh.evaluated_spec(built.mesh, many, same=same), many)
+
+    def made() -> Iterator[Tree]:
+        each = (evaluate.batches(one, many, share) for one, share in zip(images, shares, strict=False))
+        for stack in zip(*each, strict=True):
+            yield mesh.to_evaluate(built.mesh, list(stack), same=same)
+
+    if not resident:
+        return EvalImages(Batches(made, math.ceil(count / many)), count)
+    for one, share in zip(images, shares, strict=False):
+        place = np.arange(count) % many
+        one.image.part((place >= share.start) & (place < share.stop)).ensure()
+    return EvalImages(list(made()), count)
+
+
+# --- images on the devices --------------------------------------------------------------------------------------------
+
+
+def read_in(mesh: Mesh, images: list[Lazy], spec: PartitionSpec) -> Array:
+    """The images of each trial, read and put on the devices piece by piece: the host never holds them all.
+
+    images: of each trial, (n, H, W, C) or (g, m, H, W, C). Where n, or m, differs, the rest is filled up with zeros.
+    spec: of the result, whose first axis are the trials.
+    """
+    shape, sharding = _shape(images), NamedSharding(mesh, spec)
+    parts = []
+    for place, devices in _places(shape, sharding).items():
+        (trial, _), (first, last) = place[:2]
+        mine = images[trial]
+        parts += _put(mine.part(slice(first, min(last, len(mine)))), (last - first, *shape[2:]), devices)
+    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+
+def to_read(mesh: Mesh, images: list[Lazy], spec: PartitionSpec) -> list[Lazy]:
+    """What `read_in` will read in this process: each of the images once, with one stretch of its rows."""
+    found: dict[int, list[tuple[int, int]]] = {}
+    for (trial, _), rows, *_ in _places(_shape(images), NamedSharding(mesh, spec)):
+        found.setdefault(id(images[trial]), []).append(rows)
+    known = {id(one): one for one in images}
+    return [known[one].part(slice(min(a for a, _ in rows), max(b for _, b in rows))) for one, rows in found.items()]
+
+
+def _shape(images: list[Lazy]) -> tuple[int, ...]:
+    return (len(images), *np.max([one.shape for one in images], axis=0).tolist())
+
+
+def _places(shape: tuple[int, ...], sharding: NamedSharding) -> dict[tuple, list[Any]]:
+    """{place in the array, as (first, last) of each axis: the devices of this process that hold it}."""
+    places: dict[tuple, list[Any]] = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        assert index is not None
+        places.setdefault(tuple(part.indices(n)[:2] for part, n in zip(index, shape, strict=True)), []).append(device)
+    return places
+
+
+def _put(images: Lazy, shape: tuple[int, ...], devices: list[Any]) -> list[Array]:
+    """Copies of one trial's images on devices, as (1, *shape); zeros at the ends of short axes."""
+    if math.prod(shape) <= PIECE:
+        filled = np.zeros((1, *shape), np.uint8)
+        filled[0][tuple(map(slice, images.shape))] = images[...]
+        return [jax.device_put(filled, device) for device in devices]
+    out = [_zeros((1, *shape), device) for device in devices]
+    many = max(1, PIECE // math.prod(shape[-3:]))
+    *shards, count = images.rows.shape
+    for at in [(shard,) for shard in range(shards[0])] if shards else [()]:
+        for start in range(0, count, many):
+            piece = images.part((*at, slice(start, start + many)))[...]
+            block = piece.reshape(*(1,) * (len(shape) - 3), *piece.shape)
+            for i, device in enumerate(devices):
+                out[i] = _fill(out[i], jax.device_put(block, device), (0, *at, start))
+    return out
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _fill(whole: Array, block: Array, at: tuple[int, ...]) -> Array:
+    return jax.lax.dynamic_update_slice(whole, block, (*at, *(0,) * (whole.ndim - len(at))))
+
+
+def _zeros(shape: tuple[int, ...], device: Any) -> Array:
+    return jax.jit(lambda: jnp.zeros(shape, jnp.uint8), out_shardings=SingleDeviceSharding(device))()
+
+
+def image_budget(mesh: Mesh) -> int:
+    """Bytes of images that each device of the mesh may hold."""
+    local = [device for device in mesh.devices.ravel() if device.process_index == jax.process_index()]
+    limits = [(device.memory_stats() or {}).get('bytes_limit') for device in local]
+    known = [limit for limit in limits if limit]
+    # Of processors, the devices share the host's memory.
+    mine = int(SHARE * min(known)) if known else int(SHARE * free_memory() / len(local))
+    return min(processes.gather(mine))  # what is decided by it is the same in all
+
+
+def free_memory() -> int:
+    """Bytes of the host's memory that a program may still take; what files occupy counts as free."""
+    free = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    for path, name in (('/proc/meminfo', 'MemAvailable:'), ('/sys/fs/cgroup/memory.max', '')):
+        try:
+            with open(path) as file:
+                found = next(line.removeprefix(name).split() for line in file if line.startswith(name))
+            free = min(free, int(found[0]) * (1024 if name else 1))
+        except (OSError, StopIteration, ValueError):  # another system, or no limit
+            continue
+    return free

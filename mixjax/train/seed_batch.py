@@ -1,0 +1,79 @@
+"""Seeds that are trained at once, one on each row of the mesh."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mixjax.data.feed import batches
+from mixjax.data.feed.batches import Resident
+from mixjax.data.feed.stream import Stream
+from mixjax.train import mesh, placement, seeds
+from mixjax.train.placement import EvalImages
+from mixjax.train.program import Program
+from mixjax.train.seeds import SeedData
+from mixjax.train.step import keys
+
+Tree = Any
+
+
+class SeedBatch(NamedTuple):
+    """Seeds on the devices: trees with a leading axis of trials.
+
+    Where the seeds are fewer than the trials, the last of them is repeated, and the copies are not looked at.
+    frozen: what `prepare` made. feed: gives the training program its inputs. test, val: images to evaluate, without
+    that axis where all seeds have the same ones. note: where the images are, for people.
+    """
+
+    seeds: tuple[int, ...]
+    frozen: Tree
+    feed: Resident | Stream
+    test: EvalImages
+    val: EvalImages
+    note: str
+
+    @property
+    def inputs(self) -> Tree:
+        """The inputs of the first step's program; of a resident feed, those of every step."""
+        return self.feed.inputs(0, 1)
+
+    @property
+    def name(self) -> str:
+        """`0`, or `0, 1, 2`."""
+        return ', '.join(map(str, self.seeds))
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        self.feed.close()
+        self.test.close()
+
+
+def place_seeds(built: Program, opened: list[SeedData]) -> SeedBatch:
+    """Put the seeds' data on the devices, or begin to read it as it is needed."""
+    filled, sets = fill_trials(built, opened), built.sets
+    frozen = [jax.tree.map(np.asarray, one.prepared.frozen) for one in filled]
+    inputs = batches.padded([one.inputs for one in filled])
+    if sets.test is not None:
+        tests = [seeds.everything(sets.test)]
+    else:
+        tests = [one.test for one in filled if one.test is not None]
+    vals = [seeds.everything(sets.val)] if sets.val is not None else [one.val for one in filled if one.val]
+    where = placement.choose(built, inputs, tests)
+    placement.announce(where, inputs, tests)
+    feed = placement.training_feed(built, where, inputs, [keys(one.state.key).data for one in filled])
+    test = placement.eval_images(built, tests, same=sets.test is not None, resident=where.test == 'resident')
+    frozen = mesh.shard_over_trials(built.mesh, frozen)
+    val = placement.eval_images(built, vals, same=sets.val is not None, resident=True)
+    return SeedBatch(tuple(one.seed for one in opened), frozen, feed, test, val, where.note)
+
+
+def stack_states(built: Program, states: list[Tree]) -> Tree:
+    """The states of the seeds as one tree on the devices, its memory shared with nothing."""
+    return mesh.shard_over_trials(built.mesh, fill_trials(built, states), built.config.shard_params)
+
+
+def fill_trials(built: Program, items: list[Any]) -> list[Any]:
+    """One item for each trial: the last is repeated."""
+    return items + [items[-1]] * (built.mesh.shape['trial'] - len(items))

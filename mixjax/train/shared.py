@@ -1,0 +1,179 @@
+"""What all methods of a comparison share: the data sets, the network with its pretrained weights, the devices."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from mixjax import models
+from mixjax.data.datasets import resolve
+from mixjax.data.feed.augment import Geometry
+from mixjax.data.labelled import run_data
+from mixjax.data.labelled.run_data import Sets
+from mixjax.data.pixels import decoded_cache
+from mixjax.data.pixels.decoded_cache import Say
+from mixjax.errors import UserError, user_code
+from mixjax.host import array_cache, processes, storage
+from mixjax.host.array_cache import Cache
+from mixjax.models import weights
+from mixjax.models.net import Net, bind
+from mixjax.rundir import files
+from mixjax.train import contract, mesh
+from mixjax.train import start as start_lib
+from mixjax.version import __version__
+
+Array = jax.Array
+Tree = Any
+
+
+class Shared(NamedTuple):
+    """What the methods of a comparison share.
+
+    start: the pretrained network's variables, whole on every device; None from scratch.
+    image: zeros of a training image's shape.
+    view: the network as `prepare` and `init` see it, and a function from images to pretrained features.
+    means: a cache of class means over the source data.
+    note: how the weights were loaded, for people. weights_digest: of the weights' tensors; '' without a file.
+    initialisers, evaluators: compiled programs that methods have in common, by what makes them differ.
+    say: takes a line for a person.
+    """
+
+    sets: Sets
+    net: Net
+    geometry: Geometry
+    mesh: Mesh
+    start: Tree | None
+    image: Array
+    view: tuple[Net, Callable[[Array], Array]]
+    means: Cache
+    note: str
+    weights_digest: str
+    initialisers: dict
+    evaluators: dict
+    say: Say
+
+    @property
+    def start_here(self) -> Tree | None:
+        """`start` as this process may compute with it for itself."""
+        return mesh.here(self.start)
+
+
+def preflight(config: Any) -> None:
+    """Refuse a run whose data or weights are missing, all in one message, before anything is read or made."""
+    problems = [weights.missing(config.model.weights)]
+    if not config.synthetic.per_class:
+        nodes = {node.name: node for node in (config.target, config.source) if node.name}
+        problems += [resolve.missing(node, config.data_dir) for node in nodes.values()]
+    found = [problem for problem in problems if problem]
+    if found:
+        trial = 'to try the config without them, add :smoke to its name'
+        raise UserError('cannot start, something is missing:\n\n' + '\n\n'.join(found) + f'\n\n{trial}')
+
+
+def shared_setup(config: Any, say: Say | None = None) -> Shared:
+    """Load the data and the pretrained network; the config's method plays no part.
+
+    Args:
+      say: takes a line for a person; None is silent.
+    """
+    sets = run_data.load_sets(config, say)
+    net, geometry, image = build_network(config, sets)
+    start, note, digest = start_lib.pretrained(
+        config.model.weights, net, config.model.name, image, sets.source.classes if sets.source else (),
+        head=config.model.head, classes_t=sets.train.classes,
+    )  # fmt: skip
+    # Each process has read them for itself.
+    processes.agree('the data', lambda: json.dumps(run_data.told_apart(sets)))
+    processes.agree('the pretrained network', lambda: digest or array_cache.digest(start))
+    devices = mesh.make(config.batch_size // config.accumulate, config.num_seeds, config.devices)
+    floats = float_type(config)
+    if start is not None:
+        start = mesh.replicate(devices, jax.tree.map(lambda x: x.astype(floats), start))
+    own = mesh.here(start)
+    means = Cache(storage.kept(config.cache_dir), source_key(config, sets, own, digest))
+    return Shared(
+        sets, net, geometry, devices, start, image, view(net, own), means, note, digest, {}, {}, say or silent
+    )
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+    del line
+
+
+def build_network(config: Any, sets: Sets) -> tuple[Net, Geometry, Array]:
+    """The network, how its images are made, and zeros of the shape of one."""
+    # float64 is the type of the variables, and the network follows it.
+    dtype = 'bfloat16' if config.model.dtype == 'bfloat16' else 'float32'
+    net = models.build(config.model.name, dtype=dtype, init=config.model.init)
+    channels = run_data.check_images(config, sets)
+    side = config.image.crop
+    if config.model.name not in models.SHIPPED:
+        check_network(config.model.name, net, jnp.zeros((2, side, side, channels), jnp.float32))
+    geometry = Geometry(
+        config.image.crop, config.image.pad, config.image.flip, tuple(config.image.mean), tuple(config.image.std)
+    )
+    return net, geometry, jnp.zeros((1, geometry.crop, geometry.crop, channels), jnp.float32)
+
+
+def check_network(name: str, net: Net, image: Array) -> None:
+    """Refuse a network of the user's that does not keep to the contract of a backbone; shapes only."""
+
+    def forward(key: Array, image: Array) -> Any:
+        out, _ = net.apply(net.init(key, image, {'target': 2}), image, train=False)
+        contract.network(name, out, len(image))
+        return out.features
+
+    with user_code(f'network {name}:', models.BACKBONES[name]):
+        jax.eval_shape(forward, jax.random.key(0), image)
+
+
+def view(net: Net, start: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
+    """The network as `prepare` and `init` see it, and pretrained features of images; made once, compiled once."""
+    # A key for dropout, for what `prepare` trains; the same for all.
+    bound = bind(net, start, jax.random.key(0))
+    if start is None:
+        return bound, lambda image: bound.source(image).features
+    compiled = jax.jit(lambda variables, image: net.apply(variables, image, train=False)[0])
+    features = jax.jit(lambda variables, image: net.apply(variables, image, train=False)[0].features)
+    return bound._replace(source=lambda image: compiled(start, image)), lambda image: features(start, image)
+
+
+def source_key(config: Any, sets: Sets, start: Tree | None, digest: str) -> Any:
+    """Everything the source's class means depend on, for the cache; None where they are not worth keeping.
+
+    digest: of the file that the network was read from; '' of none.
+    """
+    if sets.source is None or start is None or config.synthetic.per_class:
+        return None
+    records = decoded_cache.stamp_of(sets.source.read)
+    first = np.arange(min(8, len(sets.source.labels)))
+    return {
+        **({'records': records} if records else {}),
+        'version': __version__,
+        'backend': jax.default_backend(),
+        'network': config.model.name,
+        'dtype': config.model.dtype,
+        'weights': digest or array_cache.digest(start),
+        'data': sets.source.name,
+        'split': 'train',
+        'examples': array_cache.digest((sets.source.labels, sets.source.read(first))),
+        'classes': sets.source.classes,
+        'image': files.as_data(config.image),
+        'batch': config.eval_batch_size,
+    }
+
+
+def float_type(config: Any) -> Any:
+    """The type of parameters and statistics."""
+    if config.model.dtype != 'float64':
+        return jnp.float32
+    if not jax.config.read('jax_enable_x64'):
+        raise UserError('config.model.dtype=float64 needs the environment variable JAX_ENABLE_X64=1')
+    return jnp.float64
