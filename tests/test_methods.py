@@ -71,7 +71,7 @@ def test_a_person_is_told_what_prepare_is_busy_with(tmp_path, monkeypatch):
     on = shared_setup(config, lambda line: said.append(line) if 'prepar' in line else None)
     seeds.build_and_try(config, tmp_path, on)
     assert said == ['cotuning: preparing seed 0']  # a moment is not worth a second line
-    monkeypatch.setattr(seeds, 'WORTH_TELLING', 0.0)
+    monkeypatch.setattr(seeds, 'WORTH_SAYING', 0.0)
     seeds.prepared(program.build(config, on), 1, tmp_path)
     assert said[1] == 'cotuning: preparing seed 1' and said[2].startswith('cotuning: prepared seed 1 in ')
     seeds.build_and_try(settings('finetune'), tmp_path / 'other', on)

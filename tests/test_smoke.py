@@ -8,7 +8,7 @@ from mixjax import config as config_lib
 from mixjax.config import method_registry, variants
 from mixjax.main import main
 from mixjax.models.net import bind
-from mixjax.train import init, prepare, seeds
+from mixjax.train import init, seeds, shared
 from tests.common import final_state
 
 HEADS = {
@@ -49,7 +49,7 @@ def test_the_table_of_all_methods_has_them_all():
 @pytest.mark.parametrize('name', [name for name in HEADS if name != 'digits/all_methods'])  # its long form is enough
 def test_smoke_forms_are_ready_to_train(name, tmp_path, monkeypatch):
     """All that comes before training, with the backbone's features made up: cheap for the large networks too."""
-    monkeypatch.setattr(prepare, 'view', lambda net, start: (bind(net, start), lambda image: image.mean((1, 2))))
+    monkeypatch.setattr(shared, 'view', lambda net, start: (bind(net, start), lambda image: image.mean((1, 2))))
     config = config_lib.load(f'{name}:smoke')
     for label in variants.labels(config) or ['']:
         one = variants.single(config, label) if label else config

@@ -97,9 +97,9 @@ def test_parameters_that_overflow_are_not_saved():
     """The loss and the gradient of the last step were fine; what the optimiser made of them is not."""
     from mixjax.train.step import TrainState
 
-    watch = nan_guard.Watch([4, 7], 'stop', 'run')
+    watch = nan_guard.NanGuard([4, 7], 'stop', 'run')
     watch.add(3, {'loss': jnp.ones(2), 'grad_norm': jnp.ones(2)})
-    assert watch.look() == 1.0
+    assert watch.check() == 1.0
     params = {'w': jnp.ones((2, 3)).at[1, 2].set(jnp.inf)}
     ts = TrainState(jnp.zeros(2, jnp.int32), jnp.zeros(2), params, {}, (), ())
     with pytest.raises(UserError, match='parameters of seed 7 are not finite after step 3; at step 3 there was loss 1'):
@@ -110,7 +110,7 @@ def test_parameters_that_overflow_are_not_saved():
 def test_nothing_is_fetched_between_two_looks(monkeypatch):
     """The metrics of steps are kept where they are."""
     monkeypatch.setattr(nan_guard, 'whole', lambda tree: pytest.fail('a look at the devices'))
-    watch = nan_guard.Watch([0], 'stop', 'run')
+    watch = nan_guard.NanGuard([0], 'stop', 'run')
     for step in range(5):
         watch.add(step, {'loss': jnp.array([np.nan]), 'grad_norm': jnp.ones(1)})
 

@@ -20,7 +20,7 @@ from mixjax import config as config_lib
 from mixjax.commands import train as command
 from mixjax.data.labelled import splits
 from mixjax.errors import UserError
-from mixjax.train import experiment, loop
+from mixjax.train import experiment
 from tests.common import ROOT
 from tests.hostile import values
 
@@ -65,7 +65,8 @@ def folder(tmp_path, monkeypatch):
     def accept(*_):
         raise Accepted
 
-    monkeypatch.setattr(loop, 'every_job', accept)
+    monkeypatch.setattr(experiment, 'run_sweep', accept)
+    monkeypatch.setattr(experiment, 'run_experiment', accept)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -114,7 +115,7 @@ def test_two_hundred_cases_of_which_every_twentieth_good_one_is_traced(folder, m
             raise Accepted
         return traced(*given)
 
-    monkeypatch.setattr(loop, 'tried', some)
+    monkeypatch.setattr(experiment, 'plan_experiment', some)
     campaign(folder, 200, 1)
 
 

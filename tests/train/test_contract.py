@@ -9,7 +9,7 @@ import pytest
 from mixjax import config as config_lib
 from mixjax import errors, main, models
 from mixjax.errors import UserError, UserFunction
-from mixjax.train import experiment, program
+from mixjax.train import experiment, program, shared
 from mixjax.train.shared import shared_setup
 from tests.common import Tiny
 
@@ -361,7 +361,9 @@ def ground():
 
 @pytest.fixture
 def on_it(ground, monkeypatch):
-    monkeypatch.setattr(program, 'ground', lambda config, say=None: ground._replace(initialisers={}, evaluators={}))
+    monkeypatch.setattr(
+        shared, 'shared_setup', lambda config, say=None: ground._replace(initialisers={}, evaluators={})
+    )
 
 
 @pytest.mark.parametrize('mistake', MISTAKES)

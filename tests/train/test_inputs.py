@@ -268,7 +268,7 @@ def test_the_record_is_there_before_the_first_stage_begins(killed, monkeypatch):
         assert (killed / 'two' / 'inputs.json').exists() and not (killed / 'two' / 'first').exists()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, 'first_stage', stop)
+    monkeypatch.setattr(loop, 'train_first_stage', stop)
     given = config(method={'name': 'seqtrain'})
     with pytest.raises(KeyboardInterrupt):
         experiment.run(given, 'two')
