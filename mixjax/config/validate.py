@@ -21,7 +21,7 @@ from mixjax.errors import UserError, nearest
 from mixjax.host import storage
 from mixjax.models import initializers, preprocessing
 
-# Counters of drawn examples are 32-bit (data/plan.py).
+# Counters of drawn examples are 32-bit (data/feed/plan.py).
 MOST_EXAMPLES = 2**32
 MOST_SEEDS, MOST_BATCH, MOST_SWEPT = 10_000, 1 << 20, 1000
 FLOAT = (2 - 2**-23) * 2.0**127  # the largest float32

@@ -80,7 +80,7 @@ def build(name: str, *, dtype: str = 'float32', init: str = '') -> Net:
     """The network called `name`; parameters, statistics, features and logits are float32 at least.
 
     dtype: what the trunk computes and stores its maps in, 'float32' or 'bfloat16'.
-    init: the law of a fresh network, one of `laws.LAWS`; '' is the one the network was published with.
+    init: the law of a fresh network, one of `initializers.LAWS`; '' is the one the network was published with.
     """
     if name not in BACKBONES:
         raise UserError(unknown(name))

@@ -221,7 +221,7 @@ def group(path: tuple[str, ...]) -> str:
 
 
 def redraw(rng: Array, params: Tree, head: str, law: str = '') -> Tree:
-    """`params` with the head drawn anew, by the law that `init` uses (`models.laws`)."""
+    """`params` with the head drawn anew, by the law that `init` uses (`models.initializers`)."""
     old = params['heads'][head]
     fan_in = old['kernel'].shape[0]
     keys = jax.random.split(rng)
@@ -236,7 +236,7 @@ def redraw(rng: Array, params: Tree, head: str, law: str = '') -> Tree:
 def from_linen(backbone: nn.Module, law: str = '') -> Net:
     """Wrap a linen backbone, whose children are named `stem`, `stage1` .. and perhaps `final`, in a `Net`.
 
-    law: the law of initialisation (`models.laws`); '' leaves each layer its own.
+    law: the law of initialisation (`models.initializers`); '' leaves each layer its own.
     """
 
     def module(widths: Mapping[str, int]) -> Network:

@@ -29,10 +29,10 @@ Tree = Any
 SETTLE = 30.0  # seconds after which lines that are logged go to a store
 # Settings that say where, or what is done with the run afterwards, and change no number.
 ELSEWHERE = ('results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store')
-LOCK = 'lock.json'  # who trains there (train/lock.py)
+LOCK = 'lock.json'  # who trains there (rundir/lock.py)
 
 
-# Called with a place before anything is written there; train/lock.py looks whether the folder is still this run's.
+# Called with a place before anything is written there; rundir/lock.py looks whether the folder is still this run's.
 before_writing: list[Callable[[Place], None]] = []
 
 

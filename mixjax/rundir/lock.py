@@ -39,7 +39,7 @@ _lost: dict[Place, str] = {}
 def held(folder: Place, say: Callable[[str], None]) -> Iterator[None]:
     """Nobody else trains in the folder during the block; of several processes the first one sees to that.
 
-    What `workdir` writes in the folder is written only as long as the lock is this run's.
+    What `rundir.files` writes in the folder is written only as long as the lock is this run's.
     """
     path = folder / files.LOCK
     mine = taken(path, say)

@@ -1,4 +1,4 @@
-"""The libraries' own networks with random weights: their tensors through `dialects`, then the same logits.
+"""The libraries' own networks with random weights: their tensors through `tensor_names`, then the same logits.
 
     pip install torch==2.13.0 && pip install --no-deps torchvision==0.28.0 timm==1.0.31 transformers ...
     pytest -m parity tests/models/test_torch.py

@@ -40,7 +40,7 @@ class Sets(NamedTuple):
 
 
 def load_sets(config: Any, say: Say | None = None) -> Sets:
-    """The data sets, as `config` says. say: as `stored.stored` has it."""
+    """The data sets, as `config` says. say: as `decoded_cache.stored` has it."""
     target = load(config, config.target, say)
     return chosen_sets(config, target, load(config, config.source, say).train if config.source.name else None)
 

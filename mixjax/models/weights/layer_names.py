@@ -1,4 +1,4 @@
-"""What torch code calls the layers of each network: the tables behind `dialects.py`.
+"""What torch code calls the layers of each network: the tables behind `tensor_names.py`.
 
 A dialect is a function of a layer's keys in our tree; a new network needs one row in `of`.
 """

@@ -2,7 +2,7 @@
 
 `config.model.weights` is one of
 
-    hf://timm/resnet50.tv_in1k     the hub, with an explicit tag (models/hub.py)
+    hf://timm/resnet50.tv_in1k     the hub, with an explicit tag (weights/hub.py)
     PATH.safetensors               ours, or anybody's with torch's names
     PATH.pth, .pt, .pth.tar, .bin  a torch checkpoint; read without torch, and nothing in it is run
     FOLDER                         a run's work directory, or a folder with a model.safetensors
@@ -10,7 +10,7 @@
     random://CLASSES               no file: a stand-in for trials
 
 Our own files name tensors by their path, `params/backbone/stage1/..`; a `.json` beside them says what they
-are. Others' names are translated (models/dialects.py). Every tensor must have its place.
+are. Others' names are translated (tensor_names.py). Every tensor must have its place.
 """
 
 from __future__ import annotations
