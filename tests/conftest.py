@@ -10,7 +10,7 @@ os.environ['XLA_FLAGS'] = (
     + ' --xla_force_host_platform_device_count=8'
 ).strip()
 
-from tests import object_store  # noqa: E402 (after the devices are chosen)
+from tests.support import object_store  # noqa: E402 (after the devices are chosen)
 
 
 @pytest.fixture(scope='session', autouse=True)

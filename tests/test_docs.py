@@ -17,7 +17,7 @@ from mixjax.commands import analyse, grid, predict
 from mixjax.commands.cli import parse
 from mixjax.commands.train import FLAGS, asked
 from mixjax.train import program
-from tests.common import ROOT, SHORT, call, lines
+from tests.support.common import ROOT, SHORT, call, lines
 
 PAGES = sorted([ROOT / 'README.md', ROOT / 'launch/README.md', *(ROOT / 'docs').glob('*.md')])
 
@@ -153,7 +153,7 @@ NOT_RUN = {"catalog.load('cub200'": 'needs the images of CUB-200 (tests/data rea
 
 # Commands by their beginning: what runs or parses them, or why nothing does.
 COMMANDS = {
-    r'python -m mixjax\.main --list': 'tests/test_main.py',
+    r'python -m mixjax\.main --list': 'tests/commands/test_train.py',
     r'python -m mixjax\.main .*(FILE|HOST)': 'a pattern, not a command: names in capitals are to be filled in',
     r'(XLA_FLAGS=\S+ )?python -m mixjax\.main': 'test_commands_load_their_config',
     r'python -m mixjax\.predict': 'test_predictions_are_asked_for_with_flags_that_exist',

@@ -24,9 +24,9 @@ from mixjax.maths import class_pairing
 from mixjax.models import layers
 from mixjax.planner import hlo
 from mixjax.train import evaluate, program, seeds, step, wave
-from tests import trace
-from tests.common import ROOT, assert_same_run, call, environment
-from tests.test_processes import CONFIG, run
+from tests.host.test_processes import CONFIG, run
+from tests.support import trace
+from tests.support.common import ROOT, assert_same_run, call, environment
 
 # Work of a step to that of fine-tuning: what a method cannot do without, in passes through the network, of which
 # fine-tuning has three: forward, gradient by the input, gradient by the parameters.
@@ -347,9 +347,9 @@ print(json.dumps({'again': again, 'asked': count[0]}))
 """
 TWICE = 'jax.jit(lambda x: x + 1)(1.0), jax.jit(lambda x: x + 1)(1.0)'
 TINY = """
-import tests.tiny_config
+import tests.support.tiny_config
 from mixjax.train import loop
-config = tests.tiny_config.get_config()
+config = tests.support.tiny_config.get_config()
 config.compare = {name: {'name': name} for name in ('finetune', 'mixup', 'smile')}
 config.num_seeds = 2
 loop.run(config, sys.argv[2])
@@ -439,7 +439,7 @@ def test_programs_lie_in_the_cache_by_the_kind_of_processor(changed, tmp_path):
 @pytest.mark.parametrize('words', ['JAX_COMPILATION_CACHE_DIR=/elsewhere', 'JAX_ENABLE_COMPILATION_CACHE=false', ''])
 def test_whoever_has_decided_is_obeyed(words):
     name, _, value = words.partition('=')
-    code = 'from mixjax.train import compilations as c; print(c.decided())'
+    code = 'from mixjax.host import compile_cache as c; print(c.decided())'
     env = environment() | ({name: value} if name else {})
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, check=True, capture_output=True, text=True)
     assert done.stdout == f'{bool(words)}\n'
@@ -543,7 +543,7 @@ def test_means_in_parts_are_those_of_the_whole():
 
 
 def test_digits_are_those_of_scikit_learn_without_its_import(monkeypatch):
-    code = 'import sys; from mixjax.data import embedded; embedded.digits(); print("sklearn" in sys.modules)'
+    code = 'import sys; from mixjax.data.datasets import embedded; embedded.digits(); print("sklearn" in sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == 'False\n'
     read = embedded._digits()

@@ -4,7 +4,7 @@ import pytest
 
 from mixjax.report import write
 from tests.browser.keyboard import Browser
-from tests.report import fake
+from tests.support import fake
 
 pytestmark = pytest.mark.browser
 

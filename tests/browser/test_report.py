@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mixjax.report import write
-from tests.report import fake
+from tests.support import fake
 
 pytestmark = pytest.mark.browser
 

@@ -11,8 +11,8 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.rundir import checkpoint, integrity
-from tests.common import assert_same_run, call
-from tests.faults import harm
+from tests.support import harm
+from tests.support.common import assert_same_run, call
 
 pytestmark = pytest.mark.faults
 

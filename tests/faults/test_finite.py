@@ -13,8 +13,8 @@ from mixjax import config as config_lib
 from mixjax.errors import UserError
 from mixjax.rundir import integrity
 from mixjax.train import loop, nan_guard
-from tests.common import call, lines
-from tests.faults import harm
+from tests.support import harm
+from tests.support.common import call, lines
 
 # A method whose loss is no number at one step, or from one step on.
 METHOD = """
@@ -50,7 +50,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def config(**changes):
-    from tests import tiny_config
+    from tests.support import tiny_config
 
     out = tiny_config.get_config()
     out.method = {'name': 'stranger.broken', **changes.pop('method', {})}

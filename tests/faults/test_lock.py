@@ -18,9 +18,8 @@ from mixjax import config as config_lib
 from mixjax.errors import Busy, UserError
 from mixjax.rundir import files, lock
 from mixjax.train import loop
-from tests import tiny_config
-from tests.common import assert_same_run, call
-from tests.faults import harm
+from tests.support import harm, tiny_config
+from tests.support.common import assert_same_run, call
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,8 @@ import pytest
 from mixjax.errors import UserError
 from mixjax.host import disk_full
 from mixjax.rundir import integrity
-from tests.common import assert_same_run, command, environment
-from tests.faults import harm
+from tests.support import harm
+from tests.support.common import assert_same_run, command, environment
 
 
 def own_mounts() -> bool:

@@ -9,8 +9,8 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.rundir import checkpoint, integrity
-from tests.common import call
 from tests.hostile import checkpoint_readers as made
+from tests.support.common import call
 
 NOTES = f'checkpoints/0/step_{made.STEP}/{integrity.ABOUT}'
 

@@ -21,11 +21,11 @@ from mixjax.commands import train as command
 from mixjax.data.labelled import splits
 from mixjax.errors import UserError
 from mixjax.train import loop
-from tests.common import ROOT
 from tests.hostile import values
+from tests.support.common import ROOT
 
 HANGS = 20.0  # seconds
-CONFIG = ROOT / 'tests' / 'tiny_config.py'
+CONFIG = ROOT / 'tests' / 'support' / 'tiny_config.py'
 
 
 class Accepted(BaseException):

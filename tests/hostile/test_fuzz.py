@@ -24,9 +24,9 @@ from mixjax.models import preprocessing
 from mixjax.report import html, words
 from mixjax.rundir import files
 from mixjax.train import prepare
-from tests.common import call
 from tests.hostile import fuzz
-from tests.report import fake
+from tests.support import fake
+from tests.support.common import call
 
 
 def test_some_wrong_files(tmp_path):
@@ -41,7 +41,7 @@ FAULTY = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from tests.common import call
+from tests.support.common import call
 from tests.hostile import fuzz
 from tests.hostile.readers import Reader
 

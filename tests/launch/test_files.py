@@ -17,7 +17,7 @@ import yaml
 
 from mixjax.commands import grid as grid_lib
 from mixjax.commands import train as main_lib
-from tests.common import FIXTURES, ROOT
+from tests.support.common import FIXTURES, ROOT
 
 pytestmark = pytest.mark.launch
 LAUNCH = ROOT / 'launch'

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.common import ROOT
+from tests.support.common import ROOT
 
 pytestmark = pytest.mark.launch
 TPU = ROOT / 'launch' / 'tpu.sh'

@@ -15,7 +15,7 @@ from mixjax.models import efficientnet
 from mixjax.models.efficientnet import EfficientNet, Group, MBConv, widened, zeros
 from mixjax.models.layers import BatchNorm
 from mixjax.models.net import bind, from_linen
-from tests.models.filled import filled
+from tests.support.filled import filled
 
 SHAPE = (2, 24, 24, 3)
 GROUPS = (Group(1, 8, 1, 1, 3), Group(6, 8, 3, 2, 3))

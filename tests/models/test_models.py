@@ -13,9 +13,9 @@ import pytest
 
 from mixjax import models
 from mixjax.errors import UserError
-from tests import trace
-from tests.common import SHIPPED, assert_trees_equal
-from tests.models.filled import filled
+from tests.support import trace
+from tests.support.common import SHIPPED, assert_trees_equal
+from tests.support.filled import filled
 
 IMAGENET, SMALL, DOUBLE = (2, 224, 224, 3), (2, 32, 32, 3), (2, 64, 64, 3)
 # name -> (stages, image, parameters with a 10-way head)

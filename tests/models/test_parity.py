@@ -16,8 +16,8 @@ from flax import linen as nn
 
 from mixjax import models
 from mixjax.models.weights import tensor_names
-from tests.common import assert_trees_equal, fixture
-from tests.models import torch_names
+from tests.support import torch_names
+from tests.support.common import assert_trees_equal, fixture
 
 pytestmark = pytest.mark.parity
 

@@ -16,7 +16,7 @@ import pytest
 from mixjax import models
 from mixjax.errors import UserError
 from mixjax.models.weights import tensor_names
-from tests.models import torch_names, with_torch
+from tests.support import torch_names, with_torch
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip('torch', reason='torch is not installed')

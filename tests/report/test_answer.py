@@ -4,7 +4,7 @@ import pytest
 
 from mixjax.report.answer import answer, interval, sure
 from mixjax.report.tables import Difference
-from tests.report import fake
+from tests.support import fake
 
 BASE = [0.84, 0.85, 0.86, 0.85, 0.85]
 

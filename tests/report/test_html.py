@@ -10,9 +10,9 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.report import html, render, write
-from tests.report import fake
-from tests.report.page import Page
 from tests.report.test_png import decode
+from tests.support import fake
+from tests.support.page import Page
 
 EVIL = '<script>alert(1)</script>'
 

@@ -7,9 +7,9 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.report import kept, measured, plots, render, svg
-from tests.report import fake
-from tests.report.page import Page
 from tests.report.test_svg import parse
+from tests.support import fake
+from tests.support.page import Page
 
 LABELS = ('finetune', 'lamix', 'xmixup')
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mixjax.errors import UserError
 from mixjax.report import mistakes, predictions, render, svg
 from mixjax.report.predictions import Confused, Predictions, confused, matrix
-from tests.report import fake
-from tests.report.page import Page
+from tests.support import fake
+from tests.support.page import Page
 
 
 def found(label, *predicted):

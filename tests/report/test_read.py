@@ -8,7 +8,7 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.report.read import read
-from tests.report import fake
+from tests.support import fake
 
 
 @pytest.fixture

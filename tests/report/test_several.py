@@ -12,8 +12,8 @@ from mixjax.report import answer, filters, html, overview, render, several, writ
 from mixjax.report.filters import Kind
 from mixjax.report.gather import gather
 from mixjax.report.read import read
-from tests.report import fake
-from tests.report.page import Page
+from tests.support import fake
+from tests.support.page import Page
 
 CELLS = {
     'birds finetune 0.5': [0.5, 0.52, 0.51],

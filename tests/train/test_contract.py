@@ -10,7 +10,7 @@ from mixjax import config as config_lib
 from mixjax import errors, main, models
 from mixjax.errors import UserError, UserFunction
 from mixjax.train import loop, program
-from tests.common import Tiny
+from tests.support.common import Tiny
 
 START = """
     import jax

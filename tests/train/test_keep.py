@@ -12,7 +12,7 @@ from mixjax.commands import predict
 from mixjax.errors import UserError
 from mixjax.rundir import files
 from mixjax.train import evaluation, loop
-from tests.common import lines
+from tests.support.common import lines
 
 BASE = {
     'method.name': 'finetune', 'num_seeds': '1', 'devices': '1', 'target.per_class': '6', 'target.val': '0.3',

@@ -12,7 +12,7 @@ from mixjax.errors import UserError
 from mixjax.method import Aux, Ctx, Run
 from mixjax.models.net import group
 from mixjax.train import loop, optim, seeds, step
-from tests.common import final_state
+from tests.support.common import final_state
 
 PARAMS = {
     'backbone': {'stem': {'w': jnp.ones(2)}, 'stage1': {'w': jnp.ones(2)}, 'stage2': {'w': jnp.ones(2)}},
