@@ -18,12 +18,7 @@ from mixjax.commands.cli import parse
 from mixjax.commands.train import FLAGS, asked
 from mixjax.train import program
 from tests.support.common import ROOT, SHORT, call, lines
-
-PAGES = sorted([ROOT / 'README.md', ROOT / 'launch/README.md', *(ROOT / 'docs').glob('*.md')])
-
-
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf'```{language}\n(.*?)```', (ROOT / page).read_text(), re.DOTALL)
+from tests.support.pages import PAGES, blocks
 
 
 def commands() -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import mixjax
-from tests.test_tree import ROOT, listed
+from tests.support.tree import ROOT, listed
 
 
 def run(*command: str | Path, cwd: Path, ok: bool = True) -> str:

@@ -24,9 +24,9 @@ from mixjax.maths import class_pairing
 from mixjax.models import layers
 from mixjax.planner import hlo
 from mixjax.train import evaluate, program, seeds, step, wave
-from tests.host.test_processes import CONFIG, run
 from tests.support import trace
 from tests.support.common import ROOT, assert_same_run, call, environment
+from tests.support.jobs import CONFIG, run
 
 # Work of a step to that of fine-tuning: what a method cannot do without, in passes through the network, of which
 # fine-tuning has three: forward, gradient by the input, gradient by the parameters.

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tree import listed
+
 ROOT = Path(__file__).parents[1]
 
 # Brackets keep these patterns from finding themselves.
@@ -51,6 +53,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'main': ('commands',),
 }  # fmt: skip
 
+# Packages of tests that are not named after a wing: they cross several, or are shared.
+WHOLES = {'browser', 'faults', 'hostile', 'launch', 'reproduction', 'support', 'tables'}
+
 # What opens a file for writing, makes or renames one: `host/storage.py` does, and these, each for its reason.
 WRITES = {
     'write_text', 'write_bytes', 'touch', 'mkdir', 'makedirs', 'symlink_to', 'hardlink_to', 'symlink', 'link', 'rename',
@@ -74,13 +79,6 @@ MAY_WRITE = {
     'host.cluster': {'os.open'},  # /dev/null
     'planner.slices': {'open to write'},  # /dev/null
 }
-
-
-def listed() -> list[Path]:
-    """The files that git tracks, or would on `git add .`."""
-    command = ['git', 'ls-files', '--cached', '--others', '--exclude-standard', '-z']
-    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return sorted(ROOT / name for name in set(names.split('\0')) if name and (ROOT / name).is_file())
 
 
 def text(path: Path) -> str | None:
@@ -227,6 +225,27 @@ def test_few_modules_are_loose():
     assert len(loose) <= 10, loose
 
 
+def packages(folder: str) -> set[str]:
+    """The packages in `folder` as dotted names within it, such as 'data.feed'."""
+    return {'.'.join(path.parent.relative_to(ROOT / folder).parts) for path in (ROOT / folder).rglob('__init__.py')}
+
+
+def imports_of_tests(source: str) -> list[str]:
+    """The lines that import a test module, in code and in scripts that a test starts."""
+    return matches(r'^\s*(from|import)\s+tests\b.*\btest_\w+', re.sub(r'\(\s*|,\s*\n\s*', ' ', source))
+
+
+def test_packages_of_tests_have_the_names_of_wings():
+    assert packages('tests') - packages('mixjax') == WHOLES
+
+
+def test_what_tests_share_is_in_support():
+    found = [
+        f'{path.relative_to(ROOT)}:{line}' for path in sources('tests') for line in imports_of_tests(path.read_text())
+    ]
+    assert not found, f'no file may import a test module, move what is shared to tests/support: {found}'
+
+
 @pytest.mark.parametrize(
     'package', sorted(str(path.parent.relative_to(ROOT)) for path in (ROOT / 'mixjax').rglob('__init__.py'))
 )
@@ -311,6 +330,15 @@ def test_imports_are_found():
     )
     expected = ['train', 'losses', 'losses', '', 'models.net', 'models.net', 'losses', 'train']
     assert sorted(imports(source, 'mixjax.models', known)) == sorted(expected)
+
+
+def test_imports_of_test_modules_are_found():
+    for line in (
+        'from tests.data.test_plan import x', 'import tests.test_tree', 'from tests.data import feed, test_plan as t',
+        '    from tests import test_docs', 'from tests.data import (\n    feed,\n    test_plan,\n)',
+    ):  # fmt: skip
+        assert imports_of_tests(f'import os\n{line}\n'), line
+    assert not imports_of_tests("from tests.support import toy\nfrom mixjax import test_x\nf('tests/test_x.py')\n")
 
 
 @pytest.mark.parametrize('own', sorted(MAY_IMPORT))

@@ -18,9 +18,9 @@ from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import catalog, resolve, tfds_copy
 from mixjax.data.labelled import run_data
 from mixjax.errors import UserError
-from tests.data.datasets.test_tfds_copy import FEATURES
-from tests.data.feed.test_feed import no_threads_are_left
 from tests.support import miniature
+from tests.support.common import no_threads_are_left
+from tests.support.prepared import FEATURES
 from tests.support.trained import draw_of, run_with, settings, small, trained  # noqa: F401
 
 OURS = [name for name in catalog.names() if catalog.entry(name).ours]

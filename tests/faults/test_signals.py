@@ -10,9 +10,9 @@ import pytest
 
 from mixjax.errors import Stopped
 from mixjax.host import signals
-from tests.host.test_processes import Job, made, run
 from tests.support import harm
 from tests.support.common import assert_same_run, call, final_state
+from tests.support.jobs import Job, made, run
 
 WITHIN = 20.0  # seconds, the promise
 LONG = ['--config.steps=400', '--config.log_every=100', '--config.eval_every=400', '--config.checkpoint_every=400']

@@ -3,7 +3,7 @@ import numpy as np
 from mixjax.host import array_cache, storage
 from mixjax.models import net as net_lib
 from mixjax.train import prepare, program, seeds
-from tests.methods.test_methods import settings, tiny  # noqa: F401
+from tests.support.toy import settings, tiny  # noqa: F401
 
 
 def counted(value):

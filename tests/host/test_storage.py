@@ -20,11 +20,12 @@ from mixjax.errors import Busy, UserError
 from mixjax.host import storage
 from mixjax.models import weights
 from mixjax.rundir import lock
-from tests.data.datasets.test_folder import node
-from tests.data.datasets.test_tfds_copy import index, make, picture
-from tests.host.test_processes import Job, made, run
 from tests.support.common import ROOT, Tiny, call, command, environment
+from tests.support.jobs import Job, made, run
+from tests.support.miniature import picture
 from tests.support.object_store import Store
+from tests.support.photos import node
+from tests.support.prepared import index, make
 
 TINY = f'--config={ROOT / "tests" / "support" / "tiny_config.py"}'
 

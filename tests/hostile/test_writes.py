@@ -315,7 +315,7 @@ def test_a_stored_config_names_no_place_to_write_to():
 
 def test_predict_does_not_write_where_a_strangers_config_says(tmp_path, monkeypatch):
     """The cache of decoded photographs and what is known of a folder."""
-    from tests.data.datasets.test_folder import put
+    from tests.support.photos import put
 
     photos = tmp_path / 'photos'
     put(photos, *(f'{name}/{k}.png' for name in ('cat', 'dog') for k in range(4)))

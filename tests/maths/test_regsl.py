@@ -20,8 +20,8 @@ from mixjax.maths import regsl
 from mixjax.method import Aux, Ctx, Data, Part, Prepared, Run
 from mixjax.models import net as net_lib
 from mixjax.models.net import Net, Out
-from tests.methods.test_methods import opened, settings, walk
 from tests.support.common import Tiny, assert_trees_equal, fixture
+from tests.support.toy import opened, settings, walk
 from tests.support.variants import VARIANTS
 
 parts, project, penalty = (partial(one, group=net_lib.group) for one in (regsl.parts, regsl.project, regsl.penalty))

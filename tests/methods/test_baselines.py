@@ -1,10 +1,8 @@
 """What is particular to each baseline: its loss and gradient by hand, its groups, what `prepare` makes."""
 
-from functools import lru_cache
 from itertools import islice
 from types import SimpleNamespace
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,56 +15,10 @@ from mixjax import losses, mix
 from mixjax.config import method_registry
 from mixjax.errors import UserError
 from mixjax.maths import channel_attention
-from mixjax.method import Ctx, Data, Part, Run
 from mixjax.models import net as net_lib
 from mixjax.train import optim
 from tests.support.common import assert_trees_equal, fixture, tiny_net
-
-CLASSES = 5
-B = 16
-
-
-@lru_cache
-def drawn(key, head, width, dtype=jnp.float32):
-    """Variables of a tiny network with one head, its statistics away from (0, 1)."""
-    image = jax.random.normal(jax.random.key(key + 100), (B, 8, 8, 3))
-    variables = tiny_net().init(jax.random.key(key), image, {head: width})
-    _, state = jax.jit(lambda v, x: tiny_net().apply(v, x, train=True))(variables, image)
-    return jax.tree.map(lambda x: x.astype(dtype), {'params': variables['params'], **state})
-
-
-def setting(name, *, dtype=jnp.float32, groups=1, rng=0, moved=0.1, **knobs):
-    """A method, a network bound to pretrained weights, parameters beside them, and a context for the loss."""
-    method = method_registry.load(name)(CLASSES, **knobs)
-    start = drawn(0, 'source', 7, dtype)
-    net = net_lib.bind(tiny_net(), start)
-    other = drawn(1, 'target', CLASSES, dtype)['params']
-    trunk = jax.tree.map(lambda a, b: a + moved * b, start['params']['backbone'], other['backbone'])
-    params = {'backbone': trunk, 'heads': other['heads']}
-    keys = jax.random.split(jax.random.key(7), 3)
-    size = B // groups
-    batch = {
-        'image': jax.random.normal(keys[0], (B, 8, 8, 3), dtype),
-        'label': jax.random.randint(keys[1], (B,), 0, CLASSES),
-        'index': jnp.arange(B),
-        'partner': jnp.stack([jax.random.permutation(k, size) for k in jax.random.split(keys[2], groups)]),
-    }
-    state = {key: tree for key, tree in start.items() if key != 'params'}
-    run = Run(total_steps=12, steps_per_epoch=3.0, mean=(0.5,), std=(0.5,))
-    ctx = Ctx(state, (), (), batch, jax.random.key(rng), jnp.zeros((), jnp.int32), run)
-    return SimpleNamespace(method=method, net=net, params=params, ctx=ctx, start=start)
-
-
-def of(one):
-    """(loss, aux, gradient), compiled."""
-
-    @jax.jit
-    def run(params, ctx):
-        ctx = ctx._replace(run=one.ctx.run)  # Python numbers
-        return jax.value_and_grad(lambda p: one.method.loss(one.net, p, ctx), has_aux=True)(params)
-
-    (value, aux), grads = run(one.params, one.ctx._replace(run=None))
-    return value, aux, grads
+from tests.support.method_setting import CLASSES, B, assert_close, drawn, of, part, setting
 
 
 def plain(one, image=None):
@@ -74,30 +26,6 @@ def plain(one, image=None):
     image = one.ctx.batch['image'] if image is None else image
     out, _ = one.net.apply(one.ctx.variables(one.params), image, train=True)
     return out, losses.cross_entropy(out.logits['target'], one.ctx.batch['label'])
-
-
-def assert_close(a, b, atol):
-    """Two trees, leaf by leaf."""
-    chex.assert_trees_all_close(a, b, rtol=0, atol=atol)
-
-
-def part(count=40):
-    """A target set of random images, as `prepare` sees it; `served` counts the batches taken of it."""
-    images = jax.random.normal(jax.random.key(3), (count, 8, 8, 3))
-    labels = np.arange(count) % CLASSES
-    served = []
-
-    def batches(size, augmented=False, per_class=None):
-        assert augmented and per_class is None
-        while True:
-            rows = np.arange(len(served) * size, (len(served) + 1) * size) % count
-            served.append(size)
-            yield {'image': images[rows], 'label': jnp.asarray(labels[rows]), 'index': jnp.asarray(rows)}
-
-    names = tuple('abcde')
-    return Data(
-        Part(names, labels, np.bincount(labels), batches, lambda per_class=None: np.zeros((CLASSES, 4)))
-    ), served
 
 
 # --- all of them ------------------------------------------------------------------------------------------------------

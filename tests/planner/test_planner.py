@@ -14,8 +14,8 @@ from mixjax.commands import plan as plan_command
 from mixjax.errors import UserError
 from mixjax.planner import arguments, assumed, compiled, hlo, slices, tables, verdict
 from mixjax.train import mesh, program, seeds, wave
-from tests.methods.test_methods import settings
 from tests.support.common import ROOT, Tiny, environment
+from tests.support.toy import settings
 from tests.support.variants import VARIANTS
 
 

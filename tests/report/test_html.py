@@ -10,9 +10,8 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.report import html, render, write
-from tests.report.test_png import decode
 from tests.support import fake
-from tests.support.page import Page
+from tests.support.page import Page, decode
 
 EVIL = '<script>alert(1)</script>'
 

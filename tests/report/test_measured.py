@@ -7,9 +7,8 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.report import kept, measured, plots, render, svg
-from tests.report.test_svg import parse
 from tests.support import fake
-from tests.support.page import Page
+from tests.support.page import Page, parse
 
 LABELS = ('finetune', 'lamix', 'xmixup')
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -129,3 +130,7 @@ def assert_same_run(a: Path, b: Path, seeds: range, steps: int) -> None:
         assert left.keys() == right.keys() and len(left) > 20
         for name in left:
             np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def no_threads_are_left():
+    return not [thread for thread in threading.enumerate() if thread.name.startswith(('mixjax', 'grain'))]

@@ -11,8 +11,8 @@ from mixjax.host.progress import Progress
 from mixjax.method import Method
 from mixjax.methods import finetune, lamix
 from mixjax.train import loop, program, wave
-from tests.methods.test_methods import settings
 from tests.support.common import Tiny, lines
+from tests.support.toy import settings
 
 
 @pytest.fixture(autouse=True)

@@ -18,10 +18,9 @@ from mixjax.data.pixels import decoded_cache, photo
 from mixjax.errors import UserError
 from mixjax.host.progress import Progress
 from mixjax.train import hold, loop, mesh, program, seeds, wave
-from tests.data.feed.test_feed import no_threads_are_left
-from tests.methods.test_methods import settings
 from tests.support import miniature
-from tests.support.common import Tiny, assert_same_run, assert_trees_equal, final_state, lines
+from tests.support.common import Tiny, assert_same_run, assert_trees_equal, final_state, lines, no_threads_are_left
+from tests.support.toy import settings
 from tests.support.variants import VARIANTS
 
 

@@ -9,8 +9,8 @@ from mixjax.errors import UserError
 from mixjax.method import First, Method
 from mixjax.methods import finetune
 from mixjax.train import loop, mesh, program, seeds
-from tests.methods.test_methods import settings
 from tests.support.common import Tiny, assert_trees_equal, final_state, kill_after, lines
+from tests.support.toy import settings
 
 
 @pytest.fixture(autouse=True)

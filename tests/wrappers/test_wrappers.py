@@ -20,11 +20,11 @@ from mixjax.models import net as net_lib
 from mixjax.report import read, settings
 from mixjax.rundir import checkpoint, files
 from mixjax.train import loop, mesh, program, seeds, wave
-from tests.methods.test_baselines import CLASSES, assert_close, of, part, setting
-from tests.methods.test_methods import losses_of, opened, walk
-from tests.methods.test_methods import settings as toy
 from tests.support.common import Tiny, assert_trees_equal
-from tests.test_docs import blocks
+from tests.support.method_setting import CLASSES, assert_close, of, part, setting
+from tests.support.pages import blocks
+from tests.support.toy import losses_of, opened, walk
+from tests.support.toy import settings as toy
 
 SIX = {
     'l2sp': {'form': 'smile'},

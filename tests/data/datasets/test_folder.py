@@ -18,27 +18,9 @@ from mixjax.data.datasets import folder, folder_scan, resolve
 from mixjax.data.labelled import split_file
 from mixjax.data.pixels import decoded_cache, photo
 from mixjax.errors import UserError
+from tests.support.photos import node, png, put
 
 RULE = photo.Rule(side=8, channels=3)
-
-
-def png(seed, size=(12, 10)):
-    out = io.BytesIO()
-    pixels = np.random.RandomState(seed).randint(0, 256, (*size, 3), np.uint8)
-    Image.fromarray(pixels).save(out, 'PNG')
-    return out.getvalue()
-
-
-def put(root, *names, data=None):
-    """Image files, each with pixels of its own."""
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(hash_of(name)) if data is None else data)
-
-
-def hash_of(name):
-    return sum(ord(c) * 31**k for k, c in enumerate(name)) % 2**31
 
 
 def look(root, tmp_path, holdout=0.25):
@@ -669,12 +651,6 @@ def test_classes_may_have_such_names(classes, tmp_path):
 
 
 # --- as a data set of a config ----------------------------------------------------------------------------------------
-
-
-def node(**settings):
-    target = config_lib.base().target
-    target.update({'name': 'folder', **settings})
-    return target
 
 
 def test_the_facts_are_found_in_the_folder(tmp_path):

@@ -16,6 +16,7 @@ from mixjax.data.feed import batches, plan, stream
 from mixjax.data.feed.augment import Geometry
 from mixjax.data.feed.batches import Images, Lazy
 from mixjax.errors import UserError
+from tests.support.common import no_threads_are_left
 
 BATCH, GROUPS, STEPS = 12, 2, 10
 GEOMETRY = Geometry(4, 1, True, (0.5, 0.4), (0.2, 0.3))
@@ -77,10 +78,6 @@ def assert_same(a, b):
     for name in a:
         assert a[name].dtype == b[name].dtype, name
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
-
-
-def no_threads_are_left():
-    return not [thread for thread in threading.enumerate() if thread.name.startswith(('mixjax', 'grain'))]
 
 
 # --- images that are read when they are asked for ---------------------------------------------------------------------

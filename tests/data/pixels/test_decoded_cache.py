@@ -18,8 +18,7 @@ from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import catalog
 from mixjax.data.pixels import decoded_cache, photo, rowfile
 from mixjax.errors import UserError
-from tests.data.datasets import test_tfds_copy as test_prepared
-from tests.support import miniature
+from tests.support import miniature, prepared
 
 RULE = photo.Rule(side=64)
 COUNT = 200
@@ -120,11 +119,11 @@ def test_threads_share_it(tmp_path):
     np.testing.assert_array_equal(opened(tmp_path, Reader(bad=range(COUNT)))[0].read(orders[0]), pixels(orders[0]))
 
 
-FILL = """
+FILL = f"""
 import sys
 from pathlib import Path
 import numpy as np
-from tests.data.pixels.test_decoded_cache import COUNT, opened, pixels
+from {__name__} import COUNT, opened, pixels
 data, reader = opened(Path(sys.argv[1]))
 print('ready', flush=True)
 sys.stdin.readline()
@@ -429,7 +428,7 @@ def test_a_damaged_photograph_names_its_record_and_is_never_kept(tmp_path):
         miniature.record({'id': f'{k}.jpg'.encode(), 'image': x, 'label': next(label)}) for k, x in enumerate(images)
     ]
     folder = miniature.copy('mit_indoor67', tmp_path, {'train': [records], 'test': [records[:1]]})
-    test_prepared.index('mit_indoor67', folder)
+    prepared.index('mit_indoor67', folder)
     data = catalog.load('mit_indoor67', 'train', data_dir=str(tmp_path), rule=RULE)
     kept = decoded_cache.stored(data, 'train', tmp_path / 'images')
     np.testing.assert_array_equal(kept.read([0, 1, 3]), data.read([0, 1, 3]))
@@ -441,7 +440,7 @@ def test_a_damaged_photograph_names_its_record_and_is_never_kept(tmp_path):
     # Other records under the same name are other images.
     other = [miniature.record({'id': b'x.jpg', 'image': miniature.picture(70 + k), 'label': k}) for k in range(4)]
     folder = miniature.copy('mit_indoor67', tmp_path / 'new', {'train': [other], 'test': [other[:1]]})
-    test_prepared.index('mit_indoor67', folder)
+    prepared.index('mit_indoor67', folder)
     new = catalog.load('mit_indoor67', 'train', data_dir=str(tmp_path / 'new'), rule=RULE)
     found = decoded_cache.stored(new, 'train', tmp_path / 'images').read([0, 1])
     np.testing.assert_array_equal(found, new.read([0, 1]))
