@@ -32,7 +32,7 @@ def commands() -> list[str]:
     return found
 
 
-def test_there_are_commands():
+def test_documented_commands_are_found():
     assert len(commands()) > 8
 
 
@@ -186,7 +186,7 @@ def shell() -> list[tuple[str, str]]:
     ]
 
 
-def test_blocks_are_found():
+def test_python_blocks_are_found():
     counts = {page.name: len(python_of(page)) for page in PAGES if page.parent.name != 'launch'}
     assert {name: n for name, n in counts.items() if n} == {
         'README.md': 2, 'data.md': 1, 'methods.md': 3, 'networks.md': 5, 'pods.md': 1, 'runs.md': 1,
@@ -244,7 +244,7 @@ def test_the_python_of_a_page_runs_as_it_stands(page, worked):
         assert (worked / 'runs' / 'notebook' / 'report.html').exists()
 
 
-def test_python_that_is_not_run_is_still_there():
+def test_skipped_python_blocks_exist():
     every = [code for page in PAGES for code in python_of(page)]
     for piece, why in NOT_RUN.items():
         assert why and any(piece in code for code in every)

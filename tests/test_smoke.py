@@ -34,7 +34,7 @@ LONG = (
 )  # fmt: skip
 
 
-def test_every_config_is_here():
+def test_every_config_is_tested():
     # Those of the papers' tables and figures have tests of their own: tests/tables, tests/tables/test_figures.py.
     others = {name for name in config_lib.shipped() if name.startswith(('tables/', 'papers/')) or '_fig' in name}
     assert set(HEADS) == set(config_lib.shipped()) - others

@@ -62,7 +62,7 @@ def test_the_loss_of_squares_by_hand():
         assert found['logits mean'][k] == pytest.approx(want / 2, rel=1e-6)
 
 
-def test_gap_takes_a_lam_for_each_pair_and_unit_forgets_the_size():
+def test_gap_per_pair_and_unit_norm():
     first, second, mixed = (jnp.asarray(RNG.rand(5, 3), jnp.float32) for _ in range(3))
     lam = jnp.asarray([0.0, 0.25, 0.5, 0.75, 1.0])
     got = interpolation.gap(mixed, first, second, lam)

@@ -82,7 +82,7 @@ def test_numbers_are_written_and_shown(run, capsys):
     assert folders.known(run, ['spectrum', 'curves']) and not folders.known(run, ['cam'])
 
 
-def test_what_a_run_lacks_is_said(run, capsys, tmp_path):
+def test_missing_files_of_a_run_are_reported(run, capsys, tmp_path):
     for what, why in (('targets', "no head 'global'"), ('plane', 'glyphnet_plane'), ('sweep', 'of a comparison')):
         assert analyse.main([f'--workdir={run}', f'--what={what}']) == 2
         assert why in capsys.readouterr().err
@@ -128,7 +128,7 @@ def test_wrong_words_are_one_sentence(capsys):
     assert analyse.of_config('--what=cam --classes=a,b', 'run').classes == ('a', 'b')
 
 
-def test_the_words_are_those_of_the_measures():
+def test_flags_are_those_of_the_measures():
     assert analyse.NAMES == folders.WHAT
     assert all(name in analyse.__doc__ for name in analyse.NAMES)
 

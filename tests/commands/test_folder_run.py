@@ -50,7 +50,7 @@ def results(run):
     return json.loads((run / 'results.json').read_text())
 
 
-def test_what_was_found_is_told_first(done):
+def test_scan_of_the_folder_is_printed_first(done):
     here, said = done
     found = [
         'photos: 93 images of 5 classes: 75 to learn from, 18 to test on, 0.2 of each class, held out',
@@ -136,7 +136,7 @@ def test_parts_of_your_own_and_the_test_folder_predicted(tmp_path):
     assert results(tmp_path / 'run')['val_examples'] == 93  # those of the folder, none of the train part
 
 
-def test_images_that_change_under_a_streamed_run_end_it(tmp_path):
+def test_changed_images_end_a_streamed_run(tmp_path):
     """Those that were decoded and stored before, too; put back, the same command goes on."""
     photos(tmp_path / 'photos')
     files = sorted(path for path in (tmp_path / 'photos').rglob('*') if path.is_file())
@@ -168,7 +168,7 @@ def test_images_that_change_under_a_streamed_run_end_it(tmp_path):
 
 @pytest.mark.faults
 @pytest.mark.slow
-def test_a_killed_run_that_keeps_the_best_ends_as_if_it_had_not_been(done, tmp_path):
+def test_killed_run_with_keep_best_ends_the_same(done, tmp_path):
     here, _ = done
     shutil.copytree(here / 'photos', tmp_path / 'photos')
     words = ['--config=folder', '--config.target.dir=photos', '--workdir=run', *NETWORK, *SHORT, *QUIET]

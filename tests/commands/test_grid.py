@@ -93,7 +93,7 @@ def test_cells_with_equal_configs_are_one_run(here, capsys):
     assert len(set(names)) == 3 and all(re.search('-[0-9a-f]{10}$', name) for name in names)
 
 
-def test_the_name_is_that_of_the_settings_and_not_of_the_place(here, capsys):
+def test_run_name_depends_on_settings_not_paths(here, capsys):
     before = folders(capsys, 'mine.py')
     (here / 'elsewhere').mkdir()
     (here / 'elsewhere' / 'other.py').write_text(GRID.replace("'labels=1', ", '').replace("'labels=2', ", ''))
@@ -106,7 +106,7 @@ def test_the_name_is_that_of_the_settings_and_not_of_the_place(here, capsys):
     assert folders(capsys, 'configs/digits/grid.py') == folders(capsys, 'digits/grid')
 
 
-def test_the_name_stays_when_the_weights_come(here, capsys):
+def test_run_name_stays_when_weights_appear(here, capsys):
     words = ['mine.py', '--config.model.weights=weights/net.safetensors']
     before, cell = folders(capsys, *words), 'mine.py:labels=1'
     crop = config_lib.load(cell, [('model.weights', 'weights/net.safetensors')]).image.crop
@@ -146,7 +146,7 @@ def test_a_grid_can_be_tried(here, capsys, trained):
     assert said(capsys, 'mine.py:smoke', '--status')[0].split() == ['done', '1', '1']
 
 
-def test_the_folder_of_a_trial_stays_in_its_bucket(store):
+def test_trial_folder_stays_in_its_bucket(store):
     assert str(grid_lib.trials('gs://bucket', 'smoke')) == 'gs://bucket/smoke'
     assert str(grid_lib.trials('gs://bucket/runs/a', 'smoke,full')) == 'gs://bucket/runs/smoke_full/a'
     assert str(grid_lib.trials('gs://bucket/runs', '')) == 'gs://bucket/runs'
@@ -223,7 +223,7 @@ def test_the_exit_code_is_that_of_the_training(here, monkeypatch):
         assert grid_lib.main(['mine.py', '--run', '0']) == code
 
 
-def test_the_index_comes_from_the_engine(here, capsys, trained, monkeypatch):
+def test_array_index_comes_from_the_cluster(here, capsys, trained, monkeypatch):
     for name, index in (('JOB_COMPLETION_INDEX', '2'), ('SLURM_ARRAY_TASK_ID', '0')):
         monkeypatch.setenv(name, index)
         assert said(capsys, 'mine.py', '--run', 'auto')[0].startswith(f'run {index} of 3')
@@ -232,7 +232,7 @@ def test_the_index_comes_from_the_engine(here, capsys, trained, monkeypatch):
     assert 'SLURM_ARRAY_TASK_ID must be a whole number from 0 to 2' in capsys.readouterr().err
 
 
-def test_status_says_what_is_left(here, capsys, trained):
+def test_status_lists_remaining_runs(here, capsys, trained):
     def counts():
         return [line.split() for line in said(capsys, 'mine.py', '--status')]
 

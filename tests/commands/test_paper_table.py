@@ -127,7 +127,7 @@ def test_the_probe_is_in_percent(tmp_path):
 
 
 @pytest.mark.parametrize('analysis', [[], {'interpolation': []}, {'interpolation': {'label_train': 'x'}}, {}])
-def test_measurements_of_another_form_are_not_there(tmp_path, analysis):
+def test_measurements_of_another_format_are_ignored(tmp_path, analysis):
     leave(tmp_path, 'smile_table4', 'method=smile', (0.7, 0.1), analysis)
     found = paper_table.lines('smile_table4', tmp_path)
     assert of(found, metric='label_il_train', method='smile').state == 'not measured'

@@ -284,7 +284,7 @@ def test_what_tensorflow_datasets_wrote_is_checked(name, root, stub, tmp_path):
         ('svhn', 'train_32x32.mat', 'http://ufldl.stanford.edu/housenumbers/train_32x32.mat'),
     ],
 )
-def test_a_download_that_fails_names_the_files_and_their_place(name, file, url, root, stub, capsys):
+def test_failed_download_names_files_and_folder(name, file, url, root, stub, capsys):
     from tensorflow_datasets.core.download.util import DownloadError
 
     stub(name, raising(DownloadError(f'Failed to get url {url}. HTTP code: 404.')))
@@ -294,7 +294,7 @@ def test_a_download_that_fails_names_the_files_and_their_place(name, file, url, 
     assert f'put them into {by_hand(root)} by hand:' in error and f'\n  {file} from {url}' in error
 
 
-def test_a_network_that_is_not_there(root, stub, capsys):
+def test_no_network_ends_in_one_sentence(root, stub, capsys):
     import requests
 
     stub('mnist', raising(requests.exceptions.ConnectionError('no route to host\nand more')))
@@ -309,7 +309,7 @@ def test_what_imagenet_lacks_without_its_files(root, stub, capsys):
     assert 'ILSVRC2012_img_train.tar' in error and str(by_hand(root)) in error and 'DIR' not in error
 
 
-def test_any_other_failure_is_told_in_one_sentence(root, stub, capsys):
+def test_other_failures_end_in_one_sentence(root, stub, capsys):
     stub('cub200', raising(OSError(28, 'No space left on device')))
     assert main(['--dataset=cub200', f'--data_dir={root}']) == 2
     error = capsys.readouterr().err

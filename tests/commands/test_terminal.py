@@ -28,7 +28,7 @@ EVIL = ['=HYPERLINK("x")', '+1', '-1', '@SUM(A1)', ' =1', '\uff1d1', 'a\x1b[2Jb'
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def test_what_may_be_printed():
+def test_control_characters_are_escaped():
     assert terminal.safe('a\nb\tc \u0416 \u05d0\n') == 'a\nb\tc \u0416 \u05d0\n'
     assert terminal.safe('\r[##..] step 3\x1b[K') == '\r[##..] step 3\x1b[K'  # what the progress line is made of
     assert terminal.safe('\r    \r') == '\r    \r'
@@ -105,7 +105,7 @@ sys.exit(carry_out(what))
         ('>&- <&- 2>/dev/null', 1, 2, ''),
     ],
 )
-def test_output_that_goes_nowhere(redirect, fails, code, said):
+def test_closed_and_full_streams(redirect, fails, code, said):
     """The command does its work to the end, and ends with its own code; no traceback, and nothing of Python's."""
     done = run(f'FAILS = {fails}{SAYS}', redirect)
     assert (done.returncode, done.stderr) == (code, said)
@@ -166,7 +166,7 @@ def test_help_to_a_full_disk_and_a_closed_pipe(module):
     assert done.stderr == 'mixjax: the output cannot be written: No space left on device\n'
 
 
-def test_a_report_into_nowhere(tmp_path):
+def test_report_to_a_full_stdout(tmp_path):
     fake.make_run(tmp_path / 'run', 'smile', [0.9])
     line = ' '.join(command('run', module='mixjax.report'))
     done = subprocess.run(
@@ -176,7 +176,7 @@ def test_a_report_into_nowhere(tmp_path):
 
 
 @pytest.mark.parametrize('how', ['2>&-', '2>/dev/full', '2>&1 >/dev/null | true', '> >(true) 2>&1'])
-def test_sigterm_ends_with_42_wherever_its_sentence_goes(how, tmp_path):
+def test_sigterm_exits_with_42_with_any_stderr(how, tmp_path):
     long = [f'--config.{key}=4000' for key in ('steps', 'eval_every', 'checkpoint_every')]
     words = command(f'--config={ROOT}/tests/support/tiny_config.py', '--workdir=run', '--config.log_every=20', *long)
     shell = f'( echo $BASHPID > pid; exec {" ".join(words)} ) {how}; echo ${{PIPESTATUS[0]}} > code'
@@ -221,7 +221,7 @@ def test_a_home_that_does_not_exist(home, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_no_folder_called_tilde(tmp_path):
+def test_tilde_is_expanded(tmp_path):
     env = {k: v for k, v in environment().items() if k not in ('MIXJAX_CACHE', 'XDG_CACHE_HOME')}
     words = command(f'--config={ROOT}/tests/support/tiny_config.py', '--workdir=run')
     done = subprocess.run(

@@ -52,7 +52,7 @@ def test_what_a_run_prints_and_leaves(finished):
 
 
 @pytest.mark.faults
-def test_a_killed_run_ends_as_if_it_had_never_stopped(finished, tmp_path):
+def test_killed_run_ends_the_same(finished, tmp_path):
     words = [*SMILE, '--config.num_seeds=2', '--workdir=run']
     kill_after(tmp_path, 0, 20, *words)  # after the checkpoint of step 16, with lines beyond it
     kill_after(tmp_path, 1, 12, *words)
@@ -64,7 +64,7 @@ def test_a_killed_run_ends_as_if_it_had_never_stopped(finished, tmp_path):
         assert (tmp_path / 'run' / name).read_bytes() == (finished / 'run' / name).read_bytes()
 
 
-def test_a_finished_run_says_so_is_extended_and_refuses_other_settings(finished, capsys, monkeypatch):
+def test_finished_run_can_be_extended_and_refuses_other_settings(finished, capsys, monkeypatch):
     monkeypatch.chdir(finished)
     shown = ('report.html', 'results.md', 'results.csv')
     before = {path: path.stat().st_mtime_ns for path in Path('run').rglob('*') if path.name not in shown}
@@ -153,14 +153,14 @@ def test_an_impossible_method_is_refused_before_another_one_trains(tmp_path, mon
 
 
 @pytest.mark.parametrize('wrong', ['--config.target.per_class=400', '--config.model.dtype=float64'])
-def test_a_refused_setting_leaves_the_folder_free(wrong, tmp_path, monkeypatch):
+def test_refused_setting_leaves_no_files(wrong, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ['--config=quickstart', '--config.method.name=finetune', '--workdir=run', wrong]
     assert main(words) == 2
     assert not list(tmp_path.iterdir())
 
 
-def test_the_exit_code_reaches_the_shell(tmp_path):
+def test_exit_codes(tmp_path):
     done = call(tmp_path, '--config=quikstart', '--workdir=x')
     assert done.returncode == 2
     assert done.stderr.startswith("mixjax: there is no config 'quikstart'; did you mean 'quickstart'")
@@ -180,7 +180,7 @@ def test_recorded_commands_have_no_absolute_paths(tmp_path, monkeypatch):
     assert written(asked(['--workdir=/elsewhere/b'])) == 'python -m mixjax.main --workdir=.../b'
 
 
-def test_a_folder_that_is_no_work_directory(tmp_path, capsys):
+def test_other_folders_are_refused_as_workdir(tmp_path, capsys):
     (tmp_path / 'thesis.txt').write_text('precious')
     assert main(['--config=quickstart', f'--workdir={tmp_path}']) == 2
     assert 'is not a work directory' in capsys.readouterr().err

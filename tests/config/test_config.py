@@ -190,7 +190,7 @@ def test_nearest():
 # --- one method, or several ---
 
 
-def test_a_method_that_is_set_beside_a_comparison_is_never_ignored(tmp_path):
+def test_method_set_beside_a_comparison_is_not_ignored(tmp_path):
     """In Python as on the command line; also the method that a config has anyway."""
     for name in ('smile', 'finetune'):
         config = config_lib.load('quickstart')
@@ -263,7 +263,7 @@ def test_a_comparison_of_an_earlier_version_is_read_and_goes_on(tmp_path):
         ('sweep.numbers', '0.1,1e-46', 'config.sweep.numbers: optim.lr must be a number above 0'),
     ],
 )
-def test_a_rate_that_is_none_in_float32_is_refused(key, value, sentence):
+def test_learning_rate_that_is_zero_in_float32_is_refused(key, value, sentence):
     more = [('sweep.key', 'optim.lr')] if key == 'sweep.numbers' else []
     drops = [('optim.schedule', 'step'), ('optim.drops', '0.5,0.6')]
     with pytest.raises(UserError, match=sentence):

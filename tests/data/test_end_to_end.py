@@ -49,7 +49,7 @@ def copy(name: str, root, counts=(7, 3), images=image) -> None:
     miniature.copy(name, root, parts)
 
 
-def test_every_data_set_is_here():
+def test_every_data_set_is_tested_end_to_end():
     assert sorted([*OURS, *FOREIGN, *READY, 'folder']) == resolve.names()
 
 

@@ -46,7 +46,7 @@ def test_killed_at_random_moments(kind, tmp_path):
 
 
 @pytest.mark.faults
-def test_a_loss_would_be_seen(tmp_path):
+def test_harness_detects_lost_work(tmp_path):
     """What the test above compares by: a line less, a line twice, a file more, a checkpoint less, another number."""
     straight = harm.finished(tmp_path / 'straight', *harm.words('finetune'))
 

@@ -16,7 +16,7 @@ def counted(value):
     return make, calls
 
 
-def test_what_one_run_made_the_next_one_reads(tmp_path):
+def test_cached_arrays_are_reused(tmp_path):
     make, calls = counted([[1.0, 2.0]])
     for _ in range(2):
         kept = array_cache.Cache(tmp_path / 'c', {'weights': 'a'})
@@ -43,7 +43,7 @@ def test_a_damaged_file_is_made_again(tmp_path):
     assert len(calls) == 4
 
 
-def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path):
+def test_unwritable_cache_folder_is_tolerated(tmp_path):
     (tmp_path / 'file').write_text('')
     make, calls = counted(3.0)
     for _ in range(2):
@@ -51,7 +51,7 @@ def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path):
     assert len(calls) == 2
 
 
-def test_where_it_lies(monkeypatch, tmp_path):
+def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv('MIXJAX_CACHE', str(tmp_path))
     assert storage.kept('') == tmp_path and str(storage.kept('here')) == 'here'
     monkeypatch.delenv('MIXJAX_CACHE')

@@ -29,7 +29,7 @@ def assert_nearly_same(a: Path, b: Path, seeds: range, steps: int = 20) -> None:
             np.testing.assert_allclose(left[name], right[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_two_processes_do_what_one_does(tmp_path):
+def test_two_processes_train_the_same_run_as_one(tmp_path):
     """A seed whose batch lies on both of them."""
     words = [
         f'{CONFIG}:finetune',
@@ -121,7 +121,7 @@ def test_an_error_in_one_process_ends_the_others(who, error, code, tmp_path):
         assert job.says(1, 'out') == '' and ('cat.jpg' in job.says(1, 'err')) == (who == 1)
 
 
-def test_an_error_that_all_have_is_told_once(tmp_path):
+def test_error_of_all_processes_is_printed_once(tmp_path):
     with Job(tmp_path, 2, 1, '--config=tiny', '--workdir=run') as job:
         assert job.ends() == [2, 2]
         assert job.says(0, 'err').startswith("mixjax: there is no config 'tiny'")
@@ -145,7 +145,7 @@ def test_a_process_that_dies_ends_the_others(seeds, dead, tmp_path):
 
 
 @pytest.mark.faults
-def test_a_process_that_is_silent_for_longer_than_the_old_heartbeats_is_not_dead(tmp_path):
+def test_slow_process_is_not_declared_dead(tmp_path):
     """As one of a machine that is too busy: it stands still for 45 seconds, and the run goes on."""
     words = ['--config.steps=300', '--config.log_every=1', '--workdir=run']
     with Job(tmp_path, 2, 1, f'{CONFIG}:finetune', *words) as job:
@@ -184,7 +184,7 @@ liveness.bye()
 """
 
 
-def test_a_closed_connection_shows_a_death_and_a_word_before_it_none():
+def test_closed_connection_means_death_unless_announced():
     died, client = [], Told()
     liveness.listen(client, 'here', 4, died.append)
     port, token = json.loads(client.said['here'])
@@ -234,7 +234,7 @@ SLURM = {'SLURM_JOB_ID': '77', 'SLURM_STEP_NODELIST': 'node[03-04]', 'SLURM_PROC
         ({'KUBERNETES_SERVICE_HOST': '10.0.0.1'}, None),  # without the package that can ask it
     ],
 )  # fmt: skip
-def test_what_shows_a_cluster(shown, found, monkeypatch):
+def test_cluster_detection(shown, found, monkeypatch):
     monkeypatch.setitem(sys.modules, 'kubernetes', None)
     for name, value in shown.items():
         monkeypatch.setenv(name, value)

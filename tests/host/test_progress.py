@@ -31,7 +31,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_plain_lines_now_and_then(clock):
+def test_plain_lines_are_rate_limited(clock):
     out = io.StringIO()
     progress = Progress(100, stream=out, label='a method')
     for step in range(1, 31):
@@ -96,7 +96,7 @@ def arguments(folder, option):
     return [sys.executable, '-c', RUN, str(folder / 'run'), option]
 
 
-def test_a_run_in_python_says_what_it_does_where_nothing_is_a_terminal(tmp_path):
+def test_python_run_prints_lines_without_a_terminal(tmp_path):
     """As in a notebook, whose output is none."""
     done = subprocess.run(arguments(tmp_path, 'default'), cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -116,13 +116,13 @@ def test_a_run_in_python_says_what_it_does_where_nothing_is_a_terminal(tmp_path)
     assert len(lines) <= 14  # and no line for each step
 
 
-def test_a_run_in_python_may_be_silent(tmp_path):
+def test_python_run_may_be_silent(tmp_path):
     done = subprocess.run(arguments(tmp_path, 'off'), cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout == 'begun\nended\n'
 
 
-def test_a_run_in_python_on_a_terminal_moves_one_line(tmp_path):
+def test_python_run_updates_one_line_on_a_terminal(tmp_path):
     ours, its = pty.openpty()
     child = subprocess.Popen(
         arguments(tmp_path, 'default'), cwd=ROOT, env=environment(), stdout=its, stderr=subprocess.PIPE
@@ -142,7 +142,7 @@ def test_a_run_in_python_on_a_terminal_moves_one_line(tmp_path):
     assert stays[0] == 'begun' and stays[-1] == 'ended' and stays[-2].startswith('mixup: ') and len(stays) <= 6
 
 
-def test_phases_that_come_often_are_lines_now_and_then(clock):
+def test_frequent_phases_are_rate_limited(clock):
     out = io.StringIO()
     progress = Progress(10, stream=out, label='m')
     for _ in range(30):

@@ -51,12 +51,12 @@ def bring(store: Store, name: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize('text', ['s3://bucket/runs', 'gs://', 'gs:///', 'file://runs'])
-def test_what_is_no_place(text):
+def test_invalid_places_are_refused(text):
     with pytest.raises(UserError, match='gs://BUCKET/FOLDER'):
         storage.of(text)
 
 
-def test_a_place_without_a_client(monkeypatch):
+def test_missing_client_says_what_to_install(monkeypatch):
     monkeypatch.setattr(storage.importlib.util, 'find_spec', lambda name: None)
     storage._client.cache_clear()
     with pytest.raises(UserError, match=r"pip install 'mixjax\[gcs\]'"):
@@ -86,7 +86,7 @@ def test_files(kind, tmp_path, store):
     assert str(storage.absolute(place)) == str(storage.resolved(place)) == str(place)
 
 
-def test_what_others_write_is_seen(store):
+def test_writes_of_other_processes_are_visible(store):
     place = storage.given('gs://bucket/others')
     assert not place.exists() and not (place / 'a').exists()
     store.put('bucket', 'others/a', b'1')
@@ -95,7 +95,7 @@ def test_what_others_write_is_seen(store):
     assert sorted(path.name for path in place.iterdir()) == ['a', 'b'] and (place / 'b').read_bytes() == b'22'
 
 
-def test_a_store_that_is_busy_for_a_moment(store):
+def test_transient_store_errors_are_retried(store):
     store.refuse = 2
     storage.write(storage.of('gs://bucket/busy'), b'1')
     assert store.objects['bucket', 'busy'].data == b'1' and not store.refuse
@@ -228,14 +228,14 @@ def test_a_folder_in_a_store(store, tmp_path):
     assert len(less.train.ids) + len(less.test.ids) == 4
 
 
-def test_a_name_that_leads_out_of_the_copy(store, tmp_path):
+def test_object_names_outside_of_the_copy_are_refused(store, tmp_path):
     store.put('bucket', 'evil/../../x', b'1')
     with pytest.raises(UserError, match='no name of a file'):
         bucket_copy.here('gs://bucket/evil', tmp_path / 'cache')
     assert not (tmp_path / 'x').exists() and not list((tmp_path / 'cache').rglob('x'))
 
 
-def test_a_disk_without_room_for_the_copy(store, tmp_path, monkeypatch):
+def test_copy_without_disk_space_is_refused(store, tmp_path, monkeypatch):
     store.put('bucket', 'large/a', b'1')
     monkeypatch.setattr(bucket_copy.shutil, 'disk_usage', lambda _: type('', (), {'free': 10})())
     with pytest.raises(UserError, match=r'gs://bucket/large is .* and .* free; set config\.cache_dir'):

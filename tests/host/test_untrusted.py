@@ -40,7 +40,7 @@ def test_only_regular_files_are_opened(kind, tmp_path):
     assert time.monotonic() - began < 1
 
 
-def test_a_file_that_becomes_a_fifo_between_the_look_and_the_opening(tmp_path, monkeypatch):
+def test_file_replaced_by_a_fifo_before_opening(tmp_path, monkeypatch):
     path = tmp_path / 'x'
     os.mkfifo(path)
     looked = os.stat(__file__)
@@ -49,7 +49,7 @@ def test_a_file_that_becomes_a_fifo_between_the_look_and_the_opening(tmp_path, m
         untrusted.open_regular(path)
 
 
-def test_a_folder_a_missing_file_a_link_to_itself_and_a_name_that_is_none(tmp_path):
+def test_folders_missing_files_and_invalid_names_are_refused(tmp_path):
     (tmp_path / 'self').symlink_to('self')
     for name, error in {'.': IsADirectoryError, 'none': FileNotFoundError, 'self': OSError, 'a\0b': OSError}.items():
         with pytest.raises(error):

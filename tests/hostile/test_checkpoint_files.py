@@ -44,7 +44,7 @@ def with_arrays(run: Path, change) -> None:
     assert not integrity.fault(place)
 
 
-def test_a_whole_one_is_read_by_the_trainer_and_by_the_analysis(run):
+def test_intact_checkpoint_is_read(run):
     assert made.same(restored(run), made.state())
     assert made.same(checkpoint.read(run / 'checkpoints' / '0', made.STEP)['params'], made.state().params)
     with_arrays(run, lambda entries: None)
@@ -55,7 +55,7 @@ def test_a_whole_one_is_read_by_the_trainer_and_by_the_analysis(run):
     'notes', ['', '{', '[]', '"x"', '[' * 10**5, '{"commit_timestamp_nsecs": "x"}', '{"init_timestamp_nsecs": -1}',
               '{"commit_timestamp_nsecs": 1e300}'],
 )  # fmt: skip
-def test_what_is_noted_of_it_lies(notes, run):
+def test_inconsistent_checkpoint_metadata_is_refused(notes, run):
     """No sum is of it: it is written last. Opening the folder fell over it, whole as the state was."""
     (run / NOTES).write_text(notes)
     said = []
@@ -65,7 +65,7 @@ def test_what_is_noted_of_it_lies(notes, run):
         assert checkpoint.latest([manager]) == made.STEP - 4
 
 
-def test_notes_that_only_their_writer_refuses(run):
+def test_metadata_that_only_orbax_refuses(run):
     notes = json.loads((run / NOTES).read_text())
     (run / NOTES).write_text(json.dumps({**notes, 'metrics': 'none', 'custom_metadata': 3}))
     integrity.look(run, [0], print)

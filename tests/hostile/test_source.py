@@ -70,7 +70,7 @@ def uses(source: str) -> set[str]:
     return found
 
 
-def test_nothing_that_is_read_is_run():
+def test_no_module_evaluates_what_it_reads():
     found = {
         (use, str(path.relative_to(PACKAGE)))
         for path in PACKAGE.rglob('*.py')
@@ -104,13 +104,13 @@ class Evil:
 
 
 @pytest.mark.parametrize('message', [Evil(), [Evil()], {'a': PACKAGE}])
-def test_what_processes_say_is_data(message, capsys):
+def test_process_messages_are_parsed_as_data(message, capsys):
     with pytest.raises(UserError, match='which is no part of what processes tell each other'):
         processes.heard(pickle.dumps(message))
     assert capsys.readouterr().out == ''
 
 
-def test_what_processes_do_say_is_understood():
+def test_process_messages_round_trip():
     import jax.numpy as jnp
     import numpy as np
 

@@ -73,7 +73,7 @@ def test_a_link_in_place_of_a_file_is_replaced(write, name, tmp_path, victim):
     assert sorted(path.name for path in folder.iterdir()) == sorted({'report.html', name})
 
 
-def test_nothing_is_added_to_a_file_elsewhere(tmp_path, victim):
+def test_appending_does_not_follow_links(tmp_path, victim):
     folder = tmp_path / 'st'
     folder.mkdir()
     (folder / 'link').symlink_to(victim)
@@ -131,7 +131,7 @@ def test_relative_places_count_from_the_current_folder(tmp_path, monkeypatch):
         storage.write(Path('no/folder'), b'')
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path):
+def test_failed_write_leaves_no_file(tmp_path):
     storage.write(tmp_path / 'a', b'old')
     with pytest.raises(ZeroDivisionError), storage.new(tmp_path / 'a') as file:
         file.write(b'new')
@@ -160,7 +160,7 @@ def half_written(place: Path) -> subprocess.Popen:
     return process
 
 
-def test_what_killed_processes_left_is_removed_and_what_others_are_writing_is_not(tmp_path):
+def test_only_temporaries_of_dead_processes_are_removed(tmp_path):
     victim = tmp_path / 'victim'
     victim.write_bytes(KEY)
     folder = tmp_path / 'run'
@@ -205,7 +205,7 @@ def test_six_processes_write_one_report_at_a_time(tmp_path):
 
 @pytest.mark.parametrize('name', ['report.html', 'results.md', 'results.csv'])
 @pytest.mark.parametrize('ending', ['', '.part'])
-def test_a_report_of_a_strangers_folder(name, ending, tmp_path, victim):
+def test_report_of_a_hostile_folder(name, ending, tmp_path, victim):
     run = fake.make_run(tmp_path / 'st', 'smile', [0.9])
     victim.write_bytes(b'')  # which a report may overwrite
     (run / f'{name}{ending}').symlink_to(victim)
@@ -235,7 +235,7 @@ def again(run: Path):
     return call(run.parent, f'--config={ROOT}/tests/support/tiny_config.py', f'--workdir={run}', '--config.steps=10')
 
 
-def test_a_run_that_goes_on_in_a_strangers_folder(tiny, tmp_path, victim):
+def test_resuming_in_a_hostile_folder(tiny, tmp_path, victim):
     """Every file of it is a link to one outside, which is read; what is written is a file of its own."""
     import shutil
 
@@ -267,7 +267,7 @@ def test_checkpoints_are_not_kept_through_links(name, tiny, tmp_path, victim):
         checkpoint.open_folder(run / 'checkpoints' / '0')
 
 
-def test_plans_of_strangers(tmp_path):
+def test_plan_of_a_hostile_folder(tmp_path):
     """The campaign of `make fuzz`, in short: it may refuse in a sentence, and what lies outside stays as it is."""
     plans = [
         {name: kind} for name in ('metrics.jsonl', 'lock.json', 'first', 'checkpoints/0', 'report.html', 'samples.npz')
@@ -286,7 +286,7 @@ def test_plans_of_strangers(tmp_path):
 
 
 @pytest.mark.parametrize('kind', ['dangling', 'self', 'link', 'fifo', '/dev/zero', 'sparse', 'link to a folder'])
-def test_a_lock_that_no_run_left_is_replaced_at_once(kind, tmp_path, victim):
+def test_lock_that_is_not_a_regular_file_is_replaced(kind, tmp_path, victim):
     path = tmp_path / 'run' / files.LOCK
     strangers.put(path, kind, victim.parent)
     began = time.monotonic()
@@ -331,7 +331,7 @@ def test_predict_does_not_write_where_a_strangers_config_says(tmp_path, monkeypa
     assert not (tmp_path / 'elsewhere').exists() and cache.exists()
 
 
-def test_names_of_runs_that_lead_elsewhere_are_not_measured(tmp_path):
+def test_run_names_outside_of_the_folder_are_not_measured(tmp_path):
     other = fake.make_run(tmp_path / 'other', 'smile', [0.9])
     for name in (str(other), '../other', '..', '.'):
         st = tmp_path / 'st'
@@ -369,7 +369,7 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path, capsys):
     assert Path('/dev/null').is_char_device() and (tmp_path / 'fifo.html').is_fifo()
 
 
-def test_loops_of_links_that_a_person_names(tmp_path, capsys):
+def test_link_loops_are_refused(tmp_path, capsys):
     (tmp_path / 'self').symlink_to('self')
     long = tmp_path.joinpath(*['nested'] * 1200)
     for place in (tmp_path / 'self', tmp_path / 'self' / 'run', long):

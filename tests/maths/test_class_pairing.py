@@ -48,7 +48,7 @@ def test_rounds_never_use_a_source_class_twice():
     np.testing.assert_array_equal(pairs.score, score[np.arange(5), pairs.mapping])
 
 
-def test_a_class_without_images_is_nobodys_pair():
+def test_class_without_images_is_never_paired():
     score = np.array([[0.1, 0.9, 0.5]])
     assert class_pairing.pair(score, np.array([5, 0, 5])).mapping.tolist() == [[2]]
     with pytest.raises(UserError, match='only 1'):

@@ -93,7 +93,7 @@ def test_separable_data_get_a_finite_scale():
     assert mean_ce(0.999 * s * logits, labels) > mean_ce(s * logits, labels) < mean_ce(1.001 * s * logits, labels)
 
 
-def test_logits_that_are_worse_than_nothing_get_a_small_scale():
+def test_logits_worse_than_chance_get_a_small_scale():
     logits = np.array([[3.0, -1.0], [-2.0, 5.0]])
     s = class_relation.calibrate(logits, np.array([1, 0]))
     assert s > 0 and np.abs(class_relation.softmax(s * logits) - 0.5).max() < 1e-2

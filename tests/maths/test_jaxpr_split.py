@@ -13,7 +13,7 @@ from mixjax.models.resnet import BasicBlock, ResNet
 from tests.support import trace
 
 
-def test_the_halves_are_the_function():
+def test_split_jaxpr_computes_the_function():
     def function(given, last):
         once = jnp.sin(given['a']) @ given['b']
         return {'late': once * last[0] + given['a'].sum(), 'once': once, 'given': given['b'], 'one': 1.0}, last

@@ -204,7 +204,7 @@ def test_inside_the_ball_nothing_moves(norm, dtype):
 
 @pytest.mark.parametrize('norm', NORMS)
 @pytest.mark.parametrize('k', [0.0, 0.5])
-def test_no_displacement_is_no_nan(norm, k):
+def test_zero_displacement_has_finite_gradients(norm, k):
     params, stats = layer(0)
     radius = parts(params, k, k, 2.0)
 
@@ -248,7 +248,7 @@ def test_batchnorm_is_bound_by_what_multiplies_the_signal():
         assert_trees_equal(project(params, start, {}, stats0, {'stage1': 0.5}), params)  # no statistics
 
 
-def test_the_number_of_each_part():
+def test_strength_of_each_part():
     def params(*stages):
         leaf = {'conv': {'kernel': jnp.zeros((1, 1, 1, 1))}}
         trunk = {name: leaf for name in ('stem', *stages)}

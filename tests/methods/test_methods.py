@@ -25,7 +25,7 @@ def test_smile_compares_a_map_that_the_network_has(tmp_path):
     seeds.ready(settings({'name': 'smile', 'feature': 'stage1.conv'}), tmp_path)
 
 
-def test_a_person_is_told_what_prepare_is_busy_with(tmp_path, monkeypatch):
+def test_progress_names_what_prepare_does(tmp_path, monkeypatch):
     said = []
     config = settings({'name': 'cotuning', 'relation': 'direct', 'calibration': 1.0})
     on = program.ground(config, lambda line: said.append(line) if 'prepar' in line else None)
@@ -121,7 +121,7 @@ def test_one_device_and_eight_agree_in_float32(method, tmp_path):
 @pytest.mark.parametrize(
     'method', [pytest.param(name, marks=pytest.mark.parity) for name in ('smile', 'xmixup', 'delta', 'lamix')]
 )
-def test_cut_parameters_are_the_same_experiment(method, tmp_path, monkeypatch):
+def test_sharded_parameters_give_the_same_experiment(method, tmp_path, monkeypatch):
     """Two seeds on four devices each: whole parameters on each, and parameters that are cut over the four."""
     monkeypatch.setattr(mesh, 'SMALL', 8)  # the network is tiny
     with jax.enable_x64(True):
@@ -190,7 +190,7 @@ FROM_SCRATCH = {
 
 
 @pytest.mark.parametrize('name', method_registry.names())
-def test_from_scratch_or_a_clear_refusal(name, tmp_path):
+def test_without_pretrained_weights_methods_train_or_refuse(name, tmp_path):
     """Methods that mix or smooth need no pretrained network; those that compare with one say that it is missing."""
     config = settings({'name': name} | VARIANTS[name])
     with config.unlocked():
@@ -222,7 +222,7 @@ def test_the_teacher_moves_every_ten_steps_by_the_weights_of_before_the_step(tmp
 
 
 @pytest.mark.parametrize('x64', [True, False], ids=['float64', 'float32'])
-def test_the_moving_average_equals_the_released_code(x64):
+def test_moving_average_equals_the_released_code(x64):
     f = fixture('smile')
     trunk_t = [not name.startswith('fc.') for name in f['ema_teacher_param_of_entry']]
     trunk_s = [not name.startswith('fc.') for name in f['ema_student_param_of_entry']]
@@ -367,7 +367,7 @@ def test_lamix_shows_originals_on_even_steps_and_averages_on_odd_ones(tmp_path):
 @pytest.mark.parametrize(
     'metrics', [{'step': jnp.zeros(())}, {'loss': jnp.zeros(())}, {'each': jnp.zeros(4)}], ids=['step', 'loss', 'each']
 )
-def test_metrics_that_would_spoil_the_log(metrics, tmp_path, monkeypatch):
+def test_reserved_or_nonscalar_metrics_are_refused(metrics, tmp_path, monkeypatch):
     def make(classes_t):
         def loss(net, params, ctx):
             out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True)
@@ -404,7 +404,7 @@ def test_an_init_that_works_on_the_host(tmp_path, monkeypatch):
         ({'predict': lambda out: out.logits['nope']}, 'nope'),
     ],
 )
-def test_what_would_fail_later_fails_at_once(changes, words, tmp_path, monkeypatch):
+def test_invalid_settings_fail_before_training(changes, words, tmp_path, monkeypatch):
     made = method_registry.load('finetune')(10)._replace(**changes)
     monkeypatch.setattr(method_registry, 'load', lambda name, *_: lambda classes_t: made)
     with pytest.raises((UserError, KeyError), match=words):
@@ -422,7 +422,7 @@ def test_seeds_go_on_together_from_one_step_only(tmp_path):
     assert wave.plan(built, tmp_path) == [[0, 2], [1]]
 
 
-def test_a_head_with_its_own_law(tmp_path, monkeypatch):
+def test_head_with_its_own_initializer(tmp_path, monkeypatch):
     def make(classes_t):
         finetune = method_registry.load_finetune(classes_t)
         return finetune._replace(heads=lambda t, s, prepared: {'target': method_lib.Head(t, std=0.01), 'wide': 300})

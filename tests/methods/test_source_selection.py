@@ -37,7 +37,7 @@ def classes_of(data, made, t):
     return [set(data.source.labels[draw.rows[a : a + n]]) for a, n in zip(draw.start[t], draw.count[t], strict=True)]
 
 
-def test_each_class_owns_a_class_a_round_and_no_two_the_same(data):
+def test_each_target_class_gets_a_distinct_source_class_per_round(data):
     made = select(data, rounds=2)
     owned = [classes_of(data, made, t) for t in range(CLASSES_T)]
     flat = [inside for rounds in owned for one in rounds for inside in one]
@@ -55,7 +55,7 @@ def test_each_class_owns_a_class_a_round_and_no_two_the_same(data):
     ).all()
 
 
-def test_what_is_told_of_it(data):
+def test_notes_on_the_selection(data):
     greedy, exact = select(data), select(data, exact=True)
     assert greedy.notes['source images'] == 20
     assert greedy.notes['similarity'] <= greedy.notes['best similarity'] == exact.notes['similarity']
@@ -77,7 +77,7 @@ def test_the_whole_source_without_a_selection(data):
     assert method.heads(CLASSES_T, CLASSES_S, again)['joint'].width == CLASSES_T + CLASSES_S
 
 
-def test_a_part_of_the_images_leaves_no_class_without(data):
+def test_subsampling_keeps_every_class(data):
     for most in (4, 7, 13):
         made = select(data, max_images=most)
         whole = select(data)

@@ -94,7 +94,7 @@ def test_on_maps_of_even_sides_fixed_and_same_are_one_program(at, equal):
     assert (programs[0] == programs[1]) is equal
 
 
-def test_224_is_such_a_size():
+def test_maps_of_224_have_even_sides():
     at = 224
     for _ in range(5):
         assert at % 2 == 0

@@ -68,7 +68,7 @@ def test_flax_is_lecuns_normal_cut_off_and_without_biases(trees):
         assert 'bias' not in leaves or not np.any(leaves['bias'])
 
 
-def test_a_law_touches_kernels_and_their_biases_and_nothing_else(trees):
+def test_initializer_changes_kernels_and_biases_only(trees):
     for tree in trees.values():
         assert jax.tree.map(jnp.shape, tree) == jax.tree.map(jnp.shape, TREE)
         assert_trees_equal(tree['backbone']['bn'], TREE['backbone']['bn'])
@@ -88,7 +88,7 @@ def test_each_layer_has_its_own_draw_and_keeps_it_whatever_is_beside_it(trees):
     assert not np.array_equal(other['kernel'], again['kernel'])
 
 
-def test_the_type_is_the_leafs_own():
+def test_initializer_keeps_dtypes():
     with jax.enable_x64(True):
         tree = {'conv': {'kernel': jnp.zeros((3, 3, 2, 5))}}
         for law in initializers.LAWS:
@@ -108,7 +108,7 @@ def test_a_network_and_its_new_heads_are_drawn_by_the_law_that_it_was_built_with
     assert_trees_equal({**new, 'heads': {**new['heads'], 'target': zeros['heads']['target']}}, zeros)
 
 
-def test_a_head_is_redrawn_by_torchs_law_unless_another_one_is_named():
+def test_heads_are_redrawn_by_torchs_default_initializer():
     params = {'heads': {'target': TREE['heads']['target']}}
     for law, std in [('', (3 * 256) ** -0.5), ('flax', 256**-0.5)]:
         new = from_linen(LeNet(), law).redraw(jax.random.key(1), params, 'target')['heads']['target']
@@ -119,7 +119,7 @@ def test_a_head_is_redrawn_by_torchs_law_unless_another_one_is_named():
 @pytest.mark.parametrize(
     ('name', 'law'), [('resnet18', 'fan_out'), ('cifar_resnet50', 'torch'), ('densenet121', 'fan_in')]
 )
-def test_the_networks_own_law_is_their_authors(name, law):
+def test_default_initializer_is_the_authors(name, law):
     """torchvision's ResNets draw by fan_out and its DenseNets by fan_in; the CIFAR networks by torch's default."""
     net = from_linen(models.BACKBONES[name]().clone(blocks=(1,)))
     image = jnp.zeros((1, 32, 32, 3))

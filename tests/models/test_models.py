@@ -57,7 +57,7 @@ def dtypes(tree):
     return {str(leaf.dtype) for leaf in jax.tree.leaves(tree)}
 
 
-def test_the_table_is_the_one_that_is_tested():
+def test_every_shipped_network_is_tested():
     assert sorted(NETWORKS) == SHIPPED
     assert PUBLISHED.keys() <= set(DISTINCT) and set(FAMILIES) <= set(DISTINCT)
 

@@ -71,7 +71,7 @@ def test_topologies():
         ('cpu:2x2', 'a number from 1'),
     ],
 )
-def test_topologies_that_are_none(name, words, capsys):
+def test_invalid_topologies_are_refused(name, words, capsys):
     assert plan_command.main(['--config=quickstart', f'--topology={name}']) == 2
     told = capsys.readouterr().err
     assert words in told and len(told.splitlines()) == 1
@@ -89,7 +89,7 @@ def test_the_environment_of_virtual_devices(monkeypatch):
     assert slices.environment(slices.parse('v5e:2x2'))['JAX_PLATFORMS'] == 'cpu'
 
 
-def test_without_libtpu(monkeypatch, capsys):
+def test_missing_libtpu_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(slices.importlib.util, 'find_spec', lambda name: None)
     assert plan_command.main(['--config=quickstart', '--topology=v5e:2x2']) == 2
     told = capsys.readouterr().err
@@ -216,7 +216,7 @@ def test_shapes_are_those_of_a_run(variant, tmp_path, monkeypatch):
     placed.close()
 
 
-def test_every_byte_of_the_arguments_has_a_name(mixed):
+def test_argument_bytes_are_all_accounted_for(mixed):
     for _, (plan,) in mixed.values():
         rows = verdict.memory(plan)
         named = sum(plan.holds.values()) - plan.holds['pretrained network'] - plan.holds['test images']
@@ -394,13 +394,13 @@ def test_the_tables_as_text(mixed):
     assert any('GFLOP' in line for line in lines) and 'chip-hours' not in '\n'.join(lines)
 
 
-def test_devices_that_have_nothing_to_do():
+def test_idle_devices_are_reported():
     on, (plan,) = planned(toy('finetune', trials=3), 8)
     assert plan.program.mesh.devices.shape == (3, 2)
     assert '2 have nothing to do' in tables.text(plan, on)
 
 
-def test_a_batch_that_cannot_be_shared_out(tmp_path, capsys):
+def test_indivisible_batch_is_refused(tmp_path, capsys):
     words = ['--config=quickstart', '--topology=cpu:4', '--config.num_seeds=1', '--config.batch_size=7']
     assert plan_command.main(words) == 2
     told = capsys.readouterr().err.splitlines()
@@ -475,7 +475,7 @@ def test_images_are_streamed_where_a_run_would():
     assert plan.compiled is not None and {one.kind for one in plan.compiled.collectives} == {'all-reduce'}
 
 
-def test_what_the_compiler_refuses(monkeypatch):
+def test_compiler_errors_are_reported(monkeypatch):
     def lower(*_):
         raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Ran out of memory, used 20.1G of 15.75G hbm.\nmore')
 
@@ -493,7 +493,7 @@ def other(*_):
     raise jax.errors.JaxRuntimeError('INTERNAL: strange\nand more')
 
 
-def test_hours_of_a_run(mixed):
+def test_estimated_hours_of_a_run(mixed):
     _, (plan,) = mixed[1]
     work = verdict.work(*on_chips(plan))
     chip = slices.CHIPS['v5e']
@@ -508,7 +508,7 @@ def test_hours_of_a_run(mixed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('method', ['mixup', 'xmixup'])
-def test_a_tpu_slice_that_nobody_has(method, tmp_path):
+def test_plan_for_a_tpu_slice_without_hardware(method, tmp_path):
     """The glyph network on v5e:2x2 and v5e:4x4: it fits, and no image goes between chips unless groups say so."""
     pytest.importorskip('libtpu', reason="libtpu is not installed: pip install 'mixjax[tpu-plan]'")
     found = []

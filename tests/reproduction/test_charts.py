@@ -40,7 +40,7 @@ def test_accuracies_without_a_base():
     assert line.high == pytest.approx((60 + 10, 90))  # a standard deviation of 14.1 over two seeds
 
 
-def test_what_was_not_run_is_left_out():
+def test_cells_that_were_not_run_are_left_out():
     few = {cell: values for cell, values in NUMBERS.items() if cell[1] == '2'}
     (line,) = charts.lines_of(ALONE, of(few))
     assert line.x == (2,)

@@ -180,7 +180,7 @@ def test_papers_are_corrected_each_by_itself():
     assert [one.at_once / one.p for one in found] == pytest.approx([3, 3, 3])
 
 
-def test_what_one_correction_over_all_papers_would_not_leave_is_marked():
+def test_claims_lost_under_joint_correction_are_marked():
     half = {'a': {0: 1.0, 1: 1.1, 2: 1.2}, 'b': {0: 0.0, 1: 0.2, 2: 0.1}}  # p is 0.0033
     others = [ONE._replace(where=f'{name}, Table 1') for name in 'BCDEFGHIJKLMNOPQ']
     found = claims.judged(lambda cell, metric: half[cell[2]], [ONE, *others])

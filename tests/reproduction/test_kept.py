@@ -96,7 +96,7 @@ def test_measures_are_read_from_the_folders_of_the_runs(tmp_path, analysed):
     assert again[0].files != found[0].files and len(analysed) == 2
 
 
-def test_what_cannot_be_measured_is_told_and_the_rest_is_kept(tmp_path, monkeypatch, capsys):
+def test_missing_measurements_are_reported_and_the_rest_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(digits, 'KEPT', tmp_path / 'digits.csv')
     monkeypatch.setattr(digits.analyse, 'run', lambda given: 2)
     runs = digits.Runs(str(tmp_path / 'runs'))
@@ -157,7 +157,7 @@ def test_a_run_that_is_not_what_was_kept_is_named(tmp_path, monkeypatch, capsys)
         (['--jobs=0'], 'at least 1'),
     ],
 )
-def test_words_that_do_not_go_together(words, told, capsys):
+def test_conflicting_flags_are_refused(words, told, capsys):
     with pytest.raises(SystemExit):
         digits.main(words)
     assert told in capsys.readouterr().err

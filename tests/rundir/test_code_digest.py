@@ -63,7 +63,7 @@ def found(folder):
     return out
 
 
-def test_what_a_method_imports_from_outside_of_installed_packages(folder):
+def test_digest_covers_imports_outside_of_site_packages(folder):
     first = found(folder)
     assert first.keys() == USED  # neither json, optax and mixjax, nor the module that nobody imports
     assert found(folder) == first
@@ -78,7 +78,7 @@ def test_what_a_method_imports_from_outside_of_installed_packages(folder):
     assert found(folder) == first
 
 
-def test_nothing_is_imported_to_look(folder):
+def test_digest_does_not_import_the_code(folder):
     importlib.import_module('methods_of_mine.mine')
     assert 'late' in code_digest.digests(['methods_of_mine.mine']) and 'late' not in sys.modules
 

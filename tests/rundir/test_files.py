@@ -41,7 +41,7 @@ def test_only_more_steps_of_a_finished_run_may_differ(tmp_path):
     assert files.finished(run, 500) is None and files.look(run, config(steps=500)) is False
 
 
-def test_leftovers_of_a_first_moment_are_no_other_peoples_files(tmp_path):
+def test_leftovers_of_an_aborted_start_are_not_foreign_files(tmp_path):
     (tmp_path / 'config.json.part').write_text('{')
     (tmp_path / 'write.part').touch()
     assert files.look(tmp_path, config()) is False
@@ -50,7 +50,7 @@ def test_leftovers_of_a_first_moment_are_no_other_peoples_files(tmp_path):
         files.look(tmp_path, config())
 
 
-def test_a_file_in_the_way(tmp_path):
+def test_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / 'file').write_text('x')
     with pytest.raises(UserError, match='cannot be written to'):
         files.claim(tmp_path / 'file', config())
@@ -90,7 +90,7 @@ def test_a_finished_log_does_not_show_which_seeds_were_trained_at_once(tmp_path)
     files.arrange(tmp_path / 'absent.jsonl')
 
 
-def test_what_prepare_made_comes_back(tmp_path):
+def test_prepared_arrays_round_trip(tmp_path):
     path = tmp_path / 'prepared.npz'
     draw = Segments(*(np.arange(n, dtype=np.int32) for n in (5, 2, 2, 1)), np.array([[0.5]]), np.array(True))
     frozen = {'a': np.arange(3, dtype=np.int32), 'b': {'c': np.eye(2, dtype=np.float32)}}
@@ -110,12 +110,12 @@ def test_what_prepare_made_comes_back(tmp_path):
         ({'a': np.array(['x'])}, 'frozen holds numbers'),
     ],
 )
-def test_what_cannot_be_stored(frozen, sentence, tmp_path):
+def test_prepared_values_that_cannot_be_stored_are_refused(frozen, sentence, tmp_path):
     with pytest.raises(UserError, match=sentence):
         prepare.save_prepared(tmp_path / 'prepared.npz', Prepared(frozen))
 
 
-def test_a_damaged_file_of_what_was_prepared(tmp_path):
+def test_damaged_prepared_file_is_refused(tmp_path):
     path = tmp_path / 'prepared.npz'
     prepare.save_prepared(path, Prepared({'a': np.arange(1000)}))
     whole = path.read_bytes()
@@ -148,6 +148,6 @@ def test_the_baseline_runs_first_then_the_others_by_name():
     assert one.method.name == 'xmixup' and not one.compare
 
 
-def test_the_environment_names_no_place():
+def test_recorded_environment_has_no_paths():
     text = json.dumps(files.environment())
     assert '/' not in text.replace('"commit"', '')

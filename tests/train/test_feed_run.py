@@ -220,7 +220,7 @@ def photo_set(folder, say):
 # --- which feed, and what it costs ------------------------------------------------------------------------------------
 
 
-def test_auto_goes_by_the_bytes_and_says_so(tmp_path, monkeypatch):
+def test_feed_auto_chooses_by_size_and_logs_it(tmp_path, monkeypatch):
     built = program.build(settings('xmixup', devices=8, mix={'groups': 1, 'shards': 8}))
     one = seeds.open_seed(built, 0, tmp_path)
     assert one.inputs['source']['image'].shape == (8, 23, 16, 16, 1)  # ten pairs of two: lists for every shard
@@ -248,12 +248,12 @@ def test_auto_goes_by_the_bytes_and_says_so(tmp_path, monkeypatch):
     assert chosen('stream', 1).told == 'images: read as they are needed, as config.feed says'
 
 
-def test_room_is_a_share_of_the_memory():
+def test_resident_budget_is_a_share_of_device_memory():
     devices = mesh.make(8)
     assert 0 < hold.room(devices) <= hold.free_memory() / 8
 
 
-def test_a_line_is_said_once():
+def test_each_note_is_logged_once():
     progress = Progress(0, stream=io.StringIO())
     for text in ('one', 'two', 'one'):
         progress.say_once(text)

@@ -356,7 +356,7 @@ def test_other_wrappers_take_the_place_of_the_files_with_their_settings(tmp_path
     assert config_lib.load(mine, [('method.name', 'smile')]).method.get('wrappers', ()) == ()
 
 
-def test_a_config_without_wrappers_is_what_it_was(tmp_path):
+def test_config_without_wrappers_is_unchanged(tmp_path):
     plain = config_lib.load('quickstart')
     assert 'wrappers' not in plain.to_json()
     config = config_lib.load('quickstart').unlock()
@@ -382,7 +382,7 @@ def wrap(method, classes_t, *, factor: float = 2.0):
 """
 
 
-def test_ones_own_wrapper_is_a_module_and_no_file_may_name_it(tmp_path, monkeypatch):
+def test_user_wrapper_is_named_on_the_command_line_only(tmp_path, monkeypatch):
     (tmp_path / 'my_wrappers').mkdir()
     (tmp_path / 'my_wrappers' / 'twice.py').write_text(OWN)
     monkeypatch.syspath_prepend(tmp_path)

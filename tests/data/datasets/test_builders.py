@@ -34,7 +34,7 @@ def done(name: str, root: Path, **options) -> str:
     return prepare(name, data_dir=str(root), allow_counts=True, **options)
 
 
-def test_which_sets_are_ours():
+def test_data_sets_with_own_builders():
     assert OURS == ['fgvc_aircraft', 'mit_indoor67', 'stanford_cars', 'tiny_imagenet']
 
 
@@ -181,7 +181,7 @@ def test_without_files_one_sentence_says_which_and_where(name, root):
     assert '\n' not in message
 
 
-def test_a_class_that_nobody_knows(root):
+def test_unknown_class_is_refused(root):
     files, _ = miniature.aircraft()
     files['fgvc-aircraft-2013b/data/images_variant_test.txt'] += b'1000009 Zeppelin NT\n'
     by_hand(root).mkdir(parents=True)
@@ -219,7 +219,7 @@ def test_cars_whose_test_labels_are_kept_secret(root):
     ('stanford_cars', 'cars_train.tgz'),
 ])  # fmt: skip
 @pytest.mark.parametrize('share', [0, 0.2, 0.5])
-def test_an_archive_that_is_not_whole(name, file, share, root):
+def test_truncated_archive_is_refused(name, file, share, root):
     miniature.publish(name, by_hand(root))
     path = by_hand(root) / file
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])

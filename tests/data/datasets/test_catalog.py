@@ -307,7 +307,7 @@ def test_a_prepared_copy_is_found_in_the_home_folder(tmp_path):
         ({'splits': ['train']}, 'cannot be read'),
     ],
 )
-def test_a_copy_of_no_use(tmp_path, changes, fault):
+def test_unusable_copy_is_reported(tmp_path, changes, fault):
     folder = prepare(tmp_path, 'imagenet2012', **changes)
     message = str(catalog.missing('imagenet2012', str(tmp_path)))
     assert f'{folder}: ' in message and fault in message and 'move that folder away' in message
@@ -416,7 +416,7 @@ def test_made_up_images_in_place_of_a_set(name, split):
     assert data.read(np.array([0, facts.classes * 2 - 1])).shape == (2, 24, 24, facts.image[2])
 
 
-def test_sets_have_nothing_in_common():
+def test_parts_of_made_up_images_are_disjoint():
     dogs = catalog.synthetic_like('stanford_dogs', 'train', per_class=1, side=8)
     birds = catalog.synthetic_like('cub200', 'train', per_class=1, side=8)
     assert not np.array_equal(dogs.read(np.array([0])), birds.read(np.array([0])))

@@ -62,7 +62,7 @@ def test_no_two_shipped_classes_are_look_alikes(shipped):
     assert similar.max() <= render_glyphs.THRESHOLD
 
 
-def test_similarity_forgives_a_pixel_and_not_a_stroke():
+def test_similarity_tolerates_one_pixel_but_not_a_stroke():
     bar = stroke((0, 16, 2, 4))
     moved = stroke((0, 16, 3, 5))
     crossed = stroke((0, 16, 2, 4), (7, 9, 4, 12))
@@ -119,7 +119,7 @@ def test_drawing_again_gives_the_shipped_classes(shipped, drawn):
     assert np.abs(again.image.astype(int) - shipped['image']).mean() < 4
 
 
-def test_the_file_has_no_time_in_it(tmp_path, shipped):
+def test_npz_has_no_timestamps(tmp_path, shipped):
     drawing = render_glyphs.Drawing(
         shipped['image'][:40], shipped['label'][:40], shipped['font'][:40],
         shipped['classes'].tolist(), shipped['fonts'].tolist(),

@@ -109,7 +109,7 @@ def test_equal_files_stay_on_one_side_of_the_held_out_share(tmp_path):
     assert not any('warning' in line for line in found.notes)
 
 
-def test_nothing_is_held_out_if_nothing_should_be(tmp_path):
+def test_zero_holdout_holds_nothing_out(tmp_path):
     put(tmp_path / 'p', 'a/1.png', 'b/1.png')
     assert not look(tmp_path / 'p', tmp_path, holdout=0).test
     with pytest.raises(UserError, match='no class with two different images'):
@@ -156,7 +156,7 @@ def test_hostile_and_foreign_names(tmp_path):
     assert all(line.isprintable() for line in found.notes)
 
 
-def test_a_name_that_is_no_text(tmp_path):
+def test_undecodable_file_name(tmp_path):
     put(tmp_path / 'p', 'a/1.png', 'a/2.png', 'b/1.png')
     try:
         with open(os.fsencode(tmp_path / 'p' / 'b') + b'/\xff\xfe.png', 'wb') as file:
@@ -264,7 +264,7 @@ DAMAGED = (
 
 
 @pytest.mark.parametrize('text', DAMAGED)
-def test_a_damaged_memory_costs_time_and_nothing_else(text, tmp_path):
+def test_damaged_scan_cache_is_rebuilt(text, tmp_path):
     put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(2)))
     first = look(tmp_path / 'p', tmp_path)
     (memory,) = (tmp_path / 'cache' / 'folders').iterdir()
@@ -314,7 +314,7 @@ def test_a_file_that_breaks_after_the_check_is_named(tmp_path):
         data.read(np.array([3]))
 
 
-def test_a_part_is_told_from_every_other_by_its_name(tmp_path):
+def test_part_names_are_unique(tmp_path):
     put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(2)))
 
     def name():
@@ -374,7 +374,7 @@ def test_a_stamp_covers_the_bytes_of_every_file(part, same, tmp_path):
     assert {name for name in before if before[name] != after[name]} == {part}
 
 
-def test_files_that_changed_places_change_labels(same, tmp_path):
+def test_moved_files_change_labels(same, tmp_path):
     a, b = same / 'train/a/0.bmp', same / 'train/b/0.bmp'
     before = [one.digest for one in look(same, tmp_path).train]
     a.rename(same / 'x')
@@ -392,7 +392,7 @@ def test_a_file_with_a_new_inode_is_read_again(same, tmp_path):
     assert look(same, tmp_path).train[0].digest not in (before, '')
 
 
-def test_files_that_were_written_just_now_are_not_remembered(tmp_path):
+def test_recently_written_files_are_not_cached(tmp_path):
     put(tmp_path / 'p', 'a/1.png', 'b/1.png')
     look(tmp_path / 'p', tmp_path, holdout=0)
     (memory,) = (tmp_path / 'cache' / 'folders').iterdir()
@@ -436,7 +436,7 @@ def test_a_stored_image_is_not_used_for_a_file_that_has_changed(same, tmp_path):
     np.testing.assert_array_equal(read([0, 1]), expected)
 
 
-def test_a_file_that_is_being_written_is_not_remembered(tmp_path, monkeypatch):
+def test_files_being_written_are_not_cached(tmp_path, monkeypatch):
     put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(3)))
     monkeypatch.setattr(folder_scan, 'FRESH', 0)
     real, grown = os.fstat, tmp_path / 'p/a/1.png'
@@ -455,7 +455,7 @@ def test_a_file_that_is_being_written_is_not_remembered(tmp_path, monkeypatch):
     assert not look(tmp_path / 'p', tmp_path).unreadable
 
 
-def test_too_little_memory_is_no_property_of_a_file(tmp_path, monkeypatch):
+def test_out_of_memory_does_not_mark_a_file_damaged(tmp_path, monkeypatch):
     put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(3)))
     monkeypatch.setattr(folder_scan, 'FRESH', 0)
     large, real, decoded = (tmp_path / 'p/b/1.png').read_bytes(), photo.decode, []
@@ -528,7 +528,7 @@ def test_each_real_folder_is_entered_once(count, tmp_path):
     assert 'reached by another path' in told(found, 'left out')
 
 
-def test_links_add_what_is_not_there_without_them(tmp_path):
+def test_links_add_only_images_not_reached_otherwise(tmp_path):
     put(tmp_path / 'more', 'x.png', 'deep/y.png')
     put(tmp_path / 'p', 'a/1.png', 'a/inner/2.png', 'b/3.png', 'c/4.png')
     (tmp_path / 'p/a/more').symlink_to(tmp_path / 'more')  # entered here, by name the first
@@ -600,7 +600,7 @@ def test_deep_folders(tmp_path):
         ('TRAINING DATA', 'testing data', 'valid_photos'),
     ],
 )
-def test_names_of_parts_may_say_more(names, tmp_path):
+def test_part_names_may_have_suffixes(names, tmp_path):
     for part in names:
         put(tmp_path / 'p', f'{part}/a/1{part}.png', f'{part}/b/2{part}.png')
     found = look(tmp_path / 'p', tmp_path)
@@ -640,7 +640,7 @@ def test_folders_that_may_be_parts_are_not_taken_for_classes(files, said, tmp_pa
         ('train', 'training', 'tram'),
     ],
 )
-def test_classes_may_have_such_names(classes, tmp_path):
+def test_classes_may_have_part_names(classes, tmp_path):
     put(tmp_path / 'p', *(f'{name}/{deep}{k}.png' for name in classes for deep in ('', 'deep/') for k in range(2)))
     assert look(tmp_path / 'p', tmp_path).classes == classes
     for name in classes:

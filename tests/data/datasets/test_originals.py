@@ -278,7 +278,7 @@ def test_imagenet2012(tmp_path):
     check('imagenet2012', tmp_path / 'data', examples | validation)
 
 
-def test_every_set_is_tested_from_its_original_files():
+def test_every_data_set_is_tested_from_original_files():
     ours = {name for name in catalog.names() if catalog.entry(name).ours}
     here = {name.removeprefix('test_') for name in globals() if name.startswith('test_')}
     here |= {'cifar10', 'cifar100', 'fashion_mnist'}

@@ -125,7 +125,7 @@ def test_the_values_of_a_record(packed):
     assert example(record({}), ('a',)) == {}
 
 
-def test_the_first_of_several_values():
+def test_first_of_repeated_values_is_read():
     several = miniature.field(1, miniature.field(1, b'x') + miniature.field(1, b'y'))
     numbers = miniature.field(3, miniature.field(1, b'\x07\x08'))
     entries = [miniature.field(1, b'a') + miniature.field(2, several), miniature.field(2, numbers)]
@@ -142,7 +142,7 @@ def test_unknown_fields_are_passed_over():
 
 
 @pytest.mark.parametrize('cut', [1, 7, 20, 40])
-def test_a_record_that_is_cut_short(cut):
+def test_truncated_record_is_refused(cut):
     with pytest.raises((ValueError, IndexError)):
         example(record({'image': bytes(30), 'label': 5})[:-cut], ('image', 'label'))
 
@@ -234,7 +234,7 @@ def test_the_number_of_examples_is_the_published_one(tmp_path):
 
 
 @pytest.mark.parametrize('label', [-1, 10])
-def test_a_label_that_no_class_has(label, tmp_path):
+def test_label_out_of_range_is_refused(label, tmp_path):
     bad = record({'image': stored('cifar10', 0), 'label': label})
     folder = miniature.copy('cifar10', tmp_path, {'train': [[bad]], 'test': [[bad]]})
     with pytest.raises(UserError, match=f'record 0 has the label {label}, and there are 10 classes'):
@@ -242,7 +242,7 @@ def test_a_label_that_no_class_has(label, tmp_path):
 
 
 @pytest.mark.parametrize('bad', [b'', b'no message', record({'image': b'x'})])
-def test_a_record_that_is_no_example(bad, tmp_path):
+def test_record_that_is_not_an_example_is_refused(bad, tmp_path):
     folder = miniature.copy('cifar10', tmp_path, {'train': [[bad]], 'test': [[bad]]})
     with pytest.raises(UserError, match='record 0 is not an example with an image and a label'):
         index('cifar10', folder)
@@ -313,7 +313,7 @@ def test_a_file_that_is_missing(tmp_path):
         index('cifar10', folder)
 
 
-def test_a_file_that_is_cut_short(tmp_path):
+def test_truncated_file_is_refused(tmp_path):
     folder = make('cifar10', tmp_path)
     os.truncate(files_of(folder)[0], 900)
     with pytest.raises(UserError, match='00000-of-00002 has 0 records, and dataset_info.json says 3: it is not whole'):
@@ -334,7 +334,7 @@ def test_a_file_whose_bytes_have_changed(tmp_path):
         tfds_copy.Records(folder, 'train').read([0])
 
 
-def test_how_far_a_pass_is(tmp_path, monkeypatch, capsys):
+def test_progress_of_a_pass(tmp_path, monkeypatch, capsys):
     clock = iter(range(0, 1000, 20))
     monkeypatch.setattr(tfds_copy.time, 'monotonic', lambda: next(clock))
     index('cifar10', make('cifar10', tmp_path, count=130))

@@ -107,7 +107,7 @@ def test_lazy_images_read_what_is_asked_for():
 
 
 @pytest.mark.parametrize('shards', [0, 1, 4])
-def test_the_stream_hands_over_what_is_gathered(shards):
+def test_stream_gives_the_gathered_batches(shards):
     trees = [tree(seed, shards) for seed in range(2)]
     trials = batches.padded([*trees, trees[1]])  # a trial without a seed of its own repeats the last one
     host = opened(trials, [KEYS[0], KEYS[1], KEYS[1]])
@@ -171,7 +171,7 @@ def test_batches_of_both_feeds_are_equal_to_the_last_bit():
 
 
 @pytest.mark.parametrize('count', [5, 12, 17, 100])
-def test_the_plan_on_the_host_is_the_plan(count):
+def test_host_plan_equals_device_plan(count):
     one = tree(shards=4, count=count)
     planner = stream.Planner(KEYS[1], one, batch=BATCH, groups=GROUPS)
     label, draw = jax.tree.map(jnp.asarray, (one['target']['label'], one['draw']))
@@ -182,7 +182,7 @@ def test_the_plan_on_the_host_is_the_plan(count):
             np.testing.assert_array_equal(a, b)
 
 
-def test_an_epoch_that_has_some_examples_more_than_once():
+def test_epoch_with_repeated_examples():
     epoch = np.concatenate([np.arange(17), np.repeat([3, 5], 4)])
     one = tree(shards=1, epoch=epoch)
     planner = stream.Planner(KEYS[1], one, batch=BATCH, groups=GROUPS)
@@ -201,7 +201,7 @@ def test_an_epoch_that_has_some_examples_more_than_once():
     assert BATCH * 25 % 25 == 0 and np.bincount(seen).tolist() == (BATCH * np.bincount(epoch)).tolist()
 
 
-def test_the_plan_on_the_host_is_the_plan_with_64_bit_types():
+def test_host_plan_equals_device_plan_with_64_bit_types():
     one = tree(shards=4)
     narrow = [stream.Planner(KEYS[1], one, batch=BATCH, groups=GROUPS)(step) for step in range(3)]
     with jax.enable_x64(True):
@@ -221,7 +221,7 @@ def eventually(condition):
     return condition()
 
 
-def test_the_stream_reads_ahead_and_not_without_end():
+def test_stream_prefetch_is_bounded():
     asked = []
     one = batches.seed_inputs(
         Images(Lazy(lambda rows: asked.append(1) or PIXELS[rows], np.arange(40)), LABELS), None, None
@@ -258,7 +258,7 @@ def test_an_image_that_cannot_be_read_stops_the_step_that_needs_it():
     assert no_threads_are_left()
 
 
-def test_ahead_makes_items_in_another_thread_a_few_before_they_are_asked_for():
+def test_prefetch_makes_items_ahead_in_another_thread():
     made, closed = [], []
 
     def items():
@@ -279,7 +279,7 @@ def test_ahead_makes_items_in_another_thread_a_few_before_they_are_asked_for():
     assert closed and no_threads_are_left() and next(ahead, None) is None
 
 
-def test_ahead_ends_and_fails_as_its_iterator_does():
+def test_prefetch_ends_and_raises_as_its_iterator_does():
     ahead = stream.Ahead(iter(range(3)), 1)
     assert list(ahead) == [0, 1, 2] and list(ahead) == [] and no_threads_are_left()
 

@@ -42,7 +42,7 @@ def test_late_steps_do_not_overflow():
 
 @settings(max_examples=6, deadline=None)
 @given(batch=st.integers(1, 20), count=st.integers(1, 30), step=st.integers(0, 1000), steps=st.integers(1, 3))
-def test_orders_that_were_made_before_are_those_of_the_steps(batch, count, step, steps):
+def test_precomputed_orders_equal_those_of_the_steps(batch, count, step, steps):
     first, many = plan.touched(step, steps, batch, count)
     made = plan.orders(KEY, jnp.uint32(first), many, count)
     assert made.table.shape == (many, count)
@@ -231,7 +231,7 @@ def test_draws_follow_the_law_of_the_shards(shards, rounds, union):
 
 
 @pytest.mark.parametrize('union', [False, True])
-def test_one_shard_is_the_law_without_shards(union):
+def test_one_shard_draws_as_without_shards(union):
     draw = table((9, 3, 20, 14), 4, 2, union)
     dealt, one = plan.deal(np.arange(46)[::-1], draw, 1)
     np.testing.assert_array_equal(dealt[0], np.arange(46)[::-1])

@@ -101,7 +101,7 @@ def test_faults_of_the_examples_are_one_sentence(fault, tmp_path):
 
 
 @pytest.mark.parametrize('row', [-1, 24, 'x', 1.5, None])
-def test_rows_that_are_none(row, tmp_path):
+def test_invalid_rows_are_refused(row, tmp_path):
     path, data, rows, _ = written(tmp_path, ids=False, edit=lambda held: first(held, what='rows').append(row))
     with pytest.raises(UserError, match='has no example'):
         split_file.drawn(path, data, rows, 0, ())
@@ -151,7 +151,7 @@ def test_a_file_that_is_none(text, tmp_path):
         split_file.read(str(tmp_path / 'missing.json'))
 
 
-def test_a_stamp_tells_examples_apart():
+def test_stamp_distinguishes_examples():
     other = dataset()._replace(labels=LABELS[::-1])
     assert split_file.stamp(dataset()) == split_file.stamp(dataset()) != split_file.stamp(other)
     assert split_file.stamp(dataset()) != split_file.stamp(dataset()._replace(name='tea'))

@@ -118,7 +118,7 @@ def test_no_class_gets_two_more_than_another_that_has_more(sizes, data):
     assert not len(spare) or found.max() - spare.min() <= 1
 
 
-def test_who_gets_one_more_is_drawn():
+def test_remainder_is_assigned_at_random():
     assert len({tuple(splits.spread(4, np.array([9, 9, 9]), seed)) for seed in range(20)}) == 3
 
 
@@ -153,14 +153,14 @@ def test_validation_leaves_something_on_both_sides(share, expected):
     assert np.bincount(LABELS[val]).tolist() == expected and np.bincount(LABELS[learned]).min() >= 1
 
 
-def test_without_a_share_nothing_is_held_out():
+def test_zero_validation_share_holds_nothing_out():
     rows = draw(per_class=3)
     learned, val = splits.validation(LABELS, rows, 0.0, seed=0)
     np.testing.assert_array_equal(learned, rows)
     assert len(val) == 0
 
 
-def test_what_is_known_of_a_draw():
+def test_known_rows_of_a_draw():
     one = splits.Drawn(np.array([3, 1]), np.array([2]), np.array([7]))
     assert one.train.tolist() == [3, 1, 7] and sorted(one.known) == [1, 2, 3, 7]
 

@@ -206,7 +206,7 @@ def everything(path):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize('kind', [tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE])
-def test_attributes_of_a_tar_that_are_none(header, kind, tmp_path):
+def test_invalid_tar_attributes_are_refused(header, kind, tmp_path):
     path = tmp_path / 'x.tar'
     path.write_bytes(tar(('pax', kind, header), ('a.jpg', tarfile.REGTYPE, b'abc')))
     if header.endswith(b'1' * 59_999 + b'\n'):
@@ -299,7 +299,7 @@ def test_a_zip_packed_by_what_may_take_any_memory(tmp_path):
         everything(tmp_path / 'x.zip')
 
 
-def test_a_number_of_a_record_that_has_no_end():
+def test_unterminated_varint_is_refused():
     with pytest.raises(ValueError, match='not a protobuf message'):
         example(b'\x0a' + b'\xff' * 1_000_000, ('image',))
 

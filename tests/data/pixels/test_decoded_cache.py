@@ -86,7 +86,7 @@ def test_the_files_hold_what_is_documented_and_are_sparse(tmp_path):
     assert os.stat(found['.pixels']).st_blocks * 512 < images.nbytes / 2
 
 
-def test_whatever_the_pixels_depend_on_is_in_the_name(tmp_path):
+def test_cache_name_has_everything_pixels_depend_on(tmp_path):
     opened(tmp_path)[0].read([0])
     for reader, changes in (
         (Reader(RULE._replace(fit='squash')), {}),
@@ -238,7 +238,7 @@ def test_what_is_in_a_folder_that_is_read_only_is_used(tmp_path, monkeypatch):
     assert set(reader.asked) == {3} and len(said) == 1 and 'Read-only' in said[0]
 
 
-def test_a_disk_that_fills_up_ends_the_keeping_and_not_the_run(tmp_path, monkeypatch):
+def test_full_disk_stops_caching_but_not_the_run(tmp_path, monkeypatch):
     real, left = os.pwrite, [10]
 
     def full(file, content, place):
@@ -260,7 +260,7 @@ def test_a_disk_that_fills_up_ends_the_keeping_and_not_the_run(tmp_path, monkeyp
 Usage = namedtuple('Usage', 'total used free')
 
 
-def test_room_is_left_to_others(tmp_path, monkeypatch):
+def test_cache_leaves_reserved_disk_space(tmp_path, monkeypatch):
     monkeypatch.setattr(decoded_cache.shutil, 'disk_usage', lambda path: Usage(0, 0, rowfile.RESERVE - 1))
     said = []
     data, _ = opened(tmp_path, say=said.append)
@@ -461,5 +461,5 @@ def test_embedded_and_made_up_images_are_not_kept_and_follow_the_rule(name, tmp_
 @pytest.mark.parametrize(
     ('count', 'text'), [(999, '1 kB'), (48_000, '48 kB'), (2_400_000, '2 MB'), (39_321_600_000, '39.3 GB')]
 )
-def test_bytes_as_people_say_them(count, text):
+def test_bytes_are_formatted_with_units(count, text):
     assert rowfile.size(count) == text

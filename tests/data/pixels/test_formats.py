@@ -123,7 +123,7 @@ def test_an_image_is_turned_once_and_only_where_asked(turn, form):
 
 
 @pytest.mark.parametrize('tag', [0, 9, 77])
-def test_a_tiff_with_a_tag_without_sense_is_turned_nowhere(tag):
+def test_tiff_with_an_invalid_orientation_is_not_rotated(tag):
     image = noise(channels=3)
     data = raw_images.tiff(image, orientation=tag)
     for upright in (False, True):
@@ -225,7 +225,7 @@ def test_tiffs_of_colours_that_pillow_does_not_convert():
         (np.array([[7, 200]], 'i2'), 'nothing'),
     ],
 )  # fmt: skip
-def test_values_that_would_become_one_grey_are_refused(values, word):
+def test_values_that_would_collapse_to_one_grey_are_refused(values, word):
     files = [raw_images.tiff(values)]
     if values.dtype == 'f4':
         files.append(raw_images.pnm('f', values, '-1.0'))
@@ -306,7 +306,7 @@ def test_netpbm_bitmaps_are_those_of_pillow(kind, width):
     np.testing.assert_array_equal(photo.decode(data), np.asarray(opened(data).convert('RGB')))
 
 
-def test_digits_of_a_bitmap_may_stand_together():
+def test_ascii_bitmap_digits_need_no_spaces():
     assert photo.decode(b'P1 3 2\n01#a\n0 1\n10')[..., 0].tolist() == [[255, 0, 255], [0, 0, 255]]
 
 

@@ -156,7 +156,7 @@ def test_threads_share_the_budget_of_decoding(monkeypatch):
         photo.decode(raw_images.png(np.zeros((200, 200, 3), np.uint8)))
 
 
-def test_what_fails_beside_others_is_tried_again_alone(monkeypatch):
+def test_failed_decode_is_retried_alone(monkeypatch):
     """Decoders say that a file is damaged when memory is short; alone it may not be."""
     data = raw_images.png(np.arange(300, dtype=np.uint8).reshape(10, 10, 3))
     held = []
@@ -173,7 +173,7 @@ def test_what_fails_beside_others_is_tried_again_alone(monkeypatch):
     assert held[0] < photo.MEMORY.total == held[1]
 
 
-def test_an_image_takes_no_more_than_it_is_counted_with(tmp_path):
+def test_decoding_stays_within_the_estimated_memory(tmp_path):
     script = """
 def kilobytes(name):
     return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith(name))

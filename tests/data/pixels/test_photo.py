@@ -90,7 +90,7 @@ def test_sixteen_bits_keep_the_upper_eight():
     np.testing.assert_array_equal(photo.decode(grey), np.repeat((deep >> 8)[..., None], 3, axis=2))
 
 
-def test_what_was_stored_under_transparency_shows():
+def test_alpha_is_ignored():
     image = scene(8, 8)
     hidden = np.dstack([image, np.zeros((8, 8), np.uint8)])
     np.testing.assert_array_equal(photo.decode(packed(hidden, 'PNG')), image)
@@ -110,7 +110,7 @@ def test_a_picture_is_turned_only_where_asked(turn, form):
     assert turned.shape == ((40, 24, 3) if turn >= 5 else (24, 40, 3)) and turned.flags.c_contiguous
 
 
-def test_a_tag_without_sense_turns_nothing():
+def test_invalid_orientation_is_ignored():
     for tag in (0, 9, 77):
         exif = Image.Exif()
         exif[0x0112] = tag
@@ -132,7 +132,7 @@ def test_a_picture_that_is_cut_short_is_refused(name, share):
 
 
 @pytest.mark.parametrize('options', [{}, {'subsampling': 0}])
-def test_a_jpeg_that_lacks_its_middle_is_refused_and_not_filled_with_grey(options):
+def test_jpeg_without_its_middle_is_refused(options):
     data = packed(scene(180, 240), **options)
     for first, last in ((0.4, 0.6), (0.5, 0.9)):
         holed = data[: int(first * len(data))] + data[int(last * len(data)) :]
@@ -173,7 +173,7 @@ def test_a_damaged_png_is_refused():
     'data',
     [b'', b'\xff\xd8', b'\xff\xd8\xff\xe0', b'\xff\xd8' + bytes(99), b'GIF89a', b'a text', b'%!PS-Adobe EPSF\n' * 9],
 )
-def test_what_is_no_picture_is_refused_in_words(data):
+def test_other_files_than_pictures_are_refused(data):
     with pytest.raises(Unreadable) as refused:
         photo.decode(data)
     assert str(refused.value).startswith(('it is ', 'its ')) and '\n' not in str(refused.value)
@@ -189,7 +189,7 @@ def claiming(width, height):
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(bytes(9))) + chunk(b'IEND', b'')
 
 
-def test_a_size_that_no_photograph_has_is_refused_before_memory_is_taken():
+def test_huge_dimensions_are_refused_before_allocation():
     data = bytearray(PICTURES['jpeg']())
     frame = data.index(b'\xff\xc0')
     data[frame + 5 : frame + 9] = b'\xff\xff\xff\xff'
@@ -295,7 +295,7 @@ def test_a_thin_strip_costs_no_more_than_its_square():
     assert got.shape == (100, 100, 3)
 
 
-def test_read_is_both():
+def test_read_decodes_and_resizes():
     exif = Image.Exif()
     exif[0x0112] = 6
     data = packed(scene(60, 80), exif=exif)

@@ -55,7 +55,7 @@ def test_a_reference_names_its_recipe():
             hub.parse(wrong)
 
 
-def test_the_cache_is_looked_into(cache):
+def test_cached_files_are_used(cache):
     assert hub.found(hub.parse(SPEC)) is None
     here = put(cache, 'timm/resnet50.tv_in1k')
     assert hub.found(hub.parse(SPEC)) == here and weights.missing(SPEC) is None
@@ -77,7 +77,7 @@ def test_what_is_missing_and_how_to_get_it(cache, monkeypatch):
     assert 'HF_HUB_OFFLINE forbids a download' in str(weights.missing(SPEC))
 
 
-def test_what_is_not_here_is_downloaded(cache, monkeypatch):
+def test_missing_files_are_downloaded(cache, monkeypatch):
     asked = []
 
     def download(repository, name, **settings):

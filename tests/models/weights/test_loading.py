@@ -103,7 +103,7 @@ def test_files_with_our_names_that_are_no_network(variables, tmp_path):
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
-def test_numbers_that_are_none(value, variables, tmp_path):
+def test_nonfinite_weights_are_refused(value, variables, tmp_path):
     flat = traverse_util.flatten_dict(variables, sep='/')
     name = 'params/backbone/stage2/block0/conv1/kernel'
     flat[name] = flat[name].copy()
@@ -112,7 +112,7 @@ def test_numbers_that_are_none(value, variables, tmp_path):
         weights.load(stored(tmp_path, traverse_util.unflatten_dict(flat, sep='/')))
 
 
-def test_large_numbers_are_numbers(variables, tmp_path):
+def test_large_finite_weights_are_accepted(variables, tmp_path):
     flat = traverse_util.flatten_dict(variables, sep='/')
     name = 'params/backbone/stem/conv/kernel'
     flat[name] = np.full(flat[name].shape, 3e38, np.float32)
@@ -143,7 +143,7 @@ def start(net, spec, head, classes=('a', 'b', 'c')):
     return start_lib.pretrained(spec, net, 'glyphnet', IMAGE, head=head, classes_t=classes)
 
 
-def test_the_fate_of_the_classifier_is_chosen_and_told(net, variables, tmp_path):
+def test_classifier_mode_is_chosen_and_logged(net, variables, tmp_path):
     spec = stored(tmp_path, variables)
     fates = {'source': {'source'}, 'keep': {'source', 'target'}, 'reset': set()}
     told = {'source': "becomes the head 'source'", 'keep': "is where the target's begins", 'reset': 'is left out'}

@@ -144,7 +144,7 @@ def small(request):
     return backbone, variables, tensor_names.to_torch(backbone, variables, 'cifar')
 
 
-def test_kernels_are_turned(small):
+def test_kernels_are_transposed(small):
     backbone, variables, tensors = small
     if isinstance(backbone, LeNet):
         fc = variables['params']['backbone']['stage2']['fc']['kernel']
@@ -167,7 +167,7 @@ def test_from_torch_is_the_inverse_and_makes_contiguous_arrays_of_the_wanted_typ
             np.testing.assert_array_equal(a, b.astype(dtype).astype(np.float32))
 
 
-def test_the_count_of_batches_is_dropped(small):
+def test_num_batches_tracked_is_dropped(small):
     backbone, variables, tensors = small
     counted = {**tensors, 'bn1.num_batches_tracked': np.asarray(7), 'num_batches_tracked': np.asarray(7)}
     assert_trees_equal(tensor_names.from_torch(backbone, counted, variables), variables)

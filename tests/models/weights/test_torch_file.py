@@ -364,13 +364,13 @@ def test_a_zip_file_beyond_4_gib_keeps_its_numbers_elsewhere(read, refused):
         refused(moved(*numbers))
 
 
-def test_a_bool_is_0_or_1(read):
+def test_bools_must_be_0_or_1(read):
     code = dict_of({'a': tensor(storage('0', 3, 'BoolStorage'), (3,), (1,))})
     flags = read(zipped(code, {'0': np.array([0, 2, 255], np.uint8)}))['a']
     assert flags.dtype == bool and flags.view(np.uint8).tolist() == [0, 1, 1]
 
 
-def test_halves_come_out_in_order(read):
+def test_float16_tensors_keep_their_order(read):
     halves = {'HalfStorage': quarters(6).astype(np.float16), 'BFloat16Storage': quarters(6).view(np.uint16)[1::2]}
     for kind, stored in halves.items():
         value = read(zipped(dict_of({'a': tensor(storage('0', 6, kind), (3, 2), (1, 3))}), {'0': stored}))['a']
@@ -382,13 +382,13 @@ def test_halves_come_out_in_order(read):
 
 
 @pytest.mark.parametrize('wrapper', [*torch_file.WRAPPERS, 'anything', None])
-def test_where_the_state_dict_is(wrapper, read):
+def test_state_dict_is_found_in_known_entries(wrapper, read):
     inner = dict_of({'a': simple(), 'note': text('no tensor')})
     code = dict_of({wrapper: inner, 'epoch': b'K\x01'}) if wrapper else inner
     assert list(read(zipped(code, {'0': quarters(6)}))) == ['a']
 
 
-def test_the_usual_entry_is_the_clear_one_and_two_are_not(read, refused):
+def test_usual_entry_wins_and_two_are_ambiguous(read, refused):
     one = dict_of({'a': simple()})
     both = {'best': simple(), 'ema': one, 'state_dict': one}
     assert list(read(zipped(dict_of(both), {'0': quarters(6)}))) == ['a']
@@ -421,7 +421,7 @@ def test_only_strings_are_names(read):
         assert list(read(zipped(code, {'0': quarters(6)}))) == ['a']
 
 
-def test_a_prefix_goes_only_when_every_name_has_it(read):
+def test_common_prefix_is_removed_only_from_all_names(read):
     code = dict_of({'module.a': simple(), 'module.module.b': simple()})
     assert list(read(zipped(code, {'0': quarters(6)}))) == ['a', 'module.b']
     code = dict_of({'module.a': simple(), 'b': simple()})
@@ -631,7 +631,7 @@ BOMBS = {
 
 
 @pytest.mark.parametrize('bomb', BOMBS)
-def test_bombs(bomb, refused):
+def test_decompression_and_nesting_bombs(bomb, refused):
     words = refused(zipped(BOMBS[bomb], {'0': quarters(6)}))
     if bomb in ('objects', 'marks', 'dicts of one list', 'tensors of one shape'):
         assert 'longer than that of any network' in words
@@ -672,7 +672,7 @@ def test_a_compressed_zip_file(refused):
 
 
 @pytest.mark.parametrize('name', ['../archive/x', 'archive/../../x', '/etc/passwd', '\\x'])
-def test_names_that_lead_elsewhere(name, refused, tmp_path):
+def test_zip_names_outside_of_the_archive_folder_are_refused(name, refused, tmp_path):
     assert 'out of their folder' in refused(archive({name: b'x'} | PARTS))
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ['weights.pth']
 
@@ -681,7 +681,7 @@ def test_any_name_of_the_folder(read):
     assert list(read(zipped(dict_of({'a': simple()}), {'0': quarters(6)}, top='r\xe9seau 50'))) == ['a']
 
 
-def test_a_zip_directory_that_lies(refused):
+def test_inconsistent_zip_directory_is_refused(refused):
     content = archive(PARTS)
     end, record = content.rindex(b'PK\x05\x06'), content.rindex(b'PK\x01\x02')
     longs = (end + 12, end + 16, record + 20, record + 24, record + 42)
@@ -699,14 +699,14 @@ def test_two_zip_entries_of_one_name(refused):
     refused(content.replace(b'archive/data/1', b'archive/data/0'))
 
 
-def test_a_second_header_that_lies(refused):
+def test_inconsistent_local_zip_header_is_refused(refused):
     """It moves the content of its entry past the end of the file."""
     content = bytearray(archive(PARTS))
     struct.pack_into('<H', content, content.index(b'archive/data/0') - 2, 0xFFFF)
     assert 'damaged' in refused(bytes(content))
 
 
-def test_zip_entries_that_lie_over_one_another(refused):
+def test_overlapping_zip_entries_are_refused(refused):
     """500 entries that are one: 2 MB become 1 GB."""
     size = 500_000
     file = io.BytesIO()
@@ -730,7 +730,7 @@ def test_a_zip_file_with_too_many_entries(refused):
 # --- files that are broken --------------------------------------------------------------------------------------------
 
 
-def test_what_is_no_torch_file(tmp_path):
+def test_other_files_are_refused(tmp_path):
     for content in (
         b'',
         b'P',
