@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mixjax.commands import grid
+from mixjax.config import grid_files
 from reproduction import claims, claims_page, digits, papers_claims
 from reproduction.claims import Claim, Outcome
 
@@ -14,7 +14,7 @@ ONE = Claim('A, Table 1', 'a above b', 'order', 'a', 'b', ('3',))
 
 
 def test_every_claim_is_about_cells_that_exist():
-    cells = {tuple(part.partition('=')[2] for part in cell.split(',')) for cell in grid.grid_file.cells(digits.GRID)}
+    cells = {tuple(part.partition('=')[2] for part in cell.split(',')) for cell in grid_files.cells(digits.GRID)}
     for claim in papers_claims.CLAIMS:
         for labels in claim.labels:
             named = {name for pair in claim.pairs() for what in pair for name in what.split(' - ')}

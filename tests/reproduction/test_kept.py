@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mixjax.commands import grid
+from mixjax.config import grid_files
 from mixjax.rundir import files
 from reproduction import charts, digits, kept, papers_claims
 from reproduction.kept import Line
@@ -76,7 +77,7 @@ F = ('probabilities raw', 'features raw', 'features unit')
 
 def test_measures_are_read_from_the_folders_of_the_runs(tmp_path, analysed):
     runs = digits.Runs(str(tmp_path))
-    assert list(runs.cells) == list(map(digits.said, grid.grid_file.cells(digits.GRID)))
+    assert list(runs.cells) == list(map(digits.said, grid_files.cells(digits.GRID)))
     assert runs.lines({}) == ([], [])
     cell = ('smile_table4', '3', 'smile')
     run = runs.cells[cell]

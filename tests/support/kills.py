@@ -46,7 +46,15 @@ KINDS = {
     'regsl self-labelling': ['regsl', *SELF_LABELLING],
     'seqtrain, two stages': ['seqtrain'],
 }
-NEEDED = ('config', 'signals', 'train.loop', 'train.compilations', 'report.html', 'data.feed', 'models.weights')
+NEEDED = (
+    'config',
+    'host.signals',
+    'train.loop',
+    'host.compile_cache',
+    'report.html',
+    'data.feed.batches',
+    'models.weights',
+)
 COLD = 4  # each so manieth run finds no compiled programs
 
 
