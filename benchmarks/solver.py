@@ -14,7 +14,7 @@ from benchmarks import timing
 from benchmarks.parts import Part, Table, times
 from benchmarks.timing import Verdict
 from mixjax.maths.puzzle import mincut
-from tests.graph_cut import energy, least_energy, problems
+from tests.support.graph_cut import energy, least_energy, problems
 
 BATCH = 48  # of the papers
 BLOCKS = (2, 4, 8, 16)

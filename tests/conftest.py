@@ -10,7 +10,9 @@ os.environ['XLA_FLAGS'] = (
     + ' --xla_force_host_platform_device_count=8'
 ).strip()
 
-from tests import object_store  # noqa: E402 (after the devices are chosen)
+pytest.register_assert_rewrite('tests.support')
+
+from tests.support import object_store  # noqa: E402 (after the devices are chosen)
 
 
 @pytest.fixture(scope='session', autouse=True)

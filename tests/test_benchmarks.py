@@ -29,7 +29,7 @@ def test_a_ratio_is_that_of_the_rounds():
 @pytest.mark.parametrize(
     ('median', 'error', 'verdict'), [(1.05, 0.1, HOLDS), (0.9, 0.0, HOLDS), (1.1, 0.03, OPEN), (1.1, 0.02, MISSED)]
 )
-def test_what_is_above_a_target_by_less_than_the_noise_is_not_judged(median, error, verdict):
+def test_misses_within_noise_are_not_judged(median, error, verdict):
     found = timing.Spread(median, median - 0.01, median + 0.01, error)
     assert timing.judged('x <= 1.05', found, 1.05).verdict == verdict
     mirrored = timing.Spread(2.1 - median, 2.09 - median, 2.11 - median, error)
@@ -72,7 +72,7 @@ def part(verdict, commit, rows=(('a', '1'),)):
     return {**parts.plain(found), 'about': about, 'seconds': 3}
 
 
-def test_some_parts_are_written_beside_what_others_have_found(tmp_path, monkeypatch):
+def test_partial_benchmarks_keep_other_results(tmp_path, monkeypatch):
     monkeypatch.setattr(suite, 'ROOT', tmp_path)
     monkeypatch.setattr(suite, 'RESULTS', tmp_path / 'results')
     monkeypatch.setattr(suite, 'PAGE', tmp_path / 'speed.md')

@@ -17,13 +17,8 @@ from mixjax.commands import analyse, grid, predict
 from mixjax.commands.cli import parse
 from mixjax.commands.train import FLAGS, asked
 from mixjax.train.shared import preflight
-from tests.common import ROOT, SHORT, call, lines
-
-PAGES = sorted([ROOT / 'README.md', ROOT / 'launch/README.md', *(ROOT / 'docs').glob('*.md')])
-
-
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf'```{language}\n(.*?)```', (ROOT / page).read_text(), re.DOTALL)
+from tests.support.common import ROOT, SHORT, call, lines
+from tests.support.pages import PAGES, blocks
 
 
 def commands() -> list[str]:
@@ -37,7 +32,7 @@ def commands() -> list[str]:
     return found
 
 
-def test_there_are_commands():
+def test_documented_commands_are_found():
     assert len(commands()) > 8
 
 
@@ -153,7 +148,7 @@ NOT_RUN = {"catalog.load('cub200'": 'needs the images of CUB-200 (tests/data rea
 
 # Commands by their beginning: what runs or parses them, or why nothing does.
 COMMANDS = {
-    r'python -m mixjax\.main --list': 'tests/test_main.py',
+    r'python -m mixjax\.main --list': 'tests/commands/test_train.py',
     r'python -m mixjax\.main .*(FILE|HOST)': 'a pattern, not a command: names in capitals are to be filled in',
     r'(XLA_FLAGS=\S+ )?python -m mixjax\.main': 'test_commands_load_their_config',
     r'python -m mixjax\.predict': 'test_predictions_are_asked_for_with_flags_that_exist',
@@ -191,7 +186,7 @@ def shell() -> list[tuple[str, str]]:
     ]
 
 
-def test_blocks_are_found():
+def test_python_blocks_are_found():
     counts = {page.name: len(python_of(page)) for page in PAGES if page.parent.name != 'launch'}
     assert {name: n for name, n in counts.items() if n} == {
         'README.md': 2, 'data.md': 1, 'methods.md': 3, 'networks.md': 5, 'pods.md': 1, 'runs.md': 1,
@@ -249,7 +244,7 @@ def test_the_python_of_a_page_runs_as_it_stands(page, worked):
         assert (worked / 'runs' / 'notebook' / 'report.html').exists()
 
 
-def test_python_that_is_not_run_is_still_there():
+def test_skipped_python_blocks_exist():
     every = [code for page in PAGES for code in python_of(page)]
     for piece, why in NOT_RUN.items():
         assert why and any(piece in code for code in every)

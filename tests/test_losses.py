@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mixjax import losses, mix
-from tests.common import fixture
+from tests.support.common import fixture
 
 
 def test_cross_entropy_by_hand():

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixjax import losses, mix
-from tests.common import fixture
+from tests.support.common import fixture
 
 
 @settings(max_examples=30, deadline=None)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import mixjax
-from tests.test_tree import ROOT, listed
+from tests.support.tree import ROOT, listed
 
 
 def run(*command: str | Path, cwd: Path, ok: bool = True) -> str:
@@ -125,7 +125,7 @@ def test_wheel_has_the_images_and_weights_of_the_quickstart(python, tmp_path):
 
 
 @pytest.mark.install
-def test_wheel_says_what_is_wrong(python, tmp_path):
+def test_wheel_reports_wrong_commands(python, tmp_path):
     script = 'from mixjax.main import main; print("code", main(["--config=quickstar", "--workdir=out"]))'
     said = run(python, '-c', script, cwd=tmp_path)
     assert 'code 2' in said and 'quickstart' in said

@@ -9,7 +9,7 @@ from mixjax.config import method_registry, variants
 from mixjax.main import main
 from mixjax.models.net import bind
 from mixjax.train import init, seeds, shared
-from tests.common import final_state
+from tests.support.common import final_state
 
 HEADS = {
     'quickstart': {'xmixup': {'joint': 20}, 'smile': {'target': 10, 'source': 160}},
@@ -34,8 +34,8 @@ LONG = (
 )  # fmt: skip
 
 
-def test_every_config_is_here():
-    # Those of the papers' tables and figures have tests of their own: tests/tables, tests/test_figures.py.
+def test_every_config_is_tested():
+    # Those of the papers' tables and figures have tests of their own: tests/tables, tests/tables/test_figures.py.
     others = {name for name in config_lib.shipped() if name.startswith(('tables/', 'papers/')) or '_fig' in name}
     assert set(HEADS) == set(config_lib.shipped()) - others
 

@@ -25,9 +25,9 @@ from mixjax.models import layers
 from mixjax.planner import hlo
 from mixjax.train import evaluate, program, schedule, seed_batch, seeds, step
 from mixjax.train.shared import shared_setup
-from tests import trace
-from tests.common import ROOT, assert_same_run, call, environment
-from tests.test_processes import CONFIG, run
+from tests.support import trace
+from tests.support.common import ROOT, assert_same_run, call, environment
+from tests.support.jobs import CONFIG, run
 
 # Work of a step to that of fine-tuning: what a method cannot do without, in passes through the network, of which
 # fine-tuning has three: forward, gradient by the input, gradient by the parameters.
@@ -107,7 +107,7 @@ def base(on, tmp_path_factory):
 # --- work -------------------------------------------------------------------------------------------------------------
 
 
-def test_every_method_has_its_work_here():
+def test_every_method_has_a_work_bound():
     from mixjax.config import method_registry
 
     assert set(method_registry.names()) == {'finetune', *WORK}
@@ -126,7 +126,7 @@ def test_a_step_does_no_more_work_than_its_method_needs(method, on, base, tmp_pa
 
 
 @pytest.mark.parametrize('method', ['smile', pytest.param('delta', marks=pytest.mark.slow)])
-def test_a_teacher_is_one_pass_that_waits_for_nothing(method, on, base, tmp_path):
+def test_teacher_is_one_forward_pass_without_dependencies(method, on, base, tmp_path):
     """So a device may run it beside the student's own forward pass, which does not wait for it either."""
     config = base.built.config
     image = jnp.zeros((config.batch_size, config.image.crop, config.image.crop, 1))
@@ -176,14 +176,14 @@ def assert_donated(made):
     )
 
 
-def test_the_state_is_written_where_it_was(base):
+def test_train_state_buffers_are_donated(base):
     assert_donated(base)
 
 
 TALK = r'\b(infeed|outfeed|send|recv|send-done|recv-done)\(|custom_call_target="[^"]*(callback|host)[^"]*"'
 
 
-def test_a_chunk_of_steps_is_one_program_that_never_asks_the_host(on, tmp_path):
+def test_chunk_of_steps_is_one_program_without_host_transfers(on, tmp_path):
     chunk = Compiled(settings('finetune'), on, tmp_path, count=3)
     assert not re.search(TALK, chunk.text)
     assert re.search(r' while\(', chunk.text)
@@ -196,7 +196,7 @@ def test_a_chunk_of_steps_is_one_program_that_never_asks_the_host(on, tmp_path):
     assert re.search(TALK, jax.jit(told).lower(1.0).compile().as_text())
 
 
-def test_nothing_is_handed_over_between_two_steps(base):
+def test_no_transfers_between_steps(base):
     """The calls of the loop give the devices nothing, and take nothing from them."""
     ts = jax.tree.map(jnp.copy, base.ts)
     with jax.transfer_guard('disallow'):
@@ -210,7 +210,7 @@ def test_nothing_is_handed_over_between_two_steps(base):
     assert int(ts.step[0]) == 5
 
 
-def test_an_evaluation_hands_nothing_over_and_is_one_program(base):
+def test_evaluation_is_one_program_without_transfers(base):
     """The test images lie on the device in batches of one size, of which the last alone is filled up."""
     built, placed = base.built, base.placed
     assert len({tuple((x.shape, x.dtype) for x in batch) for batch in placed.test.batches}) == 1
@@ -291,7 +291,7 @@ def test_batch_statistics_take_one_pass():
 @pytest.mark.parametrize(
     'method', [name if name == 'smile' else pytest.param(name, marks=pytest.mark.slow) for name in ('finetune', *WORK)]
 )
-def test_bfloat16_is_of_maps_alone(method, tmp_path):
+def test_bfloat16_is_used_for_feature_maps_only(method, tmp_path):
     """Convolutions are computed in it; sums, logarithms, losses, the average and all that stays are float32."""
     config = settings(method, cache_dir=str(tmp_path / 'cache'))
     with config.unlocked():
@@ -305,7 +305,7 @@ def test_bfloat16_is_of_maps_alone(method, tmp_path):
     assert types == {jnp.dtype('bfloat16')}
 
 
-def test_a_sum_in_bfloat16_is_seen():
+def test_bfloat16_sums_are_detected():
     x = jnp.ones((3, 2), jnp.bfloat16)
     jaxpr = jax.make_jaxpr(jax.grad(lambda bias: (x + bias).astype(jnp.float32).mean()))(x[0])
     assert trace.primitives_of(jaxpr, jnp.bfloat16) & trace.WIDE == {'reduce_sum'}
@@ -348,9 +348,9 @@ print(json.dumps({'again': again, 'asked': count[0]}))
 """
 TWICE = 'jax.jit(lambda x: x + 1)(1.0), jax.jit(lambda x: x + 1)(1.0)'
 TINY = """
-import tests.tiny_config
+import tests.support.tiny_config
 from mixjax.train import loop
-config = tests.tiny_config.get_config()
+config = tests.support.tiny_config.get_config()
 config.compare = {name: {'name': name} for name in ('finetune', 'mixup', 'smile')}
 config.num_seeds = 2
 experiment.run(config, sys.argv[2])
@@ -370,7 +370,7 @@ def compiled_by(code, folder):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_second_compilation_is_seen(tmp_path):
+def test_recompilation_is_detected(tmp_path):
     assert len(compiled_by(TWICE, tmp_path)['again']) == 1
 
 
@@ -388,7 +388,7 @@ def test_nothing_is_compiled_twice(code, again, most, tmp_path):
     assert 10 < found['asked'] <= most
 
 
-def test_methods_share_what_they_have_in_common(on):
+def test_methods_share_evaluation_and_init_programs(on):
     one, other, own = (program.build(settings(name), on) for name in ('finetune', 'mixup', 'xmixup'))
     assert one.evaluate is other.evaluate and one.evaluate is not own.evaluate
     assert one.initialisers is own.initialisers
@@ -397,7 +397,7 @@ def test_methods_share_what_they_have_in_common(on):
 # --- programs on disk -------------------------------------------------------------------------------------------------
 
 
-def test_half_written_programs_are_removed(tmp_path):
+def test_truncated_cache_entries_are_removed(tmp_path):
     good, torn = zlib.compress(b'program' * 100), zlib.compress(b'program' * 100)[:-9]
     for name, entry in (('a', good), ('b', torn), ('c', b''), ('d', b'\x28\xb5 of another packer')):
         (tmp_path / f'{name}-cache').write_bytes(entry)
@@ -412,7 +412,7 @@ def test_half_written_programs_are_removed(tmp_path):
     assert old.exists()
 
 
-def test_the_oldest_programs_go_first(tmp_path, monkeypatch):
+def test_oldest_cache_entries_are_evicted_first(tmp_path, monkeypatch):
     monkeypatch.setattr(compile_cache, 'MOST', 250)
     for k in range(4):
         path = tmp_path / f'{k}-cache'
@@ -431,35 +431,35 @@ def changed(monkeypatch):
     return found
 
 
-def test_programs_lie_in_the_cache_by_the_kind_of_processor(changed, tmp_path):
+def test_compile_cache_is_kept_per_processor_kind(changed, tmp_path):
     compile_cache.keep(str(tmp_path / 'c'))
     assert changed['jax_compilation_cache_dir'] == str(tmp_path / 'c' / 'programs' / compile_cache.machine())
     assert len(compile_cache.machine()) == 16
 
 
 @pytest.mark.parametrize('words', ['JAX_COMPILATION_CACHE_DIR=/elsewhere', 'JAX_ENABLE_COMPILATION_CACHE=false', ''])
-def test_whoever_has_decided_is_obeyed(words):
+def test_user_cache_env_vars_win(words):
     name, _, value = words.partition('=')
-    code = 'from mixjax.train import compilations as c; print(c.decided())'
+    code = 'from mixjax.host import compile_cache as c; print(c.decided())'
     env = environment() | ({name: value} if name else {})
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, check=True, capture_output=True, text=True)
     assert done.stdout == f'{bool(words)}\n'
 
 
-def test_what_has_been_decided_stays(changed, tmp_path, monkeypatch):
+def test_compile_cache_leaves_user_settings_alone(changed, tmp_path, monkeypatch):
     monkeypatch.setattr(compile_cache, 'decided', lambda: True)
     compile_cache.keep(str(tmp_path / 'c'))
     assert changed == {} and not (tmp_path / 'c').exists()
 
 
-def test_where_nothing_can_be_written_nothing_is_kept(changed, tmp_path):
+def test_unwritable_compile_cache_is_disabled(changed, tmp_path):
     (tmp_path / 'file').write_text('')
     compile_cache.keep(str(tmp_path / 'file'))
     assert changed == {}
 
 
 @pytest.mark.slow
-def test_a_run_with_kept_programs_is_the_same_run(tmp_path, monkeypatch):
+def test_cached_programs_give_the_same_run(tmp_path, monkeypatch):
     """Bit for bit, with a program that a killed process has left half-written, too; and nobody complains."""
     kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compile_cache.machine())
     for name in ('one', 'two', 'three'):
@@ -477,7 +477,7 @@ def test_a_run_with_kept_programs_is_the_same_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_programs_of_an_earlier_run(tmp_path):
+def test_two_processes_use_the_compile_cache_of_an_earlier_run(tmp_path):
     """They see one folder, the first of them writes to it, and the second run is the first one bit for bit."""
     kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compile_cache.machine())
     found = []
@@ -488,7 +488,7 @@ def test_two_processes_find_the_programs_of_an_earlier_run(tmp_path):
     assert_same_run(*found, range(1), 20)
 
 
-def test_processes_that_see_other_folders_keep_nothing(changed, tmp_path, monkeypatch):
+def test_processes_with_different_cache_folders_disable_the_cache(changed, tmp_path, monkeypatch):
     monkeypatch.setattr(compile_cache, 'same', lambda folder: False)
     compile_cache.keep(str(tmp_path / 'c'))
     assert changed == {}
@@ -544,7 +544,7 @@ def test_means_in_parts_are_those_of_the_whole():
 
 
 def test_digits_are_those_of_scikit_learn_without_its_import(monkeypatch):
-    code = 'import sys; from mixjax.data import embedded; embedded.digits(); print("sklearn" in sys.modules)'
+    code = 'import sys; from mixjax.data.datasets import embedded; embedded.digits(); print("sklearn" in sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == 'False\n'
     read = embedded._digits()

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.tree import listed
+
 ROOT = Path(__file__).parents[1]
 
 # Brackets keep these patterns from finding themselves.
@@ -51,6 +53,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'main': ('commands',),
 }  # fmt: skip
 
+# Packages of tests that are not named after a wing: they cross several, or are shared.
+WHOLES = {'browser', 'faults', 'hostile', 'launch', 'reproduction', 'support', 'tables'}
+
 # What opens a file for writing, makes or renames one: `host/storage.py` does, and these, each for its reason.
 WRITES = {
     'write_text', 'write_bytes', 'touch', 'mkdir', 'makedirs', 'symlink_to', 'hardlink_to', 'symlink', 'link', 'rename',
@@ -74,13 +79,6 @@ MAY_WRITE = {
     'host.cluster': {'os.open'},  # /dev/null
     'planner.slices': {'open to write'},  # /dev/null
 }
-
-
-def listed() -> list[Path]:
-    """The files that git tracks, or would on `git add .`."""
-    command = ['git', 'ls-files', '--cached', '--others', '--exclude-standard', '-z']
-    names = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return sorted(ROOT / name for name in set(names.split('\0')) if name and (ROOT / name).is_file())
 
 
 def text(path: Path) -> str | None:
@@ -179,7 +177,7 @@ def tree_of_mixjax() -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize('what', UNWANTED)
-def test_no_file_speaks_of_one_machine_or_of_an_index(what):
+def test_no_file_has_local_paths_or_package_index_urls(what):
     files = [(path.relative_to(ROOT), text(path)) for path in listed()]
     found = [f'{path}:{line}' for path, source in files if source for line in matches(UNWANTED[what], source)]
     assert not found, f'{what}: {found}'
@@ -210,11 +208,11 @@ def test_imports_point_down():
     assert not wrong_arrows(tree_of_mixjax())
 
 
-def test_no_module_leads_back_to_itself():
+def test_no_import_cycles():
     assert not circles(all_imports(tree_of_mixjax()))
 
 
-def test_the_walls_name_what_there_is():
+def test_import_rules_name_existing_modules():
     known = set(tree_of_mixjax())
     assert MAY_IMPORT.keys() == {wing(module) for module in known}
     assert {name for allowed in MAY_IMPORT.values() for name in allowed} <= known
@@ -222,15 +220,36 @@ def test_the_walls_name_what_there_is():
     assert not circles({name: {wing(other) for other in allowed} for name, allowed in MAY_IMPORT.items()})
 
 
-def test_few_modules_are_loose():
+def test_few_modules_are_outside_of_packages():
     loose = {path.stem for path in (ROOT / 'mixjax').glob('*.py')}
     assert len(loose) <= 10, loose
+
+
+def packages(folder: str) -> set[str]:
+    """The packages in `folder` as dotted names within it, such as 'data.feed'."""
+    return {'.'.join(path.parent.relative_to(ROOT / folder).parts) for path in (ROOT / folder).rglob('__init__.py')}
+
+
+def imports_of_tests(source: str) -> list[str]:
+    """The lines that import a test module, in code and in scripts that a test starts."""
+    return matches(r'^\s*(from|import)\s+tests\b.*\btest_\w+', re.sub(r'\(\s*|,\s*\n\s*', ' ', source))
+
+
+def test_packages_of_tests_have_the_names_of_wings():
+    assert packages('tests') - packages('mixjax') == WHOLES
+
+
+def test_no_test_module_is_imported():
+    found = [
+        f'{path.relative_to(ROOT)}:{line}' for path in sources('tests') for line in imports_of_tests(path.read_text())
+    ]
+    assert not found, f'no file may import a test module, move what is shared to tests/support: {found}'
 
 
 @pytest.mark.parametrize(
     'package', sorted(str(path.parent.relative_to(ROOT)) for path in (ROOT / 'mixjax').rglob('__init__.py'))
 )
-def test_each_package_says_what_belongs_there(package):
+def test_each_package_has_a_docstring(package):
     assert ast.get_docstring(ast.parse((ROOT / package / '__init__.py').read_text()))
 
 
@@ -266,7 +285,7 @@ def test_only_storage_writes_files():
     assert not found, f'write through mixjax.host.storage: {found}'
 
 
-def test_the_mathematics_is_light():
+def test_importing_the_mathematics_loads_no_heavy_library():
     heavy = {'flax', 'grain', 'matplotlib', 'optax', 'orbax', 'sklearn', 'tensorflow', 'tensorflow_datasets'}
     script = 'import sys; from mixjax import losses, mix; print(*{name.partition(".")[0] for name in sys.modules})'
     loaded = subprocess.run([sys.executable, '-c', script], cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -313,8 +332,17 @@ def test_imports_are_found():
     assert sorted(imports(source, 'mixjax.models', known)) == sorted(expected)
 
 
+def test_imports_of_test_modules_are_found():
+    for line in (
+        'from tests.data.test_plan import x', 'import tests.test_tree', 'from tests.data import feed, test_plan as t',
+        '    from tests import test_docs', 'from tests.data import (\n    feed,\n    test_plan,\n)',
+    ):  # fmt: skip
+        assert imports_of_tests(f'import os\n{line}\n'), line
+    assert not imports_of_tests("from tests.support import toy\nfrom mixjax import test_x\nf('tests/test_x.py')\n")
+
+
 @pytest.mark.parametrize('own', sorted(MAY_IMPORT))
-def test_each_wall_stops_a_planted_import(own):
+def test_planted_upward_imports_are_found(own):
     """A line that imports any wing that this one must not is found, at the top of a module and inside a function."""
     tree = tree_of_mixjax()
     module = next(name for name in sorted(tree) if wing(name) == own)
@@ -327,7 +355,7 @@ def test_each_wall_stops_a_planted_import(own):
     assert others or own in ('main', 'commands')
 
 
-def test_a_part_of_a_wing_is_a_wall_too():
+def test_import_rules_may_name_a_submodule():
     assert forbidden('method', 'models.weights') and not forbidden('method', 'models.net')
     assert forbidden('report.html', 'host.processes') and not forbidden('report.html', 'host.storage')
 

@@ -4,7 +4,7 @@ import pytest
 
 from mixjax.report import write
 from tests.browser.keyboard import Browser
-from tests.report import fake
+from tests.support import fake
 
 pytestmark = pytest.mark.browser
 
@@ -89,7 +89,7 @@ def test_nothing_sticks_out_of_a_grid(page, width):
         assert browser.console == []
 
 
-def test_without_has_everything_is_shown(page):
+def test_without_css_has_everything_is_shown(page):
     """A browser that does not know `:has()`: as if it was another word."""
     old = page.with_name('old.html')
     old.write_text(
@@ -101,7 +101,7 @@ def test_without_has_everything_is_shown(page):
         assert browser.console == []
 
 
-def test_the_console_would_be_heard(page):
+def test_console_messages_are_detected(page):
     loud = page.with_name('loud.html')
     loud.write_text(page.read_text().replace('</body>', '<script>document.title = 1</script></body>'))
     with Browser(loud, 390) as browser:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mixjax.report import write
-from tests.report import fake
+from tests.support import fake
 
 pytestmark = pytest.mark.browser
 
@@ -110,7 +110,7 @@ def test_light_and_dark(pages):
 
 
 @pytest.mark.parametrize('width', [390, 1280])
-def test_opens_without_a_word_in_the_console(pages, tmp_path, width):
+def test_opens_without_console_messages(pages, tmp_path, width):
     picture = tmp_path / 'screenshot.png'
     done = chromium(pages['digits'], f'--screenshot={picture}', width=width, height=2000)
     assert 'CONSOLE' not in done.stderr
@@ -119,7 +119,7 @@ def test_opens_without_a_word_in_the_console(pages, tmp_path, width):
     assert len(data) > 30_000  # an empty page is a few kilobytes
 
 
-def test_the_console_would_be_heard(pages):
+def test_console_messages_are_detected(pages):
     """A script in the page itself is against its policy, and that is an error in the console."""
     loud = pages['digits'].with_name('loud.html')
     loud.write_text(pages['digits'].read_text().replace('</body>', '<script>document.title = 1</script></body>'))

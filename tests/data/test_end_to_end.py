@@ -18,10 +18,10 @@ from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import catalog, resolve, tfds_copy
 from mixjax.data.labelled import run_data
 from mixjax.errors import UserError
-from tests.data import miniature
-from tests.data.test_feed import no_threads_are_left
-from tests.data.test_prepared import FEATURES
-from tests.data.trained import draw_of, run_with, settings, small, trained  # noqa: F401
+from tests.support import miniature
+from tests.support.common import no_threads_are_left
+from tests.support.prepared import FEATURES
+from tests.support.trained import draw_of, run_with, settings, small, trained  # noqa: F401
 
 OURS = [name for name in catalog.names() if catalog.entry(name).ours]
 FOREIGN = [name for name in catalog.names() if catalog.entry(name).tfds and name not in OURS]
@@ -49,7 +49,7 @@ def copy(name: str, root, counts=(7, 3), images=image) -> None:
     miniature.copy(name, root, parts)
 
 
-def test_every_data_set_is_here():
+def test_every_data_set_is_tested_end_to_end():
     assert sorted([*OURS, *FOREIGN, *READY, 'folder']) == resolve.names()
 
 

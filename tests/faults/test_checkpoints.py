@@ -11,8 +11,8 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.rundir import checkpoint, integrity
-from tests.common import assert_same_run, call
-from tests.faults import harm
+from tests.support import harm
+from tests.support.common import assert_same_run, call
 
 pytestmark = pytest.mark.faults
 
@@ -78,7 +78,7 @@ def all_gone(place: Path) -> str:
 DAMAGE = [truncated, emptied, flipped, missing, without_format, without_sums, all_gone]
 
 
-def test_what_a_checkpoint_keeps(runs):
+def test_files_of_a_checkpoint(runs):
     place = newest(runs[0])
     sums = json.loads((place / integrity.SUMS).read_text())
     assert 'meta/metadata' in sums and any(name.startswith('state/') for name in sums)
@@ -103,7 +103,7 @@ def test_each_kind_of_damage_is_found(damage, runs, tmp_path):
 
 
 @pytest.mark.parametrize('damage', [truncated, flipped, missing])
-def test_the_one_before_is_used_and_the_run_ends_the_same(damage, runs, tmp_path):
+def test_damaged_checkpoint_falls_back_to_the_previous_one(damage, runs, tmp_path):
     run = harm.copied(runs[1], tmp_path / 'copy')
     damage(newest(run))
     done = call(tmp_path / 'copy', *harm.words())
@@ -113,7 +113,7 @@ def test_the_one_before_is_used_and_the_run_ends_the_same(damage, runs, tmp_path
     assert (run / 'report.html').read_bytes() == (runs[0] / 'report.html').read_bytes()
 
 
-def test_with_none_left_nothing_is_touched(runs, tmp_path):
+def test_without_an_intact_checkpoint_the_run_is_refused(runs, tmp_path):
     run = harm.copied(runs[1], tmp_path / 'copy')
     place = newest(run).parent
     for step in integrity.steps(place):
@@ -145,7 +145,7 @@ def test_formats(runs, tmp_path):
     assert 'the version that began it' in done.stderr and place.exists()
 
 
-def test_what_orbax_leaves_half_written_is_cleared(runs, tmp_path):
+def test_unfinished_orbax_checkpoints_are_removed(runs, tmp_path):
     run = harm.copied(runs[1], tmp_path / 'copy')
     half = run / 'checkpoints' / '2' / 'step_20.orbax-checkpoint-tmp'
     shutil.copytree(newest(run), half)
@@ -156,7 +156,7 @@ def test_what_orbax_leaves_half_written_is_cleared(runs, tmp_path):
         assert checkpoint.latest([manager]) == integrity.steps(half.parent)[0]
 
 
-def test_unreadable_all_the_same(tmp_path):
+def test_intact_checksums_with_unreadable_arrays_are_refused(tmp_path):
     """Files whose sums are right and whose content no library understands."""
     place = tmp_path / 'checkpoints' / '0' / 'step_4'
     (place / 'meta').mkdir(parents=True)

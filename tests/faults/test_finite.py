@@ -13,8 +13,8 @@ from mixjax import config as config_lib
 from mixjax.errors import UserError
 from mixjax.rundir import integrity
 from mixjax.train import experiment, nan_guard
-from tests.common import call, lines
-from tests.faults import harm
+from tests.support import harm
+from tests.support.common import call, lines
 
 # A method whose loss is no number at one step, or from one step on.
 METHOD = """
@@ -50,7 +50,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def config(**changes):
-    from tests import tiny_config
+    from tests.support import tiny_config
 
     out = tiny_config.get_config()
     out.method = {'name': 'stranger.broken', **changes.pop('method', {})}
@@ -60,7 +60,7 @@ def config(**changes):
     return out
 
 
-def test_the_run_ends_at_that_step_and_keeps_the_checkpoint_before(folder):
+def test_nonfinite_loss_ends_the_run_and_keeps_the_last_checkpoint(folder):
     """Step 13 of 20: nothing is due there, and the next look is at 15, where a checkpoint would be saved."""
     with pytest.raises(UserError) as error:
         experiment.run(config(), folder / 'run')
@@ -76,13 +76,13 @@ def test_the_run_ends_at_that_step_and_keeps_the_checkpoint_before(folder):
 
 
 @pytest.mark.faults
-def test_a_gradient_alone_ends_it_too(folder):
+def test_nonfinite_gradient_ends_the_run(folder):
     with pytest.raises(UserError, match=r'^grad_norm of seed 0 is not finite at step 13 \(loss \d'):
         experiment.run(config(method={'what': 'gradient'}), folder / 'run')
 
 
 @pytest.mark.faults
-def test_a_step_without_numbers_is_left_out(folder):
+def test_nonfinite_steps_are_skipped_on_request(folder):
     left = experiment.run(config(on_nan='skip', log_every=1), folder / 'run')
     found = [line for line in lines(folder / 'run' / 'metrics.jsonl') if line['kind'] == 'train']
     assert [line['step'] for line in found if line['skipped']] == [13] and len(found) == 20
@@ -107,7 +107,7 @@ def test_parameters_that_overflow_are_not_saved():
     watch.check_state(ts._replace(params={'w': jnp.ones((2, 3))}), 3)
 
 
-def test_nothing_is_fetched_between_two_looks(monkeypatch):
+def test_nan_guard_fetches_only_when_due(monkeypatch):
     """The metrics of steps are kept where they are."""
     monkeypatch.setattr(nan_guard, 'whole', lambda tree: pytest.fail('a look at the devices'))
     watch = nan_guard.NanGuard([0], 'stop', 'run')

@@ -11,8 +11,8 @@ import subprocess
 import pytest
 
 from mixjax.rundir import integrity
-from tests.common import SHORT, assert_same_run, call, command, environment, kill_after
-from tests.faults import harm, kills
+from tests.support import harm, kills
+from tests.support.common import SHORT, assert_same_run, call, command, environment, kill_after
 
 MOMENTS = os.environ.get('MOMENTS', '30')  # of each kind of run, at least
 MOMENTS_FROM = os.environ.get('MOMENTS_FROM', '1')  # the number of the first run
@@ -21,7 +21,7 @@ MOMENTS_FROM = os.environ.get('MOMENTS_FROM', '1')  # the number of the first ru
 def killed(kind, moments, start, folder, *words):
     """Kill runs of a kind so many times at least, from a number on."""
     done = subprocess.run(
-        command(kind, f'--moments={moments}', f'--start={start}', *words, module='tests.faults.kills'),
+        command(kind, f'--moments={moments}', f'--start={start}', *words, module='tests.support.kills'),
         cwd=folder, env=environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -46,7 +46,7 @@ def test_killed_at_random_moments(kind, tmp_path):
 
 
 @pytest.mark.faults
-def test_a_loss_would_be_seen(tmp_path):
+def test_harness_detects_lost_work(tmp_path):
     """What the test above compares by: a line less, a line twice, a file more, a checkpoint less, another number."""
     straight = harm.finished(tmp_path / 'straight', *harm.words('finetune'))
 
@@ -79,8 +79,8 @@ def test_a_loss_would_be_seen(tmp_path):
 
 BETWEEN = """
 import os, signal
-from mixjax.train import checkpoint
-from tests.tiny_config import get_config
+from mixjax.rundir import checkpoint
+from tests.support.tiny_config import get_config
 
 real, saved = checkpoint.save, []
 

@@ -19,9 +19,8 @@ from mixjax.config import variants
 from mixjax.errors import Busy, UserError
 from mixjax.rundir import files, lock
 from mixjax.train import experiment, loop, results
-from tests import tiny_config
-from tests.common import assert_same_run, call
-from tests.faults import harm
+from tests.support import harm, tiny_config
+from tests.support.common import assert_same_run, call
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +47,7 @@ def dead_process():
     return process.pid
 
 
-def test_it_is_there_while_a_run_trains_and_gone_afterwards(tmp_path):
+def test_lock_exists_only_while_a_run_trains(tmp_path):
     path = tmp_path / 'run' / files.LOCK
     with lock.held(tmp_path / 'run', silent):
         first = json.loads(path.read_text())
@@ -59,7 +58,7 @@ def test_it_is_there_while_a_run_trains_and_gone_afterwards(tmp_path):
     assert not path.exists()
 
 
-def test_a_second_run_is_told_who_has_it_and_since_when(tmp_path):
+def test_second_run_is_refused_with_owner_and_time(tmp_path):
     with lock.held(tmp_path, silent), pytest.raises(Busy) as error, lock.held(tmp_path, silent):
         pass
     assert f'is in use: process {os.getpid()} on {os.uname().nodename}' in str(error.value) and error.value.code == 3
@@ -68,7 +67,7 @@ def test_a_second_run_is_told_who_has_it_and_since_when(tmp_path):
         lock.taken(tmp_path / files.LOCK, silent)
 
 
-def test_the_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_path):
+def test_lock_of_a_dead_local_process_is_taken_over_at_once(tmp_path):
     written(tmp_path, pid=dead_process(), started='123')
     began = time.monotonic()
     with lock.held(tmp_path, silent):
@@ -79,7 +78,7 @@ def test_the_lock_of_a_dead_process_of_this_machine_is_taken_over_at_once(tmp_pa
     assert not list(tmp_path.iterdir())
 
 
-def test_an_owner_on_another_machine_is_watched(tmp_path):
+def test_remote_owner_is_watched_before_takeover(tmp_path):
     said = []
     written(tmp_path, machine='another one', host='far-away', pid=1)
     with lock.held(tmp_path, said.append):
@@ -98,7 +97,7 @@ def test_an_owner_on_another_machine_is_watched(tmp_path):
 
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"pid": "x"}', 'null', '[' * 10**5])
-def test_a_lock_that_is_not_whole_is_of_nobody(text, tmp_path):
+def test_truncated_lock_is_taken_over(text, tmp_path):
     (tmp_path / files.LOCK).write_text(text)
     with lock.held(tmp_path, silent):
         assert json.loads((tmp_path / files.LOCK).read_text())['pid'] == os.getpid()
@@ -124,7 +123,7 @@ WRITES = {
 
 
 @pytest.mark.parametrize('what', WRITES)
-def test_the_lock_is_looked_at_before_each_write(what, tmp_path, monkeypatch):
+def test_lock_is_checked_before_each_write(what, tmp_path, monkeypatch):
     """Not only when the next sign of life is due: a run that slept wakes up with a write, perhaps."""
     monkeypatch.setattr(lock, 'BEAT', 1000.0)
     folder, other = tmp_path / 'run', tmp_path / 'other'
@@ -203,7 +202,7 @@ def test_a_run_of_a_sweep_is_not_trained_alone_meanwhile(inside, tmp_path, monke
     assert tried and not list(tmp_path.rglob(files.LOCK))
 
 
-def test_the_lock_of_a_folder_above_that_is_no_sweep_of_it_is_nothing_to_a_run(tmp_path):
+def test_unrelated_lock_in_a_parent_folder_is_ignored(tmp_path):
     files.record(tmp_path, sweep_of_comparisons())
     with lock.held(tmp_path, silent):
         lock.refuse_part(tmp_path / 'other', silent)
@@ -223,7 +222,7 @@ def race(folder, barrier, answers):
 
 
 @pytest.mark.parametrize('locks', [True, False], ids=['locks', 'no locks of files'])
-def test_of_many_at_once_one_has_it(locks, tmp_path, monkeypatch):
+def test_only_one_of_many_at_once_gets_the_lock(locks, tmp_path, monkeypatch):
     """Also where all of them have seen the dead owner's lock before the first one acts."""
     if not locks:
         monkeypatch.setattr(lock.fcntl, 'flock', refused)
@@ -249,7 +248,7 @@ def refused(*_):
 
 
 @pytest.mark.faults
-def test_a_run_that_lost_its_lock_while_it_slept_writes_not_a_line_more(tmp_path):
+def test_suspended_run_that_lost_its_lock_stops_writing(tmp_path):
     process = harm.start(tmp_path / 'slept', *harm.words('finetune', '--config.num_seeds=1', '--config.steps=100000'))
     run = tmp_path / 'slept' / 'run'
     try:

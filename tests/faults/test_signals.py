@@ -10,9 +10,9 @@ import pytest
 
 from mixjax.errors import Stopped
 from mixjax.host import signals
-from tests.common import assert_same_run, call, final_state
-from tests.faults import harm
-from tests.test_processes import Job, made, run
+from tests.support import harm
+from tests.support.common import assert_same_run, call, final_state
+from tests.support.jobs import Job, made, run
 
 WITHIN = 20.0  # seconds, the promise
 LONG = ['--config.steps=400', '--config.log_every=100', '--config.eval_every=400', '--config.checkpoint_every=400']
@@ -60,7 +60,7 @@ def test_the_embedded_benchmark_stops_in_time(delay, tmp_path):
 
 
 @pytest.mark.faults
-def test_before_it_trains_it_ends_at_once(tmp_path):
+def test_sigterm_before_training_ends_at_once(tmp_path):
     process = harm.start(tmp_path / 'run', *harm.words('xmixup'))
     try:
         time.sleep(6.0)  # Python has started, and the command listens
@@ -113,7 +113,7 @@ class Service:
 
 
 @pytest.mark.parametrize('paces', [(0.002, 0.002), (0.001, 0.01), (0.01, 0.001, 0.004)])
-def test_the_step_that_all_agree_on_is_one_that_nobody_has_passed(paces, monkeypatch):
+def test_agreed_stop_step_is_ahead_of_every_process(paces, monkeypatch):
     """`signals._attend` of several processes over one service, each process a thread."""
     service, found = Service(), {}
     local = threading.local()

@@ -12,8 +12,8 @@ import pytest
 from mixjax.errors import UserError
 from mixjax.host import disk_full
 from mixjax.rundir import integrity
-from tests.common import assert_same_run, command, environment
-from tests.faults import harm
+from tests.support import harm
+from tests.support.common import assert_same_run, command, environment
 
 
 def own_mounts() -> bool:
@@ -108,7 +108,7 @@ def test_a_read_only_work_directory(tmp_path):
 
 
 @pytest.mark.faults
-def test_files_that_may_not_grow(tmp_path):
+def test_file_size_limit_is_reported(tmp_path):
     """A quota: no file of the run may be larger than 2 kB."""
     done = subprocess.run(
         ['bash', '-c', 'ulimit -f 2; exec "$@"', 'bash', *command(*harm.words())],
@@ -119,7 +119,7 @@ def test_files_that_may_not_grow(tmp_path):
     assert integrity.steps(tmp_path / 'run' / 'checkpoints' / '0') == []
 
 
-def test_what_is_told():
+def test_write_errors_are_explained():
     with pytest.raises(UserError, match='run cannot be written to: No space left on device'), disk_full.told('run'):
         try:
             raise OSError(errno.ENOSPC, 'no room')

@@ -26,9 +26,9 @@ import tensorstore as ts
 
 from mixjax.errors import UserError
 from mixjax.rundir import checkpoint, integrity
-from tests.common import plain
 from tests.hostile.mutate import flawed, flawed_json
 from tests.hostile.readers import Reader
+from tests.support.common import plain
 
 STEP = 8
 OCDBT = ('state/manifest.ocdbt', 'state/d/', 'state/ocdbt.process_0/')

@@ -28,8 +28,8 @@ from mixjax.data.datasets.builders import archive
 from mixjax.data.labelled import split_file
 from mixjax.data.pixels import decoded_cache, photo
 from mixjax.errors import UserError
-from tests.data import raw_images
 from tests.hostile.mutate import flawed, flawed_json
+from tests.support import raw_images
 
 Flaw = Callable[[bytes, random.Random, list[bytes]], bytes]
 

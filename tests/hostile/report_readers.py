@@ -13,7 +13,7 @@ from mixjax.report import files, html
 from mixjax.report.gather import gather
 from tests.hostile.mutate import flawed, flawed_json, flawed_lines
 from tests.hostile.readers import Flaw, Reader
-from tests.report import fake
+from tests.support import fake
 
 RUN = (
     'results.json',

@@ -24,7 +24,7 @@ from tests.hostile.weight_readers import READERS as OF_WEIGHTS
 
 
 def own_config(folder: Path) -> list[bytes]:
-    from tests import tiny_config
+    from tests.support import tiny_config
 
     return [json.dumps(files.as_data(tiny_config.get_config())).encode()]
 
@@ -32,7 +32,7 @@ def own_config(folder: Path) -> list[bytes]:
 def read_config(path: Path) -> None:
     """What a restart compares with, and what the test set of a run is read by."""
     from mixjax import config as config_lib
-    from tests import tiny_config
+    from tests.support import tiny_config
 
     folder = path.parent / 'work'
     folder.mkdir(exist_ok=True)
@@ -51,7 +51,7 @@ def made_from() -> input_digests.Inputs:
     """What a small run is made from."""
     from mixjax import config as config_lib
     from mixjax.data.labelled import run_data
-    from tests import tiny_config
+    from tests.support import tiny_config
 
     config = config_lib.settle(config_lib.complete(tiny_config.get_config()).unlock())
     sets = run_data.load_sets(config)

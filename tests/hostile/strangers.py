@@ -15,7 +15,7 @@ from mixjax.host import disk_full
 from mixjax.report import html
 from mixjax.rundir import checkpoint, files, integrity, lock
 from tests.hostile.readers import Reader
-from tests.report import fake
+from tests.support import fake
 
 KINDS = (
     'link', 'dangling', 'self', 'hard link', 'fifo', 'folder', 'link to a folder', 'sparse', '/dev/zero', '/dev/full',

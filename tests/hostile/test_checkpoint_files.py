@@ -9,8 +9,8 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.rundir import checkpoint, integrity
-from tests.common import call
 from tests.hostile import checkpoint_readers as made
+from tests.support.common import call
 
 NOTES = f'checkpoints/0/step_{made.STEP}/{integrity.ABOUT}'
 
@@ -44,7 +44,7 @@ def with_arrays(run: Path, change) -> None:
     assert not integrity.fault(place)
 
 
-def test_a_whole_one_is_read_by_the_trainer_and_by_the_analysis(run):
+def test_intact_checkpoint_is_read(run):
     assert made.same(restored(run), made.state())
     assert made.same(checkpoint.read(run / 'checkpoints' / '0', made.STEP)['params'], made.state().params)
     with_arrays(run, lambda entries: None)
@@ -55,7 +55,7 @@ def test_a_whole_one_is_read_by_the_trainer_and_by_the_analysis(run):
     'notes', ['', '{', '[]', '"x"', '[' * 10**5, '{"commit_timestamp_nsecs": "x"}', '{"init_timestamp_nsecs": -1}',
               '{"commit_timestamp_nsecs": 1e300}'],
 )  # fmt: skip
-def test_what_is_noted_of_it_lies(notes, run):
+def test_inconsistent_checkpoint_metadata_is_refused(notes, run):
     """No sum is of it: it is written last. Opening the folder fell over it, whole as the state was."""
     (run / NOTES).write_text(notes)
     said = []
@@ -65,7 +65,7 @@ def test_what_is_noted_of_it_lies(notes, run):
         assert checkpoint.latest([manager]) == made.STEP - 4
 
 
-def test_notes_that_only_their_writer_refuses(run):
+def test_metadata_that_only_orbax_refuses(run):
     notes = json.loads((run / NOTES).read_text())
     (run / NOTES).write_text(json.dumps({**notes, 'metrics': 'none', 'custom_metadata': 3}))
     integrity.look(run, [0], print)
@@ -78,10 +78,11 @@ LIES = [
     {'shape': 'x'}, {'zarr_format': None}, {'compressor': {'id': 'none such'}},
 ]  # fmt: skip
 LYING = """
-import json, sys
+import importlib, json, sys
 from pathlib import Path
 from mixjax.errors import UserError
-from tests.hostile import test_checkpoint_files as here
+
+here = importlib.import_module(sys.argv[1])
 
 for lie in here.LIES:
     def change(entries):
@@ -104,7 +105,7 @@ for lie in here.LIES:
 def test_arrays_that_are_not_those_of_the_network(run):
     """Those of another shape were given back as they are. In a process of its own: what reads them is not Python."""
     (run / 'lying.py').write_text(LYING)
-    done = call(run, module='lying')
+    done = call(run, __name__, module='lying')
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
     assert len(told) == len(LIES) and set(told) <= {'refused True True', 'read (4, 3) float32'}, told

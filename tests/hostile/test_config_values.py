@@ -21,11 +21,11 @@ from mixjax.commands import train as command
 from mixjax.data.labelled import splits
 from mixjax.errors import UserError
 from mixjax.train import experiment
-from tests.common import ROOT
 from tests.hostile import values
+from tests.support.common import ROOT
 
 HANGS = 20.0  # seconds
-CONFIG = ROOT / 'tests' / 'tiny_config.py'
+CONFIG = ROOT / 'tests' / 'support' / 'tiny_config.py'
 
 
 class Accepted(BaseException):
@@ -107,7 +107,7 @@ def campaign(folder, count, wanted):
     return good
 
 
-def test_two_hundred_cases_of_which_every_twentieth_good_one_is_traced(folder, monkeypatch):
+def test_setting_values_are_refused_or_traced(folder, monkeypatch):
     traced, turn = experiment.plan_experiment, iter(range(10**6))
 
     def some(*given):
@@ -119,13 +119,13 @@ def test_two_hundred_cases_of_which_every_twentieth_good_one_is_traced(folder, m
     campaign(folder, 200, 1)
 
 
-def test_a_knob_is_a_number_that_devices_know():
+def test_knobs_must_be_representable_on_devices():
     with pytest.raises(UserError, match=r'config\.method\.ema_every must be a whole number below 2,147,483,648'):
         config_lib.load('quickstart', [('method.name', 'smile'), ('method.ema_every', str(2**63))])
 
 
 @pytest.mark.parametrize('key', ['method.source_weight', 'optim.lr', 'optim.drops'])
-def test_a_number_is_one_that_devices_know(key):
+def test_numbers_must_be_representable_on_devices(key):
     """Traced by the campaign once, and infinite in the loss."""
     with pytest.raises(UserError, match=rf'config\.{key} must be a number of at most 3.4e38, not '):
         config_lib.load('quickstart', [('method.name', 'smile'), (key, '-1e300')])
@@ -139,7 +139,7 @@ def test_a_share_that_is_nearly_nothing_is_one_example_of_each_class(rate):
 
 
 @pytest.mark.slow
-def test_two_thousand_cases_of_which_twenty_are_trained(folder, monkeypatch):
+def test_setting_values_are_refused_or_trained(folder, monkeypatch):
     good = campaign(folder, int(os.environ.get('CASES', '2000')), int(os.environ.get('CASES_SEED', '2')))
     monkeypatch.undo()
     monkeypatch.chdir(folder)

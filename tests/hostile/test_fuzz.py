@@ -24,12 +24,12 @@ from mixjax.models import preprocessing
 from mixjax.report import html, words
 from mixjax.rundir import files
 from mixjax.train import prepare
-from tests.common import call
 from tests.hostile import fuzz
-from tests.report import fake
+from tests.support import fake
+from tests.support.common import call
 
 
-def test_some_wrong_files(tmp_path):
+def test_short_fuzz_campaign_finds_nothing(tmp_path):
     """The first few of each reader, always the same; `make fuzz` takes others each time."""
     done = call(tmp_path, '--minutes=1', '--count=25', '--start=1', module='tests.hostile.fuzz')
     assert done.returncode == 0, done.stdout + done.stderr
@@ -41,7 +41,7 @@ FAULTY = """
 import os, sys
 import numpy as np
 from pathlib import Path
-from tests.common import call
+from tests.support.common import call
 from tests.hostile import fuzz
 from tests.hostile.readers import Reader
 
@@ -60,7 +60,7 @@ for name, read in readers.items():
 """
 
 
-def test_the_campaign_sees_what_it_looks_for(tmp_path):
+def test_fuzz_campaign_detects_planted_faults(tmp_path):
     """Readers with faults of every kind, all found."""
     (tmp_path / 'faulty.py').write_text(FAULTY)
     done = call(tmp_path, module='faulty')
@@ -81,7 +81,7 @@ def npz(header: bytes, data: bytes = b'', how: int = zipfile.ZIP_DEFLATED) -> by
     return file.getvalue()
 
 
-def test_arrays_that_are_not_what_they_say():
+def test_inconsistent_array_headers_are_refused():
     good = npz(b"{'descr': '<f4', 'fortran_order': False, 'shape': (3,)}", np.arange(3, dtype='<f4').tobytes())
     np.testing.assert_array_equal(untrusted.arrays(good)['a'], [0, 1, 2])
     assert untrusted.arrays(good)['a'].flags.writeable
@@ -103,7 +103,7 @@ def test_arrays_that_are_not_what_they_say():
 
 
 @pytest.mark.parametrize('text', ['[' * 10**6, '{"a":' * 10**5, '1' * 10**4, b'\x00\xd8', b'\xff'])
-def test_json_that_nobody_can_read(text):
+def test_invalid_json_is_refused(text):
     with pytest.raises(ValueError):
         untrusted.parse(text)
 
@@ -184,7 +184,7 @@ def test_results_with_numbers_that_are_none(place, value, tmp_path):
         html.render([run])
 
 
-def test_other_files_of_a_run_that_lie(tmp_path):
+def test_inconsistent_run_files_are_refused(tmp_path):
     run = fake.make_run(tmp_path / 'run', 'xmixup', [0.5, 0.6], pairs=True, side=4)
     good = json.loads((run / 'pairs.json').read_text())
     for key, value in (('similarity', ['x']), ('similarity', [[]]), ('sources', [1]), ('sources', [True, 'a'])):
@@ -250,7 +250,7 @@ def test_splits_of_the_wrong_kind(change, tmp_path):
      {'shardLengths': [float('inf')]}, {'filepathTemplate': '../../{SPLIT}'},
                {'filepathTemplate': '{DATASET:>10000000000}/x'}],
 )  # fmt: skip
-def test_a_set_whose_facts_lie(change, tmp_path):
+def test_inconsistent_dataset_info_is_refused(change, tmp_path):
     facts = {'name': 'train', 'shardLengths': ['1'], **change}
     (tmp_path / 'dataset_info.json').write_text(json.dumps({'name': 'set', 'splits': [facts]}))
     with pytest.raises(UserError, match='dataset_info.json is damaged'):
@@ -304,7 +304,7 @@ def test_names_of_classes_are_text_and_nothing_else(tmp_path):
     assert html.write(run) == run / 'report.html' and [item.name for item in tmp_path.iterdir()] == ['run']
 
 
-def test_a_file_cannot_say_which_module_is_run(tmp_path, monkeypatch):
+def test_files_cannot_name_modules_to_import(tmp_path, monkeypatch):
     (tmp_path / 'evil').mkdir()
     (tmp_path / 'evil' / '__init__.py').write_text(f'open({str(tmp_path / "ran")!r}, "w")')
     (tmp_path / 'evil' / 'method.py').touch()

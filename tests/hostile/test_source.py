@@ -9,22 +9,23 @@ from pathlib import Path
 
 import pytest
 
+import mixjax
 from mixjax.errors import UserError
 from mixjax.host import processes
 from mixjax.models.weights.torch_file import standins
 
-PACKAGE = Path(processes.__file__).parent
+PACKAGE = Path(mixjax.__file__).parent
 # Where these are used all the same, and why.
 ALLOWED = {
-    ('import pickle', 'processes.py'): 'its own restricted reader; see KNOWN there',
-    ('import pickle', 'models/torch_file/machine.py'): 'names of opcodes; nothing of it is called',
-    ('exec', 'grid_file.py'): "a person's own file of a grid, as a config is",
+    ('import pickle', 'host/processes.py'): 'its own restricted reader; see KNOWN there',
+    ('import pickle', 'models/weights/torch_file/machine.py'): 'names of opcodes; nothing of it is called',
+    ('exec', 'config/grid_files.py'): "a person's own file of a grid, as a config is",
     ('import_module', '__init__.py'): 'modules of mixjax by their names',
-    ('import_module', 'method.py'): 'a method that a person names; names from files are refused',
-    ('import_module', 'command.py'): 'what a person names with --import',
-    ('import_module', 'prepare_data.py'): 'builders of the catalogue',
-    ('exec_module', 'config_file.py'): "a person's own config",
-    ('np.load', 'data/embedded.py'): 'a file of the package',
+    ('import_module', 'config/method_registry.py'): 'a method that a person names; names from files are refused',
+    ('import_module', 'commands/cli.py'): 'what a person names with --import',
+    ('import_module', 'commands/prepare.py'): 'builders of the catalogue',
+    ('exec_module', 'config/files.py'): "a person's own config",
+    ('np.load', 'data/datasets/embedded.py'): 'a file of the package',
 }
 MODULES = (
     'pickle',
@@ -70,14 +71,14 @@ def uses(source: str) -> set[str]:
     return found
 
 
-def test_nothing_that_is_read_is_run():
+def test_no_module_evaluates_what_it_reads():
     found = {
         (use, str(path.relative_to(PACKAGE)))
         for path in PACKAGE.rglob('*.py')
         for use in uses(path.read_text(encoding='utf-8'))
     }
     # beside its exec; and jax's
-    found -= {('compile', 'grid_file.py'), ('compile', 'planner/compiled.py')}
+    found -= {('compile', 'config/grid_files.py'), ('compile', 'planner/compiled.py')}
     assert found - set(ALLOWED) == set()
     assert set(ALLOWED) - found == set(), 'no longer needed'
 
@@ -92,10 +93,10 @@ def test_the_list_finds_what_it_names():
 
 
 def test_no_server_listens_but_that_of_several_processes():
-    """`lifeline` hears a token and a number from the other processes of a run, and nothing else."""
+    """`liveness` hears a token and a number from the other processes of a run, and nothing else."""
     server = re.compile(r'\bcreate_server\b|\.bind\(|\bserver\.listen\(|socketserver|socket\.socket\(')
     found = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob('*.py') if server.search(path.read_text('utf-8'))}
-    assert found == {'lifeline.py'}
+    assert found == {'host/liveness.py'}
 
 
 class Evil:
@@ -104,13 +105,13 @@ class Evil:
 
 
 @pytest.mark.parametrize('message', [Evil(), [Evil()], {'a': PACKAGE}])
-def test_what_processes_say_is_data(message, capsys):
+def test_process_messages_are_parsed_as_data(message, capsys):
     with pytest.raises(UserError, match='which is no part of what processes tell each other'):
         processes.heard(pickle.dumps(message))
     assert capsys.readouterr().out == ''
 
 
-def test_what_processes_do_say_is_understood():
+def test_process_messages_round_trip():
     import jax.numpy as jnp
     import numpy as np
 

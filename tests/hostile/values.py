@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mixjax import config as config_lib
 from mixjax.config import overrides
-from tests import tiny_config
+from tests.support import tiny_config
 
 METHODS = ('finetune', 'mixup', 'bss', 'l2sp', 'lamix', 'regsl', 'smile', 'rifle', 'cutmix', 'label_smoothing')
 STRANGE = (

@@ -9,9 +9,9 @@ import numpy as np
 
 from mixjax.models import weights
 from mixjax.models.weights import hub
-from tests.common import FIXTURES
 from tests.hostile.mutate import flawed_json
 from tests.hostile.readers import Reader
+from tests.support.common import FIXTURES
 
 ABOUT = {
     'format': 1, 'model': 'glyphnet', 'dtype': 'float32', 'classes': ['a', 'b'], 'data': 'digits', 'channels': 1,

@@ -17,7 +17,7 @@ import yaml
 
 from mixjax.commands import grid as grid_lib
 from mixjax.commands import train as main_lib
-from tests.common import FIXTURES, ROOT
+from tests.support.common import FIXTURES, ROOT
 
 pytestmark = pytest.mark.launch
 LAUNCH = ROOT / 'launch'
@@ -182,7 +182,7 @@ def test_a_grid_of_slices_is_one_jobset_a_run():
     assert container(found[0])['args'][:3] == ['mixjax.commands.grid', 'digits/grid', '--config.steps=2']
 
 
-def test_words_arrive_as_they_were_typed():
+def test_arguments_are_passed_unchanged():
     words = ['--config=a b.py', '--config.x="q\\', "--config.y='$HOME' # no", '--config.z=: {', '--workdir=é']
     assert container(manifests('job', *words)[0])['args'] == ['mixjax.main', *words]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.common import ROOT, environment, lines
 from tests.launch import slurm as slurm_lib
+from tests.support.common import ROOT, environment, lines
 
 pytestmark = [
     pytest.mark.launch,
@@ -59,7 +59,7 @@ def test_a_job_of_two_processes_is_stopped_and_comes_back(slurm, tmp_path):
         **slurm.env, 'JAX_COORDINATOR_PORT': str(port), 'JAX_COORDINATOR_BIND_ADDRESS': f'127.0.0.1:{port}',
         'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
     }  # fmt: skip
-    config = f'--config={ROOT / "tests" / "tiny_config.py"}:finetune'
+    config = f'--config={ROOT / "tests" / "support" / "tiny_config.py"}:finetune'
     words = [
         config,
         '--config.steps=1500',

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.common import ROOT
+from tests.support.common import ROOT
 
 pytestmark = pytest.mark.launch
 TPU = ROOT / 'launch' / 'tpu.sh'
@@ -118,7 +118,7 @@ def test_machines_get_the_source_and_an_environment(cloud):
     assert done.returncode == 0 and '--spot' not in cloud.lines('asked')[-1]
 
 
-def test_words_of_a_run_arrive_as_they_were_typed(cloud):
+def test_run_arguments_are_passed_unchanged(cloud):
     ready(cloud)
     words = ['--config=a b.py', "--config.x='$HOME'", '--config.y="\\', '--workdir=gs://bucket/é;#']
     assert cloud.tpu('run', *words).returncode == 0

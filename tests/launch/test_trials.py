@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from tests.common import ROOT, environment
+from tests.support.common import ROOT, environment
 
 pytestmark = pytest.mark.timed
 ROUNDS = 12

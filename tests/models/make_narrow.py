@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.common import FIXTURES
-from tests.models import with_torch
+from tests.support import with_torch
+from tests.support.common import FIXTURES
 
 CLASSES = 5
 SIDE = 37  # odd and even maps on the way down, so that the kinds of padding differ

@@ -15,7 +15,7 @@ from mixjax.models import efficientnet
 from mixjax.models.efficientnet import EfficientNet, Group, MBConv, widened, zeros
 from mixjax.models.layers import BatchNorm
 from mixjax.models.net import bind, from_linen
-from tests.models.filled import filled
+from tests.support.filled import filled
 
 SHAPE = (2, 24, 24, 3)
 GROUPS = (Group(1, 8, 1, 1, 3), Group(6, 8, 3, 2, 3))
@@ -94,7 +94,7 @@ def test_on_maps_of_even_sides_fixed_and_same_are_one_program(at, equal):
     assert (programs[0] == programs[1]) is equal
 
 
-def test_224_is_such_a_size():
+def test_maps_of_224_have_even_sides():
     at = 224
     for _ in range(5):
         assert at % 2 == 0

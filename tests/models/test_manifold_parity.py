@@ -8,8 +8,8 @@ import pytest
 from mixjax import method as method_lib
 from mixjax import mix, models
 from mixjax.config import method_registry
-from tests.common import fixture
-from tests.models import torch_names
+from tests.support import torch_names
+from tests.support.common import fixture
 
 pytestmark = pytest.mark.parity
 LAYERS = ('input', 'stage1', 'stage2')  # their mix_layer 0, 1, 2

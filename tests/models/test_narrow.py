@@ -15,7 +15,7 @@ from mixjax.models.efficientnet import EfficientNet, Group
 from mixjax.models.net import from_linen
 from mixjax.models.resnet import BasicBlock, Bottleneck, ResNet
 from mixjax.models.weights import tensor_names
-from tests.common import assert_trees_equal, fixture
+from tests.support.common import assert_trees_equal, fixture
 
 GROUPS = (Group(1, 8, 1, 1, 3), Group(6, 8, 2, 2, 3), Group(6, 16, 2, 2, 5))
 # file -> (the network in ours, the dialect of the file)

@@ -8,9 +8,9 @@ import pytest
 
 from mixjax import models
 from mixjax.models.weights import tensor_names
-from tests.common import fixture
-from tests.models import torch_names
-from tests.models.test_parity import FILES, train
+from tests.support import torch_names
+from tests.support.common import fixture
+from tests.support.parity import FILES, train
 
 # In float32: (tolerance of the logits in train mode, of the gradients' norms). Normalised by the statistics of few
 # values, ResNet-50s amplify rounding: torch itself is off by 1.2e-4 in the logits and by 1.1e-2 in the norms.

@@ -7,7 +7,7 @@ import pytest
 
 from mixjax import models
 from mixjax.models import plane
-from tests.models.test_models import NETWORKS, size
+from tests.support.networks import NETWORKS, size
 
 
 @pytest.mark.parametrize('name', ['glyphnet_plane', 'preactresnet18_plane'])

@@ -16,7 +16,7 @@ import pytest
 from mixjax import models
 from mixjax.errors import UserError
 from mixjax.models.weights import tensor_names
-from tests.models import torch_names, with_torch
+from tests.support import torch_names, with_torch
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip('torch', reason='torch is not installed')
@@ -82,7 +82,7 @@ def test_the_same_logits(library, name, network, record_property):
 
 
 @pytest.mark.filterwarnings('ignore')
-def test_a_network_of_the_other_padding_is_refused():
+def test_weights_for_another_padding_are_refused():
     tensors = with_torch.randomise(made('torchvision', 'efficientnet_b0'))
     with pytest.raises(UserError, match="names of torchvision, which fit the network 'efficientnet_b0_symmetric'"):
         tensor_names.classes_in('efficientnet_b0', tensors)

@@ -4,7 +4,7 @@ import pytest
 
 from mixjax.report.answer import answer, interval, sure
 from mixjax.report.tables import Difference
-from tests.report import fake
+from tests.support import fake
 
 BASE = [0.84, 0.85, 0.86, 0.85, 0.85]
 
@@ -15,7 +15,7 @@ def compare(*gaps, base=BASE, **others):
     return answer(fake.comparison_results(runs))
 
 
-def test_clear():
+def test_clear_winner():
     found = compare(0.030, 0.032, 0.034, 0.031, 0.033)
     assert found.headline == 'smile is ahead of finetune by 3.20 points.'
     assert found.figures[0] == (
@@ -29,7 +29,7 @@ def test_clear():
     assert found.remarks == ('The 95 % interval of the difference (Student\u2019s t) is +3.00 to +3.40.',)
 
 
-def test_clear_but_few_seeds():
+def test_clear_winner_with_few_seeds():
     found = compare(0.030, 0.032, 0.034)
     assert found.headline == 'smile is ahead of finetune by 3.20 points.'
     assert '3 seeds are few' in found.remarks[0]
@@ -54,7 +54,7 @@ def test_one_seed_claims_nothing():
     assert 'cannot tell' in found.remarks[0]
 
 
-def test_the_baseline_wins():
+def test_baseline_that_wins():
     found = compare(-0.030, -0.032, -0.034)
     assert found.headline == 'No method scored above finetune.'
     assert found.figures[1] == (
@@ -64,7 +64,7 @@ def test_the_baseline_wins():
     assert found.remarks == ('smile is next, 3.20 \u00b1 0.12 points behind.',)
 
 
-def test_a_rival_that_cannot_be_told_apart_is_named():
+def test_indistinguishable_runner_up_is_named():
     found = compare(0.030, 0.032, 0.034, mixup=[0.871, 0.882, 0.889])
     assert found.remarks[-2].startswith('It was picked as the best of 2')
     assert found.remarks[-1].startswith('mixup is next') and 'too close' in found.remarks[-1]

@@ -10,9 +10,8 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.report import html, render, write
-from tests.report import fake
-from tests.report.page import Page
-from tests.report.test_png import decode
+from tests.support import fake
+from tests.support.page import Page, decode
 
 EVIL = '<script>alert(1)</script>'
 
@@ -50,7 +49,7 @@ def test_numbers_of_the_results_are_on_the_page(page, quickstart):
     assert 'embedded://glyphnet' in text and '2 \u00d7 cpu' in text
 
 
-def test_nothing_can_be_fetched_or_run(page):
+def test_page_has_no_external_resources_or_scripts(page):
     assert not page.named('script') and not page.named('link') and not page.named('iframe')
     for tag in page.tags:
         for name, value in tag.attributes.items():
@@ -214,7 +213,7 @@ def test_several_folders_have_a_section_each(tmp_path, quickstart):
     assert {tag.attributes['href'] for tag in page.named('a')} >= {'#s1', '#s2', '#s1-accuracy', '#s2-accuracy'}
 
 
-def test_a_class_name_cannot_turn_a_number_around(tmp_path):
+def test_bidi_class_names_cannot_reorder_numbers(tmp_path):
     """Names are in elements of their own, without the characters that order text."""
     classes = ('cat\u202e', '\u05e9\u05dc\u05d5\u05dd', *fake.CLASSES[2:])
     run = fake.make_run(tmp_path / 'run', 'smile', [0.9], pairs=True, classes=classes)
@@ -251,6 +250,6 @@ def test_a_place_that_cannot_be_written(quickstart, tmp_path):
         write(quickstart, out=tmp_path / 'no' / 'such' / 'folder.html')
 
 
-def test_the_share_of_the_target_is_read_off_the_blend(page):
+def test_blend_shares_are_estimated_from_pixels(page):
     assert page.text().count('target\u2019s share') == 4
     assert page.text().count('60 %') == 4 * 8

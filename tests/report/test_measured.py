@@ -7,9 +7,8 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.report import kept, measured, plots, render, svg
-from tests.report import fake
-from tests.report.page import Page
-from tests.report.test_svg import parse
+from tests.support import fake
+from tests.support.page import Page, parse
 
 LABELS = ('finetune', 'lamix', 'xmixup')
 
@@ -71,7 +70,7 @@ def test_every_measure_has_its_block_and_says_what_it_shows(comparison):
     assert sum('its map' in (tag.attributes['alt'] or '') for tag in page.named('img')) == 12
 
 
-def test_without_measures_the_page_is_as_it_was(tmp_path):
+def test_without_measures_the_page_is_unchanged(tmp_path):
     folder = fake.make_comparison(tmp_path / 'runs')
     assert measured.blocks(measured.Folder('x', {}, {}, {}, ()), 's', 1000) == {}
     assert 'Interpolation' not in render([folder])
@@ -108,7 +107,7 @@ def test_a_sweep_has_its_values_in_one_chart(tmp_path):
     assert 'finetune 1' in page.text() and 'finetune 3' in page.text()
 
 
-def test_damage_is_said(comparison):
+def test_damaged_measures_are_reported(comparison):
     path = comparison / 'lamix' / 'analysis.json'
     found = json.loads(path.read_text())
     del found['cam']['area']

@@ -7,7 +7,7 @@ import pytest
 from mixjax import report
 from mixjax.errors import UserError
 from mixjax.report import read, tables
-from tests.report import fake
+from tests.support import fake
 
 
 def results(top5=0.98, per_class=0.8, **more):

@@ -5,7 +5,7 @@ import pytest
 
 from mixjax.report import pictures
 from mixjax.report.read import Samples, read
-from tests.report import fake
+from tests.support import fake
 
 IMAGE, OTHER = fake.pictures(0, (4,), 16, 1), fake.pictures(50, (4,), 16, 1)
 

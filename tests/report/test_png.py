@@ -1,41 +1,13 @@
 """The PNG encoder, read back by hand."""
 
 import base64
-import struct
-import zlib
 
 import numpy as np
 import pytest
 
 from mixjax.report import png
 from mixjax.rundir.thumbnail import shrink
-
-
-def decode(data: bytes) -> np.ndarray:
-    """8-bit grey or RGB PNG -> (H, W, C), with every checksum looked at."""
-    assert data[:8] == b'\x89PNG\r\n\x1a\n'
-    chunks, place = {}, 8
-    while place < len(data):
-        (size,) = struct.unpack('>I', data[place : place + 4])
-        kind, body = data[place + 4 : place + 8], data[place + 8 : place + 8 + size]
-        assert struct.unpack('>I', data[place + 8 + size : place + 12 + size])[0] == zlib.crc32(kind + body)
-        chunks[kind], place = body, place + 12 + size
-    assert list(chunks) == [b'IHDR', b'IDAT', b'IEND']
-    width, height, depth, colour, *rest = struct.unpack('>IIBBBBB', chunks[b'IHDR'])
-    assert (depth, rest) == (8, [0, 0, 0])
-    channels = {0: 1, 2: 3}[colour]
-    rows = np.frombuffer(zlib.decompress(chunks[b'IDAT']), np.uint8).reshape(height, 1 + width * channels)
-    out = np.zeros((height, width, channels), np.uint8)
-    for y, row in enumerate(rows):
-        line = row[1:].reshape(width, channels)
-        if row[0] == 1:
-            line = np.cumsum(line, axis=0, dtype=np.uint8)
-        elif row[0] == 2:
-            line = line + (out[y - 1] if y else 0)
-        else:
-            assert row[0] == 0
-        out[y] = line
-    return out
+from tests.support.page import decode
 
 
 @pytest.mark.parametrize('shape', [(1, 1, 1), (16, 16, 1), (5, 9, 3), (224, 224, 3)])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from mixjax.errors import UserError
 from mixjax.report import mistakes, predictions, render, svg
 from mixjax.report.predictions import Confused, Predictions, confused, matrix
-from tests.report import fake
-from tests.report.page import Page
+from tests.support import fake
+from tests.support.page import Page
 
 
 def found(label, *predicted):
@@ -144,7 +144,7 @@ def test_seeds_of_another_step_are_left_out(run):
         ({'image': np.zeros((12, 4, 4, 2), np.uint8)}, "'image' holds no pictures"),
     ],
 )
-def test_a_file_that_lies_ends_in_a_sentence(run, arrays, told):
+def test_inconsistent_predictions_file_is_refused(run, arrays, told):
     change(run, **arrays)
     with pytest.raises(UserError, match=told):
         render([run])

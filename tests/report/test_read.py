@@ -8,7 +8,7 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.report.read import read
-from tests.report import fake
+from tests.support import fake
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_comparison_and_a_run_together(run, comparison):
     assert two.runs[0].label == 'xmixup'
 
 
-def test_names_are_as_long_as_they_must_be(tmp_path):
+def test_run_names_are_the_shortest_distinct_ones(tmp_path):
     paths = [fake.make_run(tmp_path / name / 'run', 'a', [0.5]) for name in ('one', 'two')]
     assert [folder.name for folder in read(paths)] == ['one/run', 'two/run']
 
@@ -139,7 +139,7 @@ def test_damaged_pictures(run):
 @pytest.mark.parametrize(
     'image', [np.zeros((8, 16, 16), np.uint8), np.zeros((8, 4, 4, 1)), np.zeros((8, 4, 4, 2), np.uint8)]
 )
-def test_arrays_that_are_no_pictures(run, image):
+def test_invalid_picture_arrays_are_refused(run, image):
     np.savez(run / 'samples.npz', image=image, partner=image, seen=image, label=np.arange(8))
     with pytest.raises(UserError, match=r'samples\.npz is damaged'):
         read([run])

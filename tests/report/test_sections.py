@@ -19,7 +19,7 @@ def test_a_section_is_replaced_and_the_rest_stays(tmp_path):
     assert path.read_text() == after
 
 
-def test_a_lost_mark_and_a_file_in_the_way(tmp_path):
+def test_missing_marker_or_unwritable_place_is_refused(tmp_path):
     path = tmp_path / 'results.md'
     sections.write(path, 'a', 'one')
     path.write_text(path.read_text().replace('<!-- end a -->', ''))

@@ -12,8 +12,8 @@ from mixjax.report import answer, filters, html, overview, render, several, writ
 from mixjax.report.filters import Kind
 from mixjax.report.gather import gather
 from mixjax.report.read import read
-from tests.report import fake
-from tests.report.page import Page
+from tests.support import fake
+from tests.support.page import Page
 
 CELLS = {
     'birds finetune 0.5': [0.5, 0.52, 0.51],
@@ -150,7 +150,7 @@ def test_a_folder_of_runs_leaves_out_what_is_not_finished(root, tmp_path):
     assert len(both.folders) == 8 and not both.grid
 
 
-def test_a_damaged_run_is_told_and_not_left_out(tmp_path):
+def test_damaged_run_is_reported(tmp_path):
     root = fake.make_grid(tmp_path, {'a smile 1.0': [0.5], 'b smile 1.0': [0.5]})
     fake.change(root / 'a-smile-1.0', 'results.json', seeds=[])
     with pytest.raises(UserError, match=r'a-smile-1.0/results.json is damaged'):
@@ -230,12 +230,12 @@ def test_filters_hide_what_was_not_asked_for(root):
     assert sum(not hidden(sheet, {box['m', 'smile'], box['d', 'cars']}, one) for one in sections) == 1
 
 
-def test_nothing_to_choose_has_no_boxes():
+def test_without_choices_there_are_no_filters():
     one = Kind('d', 'Data', {'birds': 3})
     assert filters.form([one], 'run') == '' and filters.sheet([one], {}) == ''
 
 
-def test_names_of_values_are_escaped_and_are_no_part_of_the_sheet(tmp_path):
+def test_filter_values_are_escaped_in_html_and_css(tmp_path):
     evil = '"><script>x</script>}'
     root = fake.make_grid(tmp_path, {'a finetune 1.0': [0.5], 'b finetune 1.0': [0.5]})
     fake.change(root / 'a-finetune-1.0', 'config.json', target={'name': evil})
@@ -289,7 +289,7 @@ def test_the_tables_of_one_run_have_the_words_of_its_page(tmp_path):
     assert len((run / 'results.csv').read_text().splitlines()) == 1 + 6
 
 
-def test_other_names_and_files_of_others(tmp_path):
+def test_other_report_names_and_foreign_files(tmp_path):
     run = fake.make_run(tmp_path / 'run', 'smile', [0.5], side=4)
     assert write(run, out=tmp_path / 'mine.html') == tmp_path / 'mine.html'
     assert {path.name for path in tmp_path.iterdir()} == {'run', 'mine.html', 'mine.md', 'mine.csv'}
@@ -303,7 +303,7 @@ def test_other_names_and_files_of_others(tmp_path):
         (run / name).unlink()
 
 
-def test_text_that_a_spreadsheet_would_run(tmp_path):
+def test_spreadsheet_formulas_are_escaped(tmp_path):
     root = fake.make_grid(tmp_path, {'a finetune 1.0': [0.5]})
     fake.change(root / 'a-finetune-1.0', 'config.json', target={'name': '=1+1'})
     write(root)

@@ -1,13 +1,13 @@
 """Ticks, places and charts."""
 
 import math
-import xml.etree.ElementTree as ElementTree
 
 import hypothesis.strategies as st
 import pytest
 from hypothesis import assume, given
 
 from mixjax.report import svg
+from tests.support.page import parse
 
 NUMBERS = st.floats(-1e6, 1e6)
 TEXT = svg.Text('t', 'A <title>', 'A & description')
@@ -56,10 +56,6 @@ def test_labels_that_are_far_apart_stay():
 def line(label, colour, *means, std=0.0):
     steps = tuple(float(100 * (i + 1)) for i in range(len(means)))
     return svg.Series(label, colour, steps, means, tuple(m - std for m in means), tuple(m + std for m in means))
-
-
-def parse(text: str) -> ElementTree.Element:
-    return ElementTree.fromstring(text)
 
 
 def test_line_chart_is_well_formed_and_says_what_it_is():

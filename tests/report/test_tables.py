@@ -3,7 +3,7 @@
 import pytest
 
 from mixjax.report import tables
-from tests.report import fake
+from tests.support import fake
 
 
 @pytest.fixture

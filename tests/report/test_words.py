@@ -39,7 +39,7 @@ TURNED = 'cat \u202e\u2067\u200f'
 HEBREW = '\u05e9\u05dc\u05d5\u05dd'
 
 
-def test_no_name_turns_the_text_around_it():
+def test_bidi_names_cannot_reorder_text():
     """A class called so showed `% 9.2` for 2.9 %."""
     for char in '\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069':
         for show in (words.escape, words.bdi, words.plain, words.markdown, words.cell):

@@ -29,7 +29,7 @@ from mixjax.commands import train as command
 from mixjax.errors import UserError
 from mixjax.planner import slices, traced
 from mixjax.report import papers
-from tests.common import ROOT
+from tests.support.common import ROOT
 from tests.tables import cells
 
 FOLDER = Path('runs/tables-smoke')

@@ -15,7 +15,7 @@ from mixjax.errors import UserError
 from mixjax.planner import assumed
 from mixjax.report import papers
 from mixjax.rundir import files
-from tests.common import ROOT
+from tests.support.common import ROOT
 from tests.tables import cells
 
 # Different runs of each table. Five seeds are one run.

@@ -33,7 +33,7 @@ def test_a_pair_is_trained(tmp_path, monkeypatch):
     assert list(smoke.FOLDER.iterdir()) == []  # what it left is looked at and removed
 
 
-def test_what_has_passed_is_not_done_again(tmp_path, monkeypatch, capsys):
+def test_passed_cells_are_skipped(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     done = []
     monkeypatch.setattr(smoke, 'trace', lambda run: done.append(run.specs[0]) or 'fine')

@@ -11,8 +11,8 @@ from mixjax.host.progress import Progress
 from mixjax.method import Method
 from mixjax.methods import finetune, lamix
 from mixjax.train import experiment, program, schedule
-from tests.common import Tiny, lines
-from tests.test_methods import settings
+from tests.support.common import Tiny, lines
+from tests.support.toy import settings
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +124,7 @@ def test_batch_kinds_are_names(batch_kinds, monkeypatch):
         program.build(settings('mine'))
 
 
-def test_three_batch_kinds_of_a_method_of_ones_own(tmp_path, monkeypatch):
+def test_user_method_with_three_batch_kinds(tmp_path, monkeypatch):
     method = Method(finetune.make(10).loss, batch_kinds=('a', 'b', 'c'))
     monkeypatch.setattr('mixjax.config.method_registry.load', lambda name, *_: lambda classes_t: method)
     experiment.run(short('mine'), tmp_path)

@@ -11,7 +11,7 @@ from mixjax import errors, main, models
 from mixjax.errors import UserError, UserFunction
 from mixjax.train import experiment, program, shared
 from mixjax.train.shared import shared_setup
-from tests.common import Tiny
+from tests.support.common import Tiny
 
 START = """
     import jax
@@ -361,9 +361,8 @@ def ground():
 
 @pytest.fixture
 def on_it(ground, monkeypatch):
-    monkeypatch.setattr(
-        shared, 'shared_setup', lambda config, say=None: ground._replace(initialisers={}, evaluators={})
-    )
+    fresh = ground._replace(initialisers={}, evaluators={})
+    monkeypatch.setattr(shared, 'shared_setup', lambda config, say=None: fresh)
 
 
 @pytest.mark.parametrize('mistake', MISTAKES)
@@ -405,7 +404,7 @@ NAN = LOSS.format('return jnp.float32(jnp.nan), Aux(model_state)')
     ],
     ids=['kept', 'nan'],
 )
-def test_what_only_training_shows_ends_in_one_sentence_too(source, said, on_it, tmp_path):
+def test_mistakes_that_only_training_shows_end_in_one_sentence(source, said, on_it, tmp_path):
     method = package(source, tmp_path, 'keeps')
     sys.modules.pop(method, None)
     with pytest.raises(UserError, match=said):
@@ -425,7 +424,7 @@ def test_the_command_shows_the_sentence_and_on_demand_the_traceback(tmp_path, mo
     assert 'Traceback' in error and 'return jnp.sin(None)' in error and error.splitlines()[-1].startswith('mixjax: ')
 
 
-def test_a_mistake_is_told_by_the_innermost_line_of_the_users_own_files(tmp_path):
+def test_error_names_the_innermost_line_of_user_code(tmp_path):
     """Not by a line of a library, which may lie in an environment inside the user's folder."""
     for folder in ('.venv/lib/site-packages/library', 'helpers'):
         (tmp_path / folder).mkdir(parents=True)

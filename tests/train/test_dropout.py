@@ -13,7 +13,7 @@ from mixjax.method import Aux, Method
 from mixjax.models.net import bind, call_keys, from_linen
 from mixjax.rundir import checkpoint
 from mixjax.train import experiment, mesh, program, seed_batch, seeds, step
-from tests.common import assert_trees_equal
+from tests.support.common import assert_trees_equal
 
 
 class Dropping(nn.Module):

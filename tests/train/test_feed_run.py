@@ -19,11 +19,10 @@ from mixjax.errors import UserError
 from mixjax.host.progress import Progress
 from mixjax.train import experiment, mesh, placement, program, seed_batch, seeds
 from mixjax.train.shared import shared_setup
-from tests.common import Tiny, assert_same_run, assert_trees_equal, final_state, lines
-from tests.data import miniature
-from tests.data.test_feed import no_threads_are_left
-from tests.test_methods import settings
-from tests.variants import VARIANTS
+from tests.support import miniature
+from tests.support.common import Tiny, assert_same_run, assert_trees_equal, final_state, lines, no_threads_are_left
+from tests.support.toy import settings
+from tests.support.variants import VARIANTS
 
 
 @pytest.fixture(autouse=True)
@@ -222,7 +221,7 @@ def photo_set(folder, say):
 # --- which feed, and what it costs ------------------------------------------------------------------------------------
 
 
-def test_auto_goes_by_the_bytes_and_says_so(tmp_path, monkeypatch):
+def test_feed_auto_chooses_by_size_and_logs_it(tmp_path, monkeypatch):
     built = program.build(settings('xmixup', devices=8, mix={'groups': 1, 'shards': 8}))
     one = seeds.open_seed(built, 0, tmp_path)
     assert one.inputs['source']['image'].shape == (8, 23, 16, 16, 1)  # ten pairs of two: lists for every shard
@@ -250,12 +249,12 @@ def test_auto_goes_by_the_bytes_and_says_so(tmp_path, monkeypatch):
     assert chosen('stream', 1).told == 'images: read as they are needed, as config.feed says'
 
 
-def test_room_is_a_share_of_the_memory():
+def test_resident_budget_is_a_share_of_device_memory():
     devices = mesh.make(8)
     assert 0 < placement.image_budget(devices) <= placement.free_memory() / 8
 
 
-def test_a_line_is_said_once():
+def test_each_note_is_logged_once():
     progress = Progress(0, stream=io.StringIO())
     for text in ('one', 'two', 'one'):
         progress.say_once(text)

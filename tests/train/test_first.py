@@ -9,8 +9,8 @@ from mixjax.errors import UserError
 from mixjax.method import First, Method
 from mixjax.methods import finetune
 from mixjax.train import experiment, loop, mesh, program, seeds
-from tests.common import Tiny, assert_trees_equal, final_state, kill_after, lines
-from tests.test_methods import settings
+from tests.support.common import Tiny, assert_trees_equal, final_state, kill_after, lines
+from tests.support.toy import settings
 
 
 @pytest.fixture(autouse=True)
@@ -116,7 +116,7 @@ def test_killed_in_the_first_stage_and_in_the_run(tmp_path):
         '--config=quickstart', '--config.method.name=seqtrain', '--config.num_seeds=1', '--config.steps=60',
         '--config.eval_every=20', '--config.checkpoint_every=20', '--config.log_every=5',
     ]  # fmt: skip
-    from tests.common import assert_same_run, call
+    from tests.support.common import assert_same_run, call
 
     kill_after(tmp_path, 0, 25, *words, '--workdir=killed', run='killed/first')
     kill_after(tmp_path, 0, 25, *words, '--workdir=killed', run='killed')

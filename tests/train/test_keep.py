@@ -12,7 +12,7 @@ from mixjax.commands import predict
 from mixjax.errors import UserError
 from mixjax.rundir import files
 from mixjax.train import evaluation, experiment
-from tests.common import lines
+from tests.support.common import lines
 
 BASE = {
     'method.name': 'finetune', 'num_seeds': '1', 'devices': '1', 'target.per_class': '6', 'target.val': '0.3',
@@ -77,7 +77,7 @@ def test_the_validation_part_is_neither_learned_from_nor_tested_on(run):
     assert len(test.label) == 1797 - 60
 
 
-def test_keeping_the_last_differs_in_nothing_but_what_is_kept(run, tmp_path):
+def test_keep_last_trains_the_same_run(run, tmp_path):
     folder, _ = run
     last = experiment.run(config(keep='last'), tmp_path / 'last')
     assert (folder / 'metrics.jsonl').read_text() == (tmp_path / 'last' / 'metrics.jsonl').read_text()
@@ -115,14 +115,14 @@ def test_equal_accuracies_go_to_the_later_step(tmp_path):
     assert evaluation.best(tmp_path) == {0: 3, 1: 5}
 
 
-def test_the_best_of_nothing_is_refused_and_leaves_no_trace(tmp_path):
+def test_keep_best_without_validation_is_refused(tmp_path):
     with pytest.raises(UserError, match='there is none; hold out a share'):
         experiment.run(config(target__val='0'), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
 
 
 @pytest.mark.parametrize('record', ['inputs.json', 'splits.json'])
-def test_other_images_under_a_run_are_refused(record, run, tmp_path):
+def test_changed_images_of_a_run_are_refused(record, run, tmp_path):
     """splits.json is all that a run of an older version has."""
     folder = tmp_path / 'run'
     shutil.copytree(run[0], folder)
@@ -148,7 +148,7 @@ def test_a_draw_given_back_is_the_same_run(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_some_classes_some_images_and_the_rest(tmp_path):
+def test_subset_of_classes_and_images(tmp_path):
     """SMILE's C:x / N:y on the synthetic set, which has a test part."""
     words = {'target__name': 'synthetic', 'target__per_class': '0', 'target__val': '0', 'keep': 'last', 'steps': '2'}
     some = experiment.run(config(**words, target__classes='0.3', target__images='10'), tmp_path / 'some')

@@ -9,7 +9,7 @@ from mixjax import config as config_lib
 from mixjax.errors import UserError
 from mixjax.models.net import group
 from mixjax.train import optim
-from tests.common import fixture
+from tests.support.common import fixture
 
 
 def settings(**changes):

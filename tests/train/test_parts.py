@@ -12,7 +12,7 @@ from mixjax.errors import UserError
 from mixjax.method import Aux, Ctx, Run
 from mixjax.models.net import group
 from mixjax.train import accumulate, experiment, optim, seeds
-from tests.common import final_state
+from tests.support.common import final_state
 
 PARAMS = {
     'backbone': {'stem': {'w': jnp.ones(2)}, 'stage1': {'w': jnp.ones(2)}, 'stage2': {'w': jnp.ones(2)}},
@@ -61,7 +61,7 @@ def test_factors_are_multiplied_with_those_of_the_method():
         ({'factors': ('head=2',)}, "config.optim.factors sets a factor for 'head'; did you mean 'heads'"),
     ],
 )
-def test_a_part_that_is_not_there(changes, sentence):
+def test_unknown_part_is_refused(changes, sentence):
     with pytest.raises(UserError) as error:
         found(**changes)
     assert sentence in str(error.value) and 'this network has head:source, head:target, stage1' in str(error.value)
@@ -73,7 +73,7 @@ def config(**changes):
     return config_lib.load('quickstart', list({**base, **changes}.items()))
 
 
-def test_a_part_that_is_not_there_is_refused_before_a_file_is_left(tmp_path):
+def test_unknown_part_is_refused_before_files_are_written(tmp_path):
     with pytest.raises(UserError, match="did you mean 'stem'"):
         experiment.run(config(**{'optim.freeze': 'stemm'}), tmp_path / 'run')
     assert not (tmp_path / 'run').exists()
@@ -172,7 +172,7 @@ def test_a_method_that_needs_the_whole_batch_is_refused(knobs, tmp_path):
         seeds.build_and_try(config(**words, accumulate='2', **{'mix.groups': '2'}), tmp_path)
 
 
-def test_a_forward_pass_that_remembers_something_is_not_cut():
+def test_stateful_forward_pass_is_not_split_into_parts():
     def remembers(params, ctx, dropout):
         del dropout
         return params.sum(), Aux(ctx.model_state, {}, {'label': ctx.batch['label']})

@@ -1,0 +1,136 @@
+"""References to the hub: what is refused, where the cache is looked into, and the download."""
+
+import json
+import sys
+import types
+
+import pytest
+
+from mixjax import config as config_lib
+from mixjax.errors import UserError
+from mixjax.models import preprocessing, weights
+from mixjax.models.weights import hub
+
+SPEC = 'hf://timm/resnet50.tv_in1k'
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv('HF_HOME', str(tmp_path))
+    monkeypatch.delenv('HF_HUB_CACHE', raising=False)
+    monkeypatch.delenv('HF_HUB_OFFLINE', raising=False)
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
+    monkeypatch.setattr(hub.importlib.util, 'find_spec', lambda name: sys.modules[name])
+    return tmp_path / 'hub'
+
+
+def put(cache, repository, revision='main', commit='abc', **files):
+    """A repository in the layout of the hub's cache."""
+    home = cache / f'models--{repository.replace("/", "--")}'
+    (home / 'snapshots' / commit).mkdir(parents=True)
+    if revision:
+        (home / 'refs').mkdir()
+        (home / 'refs' / revision).write_text(commit)
+    for name, text in {'model.safetensors': '', **files}.items():
+        (home / 'snapshots' / commit / name).write_text(text)
+    return home / 'snapshots' / commit / 'model.safetensors'
+
+
+def test_a_reference_names_its_recipe():
+    assert hub.parse(SPEC) == ('timm/resnet50.tv_in1k', 'main')
+    assert hub.parse(f'{SPEC}@v1.0') == ('timm/resnet50.tv_in1k', 'v1.0')
+    with pytest.raises(UserError, match='leave open which recipe.*hf://timm/resnet50.tv_in1k, hf://timm/resnet50.a1_'):
+        hub.parse('hf://timm/resnet50')
+    for wrong in (
+        'hf://',
+        'hf://resnet50',
+        'hf://a/b/c',
+        'hf://../..',
+        'hf://a/..',
+        'hf://a b/c',
+        'hf://a/b@',
+        'hf://a/b@x/y',
+    ):
+        with pytest.raises(UserError, match='write hf://OWNER/NAME'):
+            hub.parse(wrong)
+
+
+def test_cached_files_are_used(cache):
+    assert hub.found(hub.parse(SPEC)) is None
+    here = put(cache, 'timm/resnet50.tv_in1k')
+    assert hub.found(hub.parse(SPEC)) == here and weights.missing(SPEC) is None
+    assert hub.found(hub.parse(f'{SPEC}@abc')) == here
+    assert hub.found(hub.parse(f'{SPEC}@other')) is None
+    by_hand = put(cache, 'org/net', revision='')
+    assert hub.found(hub.parse('hf://org/net')) == by_hand
+
+
+def test_what_is_missing_and_how_to_get_it(cache, monkeypatch):
+    text = str(weights.missing(SPEC))
+    assert f'looked in\n  {cache}/models--timm--resnet50.tv_in1k: no such copy' in text
+    assert 'without huggingface_hub' in text
+    assert '\n  hf download timm/resnet50.tv_in1k model.safetensors config.json\n' in text
+    assert '--config.model.weights=PATH/model.safetensors' in text
+    assert 'config.json --revision v2\n' in str(weights.missing('hf://org/net@v2'))
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', types.ModuleType('huggingface_hub'))
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    assert 'HF_HUB_OFFLINE forbids a download' in str(weights.missing(SPEC))
+
+
+def test_missing_files_are_downloaded(cache, monkeypatch):
+    asked = []
+
+    def download(repository, name, **settings):
+        asked.append((repository, name, settings['revision']))
+        if name != 'model.safetensors':
+            raise OSError('no such file')
+        return put(cache, repository)
+
+    module = types.ModuleType('huggingface_hub')
+    module.hf_hub_download = download  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, 'huggingface_hub', module)
+    assert weights.missing(SPEC) is None
+    assert asked[0] == ('timm/resnet50.tv_in1k', 'model.safetensors', 'main')
+    module.hf_hub_download = lambda *_, **__: 1 / 0  # type: ignore[attr-defined]
+    assert 'the download failed: ZeroDivisionError' in str(weights.missing('hf://org/other'))
+
+
+def test_the_images_that_belong_to_the_weights(cache):
+    assert weights.image(SPEC, 'resnet50') == preprocessing.say(224, 0.875, 'bilinear')
+    assert weights.image('hf://timm/resnet50.tv2_in1k', 'resnet50')['resize'] == 232
+    b4 = weights.image('hf://timm/tf_efficientnet_b4.ap_in1k', 'efficientnet_b4')
+    assert (b4['resize'], b4['crop'], b4['interpolation'], b4['mean']) == (412, 380, 'bicubic', (0.5, 0.5, 0.5))
+    facts = {
+        'input_size': [3, 288, 288],
+        'crop_pct': 1.0,
+        'interpolation': 'bicubic',
+        'mean': [0.5] * 3,
+        'std': [0.5] * 3,
+    }
+    put(cache, 'org/timm-like', **{'config.json': json.dumps({'architecture': 'resnet50', 'pretrained_cfg': facts})})
+    said = weights.image('hf://org/timm-like', 'resnet50')
+    assert said == preprocessing.say(288, 1.0, 'bicubic', preprocessing.HALF)
+    facts = {
+        'size': {'shortest_edge': 224},
+        'crop_pct': 0.875,
+        'resample': 3,
+        'image_mean': [0.1] * 3,
+        'image_std': [0.2] * 3,
+    }
+    put(cache, 'org/transformers-like', **{'config.json': '{}', 'preprocessor_config.json': json.dumps(facts)})
+    said = weights.image('hf://org/transformers-like', 'resnet50')
+    assert said == preprocessing.say(224, 0.875, 'bicubic', ((0.1,) * 3, (0.2,) * 3))
+    put(cache, 'org/broken', **{'config.json': '{"pretrained_cfg": {"input_size": [3, "x"]}}'})
+    assert weights.image('hf://org/broken', 'resnet50') == preprocessing.of_network('resnet50')
+
+
+def test_a_config_takes_them_where_it_leaves_them_open():
+    config = config_lib.load('smile_cub')
+    assert (config.image.resize, config.image.crop, config.image.interpolation) == (256, 224, 'bilinear')
+    assert (config.image.mean, config.image.std) == preprocessing.IMAGENET
+    other = [('model.weights', 'hf://timm/tf_efficientnet_b4.ap_in1k'), ('model.name', 'efficientnet_b4')]
+    assert config_lib.load('smile_cub', other).image.resize == 412
+    cut = config_lib.load('smile_cub', [*other, ('image.crop', '224')])
+    assert (cut.image.resize, cut.image.crop, cut.image.mean) == (243, 224, (0.5,) * 3)  # 412 / 380 x 224
+    assert config_lib.load('quickstart').image.resize == 16
+    assert config_lib.load('lamix_cifar100').image.resize == 32
