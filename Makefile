@@ -27,12 +27,12 @@ help:
 	@echo 'make clean         remove .venv and everything that was built; runs/ stays'
 
 quickstart: .venv/with-test
-	$(PY) -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
+	$(PY) -m mixjax train --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
 
 # Figures that are written down are of CPUs, which everyone has.
 results results-full: export JAX_PLATFORMS := cpu
 results: .venv/with-test
-	$(PY) -m mixjax.main --config=configs/digits/all_methods.py --workdir=runs/all_methods $(ARGS)
+	$(PY) -m mixjax train --config=configs/digits/all_methods.py --workdir=runs/all_methods $(ARGS)
 
 results-full: .venv/with-test
 	$(PY) -m reproduction.digits runs/digits_tables --train $(ARGS)

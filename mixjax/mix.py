@@ -140,7 +140,7 @@ def partner(x: Array, index: Array) -> Array:
     chex.assert_shape(x, (groups * size, ...), custom_message='index must hold one position for each example of x')
     index = index.reshape(groups, size)
     grouped = x.reshape((groups, size) + x.shape[1:])
-    with jax.named_scope('partner'):  # `mixjax.commands.plan` finds what it costs between chips by this name
+    with jax.named_scope('partner'):  # `mixjax plan` finds what it costs between chips by this name
         return jax.vmap(lambda rows, at: rows[at])(grouped, index).reshape(x.shape)
 
 

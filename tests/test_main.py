@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixjax.commands.train import asked, main, written
+from mixjax.commands.parser import parse
+from mixjax.commands.table import TRAIN
+from mixjax.commands.train import main, written
 from tests.common import SHORT, assert_same_run, call, kill_after, lines
 
 SMILE = ['--config=quickstart', '--config.method.name=smile', *SHORT]
@@ -44,7 +46,7 @@ def test_what_a_run_prints_and_leaves(finished):
         (seed, step) for seed in (0, 1) for step in (8, 16, 24)
     ]
     env = json.loads((run / 'env.json').read_text())
-    assert env['command'] == 'python -m mixjax.main ' + ' '.join(
+    assert env['command'] == 'mixjax train ' + ' '.join(
         ['--config=quickstart', '--workdir=run', '--config.method.name=smile', *SHORT, '--config.num_seeds=2']
     )
     everything = b''.join(p.read_bytes() for p in run.rglob('*') if p.is_file() and 'checkpoints' not in p.parts)
@@ -82,7 +84,7 @@ def test_a_finished_run_says_so_is_extended_and_refuses_other_settings(finished,
 
     kill_after(finished, 0, 28, *words, '--config.steps=32')
     assert main(words) == 2 and 'steps: 32 there, 24 now' in capsys.readouterr().err
-    done = call(finished, 'run', module='mixjax.report')
+    done = call(finished, 'report', 'run', module='mixjax')
     assert done.returncode == 2 and 'is being extended' in done.stderr
     done = call(finished, *words, '--config.steps=32')
     assert done.returncode == 0, done.stderr
@@ -101,7 +103,7 @@ def test_without_data_and_weights_one_message_says_what_is_missing(config, tmp_p
     wanted = {
         'xmixup_dogs': ['stanford_dogs', 'imagenet2012', 'hf://timm/resnet50.tv_in1k', 'hf download timm/'],
         'smile_cub': ['cub200', 'hf://timm/resnet50.tv_in1k'],
-        'lamix_cifar100': ['cifar100', 'prepare_data'],
+        'lamix_cifar100': ['cifar100', 'mixjax prepare'],
     }[config]  # fmt: skip
     for text in wanted:
         assert text in error
@@ -175,9 +177,10 @@ def test_help_and_list(capsys):
 
 def test_recorded_commands_have_no_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    inside = asked([f'--config={tmp_path}/mine.py', '--workdir', f'{tmp_path}/runs/a', '--config.seed=3'])
-    assert written(inside) == 'python -m mixjax.main --config=mine.py --workdir=runs/a --config.seed=3'
-    assert written(asked(['--workdir=/elsewhere/b'])) == 'python -m mixjax.main --workdir=.../b'
+    words = [f'--config={tmp_path}/mine.py', '--workdir', f'{tmp_path}/runs/a', '--config.seed=3', '--process=1']
+    assert written(parse(TRAIN, words)) == 'mixjax train --config=mine.py --workdir=runs/a --config.seed=3'
+    elsewhere = parse(TRAIN, ['--workdir=/elsewhere/b', '--changed_code=accept', '--config=x'])
+    assert written(elsewhere) == 'mixjax train --workdir=.../b --changed-code=accept --config=x'
 
 
 def test_a_folder_that_is_no_work_directory(tmp_path, capsys):

@@ -10,7 +10,7 @@ import pytest
 
 from mixjax import config as config_lib
 from mixjax import models
-from mixjax.commands import plan as plan_command
+from mixjax.commands import cli
 from mixjax.errors import UserError
 from mixjax.planner import arguments, assumed, compiled, hlo, slices, tables, verdict
 from mixjax.train import mesh, program, seeds, wave
@@ -72,7 +72,7 @@ def test_topologies():
     ],
 )
 def test_topologies_that_are_none(name, words, capsys):
-    assert plan_command.main(['--config=quickstart', f'--topology={name}']) == 2
+    assert cli.run('plan', ['--config=quickstart', f'--topology={name}']) == 2
     told = capsys.readouterr().err
     assert words in told and len(told.splitlines()) == 1
 
@@ -91,7 +91,7 @@ def test_the_environment_of_virtual_devices(monkeypatch):
 
 def test_without_libtpu(monkeypatch, capsys):
     monkeypatch.setattr(slices.importlib.util, 'find_spec', lambda name: None)
-    assert plan_command.main(['--config=quickstart', '--topology=v5e:2x2']) == 2
+    assert cli.run('plan', ['--config=quickstart', '--topology=v5e:2x2']) == 2
     told = capsys.readouterr().err
     assert "pip install 'mixjax[tpu-plan]'" in told and '--topology=cpu:8' in told and len(told.splitlines()) == 1
 
@@ -367,7 +367,7 @@ def get_config():
 @pytest.mark.slow
 def test_a_comparison_has_a_table_for_each_method(tmp_path, capsys):
     (tmp_path / 'mine.py').write_text(COMPARED)
-    assert plan_command.main([f'--config={tmp_path}/mine.py', '--topology=cpu:4', '--json']) == 0
+    assert cli.run('plan', [f'--config={tmp_path}/mine.py', '--topology=cpu:4', '--json']) == 0
     told = capsys.readouterr()
     found = json.loads(told.out)
     assert [one['label'] for one in found] == ['finetune', 'seqtrain, first stage', 'seqtrain']
@@ -402,7 +402,7 @@ def test_devices_that_have_nothing_to_do():
 
 def test_a_batch_that_cannot_be_shared_out(tmp_path, capsys):
     words = ['--config=quickstart', '--topology=cpu:4', '--config.num_seeds=1', '--config.batch_size=7']
-    assert plan_command.main(words) == 2
+    assert cli.run('plan', words) == 2
     told = capsys.readouterr().err.splitlines()
     assert 'a batch of 7 cannot be shared out over the 4 devices' in told[-1] and not any(
         'Traceback' in x for x in told
@@ -420,7 +420,7 @@ def test_a_batch_that_cannot_be_shared_out(tmp_path, capsys):
     ],
 )
 def test_wrong_input(words, part, capsys):
-    assert plan_command.main(words) == 2
+    assert cli.run('plan', words) == 2
     told = capsys.readouterr().err
     assert part in told and len(told.splitlines()) == 1
 
@@ -516,7 +516,7 @@ def test_a_tpu_slice_that_nobody_has(method, tmp_path):
         words = ['--config=quickstart', f'--topology=v5e:{name}', '--json', f'--config.method.name={method}',
                  '--config.num_seeds=1', '--config.batch_size=64', f'--config.mix.groups={groups}']  # fmt: skip
         done = subprocess.run(
-            [sys.executable, '-m', 'mixjax.commands.plan', *words],
+            [sys.executable, '-m', 'mixjax', 'plan', *words],
             cwd=ROOT,
             env=environment(),
             capture_output=True,

@@ -22,7 +22,7 @@ def base() -> Config:
     config.baseline = ''  # label of the one that the others are compared with; '' is the first by name
     config.sweep = ConfigDict({'key': '', 'numbers': ()})  # the whole run once for each value of one number
     config.results = ''  # a Markdown file that gets the accuracy table too
-    config.analyse = ''  # what mixjax.commands.analyse is asked for at the end: '--what=interpolation,spectrum'
+    config.analyse = ''  # what mixjax analyse is asked for at the end: '--what=interpolation,spectrum'
     config.mix = ConfigDict(
         {
             'groups': 1,  # partners are drawn within this many parts of the batch

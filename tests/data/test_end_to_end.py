@@ -133,7 +133,7 @@ def test_an_unreadable_image_stops_a_run_with_its_name_or_is_left_out_and_listed
     given = {'target__name': 'cub200', 'data_dir': str(tmp_path)}
     draw = draw_of('cub200', tmp_path, most=8)
     for feed in ('stream', 'resident'):
-        with pytest.raises(UserError, match=r'train/2.jpg .*record 1.*cut short or damaged.*--skip_corrupt'):
+        with pytest.raises(UserError, match=r'train/2.jpg .*record 1.*cut short or damaged.*--skip-corrupt'):
             run_with(feed, tmp_path / 'stopped', target__splits=draw, **given)
         assert not (tmp_path / 'stopped' / feed / 'results.json').exists() and no_threads_are_left()
     with pytest.raises(UserError, match=r'1 of the 11 images in .*\n  train/2.jpg: '):
