@@ -2,7 +2,7 @@
 
 A method is a value: a `Method` holds a few pure functions, of which only `loss` is required. The
 trainer never names a method, and a method never knows where its pixels came from or how many chips
-there are. `docs/methods.md` explains the contract with examples.
+there are. `docs/contract.md` explains the contract with examples.
 
 Four lifetimes, four places:
 

@@ -83,7 +83,7 @@ def test_every_measure_is_asked_for_and_has_a_section():
 
 @pytest.mark.slow
 def test_the_example_method_trains(tmp_path):
-    code = next(block for block in blocks('docs/methods.md', 'python') if 'def make' in block)
+    code = next(block for block in blocks('docs/contract.md', 'python') if 'def make' in block)
     assert len(code.splitlines()) <= 30
     (tmp_path / 'my_methods').mkdir()
     (tmp_path / 'my_methods' / 'vicinal.py').write_text(code)
@@ -125,7 +125,7 @@ def test_the_example_network_trains_and_predicts(tmp_path):
 
 @pytest.mark.slow
 def test_the_method_with_a_memory_trains(tmp_path):
-    code = next(block for block in blocks('docs/methods.md', 'python') if 'average' in block)
+    code = next(block for block in blocks('docs/contract.md', 'python') if 'average' in block)
     (tmp_path / 'my_methods').mkdir()
     (tmp_path / 'my_methods' / 'memory.py').write_text(code)
     words = ['--config=quickstart', '--config.method.name=my_methods.memory', '--workdir=run', '--config.num_seeds=1']
@@ -195,7 +195,8 @@ def shell() -> list[tuple[str, str]]:
 def test_blocks_are_found():
     counts = {page.name: len(python_of(page)) for page in PAGES if page.parent.name != 'launch'}
     assert {name: n for name, n in counts.items() if n} == {
-        'README.md': 2, 'data.md': 1, 'methods.md': 3, 'networks.md': 5, 'pods.md': 1, 'runs.md': 1,
+        'README.md': 2, 'contract.md': 2, 'data.md': 1, 'methods.md': 1, 'networks.md': 5, 'pods.md': 1, 'runs.md': 1,
+        'start.md': 1,
     }  # fmt: skip
     assert len(shell()) > 80
 
@@ -256,10 +257,19 @@ def test_the_mathematics_of_the_readme_gives_a_loss():
     assert abs(float(scope['loss']) - np.log(3)) < 1e-6  # three equal logits
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    text = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
 def test_links_lead_somewhere():
-    for page in PAGES:
-        for target in re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', page.read_text()):
-            assert (page.parent / target).exists(), f'{page.name}: {target}'
+    for page in [*PAGES, ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs/api').glob('*.md')]:
+        for target, anchor in re.findall(r'\]\(([^)#:]*)(?:#([^)]*))?\)', page.read_text()):
+            file = page.parent / target if target else page
+            assert file.exists(), f'{page.name}: {target}'
+            assert not anchor or anchor in anchors(file), f'{page.name}: {target}#{anchor}'
 
 
 def test_every_method_has_a_section():
