@@ -42,7 +42,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'report': ('errors', 'host.storage', 'host.terminal', 'host.untrusted', 'rundir.thumbnail'),
     'config': ('data', 'errors', 'host', 'method', 'models'),
     'train': (*MATHEMATICS, 'config', 'data', 'host', 'method', 'models', 'rundir', 'version'),
-    'inference': ('config', 'data', 'errors', 'host', 'models', 'rundir', 'train'),
+    'inference': ('config', 'data', 'errors', 'host', 'method', 'models', 'rundir', 'train'),
+    'api': ('config', 'data', 'errors', 'host', 'inference', 'method', 'report', 'rundir', 'train'),
     'analysis': (*MATHEMATICS, 'config', 'data', 'host', 'inference', 'models', 'report', 'rundir', 'train'),
     'planner': ('config', 'data', 'errors', 'host', 'method', 'models', 'train'),
     'commands': (

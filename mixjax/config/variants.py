@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from mixjax.config import overrides
 from mixjax.config.defaults import Config, base
 
 
-def methods(config: Config) -> dict[str, Config]:
+def methods(config: Config) -> dict[str, Any]:
     """{dotted place: method config} of the methods that a config trains: those of `compare`, or the one."""
     if len(config.compare):
         return {f'compare.{label}': node for label, node in config.compare.items()}

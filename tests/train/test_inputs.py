@@ -18,8 +18,8 @@ from mixjax.analysis import opened
 from mixjax.data.labelled import split_file
 from mixjax.errors import UserError
 from mixjax.models import weights
-from mixjax.rundir import files, input_digests
-from mixjax.train import loop
+from mixjax.rundir import files
+from mixjax.train import input_digests, loop
 from tests import tiny_config
 from tests.common import assert_same_run
 
