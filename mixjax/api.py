@@ -42,7 +42,7 @@ class Accuracy(NamedTuple):
 
 
 class Results(dict[str, Any]):
-    """What a run, a comparison or a sweep found: the dict that `results.json` holds, with its parts as attributes.
+    """The results of a run, a comparison or a sweep: the dict in `results.json`, with its parts as attributes.
 
     `mixjax.train.run` returns it, and `Results.read` reads that of an earlier run.
 
@@ -92,7 +92,7 @@ class Results(dict[str, Any]):
 
     @property
     def kind(self) -> Kind:
-        """'run' of one method, 'comparison' of several, or 'sweep' over the values of a setting."""
+        """The kind: 'run' of one method, 'comparison' of several, or 'sweep' over the values of a setting."""
         return self['kind']
 
     @property
@@ -109,7 +109,7 @@ class Results(dict[str, Any]):
 
     @property
     def runs(self) -> dict[str, Results]:
-        """{label: results}: of a comparison by method, of a sweep by value; of a run its own alone."""
+        """The parts, {label: results}: of a comparison by method, of a sweep by value; of a run its own alone."""
         if self.kind == 'run':
             return {self['label']: self}
         return {label: Results(one, self.workdir / label, self._makes) for label, one in self['runs'].items()}

@@ -139,11 +139,11 @@ class Predictor:
         return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(images)), axis=-1))
 
     def logits(self, images: Source | Sequence[Source]) -> Floats:
-        """What the classifier gives, before the softmax; see `probabilities`."""
+        """Compute the outputs of the classifier before the softmax; see `probabilities`."""
         return self._batched(self.apply, images)
 
     def features(self, images: Source | Sequence[Source]) -> Floats:
-        """What the classifier sees: the pooled last map of the network.
+        """Compute the inputs of the classifier: the pooled last map of the network.
 
         Args:
           images: as in `probabilities`.

@@ -59,7 +59,7 @@ def mixed(folder: read.Folder) -> str:
 
 
 def pixels(image: np.ndarray) -> list[str]:
-    """A grey image (H, W) uint8 as a black square and a path for each other shade, with a box for each run of pixels."""
+    """A grey image (H, W) uint8 as a black square and a path per other shade, with a box per run of pixels."""
     height, width = image.shape
     shades = np.rint(image / 255 * (LEVELS - 1)).astype(int)
     paths: dict[int, list[str]] = {0: [f'M0 0h{width}v{height}h-{width}z']}

@@ -9,7 +9,8 @@ and a record of functions as a call with an indented description:
     loss(net, params, ctx) -> (scalar, Aux)
         Differentiated with respect to `params`.
 
-Both become an `Attributes:` section. In functions `a, b: (B, c)` of `Args:` becomes two entries.
+Both become an `Attributes:` section. In functions `a, b: (B, c)` of `Args:` becomes two entries, and `Example:` is
+`Examples:`, the only one of the two that Griffe parses.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ import griffe
 class Fields(griffe.Extension):
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         """Turn the descriptions of a class's fields into `Attributes:`."""
+        plural(cls)
         names = [name for name, member in cls.members.items() if member.is_attribute and not name.startswith('_')]
         if cls.docstring and names and 'Attributes:' not in cls.docstring.value:
             cls.docstring.value = sections(cls.docstring.value, names, 'Attributes')
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         """Give each argument an entry of its own."""
+        plural(func)
         if func.docstring is None:
             return
         names = [p.name for p in func.parameters if p.name not in ('self', 'cls')]
@@ -36,6 +39,12 @@ class Fields(griffe.Extension):
             func.docstring.value = arguments(func.docstring.value, names)
         elif names:
             func.docstring.value = sections(func.docstring.value, names, 'Args')
+
+
+def plural(found: griffe.Object) -> None:
+    """Call a section `Example:` what Griffe knows: `Examples:`."""
+    if found.docstring:
+        found.docstring.value = re.sub(r'^Example:$', 'Examples:', found.docstring.value, flags=re.MULTILINE)
 
 
 def starts(line: str, names: list[str]) -> bool:

@@ -21,6 +21,7 @@ OUTSIDE = {
     'CHANGELOG.md': 'changelog.md',
     'launch/README.md': 'launch.md',
 }
+SHOWN = r'^::: mixjax\.(\S+)\n(?:    options:\n      members: \[(.*)\])?'  # a module, and the names that are shown
 LINK = re.compile(r'(\]\(|(?:src|srcset|href)=")([^)"#:\s]+)(#[^)"]*)?(?=[)"])')
 
 
@@ -68,8 +69,10 @@ def on_pre_build(config: MkDocsConfig) -> None:
     """Warn of each public name on an API page that has no docstring."""
     package = griffe.load('mixjax', search_paths=[ROOT])
     for page in sorted((Path(config.docs_dir) / 'api').glob('*.md')):
-        for path in re.findall(r'^::: mixjax\.?(\S*)', page.read_text(), re.MULTILINE):
-            found = package[path] if path else package
+        for path, only in re.findall(SHOWN, page.read_text(), re.MULTILINE):
+            found = package[path]
+            names = {name.strip() for name in only.split(',')}
             for member in [found, *public(found)]:
-                if not member.has_docstring:
+                shown = not only or member.path.removeprefix(f'{found.path}.').split('.')[0] in names
+                if shown and not member.has_docstring:
                     log.warning('%s: %s has no docstring', page.name, member.path)

@@ -185,7 +185,7 @@ def sheet() -> str:
 def of_chart(mode: str | None = None) -> str:
     """What a chart needs that is a file of its own.
 
-    mode: `LIGHT_MODE` or `DARK_MODE`, on the ground of the page around it; None follows the reader's, on its own ground.
+    mode: `LIGHT_MODE` or `DARK_MODE`, on the ground of the page around it; None follows the reader's, on its own.
     """
     font = 'font: 11.5px system-ui, -apple-system, "Segoe UI", "Liberation Sans", Arial, sans-serif;'
     ground = 'var(--ground)' if mode is None else 'none'
