@@ -216,7 +216,7 @@ class Network(nn.Module):
 
 
 def group(path: tuple[str, ...]) -> str:
-    """Name the part of a parameter: `stage1` of ('backbone', 'stage1', ..), `head:target` of ('heads', 'target', ..)."""
+    """Name a parameter's part: `stage1` of ('backbone', 'stage1', ..), `head:target` of ('heads', 'target', ..)."""
     return f'head:{path[1]}' if path[0] == 'heads' else path[1]
 
 
