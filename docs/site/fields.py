@@ -22,29 +22,31 @@ import griffe
 
 
 class Fields(griffe.Extension):
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Write `Examples:` for `Example:`, and `:` for the `::` of reStructuredText."""
+        if obj.docstring:
+            value = re.sub(r'^Example:$', 'Examples:', obj.docstring.value, flags=re.MULTILINE)
+            obj.docstring.value = re.sub(r'::$', ':', value, flags=re.MULTILINE)
+
     def on_class(self, *, cls: griffe.Class, **_: Any) -> None:
         """Turn the descriptions of a class's fields into `Attributes:`."""
-        plural(cls)
         names = [name for name, member in cls.members.items() if member.is_attribute and not name.startswith('_')]
         if cls.docstring and names and 'Attributes:' not in cls.docstring.value:
             cls.docstring.value = sections(cls.docstring.value, names, 'Attributes')
 
     def on_function(self, *, func: griffe.Function, **_: Any) -> None:
         """Give each argument an entry of its own."""
-        plural(func)
         if func.docstring is None:
             return
+        if func.returns is not None:
+            # Griffe takes what stands before a colon for the type: let it be the annotation.
+            typed = f'\\g<0>{func.returns}: '
+            func.docstring.value = re.sub(r'^Returns:\n\s+', typed, func.docstring.value, count=1, flags=re.MULTILINE)
         names = [p.name for p in func.parameters if p.name not in ('self', 'cls')]
         if re.search(r'^Args:$', func.docstring.value, re.MULTILINE):
             func.docstring.value = arguments(func.docstring.value, names)
         elif names:
             func.docstring.value = sections(func.docstring.value, names, 'Args')
-
-
-def plural(found: griffe.Object) -> None:
-    """Call a section `Example:` what Griffe knows: `Examples:`."""
-    if found.docstring:
-        found.docstring.value = re.sub(r'^Example:$', 'Examples:', found.docstring.value, flags=re.MULTILINE)
 
 
 def starts(line: str, names: list[str]) -> bool:
