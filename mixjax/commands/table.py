@@ -114,7 +114,7 @@ PREDICT = Command(
 )  # fmt: skip
 
 REPORT = Command(
-    'report', "write the report of finished runs, or compare them with a paper's table", 'mixjax.commands.report:run',
+    'report', "write the report of finished runs, or a paper's table beside ours", 'mixjax.commands.report:run',
     (
         'mixjax report runs/smile runs/xmixup --out=both.html',
         'mixjax report --table=smile_table2 runs/tables',

@@ -272,7 +272,7 @@ def test_the_lines_that_get_a_set_are_lines_of_a_shell(name, tmp_path):
     lines = message.split('to get them:\n')[1].splitlines()
     subprocess.run(['bash', '-n', '-c', '\n'.join(lines)], check=True)
     assert shlex.split(lines[-1]) == [
-        *('python', '-m', 'mixjax.commands.prepare', f'--dataset={name}'),
+        *('mixjax', 'prepare', f'--dataset={name}'),
         f'--data-dir={root}',
     ]
 

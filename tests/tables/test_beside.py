@@ -204,7 +204,7 @@ def test_damaged_results_are_told(tmp_path):
 def test_as_a_command_in_another_folder(tmp_path):
     (tmp_path / 'runs').mkdir()
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'none_of_these'}
-    words = [sys.executable, '-m', 'mixjax.report', '--table=lamix_table4', 'runs']
+    words = [sys.executable, '-m', 'mixjax', 'report', '--table=lamix_table4', 'runs']
     done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, '') and 'not run' in done.stdout
     assert (tmp_path / 'runs' / 'lamix_table4.csv').exists()

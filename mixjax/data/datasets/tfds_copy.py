@@ -1,7 +1,7 @@
 """A prepared copy of a data set: its labels and names at once, its images as they are asked for.
 
 To collect the labels, every record has to be read, images and all. So they are kept beside the records, in
-`mixjax_index.npz`: `prepare_data` makes it, or the first run that meets a copy without it.
+`mixjax_index.npz`: `mixjax prepare` makes it, or the first run that meets a copy without it.
 """
 
 from __future__ import annotations
