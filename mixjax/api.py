@@ -176,7 +176,7 @@ def run(
       >>> data = mixjax.Dataset.from_arrays(images, labels, ['dark', 'bright'])
       >>> config = mixjax.config.base()
       >>> config.model.name, config.model.weights = 'glyphnet', 'embedded://glyphnet'
-      >>> config.steps, config.batch_size = 4, 8
+      >>> config.steps, config.batch_size = 8, 8
       >>> with tempfile.TemporaryDirectory() as folder:
       ...     results = mixjax.train.run(config, folder, target=data, progress=False)
       ...     predict = results.model()

@@ -106,7 +106,8 @@ def test_every_module_that_a_page_names_exists():
         for name in set(re.findall(r'(?<!/)\bmixjax(?:\.[A-Za-z_]\w*)+', text)):
             assert resolves(name), f'{page.name}: {name}'
         for name in set(re.findall(r'`((?:losses|mix|maths|methods|models|host|train)(?:\.[A-Za-z_]\w*)+)', text)):
-            assert name.endswith(('.py', '.md')) or resolves(f'mixjax.{name}'), f'{page.name}: {name}'
+            setting = name in ('mix.groups', 'mix.shards')
+            assert setting or name.endswith(('.py', '.md')) or resolves(f'mixjax.{name}'), f'{page.name}: {name}'
         for path in set(re.findall(r'\bmixjax/[\w/.]*\w', text)):
             assert (ROOT / path).exists(), f'{page.name}: {path}'
         for path in set(re.findall(r'\b(?:tests|reproduction|benchmarks|configs)/[\w/.]*\w\.(?:py|csv)\b', text)):
@@ -131,7 +132,7 @@ def build(root: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def tree(tmp_path):
     """A copy of what the site is made from."""
-    for name in ('docs', 'mixjax'):
+    for name in ('docs', 'examples', 'mixjax'):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
     for name in ('mkdocs.yml', 'README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', 'launch/README.md'):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -20,6 +20,7 @@ OUTSIDE = {
     'CONTRIBUTING.md': 'contributing.md',
     'CHANGELOG.md': 'changelog.md',
     'launch/README.md': 'launch.md',
+    **{f'examples/{file.name}': f'examples/{file.name}' for file in (ROOT / 'examples').glob('*.*')},
 }
 SHOWN = r'^::: mixjax\.(\S+)\n(?:    options:\n      members: \[(.*)\])?'  # a module, and the names that are shown
 LINK = re.compile(r'(\]\(|(?:src|srcset|href)=")([^)"#:\s]+)(#[^)"]*)?(?=[)"])')
@@ -41,9 +42,11 @@ def relink(text: str, source: str, page: str) -> str:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add README, CONTRIBUTING, CHANGELOG and the launch files' README as pages."""
+    """Add README, CONTRIBUTING, CHANGELOG and the launch files' README as pages, and the examples as files."""
     for source, page in OUTSIDE.items():
-        files.append(File.generated(config, page, content=relink((ROOT / source).read_text(), source, page)))
+        text = (ROOT / source).read_text()
+        content = relink(text, source, page) if page.endswith('.md') else text
+        files.append(File.generated(config, page, content=content))
     return files
 
 
