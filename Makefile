@@ -10,7 +10,7 @@ JOBS := 2
 TOGETHER := -n $(JOBS) --dist worksteal
 test-parity test-slow: private SIDE = $(TOGETHER)
 
-.PHONY: help quickstart results results-full bench test $(KINDS:%=test-%) fuzz tables-smoke lint constraints clean
+.PHONY: help quickstart results results-full bench test $(KINDS:%=test-%) fuzz tables-smoke docs picture lint constraints clean
 
 help:
 	@echo 'make quickstart    fine-tune with five methods on the embedded benchmark, and write a report'
@@ -19,6 +19,7 @@ help:
 	@echo 'make test          the tests (10 minutes on two cores)'
 	@echo 'make tables-smoke  try every cell of the papers'"'"' tables; goes on where it was stopped (ARGS: some of the tables)'
 	@echo 'make bench         measure the speed of everything (under 15 minutes; leave the machine alone)'
+	@echo 'make docs          the documentation as a site, in site/'
 	@echo 'make lint          ruff and pyright'
 	@echo 'make test-KIND     the longer tests; KIND: $(KINDS)'
 	@echo 'make fuzz          wrong files for all that reads files, MINUTES=2 of them'
@@ -26,12 +27,12 @@ help:
 	@echo 'make clean         remove .venv and everything that was built; runs/ stays'
 
 quickstart: .venv/with-test
-	$(PY) -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
+	$(PY) -m mixjax train --config=configs/quickstart.py --workdir=runs/quickstart $(ARGS)
 
 # Figures that are written down are of CPUs, which everyone has.
 results results-full: export JAX_PLATFORMS := cpu
 results: .venv/with-test
-	$(PY) -m mixjax.main --config=configs/digits/all_methods.py --workdir=runs/all_methods $(ARGS)
+	$(PY) -m mixjax train --config=configs/digits/all_methods.py --workdir=runs/all_methods $(ARGS)
 
 results-full: .venv/with-test
 	$(PY) -m reproduction.digits runs/digits_tables --train $(ARGS)
@@ -63,6 +64,17 @@ tables-smoke: export XLA_FLAGS := $(QUICK)
 tables-smoke: .venv/with-test
 	$(PY) -m tests.tables.smoke $(ARGS)
 
+# Strict: a link that leads nowhere, a page outside of the navigation or a public name without a docstring ends it.
+# With --quiet mkdocs counts no warnings, and is not strict.
+docs: export NO_MKDOCS_2_WARNING := 1
+docs: .venv/with-docs
+	.venv/bin/mkdocs build
+
+# The pictures at the top of README.md, from a finished quickstart.
+RUN := runs/quickstart
+picture: .venv/with-test
+	JAX_PLATFORMS=cpu $(PY) -m reproduction.picture $(RUN)
+
 lint: .venv/with-lint
 	.venv/bin/ruff check .
 	.venv/bin/pyright --pythonpath $(PY)
@@ -86,10 +98,14 @@ export PYTHON
 	@.ci/venv lint
 	@touch $@
 
+.venv/with-docs: .venv/with-test
+	@.ci/venv docs
+	@touch $@
+
 # For one interpreter: make constraints PYTHON=python3.12
 constraints:
 	@.ci/constraints
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
 """Your own photographs: a folder with a sub-folder for each class.
 
-    python -m mixjax.main --config=configs/folder.py --config.target.dir=~/photos --workdir=runs/photos
+    mixjax train --config=configs/folder.py --config.target.dir=~/photos --workdir=runs/photos
 
 `~/photos/{train,test}/<class>/*`, or `~/photos/<class>/*`: then a fifth of each class is held out to test on. A
 tenth of the rest validates, and the network of the best step by it is kept. `docs/data.md` has the details.

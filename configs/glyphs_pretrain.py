@@ -1,7 +1,7 @@
 """The shipped networks: trained from scratch on the printed letters.
 
-    python -m mixjax.main --config=configs/glyphs_pretrain.py --workdir=runs/glyphs
-    python -m mixjax.main --config=configs/glyphs_pretrain.py:glyphnet_deep --workdir=runs/glyphs_deep
+    mixjax train --config=configs/glyphs_pretrain.py --workdir=runs/glyphs
+    mixjax train --config=configs/glyphs_pretrain.py:glyphnet_deep --workdir=runs/glyphs_deep
 
 Two minutes on two CPU cores. `model.safetensors` and `model.json` of the runs are the package's
 mixjax/models/glyphnet.safetensors and .json, glyphnet_deep.safetensors and .json.

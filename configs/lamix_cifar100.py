@@ -1,6 +1,6 @@
 """LaMix on CIFAR-100 with PreActResNet-18 from scratch (LaMix, Table 1: error 19.38 +- 0.16 %, Mixup 21.10).
 
-    python -m mixjax.main --config=configs/lamix_cifar100.py --workdir=runs/lamix_cifar100
+    mixjax train --config=configs/lamix_cifar100.py --workdir=runs/lamix_cifar100
 
 Batch 128, 400 epochs (156,250 steps), SGD with momentum 0.9, learning rate 0.1, weight decay 1e-4,
 random crop 32 of a 4-pixel border and flip, five repeats. The paper takes these from mixup-cifar10,

@@ -1,6 +1,6 @@
 """Five methods on the embedded benchmark: printed letters to handwritten digits, 3 labels per class.
 
-    python -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart
+    mixjax train --config=configs/quickstart.py --workdir=runs/quickstart
 
 Two CPU cores, no download. Add --config.num_seeds=10 for the figures of docs/benchmark.md.
 """

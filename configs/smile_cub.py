@@ -1,6 +1,6 @@
 """SMILE on CUB-200-2011 with ResNet-50 from ImageNet (SMILE, Table 2, all images: 83.62, fine-tuning 80.64).
 
-    python -m mixjax.main --config=configs/smile_cub.py --workdir=runs/smile_cub
+    mixjax train --config=configs/smile_cub.py --workdir=runs/smile_cub
 
 Batch 48, 9,000 steps, SGD with Nesterov momentum 0.9, learning rate 0.01 divided by 10 after 6,000,
 weight decay 1e-4 on every parameter, five repeats; the last step's accuracy. The paper's 15 % column

@@ -1,6 +1,6 @@
 """XMixup on Stanford Dogs with ResNet-50 from ImageNet (XMixup, Table 1: 91.24 +- 0.08, fine-tuning 86.31).
 
-    python -m mixjax.main --config=configs/xmixup_dogs.py --workdir=runs/xmixup_dogs
+    mixjax train --config=configs/xmixup_dogs.py --workdir=runs/xmixup_dogs
 
 Batch 48, 9,000 steps, learning rate 0.001 (0.01 for the paper's other data sets) divided by 10 after
 6,000, five repeats; source images from ImageNet classes, 100,000 at least, which is one round of

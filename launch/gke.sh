@@ -9,7 +9,7 @@
 #   kubectl logs -f -l jobset.sigs.k8s.io/jobset-name=mixjax --prefix            follow the log
 #   kubectl delete jobset mixjax                                                 stop it
 #
-# The number after `grid` is what `python -m mixjax.commands.grid FILE --count` says. With HOSTS=1 TOPOLOGY=2x2 a grid is one
+# The number after `grid` is what `mixjax grid FILE --count` says. With HOSTS=1 TOPOLOGY=2x2 a grid is one
 # JobSet whose pods are the runs, AT_ONCE at a time; with more hosts it is a JobSet for each run, which need QUEUE.
 #
 # The cluster needs the JobSet controller, and Kueue where QUEUE is set. The image is one of launch/Dockerfile.*.
@@ -169,8 +169,8 @@ command=${1:-help}
 case $command in
     help | -h | --help) help ;;
     job)
-        [ $# -gt 0 ] || fail 'job needs the arguments of mixjax.main'
-        job "$NAME" mixjax.main "$@" ;;
+        [ $# -gt 0 ] || fail 'job needs the arguments of mixjax train'
+        job "$NAME" train "$@" ;;
     grid)
         count=${1:-}
         case $count in '' | 0 | *[!0-9]*) fail 'grid needs the number of runs and a file: grid 108 FILE' ;; esac
@@ -178,11 +178,11 @@ case $command in
         [ $# -gt 0 ] || fail 'grid needs a file: grid 108 FILE'
         if [ "$HOSTS" = 1 ]; then
             # Pods with an index look like one job of several processes.
-            pods "$count" mixjax.commands.grid "$@" --distributed=off
+            pods "$count" grid "$@" --distributed=off
         else
             for ((index = 0; index < count; index++)); do
                 echo '---'
-                job "$NAME-$index" mixjax.commands.grid "$@" --run "$index"
+                job "$NAME-$index" grid "$@" --run "$index"
             done
         fi ;;
     *) fail "there is no command '$command'; see launch/gke.sh --help" ;;

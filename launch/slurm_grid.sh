@@ -9,7 +9,7 @@
 #SBATCH --open-mode=append         # one log for all starts of a run
 #SBATCH --output=slurm-%A_%a.log
 #
-# A grid of runs as an array. Arguments are those of mixjax.commands.grid, without --run:
+# A grid of runs as an array. Arguments are those of mixjax grid, without --run:
 #
 #   launch/slurm_grid.sh configs/digits/grid.py --runs=/shared/runs/grid
 #
@@ -32,7 +32,7 @@ case ${1:---help} in -h | --help)
 esac
 if [ -z "${SLURM_JOB_ID:-}" ]; then
     if [ -z "$INDICES" ]; then
-        count=$("$PYTHON" -m mixjax.commands.grid "$@" --count)
+        count=$("$PYTHON" -m mixjax grid "$@" --count)
         INDICES=0-$((count - 1))
     fi
     exec sbatch --array="$INDICES%$AT_ONCE" "$0" "$@"
@@ -41,7 +41,7 @@ fi
 # srun does not take over the job's --cpus-per-task by itself.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 status=0
-srun "$PYTHON" -m mixjax.commands.grid "$@" --run auto || status=$?
+srun "$PYTHON" -m mixjax grid "$@" --run auto || status=$?
 
 # 42: stopped after a save. 143: ended by SIGTERM before it could.
 if { [ "$status" = 42 ] || [ "$status" = 143 ]; } && [ "${SLURM_RESTART_COUNT:-0}" -lt "$MAX_RESTARTS" ]; then

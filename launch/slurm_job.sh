@@ -10,7 +10,7 @@
 #SBATCH --open-mode=append         # one log for all starts
 #SBATCH --output=slurm-%j.log
 #
-# One training job of several processes, on one host or more. Arguments are those of mixjax.main:
+# One training job of several processes, on one host or more. Arguments are those of mixjax train:
 #
 #   launch/slurm_job.sh --config=configs/xmixup_dogs.py --workdir=/shared/runs/dogs
 #
@@ -38,7 +38,7 @@ export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 status=0
 # When a process ends, the others notice by themselves. Slurm gives them time, because those that it ends itself
 # (SIGTERM) look as if the job had been told to stop.
-srun --kill-on-bad-exit=0 --wait=90 "$PYTHON" -m mixjax.main "$@" || status=$?
+srun --kill-on-bad-exit=0 --wait=90 "$PYTHON" -m mixjax train "$@" || status=$?
 
 # 42: stopped after a save. 143: ended by SIGTERM before it could.
 if { [ "$status" = 42 ] || [ "$status" = 143 ]; } && [ "${SLURM_RESTART_COUNT:-0}" -lt "$MAX_RESTARTS" ]; then

@@ -5,8 +5,8 @@
 #   launch/tpu.sh create            ask for the machines (SPOT=yes: cheaper ones, which may be taken away)
 #   launch/tpu.sh wait              until they are there
 #   launch/tpu.sh install           copy this source tree to every worker and install it
-#   launch/tpu.sh run ARGS          start `mixjax.main ARGS` on all workers of the slice
-#   launch/tpu.sh grid FILE ARGS    start `mixjax.commands.grid FILE ARGS`: slice k of n makes the runs k, k + n, ..
+#   launch/tpu.sh run ARGS          start `mixjax train ARGS` on all workers of the slice
+#   launch/tpu.sh grid FILE ARGS    start `mixjax grid FILE ARGS`: slice k of n makes the runs k, k + n, ..
 #   launch/tpu.sh log [SLICE]       follow the log of the first worker of a slice (Ctrl-C only stops looking)
 #   launch/tpu.sh status            is it running still; the exit code if it is not
 #   launch/tpu.sh delete            give the machines back
@@ -100,10 +100,10 @@ background() {
 again='again() { local code=42; while [ $code = 42 ] || [ $code = 143 ]; do code=0; "$@" || code=$?; done; return $code; }'
 
 run() {
-    [ $# -gt 0 ] || fail 'run needs the arguments of mixjax.main'
+    [ $# -gt 0 ] || fail 'run needs the arguments of mixjax train'
     [ "$SLICES" = 1 ] || fail "run is for one slice, and SLICES is $SLICES; see grid"
     background 0 "$again
-        again .venv/bin/python -m mixjax.main $(printf '%q ' "$@"); echo \$? >exit"
+        again .venv/bin/mixjax train $(printf '%q ' "$@"); echo \$? >exit"
 }
 
 grid() {
@@ -114,9 +114,9 @@ grid() {
 grid_on() {
     background "$2" "$again
         worst=0
-        count=\$(.venv/bin/python -m mixjax.commands.grid $1 --count) || worst=\$?
+        count=\$(.venv/bin/mixjax grid $1 --count) || worst=\$?
         for ((i = $2; i < \${count:-0}; i += $SLICES)); do
-            again .venv/bin/python -m mixjax.commands.grid $1 --run \$i || worst=\$?
+            again .venv/bin/mixjax grid $1 --run \$i || worst=\$?
         done
         echo \$worst >exit"
 }

@@ -1,9 +1,10 @@
 """mixjax: transfer learning and mixup in JAX/Flax.
 
-`mixjax.load(WORKDIR)` gives the network that a run left, ready to predict.
+    results = mixjax.train.run(mixjax.config.load('quickstart'), 'runs/quickstart')
+    predictor = mixjax.load('runs/quickstart/smile')
 
 Importing the package imports nothing else; `mixjax.losses`, `mixjax.config`, `mixjax.train` .. load
-when they are first used.
+when they are first used. `__init__.pyi` beside this file has the types.
 """
 
 import importlib
@@ -15,15 +16,24 @@ _MODULES = (
     'analysis', 'config', 'data', 'errors', 'inference', 'losses', 'maths', 'method', 'methods', 'mix', 'models',
     'report', 'rundir', 'train', 'wrappers',
 )  # fmt: skip
+_NAMES = {
+    'Config': 'mixjax.config',
+    'Dataset': 'mixjax.data.dataset',
+    'Prediction': 'mixjax.inference',
+    'Predictor': 'mixjax.inference',
+    'Results': 'mixjax.api',
+    'create_model': 'mixjax.models.create',
+    'load': 'mixjax.inference',
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == 'load':
-        return importlib.import_module('mixjax.inference').load
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
     if name in _MODULES:
         return importlib.import_module(f'mixjax.{name}')
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), 'load', *_MODULES])
+    return sorted([*globals(), *_NAMES, *_MODULES])

@@ -1,8 +1,10 @@
 """Predictions with what a run left: `mixjax.load('runs/dogs')` is a `Predictor`.
 
     dogs = mixjax.load('runs/dogs')
-    dogs('photo.jpg')                # [('beagle', 0.97), ('basset', 0.02), ..]
-    dogs.probabilities(images)       # (n, H, W, C), uint8 or floats from 0 to 1 -> (n, classes)
+    dogs('photo.jpg')                     # [('beagle', 0.97), ('basset', 0.02), ..]
+    dogs(['one.jpg', 'photos/'])          # a list of these, one for each image
+    dogs.probabilities(images)            # (n, H, W, C), uint8 or floats from 0 to 1 -> (n, classes)
+    dogs.features(['one.jpg', 'two.jpg'])  # (2, d), what the classifier sees
 
 A photograph is prepared as the run prepared its test images: the same resize, crop and colours.
 """
@@ -15,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
 
 import jax
 import jax.numpy as jnp
@@ -26,24 +28,64 @@ from mixjax.config import method_registry
 from mixjax.data.datasets import folder_scan
 from mixjax.data.feed import augment
 from mixjax.data.feed.batches import Images
-from mixjax.data.pixels import photo
-from mixjax.errors import UserError
+from mixjax.data.pixels import arrays, photo
+from mixjax.errors import UserError, require
 from mixjax.host import storage
+from mixjax.method import Method
 from mixjax.models import preprocessing as own_images
 from mixjax.models import weights
+from mixjax.models.net import Out
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Array = jax.Array
 Tree = Any
-Source = str | Path | bytes | np.ndarray
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]] | np.ndarray[Any, np.dtype[np.floating[Any]]] | jax.Array
+Source: TypeAlias = 'str | Path | bytes | Pixels | Image'
+
+
+class Ranked(NamedTuple):
+    """A class and its probability."""
+
+    name: str
+    probability: float
+
+
+class Prediction(list[Ranked]):
+    """The likeliest classes of one image, the likeliest first: a list of `(name, probability)`.
+
+    file: where the image was read from; None where it was no file.
+
+    Example:
+      >>> found = Prediction([Ranked('beagle', 0.75), Ranked('basset', 0.25)])
+      >>> found.name, found.probability
+      ('beagle', 0.75)
+      >>> found[1].name
+      'basset'
+    """
+
+    file: Path | None = None
+
+    @property
+    def name(self) -> str:
+        """The likeliest class."""
+        return self[0].name
+
+    @property
+    def probability(self) -> float:
+        """The probability of the likeliest class."""
+        return self[0].probability
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network with its classes and its preprocessing.
+    """A trained network with its classes and its preprocessing; `mixjax.load` makes one.
 
     classes: their names. about: all that `model.json` says. rule: how a file becomes a stored image.
     apply: (B, H, W, C) uint8 stored images -> (B, classes) logits, compiled for one batch size.
-    batch: that size.
+    batch: that size. embed: the same images -> (B, d) features.
     """
 
     classes: tuple[str, ...]
@@ -51,28 +93,129 @@ class Predictor:
     rule: photo.Rule
     apply: Callable[[np.ndarray], Array]
     batch: int
+    embed: Callable[[np.ndarray], Array]
+
+    @overload
+    def __call__(self, source: Source, top: int = 5) -> Prediction: ...
+    @overload
+    def __call__(self, source: Sequence[Source], top: int = 5) -> list[Prediction]: ...
+    def __call__(self, source: Source | Sequence[Source], top: int = 5) -> Prediction | list[Prediction]:
+        """Predict the class of one image, or of each image of a list.
+
+        Args:
+          source: the path of a file, its bytes, an image of Pillow, or an array (H, W), (H, W, 1) or (H, W, 3), uint8
+            or floats from 0 to 1; or a list of these. In a list a folder stands for all images in it.
+          top: how many classes to give.
+
+        Returns:
+          The `top` likeliest classes, the likeliest first; of a list a list of these.
+
+        Example:
+          >>> import mixjax, numpy as np
+          >>> letters = mixjax.load('embedded://glyphnet')
+          >>> image = np.zeros((16, 16), np.uint8)
+          >>> image[1:15, 7:9] = 255  # a vertical stroke
+          >>> [len(letters(image)), len(letters([image, image], top=1))]
+          [5, 2]
+        """
+        if isinstance(source, list | tuple):
+            some = self._expanded(source)
+            rows = iter(self.probabilities([image for image, _ in some])) if some else iter(())
+            return [self._named(row, top, file) for row, (_, file) in zip(rows, some, strict=True)]
+        one: Any = source
+        row = self.probabilities([self._read(one)])[0]
+        return self._named(row, top, Path(one) if isinstance(one, str | Path) else None)
+
+    def probabilities(self, images: Source | Sequence[Source]) -> Floats:
+        """The probabilities of all classes.
+
+        Args:
+          images: what a call takes; or an array (n, side, side, C) of stored images, as `read` gives them, uint8 or
+            floats from 0 to 1.
+
+        Returns:
+          (n, classes) float32, n = 1 for one image; classes in the order of `classes`.
+        """
+        return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(images)), axis=-1))
+
+    def logits(self, images: Source | Sequence[Source]) -> Floats:
+        """Compute the outputs of the classifier before the softmax; see `probabilities`."""
+        return self._batched(self.apply, images)
+
+    def features(self, images: Source | Sequence[Source]) -> Floats:
+        """Compute the inputs of the classifier: the pooled last map of the network.
+
+        Args:
+          images: as in `probabilities`.
+
+        Returns:
+          (n, d) float32.
+
+        Example:
+          >>> import mixjax, numpy as np
+          >>> mixjax.load('embedded://glyphnet').features(np.zeros((3, 16, 16, 1), np.uint8)).shape
+          (3, 64)
+        """
+        return self._batched(self.embed, images)
 
     def read(self, source: Source) -> np.ndarray:
         """One image as the run would have stored it, (side, side, C) uint8.
 
-        source: a file, its bytes, or an array (H, W), (H, W, 1) or (H, W, 3), uint8 or floats from 0 to 1.
+        source: a file, its bytes, an image of Pillow, or an array (H, W), (H, W, 1) or (H, W, 3), uint8 or floats from
+          0 to 1.
         """
-        if isinstance(source, np.ndarray):
-            return photo.fit(colours(source, self.rule.channels), self.rule)
-        data = source if isinstance(source, bytes) else photo.file_bytes(source)
-        return photo.read(data, self.rule)
+        if isinstance(source, str | Path):
+            return photo.read(photo.file_bytes(source), self.rule)
+        if isinstance(source, bytes):
+            return photo.read(source, self.rule)
+        if arrays.is_picture(source):
+            return photo.fit(arrays.of_picture(source, self.rule.channels), self.rule)
+        return photo.fit(arrays.colours(np.asarray(source), self.rule.channels), self.rule)
 
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """(n, side, side, C) images as `read` gives them, uint8 or floats from 0 to 1 -> (n, classes)."""
-        images = np.asarray(images) if isinstance(images, list | tuple) else images
-        self._check_shape(np.shape(images))
-        if len(images) == 0:
-            return np.zeros((0, len(self.classes)), np.float32)
+    def _read(self, source: Source) -> np.ndarray:
+        """`read`, with errors that name the file."""
+        if isinstance(source, str | Path) and storage.is_dir(storage.of(source)):
+            raise UserError(f'{source} is a folder; give it in a list, [{str(source)!r}], for all images in it')
+        try:
+            return self.read(source)
+        except (photo.Unreadable, OSError) as error:
+            name = source if isinstance(source, str | Path) else 'the image'
+            raise UserError(f'{name}: {error}') from error
+
+    def _expanded(self, given: Sequence[Any]) -> list[tuple[Any, Path | None]]:
+        """(image, its file or None) of a list, in which folders stand for their images."""
+        out: list[tuple[Any, Path | None]] = []
+        for one in given:
+            folder = isinstance(one, str | Path) and storage.is_dir(storage.of(one))
+            if folder:
+                inside = [path for path, _ in files([one]).found]
+                require(bool(inside), f'there is no image in {one}')
+                out += [(path, path) for path in inside]
+            else:
+                out.append((one, Path(one) if isinstance(one, str | Path) else None))
+        return out
+
+    def _blocks(self, images: Any) -> Iterator[np.ndarray]:
+        """Stored images, at most `batch` of them at once."""
+        if not (isinstance(images, list | tuple | str | Path | bytes) or arrays.is_picture(images)):
+            self._check_shape(np.shape(images))
+            for start in range(0, len(images), self.batch):
+                yield arrays.as_uint8(np.asarray(images[start : start + self.batch]))
+            return
+        some = self._expanded(images if isinstance(images, list | tuple) else [images])
+        with ThreadPoolExecutor() as pool:
+            for start in range(0, len(some), self.batch):
+                yield np.stack(list(pool.map(self._read, [one for one, _ in some[start : start + self.batch]])))
+
+    def _batched(self, function: Callable[[np.ndarray], Array], images: Any) -> Floats:
+        """What a compiled function gives for all images."""
         out = []
-        for start in range(0, len(images), self.batch):
-            here = as_uint8(np.asarray(images[start : start + self.batch]))
+        for block in self._blocks(images):
             # Filled up with repeats: one size, one compilation.
-            out.append(np.asarray(self.apply(np.resize(here, (self.batch, *here.shape[1:]))))[: len(here)])
+            out.append(np.asarray(function(np.resize(block, (self.batch, *block.shape[1:]))))[: len(block)])
+        if not out:
+            none = np.zeros((self.batch, self.rule.side, self.rule.side, self.rule.channels), np.uint8)
+            return np.asarray(function(none))[:0]
         return np.concatenate(out)
 
     def _check_shape(self, shape: tuple[int, ...]) -> None:
@@ -84,23 +227,15 @@ class Predictor:
                 f'of any size, not {shape}{hint}'
             )
 
-    def probabilities(self, images: np.ndarray) -> np.ndarray:
-        """(n, side, side, C) images as `read` gives them, uint8 or floats from 0 to 1 -> (n, classes)."""
-        return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(images)), axis=-1))
-
-    def __call__(self, source: Source, top: int = 5) -> list[tuple[str, float]]:
-        """The most probable classes of one image, the likeliest first."""
-        try:
-            image = self.read(source)
-        except (photo.Unreadable, OSError) as error:
-            name = source if isinstance(source, str | Path) else 'the image'
-            raise UserError(f'{name}: {error}') from error
-        return self.ranked(self.probabilities(image[None])[0], top)
-
-    def ranked(self, probabilities: np.ndarray, top: int = 5) -> list[tuple[str, float]]:
+    def ranked(self, probabilities: np.ndarray, top: int = 5) -> Prediction:
         """The `top` likeliest classes of one row of probabilities."""
         order = np.argsort(-probabilities, kind='stable')[:top]
-        return [(self.classes[k], float(probabilities[k])) for k in order]
+        return Prediction(Ranked(self.classes[k], float(probabilities[k])) for k in order)
+
+    def _named(self, probabilities: np.ndarray, top: int, file: Path | None) -> Prediction:
+        found = self.ranked(probabilities, top)
+        found.file = file
+        return found
 
     def stream(self, files: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray | str]]:
         """Each file with its probabilities, or with the reason why it cannot be read; in the files' order."""
@@ -128,41 +263,26 @@ def _arrays(images: Sequence[np.ndarray | str]) -> list[np.ndarray]:
     return [image for image in images if not isinstance(image, str)]
 
 
-def as_uint8(image: np.ndarray) -> np.ndarray:
-    """Pixels as uint8: of uint8, or of floats from 0 to 1. Anything else could mean several things and is refused."""
-    if image.dtype == np.uint8:
-        return image
-    if not np.issubdtype(image.dtype, np.floating):
-        raise UserError(f'pixels must be uint8 (0 to 255) or floats from 0 to 1, not {image.dtype}')
-    # Written so that NaN is refused too.
-    if image.size and not (image.min() >= 0 and image.max() <= 1):
-        raise UserError(
-            f'pixels that are floats must be from 0 to 1, and these are from {image.min():.4g} to {image.max():.4g}; '
-            'scale them, or give uint8 (0 to 255)'
-        )
-    return np.rint(image * 255.0).astype(np.uint8)
-
-
-def colours(image: np.ndarray, channels: int) -> np.ndarray:
-    """An array as uint8 (H, W, channels): grey is repeated, and colours become grey by ITU-R 601."""
-    shape = image.shape
-    image = image[..., None] if image.ndim == 2 else image
-    if image.ndim != 3 or image.shape[-1] not in (1, 3) or not image.size:
-        raise UserError(f'an image must be of shape (H, W), (H, W, 1) or (H, W, 3), not {shape}')
-    image = as_uint8(image)
-    if image.shape[-1] == channels:
-        return image
-    if channels == 3:
-        return np.repeat(image, 3, axis=-1)
-    return photo.grey(image)
-
-
-def load(workdir: str | Path, *, batch: int = 64) -> Predictor:
-    """The network that a run left in its work directory, ready to predict.
+def load(
+    workdir: str | Path, *, batch: int = 64, method: Callable[..., Method] | None = None
+) -> Predictor:  # fmt: skip
+    """Load the network that a run left in its work directory, ready to predict.
 
     Args:
-      workdir: of one run; of a comparison, the folder of one of its methods.
+      workdir: of one run; of a comparison, the folder of one of its methods. Also a file that mixjax wrote,
+        `model.safetensors` with its `model.json`, and `embedded://glyphnet`.
       batch: how many images are predicted at once.
+      method: the function that the run was trained with, where it was one of a notebook (`mixjax.train.run(..,
+        method=make)`) and is needed to predict.
+
+    Returns:
+      The predictor: call it with an image.
+
+    Example:
+      >>> import mixjax
+      >>> letters = mixjax.load('embedded://glyphnet')
+      >>> len(letters.classes), letters.rule.side
+      (160, 16)
     """
     loaded = weights.load(str(workdir))
     if not loaded.own:
@@ -176,14 +296,30 @@ def load(workdir: str | Path, *, batch: int = 64) -> Predictor:
     widths = {name: len(head['bias']) for name, head in heads.items()}
     wanted = jax.eval_shape(lambda key: net.init(key, shown, widths), jax.random.key(0))
     weights.fit(str(workdir), loaded.variables, wanted)
-    predict = predictor_of(workdir, about, heads)
+    with method_registry.given(_given(workdir, about, method)):
+        predict = predictor_of(workdir, about, heads)
     variables = jax.tree.map(jnp.asarray, loaded.variables)
 
-    @jax.jit
-    def apply(variables: Tree, images: Array) -> Array:
-        return predict(net.apply(variables, augment.centre(images, geometry), train=False)[0])
+    def forward(variables: Tree, images: Array) -> Out:
+        return net.apply(variables, augment.centre(images, geometry), train=False)[0]
 
-    return Predictor(tuple(about['classes']), about, rule, lambda images: apply(variables, jnp.asarray(images)), batch)
+    logits = jax.jit(lambda variables, images: predict(forward(variables, images)))
+    features = jax.jit(lambda variables, images: forward(variables, images).features.astype(jnp.float32))
+    return Predictor(
+        tuple(about['classes']), about, rule, lambda images: logits(variables, jnp.asarray(images)), batch,
+        lambda images: features(variables, jnp.asarray(images)),
+    )  # fmt: skip
+
+
+def _given(workdir: Any, about: Mapping[str, Any], method: Callable[..., Method] | None) -> dict[str, Any]:
+    """{name: function} of the method that was given for a run."""
+    if method is None:
+        return {}
+    name = about['method'].get('name', '')
+    method_registry.given_name(method)
+    if not str(name).startswith(method_registry.GIVEN):
+        raise UserError(f'{workdir} was trained with the method {name}, which needs no method=; leave it out')
+    return {name: method}
 
 
 def _described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -1,7 +1,7 @@
-"""Losses: pure functions on arrays, one value per example wherever the formula allows it.
+"""Loss functions: pure functions on arrays that return one value per example wherever the formula allows it.
 
-The caller reduces (`.mean()`), weights or masks. Shapes: B examples, c target classes, m source
-classes, d features. Logarithms are natural. Shapes are checked by chex, which costs nothing inside `jit`.
+The caller reduces (`.mean()`), weights or masks. Shapes: `B` examples, `c` target classes, `m` source classes, `d`
+features; maps are `(B, h, w, C)`. Logarithms are natural. Shapes are checked by chex, which costs nothing inside `jit`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,23 @@ LABEL = 'label must be (B,) class indices or (B, c) soft targets'  # in messages
 
 
 def cross_entropy(logits: Array, label: Array) -> Array:
-    """-log softmax(logits)[label]; of soft targets, `soft_cross_entropy`.
+    """Compute the softmax cross-entropy, -log softmax(logits)[label].
+
+    Soft targets, such as the labels of mixed images, are passed on to `soft_cross_entropy`.
 
     Args:
-      logits: (B, c).
-      label: (B,) int, or (B, c) soft targets, such as mixed labels.
+      logits: Unnormalised scores, of shape (B, c).
+      label: Class indices of shape (B,), or soft targets of shape (B, c).
 
     Returns:
-      (B,)
+      The loss of each example, of shape (B,).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> logits = jnp.array([[0.0, 0.0], [2.0, 0.0]])
+      >>> print(losses.cross_entropy(logits, jnp.array([1, 0])).round(4))
+      [0.6931 0.1269]
     """
     _check_logits(logits)
     chex.assert_shape(label, (len(logits), ...), custom_message=LABEL)
@@ -39,19 +48,39 @@ def cross_entropy(logits: Array, label: Array) -> Array:
 
 
 def is_soft(label: Array) -> bool:
-    """Whether labels are soft targets (B, c), and not class numbers (B,)."""
+    """Tell whether labels are soft targets of shape (B, c), rather than class indices of shape (B,).
+
+    Args:
+      label: Class indices of shape (B,), or soft targets of shape (B, c).
+
+    Returns:
+      True for soft targets.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> losses.is_soft(jnp.array([2, 0])), losses.is_soft(jnp.array([[0.5, 0.5]]))
+      (False, True)
+    """
     return label.ndim == 2
 
 
 def soft_cross_entropy(logits: Array, target: Array) -> Array:
-    """sum_k -t_k log softmax(logits)_k.
+    """Compute the cross-entropy with soft targets, sum_k -t_k log softmax(logits)_k.
 
     Args:
-      logits: (B, c).
-      target: (B, c), rows that sum to 1.
+      logits: Unnormalised scores, of shape (B, c).
+      target: Soft targets of shape (B, c), rows that sum to 1.
 
     Returns:
-      (B,); it includes the target's own entropy.
+      The loss of each example, of shape (B,). It includes the entropy of the target.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> logits = jnp.array([[2.0, 0.0]])
+      >>> print(losses.soft_cross_entropy(logits, jnp.array([[0.5, 0.5]])).round(4))
+      [1.1269]
     """
     _check_logits(logits)
     chex.assert_equal_shape([logits, target], custom_message='target must be (B, c) label rows, as logits')
@@ -59,10 +88,24 @@ def soft_cross_entropy(logits: Array, target: Array) -> Array:
 
 
 def one_hot(label: Array, classes: int, smoothing: float = 0.0) -> Array:
-    """(1 - e) y + e / c with e = `smoothing`; (B,) int or (B, c) soft targets -> (B, c).
+    """Encode labels as rows of class probabilities, smoothed if asked: (1 - e) y + e / c with e = `smoothing`.
 
-    The uniform part includes the true class, as in Szegedy et al. 2016,
-    https://arxiv.org/abs/1512.00567.
+    The uniform part includes the true class, as in Szegedy et al. 2016, https://arxiv.org/abs/1512.00567.
+
+    Args:
+      label: Class indices of shape (B,), or soft targets of shape (B, c).
+      classes: The number of classes, c.
+      smoothing: The share e that is spread evenly over all classes.
+
+    Returns:
+      Label rows of shape (B, c) that sum to 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> print(losses.one_hot(jnp.array([0, 3]), 4, smoothing=0.5))
+      [[0.625 0.125 0.125 0.125]
+       [0.125 0.125 0.125 0.625]]
     """
     chex.assert_rank(label, {1, 2}, custom_message=LABEL)
     if is_soft(label):
@@ -72,14 +115,24 @@ def one_hot(label: Array, classes: int, smoothing: float = 0.0) -> Array:
 
 
 def label_rows(table: Array, label: Array) -> Array:
-    """The row of `table` for each label; for soft targets, the mean of the rows weighted by the target.
+    """Look up the row of a table for each label; for soft targets, the mean of the rows weighted by the target.
 
     Args:
-      table: (c, m), a row for each class.
-      label: (B,) int, or (B, c) soft targets.
+      table: One row per class, of shape (c, m).
+      label: Class indices of shape (B,), or soft targets of shape (B, c).
 
     Returns:
-      (B, m)
+      Rows of shape (B, m).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> table = jnp.array([[0.0, 1.0], [4.0, 3.0]])
+      >>> print(losses.label_rows(table, jnp.array([1, 0])))
+      [[4. 3.]
+       [0. 1.]]
+      >>> print(losses.label_rows(table, jnp.array([[0.5, 0.5]])))
+      [[2. 2.]]
     """
     chex.assert_rank(table, 2, custom_message='table must be (c, m)')
     chex.assert_rank(label, {1, 2}, custom_message=LABEL)
@@ -87,42 +140,73 @@ def label_rows(table: Array, label: Array) -> Array:
 
 
 def mixed_cross_entropy(logits: Array, label: Array, label_mix: Array, lam: Array) -> Array:
-    """lam CE(logits, label) + (1 - lam) CE(logits, label_mix).
+    """Compute the loss of Mixup: lam CE(logits, label) + (1 - lam) CE(logits, label_mix).
 
-    Zhang et al., mixup, https://arxiv.org/abs/1710.09412.
+    Zhang et al. 2018, mixup, https://arxiv.org/abs/1710.09412.
 
     Args:
-      logits: (B, c) of the mixed images.
-      label, label_mix: (B,) int, of the image and of its partner.
-      lam: () or (B,), the share of the image itself.
+      logits: Scores of the mixed images, of shape (B, c).
+      label: Class indices of the images, of shape (B,).
+      label_mix: Class indices of their partners, of shape (B,).
+      lam: The share of the image itself: one number, or one per example of shape (B,).
 
     Returns:
-      (B,)
+      The loss of each example, of shape (B,).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> logits = jnp.array([[2.0, 0.0]])
+      >>> label, label_mix = jnp.array([0]), jnp.array([1])
+      >>> print(losses.mixed_cross_entropy(logits, label, label_mix, jnp.array(0.5)).round(4))
+      [1.1269]
     """
     _check_lam(lam, logits)
     return lam * cross_entropy(logits, label) + (1 - lam) * cross_entropy(logits, label_mix)
 
 
 def safe_norm(x: Array) -> Array:
-    """||x||_2 over all of `x`, with gradient 0 (not NaN) at x = 0, as torch has it."""
+    """Compute the Euclidean norm of a whole array, with gradient 0 (not NaN) at 0, as torch has it.
+
+    Args:
+      x: An array of any shape.
+
+    Returns:
+      A scalar.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> print(losses.safe_norm(jnp.array([[3.0, 4.0]])))
+      5.0
+      >>> print(jax.grad(losses.safe_norm)(jnp.zeros(2)))
+      [0. 0.]
+    """
     square = jnp.sum(jnp.square(x))
     zero = square == 0
     return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, square)))
 
 
 def feature_mixup(student: Array, teacher_mix: Array) -> Array:
-    """SMILE's feature term: || teacher_mix - student ||_2 / (h w).
+    """Compute SMILE's feature term, || teacher_mix - student ||_2 / (h w).
 
-    One unsquared norm over the whole array, divided by the map's area only: not by B or C, so it
-    grows with the square root of both. Li et al., SMILE, https://arxiv.org/abs/2103.13941, as in the
-    released code.
+    One unsquared norm over the whole array, divided by the map's area only: not by B or C, so it grows with the
+    square root of both. Li et al. 2021, SMILE, https://arxiv.org/abs/2103.13941, as in the released code.
 
     Args:
-      student: (B, h, w, C) map of the mixed images; or (B, d), then h w = 1.
-      teacher_mix: same shape, the mix of the teacher's maps of the unmixed images.
+      student: The student's map of the mixed images, (B, h, w, C); or features (B, d), for which h w = 1.
+      teacher_mix: The mix of the teacher's maps of the unmixed images, of the same shape.
 
     Returns:
-      ()
+      A scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> student, teacher = jnp.zeros((2, 2, 2, 1)), jnp.ones((2, 2, 2, 1))
+      >>> print(losses.feature_mixup(student, teacher).round(4))  # sqrt(8) / 4
+      0.7071
     """
     chex.assert_rank(student, {2, 4}, custom_message='feature maps must be (B, h, w, C) or (B, d)')
     chex.assert_equal_shape([student, teacher_mix], custom_message="the teacher's features must be as the student's")
@@ -131,26 +215,46 @@ def feature_mixup(student: Array, teacher_mix: Array) -> Array:
 
 
 def global_label(logits: Array) -> Array:
-    """LaMix's learned label p = softmax(sigmoid(z)); (B, c) -> (B, c), rows sum to 1.
+    """Compute LaMix's learned label, softmax(sigmoid(logits)).
 
-    The sigmoid bounds it: p_k lies in [1 / (1 + (c - 1) e), e / (e + c - 1)].
+    The sigmoid bounds it: every entry lies in [1 / (1 + (c - 1) e), e / (e + c - 1)].
+
+    Args:
+      logits: Scores of the head that learns the label, of shape (B, c).
+
+    Returns:
+      Label rows of shape (B, c) that sum to 1.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> print(losses.global_label(jnp.zeros((1, 4))))
+      [[0.25 0.25 0.25 0.25]]
     """
     _check_logits(logits)
     return jax.nn.softmax(jax.nn.sigmoid(logits))
 
 
 def binary_cross_entropy(logits: Array, target: Array) -> Array:
-    """mean_k -[t_k log p_k + (1 - t_k) log(1 - p_k)] with p = softmax(z), each logarithm at least -100.
+    """Compute the binary cross-entropy of a softmax, averaged over classes.
 
-    The objective of manifold mixup (https://arxiv.org/abs/1806.05236) and PuzzleMix in their released
-    code: torch's `BCELoss` after a softmax, clamped as there. It is about c times smaller than `soft_cross_entropy`.
+    mean_k -[t_k log p_k + (1 - t_k) log(1 - p_k)] with p = softmax(logits), each logarithm at least -100. This is the
+    objective of manifold mixup (https://arxiv.org/abs/1806.05236) and PuzzleMix in their released code: torch's
+    `BCELoss` after a softmax, clamped as there. It is about c times smaller than `soft_cross_entropy`.
 
     Args:
-      logits: (B, c).
-      target: (B, c), in [0, 1].
+      logits: Unnormalised scores, of shape (B, c).
+      target: Soft targets of shape (B, c), in [0, 1].
 
     Returns:
-      (B,)
+      The loss of each example, of shape (B,).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> logits, target = jnp.array([[0.0, 0.0]]), jnp.array([[1.0, 0.0]])
+      >>> print(losses.binary_cross_entropy(logits, target).round(4))
+      [0.6931]
     """
     _check_logits(logits)
     chex.assert_equal_shape([logits, target], custom_message='target must be (B, c) label rows, as logits')
@@ -165,18 +269,40 @@ def binary_cross_entropy(logits: Array, target: Array) -> Array:
 
 
 def squared_norm(tree: Tree) -> Array:
-    """sum ||w||^2 over all arrays of a pytree; ()."""
+    """Sum the squares of all arrays of a pytree.
+
+    Args:
+      tree: A pytree of arrays.
+
+    Returns:
+      A scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> print(losses.squared_norm({'kernel': jnp.array([1.0, 2.0]), 'bias': jnp.array([2.0])}))
+      9.0
+    """
     return jnp.asarray(sum(jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)))
 
 
 def l2sp(params: Tree, start: Tree) -> Array:
-    """0.5 sum ||w - w0||^2, the distance from the starting point; Li et al., https://arxiv.org/abs/1802.01483.
+    """Compute half the squared distance from the starting point, 0.5 sum ||w - w0||^2.
+
+    Li et al. 2018, L2-SP, https://arxiv.org/abs/1802.01483.
 
     Args:
-      params, start: pytrees of the same structure; the caller leaves the head out.
+      params: A pytree of the current parameters; leave the head out.
+      start: A pytree of the pretrained parameters, with the same structure and shapes.
 
     Returns:
-      ()
+      A scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> print(losses.l2sp({'w': jnp.array([3.0, 1.0])}, {'w': jnp.array([1.0, 1.0])}))
+      2.0
     """
     chex.assert_trees_all_equal_shapes(
         params, start, custom_message='params and start must have the same structure and shapes'
@@ -185,9 +311,21 @@ def l2sp(params: Tree, start: Tree) -> Array:
 
 
 def attention(score: Array) -> Array:
-    """DELTA's channel weights: softmax(z / 5) of the standardised scores z; (.., C) -> (.., C), rows sum to 1.
+    """Compute DELTA's channel weights, softmax(z / 5) of the standardised scores z.
 
-    z = (score - mean) / population standard deviation. Equal scores give equal weights, without NaN.
+    z = (score - mean) / standard deviation, over the channels. Equal scores give equal weights, without NaN.
+
+    Args:
+      score: How much each channel matters, of shape (..., C).
+
+    Returns:
+      Weights of shape (..., C) that sum to 1 over the channels.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> print(losses.attention(jnp.array([0.0, 0.0, 3.0])).round(4))
+      [0.2834 0.2834 0.4332]
     """
     centred = score - jnp.mean(score, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
@@ -195,32 +333,48 @@ def attention(score: Array) -> Array:
 
 
 def map_distance(student: Array, start: Array) -> Array:
-    """0.5 ||F - F0||^2 of each example's map: DELTA without attention, not divided by the map's area.
+    """Compute the distance of feature maps without attention, 0.5 ||F - F0||^2.
 
-    Li et al., https://arxiv.org/abs/1901.09229. The released code adds up the batch; it takes no mean.
+    The form of DELTA that weighs all channels alike; it is not divided by the map's area. Li et al. 2019,
+    https://arxiv.org/abs/1901.09229. The released code sums over the batch instead of averaging.
 
     Args:
-      student, start: (B, h, w, C).
+      student: Feature maps of shape (B, h, w, C).
+      start: Feature maps of the pretrained network, of the same shape.
 
     Returns:
-      (B,)
+      The distance of each example, of shape (B,).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> print(losses.map_distance(jnp.ones((1, 2, 2, 3)), jnp.zeros((1, 2, 2, 3))))
+      [6.]
     """
     _check_maps(student, start)
     return 0.5 * jnp.sum(_squared_difference(student, start), axis=(1, 2, 3))
 
 
 def attention_distance(student: Array, start: Array, weight: Array) -> Array:
-    """sum_ch a_ch ||F_ch - F0_ch||^2 / (h w) of each example's map.
+    """Compute DELTA's distance of feature maps, sum_ch a_ch ||F_ch - F0_ch||^2 / (h w).
 
-    Times 0.5 C it is DELTA's distance in its authors' code; as it stands, that of the SMILE
-    repository. Both add up the batch.
+    Times 0.5 C it is the distance in the code of DELTA's authors; as it stands, that of the SMILE repository. Both
+    sum over the batch.
 
     Args:
-      student, start: (B, h, w, C).
-      weight: (C,), see `attention`.
+      student: Feature maps of shape (B, h, w, C).
+      start: Feature maps of the pretrained network, of the same shape.
+      weight: The weight of each channel, of shape (C,); see `attention`.
 
     Returns:
-      (B,)
+      The distance of each example, of shape (B,).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> weight = jnp.array([0.75, 0.25])
+      >>> print(losses.attention_distance(2 * jnp.ones((1, 3, 3, 2)), jnp.zeros((1, 3, 3, 2)), weight))
+      [4.]
     """
     _check_maps(student, start)
     chex.assert_shape(weight, (student.shape[-1],), custom_message='weight must be (C,), one number for each channel')
@@ -228,27 +382,34 @@ def attention_distance(student: Array, start: Array, weight: Array) -> Array:
 
 
 def _squared_difference(a: Array, b: Array) -> Array:
-    """(a - b)^2, in float32 at least: bfloat16 maps are close to each other."""
+    """Square a - b in float32 at least: bfloat16 maps are close to each other."""
     wide = jnp.promote_types(a.dtype, jnp.float32)
     return jnp.square(a.astype(wide) - b.astype(wide))
 
 
 def batch_spectral_shrinkage(features: Array, k: int = 1) -> Array:
-    """BSS: the sum of the k smallest squared singular values of a batch of features.
+    """Sum the k smallest squared singular values of a batch of features (BSS).
 
-    Neither divided by B nor by d. Chen et al. 2019,
+    Divided neither by B nor by d. Chen et al. 2019,
     https://proceedings.neurips.cc/paper/2019/hash/c6bff625bdb0393992c9d4db0c6bbe45-Abstract.html.
 
-    The gradient is 2 sum_i sigma_i u_i v_i^T. Differentiating the decomposition itself would divide by
-    differences of singular values, which are 0 for repeated ones. Here u are constants, and sigma_i v_i = F^T u_i
-    is linear in F: the same gradient, and finite everywhere.
+    The gradient is 2 sum_i sigma_i u_i v_i^T. Differentiating the decomposition itself would divide by differences of
+    singular values, which are 0 for repeated ones. Here u are constants, and sigma_i v_i = F^T u_i is linear in F: the
+    same gradient, and finite everywhere.
 
     Args:
-      features: (B, d).
-      k: how many of the min(B, d) singular values.
+      features: Pooled features of shape (B, d).
+      k: How many of the min(B, d) singular values are summed.
 
     Returns:
-      ()
+      A scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> features = jnp.array([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0]])
+      >>> print(losses.batch_spectral_shrinkage(features, k=1).round(4))
+      4.0
     """
     chex.assert_rank(features, 2, custom_message='features must be (B, d)')
     wide = features if features.shape[0] <= features.shape[1] else features.T
@@ -257,12 +418,27 @@ def batch_spectral_shrinkage(features: Array, k: int = 1) -> Array:
 
 
 def least_left(a: Array, k: int) -> Array:
-    """The left singular vectors of the k smallest singular values of `a` (n, m), n <= m: (n, k).
+    """Find the left singular vectors of the k smallest singular values of a wide matrix.
 
-    Eigenvectors of a a^T (n, n), many times cheaper than singular vectors of `a`. But its eigenvalues are squares:
-    below about 1e-3 of the largest singular value float32 holds nothing but rounding errors. So, as long as that is
-    where the k smallest are, the large ones are left out and the rest is decomposed again, in the basis found so far.
-    What remains are a few roundings of the largest singular value. Features of networks take one to three rounds.
+    They are eigenvectors of a a^T (n, n), many times cheaper than singular vectors of `a`. But its eigenvalues are
+    squares: below about 1e-3 of the largest singular value float32 holds nothing but rounding errors. So, as long as
+    that is where the k smallest are, the large ones are left out and the rest is decomposed again, in the basis found
+    so far. What remains are a few roundings of the largest singular value. Features of networks take one to three
+    rounds.
+
+    Args:
+      a: A matrix of shape (n, m), with n <= m.
+      k: How many vectors, at most n.
+
+    Returns:
+      The vectors as columns, of shape (n, k), in the order of rising singular values.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> print(jnp.abs(losses.least_left(jnp.array([[3.0, 0.0], [0.0, 2.0]]), 1)))
+      [[0.]
+       [1.]]
     """
     n = a.shape[0]
 

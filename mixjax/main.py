@@ -1,4 +1,4 @@
-"""`python -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart`: the command `mixjax train`."""
+"""`python -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart`, the same as `mixjax train`."""
 
 from __future__ import annotations
 

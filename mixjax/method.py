@@ -2,7 +2,7 @@
 
 A method is a value: a `Method` holds a few pure functions, of which only `loss` is required. The
 trainer never names a method, and a method never knows where its pixels came from or how many chips
-there are. `docs/methods.md` explains the contract with examples.
+there are. `docs/contract.md` explains the contract with examples.
 
 Four lifetimes, four places:
 
@@ -42,7 +42,7 @@ class Head(NamedTuple):
 
 
 class Segments(NamedTuple):
-    """The law of drawing one source image for each target image.
+    """The rule that samples one source image for each target image.
 
     A target class owns one or more segments of `rows`. A draw chooses a segment of the target's
     class uniformly, then a row of that segment uniformly; with `union`, a row of all its segments
@@ -63,7 +63,7 @@ class Segments(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What `prepare` made.
+    """The result of `prepare`.
 
     frozen: a (nested) dict of arrays. draw: the source batch's law, if any.
     notes: numbers worth telling (a similarity, a fitted scale); they go into `results.json`, and with a draw
@@ -76,7 +76,7 @@ class Prepared(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a method may know of the run; Python numbers, the same at every step."""
+    """Facts about the run, as Python numbers that are the same at every step."""
 
     total_steps: int
     steps_per_epoch: float
@@ -85,7 +85,7 @@ class Run(NamedTuple):
 
 
 class Ctx(NamedTuple):
-    """What a loss may read besides the parameters. Nothing in it is written.
+    """The inputs of a loss besides the parameters. They are read-only.
 
     batch: image (B, H, W, C) float, label (B,), index (B,) row of the example in the labelled
         target set, partner (see `mix.partner`); with a `draw` also source_image, source_label.
@@ -101,12 +101,12 @@ class Ctx(NamedTuple):
     run: Run
 
     def variables(self, params: Tree) -> Tree:
-        """What `net.apply` takes: these parameters with the current model state."""
+        """Combine parameters with the current model state to the variables of `net.apply`."""
         return {'params': params, **self.model_state}
 
 
 class Aux(NamedTuple):
-    """What a loss gives besides its value.
+    """The outputs of a loss besides its value.
 
     model_state: of the forward pass in train mode. metrics: {name: scalar}, logged.
     carry: anything `after_step` needs from the forward pass.

@@ -15,7 +15,7 @@ TAIL = 10  # the smallest singular values
 LAST = 20  # logged steps
 BATCH_KINDS = ('original', 'mixed')  # of LaMix's batches
 WEAK = '\u2020'  # a verdict that one correction over all papers would not leave
-# metric: (measure of `mixjax.commands.analyse`, its array, from a seed's row to a number, factor to show it, digits).
+# metric: (measure of `mixjax analyse`, its array, from a seed's row to a number, factor to show it, digits).
 METRICS: dict[str, tuple[str, str, Callable[[Any], Any], float, int]] = {
     'accuracy': ('', '', float, 100.0, 2),
     **{

@@ -27,6 +27,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mixjax.commands import analyse, grid
+from mixjax.commands.parser import parse
+from mixjax.commands.table import ANALYSE
 from mixjax.config import grid_files
 from mixjax.host import storage, untrusted
 from mixjax.report import sections
@@ -91,7 +93,7 @@ class Runs:
         words = [f'--workdir={folder}', f'--what={what}', '--images=0']
         if what == 'probe':  # of the images that XMixup chose
             words.append(f'--auxiliary={self.cells[cell[0], cell[1], "xmixup"].folder}')
-        return not analyse.run(analyse.arguments(words))
+        return not analyse.measure(parse(ANALYSE, words))
 
     def lines(self, old: Mapping[Key, Line]) -> tuple[list[Line], list[str]]:
         """The numbers of the finished runs, and what could not be measured.
@@ -153,7 +155,7 @@ def train(root: str, jobs: int, new: bool = False) -> int:
 
 
 def words_of(index: int, root: str) -> list[str]:
-    return [sys.executable, '-m', 'mixjax.commands.grid', GRID, '--run', str(index), f'--runs={root}']
+    return [sys.executable, '-m', 'mixjax', 'grid', GRID, '--run', str(index), f'--runs={root}']
 
 
 def repeat(times: int, seed: int | None) -> int:

@@ -13,31 +13,49 @@ import pytest
 from PIL import Image
 
 from mixjax import config as config_lib
-from mixjax.commands import analyse, grid, predict
-from mixjax.commands.cli import parse
-from mixjax.commands.train import FLAGS, asked
+from mixjax.commands.parser import Arguments, parse
+from mixjax.commands.table import COMMANDS as EVERY
+from mixjax.commands.table import MEASURES, TRAIN
 from mixjax.train.shared import preflight
-from tests.support.common import ROOT, SHORT, call, lines
-from tests.support.pages import PAGES, blocks
+from tests.common import ROOT, SHORT, call, lines
+
+PAGES = sorted([ROOT / 'README.md', ROOT / 'launch/README.md', *(ROOT / 'docs').glob('*.md')])
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf'```{language}\n(.*?)```', (ROOT / page).read_text(), re.DOTALL)
 
 
 def commands() -> list[str]:
-    """Every `python -m mixjax..` line of an indented block, without comments."""
+    """Every `mixjax COMMAND ..` line of an indented block, without comments."""
     found = []
     for page in PAGES:
-        found += re.findall(r'^    (python -m mixjax\S* .*?)(?:  +#.*)?$', page.read_text(), re.MULTILINE)
+        found += re.findall(r'^    (mixjax .*?)(?:  +#.*)?$', page.read_text(), re.MULTILINE)
     for name in config_lib.shipped():
         text = (ROOT / 'configs' / f'{name}.py').read_text()
-        found += re.findall(r'^    (python -m mixjax.*)$', text, re.MULTILINE)
+        found += re.findall(r'^    (mixjax .*)$', text, re.MULTILINE)
     return found
 
 
-def test_documented_commands_are_found():
-    assert len(commands()) > 8
+def asked(name: str) -> list[Arguments]:
+    """What the pages' commands `mixjax NAME ..` say, if all of their flags exist."""
+    lines = [line.partition(' >')[0] for line in commands() if line.startswith(f'mixjax {name} ')]
+    found = [shlex.split(line, comments=True)[2:] for line in lines]
+    return [parse(EVERY[name], words) for words in found if 'FILE' not in ' '.join(words)]
+
+
+def test_there_are_commands():
+    assert len(commands()) > 100
+    assert {line.split()[1] for line in commands()} == {'--help', *EVERY}
+
+
+@pytest.mark.parametrize('name', sorted(EVERY))
+def test_flags_that_are_asked_for_exist(name):
+    assert asked(name)
 
 
 @pytest.mark.parametrize(
-    'line', [c for c in commands() if 'mixjax.main' in c and '--list' not in c and 'FILE' not in c]
+    'line', [c for c in commands() if c.startswith('mixjax train ') and '--list' not in c and 'FILE' not in c]
 )
 def test_commands_load_their_config(line, monkeypatch, tmp_path):
     # What the pages speak of: a folder of photographs at home, and the draw of an earlier run.
@@ -47,41 +65,31 @@ def test_commands_load_their_config(line, monkeypatch, tmp_path):
     (tmp_path / 'splits.json').write_text(json.dumps({'target': 'digits', 'labelled rows': {'0': list(range(10))}}))
     monkeypatch.setenv('HOME', str(tmp_path))
     line = re.sub(r'runs/\S*/splits.json', str(tmp_path / 'splits.json'), line)
-    words = shlex.split(line)[3:]
-    command = asked(words)
-    assert command.flags.keys() - {'import'} == {'config', 'workdir'} and set(command.flags) <= set(FLAGS)
+    command = parse(TRAIN, shlex.split(line)[2:])
+    assert command.given.keys() - {'import'} == {'config', 'workdir'}
     if 'my_methods' in line or 'my_networks' in line:
         pytest.skip('run by a test below')
-    config = config_lib.load(command.flags['config'], command.overrides)
+    config = config_lib.load(command['config'], command.overrides)
     if not config.model.weights.startswith('hf://') and not re.match('cifar|cub|stanford', config.target.name):
         preflight(config)
 
 
-def test_predictions_are_asked_for_with_flags_that_exist():
-    found = [shlex.split(c)[3:] for c in commands() if 'mixjax.commands.predict' in c]
-    assert len(found) >= 2
-    for words in found:
-        assert predict.arguments(words).workdir.startswith('runs/')
-
-
-def test_measures_are_asked_for_with_flags_that_exist():
-    found = [shlex.split(c)[3:] for c in commands() if 'mixjax.commands.analyse' in c]
-    assert len(found) >= 8
-    asked = [analyse.arguments(words) for words in found]
-    assert all(one.workdir.startswith('runs/') for one in asked)
-    assert {name for one in asked for name in one.what} >= set(analyse.NAMES)
+def test_every_measure_is_asked_for_and_has_a_section():
+    found = asked('analyse')
+    assert len(found) >= 8 and all(one['workdir'].startswith('runs/') for one in found)
+    assert {name for one in found for name in one['what']} >= set(MEASURES)
     text = (ROOT / 'docs/analysis.md').read_text()
-    assert all(f'\n## {name}\n' in text for name in analyse.NAMES)
+    assert all(f'\n## {name}\n' in text for name in MEASURES)
 
 
 @pytest.mark.slow
 def test_the_example_method_trains(tmp_path):
-    code = next(block for block in blocks('docs/methods.md', 'python') if 'def make' in block)
+    code = next(block for block in blocks('docs/contract.md', 'python') if 'def make' in block)
     assert len(code.splitlines()) <= 30
     (tmp_path / 'my_methods').mkdir()
     (tmp_path / 'my_methods' / 'vicinal.py').write_text(code)
     line = next(c for c in commands() if 'my_methods.vicinal' in c)
-    done = call(tmp_path, *shlex.split(line)[3:], *SHORT, '--config.num_seeds=1')
+    done = call(tmp_path, *shlex.split(line)[1:], *SHORT, '--config.num_seeds=1', module='mixjax')
     assert done.returncode == 0, done.stderr
     run = tmp_path / 'runs' / 'vicinal'
     assert {'ce', 'distance'} <= lines(run / 'metrics.jsonl')[0].keys()
@@ -98,27 +106,27 @@ def test_the_example_network_trains_and_predicts(tmp_path):
     (tmp_path / 'my_networks' / 'small.py').write_text(code)
     assert len(code.splitlines()) <= 35
     train, look = (
-        next(c for c in commands() if 'my_networks' in c and m in c) for m in ('mixjax.main', 'mixjax.commands.predict')
+        next(c for c in commands() if 'my_networks' in c and m in c) for m in ('mixjax train', 'mixjax predict')
     )
-    done = call(tmp_path, *shlex.split(train)[3:], *SHORT, '--config.num_seeds=1')
+    done = call(tmp_path, *shlex.split(train)[1:], *SHORT, '--config.num_seeds=1', module='mixjax')
     assert done.returncode == 0, done.stderr
     Image.fromarray(np.full((16, 16), 99, np.uint8)).save(tmp_path / 'photo.png')
-    words = shlex.split(look)[3:]
-    done = call(tmp_path, *words, module='mixjax.commands.predict')
+    name, *words = shlex.split(look)[1:]
+    done = call(tmp_path, name, *words, module='mixjax')
     assert done.returncode == 0 and done.stdout.startswith('photo.png') and done.stdout.count('%') == 5, done.stderr
-    lost = call(tmp_path, *words[1:], module='mixjax.commands.predict')
+    lost = call(tmp_path, name, *words[1:], module='mixjax')
     assert lost.returncode == 2 and lost.stderr.startswith("mixjax: runs/small: unknown network 'small'")
     assert 'import the module that registers it (the commands have --import=MODULE)' in lost.stderr
     # Its run is measured, too, and the training command goes on from where it was.
-    done = call(tmp_path, words[0], '--workdir=runs/small', '--what=curves', module='mixjax.commands.analyse')
+    done = call(tmp_path, 'analyse', words[0], '--workdir=runs/small', '--what=curves', module='mixjax')
     assert done.returncode == 0, done.stderr
-    lost = call(tmp_path, *shlex.split(train)[4:], *SHORT, '--config.num_seeds=1')
+    lost = call(tmp_path, *shlex.split(train)[3:], *SHORT, '--config.num_seeds=1')
     assert lost.returncode == 2 and "config.model.name: unknown network 'small'" in lost.stderr
 
 
 @pytest.mark.slow
 def test_the_method_with_a_memory_trains(tmp_path):
-    code = next(block for block in blocks('docs/methods.md', 'python') if 'average' in block)
+    code = next(block for block in blocks('docs/contract.md', 'python') if 'average' in block)
     (tmp_path / 'my_methods').mkdir()
     (tmp_path / 'my_methods' / 'memory.py').write_text(code)
     words = ['--config=quickstart', '--config.method.name=my_methods.memory', '--workdir=run', '--config.num_seeds=1']
@@ -133,7 +141,7 @@ def test_the_example_wrapper_trains(tmp_path):
     (tmp_path / 'my_methods').mkdir()
     (tmp_path / 'my_methods' / 'halves.py').write_text(code)
     line = next(c for c in commands() if 'my_methods.halves' in c)
-    done = call(tmp_path, *shlex.split(line)[3:], *SHORT, '--config.num_seeds=1')
+    done = call(tmp_path, *shlex.split(line)[1:], *SHORT, '--config.num_seeds=1', module='mixjax')
     assert done.returncode == 0, done.stderr
     run = tmp_path / 'runs' / 'halves'
     assert {'shrinkage', 'halves_lam'} <= lines(run / 'metrics.jsonl')[0].keys()
@@ -148,19 +156,17 @@ NOT_RUN = {"catalog.load('cub200'": 'needs the images of CUB-200 (tests/data rea
 
 # Commands by their beginning: what runs or parses them, or why nothing does.
 COMMANDS = {
-    r'python -m mixjax\.main --list': 'tests/commands/test_train.py',
-    r'python -m mixjax\.main .*(FILE|HOST)': 'a pattern, not a command: names in capitals are to be filled in',
-    r'(XLA_FLAGS=\S+ )?python -m mixjax\.main': 'test_commands_load_their_config',
-    r'python -m mixjax\.predict': 'test_predictions_are_asked_for_with_flags_that_exist',
-    r'python -m mixjax\.analyse': 'test_measures_are_asked_for_with_flags_that_exist',
-    r'python -m mixjax\.grid': 'test_grids_are_asked_for_with_flags_that_exist',
-    r'python -m mixjax\.(report|pods|prepare_data)': 'test_modules_and_targets_exist; their own tests run them',
-    r'python -m benchmarks\.': 'test_modules_and_targets_exist; they run for minutes to hours',
+    r'mixjax train --list': 'tests/test_main.py',
+    r'mixjax train .*(FILE|HOST)': 'a pattern, not a command: names in capitals are to be filled in',
+    r'(XLA_FLAGS=\S+ )?mixjax train': 'test_commands_load_their_config',
+    r'mixjax (predict|report|grid|plan|prepare|analyse) ': 'test_flags_that_are_asked_for_exist',
+    r'mixjax (completion|--help)|eval "\$\(mixjax completion': 'tests/commands',
+    r'python -m (benchmarks|reproduction)\.': 'test_modules_and_targets_exist; they run for minutes to hours',
     r'(\w+=\S+ )*make ': 'test_modules_and_targets_exist; they run for minutes to hours',
     r'python -m venv|pip install': 'needs a package index (make test-install installs the wheel)',
     r'((\w+=\S+) )*launch/|export |sbatch |docker |kubectl |sky ': 'needs a cluster; make test-launch checks launch/',
 }  # fmt: skip
-COMMAND = r'(?:[A-Z_]+=\S+ +)*(?:python|pip|make|launch/\S+|export|sbatch|docker|kubectl|sky) '
+COMMAND = r'(?:[A-Z_]+=\S+ +)*(?:mixjax|eval|python|pip|make|launch/\S+|export|sbatch|docker|kubectl|sky) '
 
 
 def python_of(page: Path) -> list[str]:
@@ -186,10 +192,11 @@ def shell() -> list[tuple[str, str]]:
     ]
 
 
-def test_python_blocks_are_found():
+def test_blocks_are_found():
     counts = {page.name: len(python_of(page)) for page in PAGES if page.parent.name != 'launch'}
     assert {name: n for name, n in counts.items() if n} == {
-        'README.md': 2, 'data.md': 1, 'methods.md': 3, 'networks.md': 5, 'pods.md': 1, 'runs.md': 1,
+        'README.md': 2, 'contract.md': 2, 'data.md': 1, 'methods.md': 1, 'networks.md': 5, 'pods.md': 1, 'python.md': 4,
+        'runs.md': 1, 'start.md': 1,
     }  # fmt: skip
     assert len(shell()) > 80
 
@@ -206,17 +213,10 @@ def test_modules_and_targets_exist():
     targets = {word for line in re.findall(r'^([\w -]+):', makefile, re.MULTILINE) for word in line.split()}
     targets |= {f'test-{kind}' for kind in re.search(r'^KINDS := (.*)$', makefile, re.MULTILINE)[1].split()}
     for page, line in shell():
-        for name in re.findall(r'python -m ((?:mixjax|benchmarks)\S*)', line):
+        for name in re.findall(r'python -m ((?:mixjax|benchmarks|reproduction)\S*)', line):
             assert importlib.util.find_spec(name), f'{page}: {line}'
         if made := re.match(r'(?:\w+=\S+ )*make ([\w-]+)', line):
             assert made[1] in targets, f'{page}: {line}'
-
-
-def test_grids_are_asked_for_with_flags_that_exist():
-    found = [shlex.split(c, comments=True)[3:] for c in commands() if 'mixjax.commands.grid' in c]
-    assert len(found) >= 8
-    for words in found:
-        assert parse(words, grid.KNOWN, grid.DO, bare=True)
 
 
 @pytest.fixture(scope='module')
@@ -244,7 +244,7 @@ def test_the_python_of_a_page_runs_as_it_stands(page, worked):
         assert (worked / 'runs' / 'notebook' / 'report.html').exists()
 
 
-def test_skipped_python_blocks_exist():
+def test_python_that_is_not_run_is_still_there():
     every = [code for page in PAGES for code in python_of(page)]
     for piece, why in NOT_RUN.items():
         assert why and any(piece in code for code in every)
@@ -257,10 +257,19 @@ def test_the_mathematics_of_the_readme_gives_a_loss():
     assert abs(float(scope['loss']) - np.log(3)) < 1e-6  # three equal logits
 
 
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and the site make them."""
+    text = re.sub(r'```.*?```', '', page.read_text(), flags=re.DOTALL)
+    headings = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
+    return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
+
+
 def test_links_lead_somewhere():
-    for page in PAGES:
-        for target in re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', page.read_text()):
-            assert (page.parent / target).exists(), f'{page.name}: {target}'
+    for page in [*PAGES, ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs/api').glob('*.md')]:
+        for target, anchor in re.findall(r'\]\(([^)#:]*)(?:#([^)]*))?\)', page.read_text()):
+            file = page.parent / target if target else page
+            assert file.exists(), f'{page.name}: {target}'
+            assert not anchor or anchor in anchors(file), f'{page.name}: {target}#{anchor}'
 
 
 def test_every_method_has_a_section():

@@ -1,6 +1,6 @@
 """Every method on the embedded benchmark, 3 and 10 labels per class, 5 seeds: the table of docs/results.md.
 
-    python -m mixjax.main --config=configs/digits/all_methods.py --workdir=runs/all_methods
+    mixjax train --config=configs/digits/all_methods.py --workdir=runs/all_methods
 
 Each method has its defaults, none tuned here: the settings of its paper or its authors' code where these
 say them (docs/methods.md names the few that they leave open). The schedule is the quickstart's for all.

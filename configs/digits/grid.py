@@ -1,11 +1,11 @@
 """A small grid: fine-tuning and XMixup with 3 and 10 labelled digits per class, 3 seeds each: four runs.
 
-    python -m mixjax.commands.grid configs/digits/grid.py --list
-    python -m mixjax.commands.grid configs/digits/grid.py --run 0
+    mixjax grid configs/digits/grid.py --list
+    mixjax grid configs/digits/grid.py --run 0
 
 A cell by itself, as any config:
 
-    python -m mixjax.main --config=configs/digits/grid.py:method=xmixup,per_class=10 --workdir=runs/xmixup_10
+    mixjax train --config=configs/digits/grid.py:method=xmixup,per_class=10 --workdir=runs/xmixup_10
 
 Everything else is the quickstart's. docs/pods.md says how engines run a grid.
 """

@@ -1,6 +1,6 @@
 """LaMix on the digits from scratch, 100 labels per class: what the digits' forms of its figures begin with.
 
-    python -m mixjax.main --config=configs/digits/lamix.py --workdir=runs/digits_lamix
+    mixjax train --config=configs/digits/lamix.py --workdir=runs/digits_lamix
 
 As on CIFAR: SGD with momentum 0.9, learning rate 0.1 divided by 10 at a half and three quarters, weight decay 1e-4.
 1,000 labelled digits and 797 to test on; batch 64, 1,000 steps (64 epochs).

@@ -1,6 +1,6 @@
 """LaMix, Fig. 2 on the digits: the five largest soft targets, means.
 
-    python -m mixjax.main --config=configs/digits/lamix_fig2.py --workdir=runs/digits_lamix_fig2
+    mixjax train --config=configs/digits/lamix_fig2.py --workdir=runs/digits_lamix_fig2
 
 Other settings: configs/digits/lamix.py.
 """

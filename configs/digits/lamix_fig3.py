@@ -1,6 +1,6 @@
 """LaMix, Fig. 3 on the digits: soft targets and global labels of one batch, over training.
 
-    python -m mixjax.main --config=configs/digits/lamix_fig3.py --workdir=runs/digits_lamix_fig3
+    mixjax train --config=configs/digits/lamix_fig3.py --workdir=runs/digits_lamix_fig3
 
 Other settings: configs/digits/lamix.py.
 """

@@ -1,6 +1,6 @@
 """LaMix, Fig. 4 on the digits: accuracy against beta, .1 to .9.
 
-    python -m mixjax.main --config=configs/digits/lamix_fig4.py --workdir=runs/digits_lamix_fig4
+    mixjax train --config=configs/digits/lamix_fig4.py --workdir=runs/digits_lamix_fig4
 
 Other settings: configs/digits/lamix.py.
 """

@@ -1,6 +1,6 @@
 """LaMix, Fig. 5 on the digits: training loss and accuracy over a training five times as long.
 
-    python -m mixjax.main --config=configs/digits/lamix_fig5.py --workdir=runs/digits_lamix_fig5
+    mixjax train --config=configs/digits/lamix_fig5.py --workdir=runs/digits_lamix_fig5
 
 LaMix's original and mixed batches have a curve of the loss each. Other settings: configs/digits/lamix.py.
 """

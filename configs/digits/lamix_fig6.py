@@ -1,6 +1,6 @@
 """LaMix, Fig. 6 on the digits: accuracy of label smoothing, .1 to .9, and of LaMix.
 
-    python -m mixjax.main --config=configs/digits/lamix_fig6.py --workdir=runs/digits_lamix_fig6
+    mixjax train --config=configs/digits/lamix_fig6.py --workdir=runs/digits_lamix_fig6
 
 Other settings: configs/digits/lamix.py.
 """

@@ -1,6 +1,6 @@
 """LaMix, Fig. 7 on the digits: class activation maps of LaMix, Mixup and CutMix.
 
-    python -m mixjax.main --config=configs/digits/lamix_fig7.py --workdir=runs/digits_lamix_fig7
+    mixjax train --config=configs/digits/lamix_fig7.py --workdir=runs/digits_lamix_fig7
 
 Other settings: configs/digits/lamix.py.
 """

@@ -1,6 +1,6 @@
 """LaMix, Fig. 8 on the digits: two units at four steps of a training.
 
-    python -m mixjax.main --config=configs/digits/lamix_fig8.py --workdir=runs/digits_lamix_fig8
+    mixjax train --config=configs/digits/lamix_fig8.py --workdir=runs/digits_lamix_fig8
 
 The learning rate falls at a half and three quarters of the training, between the pictures at 40, 70 and 100 %. Other
 settings: configs/digits/lamix.py.

@@ -1,8 +1,8 @@
 """SMILE, Fig. 1 on the digits: fine-tuning and Mixup with 3 labels per class, from the letters and from scratch.
 
-    python -m mixjax.commands.grid configs/digits/smile_fig1.py --run 0
-    python -m mixjax.commands.grid configs/digits/smile_fig1.py --run 1
-    python -m mixjax.main --config=configs/digits/smile_fig1.py:start=scratch --workdir=runs/digits_smile_fig1
+    mixjax grid configs/digits/smile_fig1.py --run 0
+    mixjax grid configs/digits/smile_fig1.py --run 1
+    mixjax train --config=configs/digits/smile_fig1.py:start=scratch --workdir=runs/digits_smile_fig1
 
 Other settings: configs/quickstart.py.
 """

@@ -1,12 +1,12 @@
 """The papers' tables and figures on the digits, 10 seeds each: the runs of docs/results.md.
 
-    python -m mixjax.commands.grid configs/digits/tables.py --list
-    python -m mixjax.commands.grid configs/digits/tables.py --run 0
+    mixjax grid configs/digits/tables.py --list
+    mixjax grid configs/digits/tables.py --run 0
     python -m reproduction.digits runs/digits_tables
 
 `make results-full` does all of it. A cell by itself, as any config:
 
-    python -m mixjax.main --config=configs/digits/tables.py:table=order,labels=3,method=smile --workdir=runs/smile
+    mixjax train --config=configs/digits/tables.py:table=order,labels=3,method=smile --workdir=runs/smile
 
 `order` has the main methods of all three papers. The transfer tables begin with the shipped network and have the
 quickstart's settings; LaMix's are from scratch with 100 labels per class, as configs/digits/lamix.py has it. Nothing

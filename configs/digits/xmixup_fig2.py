@@ -1,6 +1,6 @@
 """XMixup, Fig. 2 on the digits: tail singular values of fine-tuning and XMixup at 3, 10, 30 and 100 labels per class.
 
-    python -m mixjax.main --config=configs/digits/xmixup_fig2.py --workdir=runs/digits_xmixup_fig2
+    mixjax train --config=configs/digits/xmixup_fig2.py --workdir=runs/digits_xmixup_fig2
 
 Other settings: configs/quickstart.py.
 """

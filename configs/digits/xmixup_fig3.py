@@ -1,6 +1,6 @@
 """XMixup, Fig. 3 on the digits: accuracy against the number of auxiliary letters, 3 labels per class.
 
-    python -m mixjax.main --config=configs/digits/xmixup_fig3.py --workdir=runs/digits_xmixup_fig3
+    mixjax train --config=configs/digits/xmixup_fig3.py --workdir=runs/digits_xmixup_fig3
 
 One round of pairing chooses 10 of 160 classes, some 170 images; 16 rounds choose them all, 16 for each target class.
 `all` has no selection: any letter for any digit.

@@ -1,6 +1,6 @@
 """XMixup, Fig. 4 on the digits: accuracy against alpha, from 2^-3 to 2^6, 3 labels per class.
 
-    python -m mixjax.main --config=configs/digits/xmixup_fig4.py --workdir=runs/digits_xmixup_fig4
+    mixjax train --config=configs/digits/xmixup_fig4.py --workdir=runs/digits_xmixup_fig4
 
 Other settings: configs/quickstart.py.
 """

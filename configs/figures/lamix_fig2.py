@@ -1,6 +1,6 @@
 """LaMix, Fig. 2: the five largest soft targets, means.
 
-    python -m mixjax.main --config=configs/figures/lamix_fig2.py:data=cifar100 --workdir=runs/lamix_fig2
+    mixjax train --config=configs/figures/lamix_fig2.py:data=cifar100 --workdir=runs/lamix_fig2
 
 The claim: half of the mass goes to other classes; the second target is 0.14 of 100 classes, and 0.25 of ten. The
 means "during training" are here those of labelled images with the network of the last step, and at three steps before.

@@ -1,6 +1,6 @@
 """LaMix, Fig. 3: soft targets and global labels of one batch, over 400 epochs (CIFAR-10).
 
-    python -m mixjax.main --config=configs/figures/lamix_fig3.py --workdir=runs/lamix_fig3
+    mixjax train --config=configs/figures/lamix_fig3.py --workdir=runs/lamix_fig3
 
 Twenty snapshots (45 MB each). The claim: global labels move from 0.14 .. 0.18 to 0.18 .. 0.20, the largest targets lie
 between 0.55 and 0.65 (docs/analysis.md says why not above 0.616).

@@ -1,6 +1,6 @@
 """LaMix, Fig. 4: accuracy against beta, .1 to .9 (CIFAR-100).
 
-    python -m mixjax.main --config=configs/figures/lamix_fig4.py --workdir=runs/lamix_fig4
+    mixjax train --config=configs/figures/lamix_fig4.py --workdir=runs/lamix_fig4
 
 The claim: 0.5 is best, and .3 to .8 are alike.
 Other settings: configs/lamix_cifar100.py. The same on the digits: configs/digits/lamix_fig4.py.

@@ -1,6 +1,6 @@
 """LaMix, Fig. 5: training loss and accuracy over 2,000 epochs (CIFAR-100).
 
-    python -m mixjax.main --config=configs/figures/lamix_fig5.py --workdir=runs/lamix_fig5
+    mixjax train --config=configs/figures/lamix_fig5.py --workdir=runs/lamix_fig5
 
 The claim: the loss of LaMix stays higher than the others', and it does not overfit. Where the learning rate falls is
 not said: here at a half and three quarters again. Nor is which loss LaMix's curve shows: its original and its mixed

@@ -1,6 +1,6 @@
 """LaMix, Fig. 6: accuracy of label smoothing, .1 to .9, and of LaMix (CIFAR-100).
 
-    python -m mixjax.main --config=configs/figures/lamix_fig6.py --workdir=runs/lamix_fig6
+    mixjax train --config=configs/figures/lamix_fig6.py --workdir=runs/lamix_fig6
 
 The claim: the best smoothing, 78.47 % at .2, is below LaMix, 80.62 %.
 Other settings: configs/lamix_cifar100.py. The same on the digits: configs/digits/lamix_fig6.py.

@@ -1,6 +1,6 @@
 """LaMix, Fig. 7: class activation maps of LaMix, Mixup and CutMix: birds and frogs (CIFAR-10).
 
-    python -m mixjax.main --config=configs/figures/lamix_fig7.py --workdir=runs/lamix_fig7
+    mixjax train --config=configs/figures/lamix_fig7.py --workdir=runs/lamix_fig7
 
 The claim: LaMix looks at narrower regions. Beside the maps there is the share of the image above half of their maximum.
 Other settings: configs/lamix_cifar100.py. The same on the digits: configs/digits/lamix_fig7.py.

@@ -1,6 +1,6 @@
 """LaMix, Fig. 8: two units for cats, dogs and deer at epochs 100, 400, 700 and 1000 (CIFAR-10).
 
-    python -m mixjax.main --config=configs/figures/lamix_fig8.py --workdir=runs/lamix_fig8
+    mixjax train --config=configs/figures/lamix_fig8.py --workdir=runs/lamix_fig8
 
 The claim: the classes go on coming apart long after the training accuracy is 100 %. Whether the network knew ten
 classes or these three is not said; here ten, of which three are shown. Nor is the schedule of 1,000 epochs: here the

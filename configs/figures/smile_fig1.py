@@ -1,11 +1,11 @@
 """SMILE, Fig. 1: fine-tuning and Mixup on 50 random classes, from ImageNet and from scratch.
 
-    python -m mixjax.commands.grid configs/figures/smile_fig1.py --list
-    python -m mixjax.commands.grid configs/figures/smile_fig1.py --run 0
+    mixjax grid configs/figures/smile_fig1.py --list
+    mixjax grid configs/figures/smile_fig1.py --run 0
 
 Four comparisons, one for each data set and start; by itself, as any config:
 
-    python -m mixjax.main --config=configs/figures/smile_fig1.py:data=cub200,start=scratch --workdir=runs/smile_fig1
+    mixjax train --config=configs/figures/smile_fig1.py:data=cub200,start=scratch --workdir=runs/smile_fig1
 
 The claim: Mixup helps from scratch, and not from a pretrained network. Which classes, how many images and the schedule
 from scratch are not said: here all images of 50 classes drawn by seed 0, and the schedule of fine-tuning for both.

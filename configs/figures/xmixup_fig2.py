@@ -1,6 +1,6 @@
 """XMixup, Fig. 2: the ten smallest singular values of the features, of L2 at four sampling rates and of XMixup.
 
-    python -m mixjax.main --config=configs/figures/xmixup_fig2.py:data=cub200 --workdir=runs/xmixup_fig2
+    mixjax train --config=configs/figures/xmixup_fig2.py:data=cub200 --workdir=runs/xmixup_fig2
 
 The claim: XMixup makes the tail smaller, as more images do. The paper shows XMixup for all images; here it is trained
 at every rate. Of which images the features are is not said: here of the test images, the same for all. Other settings:

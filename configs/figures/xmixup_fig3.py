@@ -1,6 +1,6 @@
 """XMixup, Fig. 3: accuracy against the number of auxiliary images.
 
-    python -m mixjax.main --config=configs/figures/xmixup_fig3.py:data=cub200 --workdir=runs/xmixup_fig3
+    mixjax train --config=configs/figures/xmixup_fig3.py:data=cub200 --workdir=runs/xmixup_fig3
 
 Smaller sets are random parts of the default one, larger ones more rounds of pairing, up to as many classes as whole
 rounds can choose (960 of the 1,000 for Dogs); `all` is ImageNet without a selection. The claim: about 30,000 are

@@ -1,6 +1,6 @@
 """XMixup, Fig. 4: accuracy against alpha, from 2^-3 to 2^6; on three data sets.
 
-    python -m mixjax.main --config=configs/figures/xmixup_fig4.py:data=stanford_dogs --workdir=runs/xmixup_fig4
+    mixjax train --config=configs/figures/xmixup_fig4.py:data=stanford_dogs --workdir=runs/xmixup_fig4
 
 The claim: a range of alpha is better than the baselines, 2^-3 to 2^-1 on Stanford Dogs and 2^0 to 2^6 elsewhere. Batch
 48, 9,000 steps, five seeds, as in configs/xmixup_dogs.py. The paper's dotted lines are its best baselines, here it is

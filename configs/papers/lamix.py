@@ -1,6 +1,6 @@
 """The protocol of the LaMix paper (all but its PuzzleMix section): one data set, network and method, from scratch.
 
-    python -m mixjax.commands.grid configs/tables/lamix_table1.py --list
+    mixjax grid configs/tables/lamix_table1.py --list
 
 What its tables share. "The exact settings as in the Facebook codes"
 (https://github.com/facebookresearch/mixup-cifar10): batch 128, SGD with momentum 0.9, no Nesterov, learning rate

@@ -1,6 +1,6 @@
 """The protocol of the LaMix paper's PuzzleMix section: one data set, network and method, from scratch.
 
-    python -m mixjax.commands.grid configs/tables/lamix_table3.py --list
+    mixjax grid configs/tables/lamix_table3.py --list
 
 What its Tables 3 and 4 share. "We trained the networks for 600 epochs as implemented in the provided source codes,
 and kept all the settings in the codes" (https://github.com/snu-mllab/PuzzleMix): batch 100, SGD with Nesterov

@@ -1,6 +1,6 @@
 """The protocol of the SMILE paper on one of its data sets, with one of its methods and all training images.
 
-    python -m mixjax.commands.grid configs/tables/smile_table2.py --list
+    mixjax grid configs/tables/smile_table2.py --list
 
 What its tables share; they say which part of the images is labelled. Batch 48, 9,000 steps, SGD with Nesterov
 momentum 0.9, learning rate 0.01 for all parameters, divided by 10 after 6,000 steps, weight decay 1e-4, the

@@ -1,6 +1,6 @@
 """The protocol of the XMixup paper on one of its data sets, with one of its methods.
 
-    python -m mixjax.commands.grid configs/tables/xmixup_table1.py --list
+    mixjax grid configs/tables/xmixup_table1.py --list
 
 What its tables share. ResNet-50 from ImageNet, batch 48, 9,000 steps, SGD with momentum 0.9, learning rate 0.01
 (Dogs 0.001) divided by 10 after 6,000 steps; short side 256, centre square, random crop 224, flip; five repeats.

@@ -1,8 +1,8 @@
 """LaMix, Table 1: four methods, two networks, five data sets, from scratch; error. 40 runs.
 
-    python -m mixjax.commands.grid configs/tables/lamix_table1.py --list
-    python -m mixjax.commands.grid configs/tables/lamix_table1.py --run 0
-    python -m mixjax.report --table=lamix_table1 runs/tables
+    mixjax grid configs/tables/lamix_table1.py --list
+    mixjax grid configs/tables/lamix_table1.py --run 0
+    mixjax report --table=lamix_table1 runs/tables
 
 Batch 128, 400 epochs. What is open: configs/papers/lamix.py.
 """

@@ -1,8 +1,8 @@
 """LaMix, Table 2: a shallower, a wider and a deeper network on CIFAR-100; error. 12 runs.
 
-    python -m mixjax.commands.grid configs/tables/lamix_table2.py --list
-    python -m mixjax.commands.grid configs/tables/lamix_table2.py --run 0
-    python -m mixjax.report --table=lamix_table2 runs/tables
+    mixjax grid configs/tables/lamix_table2.py --list
+    mixjax grid configs/tables/lamix_table2.py --run 0
+    mixjax report --table=lamix_table2 runs/tables
 
 LeNet, WideResNet-28-10 and DenseNet-121. LeNet may learn nothing at the paper's learning rate of 0.1, as it does on the
 digits: see there what to do. What is open: configs/papers/lamix.py.

@@ -1,8 +1,8 @@
 """LaMix, Table 3: LaMix with PuzzleMix's images against PuzzleMix; error. 30 runs, 10 of them of Table 1.
 
-    python -m mixjax.commands.grid configs/tables/lamix_table3.py --list
-    python -m mixjax.commands.grid configs/tables/lamix_table3.py --run 0
-    python -m mixjax.report --table=lamix_table3 runs/tables
+    mixjax grid configs/tables/lamix_table3.py --list
+    mixjax grid configs/tables/lamix_table3.py --run 0
+    mixjax report --table=lamix_table3 runs/tables
 
 The plain networks' numbers are those of Table 1 digit for digit, so here they are Table 1's runs, although the other
 two methods have another network of the same name, another batch and 600 epochs. What is open:

@@ -1,8 +1,8 @@
 """LaMix, Table 4: LaMix with PuzzleMix's images against PuzzleMix on Tiny ImageNet; error. 4 runs.
 
-    python -m mixjax.commands.grid configs/tables/lamix_table4.py --list
-    python -m mixjax.commands.grid configs/tables/lamix_table4.py --run 0
-    python -m mixjax.report --table=lamix_table4 runs/tables
+    mixjax grid configs/tables/lamix_table4.py --list
+    mixjax grid configs/tables/lamix_table4.py --run 0
+    mixjax report --table=lamix_table4 runs/tables
 
 LaMix is 36.32 here and 34.40 in Table 6, on the same data with a network of the same name: the recipes differ.
 What is open: configs/papers/puzzlemix.py.

@@ -2,9 +2,9 @@
 
 36 runs, 8 of them of Table 1 and 4 of Table 6.
 
-    python -m mixjax.commands.grid configs/tables/lamix_table5.py --list
-    python -m mixjax.commands.grid configs/tables/lamix_table5.py --run 0
-    python -m mixjax.report --table=lamix_table5 runs/tables
+    mixjax grid configs/tables/lamix_table5.py --list
+    mixjax grid configs/tables/lamix_table5.py --run 0
+    mixjax report --table=lamix_table5 runs/tables
 
 The text says that smoothing made Mixup worse everywhere; by its numbers it made it better on CIFAR-100 with
 PreActResNet-18 at 0.3 and 0.4, and on CIFAR-10 with ResNet-50 at 0.1 to 0.3. What is open: configs/papers/lamix.py.

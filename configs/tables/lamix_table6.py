@@ -1,8 +1,8 @@
 """LaMix, Table 6: four methods and two networks on Tiny ImageNet; error. 8 runs.
 
-    python -m mixjax.commands.grid configs/tables/lamix_table6.py --list
-    python -m mixjax.commands.grid configs/tables/lamix_table6.py --run 0
-    python -m mixjax.report --table=lamix_table6 runs/tables
+    mixjax grid configs/tables/lamix_table6.py --list
+    mixjax grid configs/tables/lamix_table6.py --run 0
+    mixjax report --table=lamix_table6 runs/tables
 
 What is open: configs/papers/lamix.py.
 """

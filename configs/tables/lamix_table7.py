@@ -1,8 +1,8 @@
 """LaMix, Table 7: without batches of original images; error. 8 runs, 4 of them of Table 1.
 
-    python -m mixjax.commands.grid configs/tables/lamix_table7.py --list
-    python -m mixjax.commands.grid configs/tables/lamix_table7.py --run 0
-    python -m mixjax.report --table=lamix_table7 runs/tables
+    mixjax grid configs/tables/lamix_table7.py --list
+    mixjax grid configs/tables/lamix_table7.py --run 0
+    mixjax report --table=lamix_table7 runs/tables
 
 What is open: configs/papers/lamix.py.
 """

@@ -1,8 +1,8 @@
 """LaMix, Table 8: without the learned global label (beta 1); error. 8 runs, 4 of them of Table 1.
 
-    python -m mixjax.commands.grid configs/tables/lamix_table8.py --list
-    python -m mixjax.commands.grid configs/tables/lamix_table8.py --run 0
-    python -m mixjax.report --table=lamix_table8 runs/tables
+    mixjax grid configs/tables/lamix_table8.py --list
+    mixjax grid configs/tables/lamix_table8.py --run 0
+    mixjax report --table=lamix_table8 runs/tables
 
 The table prints "PreAct ResNet10" for PreActResNet-18. What is open: configs/papers/lamix.py.
 """

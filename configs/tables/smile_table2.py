@@ -1,8 +1,8 @@
 """SMILE, Table 2: nine methods on three data sets, each with four splits; top-1 accuracy. 108 runs.
 
-    python -m mixjax.commands.grid configs/tables/smile_table2.py --list
-    python -m mixjax.commands.grid configs/tables/smile_table2.py --run 0
-    python -m mixjax.report --table=smile_table2 runs/tables
+    mixjax grid configs/tables/smile_table2.py --list
+    mixjax grid configs/tables/smile_table2.py --run 0
+    mixjax report --table=smile_table2 runs/tables
 
 ResNet-50 from ImageNet. C:25%/N:400 are 400 images of a quarter of the classes, tested on these classes only (the paper
 says so nowhere, but could not mean anything else); C:All/N:15% are 15 % of each class. Everything else, and what is

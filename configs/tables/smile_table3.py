@@ -1,8 +1,8 @@
 """SMILE, Table 3: six methods on scenes and on food, with 30, 50 and 100 % of the images; top-1 accuracy. 36 runs.
 
-    python -m mixjax.commands.grid configs/tables/smile_table3.py --list
-    python -m mixjax.commands.grid configs/tables/smile_table3.py --run 0
-    python -m mixjax.report --table=smile_table3 runs/tables
+    mixjax grid configs/tables/smile_table3.py --list
+    mixjax grid configs/tables/smile_table3.py --run 0
+    mixjax report --table=smile_table3 runs/tables
 
 MIT-Indoor-67 with ResNet-50 from Places365: put resnet50_places365.pth.tar
 (http://places2.csail.mit.edu/models_places365/resnet50_places365.pth.tar) into the folder weights/, or name it with

@@ -1,12 +1,12 @@
 """SMILE, Table 4: interpolation losses of four runs on 30 % of CUB-200-2011. 4 runs.
 
-    python -m mixjax.commands.grid configs/tables/smile_table4.py --list
-    python -m mixjax.commands.grid configs/tables/smile_table4.py --run 0
-    python -m mixjax.report --table=smile_table4 runs/tables
+    mixjax grid configs/tables/smile_table4.py --list
+    mixjax grid configs/tables/smile_table4.py --run 0
+    mixjax report --table=smile_table4 runs/tables
 
 The table is a measurement of finished runs, of labels and of features, on training and on test images:
 
-    python -m mixjax.commands.analyse --workdir=runs/tables/NAME --what=interpolation
+    mixjax analyse --workdir=runs/tables/NAME --what=interpolation
 
 `finetune_add` learns from the other 70 % too; its training loss is that of the 30 %. The paper leaves open whether
 labels are logits or probabilities, the law of lam, the pairs and any normalisation, so compare the order of the

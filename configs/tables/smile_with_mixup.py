@@ -1,7 +1,7 @@
 """SMILE, abstract: above six methods of transfer learning "even with mixup strategies combined". 84 runs.
 
-    python -m mixjax.commands.grid configs/tables/smile_with_mixup.py --list
-    python -m mixjax.commands.grid configs/tables/smile_with_mixup.py --run 0
+    mixjax grid configs/tables/smile_with_mixup.py --list
+    mixjax grid configs/tables/smile_with_mixup.py --run 0
 
 L2-SP, DELTA, BSS, RIFLE, Co-Tuning and RegSL, each with Mixup in front of its loss, beside SMILE, on the data sets and
 splits of its Table 2. The paper prints no numbers of them: its Table 2 has the six without Mixup, and Mixup with plain

@@ -1,8 +1,8 @@
 """XMixup, Table 1: six methods on six data sets; top-1 accuracy. 36 runs.
 
-    python -m mixjax.commands.grid configs/tables/xmixup_table1.py --list
-    python -m mixjax.commands.grid configs/tables/xmixup_table1.py --run 0
-    python -m mixjax.report --table=xmixup_table1 runs/tables
+    mixjax grid configs/tables/xmixup_table1.py --list
+    mixjax grid configs/tables/xmixup_table1.py --run 0
+    mixjax report --table=xmixup_table1 runs/tables
 
 ResNet-50 from ImageNet, all training images. Seq-Train, Co-Train and XMixup need the images of ImageNet. The paper's
 last row, the averages over the data sets, is computed from the others. What is open: configs/papers/xmixup.py.

@@ -1,13 +1,13 @@
 """XMixup, Table 2: what a fine-tuned trunk still knows of ImageNet. 6 runs, all of Table 1.
 
-    python -m mixjax.commands.grid configs/tables/xmixup_table2.py --list
-    python -m mixjax.commands.grid configs/tables/xmixup_table2.py --run 0
-    python -m mixjax.report --table=xmixup_table2 runs/tables
+    mixjax grid configs/tables/xmixup_table2.py --list
+    mixjax grid configs/tables/xmixup_table2.py --run 0
+    mixjax report --table=xmixup_table2 runs/tables
 
 The table is a measurement of finished runs: a new classifier is trained on the frozen trunk, for the source classes
 that XMixup chose (Auxiliary), for all others (ABA: all but auxiliary) and for all:
 
-    python -m mixjax.commands.analyse --workdir=runs/tables/NAME --what=probe
+    mixjax analyse --workdir=runs/tables/NAME --what=probe
 
 For a run of plain fine-tuning add --auxiliary=runs/tables/OTHER, the run of XMixup that chose the images. The paper
 does not say how that classifier is trained. What is open about the runs: configs/papers/xmixup.py.

@@ -1,8 +1,8 @@
 """XMixup, Table 3: random source images in place of paired ones; top-1 accuracy. 6 runs.
 
-    python -m mixjax.commands.grid configs/tables/xmixup_table3.py --list
-    python -m mixjax.commands.grid configs/tables/xmixup_table3.py --run 0
-    python -m mixjax.report --table=xmixup_table3 runs/tables
+    mixjax grid configs/tables/xmixup_table3.py --list
+    mixjax grid configs/tables/xmixup_table3.py --run 0
+    mixjax report --table=xmixup_table3 runs/tables
 
 As many ImageNet images as pairing chooses, taken at random from all of them, shared by all target classes. In brackets
 the paper prints the difference to its Table 1. What is open: configs/papers/xmixup.py.

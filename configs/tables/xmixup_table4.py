@@ -1,8 +1,8 @@
 """XMixup, Table 4: without crossing domains (Mixup), and without labels of source images; top-1 accuracy. 9 runs.
 
-    python -m mixjax.commands.grid configs/tables/xmixup_table4.py --list
-    python -m mixjax.commands.grid configs/tables/xmixup_table4.py --run 0
-    python -m mixjax.report --table=xmixup_table4 runs/tables
+    mixjax grid configs/tables/xmixup_table4.py --list
+    mixjax grid configs/tables/xmixup_table4.py --run 0
+    mixjax report --table=xmixup_table4 runs/tables
 
 Three of the runs are those of Table 1. What is open, the form of the two ablations too: configs/papers/xmixup.py.
 """

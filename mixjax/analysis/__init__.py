@@ -2,5 +2,5 @@
 
 `interpolation`, `spectrum`, `probe`, `soft_targets`, `cam`, `embedding` and `sweep` are mathematics on arrays
 (jax and numpy). `opened` reads a run, `measures` and `pictures` put the two together, and the command
-`python -m mixjax.commands.analyse` writes what they find. Training imports none of it.
+`mixjax analyse` writes what they find. Training imports none of it.
 """

@@ -1,4 +1,4 @@
-"""The command line: each module parses the flags of one command and makes one call down.
+"""The command line: `table` lists every command, `cli` calls the module that does what was asked for.
 
-Only what concerns flags, exit codes and printed lines belongs here.
+Each of the other modules makes one call down. Only what concerns flags, exit codes and printed lines belongs here.
 """

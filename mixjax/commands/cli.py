@@ -1,80 +1,69 @@
-"""What the commands share: flags from the words of a command line, and how a command ends."""
+"""The command `mixjax`: finds what is asked for in the table, calls it, and ends with its exit code.
+
+What commands share on their way, imports and errors, is here too. The module of a command is imported when it is
+called, so `--help` and every refusal of a flag need neither jax nor numpy.
+"""
 
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
+from mixjax.commands import parser
+from mixjax.commands.table import COMMANDS
 from mixjax.errors import Stopped, UserError, nearest, show
 from mixjax.host import terminal
+from mixjax.version import __version__
 
-IMPORT_HELP = 'a module to import first, such as one that registers a network of yours; repeated, or with commas'
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run `mixjax WORDS`; returns the exit code. words: those of the process where none are given."""
+    words = list(sys.argv[1:] if words is None else words)
+    if words and words[0] in COMMANDS:
+        return run(words[0], words[1:])
+    return carry_out(lambda: _without_command(words))
+
+
+def run(name: str, words: Sequence[str]) -> int:
+    """Run `mixjax NAME WORDS`; returns the exit code."""
+    command = COMMANDS[name]
+
+    def what() -> int:
+        if parser.asks_for_help(words):
+            print(parser.help_text(command))
+            return 0
+        arguments = parser.parse(command, words)
+        module, _, function = command.run.partition(':')
+        return getattr(importlib.import_module(module), function)(arguments)
+
+    return carry_out(what, command.resume)
+
+
+def _without_command(words: Sequence[str]) -> int:
+    """`mixjax --help`, `mixjax --version`, and what names no command."""
+    word = words[0] if words else ''
+    if word == '--version':
+        print(f'mixjax {__version__}')
+        return 0
+    if not word or word in ('--help', '-h'):
+        print(parser.overview(list(COMMANDS.values()), __version__))
+        return 0 if word else UserError.code
+    if word.startswith('-'):
+        raise UserError(
+            f'{parser.short(word)}: a command comes first, such as {COMMANDS["train"].examples[0]} (see mixjax --help)'
+        )
+    raise UserError(f'there is no command {parser.short(word)!r}{nearest(word, COMMANDS)} (see mixjax --help)')
 
 
 def import_modules(given: Sequence[str]) -> None:
     """Import what `--import` names; only the words of a person's command line may get here, never a file's."""
     from mixjax.config import method_registry
 
-    for name in (name.strip() for words in given for name in words.split(',')):
-        if name:
-            method_registry.import_module(name, '--import')
-
-
-class Command(NamedTuple):
-    """What a command line asks for. named: the words that belong to no flag, where the command takes such."""
-
-    flags: dict[str, str]
-    overrides: list[tuple[str, str]]
-    named: list[str]
-
-
-def parse(
-    words: Sequence[str], known: Sequence[str], switches: Sequence[str], *, settings: bool = True, bare: bool = False,
-    repeated: Sequence[str] = (),
-) -> Command:  # fmt: skip
-    """`--flag=value` and `--flag value`; `--config.key=value` goes to the overrides, in order.
-
-    known: the flags of the command. switches: those of them that have no value. settings: whether there is a config.
-    bare: whether words may stand alone. repeated: flags that may be given several times; their values are joined
-        by commas.
-    """
-    flags: dict[str, str] = {}
-    overrides: list[tuple[str, str]] = []
-    named = []
-    queue = list(words)
-    while queue:
-        word = queue.pop(0)
-        word = '--help' if word == '-h' else word
-        if not word.startswith('--'):
-            if not bare:
-                raise UserError(f'unexpected {word!r}: settings are written --name=value (see --help)')
-            named.append(word)
-            continue
-        name, equals, value = word[2:].partition('=')
-        setting = settings and name.startswith('config.')
-        if not setting and name not in known:
-            raise UserError(f'unknown flag --{name}{nearest(name, known)} (see --help)')
-        if name in switches:
-            if equals:
-                raise UserError(f'--{name} takes no value')
-            flags[name] = ''
-            continue
-        if not equals:
-            if not queue or queue[0].startswith('--'):
-                raise UserError(f'--{name} needs a value: --{name}=VALUE')
-            value = queue.pop(0)
-        if setting:
-            overrides.append((name.removeprefix('config.'), value))
-        elif name in flags and name in repeated:
-            flags[name] = f'{flags[name]},{value}'
-        elif name in flags:
-            raise UserError(f'--{name} is given twice')
-        else:
-            flags[name] = value
-    return Command(flags, overrides, named)
+    for name in given:
+        method_registry.import_module(name, '--import')
 
 
 def carry_out(what: Callable[[], int], go_on: str = '') -> int:
@@ -100,8 +89,6 @@ def _carried_out(what: Callable[[], int], go_on: str) -> int:
     except UserError as error:
         show(error)
         return error.code
-    except SystemExit as stop:  # argparse has said what is wrong, or shown the help
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except OSError as error:
         if error.filename is None or error.errno is None:
             raise

@@ -1,24 +1,4 @@
-"""Many runs from one file: `python -m mixjax.commands.grid configs/digits/grid.py --run 0`.
-
-  FILE                     a config file with `get_config(argument)` and `grid()`, which lists the arguments of
-                           its cells: ['method=smile,per_class=3', ..]; FILE:smoke tries its runs in two steps each,
-                           in the folder `smoke` beside theirs
-  --count                  how many different runs there are; cells with equal configs are one run
-  --list                   one line a run: index, arguments, work directory
-  --run INDEX              train that run, go on with it, or say that it is finished; `--run auto` takes the
-                           index from the engine: $SLURM_ARRAY_TASK_ID or $JOB_COMPLETION_INDEX
-  --status                 how many are done, running, begun and missing, and which
-  --runs=DIR               where the work directories lie; by default runs/<the file's RUNS, or its name>
-  --config.KEY=VALUE       change one setting of every cell
-  --changed-code=accept    of --run: go on although the source of your own method has changed since the run began
-  --help                   this text
-
-A run's work directory is named after its config, so the same cell is the same run in every grid, on every
-machine, and a command that is given again goes on. Nothing but --run needs data, weights or an accelerator.
-
-Exit codes: 0 done (or finished before), 2 wrong input (one message says what to do), 3 another process trains
-this run; --run ends with all others as mixjax.main does.
-"""
+"""`mixjax grid`: many runs from one file, each with a work directory that is named after its config."""
 
 from __future__ import annotations
 
@@ -38,7 +18,9 @@ from typing import Any, NamedTuple
 
 from mixjax import config as config_lib
 from mixjax.commands import train as trainer
-from mixjax.commands.cli import Command, carry_out, parse
+from mixjax.commands.cli import import_modules
+from mixjax.commands.parser import Arguments
+from mixjax.commands.table import CLUSTER
 from mixjax.config import grid_files, method_registry
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
@@ -46,9 +28,7 @@ from mixjax.models import preprocessing
 from mixjax.rundir import files
 from mixjax.train import input_digests
 
-DO = ('count', 'list', 'status', 'help')  # take no value
-PASSED = ('changed-code', *trainer.CLUSTER)  # to the command that trains
-KNOWN = (*DO, 'run', 'runs', *PASSED)
+PASSED = ('import', 'changed-code', *(flag.name for flag in CLUSTER))  # to `mixjax train`
 INDICES = ('SLURM_ARRAY_TASK_ID', 'JOB_COMPLETION_INDEX')
 RANKS = ('SLURM_PROCID', 'OMPI_COMM_WORLD_RANK', 'TPU_WORKER_ID')
 BUSY = 3  # exit code
@@ -58,14 +38,6 @@ class Run(NamedTuple):
     specs: list[str]  # what to give as --config, one for each cell that is this run
     config: Any
     folder: Path  # its work directory
-
-
-def check(asked: Command) -> None:
-    """Refuse a command line that does not say one file and one thing to do."""
-    if len(asked.named) != 1:
-        raise UserError(f'give one grid file, not {len(asked.named)}: mixjax grid FILE --list (see --help)')
-    if len({'count', 'list', 'run', 'status'} & asked.flags.keys()) != 1:
-        raise UserError('give one of --count, --list, --run INDEX and --status (see --help)')
 
 
 def runs(file: str, overrides: Sequence[tuple[str, str]], root: str, ask_store: bool = False) -> list[Run]:
@@ -202,8 +174,8 @@ def locked(file: Any, how: int) -> bool:
     return True
 
 
-def train(asked: Command, every: list[Run], index: int) -> int:
-    """Train a run as `mixjax.main` does; returns its exit code."""
+def train(arguments: Arguments, every: list[Run], index: int) -> int:
+    """Train a run as `mixjax train` does; returns its exit code."""
     run = every[index]
     told = f'run {index} of {len(every)}, {run.specs[0]}'
     with alone(run) as mine:
@@ -211,15 +183,15 @@ def train(asked: Command, every: list[Run], index: int) -> int:
             print(f'mixjax: {told}: another process trains it in {run.folder}', file=sys.stderr)
             return BUSY
         if finished(run):
-            input_digests.check_code(run.config, run.folder, asked.flags.get('changed-code', 'refuse'))
+            input_digests.check_code(run.config, run.folder, arguments['changed-code'] or 'refuse')
             print(f'{told}: finished before, in {run.folder}')
             if run.config.analyse:  # it may have been stopped while it was measured
                 trainer.measure(run.config.analyse, run.folder, trained=False)
             return 0
         print(f'{told}: {run.folder}', flush=True)
         words = [f'--config={run.specs[0]}', f'--workdir={run.folder}']
-        words += [f'--config.{key}={value}' for key, value in asked.overrides]
-        words += [f'--{flag}={asked.flags[flag]}' for flag in PASSED if flag in asked.flags]
+        words += [f'--config.{key}={value}' for key, value in arguments.overrides]
+        words += [f'--{flag}={arguments.given[flag]}' for flag in PASSED if flag in arguments.given]
         # One table of many runs that write it at the same time would be the last one's.
         return trainer.main([*words, '--config.results='])
 
@@ -249,34 +221,22 @@ def ranges(indices: Sequence[int]) -> str:
     return ','.join(f'{a}' if a == b else f'{a}-{b}' for a, b in zip(first, last, strict=True))
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-
-    def what() -> int:
-        asked = parse(sys.argv[1:] if words is None else words, KNOWN, DO, bare=True)
-        if 'help' in asked.flags:
-            print(__doc__)
-            return 0
-        check(asked)
-        (file,) = asked.named
-        root = asked.flags.get('runs') or grid_files.root(file.partition(':')[0])
-        offline = bool({'count', 'list'} & asked.flags.keys())
-        if not offline:
-            storage.given(root)
-        every = runs(file, asked.overrides, root, ask_store=not offline)
-        if 'run' in asked.flags:
-            return train(asked, every, chosen(asked.flags['run'], len(every)))
-        if 'count' in asked.flags:
-            print(len(every))
-        elif 'status' in asked.flags:
-            print(status(every))
-        else:
-            for i, run in enumerate(every):
-                print(f'{i:4}  {" = ".join(spec.partition(":")[2] or "-" for spec in run.specs)}  {run.folder}')
-        return 0
-
-    return carry_out(what, trainer.GO_ON)
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+def run(arguments: Arguments) -> int:
+    """Count, list, train or follow the runs of a grid; returns the exit code."""
+    (file,) = arguments.positional
+    import_modules(arguments['import'])
+    root = arguments['runs'] or grid_files.root(file.partition(':')[0])
+    offline = arguments['count'] or arguments['list']
+    if not offline:
+        storage.given(root)
+    every = runs(file, arguments.overrides, root, ask_store=not offline)
+    if 'run' in arguments.given:
+        return train(arguments, every, chosen(arguments['run'], len(every)))
+    if arguments['count']:
+        print(len(every))
+    elif arguments['status']:
+        print(status(every))
+    else:
+        for i, one in enumerate(every):
+            print(f'{i:4}  {" = ".join(spec.partition(":")[2] or "-" for spec in one.specs)}  {one.folder}')
+    return 0

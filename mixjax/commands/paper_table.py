@@ -1,7 +1,7 @@
-"""A table of a paper with our numbers beside the paper's: `python -m mixjax.report --table=smile_table2 RUNS/`.
+"""A table of a paper with our numbers beside the paper's: `mixjax report --table=smile_table2 RUNS/`.
 
 The runs of a table are those of its grid, `configs/tables/<table>.py`, found in RUNS by the names that
-`python -m mixjax.commands.grid` gives them. A number of `papers.csv` is one cell of the grid and a metric of its run.
+`mixjax grid` gives them. A number of `papers.csv` is one cell of the grid and a metric of its run.
 """
 
 from __future__ import annotations

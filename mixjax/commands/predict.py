@@ -1,26 +1,18 @@
-"""What a trained network sees in photographs.
-
-    python -m mixjax.commands.predict --workdir=runs/pets photo.jpg more/ --top=3
-
-Prints for each image the likeliest classes. Folders are searched through; where their sub-folders are named
-after classes, the accuracy is printed too. `--test` predicts the run's own test set instead.
-Exit codes: 0 done, 2 wrong input (one message says what to do).
-"""
+"""`mixjax predict`: classify images with a trained network."""
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax.commands.cli import IMPORT_HELP, carry_out, import_modules
+from mixjax.commands.cli import import_modules
+from mixjax.commands.parser import Arguments
 from mixjax.errors import UserError
 from mixjax.host import storage
 from mixjax.report.words import cell, plain
@@ -149,56 +141,24 @@ def write_csv(path: str, answer: Answer) -> None:
         raise UserError(f'--csv={path} cannot be written: {error.strerror}') from error
 
 
-def arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    text = (__doc__ or '').partition('Exit codes')
-    parser = argparse.ArgumentParser(
-        prog='python -m mixjax.commands.predict',
-        description=text[0],
-        epilog=text[1] + text[2],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument('images', nargs='*', help='image files, and folders with images')
-    parser.add_argument('--workdir', required=True, help='the work directory of a run (of a comparison: RUN/METHOD)')
-    parser.add_argument('--method', metavar='MODULE', help="the module of the run's method, if it is not one of mixjax")
-    parser.add_argument('--import', dest='modules', action='append', default=[], metavar='MODULE', help=IMPORT_HELP)
-    parser.add_argument('--top', type=int, default=5, help='how many classes to show (default 5)')
-    parser.add_argument('--batch', type=int, default=64, help='images that are predicted at once (default 64)')
-    parser.add_argument('--test', action='store_true', help="predict the run's own test set")
-    parser.add_argument('--json', action='store_true', help='print JSON')
-    parser.add_argument('--csv', metavar='FILE', help='also write a table')
-    return parser.parse_args(words)
-
-
-def main(words: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-    return carry_out(lambda: carried_out(arguments(words)))
-
-
-def carried_out(given: argparse.Namespace) -> int:
-    """`main`, where errors may be raised."""
-    if bool(given.images) == given.test:
-        raise UserError('give images or folders, or --test for the test set of the run')
-    if given.top < 1 or given.batch < 1:
-        raise UserError('--top and --batch must be at least 1')
+def run(arguments: Arguments) -> int:
+    """Predict, and print or write what came out; returns the exit code."""
     from mixjax import inference
-    from mixjax.config import method_registry
 
-    import_modules(given.modules)
-    if given.method:
-        method_registry.load(given.method)
-    predictor = inference.load(given.workdir, batch=given.batch)
-    top = min(given.top, len(predictor.classes))
-    answer = of_test_set(predictor, given.workdir, top) if given.test else of_files(predictor, given.images, top)
-    if given.csv:
-        write_csv(given.csv, answer)
-    if given.json:
+    import_modules(arguments['import'])
+    workdir = arguments['workdir']
+    predictor = inference.load(workdir, batch=arguments['batch'])
+    top = min(arguments['top'], len(predictor.classes))
+    if arguments['test']:
+        answer = of_test_set(predictor, workdir, top)
+    else:
+        answer = of_files(predictor, arguments.positional, top)
+    if arguments['csv']:
+        write_csv(arguments['csv'], answer)
+    if arguments['json']:
         print(as_json(answer))
-    elif given.test:
+    elif arguments['test']:
         print('\n'.join(summary(answer)))
     else:
         print(as_text(answer))
     return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

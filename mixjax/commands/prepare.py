@@ -1,17 +1,4 @@
-"""Prepare a data set for training: `python -m mixjax.commands.prepare --dataset=cub200`.
-
-  --dataset=NAME     which one; `python -m mixjax.main --list` names them
-  --data_dir=DIR     the folder of all prepared sets; $TFDS_DATA_DIR or ~/tensorflow_datasets if it is not given
-  --archives=DIR     where files that were fetched by hand lie; DATA_DIR/downloads/manual if it is not given
-  --skip_corrupt     leave images out that cannot be read, and list them, instead of stopping
-  --allow_counts     take a set whose number of examples is not the published one
-  --help             this text
-
-The set is fetched or taken from the archives, written as records, compared with what was published, and every
-image is decoded once. The same command again goes on after a stop and does nothing where all is done.
-
-Exit codes: 0 done, 2 wrong input (one message says what to do), 130 interrupted.
-"""
+"""`mixjax prepare`: download or unpack a data set and convert it for training."""
 
 from __future__ import annotations
 
@@ -22,18 +9,15 @@ import io
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mixjax.commands.cli import carry_out, parse
+from mixjax.commands.parser import Arguments
 from mixjax.data.datasets import catalog, tfds_copy
 from mixjax.data.datasets.entries import Entry
 from mixjax.errors import UserError
 from mixjax.host import storage
-
-SWITCHES = ('skip_corrupt', 'allow_counts', 'help')
-FLAGS = ('dataset', 'data_dir', 'archives', *SWITCHES)
 
 
 def prepare(
@@ -73,7 +57,7 @@ def _alone(folder: Path) -> Iterator[None]:
         storage.make(parent)
         lock = storage.appending(parent / '.mixjax_lock')
     except OSError as error:
-        raise UserError(f'{folder.parent} cannot be written to ({error.strerror}); choose another --data_dir') from None
+        raise UserError(f'{folder.parent} cannot be written to ({error.strerror}); choose another --data-dir') from None
     try:
         with contextlib.suppress(ImportError):  # a system without such locks
             import fcntl
@@ -113,7 +97,7 @@ def _by_tfds(facts: Entry, root: Path, by_hand: Path, allow_counts: bool) -> Non
 def _needs(module: str, facts: Entry, package: str) -> None:
     if importlib.util.find_spec(module) is None:
         title = {'tensorflow': 'TensorFlow', 'tensorflow_datasets': 'TensorFlow Datasets'}[module]
-        again = f'python -m mixjax.commands.prepare --dataset={facts.name}'
+        again = f'mixjax prepare --dataset={facts.name}'
         raise UserError(
             f'{facts.name} cannot be prepared without {title}, which training does not need: '
             f'pip install {shlex.quote(package)}, then {again} again'
@@ -160,28 +144,14 @@ def _of_network(error: BaseException) -> bool:
     )
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-
-    def what() -> int:
-        flags = parse(sys.argv[1:] if words is None else words, FLAGS, SWITCHES, settings=False).flags
-        if 'help' in flags:
-            print(__doc__)
-            return 0
-        if not flags.get('dataset'):
-            raise UserError('--dataset is missing (see --help)')
-        told = prepare(
-            flags['dataset'],
-            data_dir=flags.get('data_dir', ''),
-            archives=flags.get('archives', ''),
-            skip_corrupt='skip_corrupt' in flags,
-            allow_counts='allow_counts' in flags,
-        )
-        print(told)
-        return 0
-
-    return carry_out(what, 'the same command goes on')
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+def run(arguments: Arguments) -> int:
+    """Prepare, and print what is there now; returns the exit code."""
+    said = prepare(
+        arguments['dataset'],
+        data_dir=arguments['data-dir'],
+        archives=arguments['archives'],
+        skip_corrupt=arguments['skip-corrupt'],
+        allow_counts=arguments['allow-counts'],
+    )
+    print(said)
+    return 0

@@ -1,61 +1,28 @@
-"""Write the report again: `python -m mixjax.report WORKDIR [MORE ..] [--out FILE]`.
-
-One folder gives `report.html` in it; several give one page with a section for each.
-With `--table=NAME RUNS` it prints a table of the papers with our numbers beside theirs, and writes it as Markdown
-and CSV; RUNS is the folder with the runs of the grid configs/tables/NAME.py, and `--config.KEY=VALUE` is what that
-grid was given.
-Exit codes: 0 done, 2 wrong input (one message says what to do).
-"""
+"""`mixjax report`: write the report of finished runs, or a paper's table beside them. No jax but for the table."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 
-from mixjax.commands.cli import carry_out
-from mixjax.errors import UserError
-from mixjax.report import write
+from mixjax.commands.parser import Arguments
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+def run(arguments: Arguments) -> int:
+    """Write, and print where; returns the exit code."""
+    from mixjax.report import write
 
-    def what() -> int:
-        return carried_out(list(sys.argv[1:] if words is None else words))
-
-    return carry_out(what)
-
-
-def carried_out(words: list[str]) -> int:
-    """`main`, where errors may be raised."""
-    settings = [word for word in words if word.startswith('--config.')]
-    words = [word for word in words if word not in settings]
-    parser = argparse.ArgumentParser(prog='python -m mixjax.report', description='Write the report of finished runs.')
-    parser.add_argument('--table', metavar='NAME', help='a table of the papers, such as smile_table2, beside our runs')
-    parser.add_argument('workdir', nargs='+', help='the work directory of a finished run or comparison')
-    parser.add_argument('--out', metavar='FILE', help='where to write (report.html in the folder, or beside several)')
-    arguments = parser.parse_args(words)
-    if arguments.table is not None:
-        table(arguments.table, arguments.workdir, arguments.out, settings)
-    elif settings:
-        raise UserError(f'{settings[0]} goes with --table: the settings of finished runs are what they were')
+    out = arguments['out'] or None
+    if 'table' in arguments.given:
+        table(arguments['table'], arguments.positional[0], out, arguments.overrides)
     else:
-        print(f'report: {write(*arguments.workdir, out=arguments.out)}')
+        print(f'report: {write(*arguments.positional, out=out)}')
     return 0
 
 
-def table(name: str, folders: Sequence[str], out: str | None, settings: Sequence[str]) -> None:
+def table(name: str, folder: str, out: str | None, overrides: Sequence[tuple[str, str]]) -> None:
     """Print a table of a paper beside ours, and write its two files."""
     from mixjax.commands import paper_table
 
-    if len(folders) > 1:
-        raise UserError(f'--table takes one folder, that of all runs of the table, not {len(folders)}')
-    pairs = [(key, value) for key, _, value in (word.removeprefix('--config.').partition('=') for word in settings)]
-    found, files = paper_table.write(name, folders[0], out, pairs)
+    found, files = paper_table.write(name, folder, out, overrides)
     print(paper_table.text(found))
     print('table: ' + ', '.join(map(str, files)))
-
-
-if __name__ == '__main__':
-    sys.exit(main())

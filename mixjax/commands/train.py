@@ -1,24 +1,4 @@
-"""Train: `python -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart`.
-
-  --config=FILE[:smoke]    a config file, or the name of a shipped one (--list names them);
-                           :smoke tries it for two steps on made-up images, without data or weights
-  --workdir=DIR            where results go, a folder or gs://BUCKET/FOLDER; the same command again continues a
-                           run that was stopped
-  --config.KEY=VALUE       change one setting, for example --config.seed=7 --config.optim.lr=0.001
-  --changed-code=accept    go on with a run although the source of your own method has changed since it began
-  --import=MODULE          import a module first, such as one with a network of yours; repeated, or with commas
-  --list                   the shipped configs, methods, networks and data sets
-  --help                   this text
-
-Several processes, each with devices of its own, train one run: the same command in each of them.
-  --distributed=auto       as the cluster says that starts them (Cloud TPU, Slurm, Open MPI, Kubernetes);
-                           on: it is an error if there is none; off: each process is a run of its own
-  --coordinator=HOST:PORT --processes=N --process=I
-                           without such a cluster: where process 0 listens, how many there are, which one this is
-
-Exit codes: 0 done, 2 wrong input (one message says what to do), 3 another process trains in that work directory,
-42 told to stop by SIGTERM and saved, 130 interrupted (of the last two, run it again to go on).
-"""
+"""`mixjax train`: train networks as a config says, or continue a stopped run."""
 
 from __future__ import annotations
 
@@ -32,22 +12,27 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mixjax.commands.cli import Command, carry_out, import_modules, parse
+from mixjax.commands import cli
+from mixjax.commands.cli import import_modules
+from mixjax.commands.parser import Arguments
+from mixjax.commands.table import CLUSTER
 from mixjax.errors import UserError
 from mixjax.host import storage
 from mixjax.host.storage import Place
 from mixjax.train import experiment
 from mixjax.train.shared import preflight
 
-CLUSTER = ('distributed', 'coordinator', 'processes', 'process')
-FLAGS = ('config', 'workdir', 'changed-code', *CLUSTER, 'import', 'list', 'help')
-SWITCHES = ('list', 'help')
-GO_ON = 'the same command goes on from the last checkpoint'
 
+def run(arguments: Arguments) -> int:
+    """Train, or list what there is; returns the exit code."""
+    if arguments['list']:
+        import_modules(arguments['import'])
+        print(listing())
+        return 0
+    from mixjax.host import processes
 
-def asked(words: Sequence[str]) -> Command:
-    """What a command line of this command says."""
-    return parse(words, FLAGS, SWITCHES, repeated=('import',))
+    with processes.together():
+        return train(arguments)
 
 
 def listing() -> str:
@@ -79,33 +64,29 @@ def first_line(file: Any) -> str:
     return re.sub(r' \([^()]*$', '', re.sub(r',? \(?https?://\S*$', '', text)).rstrip('.,:')
 
 
-def train(command: Command) -> int:
+def train(arguments: Arguments) -> int:
     """Run what the flags say, then print the tables and write the report."""
     from mixjax.config import overrides, validate
     from mixjax.host import cluster, signals
 
     for name in ('config', 'workdir'):
-        if not command.flags.get(name):
-            raise UserError(f'--{name} is missing (see --help)')
-        if not validate.nameable(command.flags[name]):
-            raise UserError(f'--{name} must be a path, not {overrides.short(command.flags[name])}')
-    if command.flags.get('changed-code', 'accept') != 'accept':
-        raise UserError(f'--changed-code={overrides.short(command.flags["changed-code"])} must be accept, or left out')
-    note = cluster.join(command.flags)
+        if not validate.nameable(arguments[name]):
+            raise UserError(f'--{name} must be a path, not {overrides.short(arguments[name])}')
+    note = cluster.join(arguments.given)
     if note:
         print(f'mixjax: {note}', file=sys.stderr)
     with signals.heard():
-        return carried_out(command)
+        return carried_out(arguments)
 
 
-def carried_out(command: Command) -> int:
+def carried_out(arguments: Arguments) -> int:
     """`train`, once the processes have met."""
     from mixjax import config as config_lib
     from mixjax.host import processes
 
-    import_modules([command.flags.get('import', '')])
-    config = config_lib.load(command.flags['config'], command.overrides)
-    workdir = storage.real(storage.given(command.flags['workdir']))
+    import_modules(arguments['import'])
+    config = config_lib.load(arguments['config'], arguments.overrides)
+    workdir = storage.real(storage.given(arguments['workdir']))
 
     from mixjax.host import compile_cache
     from mixjax.host.progress import Progress
@@ -123,8 +104,8 @@ def carried_out(command: Command) -> int:
         analyse.of_config(config.analyse, workdir)  # before hours of training, not after
     before = (workdir / 'results.json').exists()
     progress = Progress(0, quiet=not processes.first())
-    accept = command.flags.get('changed-code', 'refuse')
-    results = experiment.run(config, workdir, progress=progress, command=written(command), changed_code=accept)
+    accept = arguments['changed-code'] or 'refuse'
+    results = experiment.run(config, workdir, progress=progress, command=written(arguments), changed_code=accept)
     if not processes.first():
         return 0
     if before and not progress.trained:
@@ -134,10 +115,10 @@ def carried_out(command: Command) -> int:
         measure(config.analyse, workdir, bool(progress.trained))
     show(results, workdir)
     if config.results:
-        path = Path(command.flags['config'].partition(':')[0])
+        path = Path(arguments['config'].partition(':')[0])
         name = (path.name if path.is_absolute() else str(path)).removesuffix('.py').removeprefix('configs/')
         # Other settings are other results, and have a section of their own.
-        name = ', '.join([name, *(f'{key}={value}' for key, value in command.overrides if key not in ELSEWHERE)])
+        name = ', '.join([name, *(f'{key}={value}' for key, value in arguments.overrides if key not in ELSEWHERE)])
         sections.write(config.results, name, sections.results_section(name, workdir))
         print(f'table: {config.results}')
     return 0
@@ -149,12 +130,12 @@ def measure(what: str, workdir: Place, trained: bool) -> None:
     from mixjax.host import processes
 
     if processes.count() > 1:
-        print(f'config.analyse is for one process: python -m mixjax.commands.analyse --workdir={workdir} {what}')
+        print(f'config.analyse is for one process: mixjax analyse --workdir={workdir} {what}')
         return
-    analyse.run(analyse.of_config(what, workdir), again=trained)
+    analyse.measure(analyse.of_config(what, workdir), again=trained)
 
 
-def written(command: Command) -> str:
+def written(arguments: Arguments) -> str:
     """The command line as it may be recorded: relative paths; of one outside this folder `.../` and its end."""
 
     def relative(value: str) -> str:
@@ -163,9 +144,10 @@ def written(command: Command) -> str:
             return value
         return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else f'.../{path.name}'
 
-    words = [f'--{name}={relative(value)}' for name, value in command.flags.items() if name not in CLUSTER]
-    words += [f'--config.{key}={relative(value)}' for key, value in command.overrides]
-    return shlex.join(['python', '-m', 'mixjax.main', *words])
+    of_this_process = {flag.name for flag in CLUSTER}
+    words = [f'--{name}={relative(text)}' for name, text in arguments.given.items() if name not in of_this_process]
+    words += [f'--config.{key}={relative(value)}' for key, value in arguments.overrides]
+    return shlex.join(['mixjax', 'train', *words])
 
 
 def show(results: dict[str, Any], workdir: Place) -> None:
@@ -189,24 +171,5 @@ def show(results: dict[str, Any], workdir: Place) -> None:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
-
-    def what() -> int:
-        command = asked(sys.argv[1:] if words is None else words)
-        if 'help' in command.flags:
-            print(__doc__)
-            return 0
-        if 'list' in command.flags:
-            import_modules([command.flags.get('import', '')])
-            print(listing())
-            return 0
-        from mixjax.host import processes
-
-        with processes.together():
-            return train(command)
-
-    return carry_out(what, GO_ON)
-
-
-if __name__ == '__main__':
-    sys.exit(main())
+    """`mixjax train WORDS`; returns the exit code. words: those of the process where none are given."""
+    return cli.run('train', sys.argv[1:] if words is None else words)

@@ -1,109 +1,253 @@
-"""The defaults of every setting: `base()` holds them all, with a comment on each."""
+"""The defaults of every setting: the classes hold them all, with a type and a comment on each.
+
+`Config` and its groups are what an editor and a type checker know of a config. At run time a config is a locked
+`ml_collections.ConfigDict` with the same settings, which `base()` makes of the classes.
+
+    config = mixjax.config.base()
+    config.optim.lr = 0.001  # completed, and checked, by the editor
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
 from ml_collections import ConfigDict
 
-# An ml_collections.ConfigDict. What its attributes hold is known to `base()` and not to a type checker.
-Config = Any
+Knob = bool | int | float | str | tuple[Any, ...]
+Given = Mapping[str, Knob] | ConfigDict  # what a method may be set to besides another method
+
+
+class Settings(Protocol):
+    """A group of settings: what a config and each of its groups can do, as `ml_collections.ConfigDict` does it."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, key: str) -> Any: ...
+        def __setitem__(self, key: str, value: object) -> None: ...
+        def __delitem__(self, key: str) -> None: ...
+        def __contains__(self, key: object) -> bool: ...
+        def __iter__(self) -> Iterator[str]: ...
+        def __len__(self) -> int: ...
+        def keys(self) -> list[str]: ...
+        def values(self) -> list[Any]: ...
+        def items(self) -> list[tuple[str, Any]]: ...
+        def get(self, key: str, default: Any = None) -> Any: ...
+        def update(self, *other: object, **settings: object) -> None: ...
+        def lock(self) -> Self: ...
+        def unlock(self) -> Self: ...
+        def unlocked(self) -> AbstractContextManager[Self]: ...
+        def copy_and_resolve_references(self) -> Self: ...
+        def to_dict(self) -> dict[str, Any]: ...
+        def to_json(self, *, sort_keys: bool = False) -> str: ...
+
+
+class MethodSettings(Settings, Protocol):
+    """A method: its name, its wrappers, and its knobs, which are filled in from its file."""
+
+    name: str = ''
+
+    if TYPE_CHECKING:
+        wrappers: tuple[str, ...]
+
+        def __getattr__(self, knob: str) -> Knob: ...
+        def __setattr__(self, knob: str, value: Knob) -> None: ...
+
+
+class CompareSettings(Settings, Protocol):
+    """Methods by their labels."""
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, label: str) -> MethodSettings: ...
+        def __setattr__(self, label: str, value: MethodSettings | Given) -> None: ...
+
+
+class SweepSettings(Settings, Protocol):
+    """A run for each value of one setting."""
+
+    key: str = ''  # such as 'optim.lr'
+    numbers: tuple[float, ...] = ()
+
+
+class MixSettings(Settings, Protocol):
+    """How partners and source images are dealt out over parts of the batch."""
+
+    groups: int = 1  # partners are drawn within this many parts of the batch
+    shards: int = 1  # source images are dealt out into so many parts, each for its part of the batch
+
+
+class ModelSettings(Settings, Protocol):
+    """The network."""
+
+    name: str = 'resnet50'
+    weights: str = ''  # the pretrained network: hf://.., a file, a run, embedded://glyphnet; '' is from scratch
+    head: str = 'source'  # the weights' own classifier: becomes the head `source`; keep: the target's too; reset
+    init: str = ''  # the law of what is not pretrained: torch, kaiming or flax; '' is the network's own
+    dtype: str = 'float32'  # of the computation; bfloat16 keeps parameters and statistics in float32
+
+
+class TargetSettings(Settings, Protocol):
+    """The data set that is learned, and which of its examples are labelled."""
+
+    name: str = 'synthetic'
+    dir: str = ''  # of the data set `folder`: where your images are
+    holdout: float = 0.2  # of a folder without a test part: share of each class that is tested on
+    classes: float = 1.0  # up to 1 the share of the classes, above it their number
+    per_class: int = 0  # labelled examples of each class; 0 takes `rate` of them
+    rate: float = 1.0  # share of each class that is labelled, rounded up
+    sampler: str = 'stratified'  # or global_floor_plus_one: `rate` of all examples, whatever their class
+    images: int = 0  # labelled examples of all classes together
+    counts: tuple[int, ...] = ()  # labelled examples of each class, a number for each
+    splits: str = ''  # the splits.json of another run, to repeat its draw
+    val: float = 0.0  # share of the labelled examples that is not learned from: to validate on
+    add_rest: bool = False  # learn from the rest of the train part too
+    balance: str = 'images'  # an epoch has each image once; classes: all classes equally often
+
+
+class SourceSettings(Settings, Protocol):
+    """The data set that the weights were trained on."""
+
+    name: str = ''
+    dir: str = ''  # of the data set `folder`
+
+
+class SyntheticSettings(Settings, Protocol):
+    """Made-up images in the place of all others (`:smoke`)."""
+
+    per_class: int = 0
+    side: int = 0
+
+
+class ImageSettings(Settings, Protocol):
+    """How images are stored and cropped."""
+
+    # Five settings that belong to the pretrained network; 0, '' and () take its own (see `settle`).
+    resize: int = 0  # side of the stored images, from which the crops are cut
+    crop: int = 0  # side of the random (training) or centre (test) crop
+    interpolation: str = ''  # bilinear or bicubic
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    fit: str = 'short'  # short: the shorter side becomes `resize`, centre square; squash: both sides do
+    pad: int = 0  # black border before the random crop
+    flip: bool = True  # random horizontal flip
+
+
+class OptimSettings(Settings, Protocol):
+    """The optimiser and the schedule of its learning rate."""
+
+    name: str = 'sgd'  # sgd, adam or amsgrad, as torch has them
+    lr: float = 0.01
+    betas: tuple[float, ...] = (0.9, 0.999)  # of adam and amsgrad
+    eps: float = 1e-8
+    momentum: float = 0.9  # of sgd
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+    schedule: str = 'step'  # step: times `factor` at each of `drops`; cosine: to 0; constant
+    drops: tuple[float, ...] = (2 / 3,)  # as shares of `steps`
+    factor: float = 0.1
+    freeze: tuple[str, ...] = ()  # parts that stay as they are: stem, stage1 .., head:target; all are trunk and heads
+    factors: tuple[str, ...] = ()  # of the learning rate of parts: ('trunk=0.1', 'stem=0')
+
+
+class Config(Settings, Protocol):
+    """All settings of a run. The defaults fine-tune ImageNet networks by the protocol of SMILE's released code.
+
+    `mixjax.config.base()` makes one; a `Config` is a type, and cannot be called.
+
+    Example:
+      >>> import mixjax
+      >>> config: mixjax.Config = mixjax.config.base()
+      >>> config.optim.lr = 0.001
+      >>> config.method = {'name': 'l2sp'}
+      >>> config.optim.lr, config.target.per_class
+      (0.001, 0)
+    """
+
+    seed: int = 0  # of the first run; the others use seed + 1, ..
+    num_seeds: int = 1  # independent repeats: own labelled examples, initialisation and order
+
+    # What is trained: one method ('' is finetune; its knobs are filled in from its file), or several in `compare`,
+    # {label: method}, each in its own sub-folder. They are properties for type checkers: both may be set to a dict.
+    @property
+    def method(self) -> MethodSettings: ...
+    @method.setter
+    def method(self, value: MethodSettings | Given) -> None: ...
+    @property
+    def compare(self) -> CompareSettings: ...
+    @compare.setter
+    def compare(self, value: CompareSettings | Mapping[str, MethodSettings | Given] | ConfigDict) -> None: ...
+
+    baseline: str = ''  # label of the one that the others are compared with; '' is the first by name
+    sweep: SweepSettings  # the whole run once for each value of one number
+    results: str = ''  # a Markdown file that gets the accuracy table too
+    analyse: str = ''  # what mixjax analyse is asked for at the end: '--what=interpolation,spectrum'
+    mix: MixSettings
+
+    model: ModelSettings
+    target: TargetSettings
+    source: SourceSettings
+    data_dir: str = ''  # where data sets lie, a folder or gs://..; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
+    cache_dir: str = ''  # where what costs a pass over the source data is kept; '' is ~/.cache/mixjax
+    feed: str = 'auto'  # resident: all images on the devices; stream: read as needed; auto: by their bytes
+    store: bool = True  # keep decoded photographs in cache_dir, so that each is decoded once
+    cache_limit: float = 0.5  # what they may take there: up to 1 a share of the room on the disk, above it bytes
+    synthetic: SyntheticSettings
+
+    image: ImageSettings
+    optim: OptimSettings
+    steps: int = 9000
+    batch_size: int = 48
+    accumulate: int = 1  # parts of a batch that go through the network one after the other, to save memory
+    eval_batch_size: int = 256
+    eval_every: int = 1000  # steps; the last step is always evaluated
+    checkpoint_every: int = 1000
+    snapshots: tuple[
+        float, ...
+    ] = ()  # shares of `steps` after which the first seed's network is kept in snapshots/STEP
+    keep: str = 'last'  # the network of the last step; best: of the step with the best validation accuracy
+    log_every: int = 50
+    on_nan: str = 'stop'  # where loss or gradient are not finite; skip: go on without that step
+    devices: int = 0  # how many to use at most; 0 is all: seeds side by side, and the batch of each shared out
+    shard_params: bool = False  # cut parameters and optimiser state over the devices of a seed, for large networks
+    dispatch: int = 0  # training steps per call of the compiled program; 0 is 1 on a CPU, up to 25 elsewhere
 
 
 def base() -> Config:
-    """The defaults: fine-tuning of ImageNet networks by the protocol of SMILE's released code."""
-    config: Config = ConfigDict()
-    config.seed = 0  # of the first run; the others use seed + 1, ..
-    config.num_seeds = 1  # independent repeats: own labelled examples, initialisation and order
+    """A config with the default of every setting, to be changed and given to `mixjax.train.run`.
 
-    # What is trained: one method ('' is finetune; its knobs are filled in from its file), or several in `compare`.
-    config.method = ConfigDict({'name': ''})
-    config.compare = ConfigDict()  # {label: method}: several methods, each in its own sub-folder
-    config.baseline = ''  # label of the one that the others are compared with; '' is the first by name
-    config.sweep = ConfigDict({'key': '', 'numbers': ()})  # the whole run once for each value of one number
-    config.results = ''  # a Markdown file that gets the accuracy table too
-    config.analyse = ''  # what mixjax.commands.analyse is asked for at the end: '--what=interpolation,spectrum'
-    config.mix = ConfigDict(
-        {
-            'groups': 1,  # partners are drawn within this many parts of the batch
-            'shards': 1,  # source images are dealt out into so many parts, each for its part of the batch
-        }
-    )
+    Returns:
+      An `ml_collections.ConfigDict`, whose settings and groups are those of `Config`.
 
-    config.model = ConfigDict(
-        {
-            'name': 'resnet50',
-            'weights': '',  # the pretrained network: hf://.., a file, a run, embedded://glyphnet; '' is from scratch
-            'head': 'source',  # the weights' own classifier: becomes the head `source`; keep: the target's too; reset
-            'init': '',  # the law of what is not pretrained: torch, kaiming or flax; '' is the network's own
-            'dtype': 'float32',  # of the computation; bfloat16 keeps parameters and statistics in float32
-        }
-    )
-    config.target = ConfigDict(
-        {
-            'name': 'synthetic',
-            'dir': '',  # of the data set `folder`: where your images are
-            'holdout': 0.2,  # of a folder without a test part: share of each class that is tested on
-            'classes': 1.0,  # up to 1 the share of the classes, above it their number
-            'per_class': 0,  # labelled examples of each class; 0 takes `rate` of them
-            'rate': 1.0,  # share of each class that is labelled, rounded up
-            'sampler': 'stratified',  # or global_floor_plus_one: `rate` of all examples, whatever their class
-            'images': 0,  # labelled examples of all classes together
-            'counts': (),  # labelled examples of each class, a number for each
-            'splits': '',  # the splits.json of another run, to repeat its draw
-            'val': 0.0,  # share of the labelled examples that is not learned from: to validate on
-            'add_rest': False,  # learn from the rest of the train part too
-            'balance': 'images',  # an epoch has each image once; classes: all classes equally often
-        }
-    )
-    config.source = ConfigDict({'name': '', 'dir': ''})  # the data set that the weights were trained on
-    config.data_dir = ''  # where data sets lie, a folder or gs://..; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
-    config.cache_dir = ''  # where what costs a pass over the source data is kept; '' is ~/.cache/mixjax
-    config.feed = 'auto'  # resident: all images on the devices; stream: read as needed; auto: by their bytes
-    config.store = True  # keep decoded photographs in cache_dir, so that each is decoded once
-    config.cache_limit = 0.5  # what they may take there: up to 1 a share of the room on the disk, above it bytes
-    config.synthetic = ConfigDict({'per_class': 0, 'side': 0})  # replace all images by made-up ones (`:smoke`)
+    Example:
+      >>> from mixjax import config as config_lib
+      >>> config = config_lib.base()
+      >>> config.steps, config.optim.name
+      (9000, 'sgd')
+    """
+    return cast(Config, _made(Config))
 
-    config.image = ConfigDict(
-        {
-            # Five settings that belong to the pretrained network; 0, '' and () take its own (see `settle`).
-            'resize': 0,  # side of the stored images, from which the crops are cut
-            'crop': 0,  # side of the random (training) or centre (test) crop
-            'interpolation': '',  # bilinear or bicubic
-            'mean': (),
-            'std': (),
-            'fit': 'short',  # short: the shorter side becomes `resize`, centre square; squash: both sides do
-            'pad': 0,  # black border before the random crop
-            'flip': True,  # random horizontal flip
-        }
-    )
-    config.optim = ConfigDict(
-        {
-            'name': 'sgd',  # sgd, adam or amsgrad, as torch has them
-            'lr': 0.01,
-            'betas': (0.9, 0.999),  # of adam and amsgrad
-            'eps': 1e-8,
-            'momentum': 0.9,  # of sgd
-            'nesterov': True,
-            'weight_decay': 1e-4,
-            'schedule': 'step',  # step: times `factor` at each of `drops`; cosine: to 0; constant
-            'drops': (2 / 3,),  # as shares of `steps`
-            'factor': 0.1,
-            'freeze': (),  # parts that stay as they are: stem, stage1 .., head:target, or trunk and heads for all
-            'factors': (),  # of the learning rate of parts: ('trunk=0.1', 'stem=0')
-        }
-    )
-    config.steps = 9000
-    config.batch_size = 48
-    config.accumulate = 1  # parts of a batch that go through the network one after the other, to save memory
-    config.eval_batch_size = 256
-    config.eval_every = 1000  # steps; the last step is always evaluated
-    config.checkpoint_every = 1000
-    config.snapshots = ()  # shares of `steps` after which the first seed's whole network is kept in snapshots/STEP
-    config.keep = 'last'  # the network of the last step; best: of the step with the best validation accuracy
-    config.log_every = 50
-    config.on_nan = 'stop'  # where loss or gradient are not finite; skip: go on without that step
-    config.devices = 0  # how many to use at most; 0 is all: seeds side by side, and the batch of each shared out
-    config.shard_params = False  # cut parameters and optimiser state over the devices of a seed, for large networks
-    config.dispatch = 0  # training steps per call of the compiled program; 0 is 1 on a CPU, up to 25 elsewhere
-    return config
+
+def members(group: type) -> dict[str, Any]:
+    """{setting: its type} of `Config` or one of its groups, in the order of the class."""
+    hints = typing.get_type_hints(group)
+    order = dict.fromkeys([*group.__annotations__, *vars(group)])
+    found = {}
+    for key in order:
+        value: Any = vars(group).get(key)
+        if isinstance(value, property):
+            found[key] = typing.get_type_hints(cast(Callable[..., Any], value.fget))['return']
+        elif key in hints and not key.startswith('_'):
+            found[key] = hints[key]
+    return found
+
+
+def _made(group: type) -> ConfigDict:
+    """A group's defaults; a member without a default is a group of its own."""
+    out = ConfigDict()
+    for key, kind in members(group).items():
+        value = vars(group).get(key)
+        out[key] = _made(kind) if value is None or isinstance(value, property) else value
+    return out

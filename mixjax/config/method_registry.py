@@ -7,12 +7,16 @@ config describes, with its wrappers around it, and checks what came out.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib
 import inspect
 import math
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,9 +45,45 @@ WRAPPER = Kind(
 RESERVED = ('name', 'wrappers')  # keys of a method's config that are not its settings
 
 
+GIVEN = 'given:'  # begins the name of a method that was given as a function
+_given: ContextVar[Mapping[str, Callable[..., Method]]] = ContextVar('given methods')
+
+
+@contextlib.contextmanager
+def given(makes: Mapping[str, Callable[..., Method]]) -> Iterator[None]:
+    """Let configs name these `make` functions, {name: function}, inside of the block."""
+    token = _given.set({**_given.get({}), **makes})
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+def given_name(make: Callable[..., Method]) -> str:
+    """What a config calls a method that was given as a function.
+
+    A module's `make` has the module's name, as ever, so that all commands find it; another function has its own.
+    """
+    function = make.func if isinstance(make, functools.partial) else make
+    if not callable(make) or isinstance(make, type) or not isinstance(function, FunctionType):
+        raise UserError(f'a method is a name or a function {METHOD.signature}, not {str(make)[:60]}')
+    module = sys.modules.get(function.__module__)
+    if function is make and getattr(module, METHOD.function, None) is make:
+        own = function.__module__.removeprefix(f'{METHOD.package}.')
+        if own in names() or '.' in own:
+            return own
+    return f'{GIVEN}{function.__name__}'
+
+
+def given_function(name: str) -> Callable[..., Method] | None:
+    """The function of a method that was given as one; None of a method that has a module."""
+    return load(name) if name.startswith(GIVEN) else None
+
+
 def names(kind: Kind = METHOD) -> list[str]:
     """The methods (or wrappers) that ship with mixjax: the modules of `mixjax.methods`."""
-    return sorted(info.name for info in pkgutil.iter_modules(importlib.import_module(kind.package).__path__))
+    found = pkgutil.iter_modules(importlib.import_module(kind.package).__path__)
+    return sorted(info.name for info in found if not info.name.startswith('_'))
 
 
 def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Method]:
@@ -56,6 +96,14 @@ def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Met
       package runs when it is imported, and no file may say that: it must have been imported before.
     """
     noun, known = kind.noun, names(kind)
+    if name.startswith(GIVEN) and kind is METHOD:
+        if name not in _given.get({}):
+            where = f' of {told_by}' if told_by else ''
+            raise UserError(
+                f'the method {name.removeprefix(GIVEN)!r}{where} was given in Python as a function; give it again, in '
+                'mixjax.load(workdir, method=make) or mixjax.train.run(config, workdir, method=make)'
+            )
+        return _given.get({})[name]
     if not all(part.isidentifier() for part in name.split('.')):
         raise UserError(f'{name!r} is no name of a {noun} or of a module')
     path = name if '.' in name else f'{kind.package}.{name}'
@@ -91,7 +139,8 @@ def import_module(path: str, what: str) -> Any:
 
 def knobs(make: Callable[..., Method], kind: Kind = METHOD) -> dict[str, Any]:
     """The hyper-parameters of a method or wrapper and their defaults: its function's keyword-only arguments."""
-    place = f'{make.__module__}.{kind.function}'
+    function = make.func if isinstance(make, functools.partial) else make
+    place = f'{function.__module__}.{getattr(function, "__name__", kind.function)}'
     with user_code(place, make):
         parameters = inspect.signature(make).parameters.values()
     keywords = [p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
@@ -229,4 +278,4 @@ def _check_groups(groups: Any, name: str) -> None:
 
 def title(config: Mapping[str, Any]) -> str:
     """A method with its wrappers in words: `l2sp + mixup`."""
-    return ' + '.join([config['name'], *config.get('wrappers', ())])
+    return ' + '.join([config['name'].removeprefix(GIVEN), *config.get('wrappers', ())])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -11,7 +12,7 @@ from mixjax.config.defaults import Config, base
 from mixjax.host.storage import Place
 
 
-def methods(config: Config) -> dict[str, Config]:
+def methods(config: Config) -> dict[str, Any]:
     """{dotted place: method config} of the methods that a config trains: those of `compare`, or the one."""
     if len(config.compare):
         return {f'compare.{label}': node for label, node in config.compare.items()}
@@ -51,13 +52,13 @@ def single(config: Config, label: str) -> Config:
 def singles(config: Config, folder: Place) -> dict[str, tuple[Config, Place]]:
     """{label: (config, folder)} of the runs of a comparison; of anything else, the one run."""
     return {label: (single(config, label), folder / label) for label in labels(config)} or {
-        method_registry.title(config.method): (config, folder)
+        method_registry.title(methods(config)['method']): (config, folder)
     }
 
 
 def summary(config: Config) -> str:
     """One line on what will be trained."""
-    what = ', '.join(labels(config)) or method_registry.title(config.method)
+    what = ', '.join(labels(config)) or method_registry.title(methods(config)['method'])
     few = f'{config.target.per_class} labels per class of ' if config.target.per_class else ''
     where = config.target.dir or config.target.name
     return (

@@ -1,8 +1,8 @@
 """The standard output and error of a command: what is printed there never ends a command, nor moves a cursor.
 
 A pipe may be closed (`| head -1`), a disk full (`>/dev/full`), a stream closed from the start (`>&-`), an encoding
-unable to write a name. A run that trains for hours goes on all the same; `carry_out` in `command.py` says at the end
-that its output was lost. Names come from folders and files of others, so what would move the cursor, or turn the
+unable to write a name. A run that trains for hours goes on all the same; `carry_out` in `commands/cli.py` says at the
+end that its output was lost. Names come from folders and files of others, so what would move the cursor, or turn the
 direction of the text around, becomes `?`.
 """
 

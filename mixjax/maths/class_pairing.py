@@ -16,7 +16,7 @@ from mixjax.errors import UserError
 
 
 def centroids(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Mean feature of each class (Eq. 1), in float64.
+    """Compute the mean feature of each class (Eq. 1), in float64.
 
     Args:
       features: (n, d). labels: (n,) int.
@@ -28,7 +28,7 @@ def centroids(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndar
 
 
 def centroids_of(parts: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> np.ndarray:
-    """`centroids` of (features, labels) that come in parts, of which one at a time is in memory."""
+    """Compute `centroids` from parts (features, labels), with one part in memory at a time."""
     sums, counts = np.zeros((classes, 0)), np.zeros(classes, int)
     for features, labels in parts:
         chex.assert_rank(features, 2, custom_message='features must be (n, d)')
@@ -40,7 +40,7 @@ def centroids_of(parts: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of every row of `a` (p, d) with every row of `b` (q, d): (p, q); 0 for a zero row."""
+    """Compute the cosine of every row of `a` (p, d) with every row of `b` (q, d): (p, q); 0 for a zero row."""
 
     def unit(x: np.ndarray) -> np.ndarray:
         norm = np.linalg.norm(x, axis=1, keepdims=True)
@@ -52,7 +52,7 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def greedy(score: np.ndarray) -> np.ndarray:
-    """One round of one-to-one pairing: again and again the best remaining (target, source) pair.
+    """Pair classes one to one, repeatedly taking the best remaining (target, source) pair.
 
     Args:
       score: (c, m) with c <= m; a source class that may not be used has -inf.
@@ -79,7 +79,7 @@ def greedy(score: np.ndarray) -> np.ndarray:
 
 
 def assignment(score: np.ndarray) -> np.ndarray:
-    """The one-to-one pairing of the greatest total score (Hungarian algorithm); as `greedy`."""
+    """Pair classes one to one with the greatest total score (Hungarian algorithm); arguments as for `greedy`."""
     from scipy.optimize import linear_sum_assignment
 
     _check_score(score)
@@ -91,7 +91,10 @@ def _check_score(score: np.ndarray) -> None:
 
 
 class Pairs(NamedTuple):
-    """mapping: (rounds, c) source class of each target class. score: (rounds, c) their cosines."""
+    """Class pairs in rounds.
+
+    mapping: (rounds, c) source class of each target class. score: (rounds, c) their cosines.
+    """
 
     mapping: np.ndarray
     score: np.ndarray
@@ -104,7 +107,7 @@ def require_enough(c: int, m: int) -> None:
 
 
 def pair(score: np.ndarray, sizes: np.ndarray, *, rounds: int = 1, min_images: int = 0, exact: bool = False) -> Pairs:
-    """Whole rounds of pairing: at least `rounds`, and until the chosen source classes hold `min_images` images.
+    """Pair classes in whole rounds: at least `rounds`, and until the chosen source classes hold `min_images` images.
 
     Each round pairs every target class with a source class that no earlier round has used.
 

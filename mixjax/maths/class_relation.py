@@ -34,6 +34,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
+    """Compute the softmax of the last axis, in numpy."""
     return np.exp(log_softmax(logits))
 
 
@@ -251,10 +252,12 @@ class Regression(NamedTuple):
 
     @classmethod
     def of(cls, x: np.ndarray, labels: np.ndarray, classes: int, val: np.ndarray, val_labels: np.ndarray) -> Regression:
+        """Build the problem from features and class indices of the training and the validation part."""
         y, val_y = (one[:, None] == np.arange(classes) for one in (labels, val_labels))
         return cls(*(jnp.asarray(one) for one in (x, y, val, val_y)))
 
     def at(self, weights: np.ndarray) -> Point:
+        """Evaluate the logits of both parts at the weights (classes, m)."""
         return _at(self, jnp.asarray(weights, self.x.dtype))
 
     def solve(self, c: float, start: Point, before: Point, *, settle: bool = False, most: int = MOST_STEPS) -> Solution:

@@ -64,12 +64,12 @@ DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}
 
 
 def names() -> list[str]:
-    """The names that `build` knows."""
+    """List the names of all networks."""
     return sorted(BACKBONES)
 
 
 def unknown(name: str) -> str:
-    """The sentence on a name that `build` does not know."""
+    """Explain in a sentence that there is no network of this name."""
     return (
         f'unknown network {name[:80]!r}{nearest(name, BACKBONES)}; the networks are {", ".join(names())}; if it is '
         'your own, import the module that registers it (the commands have --import=MODULE)'
@@ -77,7 +77,7 @@ def unknown(name: str) -> str:
 
 
 def build(name: str, *, dtype: str = 'float32', init: str = '') -> Net:
-    """The network called `name`; parameters, statistics, features and logits are float32 at least.
+    """Build the network called `name`; parameters, statistics, features and logits are float32 at least.
 
     dtype: what the trunk computes and stores its maps in, 'float32' or 'bfloat16'.
     init: the law of a fresh network, one of `initializers.LAWS`; '' is the one the network was published with.

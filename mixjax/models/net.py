@@ -35,7 +35,7 @@ def no_tap(name: str, hidden: Array) -> Array:
 
 
 class Out(NamedTuple):
-    """What a forward pass gives.
+    """The output of a forward pass.
 
     logits: one (B, width) array for each head.
     features: (B, d), the pooled last map, input of every head (which may have dropout in between).
@@ -163,13 +163,13 @@ def tapped(net: Net, last: Tap) -> Net:
 
 
 def torch_linear(rng: Array, fan_in: int, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """torch's default for a linear layer, weight and bias alike: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    """Draw from torch's default for a linear layer, weight and bias alike: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     bound = fan_in**-0.5
     return jax.random.uniform(rng, shape, dtype, -bound, bound)
 
 
 def silent(module: nn.Module, train: bool) -> bool:
-    """Whether dropout is off: outside of training, and where no key was given for it."""
+    """Tell whether dropout is off: outside of training, or without a key for it."""
     return not (train and module.has_rng('dropout'))
 
 
@@ -216,12 +216,12 @@ class Network(nn.Module):
 
 
 def group(path: tuple[str, ...]) -> str:
-    """`('backbone', 'stage1', ..)` is `stage1`; `('heads', 'target', ..)` is `head:target`."""
+    """Name a parameter's part: `stage1` of ('backbone', 'stage1', ..), `head:target` of ('heads', 'target', ..)."""
     return f'head:{path[1]}' if path[0] == 'heads' else path[1]
 
 
 def redraw(rng: Array, params: Tree, head: str, law: str = '') -> Tree:
-    """`params` with the head drawn anew, by the law that `init` uses (`models.initializers`)."""
+    """Reinitialise one head of `params`, by the law that `init` uses (`models.initializers`)."""
     old = params['heads'][head]
     fan_in = old['kernel'].shape[0]
     keys = jax.random.split(rng)

@@ -7,5 +7,5 @@
     verdict    does it fit, and what to change
     tables     all of it as text
 
-`python -m mixjax.commands.plan` is the command.
+`mixjax plan` is the command.
 """

@@ -1,4 +1,4 @@
-"""What `mixjax.commands.analyse` left in a folder: `analysis.json`, and the arrays beside it."""
+"""What `mixjax analyse` left in a folder: `analysis.json`, and the arrays beside it."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def read(folder: Place) -> Kept:
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read ({error}): remove it, and measure again') from error
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
-        raise UserError(f'{path} was not written by mixjax.commands.analyse: remove it, and measure again')
+        raise UserError(f'{path} was not written by mixjax analyse: remove it, and measure again')
     return Kept(found, folder)

@@ -48,7 +48,7 @@ class Samples(NamedTuple):
 class Run(NamedTuple):
     """One method with all its seeds.
 
-    metrics: the lines of `metrics.jsonl`. notes: what was found of its data. measured: by `mixjax.commands.analyse`.
+    metrics: the lines of `metrics.jsonl`. notes: what was found of its data. measured: by `mixjax analyse`.
     predictions: of the test examples.
     """
 

@@ -182,7 +182,12 @@ def sheet() -> str:
     return _variables() + BODY.replace('CHART_RULES\n', _chart())
 
 
-def of_chart() -> str:
-    """What a chart needs that is a file of its own."""
+def of_chart(mode: str | None = None) -> str:
+    """What a chart needs that is a file of its own.
+
+    mode: `LIGHT_MODE` or `DARK_MODE`, on the ground of the page around it; None follows the reader's, on its own.
+    """
     font = 'font: 11.5px system-ui, -apple-system, "Segoe UI", "Liberation Sans", Arial, sans-serif;'
-    return f'{_variables()}\nsvg {{ {font} background: var(--ground); }}\n{_chart()}'
+    ground = 'var(--ground)' if mode is None else 'none'
+    variables = _variables() if mode is None else f':root {{{mode}}}'
+    return f'{variables}\nsvg {{ {font} background: {ground}; }}\n{_chart()}'

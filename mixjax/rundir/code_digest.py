@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dis
+import functools
 import hashlib
 import importlib.machinery
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from mixjax.errors import UserError
@@ -60,6 +62,60 @@ def digests(roots: Iterable[str]) -> dict[str, str]:
         queue += source.imports
         queue += _held(module) if module is not None else []
     return dict(sorted(out.items()))
+
+
+def of_function(name: str, function: Callable[..., Any]) -> dict[str, str]:
+    """{name: digest} of a function that was made in memory, such as in a notebook, and of the modules that it uses.
+
+    The digest is of the function and of all that it reaches by name and that lies in the same place: other functions,
+    classes and plain values.
+    """
+    seen: dict[str, str] = {}
+    modules: list[str] = []
+    queue: list[tuple[str, Any]] = [('', function)]
+    home = (function.func if isinstance(function, functools.partial) else function).__module__
+    while queue:
+        where, value = queue.pop()
+        value = value.func if isinstance(value, functools.partial) else value
+        if where in seen:
+            continue
+        if isinstance(value, ModuleType):
+            modules.append(value.__name__)
+        elif isinstance(value, FunctionType | type) and value.__module__ != home:
+            modules += [value.__module__] if isinstance(value.__module__, str) else []
+        elif isinstance(value, FunctionType):
+            seen[where] = f'{_plain(value.__defaults__)} {_plain(value.__kwdefaults__)} {_of_bytecode(value.__code__)}'
+            cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+            known = {**value.__globals__, **{cell: held.cell_contents for cell, held in cells if _is_set(held)}}
+            queue += [(one, known[one]) for one in sorted(_names(value.__code__)) if one in known]
+            modules += _imported(value.__code__)
+        elif isinstance(value, type):
+            seen[where] = 'class'
+            queue += [(f'{where}.{key}', member) for key, member in sorted(vars(value).items()) if key[:2] != '__']
+        else:
+            seen[where] = _plain(value)
+    python = f'bytecode of Python {sys.version_info[0]}.{sys.version_info[1]}'
+    return {name: f'{python} {hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()}', **digests(modules)}
+
+
+def _names(code: CodeType) -> set[str]:
+    """The names that a function and the functions in it look up."""
+    inner = [_names(one) for one in code.co_consts if isinstance(one, CodeType)]
+    return {*code.co_names, *code.co_freevars}.union(*inner)
+
+
+def _imported(code: CodeType) -> list[str]:
+    """The modules that a function and the functions in it import."""
+    own = [one.argval for one in dis.get_instructions(code) if one.opname == 'IMPORT_NAME' and one.argval]
+    return own + [name for one in code.co_consts if isinstance(one, CodeType) for name in _imported(one)]
+
+
+def _is_set(cell: CellType) -> bool:
+    """Whether a variable of an outer function has a value yet."""
+    try:
+        return cell.cell_contents is not cell
+    except ValueError:
+        return False
 
 
 def where(name: str) -> str:

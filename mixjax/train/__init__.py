@@ -6,18 +6,17 @@ What lies in a work directory belongs to `mixjax.rundir`, what is shown of it to
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+from typing import Any
 
-if TYPE_CHECKING:
-    from mixjax.train.experiment import run
-
-__all__ = ['run']
+__all__ = ['run']  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the trainer when it is first used: many commands only read what a run left."""
-    if name == 'run':
-        from mixjax.train.experiment import run
+    """Import the trainer when it is first used: many commands only read what a run left.
 
-        return run
+    `run` is that of `mixjax.api`, which is above the trainer; `__init__.pyi` beside this file has its type.
+    """
+    if name == 'run':
+        return importlib.import_module('mixjax.api').run
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

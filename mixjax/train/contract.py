@@ -1,4 +1,4 @@
-"""What the functions of a method must return (`docs/methods.md`), checked before anything is trained or written.
+"""What the functions of a method must return (`docs/contract.md`), checked before anything is trained or written.
 
 Shapes and types only: the checks run while a step is traced. Each refusal names the method and the function, and says
 what to return instead.

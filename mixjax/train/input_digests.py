@@ -4,7 +4,8 @@
     target         {part: digest}, its examples and their labels: train, test, val
     source         the source data set's examples and their labels; '' where there is none
     splits         the content of `config.target.splits`; '' where there is none
-    code           {module: digest} of the method and the network, and what they import, where mixjax does not ship them
+    code           {module: digest} of the method and the network, and what they import, where mixjax does not ship
+                   them; of a method that is a function, of that and what it uses
     earlier code   a list of what `code` was before the user accepted that it had changed
 
 What a run also depends on is in `config.json` and `env.json`. A work directory of an older version has no such file, or
@@ -21,7 +22,7 @@ from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 from mixjax import models
-from mixjax.config import variants
+from mixjax.config import method_registry, variants
 from mixjax.data.dataset import Dataset
 from mixjax.data.labelled import run_data, split_file
 from mixjax.data.labelled.run_data import Sets
@@ -57,7 +58,11 @@ class Inputs(NamedTuple):
 
 def find_inputs(config: Any, shared: Shared | None, changed_code: str = CHANGED_CODE[0]) -> Inputs:
     """The inputs of one run. shared: what was read for it; None where nothing is left to do."""
-    digests: dict[str, Any] = {'code': code_digest.digests(roots(config))}
+    code = code_digest.digests(roots(config))
+    function = method_registry.given_function(config.method.name)
+    if function is not None:
+        code |= code_digest.of_function(config.method.name, function)
+    digests: dict[str, Any] = {'code': code}
     if shared is not None:
         splits = config.target.splits
         made_up = config.model.weights.startswith(weights.RANDOM)
@@ -239,6 +244,9 @@ def _code_differences(before: Mapping[str, str] | None, now: Mapping[str, str]) 
             lines.append(f'the module {name} is used now, and was not: {code_digest.where(name)}')
         elif name not in now:
             lines.append(f'the module {name} was used, and is not any more')
+        elif not code_digest.same(before[name], now[name]) and name.startswith(method_registry.GIVEN):
+            title = name.removeprefix(method_registry.GIVEN)
+            lines.append(f'the function of the method {title}, or what it uses, has changed')
         elif not code_digest.same(before[name], now[name]):
             lines.append(f'the source of module {name} has changed: {code_digest.where(name)}')
     return lines

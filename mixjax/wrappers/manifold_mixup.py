@@ -24,6 +24,7 @@ def wrap(
     alpha: float = 2.0,
     layers: tuple[str, ...] = ('input', 'stage1', 'stage2'),
 ) -> Method:
+    """Put manifold mixup in front of the loss of `method`; for the settings see the method `manifold_mixup`."""
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     mix.check_layers(layers)
 

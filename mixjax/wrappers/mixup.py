@@ -15,6 +15,7 @@ from mixjax.wrappers import Mixed, mixing
 
 
 def wrap(method: Method, classes_t: int, *, alpha: float = 1.0, fold: bool = False) -> Method:
+    """Put Mixup in front of the loss of `method`; for the settings see the method `mixup`."""
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
 
     def mixed(net: Net, params: Tree, ctx: Ctx) -> Mixed:

@@ -31,6 +31,7 @@ def wrap(
     transport_size: int = 0,
     transport_eps: float = 0.8,
 ) -> Method:
+    """Put PuzzleMix in front of the loss of `method`; for the settings see the method `puzzlemix`."""
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     settings = puzzle.Settings(beta, gamma, eta, neighbourhood, transport, transport_size, transport_eps).checked()
 

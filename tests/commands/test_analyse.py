@@ -8,12 +8,13 @@ import pytest
 
 from mixjax import config as config_lib
 from mixjax.analysis import folders
-from mixjax.commands import analyse
+from mixjax.commands import analyse, cli
+from mixjax.commands.table import ANALYSE, MEASURES
 from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.report import kept
 from mixjax.train import experiment, schedule
-from tests.support.common import call
+from tests.common import call
 
 SETTINGS = [
     ('method.name', 'finetune'), ('num_seeds', '1'), ('devices', '1'), ('steps', '4'), ('eval_every', '4'),
@@ -54,7 +55,7 @@ def test_a_run_stops_where_a_snapshot_is_due():
 
 def test_numbers_are_written_and_shown(run, capsys):
     words = [f'--workdir={run}', '--what=spectrum,curves,interpolation', '--images=40', '--lams=2', '--tail=3']
-    assert analyse.main(words) == 0
+    assert cli.run('analyse', words) == 0
     out = capsys.readouterr().out
     assert 'interpolation loss' in out and 'report: ' in out
     found = json.loads((run / 'analysis.json').read_text())
@@ -77,33 +78,35 @@ def test_numbers_are_written_and_shown(run, capsys):
     assert 'Tail singular values' in page and 'Interpolation loss' in page
     # Again, another measure: the others stay, and the numbers are the same.
     before = (run / 'analysis.json').read_text()
-    assert analyse.main([*words[:1], '--what=spectrum', *words[2:]]) == 0
+    assert cli.run('analyse', [*words[:1], '--what=spectrum', *words[2:]]) == 0
     assert json.loads((run / 'analysis.json').read_text()) == json.loads(before)
     assert folders.known(run, ['spectrum', 'curves']) and not folders.known(run, ['cam'])
 
 
-def test_missing_files_of_a_run_are_reported(run, capsys, tmp_path):
+def test_what_a_run_lacks_is_said(run, capsys, tmp_path):
     for what, why in (('targets', "no head 'global'"), ('plane', 'glyphnet_plane'), ('sweep', 'of a comparison')):
-        assert analyse.main([f'--workdir={run}', f'--what={what}']) == 2
+        assert cli.run('analyse', [f'--workdir={run}', f'--what={what}']) == 2
         assert why in capsys.readouterr().err
-    assert analyse.main([f'--workdir={run}', '--what=probe']) == 2
+    assert cli.run('analyse', [f'--workdir={run}', '--what=probe']) == 2
     assert '--auxiliary=RUN' in capsys.readouterr().err
     alone = shutil.copytree(run, tmp_path / 'alone')
     shutil.rmtree(alone / 'checkpoints')
-    assert analyse.main([f'--workdir={alone}', '--what=spectrum', '--images=20']) == 0  # model.safetensors is enough
+    assert (
+        cli.run('analyse', [f'--workdir={alone}', '--what=spectrum', '--images=20']) == 0
+    )  # model.safetensors is enough
     (alone / 'model.safetensors').unlink()
-    assert analyse.main([f'--workdir={alone}', '--what=spectrum']) == 2
+    assert cli.run('analyse', [f'--workdir={alone}', '--what=spectrum']) == 2
     assert 'neither model.safetensors nor checkpoints' in capsys.readouterr().err
     held = json.loads((alone / 'splits.json').read_text())
     held['labelled rows']['0'][0] += 1
     (alone / 'splits.json').write_text(json.dumps(held))
     shutil.copy(run / 'model.safetensors', alone)
-    assert analyse.main([f'--workdir={alone}', '--what=spectrum', '--part=train']) == 2
+    assert cli.run('analyse', [f'--workdir={alone}', '--what=spectrum', '--part=train']) == 2
     assert 'learned from other examples' in capsys.readouterr().err
     (alone / 'results.json').unlink()
-    assert analyse.main([f'--workdir={alone}']) == 2
+    assert cli.run('analyse', [f'--workdir={alone}']) == 2
     assert 'give the command that began it again' in capsys.readouterr().err
-    assert analyse.main([f'--workdir={tmp_path / "nothing"}']) == 2
+    assert cli.run('analyse', [f'--workdir={tmp_path / "nothing"}']) == 2
     assert 'is not a folder' in capsys.readouterr().err
 
 
@@ -111,30 +114,30 @@ def test_wrong_words_are_one_sentence(capsys):
     cases = {
         '--what=spectrm': "no measure 'spectrm'; did you mean 'spectrum'",
         '--what=': '--what needs one of',
-        '--of=odds': 'invalid choice',
+        '--of=odds': "--of must be probabilities or logits, not 'odds'",
         '--lams=0': '--lams must be at least 1, not 0',
         '--images=-1': '--images must be at least 0',
-        '--colour=red': 'unrecognized arguments',
+        '--colour=red': 'unknown flag --colour',
     }
     for word, sentence in cases.items():
-        assert analyse.main(['--workdir=x', word]) == 2
+        assert cli.run('analyse', ['--workdir=x', word]) == 2
         error = capsys.readouterr().err
         assert sentence in error and error.count('\n') == 1, error
-    assert analyse.main([]) == 2 and '--workdir' in capsys.readouterr().err
+    assert cli.run('analyse', []) == 2 and '--workdir' in capsys.readouterr().err
     with pytest.raises(UserError, match="config.analyse='--what=x': --what: there is no measure 'x'"):
         analyse.of_config('--what=x', 'run')
     with pytest.raises(UserError, match='config.analyse'):
         analyse.of_config('--what="x', 'run')
-    assert analyse.of_config('--what=cam --classes=a,b', 'run').classes == ('a', 'b')
+    assert analyse.of_config('--what=cam --classes=a,b', 'run')['classes'] == ('a', 'b')
 
 
-def test_flags_are_those_of_the_measures():
-    assert analyse.NAMES == folders.WHAT
-    assert all(name in analyse.__doc__ for name in analyse.NAMES)
+def test_the_words_are_those_of_the_measures():
+    assert MEASURES == folders.WHAT
+    assert all(f'\n  {name} ' in ANALYSE.details for name in MEASURES)
 
 
 def test_the_command_by_itself(run):
-    done = call(run.parent, '--workdir=run', '--what=curves', module='mixjax.commands.analyse')
+    done = call(run.parent, 'analyse', '--workdir=run', '--what=curves', module='mixjax')
     assert done.returncode == 0 and 'end of training' in done.stdout and done.stderr == '', done.stderr
 
 
@@ -199,7 +202,7 @@ def test_two_units_through_training(tmp_path):
     extra = [('model.name', 'glyphnet_plane'), ('model.weights', ''), ('target.per_class', '20')]
     extra += [('num_seeds', '2'), ('checkpoint_every', '2')]
     experiment.run(config_lib.load('quickstart', [*SETTINGS, *extra]), tmp_path / 'run')
-    assert analyse.main([f'--workdir={tmp_path / "run"}', '--what=plane', '--classes=3,8']) == 0
+    assert cli.run('analyse', [f'--workdir={tmp_path / "run"}', '--what=plane', '--classes=3,8']) == 0
     found = json.loads((tmp_path / 'run' / 'analysis.json').read_text())['plane']
     assert found['steps'] == [1, 4] and found['settings']['classes'] == ['3', '8']
     arrays = kept.read(tmp_path / 'run').arrays('plane')
@@ -211,8 +214,8 @@ def test_two_units_through_training(tmp_path):
     assert arrays['accuracy'][0, 1] == found['train accuracy'][1]
     assert found['checkpoints']['separation'][0]['mean'] == pytest.approx(arrays['separation'][:, 0].mean())
     shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '1' / 'step_2')
-    assert analyse.main([f'--workdir={tmp_path / "run"}', '--what=plane']) == 0
+    assert cli.run('analyse', [f'--workdir={tmp_path / "run"}', '--what=plane']) == 0
     found = json.loads((tmp_path / 'run' / 'analysis.json').read_text())['plane']
     assert found['checkpoints']['steps'] == [4] and found['n'] == 2
-    assert analyse.main([f'--workdir={tmp_path / "run"}', '--what=plane', '--classes=cat']) == 2
-    assert analyse.main([f'--workdir={tmp_path / "run"}', '--what=cam']) == 2
+    assert cli.run('analyse', [f'--workdir={tmp_path / "run"}', '--what=plane', '--classes=cat']) == 2
+    assert cli.run('analyse', [f'--workdir={tmp_path / "run"}', '--what=cam']) == 2

@@ -88,7 +88,7 @@ def test_results_say_which_step_was_kept_and_how_the_classes_fare(done):
 
 def test_the_test_part_predicted_again_has_the_reported_accuracy(done):
     here, _ = done
-    again = call(here, '--workdir=run', '--test', '--json', module='mixjax.commands.predict')
+    again = call(here, 'predict', '--workdir=run', '--test', '--json', module='mixjax')
     assert again.returncode == 0, again.stderr
     answer = json.loads(again.stdout)
     assert answer['labelled'] == 18 and answer['accuracy'] == results(here / 'run')['seeds'][0]['accuracy']
@@ -97,9 +97,9 @@ def test_the_test_part_predicted_again_has_the_reported_accuracy(done):
 def test_a_new_photograph_and_a_table_of_a_folder(done):
     here, _ = done
     path = here / 'photos' / 'null' / '0.PNG'
-    one = call(here, '--workdir=run', str(path), '--top=1', module='mixjax.commands.predict')
+    one = call(here, 'predict', '--workdir=run', str(path), '--top=1', module='mixjax')
     assert one.returncode == 0 and one.stdout.count('%') == 1
-    table = call(here, '--workdir=run', 'photos', '--csv=out.csv', module='mixjax.commands.predict')
+    table = call(here, 'predict', '--workdir=run', 'photos', '--csv=out.csv', module='mixjax')
     assert table.returncode == 0, table.stderr
     with open(here / 'out.csv', newline='', encoding='utf-8') as file:
         rows = list(csv.DictReader(file))
@@ -117,7 +117,7 @@ def test_the_second_command_trains_nothing_and_a_changed_folder_is_refused(done)
         longer = call(here, *[w.replace('=30', '=40') for w in words])
         assert longer.returncode == 2 and 'was begun with other inputs' in longer.stderr
         assert 'the images of the train part of the target data set have changed: photos' in longer.stderr
-        tested = call(here, '--workdir=run', '--test', module='mixjax.commands.predict')
+        tested = call(here, 'predict', '--workdir=run', '--test', module='mixjax')
         assert tested.returncode == 2 and 'was begun with other images' in tested.stderr
     finally:
         extra.unlink()
@@ -131,7 +131,7 @@ def test_parts_of_your_own_and_the_test_folder_predicted(tmp_path):
     ended = call(tmp_path, *words, *NETWORK, *SHORT, *QUIET)
     assert ended.returncode == 0, ended.stderr
     assert '93 to learn from, 93 to validate on, 93 to test on' in ended.stdout
-    answer = call(tmp_path, '--workdir=run', '--json', 'p/test', module='mixjax.commands.predict')
+    answer = call(tmp_path, 'predict', '--workdir=run', '--json', 'p/test', module='mixjax')
     assert json.loads(answer.stdout)['accuracy'] == results(tmp_path / 'run')['seeds'][0]['accuracy']
     assert results(tmp_path / 'run')['val_examples'] == 93  # those of the folder, none of the train part
 

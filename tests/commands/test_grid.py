@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from mixjax import config as config_lib
+from mixjax.commands import cli
 from mixjax.commands import grid as grid_lib
 from mixjax.commands import train as main_lib
+from mixjax.commands.parser import parse
+from mixjax.commands.table import TRAIN
 from mixjax.errors import UserError
 from tests.support.common import ROOT, environment
 
@@ -46,14 +49,14 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """What mixjax.main was asked to do, instead of doing it."""
+    """What `mixjax train` was asked to do, instead of doing it."""
     asked = []
 
     def main(words):
         asked.append(words)
-        command = main_lib.asked(words)
-        config = config_lib.load(command.flags['config'], command.overrides)
-        folder = Path(command.flags['workdir'])
+        command = parse(TRAIN, words)
+        config = config_lib.load(command['config'], command.overrides)
+        folder = Path(command['workdir'])
         folder.mkdir(parents=True)
         (folder / 'config.json').write_text(config.to_json())
         (folder / 'results.json').write_text(json.dumps({'steps': config.steps}))
@@ -64,7 +67,7 @@ def trained(monkeypatch):
 
 
 def said(capsys, *words: str) -> list[str]:
-    assert grid_lib.main(words) == 0
+    assert cli.run('grid', words) == 0
     return capsys.readouterr().out.splitlines()
 
 
@@ -74,7 +77,7 @@ def folders(capsys, *words: str) -> list[str]:
 
 def test_count_is_a_number_and_needs_no_accelerator(here):
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, '-m', 'mixjax.commands.grid', 'configs/digits/grid.py', '--count']
+    command = [sys.executable, '-m', 'mixjax', 'grid', 'configs/digits/grid.py', '--count']
     env = {**environment(), 'JAX_PLATFORMS': 'none_of_these', 'TFDS_DATA_DIR': 'nowhere'}
     done = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -220,7 +223,7 @@ def test_a_run_is_trained_once(here, capsys, trained):
 def test_the_exit_code_is_that_of_the_training(here, monkeypatch):
     for code in (0, 2, 42, 130):
         monkeypatch.setattr(main_lib, 'main', lambda words, code=code: code)
-        assert grid_lib.main(['mine.py', '--run', '0']) == code
+        assert cli.run('grid', ['mine.py', '--run', '0']) == code
 
 
 def test_array_index_comes_from_the_cluster(here, capsys, trained, monkeypatch):
@@ -228,7 +231,7 @@ def test_array_index_comes_from_the_cluster(here, capsys, trained, monkeypatch):
         monkeypatch.setenv(name, index)
         assert said(capsys, 'mine.py', '--run', 'auto')[0].startswith(f'run {index} of 3')
     monkeypatch.setenv('SLURM_ARRAY_TASK_ID', '3')
-    assert grid_lib.main(['mine.py', '--run', 'auto']) == 2
+    assert cli.run('grid', ['mine.py', '--run', 'auto']) == 2
     assert 'SLURM_ARRAY_TASK_ID must be a whole number from 0 to 2' in capsys.readouterr().err
 
 
@@ -248,7 +251,7 @@ def test_two_processes_do_not_train_the_same_run(here, capsys, monkeypatch):
     found = {}
 
     def another(*words, **env):
-        command = [sys.executable, '-m', 'mixjax.commands.grid', 'mine.py', *words]
+        command = [sys.executable, '-m', 'mixjax', 'grid', 'mine.py', *words]
         return subprocess.run(command, cwd=here, env={**environment(), **env}, capture_output=True, text=True)
 
     def while_training(words):
@@ -257,7 +260,7 @@ def test_two_processes_do_not_train_the_same_run(here, capsys, monkeypatch):
         return 0
 
     monkeypatch.setattr(main_lib, 'main', while_training)
-    assert grid_lib.main(['mine.py', '--run', '0']) == 0
+    assert cli.run('grid', ['mine.py', '--run', '0']) == 0
     assert found['run'].returncode == grid_lib.BUSY == 3
     assert 'run 0 of 3, mine.py:labels=1: another process trains it' in found['run'].stderr
     assert found['status'].stdout.split()[:5] == ['done', '0', 'running', '1', '0']
@@ -276,7 +279,7 @@ def test_the_processes_of_one_job_share_the_lock(here, monkeypatch):
 
 
 def test_runs_in_a_store(here, capsys, store):
-    assert grid_lib.main(['mine.py', '--runs=s3://bucket/runs', '--list']) == 2
+    assert cli.run('grid', ['mine.py', '--runs=s3://bucket/runs', '--list']) == 2
     assert 's3://bucket/runs: of object stores gs://BUCKET/FOLDER is understood' in capsys.readouterr().err
     where = '--runs=gs://bucket/grid'
     every = [line.split()[-1] for line in said(capsys, 'mine.py', where, '--list')]
@@ -306,7 +309,7 @@ WRONG_FILES = {
 def test_wrong_files_end_in_one_sentence(name, here, capsys):
     text, sentence = WRONG_FILES[name]
     (here / f'{name}.py').write_text(text)
-    assert grid_lib.main([f'{name}.py', '--run', '0']) == 2
+    assert cli.run('grid', [f'{name}.py', '--run', '0']) == 2
     error = capsys.readouterr().err
     assert sentence.format(path=f'{name}.py') in error and len(error.splitlines()) == 1
     assert error.startswith('mixjax: ') and not (here / 'runs').exists()
@@ -315,9 +318,9 @@ def test_wrong_files_end_in_one_sentence(name, here, capsys):
 @pytest.mark.parametrize(
     ('words', 'sentence'),
     [
-        (['--count'], 'give one grid file, not 0'),
-        (['mine.py', 'other.py', '--count'], 'give one grid file, not 2'),
-        (['mine.py'], 'give one of --count, --list, --run INDEX and --status'),
+        (['--count'], 'give one FILE, not 0'),
+        (['mine.py', 'other.py', '--count'], 'give one FILE, not 2'),
+        (['mine.py'], 'give one of --count, --list, --run=INDEX and --status'),
         (['mine.py', '--count', '--list'], 'give one of --count'),
         (['mine.py', '--cuont'], "unknown flag --cuont; did you mean 'count'"),
         (['mine.py', '--count=3'], '--count takes no value'),
@@ -334,19 +337,19 @@ def test_wrong_files_end_in_one_sentence(name, here, capsys):
     ],
 )
 def test_wrong_commands_end_in_one_sentence(words, sentence, here, capsys):
-    assert grid_lib.main(words) == 2
+    assert cli.run('grid', words) == 2
     captured = capsys.readouterr()
     assert sentence in captured.err and not captured.out and len(captured.err.splitlines()) == 1
 
 
 def test_a_folder_that_cannot_be_written_to(here, capsys, monkeypatch):
     (here / 'runs').write_text('a file')
-    assert grid_lib.main(['mine.py', '--run', '0']) == 2
+    assert cli.run('grid', ['mine.py', '--run', '0']) == 2
     assert 'runs/mine cannot be written to' in capsys.readouterr().err
 
 
 def test_help(capsys):
-    assert grid_lib.main(['--help']) == 0
+    assert cli.run('grid', ['--help']) == 0
     assert '--status' in capsys.readouterr().out
 
 
@@ -365,7 +368,7 @@ def test_a_run_of_a_grid_is_an_ordinary_run(here, capsys):
 def commands() -> list[str]:
     found = []
     for page in PAGES:
-        found += re.findall(r'^    (python -m mixjax\.grid .*?)(?:  +#.*)?$', page.read_text(), re.MULTILINE)
+        found += re.findall(r'^    (mixjax grid .*?)(?:  +#.*)?$', page.read_text(), re.MULTILINE)
     return found
 
 
@@ -379,7 +382,7 @@ def test_the_documented_commands_load(here, monkeypatch, trained):
     assert len(commands()) >= 5
     for line in commands():
         words = shlex.split(line.replace('/shared', 'shared').replace('gs://my-bucket', 'bucket'))[3:]
-        assert grid_lib.main(words) == 0, line
+        assert cli.run('grid', words) == 0, line
 
 
 def test_the_documented_grid_has_as_many_runs_as_the_page_says(here, capsys):

@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from mixjax.commands import grid, paper_table
-from mixjax.commands.report import main
+from mixjax.commands import cli, grid, paper_table
 from mixjax.errors import UserError
 from mixjax.report import papers
 from tests.support.common import ROOT
@@ -36,7 +35,7 @@ def of(found, **wanted):
 
 
 def printed(capsys, *words):
-    assert main(list(map(str, words))) == 0
+    assert cli.run('report', list(map(str, words))) == 0
     return capsys.readouterr().out.splitlines()
 
 
@@ -187,7 +186,7 @@ def test_results_of_fewer_steps_do_not_count(tmp_path):
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(words, sentence, tmp_path, capsys):
-    assert main([word.format(here=tmp_path) for word in words]) == 2
+    assert cli.run('report', [word.format(here=tmp_path) for word in words]) == 2
     captured = capsys.readouterr()
     assert sentence in captured.err and len(captured.err.splitlines()) == 1 and not captured.out
     assert list(tmp_path.iterdir()) == []
@@ -205,7 +204,7 @@ def test_damaged_results_are_told(tmp_path):
 def test_as_a_command_in_another_folder(tmp_path):
     (tmp_path / 'runs').mkdir()
     env = {**os.environ, 'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'none_of_these'}
-    words = [sys.executable, '-m', 'mixjax.report', '--table=lamix_table4', 'runs']
+    words = [sys.executable, '-m', 'mixjax', 'report', '--table=lamix_table4', 'runs']
     done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, '') and 'not run' in done.stdout
     assert (tmp_path / 'runs' / 'lamix_table4.csv').exists()

@@ -17,7 +17,7 @@ from PIL import Image
 import mixjax
 from mixjax import config as config_lib
 from mixjax import inference, models
-from mixjax.commands import analyse, predict
+from mixjax.commands import analyse, cli
 from mixjax.data.datasets import embedded, folder_scan
 from mixjax.data.labelled import run_data
 from mixjax.errors import UserError
@@ -58,11 +58,11 @@ def reported(run, label):
 @pytest.mark.parametrize('label', ['finetune', 'xmixup'])
 def test_the_test_set_has_the_accuracy_that_the_run_reported(label, run, digits, capsys):
     workdir = f'--workdir={run / label}'
-    assert predict.main([workdir, '--json', str(digits)]) == 0
+    assert cli.run('predict', [workdir, '--json', str(digits)]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer['accuracy'] == reported(run, label)
     assert len(answer['predictions']) == answer['labelled'] == 1767
-    assert predict.main([workdir, '--test', '--json']) == 0
+    assert cli.run('predict', [workdir, '--test', '--json']) == 0
     again = json.loads(capsys.readouterr().out)
     assert (again['accuracy'], again['correct']) == (answer['accuracy'], answer['correct'])
 
@@ -97,7 +97,7 @@ def test_the_exported_model_gives_the_logits_of_the_run_bit_for_bit(run):
 
 def test_one_photograph_as_text(run, digits, capsys):
     path = next((digits / '3').iterdir())
-    assert predict.main([f'--workdir={run / "finetune"}', '--top=2', str(path)]) == 0
+    assert cli.run('predict', [f'--workdir={run / "finetune"}', '--top=2', str(path)]) == 0
     line = capsys.readouterr().out.strip()
     assert line.startswith(str(path)[:60]) and line.count('%') == 2
     first, second = mixjax.load(run / 'finetune')(path, top=2)
@@ -149,7 +149,7 @@ def test_a_folder_with_all_sorts_of_files(run, digits, tmp_path, capsys):
     (tmp_path / 'new' / 'broken.png').write_bytes(data[:60])
     (tmp_path / 'notes.txt').write_text('hello')
     table = tmp_path / 'table.csv'
-    assert predict.main([f'--workdir={run / "finetune"}', '--json', f'--csv={table}', str(tmp_path)]) == 0
+    assert cli.run('predict', [f'--workdir={run / "finetune"}', '--json', f'--csv={table}', str(tmp_path)]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert [row['file'] for row in answer['predictions']] == [
         str(tmp_path / 'new' / name) for name in ('a.png', 'b.jpg')
@@ -157,7 +157,7 @@ def test_a_folder_with_all_sorts_of_files(run, digits, tmp_path, capsys):
     assert list(answer['unreadable']) == [str(tmp_path / 'new' / 'broken.png')] and 'accuracy' not in answer
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert rows[0]['class1'] == answer['predictions'][0]['top'][0]['class'] and len(rows) == 2
-    assert predict.main([f'--workdir={run / "finetune"}', str(tmp_path)]) == 0
+    assert cli.run('predict', [f'--workdir={run / "finetune"}', str(tmp_path)]) == 0
     text = capsys.readouterr().out
     # The table is there now, too.
     assert 'left out, 2 files that are no images' in text and 'left out, 1 image that cannot be read:' in text
@@ -168,7 +168,7 @@ def test_a_folder_with_all_sorts_of_files(run, digits, tmp_path, capsys):
     [
         (['{run}/finetune'], 'give images or folders, or --test'),
         (['{run}/finetune', '--test', 'x.png'], 'give images or folders, or --test'),
-        (['{run}/finetune', '--top=0', 'x.png'], '--top and --batch must be at least 1'),
+        (['{run}/finetune', '--top=0', 'x.png'], '--top must be at least 1, not 0'),
         (['{run}/finetune', 'nothing.png'], 'there is no file or folder nothing.png'),
         (['{run}', 'x.png'], 'holds several models; give one of'),
         (['nowhere', 'x.png'], 'nowhere are missing'),
@@ -179,7 +179,7 @@ def test_a_folder_with_all_sorts_of_files(run, digits, tmp_path, capsys):
 )
 def test_wrong_input_ends_in_one_sentence(words, sentence, run, capsys):
     workdir, *rest = (word.format(run=run) for word in words)
-    assert predict.main([f'--workdir={workdir}', *rest]) == 2
+    assert cli.run('predict', [f'--workdir={workdir}', *rest]) == 2
     out, error = capsys.readouterr()
     assert error.startswith('mixjax: ') and sentence in error and 'Traceback' not in error and not out
 
@@ -249,16 +249,16 @@ def test_an_unknown_network_says_what_to_import_and_only_the_command_line_may(ru
     with pytest.raises(UserError, match="unknown network 'glyphnot'; did you mean 'glyphnet'.*--import=MODULE"):
         mixjax.load('run')
     words = ['--workdir=run', 'x.png']
-    assert predict.main([*words, '--import=nothing_there']) == 2
+    assert cli.run('predict', [*words, '--import=nothing_there']) == 2
     assert "--import: there is no module 'nothing_there' on the Python path" in capsys.readouterr().err
-    assert predict.main([*words, '--import=os;x']) == 2
+    assert cli.run('predict', [*words, '--import=os;x']) == 2
     assert "--import: 'os;x' is no name of a module" in capsys.readouterr().err
-    assert predict.main([*words, '--import=evil']) == 2
+    assert cli.run('predict', [*words, '--import=evil']) == 2
     assert '--import: the import raised SystemError: ran (evil.py, line 1' in capsys.readouterr().err
     with pytest.raises(UserError, match='--import belongs on the command line'):
         analyse.of_config('--what=curves --import=mine', 'run')
     try:
-        assert predict.main([*words, '--import=json,mine', '--import=csv']) == 0
+        assert cli.run('predict', [*words, '--import=json,mine', '--import=csv']) == 0
         assert capsys.readouterr().out.count('%') == 5
     finally:
         models.BACKBONES.pop('glyphnot', None)
@@ -296,12 +296,12 @@ def test_a_folder_is_searched_as_training_searches_it(run, digits, tmp_path, cap
     shutil.copy(wrong, tmp_path / 'test/outside.png')
     answers = []
     for folder in (tmp_path / 'test', tmp_path):
-        assert predict.main([f'--workdir={run / "finetune"}', '--json', str(folder)]) == 0
+        assert cli.run('predict', [f'--workdir={run / "finetune"}', '--json', str(folder)]) == 0
         answers.append(json.loads(capsys.readouterr().out))
     for answer in answers:
         assert answer['accuracy'] == reported(run, 'finetune') and answer['labelled'] == 1767
         assert len(answer['predictions']) == 1768  # and the one that lies in no class folder
-    assert predict.main([f'--workdir={run / "finetune"}', str(tmp_path / 'test' / '4')]) == 0
+    assert cli.run('predict', [f'--workdir={run / "finetune"}', str(tmp_path / 'test' / '4')]) == 0
     assert 'left out, 1 file that is not a regular file' in capsys.readouterr().out
     with pytest.raises(UserError, match='not a regular file'):
         mixjax.load(run / 'finetune')(tmp_path / 'test/0/pipe.png')
@@ -332,6 +332,6 @@ def test_what_predict_finds_in_a_folder_is_what_training_finds(tmp_path):
 
 def test_the_command_in_a_process_of_its_own(run, digits):
     path = next((digits / '0').iterdir())
-    words = [sys.executable, '-m', 'mixjax.commands.predict', f'--workdir={run / "finetune"}', str(path)]
+    words = [sys.executable, '-m', 'mixjax', 'predict', f'--workdir={run / "finetune"}', str(path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and '%' in done.stdout and not done.stderr, done

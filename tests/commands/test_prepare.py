@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from mixjax.commands import prepare
-from mixjax.commands.prepare import main
+from mixjax.commands import cli, prepare
+from mixjax.commands.table import PREPARE
 from mixjax.data.datasets import catalog, tfds_copy
 from mixjax.errors import UserError
 from tests.support import miniature
 from tests.support.common import call, command, environment
 
-MODULE = 'mixjax.commands.prepare'
 FOREIGN = [name for name in catalog.names() if catalog.entry(name).tfds and not catalog.entry(name).ours]
 
 
@@ -35,29 +34,29 @@ def by_hand(root: Path) -> Path:
 
 
 def words(name: str, root: Path, *more: str) -> list[str]:
-    return [f'--dataset={name}', f'--data_dir={root}', '--allow_counts', *more]
+    return [f'--dataset={name}', f'--data-dir={root}', '--allow-counts', *more]
 
 
 def test_the_command(root, tmp_path):
     """As a person runs it, from another folder; the second time there is nothing to do."""
     miniature.publish('mit_indoor67', by_hand(root))
-    done = call(tmp_path, *words('mit_indoor67', root), module=MODULE)
+    done = call(tmp_path, 'prepare', *words('mit_indoor67', root), module='mixjax')
     assert done.returncode == 0, done.stderr
     folder = root / 'mit_indoor67' / '1.0.0'
     assert done.stdout == f'mit_indoor67: 7 training and 3 test images of 67 classes in {folder}\n'
     assert done.stderr == f'mit_indoor67: writing records to {folder}\n'
     files = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    again = call(tmp_path, *words('mit_indoor67', root), module=MODULE)
+    again = call(tmp_path, 'prepare', *words('mit_indoor67', root), module='mixjax')
     assert (again.returncode, again.stdout, again.stderr) == (0, done.stdout, '')
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == files
-    # Without --allow_counts the copy stays what it was taken for.
+    # Without --allow-counts the copy stays what it was taken for.
     assert catalog.load('mit_indoor67', 'train', data_dir=str(root)).labels.shape == (7,)
 
 
 def test_our_builders_never_import_tensorflow(root):
     miniature.publish('tiny_imagenet', by_hand(root))
     script = (
-        'import sys\nfrom mixjax.commands.prepare import main\nassert main(sys.argv[1:]) == 0\n'
+        'import sys\nfrom mixjax.commands import cli\nassert cli.run("prepare", sys.argv[1:]) == 0\n'
         'assert "tensorflow_datasets" in sys.modules and "tensorflow" not in sys.modules\n'
     )
     done = subprocess.run(
@@ -68,26 +67,26 @@ def test_our_builders_never_import_tensorflow(root):
 
 
 def test_help(capsys):
-    assert main(['--help']) == 0
+    assert cli.run('prepare', ['--help']) == 0
     text = capsys.readouterr().out
-    for flag in prepare.FLAGS:
-        assert f'  --{flag}' in text
+    for flag in PREPARE.flags:
+        assert f'  --{flag.name}' in text
     assert 'Exit codes' in text
 
 
 @pytest.mark.parametrize(
     ('given', 'sentence'),
     [
-        ([], '--dataset is missing (see --help)'),
+        ([], '--dataset is missing (see mixjax prepare --help)'),
         (['--dataset=cub'], "unknown data set 'cub'; did you mean 'cub200'?"),
         (['--dataset=glyphs'], 'glyphs comes with mixjax or with a package it needs: there is nothing to prepare'),
-        (['--dataset=cub200', '--data_dri=x'], "unknown flag --data_dri; did you mean 'data_dir'?"),
+        (['--dataset=cub200', '--data_dri=x'], "unknown flag --data_dri; did you mean 'data-dir'?"),
         (['--dataset=cub200', '--config.seed=1'], 'unknown flag --config.seed'),
         (['cub200'], "unexpected 'cub200'"),
     ],
 )
 def test_wrong_words(given, sentence, capsys):
-    assert main(given) == 2
+    assert cli.run('prepare', given) == 2
     error = capsys.readouterr().err
     assert error.startswith('mixjax: ') and sentence in error and error.count('\n') == 1
 
@@ -96,17 +95,17 @@ def test_wrong_words(given, sentence, capsys):
 def test_without_tensorflow_one_sentence_says_what_to_install(name, root, monkeypatch, capsys):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, 'find_spec', lambda module: None if module == 'tensorflow' else find(module))
-    assert main([f'--dataset={name}', f'--data_dir={root}']) == 2
+    assert cli.run('prepare', [f'--dataset={name}', f'--data-dir={root}']) == 2
     assert capsys.readouterr().err == (
         f'mixjax: {name} cannot be prepared without TensorFlow, which training does not need: '
-        f"pip install 'mixjax[prepare]', then python -m mixjax.commands.prepare --dataset={name} again\n"
+        f"pip install 'mixjax[prepare]', then mixjax prepare --dataset={name} again\n"
     )
 
 
 def test_a_folder_that_cannot_be_made(tmp_path, capsys):
     (tmp_path / 'file').touch()
-    assert main(['--dataset=cub200', f'--data_dir={tmp_path / "file"}']) == 2
-    assert 'cannot be written to (Not a directory); choose another --data_dir' in capsys.readouterr().err
+    assert cli.run('prepare', ['--dataset=cub200', f'--data-dir={tmp_path / "file"}']) == 2
+    assert 'cannot be written to (Not a directory); choose another --data-dir' in capsys.readouterr().err
 
 
 def test_a_copy_of_another_kind_is_left_alone(root):
@@ -130,7 +129,7 @@ def test_two_at_once_are_refused(root):
 
 
 def test_images_that_cannot_be_read(root, capsys):
-    """They stop the command with a list; with --skip_corrupt the rest is used, and the list is kept."""
+    """They stop the command with a list; with --skip-corrupt the rest is used, and the list is kept."""
     files, lists, _ = miniature.indoor()
     names = [name for name in files if name.endswith(('Room 2.jpg', 'Room 9.jpg'))]
     files[names[0]] = files[names[0]][:-300]
@@ -138,11 +137,11 @@ def test_images_that_cannot_be_read(root, capsys):
     by_hand(root).mkdir(parents=True)
     miniature.tar(by_hand(root) / 'indoorCVPR_09.tar', files)
     miniature.unpacked(by_hand(root), lists)
-    assert main(words('mit_indoor67', root)) == 2
+    assert cli.run('prepare', words('mit_indoor67', root)) == 2
     error = capsys.readouterr().err
-    assert '2 of the 10 images in' in error and '--skip_corrupt' in error
+    assert '2 of the 10 images in' in error and '--skip-corrupt' in error
     assert 'winecellar/Room 2.jpg: ' in error and 'airport_inside/Room 9.jpg: it is not a picture' in error
-    assert main(words('mit_indoor67', root, '--skip_corrupt')) == 0
+    assert cli.run('prepare', words('mit_indoor67', root, '--skip-corrupt')) == 0
     folder = catalog.folder('mit_indoor67', str(root))
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
@@ -172,7 +171,7 @@ def many(root: Path, count: int) -> None:
 
 def kill_when(root: Path, ready) -> None:
     process = subprocess.Popen(
-        command(*words('tiny_imagenet', root), module=MODULE), env=environment(), cwd=root.parent,
+        command('prepare', *words('tiny_imagenet', root), module='mixjax'), env=environment(), cwd=root.parent,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
@@ -192,7 +191,7 @@ def test_killed_while_it_writes(root, tmp_path):
     kill_when(root, lambda: folder.parent.exists() and any(half('incomplete.*')))
     assert not folder.exists() and list(half('incomplete.*'))
     assert 'no such copy' in str(catalog.missing('tiny_imagenet', str(root)))
-    assert main(words('tiny_imagenet', root)) == 0
+    assert cli.run('prepare', words('tiny_imagenet', root)) == 0
     assert not list(half('incomplete.*'))
     assert len(catalog.load('tiny_imagenet', 'train', data_dir=str(root)).labels) == 3000
 
@@ -204,7 +203,7 @@ def test_killed_while_it_checks(root):
     kill_when(root, folder.exists)
     assert not (folder / tfds_copy.INDEX).exists()
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if 'array_record' in path.name}
-    assert main(words('tiny_imagenet', root)) == 0
+    assert cli.run('prepare', words('tiny_imagenet', root)) == 0
     after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if 'array_record' in path.name}
     assert before == after and (folder / tfds_copy.INDEX).exists()
 
@@ -266,7 +265,7 @@ def test_what_tensorflow_datasets_wrote_is_checked(name, root, stub, tmp_path):
         miniature.copy(name, root, {part: [examples] for part in facts.splits})
 
     made = stub(name, act)
-    with pytest.raises(UserError, match=f'has 3 examples, and the published one has {facts.train:,}.*--allow_counts'):
+    with pytest.raises(UserError, match=f'has 3 examples, and the published one has {facts.train:,}.*--allow-counts'):
         prepare.prepare(name, data_dir=str(root))
     told = prepare.prepare(name, data_dir=str(root), archives=str(tmp_path), allow_counts=True)
     assert told.startswith(f'{name}: 3 training and 3 test images of {facts.classes} classes in ')
@@ -288,7 +287,7 @@ def test_failed_download_names_files_and_folder(name, file, url, root, stub, cap
     from tensorflow_datasets.core.download.util import DownloadError
 
     stub(name, raising(DownloadError(f'Failed to get url {url}. HTTP code: 404.')))
-    assert main([f'--dataset={name}', f'--data_dir={root}']) == 2
+    assert cli.run('prepare', [f'--dataset={name}', f'--data-dir={root}']) == 2
     error = capsys.readouterr().err
     assert f'the files of {name} cannot be fetched (DownloadError: Failed to get url {url}. HTTP code: 404.)' in error
     assert f'put them into {by_hand(root)} by hand:' in error and f'\n  {file} from {url}' in error
@@ -298,20 +297,20 @@ def test_no_network_ends_in_one_sentence(root, stub, capsys):
     import requests
 
     stub('mnist', raising(requests.exceptions.ConnectionError('no route to host\nand more')))
-    assert main(['--dataset=mnist', f'--data_dir={root}']) == 2
+    assert cli.run('prepare', ['--dataset=mnist', f'--data-dir={root}']) == 2
     assert '(ConnectionError: no route to host); put them into' in capsys.readouterr().err
 
 
 def test_what_imagenet_lacks_without_its_files(root, stub, capsys):
     stub('imagenet2012', raising(AssertionError('Manual directory does not exist')))
-    assert main(['--dataset=imagenet2012', f'--data_dir={root}']) == 2
+    assert cli.run('prepare', ['--dataset=imagenet2012', f'--data-dir={root}']) == 2
     error = capsys.readouterr().err
     assert 'ILSVRC2012_img_train.tar' in error and str(by_hand(root)) in error and 'DIR' not in error
 
 
 def test_other_failures_end_in_one_sentence(root, stub, capsys):
     stub('cub200', raising(OSError(28, 'No space left on device')))
-    assert main(['--dataset=cub200', f'--data_dir={root}']) == 2
+    assert cli.run('prepare', ['--dataset=cub200', f'--data-dir={root}']) == 2
     error = capsys.readouterr().err
     assert 'cub200 could not be prepared (OSError: [Errno 28] No space left on device); nothing was kept' in error
     assert error.count('\n') == 1 + error.count('writing records')
@@ -319,5 +318,5 @@ def test_other_failures_end_in_one_sentence(root, stub, capsys):
 
 def test_interrupted(root, stub, capsys):
     stub('cub200', raising(KeyboardInterrupt()))
-    assert main(['--dataset=cub200', f'--data_dir={root}']) == 130
+    assert cli.run('prepare', ['--dataset=cub200', f'--data-dir={root}']) == 130
     assert 'the same command goes on' in capsys.readouterr().err

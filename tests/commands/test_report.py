@@ -1,40 +1,40 @@
-"""`python -m mixjax.report`."""
+"""`mixjax report`."""
 
 import subprocess
 import sys
 
-from mixjax.commands.report import main
-from tests.support import fake
+from mixjax.commands import cli
+from tests.report import fake
 
 
 def test_writes_and_says_where(tmp_path, capsys):
     folder = fake.make_run(tmp_path / 'run', 'smile', [0.9])
-    assert main([str(folder)]) == 0
+    assert cli.run('report', [str(folder)]) == 0
     assert capsys.readouterr().out == f'report: {folder / "report.html"}\n'
     assert (folder / 'report.html').read_text().startswith('<!doctype html>')
 
 
 def test_out(tmp_path, capsys):
     folders = [str(fake.make_run(tmp_path / name, 'smile', [0.9])) for name in ('a', 'b')]
-    assert main([*folders, '--out', str(tmp_path / 'both.html')]) == 0
+    assert cli.run('report', [*folders, '--out', str(tmp_path / 'both.html')]) == 0
     assert 'both.html' in capsys.readouterr().out and not (tmp_path / 'a' / 'report.html').exists()
 
 
 def test_wrong_input_is_one_sentence_and_exit_code_2(tmp_path, capsys):
-    assert main([str(tmp_path / 'nothing')]) == 2
+    assert cli.run('report', [str(tmp_path / 'nothing')]) == 2
     out, err = capsys.readouterr()
     assert (
         out == '' and err == f'mixjax: {tmp_path / "nothing"} is not a folder; give the --workdir of a finished run\n'
     )
-    assert main([]) == 2
-    assert main(['--help']) == 0
+    assert cli.run('report', []) == 2
+    assert cli.run('report', ['--help']) == 0
 
 
 def test_as_a_module_without_jax(tmp_path):
     folder = fake.make_run(tmp_path / 'run', 'smile', [0.9])
     code = (
-        'import sys, runpy; sys.argv = ["report", sys.argv[1]]\n'
-        'try: runpy.run_module("mixjax.report", run_name="__main__")\n'
+        'import sys, runpy; sys.argv = ["mixjax", "report", sys.argv[1]]\n'
+        'try: runpy.run_module("mixjax", run_name="__main__")\n'
         'except SystemExit as stop: assert stop.code == 0\n'
         'assert not {"jax", "matplotlib", "flax"} & set(sys.modules)'
     )

@@ -16,6 +16,7 @@ import pytest
 
 from mixjax.commands import predict
 from mixjax.commands.cli import carry_out
+from mixjax.commands.table import COMMANDS
 from mixjax.errors import UserError
 from mixjax.host import storage, terminal
 from tests.support import fake
@@ -78,6 +79,7 @@ def run(code: str, redirect: str = '', **more: str) -> subprocess.CompletedProce
 SAYS = """
 import sys
 from mixjax.commands.cli import carry_out
+from mixjax.commands.table import COMMANDS
 from mixjax.errors import UserError
 def what():
     for _ in range(100):
@@ -151,13 +153,9 @@ def test_messages_are_safe_and_paths_that_nothing_looked_at_are_told(capsys):
         carry_out(bug)
 
 
-COMMANDS = ('main', 'report', 'predict', 'analyse', 'grid', 'prepare_data')
-
-
-@pytest.mark.parametrize('module', COMMANDS)
-def test_help_to_a_full_disk_and_a_closed_pipe(module):
-    """argparse passes over what it cannot write; the command notices all the same, or has nothing lost."""
-    line = ' '.join(command('--help', module=f'mixjax.{module}'))
+@pytest.mark.parametrize('name', ['', *COMMANDS])
+def test_help_to_a_full_disk_and_a_closed_pipe(name):
+    line = ' '.join(command(*name.split(), '--help', module='mixjax'))
     done = subprocess.run(
         ['bash', '-c', f'{line} | true; echo ${{PIPESTATUS[0]}}; {line} >/dev/full; echo $?; {line} >&- 2>&-; echo $?'],
         env=environment(), capture_output=True, text=True, timeout=300,
@@ -168,7 +166,7 @@ def test_help_to_a_full_disk_and_a_closed_pipe(module):
 
 def test_report_to_a_full_stdout(tmp_path):
     fake.make_run(tmp_path / 'run', 'smile', [0.9])
-    line = ' '.join(command('run', module='mixjax.report'))
+    line = ' '.join(command('report', 'run', module='mixjax'))
     done = subprocess.run(
         ['bash', '-c', f'{line} > /dev/full'], cwd=tmp_path, env=environment(), capture_output=True, text=True
     )

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mixjax.commands.train import asked, main, written
-from tests.support.common import SHORT, assert_same_run, call, kill_after, lines
+from mixjax.commands.parser import parse
+from mixjax.commands.table import TRAIN
+from mixjax.commands.train import main, written
+from tests.common import SHORT, assert_same_run, call, kill_after, lines
 
 SMILE = ['--config=quickstart', '--config.method.name=smile', *SHORT]
 
@@ -44,7 +46,7 @@ def test_what_a_run_prints_and_leaves(finished):
         (seed, step) for seed in (0, 1) for step in (8, 16, 24)
     ]
     env = json.loads((run / 'env.json').read_text())
-    assert env['command'] == 'python -m mixjax.main ' + ' '.join(
+    assert env['command'] == 'mixjax train ' + ' '.join(
         ['--config=quickstart', '--workdir=run', '--config.method.name=smile', *SHORT, '--config.num_seeds=2']
     )
     everything = b''.join(p.read_bytes() for p in run.rglob('*') if p.is_file() and 'checkpoints' not in p.parts)
@@ -52,7 +54,7 @@ def test_what_a_run_prints_and_leaves(finished):
 
 
 @pytest.mark.faults
-def test_killed_run_ends_the_same(finished, tmp_path):
+def test_a_killed_run_ends_as_if_it_had_never_stopped(finished, tmp_path):
     words = [*SMILE, '--config.num_seeds=2', '--workdir=run']
     kill_after(tmp_path, 0, 20, *words)  # after the checkpoint of step 16, with lines beyond it
     kill_after(tmp_path, 1, 12, *words)
@@ -64,7 +66,7 @@ def test_killed_run_ends_the_same(finished, tmp_path):
         assert (tmp_path / 'run' / name).read_bytes() == (finished / 'run' / name).read_bytes()
 
 
-def test_finished_run_can_be_extended_and_refuses_other_settings(finished, capsys, monkeypatch):
+def test_a_finished_run_says_so_is_extended_and_refuses_other_settings(finished, capsys, monkeypatch):
     monkeypatch.chdir(finished)
     shown = ('report.html', 'results.md', 'results.csv')
     before = {path: path.stat().st_mtime_ns for path in Path('run').rglob('*') if path.name not in shown}
@@ -82,7 +84,7 @@ def test_finished_run_can_be_extended_and_refuses_other_settings(finished, capsy
 
     kill_after(finished, 0, 28, *words, '--config.steps=32')
     assert main(words) == 2 and 'steps: 32 there, 24 now' in capsys.readouterr().err
-    done = call(finished, 'run', module='mixjax.report')
+    done = call(finished, 'report', 'run', module='mixjax')
     assert done.returncode == 2 and 'is being extended' in done.stderr
     done = call(finished, *words, '--config.steps=32')
     assert done.returncode == 0, done.stderr
@@ -101,7 +103,7 @@ def test_without_data_and_weights_one_message_says_what_is_missing(config, tmp_p
     wanted = {
         'xmixup_dogs': ['stanford_dogs', 'imagenet2012', 'hf://timm/resnet50.tv_in1k', 'hf download timm/'],
         'smile_cub': ['cub200', 'hf://timm/resnet50.tv_in1k'],
-        'lamix_cifar100': ['cifar100', 'prepare_data'],
+        'lamix_cifar100': ['cifar100', 'mixjax prepare'],
     }[config]  # fmt: skip
     for text in wanted:
         assert text in error
@@ -153,14 +155,14 @@ def test_an_impossible_method_is_refused_before_another_one_trains(tmp_path, mon
 
 
 @pytest.mark.parametrize('wrong', ['--config.target.per_class=400', '--config.model.dtype=float64'])
-def test_refused_setting_leaves_no_files(wrong, tmp_path, monkeypatch):
+def test_a_refused_setting_leaves_the_folder_free(wrong, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ['--config=quickstart', '--config.method.name=finetune', '--workdir=run', wrong]
     assert main(words) == 2
     assert not list(tmp_path.iterdir())
 
 
-def test_exit_codes(tmp_path):
+def test_the_exit_code_reaches_the_shell(tmp_path):
     done = call(tmp_path, '--config=quikstart', '--workdir=x')
     assert done.returncode == 2
     assert done.stderr.startswith("mixjax: there is no config 'quikstart'; did you mean 'quickstart'")
@@ -175,12 +177,13 @@ def test_help_and_list(capsys):
 
 def test_recorded_commands_have_no_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    inside = asked([f'--config={tmp_path}/mine.py', '--workdir', f'{tmp_path}/runs/a', '--config.seed=3'])
-    assert written(inside) == 'python -m mixjax.main --config=mine.py --workdir=runs/a --config.seed=3'
-    assert written(asked(['--workdir=/elsewhere/b'])) == 'python -m mixjax.main --workdir=.../b'
+    words = [f'--config={tmp_path}/mine.py', '--workdir', f'{tmp_path}/runs/a', '--config.seed=3', '--process=1']
+    assert written(parse(TRAIN, words)) == 'mixjax train --config=mine.py --workdir=runs/a --config.seed=3'
+    elsewhere = parse(TRAIN, ['--workdir=/elsewhere/b', '--changed_code=accept', '--config=x'])
+    assert written(elsewhere) == 'mixjax train --workdir=.../b --changed-code=accept --config=x'
 
 
-def test_other_folders_are_refused_as_workdir(tmp_path, capsys):
+def test_a_folder_that_is_no_work_directory(tmp_path, capsys):
     (tmp_path / 'thesis.txt').write_text('precious')
     assert main(['--config=quickstart', f'--workdir={tmp_path}']) == 2
     assert 'is not a work directory' in capsys.readouterr().err

@@ -19,7 +19,7 @@ def test_every_shipped_config_is_known_here_and_says_how_it_is_run():
             continue  # protocols, which the tables and figures begin with
         text = (config_files.folder() / f'{name}.py').read_text()
         said = text.split('"""')[1]
-        assert f'--config=configs/{name}.py' in said or f'mixjax.commands.grid configs/{name}.py --list' in said
+        assert f'--config=configs/{name}.py' in said or f'mixjax grid configs/{name}.py --list' in said
 
 
 @pytest.mark.parametrize('name', CONFIGS)

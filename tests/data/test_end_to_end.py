@@ -1,7 +1,7 @@
 """Every data set from its original files to a trained network: prepared, through both feeds, two steps, a test.
 
 Our own builders read archives in their original layout here, and so does a folder. The sets that TensorFlow Datasets
-prepares begin here with a prepared copy: records in its format, made by the test, which `prepare_data` then
+prepares begin here with a prepared copy: records in its format, made by the test, which `mixjax prepare` then
 indexes and checks. Their way from the original files to records needs TensorFlow: where it is installed,
 `test_originals.py` goes all of it, through the same two runs.
 """
@@ -122,7 +122,7 @@ def test_photographs_mixed_with_those_of_a_source_set(source, tmp_path):
 
 
 def test_an_unreadable_image_stops_a_run_with_its_name_or_is_left_out_and_listed(tmp_path):
-    """Of a copy that others have prepared, whose images nobody has looked at: until `prepare_data` does."""
+    """Of a copy that others have prepared, whose images nobody has looked at: until `mixjax prepare` does."""
 
     def images(name: str, k: int) -> bytes:
         return image(name, k)[:200] if k == 2 else image(name, k)
@@ -133,7 +133,7 @@ def test_an_unreadable_image_stops_a_run_with_its_name_or_is_left_out_and_listed
     given = {'target__name': 'cub200', 'data_dir': str(tmp_path)}
     draw = draw_of('cub200', tmp_path, most=8)
     for feed in ('stream', 'resident'):
-        with pytest.raises(UserError, match=r'train/2.jpg .*record 1.*cut short or damaged.*--skip_corrupt'):
+        with pytest.raises(UserError, match=r'train/2.jpg .*record 1.*cut short or damaged.*--skip-corrupt'):
             run_with(feed, tmp_path / 'stopped', target__splits=draw, **given)
         assert not (tmp_path / 'stopped' / feed / 'results.json').exists() and no_threads_are_left()
     with pytest.raises(UserError, match=r'1 of the 11 images in .*\n  train/2.jpg: '):

@@ -205,7 +205,7 @@ def test_a_prepared_set_in_a_store(store, tmp_path):
 
 def test_a_prepared_set_that_is_not_in_the_store(store, tmp_path):
     told = catalog.missing('mit_indoor67', 'gs://bucket/none')
-    assert told and 'no such copy' in told and 'gcloud storage cp -r DIR/' in told and '--data_dir=DIR' in told
+    assert told and 'no such copy' in told and 'gcloud storage cp -r DIR/' in told and '--data-dir=DIR' in told
     with pytest.raises(UserError, match='prepared on a disk'):
         catalog.folder('mit_indoor67', 'gs://bucket/none')
 

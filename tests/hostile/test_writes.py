@@ -18,8 +18,7 @@ from mixjax import config as config_lib
 from mixjax import inference
 from mixjax.analysis import folders
 from mixjax.analysis.measures import Asked
-from mixjax.commands import predict
-from mixjax.commands import report as report_command
+from mixjax.commands import cli, predict
 from mixjax.errors import UserError
 from mixjax.host import disk_full, storage
 from mixjax.report import sections
@@ -210,14 +209,14 @@ def test_report_of_a_hostile_folder(name, ending, tmp_path, victim):
     victim.write_bytes(b'')  # which a report may overwrite
     (run / f'{name}{ending}').symlink_to(victim)
     with untouched(victim.parent):
-        assert report_command.main([str(run)]) == 0
+        assert cli.run('report', [str(run)]) == 0
     assert (run / name).read_bytes() and not (run / name).is_symlink()
 
 
 def test_a_report_where_the_folder_is_named_by_a_link(tmp_path, capsys):
     run = fake.make_run(tmp_path / 'run', 'smile', [0.9])
     (tmp_path / 'latest').symlink_to('run')
-    assert report_command.main([str(tmp_path / 'latest')]) == 0
+    assert cli.run('report', [str(tmp_path / 'latest')]) == 0
     assert (run / 'report.html').is_file() and str(run / 'report.html') in capsys.readouterr().out
 
 
@@ -362,7 +361,7 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path, capsys):
     run = fake.make_run(tmp_path / 'run', 'smile', [0.9])
     os.mkfifo(tmp_path / 'fifo.html')
     for name in ('/dev/null', str(tmp_path / 'fifo.html')):
-        assert report_command.main([str(run), '--out', name]) == 2
+        assert cli.run('report', [str(run), '--out', name]) == 2
         assert 'is no regular file, and would be replaced by one' in capsys.readouterr().err
         with pytest.raises(UserError, match='no regular file'):
             sections.write(name, 'a', 'b')
@@ -373,12 +372,12 @@ def test_link_loops_are_refused(tmp_path, capsys):
     (tmp_path / 'self').symlink_to('self')
     long = tmp_path.joinpath(*['nested'] * 1200)
     for place in (tmp_path / 'self', tmp_path / 'self' / 'run', long):
-        for main, words in (
-            (report_command.main, [str(place)]),
-            (report_command.main, ['--out', str(place / 'x.html'), str(tmp_path)]),
-            (predict.main, [f'--workdir={place}', 'x.jpg']),
+        for words in (
+            ['report', str(place)],
+            ['report', '--out', str(place / 'x.html'), str(tmp_path)],
+            ['predict', f'--workdir={place}', 'x.jpg'],
         ):
-            assert main(words) == 2, words
+            assert cli.main(words) == 2, words
             said = capsys.readouterr().err
             assert said.startswith('mixjax: ') and 'Traceback' not in said, said
 

@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from mixjax.commands import grid as grid_lib
-from mixjax.commands import train as main_lib
-from tests.support.common import FIXTURES, ROOT
+from mixjax.commands.parser import parse
+from mixjax.commands.table import TRAIN
+from tests.common import FIXTURES, ROOT
 
 pytestmark = pytest.mark.launch
 LAUNCH = ROOT / 'launch'
@@ -74,8 +75,8 @@ def test_commands_in_the_files_are_commands():
     """What the heads of the files say to type is what mixjax takes."""
     found = 0
     for path in (*SCRIPTS, *DOCKERFILES, LAUNCH / 'skypilot.yaml'):
-        for words in re.findall(r'mixjax\.main (--config.*?)(?:["\']|$)', path.read_text(), re.MULTILINE):
-            assert {'config', 'workdir'} == main_lib.asked(shlex.split(words)).flags.keys()
+        for words in re.findall(r'\btrain (--config.*?)(?:["\']|$)', path.read_text(), re.MULTILINE):
+            assert {'config', 'workdir'} == parse(TRAIN, shlex.split(words)).given.keys()
             found += 1
     assert found >= 4
 
@@ -161,7 +162,7 @@ def test_a_job_has_all_hosts_of_its_slice_and_a_restart():
     spec = manifest['spec']['replicatedJobs'][0]['template']['spec']
     assert (spec['parallelism'], spec['completions'], spec['backoffLimit']) == (16, 16, 0)
     assert manifest['spec']['failurePolicy']['maxRestarts'] == 50
-    assert container(manifest)['args'] == ['mixjax.main', *JOB[1:]]
+    assert container(manifest)['args'] == ['train', *JOB[1:]]
 
 
 def test_a_grid_of_single_hosts_is_one_pod_a_run():
@@ -171,7 +172,7 @@ def test_a_grid_of_single_hosts_is_one_pod_a_run():
     rules = spec['podFailurePolicy']['rules']
     codes = {code: rule['action'] for rule in rules for code in rule.get('onExitCodes', {}).get('values', [])}
     assert codes == {2: 'FailIndex', 42: 'Ignore', 143: 'Ignore'}
-    assert container(manifest)['args'] == ['mixjax.commands.grid', 'digits/grid', '--distributed=off', '--run', 'auto']
+    assert container(manifest)['args'] == ['grid', 'digits/grid', '--distributed=off', '--run', 'auto']
     assert 'JOB_COMPLETION_INDEX' in grid_lib.INDICES
     assert manifests('grid', '2', 'x', **SINGLE)[0]['spec']['replicatedJobs'][0]['template']['spec']['parallelism'] == 2
 
@@ -179,12 +180,12 @@ def test_a_grid_of_single_hosts_is_one_pod_a_run():
 def test_a_grid_of_slices_is_one_jobset_a_run():
     found = manifests('grid', '3', 'digits/grid', '--config.steps=2')
     assert [container(one)['args'][-2:] for one in found] == [['--run', str(i)] for i in range(3)]
-    assert container(found[0])['args'][:3] == ['mixjax.commands.grid', 'digits/grid', '--config.steps=2']
+    assert container(found[0])['args'][:3] == ['grid', 'digits/grid', '--config.steps=2']
 
 
-def test_arguments_are_passed_unchanged():
+def test_words_arrive_as_they_were_typed():
     words = ['--config=a b.py', '--config.x="q\\', "--config.y='$HOME' # no", '--config.z=: {', '--workdir=é']
-    assert container(manifests('job', *words)[0])['args'] == ['mixjax.main', *words]
+    assert container(manifests('job', *words)[0])['args'] == ['train', *words]
 
 
 @pytest.mark.parametrize(
@@ -228,7 +229,7 @@ def test_dockerfiles_build_from_what_is_there(path):
             assert rest.startswith('apt-get update') and 'rm -rf /var/lib/apt/lists' in rest
     said = dict(found)
     assert said['USER'] not in ('0', 'root')
-    assert json.loads(said['ENTRYPOINT']) == ['tini', '--', 'python', '-m']
+    assert json.loads(said['ENTRYPOINT']) == ['tini', '--', 'mixjax']
     copied = ' '.join(rest for name, rest in found if name == 'COPY').split()
     assert {'setup.py', 'setup.cfg', 'pyproject.toml', 'LICENSE', 'README.md', 'mixjax', 'configs'} <= set(copied)
     assert f'constraints-py{version}.txt' in copied
@@ -247,8 +248,8 @@ def test_dockerfiles_build_from_what_is_there(path):
 def test_the_skypilot_task_says_what_is_run():
     task = yaml.safe_load((LAUNCH / 'skypilot.yaml').read_text())
     assert task['resources']['job_recovery']['recover_on_exit_codes'] == [42, 143]
-    module, *words = shlex.split(task['envs']['COMMAND'])
-    assert module == 'mixjax.main' and main_lib.asked(words).flags.keys() == {'config', 'workdir'}
+    command, *words = shlex.split(task['envs']['COMMAND'])
+    assert command == 'train' and parse(TRAIN, words).given.keys() == {'config', 'workdir'}
     used = set(re.findall(r'\$(\w+)', f'{task["run"]}\n{task["setup"]}'))
     assert used == task['envs'].keys()
 

@@ -110,7 +110,7 @@ def test_a_grid_is_an_array_and_the_run_that_is_stopped_goes_on(slurm, tmp_path)
         time.sleep(0.2)
 
     status = slurm.call(
-        sys.executable, '-m', 'mixjax.commands.grid', 'digits/grid', '--runs=runs', *TINY, '--status', cwd=tmp_path
+        sys.executable, '-m', 'mixjax', 'grid', 'digits/grid', '--runs=runs', *TINY, '--status', cwd=tmp_path
     )
     assert status.split() == ['done', '4', '0-3', 'running', '0', 'begun', '0', 'missing', '0'], told()
     before, after = re.split(r'stopped with exit code (?:42|143); back into the queue\n', logs[0].read_text())

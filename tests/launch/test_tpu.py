@@ -41,12 +41,12 @@ case "$3 $4" in
     *) echo "what is $*?" >&2; exit 9 ;;
 esac
 """
-# A worker's own Python, which installs: it makes the Python that trains.
+# A worker's own Python, which installs: it makes the command that trains.
 PYTHON3 = r"""#!/usr/bin/env bash
 { printf '%q ' "$@"; echo; } >>"$CLOUD/installed"
 [ "$3" = venv ] || exit 0
 mkdir -p .venv/bin
-cp "$CLOUD/trains" .venv/bin/python
+cp "$CLOUD/trains" .venv/bin/mixjax
 """
 TRAINS = """#!/usr/bin/env bash
 { printf '%q ' "$@"; echo; } >>"$CLOUD/trained"
@@ -123,7 +123,7 @@ def test_run_arguments_are_passed_unchanged(cloud):
     words = ['--config=a b.py', "--config.x='$HOME'", '--config.y="\\', '--workdir=gs://bucket/é;#']
     assert cloud.tpu('run', *words).returncode == 0
     assert cloud.codes(1) == ['0']
-    assert cloud.lines('trained') == [['-m', 'mixjax.main', *words]]
+    assert cloud.lines('trained') == [['train', *words]]
     assert cloud.tpu('status').stdout.split() == ['machines:', 'ACTIVE', 'exit', 'codes,', 'by', 'slice:', '0']
 
 
@@ -152,7 +152,7 @@ def test_a_grid_is_shared_out_over_the_slices(cloud):
     ready(cloud, SLICES='2')
     assert cloud.tpu('grid', 'my grid.py', '--runs=gs://b/x', SLICES='2').returncode == 0
     assert cloud.codes(2) == ['0', '2']  # the one that fails does not keep the others from their turn
-    runs = [line[2:] for line in cloud.lines('trained') if '--run' in line]
+    runs = [line[1:] for line in cloud.lines('trained') if '--run' in line]
     assert sorted(runs) == [['my grid.py', '--runs=gs://b/x', '--run', str(i)] for i in range(5)]
     assert [run[-1] for run in runs if run[-1] in '024'] == ['0', '2', '4']
 
@@ -187,7 +187,7 @@ def test_keep_does_not_start_twice(cloud):
     ('words', 'env', 'sentence'),
     [
         (['creat'], {}, "there is no command 'creat'"),
-        (['run'], {}, 'run needs the arguments of mixjax.main'),
+        (['run'], {}, 'run needs the arguments of mixjax train'),
         (['run', '--config=x'], {'SLICES': '2'}, 'run is for one slice'),
         (['grid'], {}, 'grid needs a file'),
         (['keep'], {}, 'keep run ARGS, or keep grid FILE ARGS'),

@@ -10,13 +10,13 @@ import pytest
 
 from mixjax import config as config_lib
 from mixjax import models
-from mixjax.commands import plan as plan_command
+from mixjax.commands import cli
 from mixjax.errors import UserError
 from mixjax.planner import arguments, assumed, compiled, hlo, slices, tables, verdict
 from mixjax.train import mesh, placement, program, seed_batch, seeds
-from tests.support.common import ROOT, Tiny, environment
-from tests.support.toy import settings
-from tests.support.variants import VARIANTS
+from tests.common import ROOT, Tiny, environment
+from tests.test_methods import settings
+from tests.variants import VARIANTS
 
 
 def long(*names):
@@ -71,8 +71,8 @@ def test_topologies():
         ('cpu:2x2', 'a number from 1'),
     ],
 )
-def test_invalid_topologies_are_refused(name, words, capsys):
-    assert plan_command.main(['--config=quickstart', f'--topology={name}']) == 2
+def test_topologies_that_are_none(name, words, capsys):
+    assert cli.run('plan', ['--config=quickstart', f'--topology={name}']) == 2
     told = capsys.readouterr().err
     assert words in told and len(told.splitlines()) == 1
 
@@ -89,9 +89,9 @@ def test_the_environment_of_virtual_devices(monkeypatch):
     assert slices.environment(slices.parse('v5e:2x2'))['JAX_PLATFORMS'] == 'cpu'
 
 
-def test_missing_libtpu_says_what_to_install(monkeypatch, capsys):
+def test_without_libtpu(monkeypatch, capsys):
     monkeypatch.setattr(slices.importlib.util, 'find_spec', lambda name: None)
-    assert plan_command.main(['--config=quickstart', '--topology=v5e:2x2']) == 2
+    assert cli.run('plan', ['--config=quickstart', '--topology=v5e:2x2']) == 2
     told = capsys.readouterr().err
     assert "pip install 'mixjax[tpu-plan]'" in told and '--topology=cpu:8' in told and len(told.splitlines()) == 1
 
@@ -216,7 +216,7 @@ def test_shapes_are_those_of_a_run(variant, tmp_path, monkeypatch):
     placed.close()
 
 
-def test_argument_bytes_are_all_accounted_for(mixed):
+def test_every_byte_of_the_arguments_has_a_name(mixed):
     for _, (plan,) in mixed.values():
         rows = verdict.memory(plan)
         named = sum(plan.holds.values()) - plan.holds['pretrained network'] - plan.holds['test images']
@@ -367,7 +367,7 @@ def get_config():
 @pytest.mark.slow
 def test_a_comparison_has_a_table_for_each_method(tmp_path, capsys):
     (tmp_path / 'mine.py').write_text(COMPARED)
-    assert plan_command.main([f'--config={tmp_path}/mine.py', '--topology=cpu:4', '--json']) == 0
+    assert cli.run('plan', [f'--config={tmp_path}/mine.py', '--topology=cpu:4', '--json']) == 0
     told = capsys.readouterr()
     found = json.loads(told.out)
     assert [one['label'] for one in found] == ['finetune', 'seqtrain, first stage', 'seqtrain']
@@ -394,15 +394,15 @@ def test_the_tables_as_text(mixed):
     assert any('GFLOP' in line for line in lines) and 'chip-hours' not in '\n'.join(lines)
 
 
-def test_idle_devices_are_reported():
+def test_devices_that_have_nothing_to_do():
     on, (plan,) = planned(toy('finetune', trials=3), 8)
     assert plan.program.mesh.devices.shape == (3, 2)
     assert '2 have nothing to do' in tables.text(plan, on)
 
 
-def test_indivisible_batch_is_refused(tmp_path, capsys):
+def test_a_batch_that_cannot_be_shared_out(tmp_path, capsys):
     words = ['--config=quickstart', '--topology=cpu:4', '--config.num_seeds=1', '--config.batch_size=7']
-    assert plan_command.main(words) == 2
+    assert cli.run('plan', words) == 2
     told = capsys.readouterr().err.splitlines()
     assert 'a batch of 7 cannot be shared out over the 4 devices' in told[-1] and not any(
         'Traceback' in x for x in told
@@ -420,7 +420,7 @@ def test_indivisible_batch_is_refused(tmp_path, capsys):
     ],
 )
 def test_wrong_input(words, part, capsys):
-    assert plan_command.main(words) == 2
+    assert cli.run('plan', words) == 2
     told = capsys.readouterr().err
     assert part in told and len(told.splitlines()) == 1
 
@@ -475,7 +475,7 @@ def test_images_are_streamed_where_a_run_would():
     assert plan.compiled is not None and {one.kind for one in plan.compiled.collectives} == {'all-reduce'}
 
 
-def test_compiler_errors_are_reported(monkeypatch):
+def test_what_the_compiler_refuses(monkeypatch):
     def lower(*_):
         raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Ran out of memory, used 20.1G of 15.75G hbm.\nmore')
 
@@ -493,7 +493,7 @@ def other(*_):
     raise jax.errors.JaxRuntimeError('INTERNAL: strange\nand more')
 
 
-def test_estimated_hours_of_a_run(mixed):
+def test_hours_of_a_run(mixed):
     _, (plan,) = mixed[1]
     work = verdict.work(*on_chips(plan))
     chip = slices.CHIPS['v5e']
@@ -508,7 +508,7 @@ def test_estimated_hours_of_a_run(mixed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('method', ['mixup', 'xmixup'])
-def test_plan_for_a_tpu_slice_without_hardware(method, tmp_path):
+def test_a_tpu_slice_that_nobody_has(method, tmp_path):
     """The glyph network on v5e:2x2 and v5e:4x4: it fits, and no image goes between chips unless groups say so."""
     pytest.importorskip('libtpu', reason="libtpu is not installed: pip install 'mixjax[tpu-plan]'")
     found = []
@@ -516,7 +516,7 @@ def test_plan_for_a_tpu_slice_without_hardware(method, tmp_path):
         words = ['--config=quickstart', f'--topology=v5e:{name}', '--json', f'--config.method.name={method}',
                  '--config.num_seeds=1', '--config.batch_size=64', f'--config.mix.groups={groups}']  # fmt: skip
         done = subprocess.run(
-            [sys.executable, '-m', 'mixjax.commands.plan', *words],
+            [sys.executable, '-m', 'mixjax', 'plan', *words],
             cwd=ROOT,
             env=environment(),
             capture_output=True,

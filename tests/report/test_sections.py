@@ -57,7 +57,7 @@ def test_a_run_over_several_values(tmp_path, monkeypatch, capsys):
     page = (tmp_path / 'run' / 'report.html').read_text()
     assert 'per_class=1' in page and 'per_class=2' in page
     text = (tmp_path / 'out' / 'results.md').read_text()
-    assert '## two\n\n    python -m mixjax.main --config=two.py --workdir=run\n' in text
+    assert '## two\n\n    mixjax train --config=two.py --workdir=run\n' in text
     assert '### digits, per_class = 1\n\n10 labelled images, 1,787 test images, 10 classes, 2 steps.' in text
     assert text.count('| finetune |') == 2 and str(tmp_path) not in text and '| n |' in text
     # Again: nothing is trained and the files are the same.

@@ -273,7 +273,7 @@ def test_tables_beside_the_report(root):
     assert {row['difference'] for row in rows if row['method'] == 'finetune'} == {''}
     text = (root / 'results.md').read_text()
     assert '| birds | 50 % | glyphnet | smile | 56.00 \u00b1 1.00 | 3 | +5.00 \u00b1 0.58 | birds-smile-0.5 |' in text
-    assert 'Not finished, and left out: cars-mixup-0.5.' in text and text.count('python -m mixjax.main') == 8
+    assert 'Not finished, and left out: cars-mixup-0.5.' in text and text.count('mixjax train') == 8
     before = text, (root / 'results.csv').read_text()
     write(root)
     assert before == ((root / 'results.md').read_text(), (root / 'results.csv').read_text())

@@ -82,7 +82,7 @@ def config(label: str | None, labels: tuple[str, ...], seeds: int, side: int) ->
 def environment() -> dict[str, Any]:
     return {
         'commit': '0123456789ab',
-        'command': 'python -m mixjax.main --config=configs/quickstart.py --workdir=runs/quickstart',
+        'command': 'mixjax train --config=configs/quickstart.py --workdir=runs/quickstart',
         'devices': ['cpu', 'cpu'],
         'jax': '0.10.2',
         'mixjax': '0.1.0',

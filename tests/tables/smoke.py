@@ -59,7 +59,7 @@ def train(run: grid.Run) -> str:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         code = command.main(words)
     if code:
-        raise UserError(f'python -m mixjax.main {" ".join(words)} ended with {code}:\n{said.getvalue()}')
+        raise UserError(f'mixjax train {" ".join(words)} ended with {code}:\n{said.getvalue()}')
     results = json.loads((folder / 'results.json').read_text())
     losses = losses_of(folder)
     if results['steps'] != 2 or len(losses) != 2 or not all(map(math.isfinite, losses)):

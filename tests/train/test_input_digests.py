@@ -20,8 +20,8 @@ from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.rundir import files
 from mixjax.train import experiment, input_digests, loop
-from tests.support import tiny_config
-from tests.support.common import assert_same_run
+from tests import tiny_config
+from tests.common import assert_same_run
 
 CODE = """
 import optax
@@ -173,7 +173,7 @@ def test_a_changed_input_is_named_and_refused(change, killed):
     assert everything(killed / 'run') == before
 
 
-def test_killed_run_with_restored_inputs_ends_the_same(made, killed):
+def test_with_the_inputs_it_had_a_killed_run_ends_as_if_it_had_not_been(made, killed):
     """Also where they are other files with the same content."""
     for name in ('photos', 'source', 'pretrained'):
         shutil.copytree(killed / name, killed / 'copy')
@@ -227,7 +227,7 @@ def test_changed_code_of_a_finished_run_and_of_a_longer_one(made, killed):
     told = json.loads((made / 'run' / 'inputs.json').read_text())
     # The network of these tests is not one of mixjax either.
     own = {'code_of_mine', 'code_of_mine.method'}
-    assert found['code'].keys() == own | {'tests', 'tests.support', 'tests.support.common'}
+    assert found['code'].keys() == own | {'tests', 'tests.common'}
     assert found['earlier code'] == [told['code']] and found['code'] != told['code']
     experiment.run(mine(steps=6), 'run')  # accepted once
     with pytest.raises(UserError, match="must be 'refuse' or 'accept', not 'yes'"):
@@ -243,7 +243,7 @@ def test_changed_images_are_not_accepted_with_the_code(killed):
 
 
 @pytest.mark.parametrize('kind', ['sweep', 'comparison'])
-def test_finished_runs_of_a_sweep_are_compared_too(kind, killed):
+def test_what_is_finished_is_compared_too_where_others_are_still_to_be_trained(kind, killed):
     """Killed between the first value, or label, and the second one."""
     changes = {'target__splits': '', 'steps': 1}
     if kind == 'sweep':
@@ -277,7 +277,7 @@ def test_the_record_is_there_before_the_first_stage_begins(killed, monkeypatch):
         experiment.run(given, 'two')
 
 
-def test_predict_and_analyse_check_the_same_record(made, killed):
+def test_predictions_and_measures_compare_with_the_same_record(made, killed):
     shutil.rmtree(killed / 'run')
     shutil.copytree(made / 'run', killed / 'run')
     importlib.import_module('code_of_mine.method')
@@ -302,7 +302,7 @@ def test_a_damaged_record(text, killed):
         experiment.run(mine(), 'run')
 
 
-def test_record_has_no_paths(made):
+def test_the_record_names_no_place(made):
     text = (made / 'run' / 'inputs.json').read_text()
     assert '/' not in text and set(json.loads(text)) == {*input_digests.TEXTS, *input_digests.TABLES}
     assert split_file.ROWS[0] == 'labelled rows'

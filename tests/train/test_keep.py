@@ -8,7 +8,7 @@ import pytest
 
 import mixjax
 from mixjax import config as config_lib
-from mixjax.commands import predict
+from mixjax.commands import cli
 from mixjax.errors import UserError
 from mixjax.rundir import files
 from mixjax.train import evaluation, experiment
@@ -63,7 +63,7 @@ def test_what_the_best_network_said_of_each_example_is_kept(run):
 
 def test_the_exported_network_is_that_of_the_best_step(run, capsys):
     folder, results = run
-    assert predict.main([f'--workdir={folder}', '--test', '--json']) == 0
+    assert cli.run('predict', [f'--workdir={folder}', '--test', '--json']) == 0
     assert json.loads(capsys.readouterr().out)['accuracy'] == results['accuracy']['mean']
     assert mixjax.load(folder).about['step'] == results['seeds'][0]['step']
 

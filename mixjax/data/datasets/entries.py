@@ -56,7 +56,7 @@ def _ours(facts: Entry, first: str, *, splits: tuple[str, str] = ('train', 'test
 
 
 def _command(facts: Entry) -> str:
-    return f'python -m mixjax.commands.prepare --dataset={facts.name} --data_dir=DIR'
+    return f'mixjax prepare --dataset={facts.name} --data-dir=DIR'
 
 
 ENTRIES: dict[str, Entry] = {

@@ -10,6 +10,7 @@ picture. The bytes that are decoded later are compared with those that were chec
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import unicodedata
@@ -21,7 +22,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import bucket_copy, folder_scan
 from mixjax.data.datasets.entries import PHOTO, Entry
 from mixjax.data.pixels import photo
@@ -94,7 +94,7 @@ def look(root: str, *, holdout: float, cache: Path) -> Folder:
     train, val, test = found['train'], found.get('val', ()), found.get('test', ())
     how = ''
     if 'test' not in found:
-        train, test = _held_out(train, len(classes), holdout)
+        train, test = _held_out(train, holdout)
         how = f', {holdout:g} of each class, held out' if test else ''
     if holdout and not test:
         raise UserError(f'{root} has no class with two different images, so none can be held out to test on')
@@ -150,36 +150,36 @@ def _some(names: set[str] | list[str]) -> str:
     return ', '.join(shown[:SHOWN]) + (f' and {len(shown) - SHOWN} more' if len(shown) > SHOWN else '')
 
 
-def _held_out(found: Sequence[Found], classes: int, share: float) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
-    """(train, test): of each class the share, at least one and not all; a class of one image only trains.
+def _held_out(found: Sequence[Found], share: float) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
+    """(train, test) of the images of a folder without a test part."""
+    labels, digests = [one.label for one in found], [one.digest for one in found]
+    out = held_out(labels, digests, [one.id for one in found], share) if share else set()
+    return (
+        tuple(one for row, one in enumerate(found) if row not in out),
+        tuple(one for row, one in enumerate(found) if row in out),
+    )
 
-    Files are taken in the order of the digests of their bytes: the choice depends on nothing else, not on names or
-    seeds, so all methods and seeds have one test part. Equal files stay on one side.
+
+def held_out(labels: Sequence[int], digests: Sequence[str], ids: Sequence[str], share: float) -> set[int]:
+    """The rows that are tested on: of each class the share, at least one and not all; a class of one image only trains.
+
+    Images are taken in the order of the digests of their bytes: the choice depends on nothing else, not on names or
+    seeds, so all methods and seeds have one test part. Equal images stay on one side.
     """
-    out: set[str] = set()
-    by_class: list[list[Found]] = [[] for _ in range(classes)]
-    for one in found if share else ():
-        by_class[one.label].append(one)
-    for some in by_class:
-        some.sort(key=lambda one: (one.digest, one.id))
+    by_class: dict[int, list[int]] = {}
+    for row, label in enumerate(labels):
+        by_class.setdefault(int(label), []).append(row)
+    chosen: set[int] = set()
+    for some in by_class.values():
+        some.sort(key=lambda row: (digests[row], ids[row]))
         wanted = min(max(round(share * len(some)), 1), len(some) - 1)
-        cuts = [k for k in range(1, len(some)) if some[k].digest != some[k - 1].digest]
+        cuts = [k for k in range(1, len(some)) if digests[some[k]] != digests[some[k - 1]]]
         if cuts:
-            out.update(one.path for one in some[: min(cuts, key=lambda k: (abs(k - wanted), k))])
-    return tuple(one for one in found if one.path not in out), tuple(one for one in found if one.path in out)
+            chosen.update(some[: min(cuts, key=lambda k: (abs(k - wanted), k))])
+    return chosen
 
 
 # --- its images -------------------------------------------------------------------------------------------------------
-
-
-def dataset(folder: Folder, part: Sequence[Found], rule: photo.Rule) -> Dataset:
-    """One part; its photographs are turned upright. Its name tells it from every other: ids, classes and bytes."""
-    digest = hashlib.blake2b(digest_size=6)
-    for one in part:
-        digest.update(f'{one.id}\0{one.label}\0{one.digest}\n'.encode('utf-8', 'surrogateescape'))
-    read = Images(folder, part, rule._replace(upright=True))
-    labels = np.array([one.label for one in part], np.int32)
-    return Dataset(f'{NAME}-{digest.hexdigest()}', folder.classes, labels, read, tuple(one.id for one in part))
 
 
 class Images:
@@ -190,11 +190,32 @@ class Images:
     """
 
     stamp = 'bytes compared'  # tells the stored images of this class from those of earlier versions
+    notes: tuple[str, ...] = ()  # what a person should be told of the folder, where nobody else does
 
     def __init__(self, folder: Folder, part: Sequence[Found], rule: photo.Rule) -> None:
         self.rule = photo.check(rule)
         self._root, self._cache, self._part = folder.root, folder.cache, tuple(part)
         self._stamps = [one.stamp for one in part]
+
+    @property
+    def name(self) -> str:
+        """Tells the images from all others: their ids, classes and bytes."""
+        digest = hashlib.blake2b(digest_size=6)
+        for one in self._part:
+            digest.update(f'{one.id}\0{one.label}\0{one.digest}\n'.encode('utf-8', 'surrogateescape'))
+        return f'{NAME}-{digest.hexdigest()}'
+
+    def chosen(self, rows: np.ndarray, rule: photo.Rule) -> Images:
+        """Some of the images, made to one size by another rule."""
+        other = copy.copy(self)
+        other.rule = photo.check(rule._replace(upright=True))
+        other._part = tuple(self._part[row] for row in rows)
+        other._stamps = [one.stamp for one in other._part]
+        return other
+
+    def digests(self) -> list[str]:
+        """What tells each image from others."""
+        return [one.digest for one in self._part]
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         chosen = np.arange(len(self._part))[np.asarray(rows, np.int64)]

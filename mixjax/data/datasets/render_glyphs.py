@@ -1,4 +1,4 @@
-"""Draw the printed letters of the embedded benchmark: `python -m mixjax.data.datasets.render_glyphs [--out PATH]`.
+"""Draw the printed letters of the embedded benchmark: `python mixjax/data/datasets/render_glyphs.py [--out PATH]`.
 
 Latin, Greek and Cyrillic letters, no digits, one 16x16 grey image for each letter and font, from the
 fonts that come with matplotlib. The result is shipped as `mixjax/data/datasets/glyphs.npz`, because rendering

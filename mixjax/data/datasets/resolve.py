@@ -1,4 +1,4 @@
-"""From `config.target` or `config.source` to its data: a set of the catalogue by its name, or a person's folder.
+"""From `config.target` or `config.source` to its data: of the catalogue by name, of a folder, or given in Python.
 
 `node` is one of these groups of settings. `cache` is the folder where it is kept what is known of a person's files.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mixjax.data.dataset import Dataset
-from mixjax.data.datasets import catalog, folder, synthetic
+from mixjax.data.dataset import Dataset, of_folder
+from mixjax.data.datasets import catalog, folder, given, synthetic
 from mixjax.data.datasets.entries import PHOTO, Entry
 from mixjax.data.pixels import photo
 from mixjax.errors import UserError, nearest
@@ -38,12 +38,16 @@ def names() -> list[str]:
 
 def title(name: str) -> str:
     """What a data set is, in a few words."""
+    if name.startswith(given.PREFIX):
+        return 'given in Python'
     return UNNAMED.title if name == folder.NAME else catalog.entry(name).title
 
 
 def check(node: Any) -> None:
     """Refuse a name that is none."""
-    if node.name not in names():
+    if node.name.startswith(given.PREFIX):
+        given.find(node.name)
+    elif node.name not in names():
         hint = nearest(node.name, names())
         raise UserError(f'unknown data set {node.name!r}{hint}; the data sets are {", ".join(names())}')
     if node.dir and node.name != folder.NAME:
@@ -52,6 +56,8 @@ def check(node: Any) -> None:
 
 def entry(node: Any, cache: Path, *, made_up: bool = False) -> Entry:
     """The facts of a data set; those of a folder are found in it. made_up: only their number of classes matters."""
+    if node.name.startswith(given.PREFIX):
+        return given.entry(node.name)
     if node.name != folder.NAME:
         return catalog.entry(node.name)
     return UNNAMED if made_up and not node.dir else folder.entry(_look(node, cache))
@@ -59,11 +65,15 @@ def entry(node: Any, cache: Path, *, made_up: bool = False) -> Entry:
 
 def channels(node: Any) -> int:
     """The colours of its images."""
+    if node.name.startswith(given.PREFIX):
+        return given.entry(node.name).image[2]
     return PHOTO[2] if node.name == folder.NAME else catalog.entry(node.name).image[2]
 
 
 def missing(node: Any, data_dir: str) -> str | None:
     """What is missing, where it was looked for, and how to get it; None if the data are there."""
+    if node.name.startswith(given.PREFIX):
+        return given.missing(node.name)
     return None if node.name == folder.NAME else catalog.missing(node.name, data_dir)
 
 
@@ -71,6 +81,9 @@ def load(node: Any, *, data_dir: str, rule: photo.Rule, cache: Path) -> Parts:
     """All parts, their images of the size and colours of the rule."""
     if node.name == folder.NAME:
         return _of_folder(_look(node, cache), rule)
+    if node.name.startswith(given.PREFIX):
+        train, test, notes = given.parts(node.name, rule, node.get('holdout', 0.0))
+        return Parts(train, None, test, notes)
     own = rule._replace(channels=min(rule.channels, channels(node)))
     train = catalog.load(node.name, 'train', data_dir=data_dir, rule=own, cache=cache)
     has_test = catalog.entry(node.name).test > 0
@@ -80,16 +93,21 @@ def load(node: Any, *, data_dir: str, rule: photo.Rule, cache: Path) -> Parts:
 
 def made_up(node: Any, cache: Path, *, per_class: int, side: int) -> Parts:
     """Made-up images with the classes of the data set."""
-    if node.name != folder.NAME:
+    if node.name.startswith(given.PREFIX):
+        classes = given.find(node.name).train.classes
+    elif node.name != folder.NAME:
         train, test = (
             catalog.synthetic_like(node.name, split, per_class=per_class, side=side) for split in catalog.SPLITS
         )
         return Parts(train, None, test)
-    classes = _look(node, cache).classes if node.dir else tuple(f'class-{k}' for k in range(UNNAMED.classes))
+    elif node.dir:
+        classes = _look(node, cache).classes
+    else:
+        classes = tuple(f'class-{k}' for k in range(UNNAMED.classes))
 
     def part(number: int) -> Dataset:
         read, labels = synthetic.synthetic(len(classes), per_class, (side, side, PHOTO[2]), 0, part=number)
-        return Dataset(f'synthetic:{folder.NAME}', classes, labels, read)
+        return Dataset(f'synthetic:{node.name}', classes, labels, read)
 
     return Parts(part(0), None, part(1))
 
@@ -100,7 +118,7 @@ def _look(node: Any, cache: Path) -> folder.Folder:
 
 def _of_folder(found: folder.Folder, rule: photo.Rule) -> Parts:
     def part(some: tuple[folder.Found, ...]) -> Dataset | None:
-        return folder.dataset(found, some, rule) if some else None
+        return of_folder(found, some, rule) if some else None
 
     train = part(found.train)
     assert train is not None  # there are two classes at least

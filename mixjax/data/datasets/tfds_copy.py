@@ -1,7 +1,7 @@
 """A prepared copy of a data set: its labels and names at once, its images as they are asked for.
 
 To collect the labels, every record has to be read, images and all. So they are kept beside the records, in
-`mixjax_index.npz`: `prepare_data` makes it, or the first run that meets a copy without it.
+`mixjax_index.npz`: `mixjax prepare` makes it, or the first run that meets a copy without it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Images:
         try:
             image = photo.read(_bytes(record), self.rule, banner=self.banner)
         except photo.Unreadable as error:
-            again = 'python -m mixjax.commands.prepare with --skip_corrupt leaves such images out'
+            again = 'mixjax prepare with --skip-corrupt leaves such images out'
             raise UserError(f'{self._said(row)}: {error}; {again}') from None
         if image.shape != self._shape:
             raise UserError(
@@ -134,7 +134,7 @@ def index(
         if counts[part] and len(records) != counts[part]:
             raise UserError(
                 f'the {part} part in {folder} has {len(records):,} examples, and the published one has '
-                f'{counts[part]:,}; {AGAIN}, or take it as it is with python -m mixjax.commands.prepare --allow_counts'
+                f'{counts[part]:,}; {AGAIN}, or take it as it is with mixjax prepare --allow-counts'
             )
     bar = Bar(sum(map(len, parts.values())), f'{folder}: {"checking the images" if check else "reading the labels"}')
     try:
@@ -161,7 +161,7 @@ def _complaint(folder: Path, bad: list[dict[str, str]], total: int) -> str:
     more = [f'\n  and {len(bad) - 5} more'] if len(bad) > 5 else []
     return (
         f'{len(bad):,} of the {total:,} images in {folder} cannot be read; '
-        f'with --skip_corrupt they are left out:{"".join(shown + more)}'
+        f'with --skip-corrupt they are left out:{"".join(shown + more)}'
     )
 
 

@@ -116,6 +116,15 @@ def decode(data: bytes, *, channels: int = 3, upright: bool = False) -> np.ndarr
     return _within_memory(data, lambda about: _decoded(data, about, channels, upright), None)
 
 
+def of_picture(picture: Any, *, channels: int = 3, upright: bool = False) -> np.ndarray:
+    """An image of Pillow -> (H, W, channels) uint8, as `decode` gives it from the image's file."""
+    floats = picture.mode == 'F' and picture.format != 'TIFF'
+    deep = ('float', 32, False) if floats else _deep(picture)
+    turn = _tag(picture) if upright else 1
+    image = _of_deep(_Rows(picture), *deep, channels) if deep else _converted(picture.copy(), channels)
+    return _turned(image, turn)
+
+
 def _within_memory(data: bytes, work: Callable[[Header], np.ndarray], rule: Rule | None) -> np.ndarray:
     """What `work` returns, done while this thread holds its share of `MEMORY`.
 

@@ -90,6 +90,8 @@ def straight(x: Array) -> Array:
 
 
 def grid(costs: Costs) -> Grid:
+    """Lay a batch of problems out as a grid, with the batch as the last axis."""
+
     def last(x: Array) -> Array:
         """The batch, last: the axis that every operation runs along."""
         return jnp.moveaxis(x, 0, -1).astype(jnp.float32)

@@ -171,7 +171,7 @@ def test_the_number_of_images_is_compared_before_anything_is_written(name, root)
     miniature.publish(name, by_hand(root))
     message = refused(name, root, counts=True)
     assert 'list 7 images for the train part' in message and f'{catalog.entry(name).train:,}' in message
-    assert '--allow_counts' in message
+    assert '--allow-counts' in message
 
 
 @pytest.mark.parametrize('name', OURS)

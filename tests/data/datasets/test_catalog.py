@@ -250,7 +250,7 @@ def test_what_is_missing(name):
     assert f'the images of {name} ({facts.title}) are missing' in message
     assert f'~/tensorflow_datasets/{facts.tfds}/{facts.version}: no such copy' in message
     assert ("pip install 'mixjax[prepare]'" in message) == (not facts.ours)
-    assert message.endswith(f'  python -m mixjax.commands.prepare --dataset={name} --data_dir=~/tensorflow_datasets')
+    assert message.endswith(f'  mixjax prepare --dataset={name} --data-dir=~/tensorflow_datasets')
     assert len(message.splitlines()) <= 6
     # The folder has been put in everywhere.
     assert not re.search(r'\bDIR\b', message)
@@ -273,14 +273,14 @@ def test_the_lines_that_get_a_set_are_lines_of_a_shell(name, tmp_path):
     lines = message.split('to get them:\n')[1].splitlines()
     subprocess.run(['bash', '-n', '-c', '\n'.join(lines)], check=True)
     assert shlex.split(lines[-1]) == [
-        *('python', '-m', 'mixjax.commands.prepare', f'--dataset={name}'),
-        f'--data_dir={root}',
+        *('mixjax', 'prepare', f'--dataset={name}'),
+        f'--data-dir={root}',
     ]
 
 
 @pytest.mark.parametrize(('folder', 'line'), [('~/my sets', "~/'my sets'"), ('~', '~'), ('/a/b', '/a/b')])
 def test_a_home_folder_is_left_to_the_shell(folder, line):
-    assert str(catalog.missing('cub200', folder)).endswith(f' --data_dir={line}')
+    assert str(catalog.missing('cub200', folder)).endswith(f' --data-dir={line}')
 
 
 def test_a_prepared_copy_is_found(tmp_path, monkeypatch):

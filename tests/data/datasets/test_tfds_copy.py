@@ -267,7 +267,7 @@ def test_unreadable_images_stop_the_preparation_with_their_number(tmp_path):
     with pytest.raises(UserError) as error:
         index('cifar10', folder, check=True)
     message = str(error.value)
-    assert message.startswith(f'3 of the 7 images in {folder} cannot be read; with --skip_corrupt they are left out:')
+    assert message.startswith(f'3 of the 7 images in {folder} cannot be read; with --skip-corrupt they are left out:')
     assert 'cut: it is cut short or damaged' in message and 'page: it is not a picture' in message
     assert 'none: it is empty' in message and 'cifar10-train.array_record-00001-of-00002, record 0)' in message
     assert not (folder / tfds_copy.INDEX).exists()

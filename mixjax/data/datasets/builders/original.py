@@ -76,7 +76,7 @@ class Original(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if found != expected and not self.any_counts:
                 raise UserError(
                     f'{self.name}: the published files list {found:,} images for the {split} part, and the '
-                    f'catalogue says {expected:,}; --allow_counts takes them all the same'
+                    f'catalogue says {expected:,}; --allow-counts takes them all the same'
                 )
         return {split: self._generate_examples(split, part) for split, part in parts.items()}
 

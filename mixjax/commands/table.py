@@ -1,0 +1,253 @@
+"""Every command with all of its flags: parsing, help, completion and errors come from this table alone."""
+
+from __future__ import annotations
+
+from mixjax.commands.parser import Arguments, Command, Flag, Positional, names
+from mixjax.errors import UserError, nearest
+
+MEASURES = ('interpolation', 'spectrum', 'probe', 'targets', 'cam', 'plane', 'curves', 'sweep')
+SHELLS = ('bash', 'zsh', 'fish')
+SAME_COMMAND = 'the same command goes on from the last checkpoint'
+
+CONFIG = Flag(
+    'config', 'a config file, or the name of a shipped one (mixjax train --list names them)', 'FILE', required=True,
+    configs=True,
+)  # fmt: skip
+IMPORT = Flag(
+    'import', 'a module to import first, such as one that registers a network of yours; repeated, or with commas',
+    'MODULE', repeated=True, default=(),
+)  # fmt: skip
+CHANGED_CODE = Flag(
+    'changed-code', 'accept: go on with a run although the source of your own method has changed since it began',
+    'accept', choices=('accept',),
+)  # fmt: skip
+PROCESSES = 'Several processes, each with devices of its own, train one run: the same command in each of them.'
+CLUSTER = (
+    Flag('distributed', 'auto: as the cluster says that starts them (Cloud TPU, Slurm, Open MPI, Kubernetes); on: it '
+         'is an error if there is none; off: each process is a run of its own', 'MODE', choices=('auto', 'on', 'off'),
+         default='auto', group=PROCESSES),
+    Flag('coordinator', 'without such a cluster: where process 0 listens', 'HOST:PORT', group=PROCESSES),
+    Flag('processes', 'how many there are', 'N', group=PROCESSES),
+    Flag('process', 'which one this is, from 0', 'I', group=PROCESSES),
+)  # fmt: skip
+
+
+# --- flags that go together -------------------------------------------------------------------------------------------
+
+
+def check_predict(arguments: Arguments) -> None:
+    """Either images or the test set."""
+    if bool(arguments.positional) == arguments['test']:
+        raise UserError('give images or folders, or --test for the test set of the run')
+
+
+def check_report(arguments: Arguments) -> None:
+    """Settings are those of a table's grid, whose runs lie in one folder."""
+    if 'table' not in arguments.given and arguments.overrides:
+        key, value = arguments.overrides[0]
+        raise UserError(f'--config.{key}={value} goes with --table: the settings of finished runs are what they were')
+    if 'table' in arguments.given and len(arguments.positional) > 1:
+        raise UserError(f'--table takes one folder, that of all runs of the table, not {len(arguments.positional)}')
+
+
+def check_grid(arguments: Arguments) -> None:
+    """One thing to do."""
+    if len({'count', 'list', 'run', 'status'} & arguments.given.keys()) != 1:
+        raise UserError('give one of --count, --list, --run=INDEX and --status (see mixjax grid --help)')
+
+
+def check_analyse(arguments: Arguments) -> None:
+    """Measures that there are."""
+    for name in arguments['what']:
+        if name not in (*MEASURES, 'all'):
+            raise UserError(
+                f'--what: there is no measure {name!r}{nearest(name, MEASURES)}; they are {", ".join(MEASURES)}, or all'
+            )
+    if not arguments['what']:
+        raise UserError(f'--what needs one of {", ".join(MEASURES)}, or all')
+
+
+# --- the commands -----------------------------------------------------------------------------------------------------
+
+TRAIN = Command(
+    'train', 'train networks as a config says, or continue a stopped run', 'mixjax.commands.train:run',
+    (
+        'mixjax train --config=quickstart --workdir=runs/quickstart',
+        'mixjax train --config=xmixup_dogs:smoke --workdir=runs/trial',
+    ),
+    (
+        CONFIG._replace(metavar='FILE[:smoke]', help=f'{CONFIG.help}; :smoke tries it for two steps on made-up images, '
+                        'without data or weights'),
+        Flag('workdir', 'where results go, a folder or gs://BUCKET/FOLDER; the same command again continues a run '
+             'that was stopped', 'DIR', required=True),
+        IMPORT,
+        CHANGED_CODE,
+        Flag('list', 'print the shipped configs, methods, networks and data sets', alone=True),
+        *CLUSTER,
+    ),
+    settings=True,
+    exits='Exit codes: 0 done, 2 wrong input (one message says what to do), 3 another process trains in that work '
+    'directory, 42 told to stop by SIGTERM and saved, 130 interrupted (of the last two, run it again to go on).',
+    resume=SAME_COMMAND,
+)  # fmt: skip
+
+PREDICT = Command(
+    'predict', 'classify images with a trained network', 'mixjax.commands.predict:run',
+    (
+        'mixjax predict --workdir=runs/pets photo.jpg more/ --top=3',
+        'mixjax predict --workdir=runs/pets --test',
+    ),
+    (
+        Flag('workdir', 'the work directory of a run (of a comparison: RUN/METHOD)', 'DIR', required=True),
+        Flag('top', 'how many classes to show', 'N', int, 5, least=1),
+        Flag('batch', 'images that are predicted at once', 'N', int, 64, least=1),
+        Flag('test', "predict the run's own test set"),
+        Flag('json', 'print JSON'),
+        Flag('csv', 'also write a table', 'FILE'),
+        IMPORT._replace(help='a module to import first, such as one with a method or a network of yours; repeated, or '
+                        'with commas'),
+    ),
+    Positional('IMAGE', 'image files, and folders with images'),
+    check=check_predict,
+    details='Prints for each image the likeliest classes. Folders are searched through; where their sub-folders are '
+    'named after classes, the accuracy is printed too.',
+)  # fmt: skip
+
+REPORT = Command(
+    'report', "write the report of finished runs, or a paper's table beside ours", 'mixjax.commands.report:run',
+    (
+        'mixjax report runs/smile runs/xmixup --out=both.html',
+        'mixjax report --table=smile_table2 runs/tables',
+    ),
+    (
+        Flag('out', 'where to write (report.html in the folder, or beside several)', 'FILE'),
+        Flag('table', 'a table of the papers, such as smile_table2, beside our runs', 'NAME'),
+    ),
+    Positional('WORKDIR', 'the work directory of a finished run or comparison, or a folder of such', least=1),
+    settings=True,
+    check=check_report,
+    details='One folder gives report.html in it; several give one page with a section for each. With --table the '
+    'numbers of a paper are printed with ours beside them, and written as Markdown and CSV; WORKDIR is then the '
+    'folder with the runs of the grid configs/tables/NAME.py, and --config.KEY=VALUE is what that grid was given.',
+)  # fmt: skip
+
+GRID = Command(
+    'grid', 'count, list, train and follow the runs of a grid file', 'mixjax.commands.grid:run',
+    (
+        'mixjax grid configs/digits/grid.py --list',
+        'mixjax grid configs/digits/grid.py --run=0',
+    ),
+    (
+        Flag('count', 'how many different runs there are; cells with equal configs are one run'),
+        Flag('list', 'one line a run: index, arguments, work directory'),
+        Flag('run', 'train that run, go on with it, or say that it is finished; auto takes the index from the engine: '
+             '$SLURM_ARRAY_TASK_ID or $JOB_COMPLETION_INDEX', 'INDEX'),
+        Flag('status', 'how many are done, running, begun and missing, and which'),
+        Flag('runs', "where the work directories lie (runs/<the file's RUNS, or its name>)", 'DIR'),
+        IMPORT,
+        CHANGED_CODE._replace(help=f'{CHANGED_CODE.help} (of --run)'),
+        *(flag._replace(group='Several processes train one run (of --run).') for flag in CLUSTER),
+    ),
+    Positional('FILE', "a config file with get_config(argument) and grid(), which lists the arguments of its cells: "
+               "['method=smile,per_class=3', ..]; FILE:smoke tries its runs in two steps each, in the folder smoke "
+               'beside theirs', 1, 1, configs=True),
+    settings=True,
+    check=check_grid,
+    details="A run's work directory is named after its config, so the same cell is the same run in every grid, on "
+    'every machine, and a command that is given again goes on. Nothing but --run needs data, weights or an '
+    'accelerator.',
+    exits='Exit codes: 0 done (or finished before), 2 wrong input (one message says what to do), 3 another process '
+    'trains this run; --run ends with all others as mixjax train does.',
+    resume=SAME_COMMAND,
+)  # fmt: skip
+
+PLAN = Command(
+    'plan', 'predict memory and work of a config on a TPU slice, without a TPU', 'mixjax.commands.plan:run',
+    (
+        'mixjax plan --config=configs/xmixup_dogs.py --topology=v5e:4x4',
+        'mixjax plan --config=quickstart --topology=cpu:8',
+    ),
+    (
+        CONFIG._replace(help=f'{CONFIG.help}; of a comparison, every method'),
+        Flag('topology', 'v4:2x2x2, v5e:4x4, v5p:2x2x1, v6e:8x8: a TPU slice, by libtpu, on a machine without one; '
+             'cpu:8: so many virtual devices', 'KIND:SIZE', required=True),
+        Flag('json', 'print the tables as JSON'),
+        IMPORT,
+    ),
+    settings=True,
+    details='Compiles the training step that a run would have there, and prints the memory of a chip and what it is '
+    'taken by, the collectives of a step, its work, and what to change if it does not fit. It needs no TPU, data or '
+    'weights: their shapes stand for them, and what is assumed is said. A network such as ResNet-50 takes minutes.',
+    exits='Exit codes: 0 it fits (or virtual devices), 1 a program does not fit, 2 wrong input (one message says what '
+    'to do).',
+)  # fmt: skip
+
+PREPARE = Command(
+    'prepare', 'download or unpack a data set and convert it for training', 'mixjax.commands.prepare:run',
+    ('mixjax prepare --dataset=cub200',),
+    (
+        Flag('dataset', 'which one; mixjax train --list names them', 'NAME', required=True),
+        Flag('data-dir', 'the folder of all prepared sets ($TFDS_DATA_DIR or ~/tensorflow_datasets)', 'DIR'),
+        Flag('archives', 'where files that were fetched by hand lie (DATA_DIR/downloads/manual)', 'DIR'),
+        Flag('skip-corrupt', 'leave images out that cannot be read, and list them, instead of stopping'),
+        Flag('allow-counts', 'take a set whose number of examples is not the published one'),
+    ),
+    details='The set is fetched or taken from the archives, written as records, compared with what was published, and '
+    'every image is decoded once. The same command again goes on after a stop and does nothing where all is done.',
+    exits='Exit codes: 0 done, 2 wrong input (one message says what to do), 130 interrupted.',
+    resume='the same command goes on',
+)  # fmt: skip
+
+ANALYSE = Command(
+    'analyse', 'measure what the papers measure of a finished run', 'mixjax.commands.analyse:run',
+    ('mixjax analyse --workdir=runs/quickstart --what=interpolation,spectrum',),
+    (
+        Flag('workdir', 'the work directory of a finished run, comparison or sweep', 'DIR', required=True),
+        Flag('what', 'what to measure, with commas; all is all that can be', 'MEASURES', names, ('all',)),
+        Flag('seeds', 'at most so many seeds; 0 for all whose networks are there', 'N', int, 0, least=0),
+        Flag('images', 'at most so many images of a part; 0 for all', 'N', int, 1000, least=0),
+        Flag('of', 'outputs of the label-IL: probabilities or logits', 'OUTPUTS', choices=('probabilities', 'logits'),
+             default='probabilities'),
+        Flag('scale', 'of interpolation losses: raw, mean or unit (docs/analysis.md)', 'SCALE',
+             choices=('raw', 'mean', 'unit'), default='raw'),
+        Flag('lams', 'at how many lam an interpolation loss is taken', 'N', int, 10, least=1),
+        Flag('part', 'whose features the spectrum is of: train or test', 'PART', choices=('train', 'test'),
+             default='test'),
+        Flag('tail', 'how many of the smallest singular values', 'N', int, 10, least=1),
+        Flag('classes', 'names of classes, with commas: of cam and plane', 'NAMES', names, ()),
+        Flag('auxiliary', 'whose source images are the auxiliary ones of the probe', 'RUN'),
+        Flag('per-class', 'source images of a class, for the probe; 0 for all', 'N', int, 50, least=0),
+        Flag('probe-steps', "of the probe's training", 'N', int, 1000, least=1),
+        Flag('over', 'the setting, or the note of a method, that a sweep is over', 'KEY'),
+        IMPORT,
+    ),
+    check=check_analyse,
+    details='Writes analysis.json, and analysis-WHAT.npz with arrays for pictures, into the folder of each run, prints '
+    'a table, and writes the report again, which shows them. Of a comparison or a sweep all runs are measured.\n\n'
+    '  interpolation  label-IL and feature-IL on labelled and test images\n'
+    '                 (SMILE, Table 4)\n'
+    '  spectrum       tail singular values of the features (XMixup, Fig. 2)\n'
+    '  probe          what the trunk still knows of the source classes\n'
+    '                 (XMixup, Table 2)\n'
+    '  targets        learned soft labels, and how they evolve (LaMix, Fig. 2 and 3)\n'
+    '  cam            class activation maps (LaMix, Fig. 7)\n'
+    '  plane          a bottleneck of two units (LaMix, Fig. 8)\n'
+    '  curves         loss and accuracy over training (LaMix, Fig. 5)\n'
+    '  sweep          accuracy against one number in which runs of a comparison\n'
+    '                 differ (XMixup, Fig. 3 and 4; LaMix, Fig. 4 and 6)',
+    exits='Exit codes: 0 done, 2 wrong input or nothing of it can be measured (messages say why).',
+)  # fmt: skip
+
+COMPLETION = Command(
+    'completion', 'print the completion script of a shell', 'mixjax.commands.completion:run',
+    (
+        'eval "$(mixjax completion bash)"              # in ~/.bashrc',
+        'eval "$(mixjax completion zsh)"               # in ~/.zshrc, after compinit',
+        'mixjax completion fish >~/.config/fish/completions/mixjax.fish',
+    ),
+    (),
+    Positional('SHELL', 'bash, zsh or fish', 1, 1, choices=SHELLS),
+    details='It completes commands, flags, and the names of shipped configs after --config; elsewhere, files.',
+)  # fmt: skip
+
+COMMANDS = {command.name: command for command in (TRAIN, PREDICT, REPORT, GRID, PLAN, PREPARE, ANALYSE, COMPLETION)}
