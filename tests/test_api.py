@@ -21,8 +21,8 @@ from mixjax.data.dataset import Dataset
 from mixjax.errors import UserError
 from mixjax.method import Aux, Head, Method
 from mixjax.rundir import code_digest
-from tests import tiny_config  # noqa: F401 (it registers the network `tiny`)
-from tests.common import ROOT
+from tests.support import tiny_config  # noqa: F401 (it registers the network `tiny`)
+from tests.support.common import ROOT
 
 CLASSES = ('dark', 'bright')
 

@@ -17,13 +17,8 @@ from mixjax.commands.parser import Arguments, parse
 from mixjax.commands.table import COMMANDS as EVERY
 from mixjax.commands.table import MEASURES, TRAIN
 from mixjax.train.shared import preflight
-from tests.common import ROOT, SHORT, call, lines
-
-PAGES = sorted([ROOT / 'README.md', ROOT / 'launch/README.md', *(ROOT / 'docs').glob('*.md')])
-
-
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(rf'```{language}\n(.*?)```', (ROOT / page).read_text(), re.DOTALL)
+from tests.support.common import ROOT, SHORT, call, lines
+from tests.support.pages import PAGES, blocks
 
 
 def commands() -> list[str]:

@@ -6,7 +6,7 @@ import nbclient
 import nbformat
 import pytest
 
-from tests.common import ROOT
+from tests.support.common import ROOT
 
 NOTEBOOKS = sorted(path.stem for path in (ROOT / 'examples').glob('*.ipynb'))
 

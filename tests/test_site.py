@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.common import ROOT
+from tests.support.common import ROOT
 
 PAGES = sorted(
     [*(ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'launch/README.md')), *(ROOT / 'docs').rglob('*.md')]

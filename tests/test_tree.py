@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tree import listed
+from tests.support.tree import listed, text
 
 ROOT = Path(__file__).parents[1]
 
@@ -82,12 +82,6 @@ MAY_WRITE = {
     'host.cluster': {'os.open'},  # /dev/null
     'planner.slices': {'open to write'},  # /dev/null
 }
-
-
-def text(path: Path) -> str | None:
-    """What the file says; None for one that is not text."""
-    data = path.read_bytes()
-    return None if b'\0' in data else data.decode()
 
 
 def sources(folder: str = 'mixjax') -> list[Path]:

@@ -14,7 +14,7 @@ from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.report import kept
 from mixjax.train import experiment, schedule
-from tests.common import call
+from tests.support.common import call
 
 SETTINGS = [
     ('method.name', 'finetune'), ('num_seeds', '1'), ('devices', '1'), ('steps', '4'), ('eval_every', '4'),

@@ -19,9 +19,9 @@ from mixjax.commands import cli
 from mixjax.commands.parser import WIDTH, Arguments, Command, Flag, Positional, help_text, names, parse
 from mixjax.commands.table import COMMANDS, TRAIN
 from mixjax.errors import UserError
-from tests.common import ROOT, call, environment
-from tests.report import fake
-from tests.test_tree import listed, text
+from tests.support import fake
+from tests.support.common import ROOT, call, environment
+from tests.support.tree import listed, text
 
 TOY = Command(
     'toy', 'does nothing', 'nowhere:run', ('mixjax toy a --name=x',),

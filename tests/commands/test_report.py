@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 from mixjax.commands import cli
-from tests.report import fake
+from tests.support import fake
 
 
 def test_writes_and_says_where(tmp_path, capsys):

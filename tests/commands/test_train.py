@@ -10,7 +10,7 @@ import pytest
 from mixjax.commands.parser import parse
 from mixjax.commands.table import TRAIN
 from mixjax.commands.train import main, written
-from tests.common import SHORT, assert_same_run, call, kill_after, lines
+from tests.support.common import SHORT, assert_same_run, call, kill_after, lines
 
 SMILE = ['--config=quickstart', '--config.method.name=smile', *SHORT]
 

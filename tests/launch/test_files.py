@@ -18,7 +18,7 @@ import yaml
 from mixjax.commands import grid as grid_lib
 from mixjax.commands.parser import parse
 from mixjax.commands.table import TRAIN
-from tests.common import FIXTURES, ROOT
+from tests.support.common import FIXTURES, ROOT
 
 pytestmark = pytest.mark.launch
 LAUNCH = ROOT / 'launch'

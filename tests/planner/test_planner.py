@@ -14,9 +14,9 @@ from mixjax.commands import cli
 from mixjax.errors import UserError
 from mixjax.planner import arguments, assumed, compiled, hlo, slices, tables, verdict
 from mixjax.train import mesh, placement, program, seed_batch, seeds
-from tests.common import ROOT, Tiny, environment
-from tests.test_methods import settings
-from tests.variants import VARIANTS
+from tests.support.common import ROOT, Tiny, environment
+from tests.support.toy import settings
+from tests.support.variants import VARIANTS
 
 
 def long(*names):

@@ -20,8 +20,8 @@ from mixjax.errors import UserError
 from mixjax.models import weights
 from mixjax.rundir import files
 from mixjax.train import experiment, input_digests, loop
-from tests import tiny_config
-from tests.common import assert_same_run
+from tests.support import tiny_config
+from tests.support.common import assert_same_run
 
 CODE = """
 import optax
