@@ -146,7 +146,7 @@ def run(
     config: Config | ConfigDict, workdir: str | Path, *,
     target: Dataset | None = None, test: Dataset | None = None, source: Dataset | None = None,
     method: str | Make | Mapping[str, str | Make] | None = None,
-    progress: Progress | bool = True, command: str = '', changed_code: str = 'refuse',
+    progress: Progress | bool = True, changed_code: str = 'refuse',
 ) -> Results:  # fmt: skip
     """Train what a config says, or what is left of it: the same call goes on with a run that was stopped.
 
@@ -162,7 +162,6 @@ def run(
         Settings of a function are its keyword-only arguments; `functools.partial(make, weight=0.5)` sets them.
       progress: True prints how far it is (a line that moves on a terminal; in a notebook or a file a line at each
         phase, and one every ten seconds), False nothing; or a `Progress` of your own.
-      command: the line that began the run, kept in `env.json`.
       changed_code: what to do where the source of a method of your own is another than when the run began: 'refuse'
         to go on, or 'accept' it.
 
@@ -197,7 +196,7 @@ def run(
     with contextlib.ExitStack() as stack:
         stack.enter_context(given.use(sets))
         stack.enter_context(method_registry.given(makes))
-        found = experiment.run(changed, workdir, progress=progress, command=command, changed_code=changed_code)
+        found = experiment.run(changed, workdir, progress=progress, changed_code=changed_code)
     return Results(
         found, storage.of(workdir), {name.removeprefix(method_registry.GIVEN): makes[name] for name in makes}
     )

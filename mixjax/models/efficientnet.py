@@ -121,8 +121,9 @@ class MBConv(nn.Module):
             h = nn.swish(self.norm(name='expand_bn')(h, train))
         padding = zeros(self.padding, self.size, self.stride)
         h = conv(
-            inside, self.size, self.stride, padding=padding, groups=inside, init=depthwise_out, name='depthwise_conv'
-        )(h)
+            inside, self.size, self.stride,
+            padding=padding, feature_group_count=inside, init=depthwise_out, name='depthwise_conv',
+        )(h)  # fmt: skip
         h = nn.swish(self.norm(name='depthwise_bn')(h, train))
         s = global_mean(h)[:, None, None]
         squeezed = max(1, x.shape[-1] // 4)

@@ -85,21 +85,16 @@ class Dense(nn.Dense):
 
 
 def conv(
-    width: int,
-    size: int,
-    stride: int = 1,
-    *,
-    padding: Any = None,
-    groups: int = 1,
-    bias: Initializer | None = None,
-    dtype: Any = None,
-    init: Initializer = kaiming_out,
-    name: str,
-) -> Conv:
+    width: int, size: int, stride: int = 1, *, padding: Any = None, bias: Initializer | None = None,
+    init: Initializer = kaiming_out, **options: Any,
+) -> Conv:  # fmt: skip
     """A convolution: (B, h, w, C) -> (B, h', w', width).
 
-    padding: as flax takes it; None puts size // 2 zeros on every side. bias: the law of a bias, None for none.
-    groups: C for a depthwise convolution, whose kernel is (size, size, 1, C).
+    Args:
+      padding: as flax takes it; None puts size // 2 zeros on every side.
+      bias: the initialiser of a bias; None for no bias. init: the initialiser of the kernel.
+      options: of flax's `Conv`, such as `name` and `dtype`; with `feature_group_count` C it is a depthwise convolution,
+        whose kernel is (size, size, 1, C).
     """
     pad = size // 2
     return Conv(
@@ -107,12 +102,10 @@ def conv(
         (size, size),
         strides=stride,
         padding=((pad, pad), (pad, pad)) if padding is None else padding,
-        feature_group_count=groups,
         use_bias=bias is not None,
-        dtype=dtype,
         kernel_init=init,
         bias_init=nn.initializers.zeros if bias is None else bias,
-        name=name,
+        **options,
     )
 
 
