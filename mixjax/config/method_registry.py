@@ -43,7 +43,8 @@ RESERVED = ('name', 'wrappers')  # keys of a method's config that are not its se
 
 def names(kind: Kind = METHOD) -> list[str]:
     """The methods (or wrappers) that ship with mixjax: the modules of `mixjax.methods`."""
-    return sorted(info.name for info in pkgutil.iter_modules(importlib.import_module(kind.package).__path__))
+    found = pkgutil.iter_modules(importlib.import_module(kind.package).__path__)
+    return sorted(info.name for info in found if not info.name.startswith('_'))
 
 
 def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Method]:
