@@ -384,8 +384,11 @@ def test_the_digest_of_a_function_is_of_modules_of_ones_own_too(tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'helper_of_mine.py').write_text('x = 1\n')
     importlib.invalidate_caches()
-    for source in ('import helper_of_mine, json\nimport jax.numpy as jnp\ndef make(c):\n    jnp.ones(json)\n    return helper_of_mine.x\n',
-                   'def make(c):\n    import helper_of_mine\n    return helper_of_mine.x\n'):  # fmt: skip
+    used = 'import helper_of_mine, json\nimport jax.numpy as jnp\n'
+    for source in (
+        f'{used}def make(c):\n    jnp.ones(json)\n    return helper_of_mine.x\n',
+        'def make(c):\n    import helper_of_mine\n    return helper_of_mine.x\n',
+    ):
         found = code_digest.of_function('x', function(source))
         assert found.keys() == {'x', 'helper_of_mine'}
 
