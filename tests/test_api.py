@@ -21,6 +21,7 @@ from mixjax.data.dataset import Dataset
 from mixjax.errors import UserError
 from mixjax.method import Aux, Head, Method
 from mixjax.rundir import code_digest
+from tests import tiny_config  # noqa: F401 (it registers the network `tiny`)
 from tests.common import ROOT
 
 CLASSES = ('dark', 'bright')
@@ -39,11 +40,22 @@ def data(seed=0, name='images', **more):
 
 
 def settings(**more):
+    """Two small convolutions from scratch, four steps."""
     config = mixjax.config.base()
-    config.model.name, config.model.weights = 'glyphnet', 'embedded://glyphnet'
+    config.model.name = 'tiny'
+    config.image.resize = config.image.crop = 16
+    config.image.mean = config.image.std = (0.5,)
     config.optim.lr, config.steps, config.batch_size = 0.02, 4, 8
     config.eval_every = config.checkpoint_every = 2
     config.update(more)
+    return config
+
+
+def letters(**more):
+    """The network that knows printed letters, four steps."""
+    config = settings(**more)
+    config.model.name, config.model.weights = 'glyphnet', 'embedded://glyphnet'
+    config.image = mixjax.config.base().image
     return config
 
 
@@ -63,7 +75,7 @@ def two_heads(classes_t, *, share: float = 0.5):
 @pytest.fixture(scope='module')
 def single(tmp_path_factory):
     folder = tmp_path_factory.mktemp('single') / 'run'
-    results = mixjax.train.run(settings(num_seeds=2), folder, target=data(), test=data(1), progress=False)
+    results = mixjax.train.run(letters(num_seeds=2), folder, target=data(), test=data(1), progress=False)
     return folder, results
 
 
@@ -103,7 +115,7 @@ def test_results_give_the_model_and_the_report(single):
 
 def test_the_same_call_gives_the_same_results(single):
     folder, results = single
-    again = mixjax.train.run(settings(num_seeds=2), folder, target=data(), test=data(1), progress=False)
+    again = mixjax.train.run(letters(num_seeds=2), folder, target=data(), test=data(1), progress=False)
     assert again == results
 
 
@@ -147,7 +159,7 @@ def test_results_that_are_none_are_refused(text, tmp_path):
 
 def test_other_data_are_another_run(single):
     folder, _ = single
-    config = settings(num_seeds=2)
+    config = letters(num_seeds=2)
     for given, sentence in (
         ({'target': data(2), 'test': data(1)}, 'images of the train part of the target data set have changed'),
         ({'target': data(), 'test': data(2)}, 'images of the test part of the target data set have changed'),
@@ -236,11 +248,12 @@ def test_without_a_held_out_share_the_rest_is_tested_on(tmp_path):
 
 
 def test_a_source_that_is_given(tmp_path):
-    config = settings()
+    config = letters()
     with pytest.raises(UserError, match='both called'):
         mixjax.train.run(config, tmp_path / 'run', target=data(), source=data(1), progress=False)
     with pytest.raises(UserError, match='160 classes that are not the 2 of the source'):
         mixjax.train.run(config, tmp_path / 'run', target=data(), source=data(1, name='other'), progress=False)
+    config = settings()
     config.model.weights = 'random://2'
     config.source.name = 'glyphs'
     mixjax.train.run(config, tmp_path / 'run', target=data(), source=data(1, name='other'), progress=False)
@@ -307,8 +320,8 @@ def test_the_settings_of_a_function_are_its_keyword_arguments(tmp_path):
     def stored():
         return json.loads((tmp_path / 'run' / 'config.json').read_text())['method']
 
-    def run(method, **more):
-        return mixjax.train.run(settings(**more), tmp_path / 'run', target=data(), method=method, progress=False)
+    def run(make, **more):
+        return mixjax.train.run(settings(**more), tmp_path / 'run', target=data(), method=make, progress=False)
 
     run(functools.partial(two_heads, share=0.25))
     assert stored() == {'name': 'given:two_heads', 'share': 0.25}
@@ -371,8 +384,11 @@ def test_the_digest_of_a_function_is_of_modules_of_ones_own_too(tmp_path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / 'helper_of_mine.py').write_text('x = 1\n')
     importlib.invalidate_caches()
-    for source in ('import helper_of_mine\ndef make(c):\n    return helper_of_mine.x\n',
-                   'def make(c):\n    import helper_of_mine\n    return helper_of_mine.x\n'):  # fmt: skip
+    used = 'import helper_of_mine, json\nimport jax.numpy as jnp\n'
+    for source in (
+        f'{used}def make(c):\n    jnp.ones(json)\n    return helper_of_mine.x\n',
+        'def make(c):\n    import helper_of_mine\n    return helper_of_mine.x\n',
+    ):
         found = code_digest.of_function('x', function(source))
         assert found.keys() == {'x', 'helper_of_mine'}
 
@@ -425,10 +441,10 @@ def test_images_of_pillow_have_the_pixels_of_their_files(single):
     turned = colour.copy()
     turned.getexif()[0x0112] = 6
     deep = Image.fromarray(rng.integers(0, 65536, (20, 30), np.uint16))
-    for picture, kind in ((colour, 'PNG'), (turned, 'PNG'), (colour.convert('P'), 'PNG'), (colour.convert('1'), 'PNG'),
     for picture, kind in ((colour, 'PNG'), (turned, 'PNG'), (colour.convert('P'), 'PNG'), (deep, 'PNG'),
                           (colour.convert('1'), 'PNG'), (colour.convert('CMYK'), 'TIFF'),
                           (colour.convert('RGBA'), 'PNG')):  # fmt: skip
+        file = io.BytesIO()
         picture.save(file, kind, exif=picture.getexif())
         want = model.read(file.getvalue())
         np.testing.assert_array_equal(model.read(picture), want, err_msg=f'{picture.mode} {kind}')
@@ -502,11 +518,15 @@ def keys(config, prefix=''):
     return out
 
 
+def is_group(kind):
+    return getattr(kind, '_is_protocol', False)
+
+
 def typed(group, prefix=''):
     """{dotted key: type} of `Config`."""
     out = {}
     for key, kind in defaults.members(group).items():
-        inner = typed(kind, f'{prefix}{key}.') if typing.is_protocol(kind) else {}
+        inner = typed(kind, f'{prefix}{key}.') if is_group(kind) else {}
         out |= {f'{prefix}{key}': kind, **inner}
     return out
 
@@ -516,7 +536,7 @@ def test_types_and_defaults_agree_key_by_key():
     assert values.keys() == types.keys() and len(values) > 60
     for key, kind in types.items():
         value = values[key]
-        if typing.is_protocol(kind):
+        if is_group(kind):
             assert isinstance(value, ConfigDict), key
             continue
         assert type(value) is (typing.get_origin(kind) or kind), key
@@ -548,6 +568,7 @@ def test_stubs_name_what_the_packages_have():
     assert mixjax.train.run is importlib.import_module('mixjax.api').run
 
 
+@pytest.mark.slow
 def test_the_users_file_runs(tmp_path, capsys):
     """That its types hold is checked by `make lint`."""
     spec = importlib.util.spec_from_file_location('typed_user', ROOT / 'examples' / 'typed_user.py')

@@ -94,8 +94,10 @@ def of_function(name: str, function: Callable[..., Any]) -> dict[str, str]:
             queue += [(f'{where}.{key}', member) for key, member in sorted(vars(value).items()) if key[:2] != '__']
         else:
             seen[where] = _plain(value)
+    paths = {name: _path(_spec(name)) for name in modules}
+    own = [name for name, path in paths.items() if path is None or not _installed(path)]
     python = f'bytecode of Python {sys.version_info[0]}.{sys.version_info[1]}'
-    return {name: f'{python} {hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()}', **digests(modules)}
+    return {name: f'{python} {hashlib.sha256(repr(sorted(seen.items())).encode()).hexdigest()}', **digests(own)}
 
 
 def _names(code: CodeType) -> set[str]:
