@@ -108,7 +108,7 @@ def test_every_module_that_a_page_names_exists():
         for name in set(re.findall(r'`((?:losses|mix|maths|methods|models|host|train)(?:\.[A-Za-z_]\w*)+)', text)):
             setting = name in ('mix.groups', 'mix.shards')
             assert setting or name.endswith(('.py', '.md')) or resolves(f'mixjax.{name}'), f'{page.name}: {name}'
-        for path in set(re.findall(r'\bmixjax/[\w/.]*\w', text)):
+        for path in set(re.findall(r'(?<!/)\bmixjax/[\w/.]*\w', text)):
             assert (ROOT / path).exists(), f'{page.name}: {path}'
         for path in set(re.findall(r'\b(?:tests|reproduction|benchmarks|configs)/[\w/.]*\w\.(?:py|csv)\b', text)):
             assert (ROOT / path).exists() or 'study.py' in path, f'{page.name}: {path}'

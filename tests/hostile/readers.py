@@ -21,7 +21,7 @@ from unittest import mock
 
 import numpy as np
 
-from mixjax.data.dataset import Dataset
+from mixjax.data.dataset import Dataset, of_folder
 from mixjax.data.datasets import array_record, folder_scan, tfds_copy
 from mixjax.data.datasets import folder as folder_lib
 from mixjax.data.datasets.builders import archive
@@ -495,7 +495,7 @@ def read_history(path: Path) -> None:
                         found = folder_lib.look(str(top), holdout=0, cache=cache)
                     digests = [folder_scan.digest_of((top / one.path).read_bytes()) for one in found.train]
                     assert digests == [one.digest for one in found.train]
-                    opened = folder_lib.dataset(found, found.train, rule)
+                    opened = of_folder(found, found.train, rule)
                     data = found, decoded_cache.stored(opened, 'train', cache / 'images').read
                     time.sleep(0.011)  # a tick of the clock of file systems: listings are remembered
                 elif kind == 'read' and data is not None:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from mixjax import config as config_lib
+from mixjax.data.dataset import of_folder
 from mixjax.data.datasets import folder, folder_scan, resolve
 from mixjax.data.labelled import split_file
 from mixjax.data.pixels import decoded_cache, photo
@@ -166,14 +167,14 @@ def test_undecodable_file_name(tmp_path):
     for _ in range(2):  # read, then remembered
         found = look(tmp_path / 'p', tmp_path)
         assert len(found.train) + len(found.test) == 4
-        assert folder.dataset(found, found.train, RULE).read(np.arange(2)).shape == (2, 8, 8, 3)
+        assert of_folder(found, found.train, RULE).read(np.arange(2)).shape == (2, 8, 8, 3)
 
 
 def test_composed_and_decomposed_letters_are_one_class(tmp_path):
     put(tmp_path / 'p', 'train/caf\u00e9/1.png', 'train/tea/1.png', 'test/cafe\u0301/2.png', 'test/tea/2.png')
     found = look(tmp_path / 'p', tmp_path)
     assert found.classes == ('caf\u00e9', 'tea') and found.test[0].id == 'test/caf\u00e9/2.png'
-    assert folder.dataset(found, found.test, RULE).read(np.arange(2)).any()
+    assert of_folder(found, found.test, RULE).read(np.arange(2)).any()
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
@@ -288,14 +289,14 @@ def test_images_are_upright_and_of_one_size(tmp_path):
     turned.save(tmp_path / 'p/a/turned.png', exif=exif)
     put(tmp_path / 'p', 'b/1.png', 'a/2.png', 'b/3.png')
     found = look(tmp_path / 'p', tmp_path, holdout=0)
-    data = folder.dataset(found, found.train, photo.Rule(8))
+    data = of_folder(found, found.train, photo.Rule(8))
     assert data.ids[1] == 'a/turned.png' and data.labels.dtype == np.int32
     image = data.read(np.array([1, 0, 1]))
     assert image.shape == (3, 8, 8, 3) and image.dtype == np.uint8
     np.testing.assert_array_equal(image[0], image[2])
     assert (image[0, :3] == (200, 30, 60)).all() and not image[0, 5:].any()
     assert data.read(np.zeros(0, int)).shape == (0, 8, 8, 3)
-    grey = folder.dataset(found, found.train, photo.Rule(8, channels=1)).read(np.arange(4))
+    grey = of_folder(found, found.train, photo.Rule(8, channels=1)).read(np.arange(4))
     assert grey.shape == (4, 8, 8, 1)
     many = data.read(np.resize(np.arange(4), 40))  # by several threads
     np.testing.assert_array_equal(many, np.resize(data.read(np.arange(4)), (40, 8, 8, 3)))
@@ -304,7 +305,7 @@ def test_images_are_upright_and_of_one_size(tmp_path):
 def test_a_file_that_breaks_after_the_check_is_named(tmp_path):
     put(tmp_path / 'p', *(f'{c}/{k}.png' for c in 'ab' for k in range(2)))
     found = look(tmp_path / 'p', tmp_path, holdout=0)
-    data = folder.dataset(found, found.train, RULE)
+    data = of_folder(found, found.train, RULE)
     (tmp_path / 'p/a/0.png').write_bytes(b'')
     (tmp_path / 'p/b/1.png').unlink()
     with pytest.raises(UserError, match='a/0.png has changed since it was checked: it is empty'):
@@ -319,7 +320,7 @@ def test_part_names_are_unique(tmp_path):
 
     def name():
         found = look(tmp_path / 'p', tmp_path, holdout=0)
-        return folder.dataset(found, found.train, RULE).name
+        return of_folder(found, found.train, RULE).name
 
     first = name()
     assert first == name() and first.startswith('folder-')
@@ -361,9 +362,7 @@ def same(tmp_path, monkeypatch):
 
 def stamps(root, tmp_path):
     found = look(root, tmp_path)
-    return {
-        part: split_file.stamp(folder.dataset(found, getattr(found, part), RULE)) for part in ('train', 'val', 'test')
-    }
+    return {part: split_file.stamp(of_folder(found, getattr(found, part), RULE)) for part in ('train', 'val', 'test')}
 
 
 @pytest.mark.parametrize('part', ['train', 'val', 'test'])
@@ -405,7 +404,7 @@ def test_pixels_are_stored_under_the_bytes_they_were_decoded_from(same, tmp_path
 
     def opened():
         found = look(same, tmp_path)
-        return decoded_cache.stored(folder.dataset(found, found.train, RULE), 'train', tmp_path / 'images').read
+        return decoded_cache.stored(of_folder(found, found.train, RULE), 'train', tmp_path / 'images').read
 
     read = opened()
     overwrite(path, bmp(60))
@@ -421,7 +420,7 @@ def test_a_stored_image_is_not_used_for_a_file_that_has_changed(same, tmp_path):
     path = same / 'train/a/0.bmp'
     good = path.read_bytes()
     found = look(same, tmp_path)
-    read = decoded_cache.stored(folder.dataset(found, found.train, RULE), 'train', tmp_path / 'images').read
+    read = decoded_cache.stored(of_folder(found, found.train, RULE), 'train', tmp_path / 'images').read
     expected = read([0, 1])
     os.utime(path)  # other times, the same bytes
     np.testing.assert_array_equal(read([0, 1]), expected)
@@ -496,7 +495,7 @@ def test_only_regular_files_are_opened(tmp_path):
     for name in ('a/pipe.jpg', 'a/zero.jpg', 'b/link.png'):  # put there after the folder was listed
         with pytest.raises(OSError, match='not a regular file'):
             folder_scan.read_file(root / name)
-    data = folder.dataset(found, found.train, RULE)
+    data = of_folder(found, found.train, RULE)
     name = root / found.train[0].path
     name.unlink()
     os.mkfifo(name)
