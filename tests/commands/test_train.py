@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from mixjax.commands.train import asked, main, written
+from mixjax.errors import UserError
+from mixjax.report import write as write_report
+from tests.support import harm
 from tests.support.common import SHORT, assert_same_run, call, kill_after, lines
 
 SMILE = ['--config=quickstart', '--config.method.name=smile', *SHORT]
@@ -80,12 +83,13 @@ def test_finished_run_can_be_extended_and_refuses_other_settings(finished, capsy
     assert main([*words, '--config.steps=10']) == 2  # fewer steps than are done
     assert 'steps: 24 there, 10 now' in capsys.readouterr().err
 
-    kill_after(finished, 0, 28, *words, '--config.steps=32')
+    with pytest.raises(SystemExit, match='^42$'), harm.terminated(harm.logged(finished, 28)):
+        main([*words, '--config.steps=32'])
+    capsys.readouterr()
     assert main(words) == 2 and 'steps: 32 there, 24 now' in capsys.readouterr().err
-    done = call(finished, 'run', module='mixjax.report')
-    assert done.returncode == 2 and 'is being extended' in done.stderr
-    done = call(finished, *words, '--config.steps=32')
-    assert done.returncode == 0, done.stderr
+    with pytest.raises(UserError, match='is being extended'):
+        write_report('run')
+    assert main([*words, '--config.steps=32']) == 0
     found = lines(Path('run/metrics.jsonl'))
     assert [m['step'] for m in found if m['seed'] == 0 and m['kind'] == 'train'] == list(range(4, 33, 4))
     assert json.loads(Path('run/results.json').read_text())['steps'] == 32
