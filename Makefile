@@ -16,7 +16,7 @@ help:
 	@echo 'make quickstart    fine-tune with five methods on the embedded benchmark, and write a report'
 	@echo 'make results       20 methods, 3 and 10 labels, 5 seeds: the table of docs/results.md (under an hour)'
 	@echo 'make results-full  the papers'"'"' tables on the digits, 10 seeds, and their claims; goes on where it was stopped (hours)'
-	@echo 'make test          the tests (10 minutes on two cores)'
+	@echo 'make test          the tests (15 minutes on two cores)'
 	@echo 'make tables-smoke  try every cell of the papers'"'"' tables; goes on where it was stopped (ARGS: some of the tables)'
 	@echo 'make bench         measure the speed of everything (under 15 minutes; leave the machine alone)'
 	@echo 'make docs          the documentation as a site, in site/'

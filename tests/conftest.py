@@ -12,7 +12,10 @@ os.environ['XLA_FLAGS'] = (
 
 pytest.register_assert_rewrite('tests.support')
 
-from tests.support import object_store  # noqa: E402 (after the devices are chosen)
+import jax  # noqa: E402 (after the devices are chosen)
+from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
+
+from tests.support import object_store  # noqa: E402
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -21,6 +24,20 @@ def cache_of_fixtures(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('MIXJAX_CACHE', str(tmp_path_factory.mktemp('cache')))
         yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def programs(tmp_path_factory):
+    """jax's own cache of compiled programs: most of the time of the tests is compiling, and many compile the same ones.
+
+    Only in this process and shared with the other workers. Commands that a test starts keep their programs as users'
+    do, in MIXJAX_CACHE, which is another folder for every test.
+    """
+    here = tmp_path_factory.getbasetemp()
+    folder = (here.parent if 'PYTEST_XDIST_WORKER' in os.environ else here) / 'programs'
+    jax.config.update('jax_compilation_cache_dir', str(folder))
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+    compilation_cache.reset_cache()  # what was compiled while the tests were collected has settled that there is none
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""A stranger's folder from the command to predictions, in real processes."""
+"""A stranger's folder from the command to predictions, the first run and what follows from it in real processes."""
 
 import csv
 import json
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixjax.commands.train import main
 from mixjax.data.datasets import embedded
 from tests.support import harm
 from tests.support.common import assert_same_run, call, kill_after, lines
@@ -123,47 +124,48 @@ def test_the_second_command_trains_nothing_and_a_changed_folder_is_refused(done)
         extra.unlink()
 
 
-def test_parts_of_your_own_and_the_test_folder_predicted(tmp_path):
+def test_parts_of_your_own_and_the_test_folder_predicted(tmp_path, monkeypatch, capsys):
     photos(tmp_path / 'p', 'train')
     photos(tmp_path / 'p', 'test', first=40)
     photos(tmp_path / 'p', 'valid', first=80)
     words = ['--config=folder', '--config.target.dir=p', '--workdir=run', '--config.method.name=finetune']
-    ended = call(tmp_path, *words, *NETWORK, *SHORT, *QUIET)
-    assert ended.returncode == 0, ended.stderr
-    assert '93 to learn from, 93 to validate on, 93 to test on' in ended.stdout
-    answer = call(tmp_path, 'predict', '--workdir=run', '--json', 'p/test', module='mixjax')
-    assert json.loads(answer.stdout)['accuracy'] == results(tmp_path / 'run')['seeds'][0]['accuracy']
+    words.append('--config.devices=1')
+    monkeypatch.chdir(tmp_path)
+    assert main([*words, *NETWORK, *SHORT, *QUIET]) == 0
+    assert '93 to learn from, 93 to validate on, 93 to test on' in capsys.readouterr().out
+    assert cli.run('predict', ['--workdir=run', '--json', 'p/test']) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer['accuracy'] == results(tmp_path / 'run')['seeds'][0]['accuracy']
     assert results(tmp_path / 'run')['val_examples'] == 93  # those of the folder, none of the train part
 
 
-def test_changed_images_end_a_streamed_run(tmp_path):
+def test_changed_images_end_a_streamed_run(tmp_path, monkeypatch, capsys):
     """Those that were decoded and stored before, too; put back, the same command goes on."""
     photos(tmp_path / 'photos')
     files = sorted(path for path in (tmp_path / 'photos').rglob('*') if path.is_file())
     good = [(path.read_bytes(), path.stat()) for path in files]
     words = [
         '--config=folder', '--config.target.dir=photos', '--workdir=run', '--config.method.name=finetune', *NETWORK,
-        *QUIET, '--config.feed=stream', '--config.steps=300', '--config.log_every=1', '--config.eval_every=300',
-        '--config.checkpoint_every=300',
+        *QUIET, '--config.devices=1', '--config.feed=stream', '--config.steps=80', '--config.log_every=1',
+        '--config.eval_every=80', '--config.checkpoint_every=80',
     ]  # fmt: skip
-    process = harm.start(tmp_path, *words)
-    try:
-        harm.until(process, harm.logged(tmp_path, 40))  # each of the 67 has been read once
+
+    def change():
         for path, (data, facts) in zip(files, reversed(good), strict=True):
             path.write_bytes(data)
             os.utime(path, ns=(facts.st_atime_ns, facts.st_mtime_ns))
-        assert process.wait(60) == 2
-    finally:
-        process.kill()
-    said = (tmp_path / 'said').read_text()
+
+    monkeypatch.chdir(tmp_path)
+    with harm.meanwhile(harm.logged(tmp_path, 12), change):  # each of the 67 has been read once
+        assert main(words) == 2
+    said = capsys.readouterr().err
     assert 'has changed since it was checked: its bytes are others' in said and 'Traceback' not in said
     assert not (tmp_path / 'run' / 'results.json').exists()
-    again = call(tmp_path, *words)
-    assert again.returncode == 2 and 'the images of the train part of the target data set have changed' in again.stderr
+    assert main(words) == 2
+    assert 'the images of the train part of the target data set have changed' in capsys.readouterr().err
     for path, (data, _) in zip(files, good, strict=True):
         path.write_bytes(data)
-    done = call(tmp_path, *words)
-    assert done.returncode == 0, done.stderr
+    assert main(words) == 0
 
 
 @pytest.mark.faults

@@ -173,7 +173,10 @@ def test_report_to_a_full_stdout(tmp_path):
     assert done.returncode == 2 and (tmp_path / 'run' / 'report.html').exists() and 'Traceback' not in done.stderr
 
 
-@pytest.mark.parametrize('how', ['2>&-', '2>/dev/full', '2>&1 >/dev/null | true', '> >(true) 2>&1'])
+CLOSED = ['2>&-', '2>&1 >/dev/null | true', '> >(true) 2>&1']
+
+
+@pytest.mark.parametrize('how', ['2>/dev/full', *(pytest.param(how, marks=pytest.mark.faults) for how in CLOSED)])
 def test_sigterm_exits_with_42_with_any_stderr(how, tmp_path):
     long = [f'--config.{key}=4000' for key in ('steps', 'eval_every', 'checkpoint_every')]
     words = command(f'--config={ROOT}/tests/support/tiny_config.py', '--workdir=run', '--config.log_every=20', *long)

@@ -4,12 +4,16 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from mixjax.commands.parser import parse
 from mixjax.commands.table import TRAIN
 from mixjax.commands.train import main, written
+from mixjax.errors import UserError
+from mixjax.report import write as write_report
+from tests.support import harm
 from tests.support.common import SHORT, assert_same_run, call, kill_after, lines
 
 SMILE = ['--config=quickstart', '--config.method.name=smile', *SHORT]
@@ -68,6 +72,8 @@ def test_a_killed_run_ends_as_if_it_had_never_stopped(finished, tmp_path):
 
 def test_a_finished_run_says_so_is_extended_and_refuses_other_settings(finished, capsys, monkeypatch):
     monkeypatch.chdir(finished)
+    one = jax.devices()[:1]
+    monkeypatch.setattr(jax, 'devices', lambda *_: one)  # as in the process that began the run
     shown = ('report.html', 'results.md', 'results.csv')
     before = {path: path.stat().st_mtime_ns for path in Path('run').rglob('*') if path.name not in shown}
     words = [*SMILE, '--config.num_seeds=2', '--workdir=run']
@@ -82,12 +88,13 @@ def test_a_finished_run_says_so_is_extended_and_refuses_other_settings(finished,
     assert main([*words, '--config.steps=10']) == 2  # fewer steps than are done
     assert 'steps: 24 there, 10 now' in capsys.readouterr().err
 
-    kill_after(finished, 0, 28, *words, '--config.steps=32')
+    with pytest.raises(SystemExit, match='^42$'), harm.terminated(harm.logged(finished, 28)):
+        main([*words, '--config.steps=32'])
+    capsys.readouterr()
     assert main(words) == 2 and 'steps: 32 there, 24 now' in capsys.readouterr().err
-    done = call(finished, 'report', 'run', module='mixjax')
-    assert done.returncode == 2 and 'is being extended' in done.stderr
-    done = call(finished, *words, '--config.steps=32')
-    assert done.returncode == 0, done.stderr
+    with pytest.raises(UserError, match='is being extended'):
+        write_report('run')
+    assert main([*words, '--config.steps=32']) == 0
     found = lines(Path('run/metrics.jsonl'))
     assert [m['step'] for m in found if m['seed'] == 0 and m['kind'] == 'train'] == list(range(4, 33, 4))
     assert json.loads(Path('run/results.json').read_text())['steps'] == 32

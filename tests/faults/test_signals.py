@@ -8,39 +8,36 @@ import time
 
 import pytest
 
+from mixjax.commands.train import main
 from mixjax.errors import Stopped
 from mixjax.host import signals
 from tests.support import harm
-from tests.support.common import assert_same_run, call, final_state
+from tests.support.common import assert_same_run, final_state
 from tests.support.jobs import Job, made, run
 
 WITHIN = 20.0  # seconds, the promise
 LONG = ['--config.steps=400', '--config.log_every=100', '--config.eval_every=400', '--config.checkpoint_every=400']
 
 
-def test_a_stopped_run_goes_on_from_that_step(tmp_path):
-    """One seed, stopped in mid-training, where nothing else is due; one process."""
-    words = [f'{harm.CONFIG}:finetune', '--workdir=run', *LONG]
-    straight = harm.finished(tmp_path / 'straight', *words)
+def test_a_stopped_run_goes_on_from_that_step(tmp_path, monkeypatch, capsys):
+    """One seed, stopped in mid-training, where nothing else is due; the command in this process."""
+    words = [f'{harm.CONFIG}:finetune', '--workdir=run', '--config.devices=1', *LONG]
+    for name in ('straight', 'stopped'):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / 'straight')
+    assert main(words) == 0
     folder = tmp_path / 'stopped'
-    process = harm.start(folder, *words)
-    try:
-        harm.until(process, harm.logged(folder, 100))
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)  # engines may say it twice
-        began = time.monotonic()
-        assert process.wait(60) == 42
-    finally:
-        process.kill()
-    assert time.monotonic() - began < WITHIN
-    said = (folder / 'said').read_text()
+    monkeypatch.chdir(folder)
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match='^42$'), harm.terminated(harm.logged(folder, 100)):
+        main(words)
+    said = capsys.readouterr().err
     assert 'told to stop; saved at step' in said and 'Traceback' not in said
     step = int(said.rpartition('saved at step ')[2].split(',')[0])
     assert 100 <= step < 400 and (folder / 'run' / 'checkpoints' / '0' / f'step_{step}').is_dir()
     assert not (folder / 'run' / 'lock.json').exists()
-    done = call(folder, *words)
-    assert done.returncode == 0, done.stderr
-    assert_same_run(straight, folder / 'run', range(1), 400)
+    assert main(words) == 0
+    assert_same_run(tmp_path / 'straight' / 'run', folder / 'run', range(1), 400)
 
 
 @pytest.mark.faults

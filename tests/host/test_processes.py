@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from mixjax.commands.train import main
 from mixjax.errors import UserError
 from mixjax.host import cluster, liveness
 from mixjax.train import mesh
@@ -29,7 +30,7 @@ def assert_nearly_same(a: Path, b: Path, seeds: range, steps: int = 20) -> None:
             np.testing.assert_allclose(left[name], right[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_two_processes_train_the_same_run_as_one(tmp_path):
+def test_two_processes_train_the_same_run_as_one(tmp_path, monkeypatch):
     """A seed whose batch lies on both of them."""
     words = [
         f'{CONFIG}:finetune',
@@ -37,9 +38,12 @@ def test_two_processes_train_the_same_run_as_one(tmp_path):
         '--config.steps=4',
         '--config.eval_every=4',
         '--config.log_every=2',
+        '--config.devices=4',
     ]
     two = run(made(tmp_path / 'two'), 2, 2, *words)
-    one = run(made(tmp_path / 'one'), 1, 4, *words)
+    monkeypatch.chdir(made(tmp_path / 'one'))
+    assert main([*words, '--workdir=run']) == 0
+    one = tmp_path / 'one' / 'run'
     assert_nearly_same(one, two, range(1), 4)
     assert {path.name for path in one.iterdir()} == {path.name for path in two.iterdir()}
     for name in ('splits.json', 'config.json', 'prepared-0.npz', 'samples.npz'):

@@ -19,6 +19,7 @@ from mixjax import inference
 from mixjax.analysis import folders
 from mixjax.analysis.measures import Asked
 from mixjax.commands import cli, predict
+from mixjax.commands.train import main as train_command
 from mixjax.errors import UserError
 from mixjax.host import disk_full, storage
 from mixjax.report import sections
@@ -26,7 +27,7 @@ from mixjax.report import write as write_report
 from mixjax.rundir import checkpoint, files, integrity, lock
 from tests.hostile import strangers
 from tests.support import fake
-from tests.support.common import ROOT, call, environment
+from tests.support.common import ROOT, environment
 
 KEY = b'ssh-ed25519 AAAA of the user\n'
 
@@ -223,15 +224,15 @@ def test_a_report_where_the_folder_is_named_by_a_link(tmp_path, capsys):
 @pytest.fixture(scope='module')
 def tiny(tmp_path_factory):
     """The work directory of a finished run."""
-    folder = tmp_path_factory.mktemp('tiny')
-    done = call(folder, f'--config={ROOT}/tests/support/tiny_config.py', '--workdir=run', '--config.steps=10')
-    assert done.returncode == 0, done.stderr
-    return folder / 'run'
+    run = tmp_path_factory.mktemp('tiny') / 'run'
+    assert train(run) == 0
+    return run
 
 
-def again(run: Path):
-    """Continue a run of ten steps to its end."""
-    return call(run.parent, f'--config={ROOT}/tests/support/tiny_config.py', f'--workdir={run}', '--config.steps=10')
+def train(run: Path) -> int:
+    """Begin or continue a run of ten steps; the exit code of the command."""
+    words = [f'--config={ROOT}/tests/support/tiny_config.py', f'--workdir={run}', '--config.steps=10']
+    return train_command([*words, '--config.devices=1'])
 
 
 def test_resuming_in_a_hostile_folder(tiny, tmp_path, victim):
@@ -247,8 +248,7 @@ def test_resuming_in_a_hostile_folder(tiny, tmp_path, victim):
     for name in ('results.json', 'lock.json', 'report.html.part', 'metrics.jsonl.part'):
         strangers.put(run / name, 'dangling', victim.parent)
     with untouched(victim.parent):
-        done = again(run)
-    assert done.returncode == 0, done.stderr
+        assert train(run) == 0
     assert not (run / 'metrics.jsonl').is_symlink() and len((run / 'metrics.jsonl').read_text().splitlines()) > 2
     assert json.loads((run / 'results.json').read_text()) == json.loads((tiny / 'results.json').read_text())
 

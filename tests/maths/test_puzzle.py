@@ -62,21 +62,21 @@ def test_neighbours_equal_the_released_code(k):
 
 
 def terms_and_costs(f, n, dtype):
-    image = jnp.asarray((f['images_u8'] / 255 - f['mean']) / f['std'], dtype)
-    image = image * jnp.asarray(f['std'], dtype) + jnp.asarray(f['mean'], dtype)
-    u = problem.normalised(problem.pool(jnp.asarray(f['saliency'], dtype), 32 // n))
-    beta = float(f['beta_arg']) / n / 16
+    beta, lam, eta, gamma = float(f['beta_arg']) / n / 16, float(f['lam']), float(f['eta']), float(f['gamma'])
     assert beta == f['beta_effective']
-    terms = problem.terms(
-        image,
-        image[f['perm']],
-        u,
-        u[f['perm']],
-        neighbourhood=puzzle.fitting(int(f['neigh_size_arg']), 32 // n),
-        beta=beta,
-        gamma=float(f['gamma']),
-    )
-    return terms, problem.costs(terms, float(f['lam']), beta=beta, eta=float(f['eta']))
+    neighbourhood = puzzle.fitting(int(f['neigh_size_arg']), 32 // n)
+
+    @jax.jit
+    def both(image, saliency, mean, std):
+        image = image * std + mean
+        u = problem.normalised(problem.pool(saliency, 32 // n))
+        terms = problem.terms(
+            image, image[f['perm']], u, u[f['perm']], neighbourhood=neighbourhood, beta=beta, gamma=gamma
+        )
+        return terms, problem.costs(terms, lam, beta=beta, eta=eta)
+
+    image = (f['images_u8'] / 255 - f['mean']) / f['std']
+    return both(*(jnp.asarray(x, dtype) for x in (image, f['saliency'], f['mean'], f['std'])))
 
 
 TERMS = ('unary_self', 'unary_partner', 'pairwise_x', 'pairwise_y')

@@ -1,5 +1,6 @@
 """The numbers behind docs/results.md: read from runs, kept seed by seed, and the page written from them."""
 
+import functools
 import json
 import math
 import os
@@ -8,10 +9,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mixjax.commands import grid
 from mixjax.config import grid_files
 from mixjax.rundir import files
 from reproduction import charts, digits, kept, papers_claims
 from reproduction.kept import Line
+
+
+@pytest.fixture(scope='module', autouse=True)
+def grid_once():
+    """The hundreds of configs of the grid are read once, not for each folder of runs."""
+    read = functools.cache(functools.partial(grid.runs, overrides=(), root='.'))
+
+    def runs(file, overrides, root):
+        assert not overrides
+        return [run._replace(folder=Path(root) / run.folder.name) for run in read(file)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(digits.grid, 'runs', runs)
+        yield
+
 
 LINE = Line('a-1', 'table=order,labels=3,method=a', 'accuracy', '0.1', '0.10', 'c0ffee', 'f1', {0: 0.1, 2: 1 / 3})
 

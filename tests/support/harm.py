@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import signal
 import subprocess
+import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.support.common import ROOT, call, command, environment
 
@@ -37,6 +45,48 @@ def logged(folder: Path, step: int, seed: int = 0, run: str = 'run'):
     """Whether that step of a seed is in the log, as a function for `until`."""
     metrics = folder / run / 'metrics.jsonl'
     return lambda: metrics.exists() and f'"seed": {seed}, "step": {step},' in metrics.read_text()
+
+
+@contextlib.contextmanager
+def meanwhile(happened: Callable[[], bool], act: Callable[[], None], seconds: float = 200) -> Iterator[None]:
+    """While a run of this process goes on in the block, wait for something in another thread, and then act."""
+    ended = threading.Event()
+
+    def wait() -> None:
+        end = time.monotonic() + seconds
+        while not ended.is_set() and time.monotonic() < end:
+            if happened():
+                act()
+                return
+            time.sleep(0.005)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def terminated(happened: Callable[[], bool]) -> Iterator[None]:
+    """SIGTERM for a command of this process, twice as engines may send it, as soon as something has happened.
+
+    The command ends with `os._exit`, which is a SystemExit of the block here.
+    """
+
+    def act() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # for one that comes when the command has ended
+    try:
+        with pytest.MonkeyPatch.context() as patch, meanwhile(happened, act):
+            patch.setattr(os, '_exit', sys.exit)
+            yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def finished(folder: Path, *given: str) -> Path:

@@ -42,6 +42,7 @@ def evaluated(logits, label, size):
     image = np.stack([rows % 256, rows // 256, 0 * rows], -1).astype(np.uint8)[:, None, None]
     batches = evaluate.batches(Images(image, np.asarray(label, np.int32)), size)
 
+    @jax.jit
     def trial(variables, *batch):
         return jax.tree.map(lambda x: x[None], one(variables, *map(jnp.asarray, batch)))
 

@@ -95,7 +95,7 @@ def test_losses_take_integers_or_soft_targets():
         ('cutmix', {'beta': 0.5, 'probability': 1.0}, {}),
         ('cutmix', {'probability': 0.0}, {}),
         ('manifold_mixup', {'layers': ('input', 'stem', 'stage1')}, {'loss': 'ce'}),
-        ('puzzlemix', {'transport': False}, {'loss': 'ce'}),
+        pytest.param('puzzlemix', {'transport': False}, {'loss': 'ce'}, marks=pytest.mark.slow),
         ('puzzlemix', {}, {'loss': 'ce'}),
     ],
 )
@@ -132,7 +132,14 @@ def test_label_smoothing_wrapped_is_smoothed_mixup():
     np.testing.assert_allclose(of(mine)[0], of(plain)[0], rtol=1e-6)
 
 
-@pytest.mark.parametrize('name', ['finetune', *SIX, 'feature_extraction'])
+# Every change is tested with one network, with two and with a second head; the others by night.
+@pytest.mark.parametrize(
+    'name',
+    [
+        name if name in ('finetune', 'delta', 'cotuning') else pytest.param(name, marks=pytest.mark.slow)
+        for name in ('finetune', *SIX, 'feature_extraction')
+    ],
+)
 def test_manifold_mixup_of_the_image_is_mixup(name):
     """For every method: also where two networks are compared, or the network is in eval mode."""
     one, plain = wrapped(prepared(name), 'manifold_mixup', manifold_mixup_layers=('input',)), prepared(name)
