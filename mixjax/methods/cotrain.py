@@ -21,7 +21,7 @@ from mixjax.methods import _source_selection
 
 
 def _of_pair(x: Array, i: int) -> Array:
-    """The target's (0) or the source's (1) rows of a batch of pairs: (2B, ..) -> (B, ..)."""
+    """Return the target's (0) or the source's (1) rows of a batch of pairs: (2B, ..) -> (B, ..)."""
     return x.reshape(-1, 2, *x.shape[1:])[:, i]
 
 
@@ -53,7 +53,7 @@ def make(
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
         batch = ctx.batch
-        # Side by side, not one after the other: so images stay on their device where the batch is shared out.
+        # Side by side, not one after the other: images stay on their device where the batch is sharded.
         both = jnp.stack([batch['image'], batch['source_image']], axis=1)
         out, model_state = net.apply(ctx.variables(params), both.reshape(-1, *both.shape[2:]), train=True)
         ce_t = losses.cross_entropy(_of_pair(out.logits['target'], 0), batch['label']).mean()

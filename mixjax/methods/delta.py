@@ -6,7 +6,7 @@ https://arxiv.org/abs/1901.09229).
 F and F0 are the maps of the network and of the pretrained one, in eval mode, of the same image, at the
 last convolution of every stage, before normalisation. The distance is summed over the batch, so alpha
 belongs to a batch size. `prepare` makes the weights a: a head is trained for `head_epochs` on the
-frozen trunk, and on `batches` batches of 32 each channel's score is by how much the loss rises without it;
+frozen trunk, and on `batches` batches of 32 each channel's score is the rise of the loss without it;
 a = softmax(standardised scores / 5).
 
 `form='delta'` is the authors' code; the optimiser decays nothing. `attention='none'` leaves a out:
@@ -77,7 +77,7 @@ def make(
         return total, Aux(model_state, {'ce': ce, 'distance': distance})
 
     def between(maps: dict[str, Array], start: dict[str, Array], frozen: Tree) -> Array:
-        """The distance of each example, (B,)."""
+        """Return the distance of each example, (B,)."""
         layers = attention_lib.conv_layers(maps)
         if attention == 'none':
             return jnp.stack([losses.map_distance(maps[n], start[n]) for n in layers]).sum(axis=0)

@@ -1,6 +1,6 @@
 """Manifold mixup (Verma et al. 2019, https://arxiv.org/abs/1806.05236).
 
-Mixup of the hidden activations h of a layer that is drawn anew for each batch:
+Mixup of the hidden activations h of a layer that is drawn at random for each batch:
 
     h = lam h_i + (1 - lam) h_j,   t = lam y_i + (1 - lam) y_j,   lam ~ Beta(alpha, alpha)
     L = mean over examples and classes of -[t log p + (1 - t) log(1 - p)],   p = softmax(z)

@@ -1,20 +1,20 @@
 """RegSL: regularised self-labelling (Li & Zhang 2021, https://arxiv.org/abs/2111.04578).
 
 Two components. Weights stay near their pretrained values: after each step each kernel of stage i and, channel
-by channel, each BatchNorm multiplier is projected into the ball of radius k_i around its own, and the
+by channel, each BatchNorm multiplier is projected into the ball of radius k_i around its start, and the
 classifier's kernel into one of radius `head_distance` around 0:
 
     k = distance * (1, 1, scale, scale^2, ..)    w <- w0 + (w - w0) min(1, k_i / ||w - w0||)
 
 `form='penalty'` adds weight * (1, 1, scale, ..)_i ||w - w0||^2 to the loss instead; `norm='row'` measures
 the L1 norm of each output channel. The stem and all biases are free. With `self_label` the labels are
-doubted too: from epoch `adaptive_epoch` on a batch's losses l are weighted, and from `correct_epoch` on a stored label
-that the network contradicts with a probability above `threshold` is overwritten, before the loss:
+corrected too: from epoch `adaptive_epoch` on a batch's losses l are weighted, and from `correct_epoch` on a stored
+label that the network contradicts with a probability above `threshold` is overwritten, before the loss:
 
     L = sum_B softmax_B(-l / temp) l,    temp falls from `temperature` to its half after `adaptive_epoch`
 
 As released, `self_label` is off: the commands for clean data use the constraint alone, the paper's RegSL has both.
-Seven data sets have each their own (distance, head_distance, scale); the defaults are MIT-Indoor's, the median of
+Each of seven data sets has a separate (distance, head_distance, scale); the defaults are MIT-Indoor's, the median of
 the seven in the first and the last. For the penalty no weights were published; 0.01 is L2-SP's. The authors
 train with Adam (AMSGrad, 1e-4, no decay). The mathematics is in `mixjax.maths.regsl`.
 """
@@ -60,7 +60,7 @@ def make(
         return {'label': jnp.asarray(data.target.labels, jnp.int32)} if self_label else ()
 
     def doubted(logits: Array, ctx: Ctx) -> tuple[Array, Tree, dict[str, Array]]:
-        """The batch's loss with self-labelling, the state after it, and metrics."""
+        """Return the batch's loss with self-labelling, the state after it, and metrics."""
         index, stored = ctx.batch['index'], ctx.state['label']
         epoch = regsl_lib.epoch(ctx.step, ctx.run.steps_per_epoch)
         corrected = regsl_lib.correct(stored, index, logits, threshold)

@@ -1,6 +1,6 @@
 """RIFLE: re-initialising the head during training (Li et al. 2020, https://arxiv.org/abs/2007.03349).
 
-    L = mean_B CE(z, y);   the head is drawn anew after each step i with
+    L = mean_B CE(z, y);   the head is redrawn after each step i with
     (i + 1) mod floor(steps / n) = 0  and  i + 1 < steps
 
 n is `resets`. Where it divides the number of steps the head is redrawn n - 1 times (once for the default

@@ -8,7 +8,7 @@ classes; then it is fine-tuned on the target with a fresh head:
 
 The XMixup paper says that its Seq-Train takes its own selection (cosine of mean features) and not Cui et
 al.'s (earth mover's distance). It does not give the schedule of the first stage: here it has the
-run's own, and as many steps.
+run's schedule, and as many steps.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ unmixed images, and a second head, on the source classes, to the mix of the teac
         + w_s ( lam CE(z_s, s_i) + (1 - lam) CE(z_s, s_j) ),   s = softmax of the teacher's source logits
 
 The teacher starts as the pretrained network and runs in eval mode. Every `ema_every` steps its
-parameters become `ema` old + (1 - `ema`) student; its classifier and its BatchNorm statistics stay
-the pretrained ones for ever. The source head starts as a copy of the pretrained classifier.
+parameters become `ema` old + (1 - `ema`) student; its classifier and its BatchNorm statistics always stay
+the pretrained ones. The source head starts as a copy of the pretrained classifier.
 
 As released, and kept here: the average is taken with the student's weights of *before* the step, at
 steps 0, 10, 20 ..; the feature norm is one unsquared norm over the whole map before pooling
