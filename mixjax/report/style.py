@@ -178,11 +178,11 @@ def _chart() -> str:
 
 
 def sheet() -> str:
-    """The whole sheet."""
+    """Return the whole style sheet."""
     return _variables() + BODY.replace('CHART_RULES\n', _chart())
 
 
 def of_chart() -> str:
-    """What a chart needs that is a file of its own."""
+    """Return the part of the style sheet that a chart in a separate file needs."""
     font = 'font: 11.5px system-ui, -apple-system, "Segoe UI", "Liberation Sans", Arial, sans-serif;'
     return f'{_variables()}\nsvg {{ {font} background: var(--ground); }}\n{_chart()}'
