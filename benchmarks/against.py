@@ -77,7 +77,7 @@ def has_gpu(python: str) -> bool:
 
 
 def measure(short: bool = False) -> Part:
-    """Measure both sides. short: try both sides on any device, and judge nothing."""
+    """Measure both sides; with `short`, try them on any device, and judge nothing."""
     python = interpreter()
     reason = ''
     if not short and jax.default_backend() != 'gpu':

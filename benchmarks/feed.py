@@ -162,7 +162,7 @@ def keeping(rounds: int, count: int) -> list[str]:
 
 
 def settings(short: bool) -> Any:
-    """Return the config of PreActResNet-18 on made-up CIFAR images, as in configs/lamix_cifar100.py, plainly trained."""
+    """Return the config of plain training of PreActResNet-18 on made-up CIFAR images, by configs/lamix_cifar100.py."""
     config = config_lib.base()
     config.model.name = 'lenet' if short else 'preactresnet18'
     config.target.name = 'cifar10'

@@ -70,7 +70,12 @@ def ways_of() -> dict[str, dict[str, Any]]:
 
 
 def measure(short: bool = False, only: tuple[str, ...] = ()) -> Part:
-    """Measure the methods. only: the methods besides fine-tuning; () for all."""
+    """Measure the methods.
+
+    Args:
+      short: try everything, and judge nothing.
+      only: the methods besides fine-tuning; () for all.
+    """
     cases = SHORT if short else CPU if jax.default_backend() == 'cpu' else GPU
     methods = {name: method for name, method in ways_of().items() if not only or name in only}
     tables, verdicts, numbers = [], [], {}

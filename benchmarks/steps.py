@@ -77,7 +77,13 @@ def per_call() -> int:
 
 
 def made(built: Program, folder: Path, count: int | None = None) -> Made:
-    """Compile the training program of a seed, with its data on the devices. folder: for the result of `prepare`."""
+    """Compile the training program of a seed, with its data on the devices.
+
+    Args:
+      built: the run's programs.
+      folder: the folder for the result of `prepare`.
+      count: number of steps of a call; None for `per_call()`.
+    """
     count = count or per_call()
     folder.mkdir(parents=True, exist_ok=True)
     config = built.config
@@ -96,7 +102,12 @@ def made(built: Program, folder: Path, count: int | None = None) -> Made:
 def stepper(built: Program, frozen: Tree, ts: Tree, inputs: Callable[[int, int], Tree], count: int = 1) -> Call:
     """Make a function that trains `count` more steps in one call of the program, and waits for them.
 
-    inputs: (step, count) -> the inputs of the program.
+    Args:
+      built: the run's programs.
+      frozen: the results of `prepare`.
+      ts: the state to start from.
+      inputs: (step, count) -> the inputs of the program.
+      count: number of steps of a call.
     """
     at = 0
 

@@ -138,7 +138,7 @@ class Part(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The target and source data. `source` is None where the config names no source data set."""
+    """The target and source data. `source` is None if the config names no source data set."""
 
     target: Part
     source: Part | None = None
@@ -187,7 +187,7 @@ class Method(NamedTuple):
         more exact name wins. (0, 0) freezes. Default: 1 and 1 everywhere.
     first: a `First`, or None.
     whole_batch: whether the loss is more than a mean over the examples of a batch (a norm of all its features, a
-        softmax over it), so that a batch must not be cut in parts (`config.accumulate`).
+        softmax over it), so that a batch must not be split into parts (`config.accumulate`).
     soft_labels: whether the loss takes soft targets (B, classes_t) in the place of the labels (B,), as
         `losses.cross_entropy` does; wrappers that mix labels need it.
     batch_kinds: names of the kinds of batch that the loss alternates between; step i has the kind

@@ -26,7 +26,7 @@ Measure = Callable[[Cell, str], PerSeed | None]
 
 
 class Claim(NamedTuple):
-    """`better` is above `worse` in `metric`, or below it where `sign` is -1, at each number of labels.
+    """A claim that `better` is above `worse` in `metric`, or below it if `sign` is -1, at each number of labels.
 
     where: paper and table.
     says: the claim in words.

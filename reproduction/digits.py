@@ -128,7 +128,10 @@ class Runs:
 def train(root: str, jobs: int, new: bool = False) -> int:
     """Train the unfinished runs, `jobs` at once, each on one core; return how many failed.
 
-    new: leave out those whose numbers are kept.
+    Args:
+      root: folder of the runs.
+      jobs: number of runs at once.
+      new: leave out those whose numbers are kept.
     """
     runs, known = Runs(root), kept.read(KEPT) if new else {}
     lacking = {name for key in runs.wanted if key not in known for name in runs.needed(key)}

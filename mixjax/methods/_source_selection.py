@@ -48,6 +48,7 @@ def paired(
     Classes are compared by their mean pretrained features.
 
     Args:
+      data: the seed's data.
       rounds, min_images: whole rounds of pairing, see `pairing.pair`.
       max_images: keep at most this many of the paired images, chosen at random (0: all).
       per_class: number of images used for a source class's mean (0: all, as in Eq. 1).
@@ -78,7 +79,13 @@ def paired(
 
 
 def at_random(data: Data, count: int, rng: jax.Array) -> Prepared:
-    """Select `count` source images at random by `rng`, a jax key; every target class draws from all of them."""
+    """Select `count` source images at random by `rng`, a jax key; every target class draws from all of them.
+
+    Args:
+      data: the seed's data.
+      count: number of images.
+      rng: a jax key.
+    """
     source = source_of(data)
     rows = np.sort(_numpy(rng).permutation(len(source.labels))[:count])
     return of(source, shared(rows, len(data.target.classes)), {'source images': len(rows)})

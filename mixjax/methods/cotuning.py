@@ -42,6 +42,17 @@ def make(
     val: float = 1 / 3,
     trunk_factor: float = 0.1,
 ) -> Method:
+    """Make Co-Tuning.
+
+    Args:
+      classes_t: number of target classes.
+      weight: weight of the source classifier's term.
+      relation: 'reverse' or 'direct', the estimate of p(y_s | y_t).
+      calibration: the scale s of the source logits; 0 calibrates it.
+      per_class: maximum number of source images of each class for the calibration.
+      val: share of the labelled examples for choosing the regularisation of 'reverse'.
+      trunk_factor: learning rate of trunk and source head relative to the target head's.
+    """
     require(relation in ('reverse', 'direct'), f"relation must be 'reverse' or 'direct', not {relation!r}")
     require(min(weight, calibration, trunk_factor) >= 0, 'weight, calibration and trunk_factor must be at least 0')
     require(per_class >= 1, f'per_class must be at least 1, not {per_class}')

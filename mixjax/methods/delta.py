@@ -38,6 +38,18 @@ def make(
     head_drift: bool = False,
     batches: int = 4,
 ) -> Method:
+    """Make DELTA.
+
+    Args:
+      classes_t: number of target classes.
+      form: 'delta' as in the authors' code, or 'smile' as in the SMILE repository.
+      attention: 'channels' weighs channels by their scores, 'none' does not.
+      alpha: weight of the distance of the maps.
+      beta: weight of the head's squared norm.
+      head_epochs: epochs of training the head before the channels are scored.
+      head_drift: whether BatchNorm's statistics move meanwhile.
+      batches: number of batches of 32 for the scores.
+    """
     require(form in ('delta', 'smile'), f"form must be 'delta' or 'smile', not {form!r}")
     require(attention in ('channels', 'none'), f"attention must be 'channels' or 'none', not {attention!r}")
     require(form == 'delta' or attention == 'channels', "attention must be 'channels' where form is 'smile'")

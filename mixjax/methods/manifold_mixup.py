@@ -22,6 +22,14 @@ LOSSES = {'bce': losses.binary_cross_entropy, 'ce': losses.soft_cross_entropy}
 def make(
     classes_t: int, *, alpha: float = 2.0, layers: tuple[str, ...] = ('input', 'stage1', 'stage2'), loss: str = 'bce'
 ) -> Method:
+    """Make manifold mixup.
+
+    Args:
+      classes_t: number of target classes.
+      alpha: lam ~ Beta(alpha, alpha).
+      layers: names of the taps to draw from.
+      loss: 'bce' or 'ce'.
+    """
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     mix.check_layers(layers)
     require(loss in LOSSES, f"loss must be 'bce' or 'ce', not {loss!r}")

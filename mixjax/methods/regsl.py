@@ -45,6 +45,20 @@ def make(
     temperature: float = 2.0,
     threshold: float = 0.9,
 ) -> Method:
+    """Make RegSL.
+
+    Args:
+      classes_t: number of target classes.
+      distance, head_distance: radii of the trunk's first stages and of the classifier.
+      scale: growth of the radius, or of the weight of the penalty, from stage to stage.
+      norm: 'frobenius', or 'row' for the L1 norm of each output channel.
+      form: 'projection', 'penalty' or 'none'.
+      weight, head_weight: weights of the penalty for the trunk and the classifier.
+      self_label: whether to weigh examples and correct labels.
+      adaptive_epoch, correct_epoch: the epochs from which on examples are weighed and labels corrected.
+      temperature: temperature of the weights.
+      threshold: probability above which a contradicted label is corrected.
+    """
     del classes_t
     require(norm in ('frobenius', 'row'), f"norm must be 'frobenius' or 'row', not {norm!r}")
     require(form in ('projection', 'penalty', 'none'), f"form must be 'projection', 'penalty' or 'none', not {form!r}")
@@ -56,7 +70,7 @@ def make(
     def init(net: Net, params: Tree, prepared: Prepared, data: Data) -> Tree:
         del params, prepared
         if form != 'none':
-            net.pretrained()  # raises where there is none
+            net.pretrained()  # raises if there is none
         return {'label': jnp.asarray(data.target.labels, jnp.int32)} if self_label else ()
 
     def doubted(logits: Array, ctx: Ctx) -> tuple[Array, Tree, dict[str, Array]]:

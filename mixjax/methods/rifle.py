@@ -20,6 +20,12 @@ from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, resets: int = 2) -> Method:
+    """Make RIFLE.
+
+    Args:
+      classes_t: number of target classes.
+      resets: the number n in the module's formula.
+    """
     del classes_t
     require(resets >= 1, f'resets must be at least 1, not {resets}')
 

@@ -14,7 +14,7 @@ the pretrained ones. The source head starts as a copy of the pretrained classifi
 
 As released, and kept here: the average is taken with the student's weights of *before* the step, at
 steps 0, 10, 20 ..; the feature norm is one unsquared norm over the whole map before pooling
-(`feature='map'`). The paper's words say "feature vector": `feature='vector'` takes the pooled one. Any
+(`feature='map'`). The paper's text has "feature vector": `feature='vector'` takes the pooled one. Any
 other map goes by its name: with an EfficientNet the released code takes the last block's, `stage7`.
 The weights 0.01 and 0.1 are the code's; the paper gives none.
 """
@@ -41,6 +41,16 @@ def make(
     ema_every: int = 10,
     feature: str = 'map',
 ) -> Method:
+    """Make SMILE.
+
+    Args:
+      classes_t: number of target classes.
+      alpha: lam ~ Beta(alpha, alpha).
+      feature_weight, source_weight: the weights w_f and w_s.
+      ema: decay of the teacher's average.
+      ema_every: number of steps between two updates of the teacher.
+      feature: 'map' before pooling, 'vector' after it, or the name of another map.
+    """
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     require(min(feature_weight, source_weight) >= 0, 'feature_weight and source_weight must be at least 0')
     require(0 <= ema <= 1 and ema_every >= 1, 'ema must be between 0 and 1, and ema_every at least 1')

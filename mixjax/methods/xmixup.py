@@ -43,6 +43,16 @@ def make(
     exact: bool = False,
     union: bool = False,
 ) -> Method:
+    """Make XMixup.
+
+    Args:
+      classes_t: number of target classes.
+      alpha: lam ~ Beta(alpha, 1).
+      labels: 'joint', 'two_heads' or 'target', the label space.
+      source_rows: 'fresh' or 'pretrained', the start of the source classifier.
+      auxiliary: 'paired', 'random', 'all' or 'target', the images to mix with.
+      rounds, min_images, max_images, per_class, exact, union: the selection, see `_source_selection.paired`.
+    """
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     spaces = ('joint', 'two_heads', 'target')
     require(labels in spaces, f"labels must be 'joint', 'two_heads' or 'target', not {labels!r}")

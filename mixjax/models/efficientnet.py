@@ -82,7 +82,13 @@ def widened(width: int, factor: float) -> int:
 
 
 def zeros(padding: Padding, size: int, stride: int) -> Any:
-    """Return the padding argument of flax's convolution; the module's docstring explains `padding`."""
+    """Return the padding argument of flax's convolution; the module's docstring explains `padding`.
+
+    Args:
+      padding: 'same', 'symmetric', or the side of the image for which TensorFlow's padding is fixed.
+      size: side of the kernel.
+      stride: stride of the convolution.
+    """
     if padding == 'same':
         return 'SAME'
     if padding == 'symmetric':

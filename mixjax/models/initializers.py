@@ -54,6 +54,8 @@ def draw(law: str, rng: Array, params: Tree) -> Tree:
 
     Args:
       law: one of `LAWS`, or ''.
+      rng: key of the draws.
+      params: the parameters, a tree.
     """
     if not law:
         return params

@@ -101,10 +101,13 @@ def conv(
     Args:
       width: number of output channels.
       size: side of the kernel.
+      stride: stride of the convolution.
       padding: as flax takes it; None puts size // 2 zeros on every side.
       groups: C for a depthwise convolution, whose kernel is (size, size, 1, C).
       bias: initializer of the bias, None for no bias.
+      dtype: see the module's docstring.
       init: initializer of the kernel.
+      name: name of the module.
     """
     pad = size // 2
     return Conv(
@@ -260,7 +263,14 @@ def unmarked(h: Array) -> Array:
 
 
 def stages(block: Callable[..., nn.Module], counts: Sequence[int], width: int, dtype: Any) -> list[Stage]:
-    """Make `stage1` .. with `counts[i]` blocks of width `width` 2^i; all but the first halve the resolution."""
+    """Make `stage1` .. with `counts[i]` blocks of width `width` 2^i; all but the first halve the resolution.
+
+    Args:
+      block: the module of a block.
+      counts: number of blocks of each stage.
+      width: width of the first stage.
+      dtype: see the module's docstring.
+    """
     return [
         Stage(partial(block, width=width * 2**i, dtype=dtype), count, stride=1 if i == 0 else 2, name=f'stage{i + 1}')
         for i, count in enumerate(counts)
@@ -273,6 +283,8 @@ def walk(h: Array, parts: Sequence[Any], *, train: bool, tap: Tap) -> tuple[Arra
     Args:
       h: (B, h, w, C), the stem's output.
       parts: modules that map (h, train, tap) to (h, last), as `Stage` does, named `stage1` ..
+      train: whether BN is in train mode.
+      tap: reads or replaces hidden activations.
 
     Returns:
       The last map, and the maps `stage1` .. and `stage1.conv` .., the output of the last convolution

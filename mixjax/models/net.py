@@ -1,6 +1,6 @@
 """The interface of networks: `Net`, a value of pure functions.
 
-Every network, whatever library it is written in, is wrapped in a `Net`. Variables are plain
+Every network, in any library, is wrapped in a `Net`. Variables are plain
 dictionaries with one layout for all families::
 
     variables = {'params':      {'backbone': {'stem': .., 'stage1': .., ..}, 'heads': {name: {'kernel', 'bias'}}},
@@ -64,7 +64,7 @@ class Net(NamedTuple):
         One forward pass with the heads that `variables` holds. `train` uses the batch's own
         statistics and returns the updated running ones. `tap(name, hidden)` may replace the
         hidden activation at `input`, `stem`, `stage1` .., and at `stage1.conv` .. the output of a
-        stage's last convolution; `rng` feeds dropout and drop-connect where there are any. They are on only if
+        stage's last convolution; `rng` feeds dropout and drop-connect if there are any. They are on only if
         `train` and there is an `rng`. The trainer binds one: in a loss and in `after_step` each call in train mode
         has a separate key, and `rng=` replaces it (two calls with one key see the same mask; None turns dropout off).
     group(path) -> str
@@ -77,7 +77,7 @@ class Net(NamedTuple):
     source(image) -> Out
         That network in eval mode.
 
-    The last two are bound by the trainer and raise a clear error where there are no weights.
+    The last two are bound by the trainer and raise a clear error if there are no weights.
     """
 
     init: Callable[[Array, Array, Mapping[str, int]], Tree]
@@ -99,7 +99,7 @@ Rng = Array | Callable[[], Array] | None
 def call_keys(rng: Array) -> Callable[[], Array]:
     """Return a function that gives the dropout keys of one trace: `rng` at first, `fold_in(rng, i)` for call i.
 
-    It counts in Python, so make a new one wherever tracing begins.
+    It counts in Python, so make a new one each time tracing begins.
     """
     count = itertools.count()
 
@@ -224,7 +224,14 @@ def group(path: tuple[str, ...]) -> str:
 
 
 def redraw(rng: Array, params: Tree, head: str, law: str = '') -> Tree:
-    """Return `params` with the head redrawn by the initializer that `init` uses (`models.initializers`)."""
+    """Return `params` with the head redrawn by the initializer that `init` uses (`models.initializers`).
+
+    Args:
+      rng: key of the draw.
+      params: parameters of the network.
+      head: name of the head.
+      law: name of the initializer; '' for torch's default.
+    """
     old = params['heads'][head]
     fan_in = old['kernel'].shape[0]
     keys = jax.random.split(rng)

@@ -30,6 +30,14 @@ def opened(h: Array, width: int, stride: int, raw: bool, dtype: Any, train: bool
     """Return the shortcut of a block, and a = relu(BN(h)) for its convolutions. Call inside a block.
 
     Where the shape changes the shortcut is a 1x1 convolution of a; elsewhere a, or h itself if `raw`.
+
+    Args:
+      h: (B, h, w, C).
+      width: number of output channels of the block.
+      stride: stride of the block.
+      raw: whether the shortcut adds h itself.
+      dtype: see `models.layers`.
+      train: whether BN is in train mode.
     """
     a = nn.relu(BatchNorm(dtype=dtype, name='bn1')(h, train))
     if stride != 1 or h.shape[-1] != width:

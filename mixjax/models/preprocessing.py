@@ -21,7 +21,14 @@ SMALL = ('preact', 'cifar', 'lenet', 'wrn', 'densenet121_cifar')
 
 
 def say(size: int, fraction: float, interpolation: str, colours: tuple = IMAGENET) -> dict[str, Any]:
-    """Return the settings for seeing the central `size` of an image whose shorter side is size / fraction."""
+    """Return the settings for seeing the central `size` of an image whose shorter side is size / fraction.
+
+    Args:
+      size: side of the network's input.
+      fraction: size / shorter side of the resized image.
+      interpolation: name of the interpolation.
+      colours: mean and standard deviation.
+    """
     mean, std = colours
     # 224 / 0.875 is 256 in floating point too, and 380 / 0.922 is 412.1.
     resize = math.floor(size / fraction)

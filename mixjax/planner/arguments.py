@@ -90,7 +90,13 @@ def inputs(built: Program, given: Tree, kind: str) -> Tree:
 
 
 def where(built: Program, given: Tree, room: int | None) -> placement.Where:
-    """Return the placement of images in a run. room: bytes of images that a device may hold."""
+    """Return the placement of images in a run.
+
+    Args:
+      built: the run's programs.
+      given: the inputs of a seed's training program.
+      room: bytes of images that a device may hold.
+    """
     return placement.choose(built, [given], [_tests(built)], room)
 
 
@@ -116,7 +122,13 @@ def _size(leaf: Shape) -> int:
 
 
 def holds(built: Program, ts: Tree, start: Tree, frozen: Tree, given: Tree, images: placement.Where) -> dict[str, int]:
-    """Return {part: bytes} of the arrays on a device during training, inputs of the step's program or not."""
+    """Return {part: bytes} of the arrays on a device during training, inputs of the step's program or not.
+
+    Args:
+      built: the run's programs.
+      ts, start, frozen, given: shapes of the state, the pretrained network, the result of `prepare` and the images.
+      images: placement of the images.
+    """
     config, test = built.config, _tests(built).image
     ahead = stream.AHEAD + 1  # calls of the program whose images are held, including the current one
     most = schedule.steps_a_call(config, built.method.period) if mesh.accelerated(built.mesh) else 1

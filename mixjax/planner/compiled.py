@@ -91,7 +91,15 @@ def ground(config: Any, on: Slice) -> tuple[Shared, list[str]]:
 
 
 def plans(config: Any, on: Slice, label: str, shared: tuple[Shared, list[str]], say: Say) -> Iterator[Plan]:
-    """Yield the plan of a method, after that of its first stage if it has one."""
+    """Yield the plan of a method, after that of its first stage if it has one.
+
+    Args:
+      config: the config of the run.
+      on: the devices.
+      label: name of the method.
+      shared: the result of `ground`.
+      say: prints a line.
+    """
     base, told = shared
     method = method_registry.build(config.method, len(base.sets.train.classes))
     built = program.build_program(base, config, method)

@@ -68,7 +68,15 @@ def _by_seed(part: Sequence[tuple[float, list[float]]]) -> list[float]:
 
 
 def series(run: Run, colour: int, kind: str, name: str, factor: float = 1.0) -> list[Series]:
-    """Return the curves of one method, one for each of its kinds of batch; none if it logged none."""
+    """Return the curves of one method, one for each of its kinds of batch; none if it logged none.
+
+    Args:
+      run: the run.
+      colour: see `svg.Series`.
+      kind: kind of the lines of `metrics.jsonl`.
+      name: name of the metric.
+      factor: factor on its values.
+    """
     found = by_batch_kind(run.metrics, kind, name)
     return [
         _series(

@@ -28,7 +28,12 @@ class Kind(NamedTuple):
 
 
 def form(kinds: Sequence[Kind], noun: str) -> str:
-    """Return the boxes; '' if there is nothing to choose. noun: the name of a row."""
+    """Return the boxes; '' if there is nothing to choose.
+
+    Args:
+      kinds: the kinds of boxes.
+      noun: the name of a row.
+    """
     parts = [_boxes(kind, noun) for kind in kinds if kind.shown]
     if not parts:
         return ''

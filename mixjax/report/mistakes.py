@@ -138,7 +138,13 @@ def _table(runs: Sequence[Run]) -> str:
 
 
 def surest(folder: Folder, runs: Sequence[Run], side: int) -> str:
-    """Return pictures of the first seed's most confident mistakes. side: maximum side of a picture."""
+    """Return pictures of the first seed's most confident mistakes.
+
+    Args:
+      folder: the work directory.
+      runs: its runs with predictions.
+      side: maximum side of a picture.
+    """
     shown = {}
     for run in runs:
         if run.predictions and len(run.predictions.image):

@@ -43,7 +43,7 @@ class Line(NamedTuple):
     folder: index of its folder.
     name: name of the folder.
     knobs: the settings that distinguish it from others of its setting.
-    base: the label of the line that it is compared with; its own label for a baseline, '' if there is none.
+    base: the label of the line that it is compared with; the same label for a baseline, '' if there is none.
     difference: difference to that line.
     gaps: {seed: the difference for one seed}.
     """
@@ -101,7 +101,7 @@ def _setting(folder: Folder, run: Run) -> Setting:
 
 
 def _base(folder: Folder, run: Run, row: Row, runs: Sequence[tuple[int, Folder, Row, Run]]) -> Row | None:
-    """Return the baseline's row: of a comparison its own; of a run that of the same setting, if it is unique."""
+    """Return the baseline's row: that of the comparison, or for a run the one of the same setting, if it is unique."""
     if folder.baseline is not None:
         return next(other for other in accuracy_rows(folder.results) if other.baseline) if not row.baseline else row
     if run.results['method'] == BASELINE:

@@ -37,7 +37,14 @@ class Words(NamedTuple):
 
 
 def bar_chart(bars: Sequence[Bars], names: Sequence[str], text: Text, y_label: str) -> str:
-    """Draw groups of bars from 0, a group for each name with a bar of each of `bars`; their labels are above."""
+    """Draw groups of bars from 0, a group for each name with a bar of each of `bars`; their labels are above.
+
+    Args:
+      bars: the bars of each group.
+      names: names of the groups.
+      text: the texts of the chart.
+      y_label: name of the y axis.
+    """
     left, right, top, bottom = 12 + CHAR * 4, WIDTH - 6, 44, HEIGHT - 28
     y = Scale(0.0, max(max(value for one in bars for value in one.values), 1e-9), bottom, top)
     parts = y_axis(y, left, right, y_label)
@@ -62,7 +69,14 @@ def bar_chart(bars: Sequence[Bars], names: Sequence[str], text: Text, y_label: s
 
 
 def strips(rows: Sequence[tuple[str, Sequence[float]]], ends: tuple[float, float], text: Text, labels: Words) -> str:
-    """Draw a histogram in each row, the first on top: darker cells have more values. ends: range of the values."""
+    """Draw a histogram in each row, the first on top: darker cells have more values.
+
+    Args:
+      rows: (label, values) of each row.
+      ends: range of the values.
+      text: the texts of the chart.
+      labels: the labels of the axes.
+    """
     left, right, top = 14 + CHAR * max(len(name) for name, _ in rows), WIDTH - 12, 22
     height = max(9.0, min(22.0, 190 / len(rows)))
     bottom = top + height * len(rows)

@@ -70,7 +70,13 @@ def check(path: str | Path, workdir: Place | None = None) -> None:
 
 
 def write(path: str | Path, name: str, text: str) -> None:
-    """Write `text` between the marks of `name` in a file, in place of the old text, or at its end."""
+    """Write `text` between the marks of `name` in a file, in place of the old text, or at its end.
+
+    Args:
+      path: the Markdown file.
+      name: name of the section.
+      text: its new text.
+    """
     path = Path(path)
     begin, end = f'<!-- begin {name}: written by a command, not by hand -->', f'<!-- end {name} -->'
     section = f'{begin}\n{text.strip()}\n{end}\n'

@@ -95,7 +95,13 @@ def heading(setting: overview.Setting, found: Sequence[Line]) -> str:
 
 
 def table(found: Sequence[Line], by: Sequence[Kind], there: set[int]) -> str:
-    """Return the table of all lines, setting by setting. there: numbers of the sections on the page, from 1."""
+    """Return the table of all lines, setting by setting.
+
+    Args:
+      found: the lines.
+      by: the kinds of filters.
+      there: numbers of the sections on the page, from 1.
+    """
     bodies = []
     for place, (setting, those) in enumerate(overview.groups(found)):
         own = {'d': setting.dataset, 'l': setting.labels, 'n': setting.network}

@@ -207,7 +207,14 @@ def line_chart(series: Sequence[Series], text: Text, x_label: str, y_label: str,
 
 
 def dot_chart(rows: Sequence[Dots], text: Text, x_label: str, reference: float | None = None) -> str:
-    """Draw a row for each method: a dot for each seed, a bar at the mean; a dashed line at `reference`."""
+    """Draw a row for each method: a dot for each seed, a bar at the mean; a dashed line at `reference`.
+
+    Args:
+      rows: the rows, from top to bottom.
+      text: the texts of the chart.
+      x_label: name of the x axis.
+      reference: position of the dashed line; None for none.
+    """
     names = [short(row.label) for row in rows]
     left, right, top, pitch = 10 + CHAR * max(map(len, names)), WIDTH - 12, 8, 28
     bottom = top + pitch * len(rows)

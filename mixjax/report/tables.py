@@ -181,6 +181,13 @@ def html_table(
     """Return a table in a box that scrolls sideways, also by keyboard, if the page is narrower than it.
 
     The first cell of a row names it; the last `numbers` columns are aligned right; row `best` is set bold.
+
+    Args:
+      caption: caption of the table.
+      head: names of the columns.
+      rows: the cells of each row.
+      best: index of the bold row; -1 for none.
+      numbers: number of last columns that are aligned right.
     """
     start = len(head) - numbers
 

@@ -171,7 +171,13 @@ def finished(folder: Place, steps: int) -> dict[str, Any] | None:
 
 @by_first
 def describe(folder: Place, command: str, again: bool = False) -> None:
-    """Write `env.json`, the environment of a run. again: for a run that is extended, by this command."""
+    """Write `env.json`, the environment of a run.
+
+    Args:
+      folder: the work directory.
+      command: the command line.
+      again: whether the command extends a finished run.
+    """
     if again or not (folder / 'env.json').exists():
         write_json(folder / 'env.json', {**environment(), 'command': command})
 
@@ -253,7 +259,13 @@ def lines(path: Place) -> Iterable[dict[str, Any]]:
 
 @by_owner
 def rewind(path: Place, seeds: list[int], step: int) -> None:
-    """Drop the lines of seeds after `step`: it will be trained, and logged, again."""
+    """Drop the lines of seeds after `step`: it will be trained, and logged, again.
+
+    Args:
+      path: `metrics.jsonl` or `timing.jsonl`.
+      seeds: the seeds whose lines are dropped.
+      step: the last step that is kept.
+    """
     settle(path.parent)
     if path.exists():
         kept = [line for line in lines(path) if line['seed'] not in seeds or line['step'] <= step]

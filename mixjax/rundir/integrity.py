@@ -145,6 +145,11 @@ def steps(folder: Place) -> list[int]:
 def look(folder: Place, seeds: list[int], say: Callable[[str], None]) -> None:
     """Rename the damaged checkpoints of a run that are newer than an intact one, also of its first stage.
 
+    Args:
+      folder: the work directory.
+      seeds: the seeds of the run.
+      say: prints a line.
+
     Raises:
       UserError: a seed has checkpoints and none is intact; nothing has been changed then.
     """

@@ -251,7 +251,7 @@ def _alone(folder: Place) -> Iterator[bool]:
 
 
 def _beat(path: Place, mine: dict[str, Any], done: threading.Event) -> None:
-    """Write the heartbeat again and again, as long as the lock is its own."""
+    """Write the heartbeat again and again, as long as this run has the lock."""
     beat = 0
     while not done.wait(BEAT):
         beat += 1

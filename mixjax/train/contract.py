@@ -28,7 +28,13 @@ SHOWN = 3  # maximum number of differences of two trees in a message
 
 
 def loss(method: Method, returned: Any, model_state: Tree) -> None:
-    """Check the return value of `loss`. model_state: the state before the step, whose shapes it must keep."""
+    """Check the return value of `loss`.
+
+    Args:
+      method: the method.
+      returned: the value that `loss` returned.
+      model_state: the state before the step, whose shapes it must keep.
+    """
     where = place(method.loss, 'loss')
     wanted = 'return (loss, Aux(model_state, metrics))'
     if isinstance(returned, Aux) or not isinstance(returned, tuple) or len(returned) != 2:
@@ -71,7 +77,13 @@ def metrics(found: Any, where: str = 'the loss') -> None:
 
 
 def after_step(method: Method, returned: Any, params: Tree, state: Tree) -> None:
-    """Check the return value of `after_step`. params, state: those before the step, whose shapes both must keep."""
+    """Check the return value of `after_step`.
+
+    Args:
+      method: the method.
+      returned: the value that `after_step` returned.
+      params, state: those before the step, whose shapes both must keep.
+    """
     where = place(method.after_step, 'after_step')
     if not isinstance(returned, tuple | list) or len(returned) != 2:
         raise UserError(f'{where} returned {kind(returned)}; return (params, state)')
@@ -95,7 +107,14 @@ def predicted_head(method: Method, heads: Mapping[str, Any]) -> None:
 
 
 def predict(method: Method, returned: Any, batch: int, classes_t: int) -> None:
-    """Check the return value of `predict` for a batch."""
+    """Check the return value of `predict` for a batch.
+
+    Args:
+      method: the method.
+      returned: the value that `predict` returned.
+      batch: number of examples.
+      classes_t: number of target classes.
+    """
     if is_number(returned):
         found = spec(returned)
         if found.shape == (batch, classes_t) and jnp.issubdtype(found.dtype, jnp.floating):
@@ -159,7 +178,14 @@ def state(method: Method, returned: Any) -> None:
 
 
 def prepared(method: Method, made: Any, classes_t: int, rows_s: int | None) -> Prepared:
-    """Check the return value of `prepare`. rows_s: number of examples of the source data set; None without one."""
+    """Check the return value of `prepare`.
+
+    Args:
+      method: the method.
+      made: the value that `prepare` returned.
+      classes_t: number of target classes.
+      rows_s: number of examples of the source data set; None without one.
+    """
     where = place(method.prepare, 'prepare')
     if not isinstance(made, Prepared):
         raise UserError(f'{where} returned {kind(made)}; return Prepared(frozen, draw, notes)')

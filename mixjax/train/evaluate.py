@@ -70,7 +70,14 @@ def make(
     geometry: augment.Geometry,
     layout: Layout = Layout(),  # noqa: B008, a constant
 ) -> Callable[[Tree, Array, Array, Array], Found]:
-    """Make the evaluation of one batch: (variables, image, label, mask) -> `Sums` over the mask, and `Each`."""
+    """Make the evaluation of one batch: (variables, image, label, mask) -> `Sums` over the mask, and `Each`.
+
+    Args:
+      net: the network.
+      method: the method, for its `predict`.
+      geometry: preprocessing of the images.
+      layout: layout of arrays on the devices.
+    """
 
     def batch(variables: Tree, image: Array, label: Array, mask: Array) -> Found:
         out, _ = net.apply(layout.whole(variables), augment.centre(layout.shard(image), geometry), train=False)
@@ -114,6 +121,12 @@ def run(evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int) -
 
     With more than five classes also 'top5'. 'mean_per_class': the mean of the accuracies of the classes that
     have test examples.
+
+    Args:
+      evaluate: the compiled result of `make` for all trials.
+      variables: the variables of all trials.
+      test: the batches, (image, label, mask) each.
+      count: number of test examples.
     """
     # The result of a batch is fetched when the next one is on its way.
     found = itertools.chain((evaluate(variables, *batch).sums for batch in test), [None])

@@ -42,7 +42,14 @@ def val_count(built: Program, seed: int) -> int:
 def evaluate_and_log(built: Program, folder: Place, step: int, ts: TrainState, placed: SeedBatch) -> None:
     """Evaluate all seeds and log it; keep the predictions of the seeds whose best step so far this is.
 
-    The first seed's network is exported where it is the best so far.
+    The first seed's network is exported if it is the best so far.
+
+    Args:
+      built: the run's programs.
+      folder: the run's folder.
+      step: number of steps done.
+      ts: the state of all trials.
+      placed: the seeds on the devices.
     """
     metrics, config, together = folder / 'metrics.jsonl', built.config, placed.seeds
     said: list[evaluate.Each] = []
@@ -74,7 +81,15 @@ def kept(config: Any, folder: Place, seeds: Sequence[int]) -> dict[int, int]:
 
 
 def keep(built: Program, folder: Place, ts: TrainState, step: int, whole: bool = False) -> None:
-    """Export a network. whole: with all its heads, and not only the ones that prediction needs."""
+    """Export a network.
+
+    Args:
+      built: the run's programs.
+      folder: the run's folder.
+      ts: the state of one seed.
+      step: the step of the network.
+      whole: export all heads, and not only the ones that prediction needs.
+    """
     images = built.sets.train
     channels = images.read(np.arange(1)).shape[-1]
     export.model(folder, built.config, built.method, mesh.here(ts), images.classes, channels, step, whole)

@@ -104,6 +104,13 @@ def seen(
 
     The net records its input, so this is the same for every method. The loss itself is dead code here
     and costs nothing.
+
+    Args:
+      net: the network.
+      method: the method.
+      feed: (inputs, key, step) -> batch.
+      run: constants of the run.
+      geometry: preprocessing of the images.
     """
 
     def look(ts: TrainState, start: Tree | None, frozen: Tree, inputs: Tree) -> dict[str, Array]:
@@ -147,7 +154,14 @@ def samples(path: Place, look: Callable[[int], dict[str, Array]]) -> None:
 
 
 def pairs(folder: Place, seed: int, prepared: Prepared, target: Dataset, source: Dataset) -> None:
-    """Write `pairs.json` and `pairs.npz`: the source classes that each target class draws from, with a picture each."""
+    """Write `pairs.json` and `pairs.npz`: the source classes that each target class draws from, with a picture each.
+
+    Args:
+      folder: the run's folder.
+      seed: the first seed.
+      prepared: the result of `prepare`, with a draw.
+      target, source: the data sets.
+    """
     draw = prepared.draw
     assert draw is not None
 

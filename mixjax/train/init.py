@@ -25,7 +25,13 @@ Tree = Any
 
 
 def heads(method: Method, classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
-    """Return the method's heads; a bare number is short for `Head(number)`."""
+    """Return the method's heads; a bare number is short for `Head(number)`.
+
+    Args:
+      method: the method.
+      classes_t, classes_s: numbers of target and source classes.
+      prepared: the result of `prepare`.
+    """
     return contract.heads(method, method.heads(classes_t, classes_s, prepared), classes_s)
 
 
@@ -54,7 +60,14 @@ def initial_params(
 
 
 def initialiser(net: Net, wanted: Mapping[str, Head], image: Array, pretrained: bool) -> Callable[[Array], Tree]:
-    """Compile net.init; with a pretrained network only the heads are new, so only they are computed."""
+    """Compile net.init; with a pretrained network only the heads are new, so only they are computed.
+
+    Args:
+      net: the network.
+      wanted: {name: head}.
+      image: (1, H, W, C) zeros of an image's shape.
+      pretrained: whether the trunk comes from the pretrained network.
+    """
     widths = {name: head.width for name, head in wanted.items()}
 
     def init(key: Array) -> Tree:
@@ -156,7 +169,14 @@ def wanted_heads(net: Net, method: Method, prepared: Prepared, data: Data, start
 
 
 def initial_head(drawn: Tree, head: Head, key: Array, start: Tree | None) -> Tree:
-    """Initialise a head: drawn by torch's default or the head's `std`, with the pretrained rows it names."""
+    """Initialise a head: drawn by torch's default or the head's `std`, with the pretrained rows it names.
+
+    Args:
+      drawn: kernel and bias drawn by torch's default.
+      head: description of the head.
+      key: key of its draw.
+      start: variables of the pretrained network; None from scratch.
+    """
     if head.std is not None:
         kernel = head.std * jax.random.normal(key, drawn['kernel'].shape, drawn['kernel'].dtype)
         drawn = {'kernel': kernel, 'bias': jnp.zeros_like(drawn['bias'])}

@@ -2,8 +2,8 @@
 
     weights        the tensors of the pretrained network's file; '' from scratch
     target         {part: digest}, its examples and their labels: train, test, val
-    source         the source data set's examples and their labels; '' where there is none
-    splits         the content of `config.target.splits`; '' where there is none
+    source         the source data set's examples and their labels; '' if there is none
+    splits         the content of `config.target.splits`; '' if there is none
     code           {module: digest} of a user's method and network, and of the modules they import
     earlier code   a list of the values of `code` before the user accepted that it had changed
 
@@ -56,7 +56,13 @@ class Inputs(NamedTuple):
 
 
 def find_inputs(config: Any, shared: Shared | None, changed_code: str = CHANGED_CODE[0]) -> Inputs:
-    """Compute the inputs of one run. shared: the loaded data and weights; None if nothing is left to do."""
+    """Compute the inputs of one run.
+
+    Args:
+      config: the run's config.
+      shared: the loaded data and weights; None if nothing is left to do.
+      changed_code: 'refuse' or 'accept' changed code.
+    """
     digests: dict[str, Any] = {'code': code_digest.digests(roots(config))}
     if shared is not None:
         splits = config.target.splits

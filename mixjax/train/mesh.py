@@ -147,7 +147,7 @@ def of_steps(mesh: Mesh, tree: Tree) -> Tree:
 
 
 def step_spec(path: Any) -> PartitionSpec:
-    """Return the spec of an array of a streamed feed. path: its place in the tree."""
+    """Return the spec of an array of a streamed feed at this path in the tree."""
     whole = jax.tree_util.keystr(path, simple=True) in ('first', 'partner')
     return PartitionSpec('trial') if whole else PartitionSpec('trial', None, 'data')
 
@@ -158,7 +158,13 @@ def parts_of(mesh: Mesh, batch: int) -> int:
 
 
 def to_evaluate(mesh: Mesh, trees: list[Tree], *, same: bool) -> Tree:
-    """Put a batch of each trial, sharded over `data`; with `same`, one batch of all trials, without that axis."""
+    """Put a batch of each trial, sharded over `data`; with `same`, one batch of all trials, without that axis.
+
+    Args:
+      mesh: the mesh.
+      trees: the batch of each trial, on the host; one with `same`.
+      same: whether all trials have the same batch.
+    """
     (size,) = {len(leaf) for leaf in jax.tree.leaves(trees)}
     tree = trees[0] if same else jax.tree.map(_stack, *trees)
     return put(tree, NamedSharding(mesh, evaluated_spec(mesh, size, same=same)))
@@ -194,6 +200,11 @@ def each_trial(mesh: Mesh, function: Callable, shared: tuple[bool, ...]) -> Call
 
     It is manual over `trial` and automatic over `data`: the compiler sees the program of one trial. A
     vmap would turn its convolutions into grouped ones and gather kernels across trials.
+
+    Args:
+      mesh: the mesh.
+      function: the function of one trial.
+      shared: for each argument, whether all trials share it.
     """
 
     def one(*trees: Tree) -> Tree:

@@ -78,7 +78,14 @@ def announce(where: Where, inputs: list[Tree], tests: list[Images]) -> None:
 
 
 def training_feed(built: Program, where: Where, inputs: list[Tree], data_keys: list[Any]) -> Resident | Stream:
-    """Make the feed of the training program for the seeds with these inputs and data keys."""
+    """Make the feed of the training program for the seeds with these inputs and data keys.
+
+    Args:
+      built: the run's programs.
+      where: the placement of images.
+      inputs: the inputs of each seed.
+      data_keys: the data key of each seed.
+    """
     if where.train == 'resident':
         return resident_feed(built, images_on_devices(built, inputs), data_keys)
     config = built.config

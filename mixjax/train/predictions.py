@@ -3,7 +3,7 @@
   seed, step       (k,) the seeds in the file, and the step of each
   predicted        (k, n) the predicted class of each test example
   probability      (k, n) float32, of that class
-  label            (k, n) the true classes; (n,) where all seeds are tested on the same examples
+  label            (k, n) the true classes; (n,) if all seeds are tested on the same examples
   shown, image     the first seed's most confident mistakes: which examples, (m,), and pictures, (m, H, W, C) uint8
 
 It is written with its evaluation, before the checkpoint of that step, a few seeds at a time.
@@ -40,7 +40,14 @@ class Row(NamedTuple):
 
 @only_first
 def keep(built: Program, folder: Place, step: int, said: Mapping[int, Each]) -> None:
-    """Write the predictions of some seeds at a step into the file, in place of their earlier ones."""
+    """Write the predictions of some seeds at a step into the file, in place of their earlier ones.
+
+    Args:
+      built: the run's programs.
+      folder: the run's folder.
+      step: the step of the predictions.
+      said: {seed: its predictions}.
+    """
     if not said:
         return
     path, shared = folder / FILE, built.sets.test is not None

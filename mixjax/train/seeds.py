@@ -153,7 +153,14 @@ def prepared(built: Program, seed: int, folder: Place) -> Prepared:
 
 
 def open_seed(built: Program, seed: int, folder: Place, trunk: Tree | None = None) -> SeedData:
-    """Select the images of a seed and make its initial state. trunk: variables of a first stage, to start from."""
+    """Select the images of a seed and make its initial state.
+
+    Args:
+      built: the run's programs.
+      seed: the seed.
+      folder: the run's folder.
+      trunk: variables of a first stage, to start from.
+    """
     sets, shared, draw = built.sets, built.shared, built.draw(seed)
     made = prepared(built, seed, folder)
     train, inputs = program_inputs(built, seed, made)

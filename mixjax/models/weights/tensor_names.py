@@ -90,7 +90,14 @@ def from_torch(network: str | nn.Module, tensors: Tensors, wanted: Tree) -> Tree
 
 
 def to_torch(network: str | nn.Module, variables: Tree, dialect: str, head: str = 'source') -> dict[str, np.ndarray]:
-    """Return our variables under foreign names and in their layout, with `head` as the classifier."""
+    """Return our variables under foreign names and in their layout, with `head` as the classifier.
+
+    Args:
+      network: a name that `models.build` knows, or a backbone.
+      variables: the variables tree.
+      dialect: one of `dialects(network)`.
+      head: name of the head that becomes the classifier.
+    """
     known = _known(network)
     require(dialect in known, f'dialect must be one of {", ".join(known)}, not {dialect!r}')
     require(

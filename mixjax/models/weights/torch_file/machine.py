@@ -1,6 +1,6 @@
 """A restricted machine for the pickle in a torch checkpoint: it builds lists, dicts and stand-ins of tensors.
 
-A pickle is a program, and Python's own unpickler would import and call whatever it names. This machine has some
+A pickle is a program, and Python's own unpickler would import and call everything that it names. This machine has some
 forty opcodes. The names that a pickle may use are listed in `standins.py`, any other name is refused, and the
 machine cannot import, call or set anything else. Each size that is declared is compared with the file before
 memory is taken.
