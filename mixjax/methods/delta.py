@@ -70,7 +70,7 @@ def make(
         layers = attention_lib.conv_layers(maps)
         require(
             form == 'delta' or maps['last'].shape[-1] == maps[layers[-1]].shape[-1],
-            "form must be 'delta' for this network: its last map has not the channels of its last convolution",
+            "form must be 'delta' for this network: its last map and its last convolution have different channels",
         )
         weights = {}
         for layer in layers[-1:] if form == 'smile' else layers:

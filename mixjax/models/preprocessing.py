@@ -49,7 +49,7 @@ def of_network(name: str) -> dict[str, Any]:
 def sound(said: Any) -> dict[str, Any]:
     """Return the settings, of these five, that a file sets; raise `ValueError` for an impossible one."""
     if not isinstance(said, dict):
-        raise ValueError('its image is no group of settings')
+        raise ValueError('its image is not a group of settings')
     rules = {
         'resize': lambda v: type(v) is int and 0 < v <= LARGEST,
         'crop': lambda v: type(v) is int and 0 < v <= LARGEST,

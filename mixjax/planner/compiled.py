@@ -123,7 +123,7 @@ def one(built: Program, on: Slice, label: str, told: list[str], given: Given, sa
     holds = arguments.holds(built, state, start, frozen, given_inputs, where)
     plan = Plan(label, built, holds, where, told, len(train.label), arguments.size(state.params), None)
     if on.chip is not None and sum(holds.values()) > on.chip.free * GIB:
-        return plan._replace(refused='what has to lie on a chip is more than it has, so nothing was compiled')
+        return plan._replace(refused='the arrays alone do not fit into the memory of a chip, so nothing was compiled')
     say(f'{label}: compiling for {on.name}; a network such as ResNet-50 takes minutes')
     began = time.monotonic()
     try:

@@ -138,7 +138,7 @@ def find(wanted: Wanted) -> Slice:
             found = topologies.get_topology_desc(platform='tpu', topology_name=wanted.name, **options)
     except Exception as error:  # libtpu decides which slices exist, with errors of any type
         why = str(error).splitlines()[0].partition(': ')[2] or str(error)
-        raise UserError(f'--topology={wanted.name}: libtpu knows no such slice ({why})') from error
+        raise UserError(f'--topology={wanted.name}: libtpu does not know this slice ({why})') from error
     return Slice(wanted.name, list(found.devices), chip)
 
 

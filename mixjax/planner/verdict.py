@@ -46,9 +46,7 @@ def judge(plan: Plan, on: Slice) -> Verdict:
     """Return the verdict on one program."""
     used = sum(memory(plan).values())
     if on.chip is None:
-        sentence = (
-            f'{shown(used)} on a device; virtual devices have no memory of their own, so nothing is said on fitting'
-        )
+        sentence = f'{shown(used)} on a device; virtual devices have no memory limit, so it is unknown whether it fits'
         return Verdict(None, used, sentence, traffic(plan))
     free = on.chip.free * GIB
     if plan.compiled is not None and used <= free:

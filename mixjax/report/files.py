@@ -33,7 +33,9 @@ def contents(found: Found, page: Place) -> dict[Place, str]:
     stem = 'results' if page.name == 'report.html' else page.stem
     out = {page.with_name(f'{stem}.md'): document(found), page.with_name(f'{stem}.csv'): values(found.folders)}
     if page in out:
-        raise UserError(f'--out {page} is the name of a table; name the page, {stem}.html: its tables lie beside it')
+        raise UserError(
+            f'--out {page} is the name of a table; name the page, {stem}.html: its tables are written beside it'
+        )
     for place, text in out.items():
         _ours(place, text)
     return out

@@ -45,7 +45,7 @@ def _beside(folders: Sequence[Place]) -> Place:
     if len(folders) == 1:
         return folders[0] / 'report.html'
     if any(map(storage.remote, folders)):
-        raise UserError('the report of several runs in a store has no folder of its own; say where it goes with --out')
+        raise UserError('the report of several runs in a store has no default place; name one with --out')
     common = Path(os.path.commonpath([storage.resolved(folder).parent for folder in folders]))
     if (common / 'config.json').exists():
         raise UserError(f'{common / "report.html"} is the report of another run; say where this one goes with --out')
@@ -119,9 +119,7 @@ def _folder(folder: Folder, prefix: str, level: int, budget: int, much: int = se
 
 
 def _left_out(runs: int) -> str:
-    return (
-        f'The pictures of {count(runs, "run")} are left out to keep the file small; they are in reports of their own.'
-    )
+    return f'The pictures of {count(runs, "run")} are left out to keep the file small; they are in separate reports.'
 
 
 def _found(folder: Folder) -> str:
@@ -157,7 +155,7 @@ def _kept(folder: Folder) -> str:
         return ''
     steps = {run.label: [str(seed.get('step', '?')) for seed in run.results['seeds']] for run in folder.runs}
     told = '; '.join(f'{isolate(label)} {", ".join(chosen)}' for label, chosen in steps.items())
-    return f'<p class="note">Of each seed the step with the best validation accuracy was kept: {escape(told)}.</p>'
+    return f'<p class="note">For each seed the step with the best validation accuracy was kept: {escape(told)}.</p>'
 
 
 def _each_seed(rows: Sequence[tables.Row]) -> str:

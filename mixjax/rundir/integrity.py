@@ -83,7 +83,7 @@ def fault(place: Place) -> str:
     if why:
         return why
     if type(version) is not int:
-        return f'meta/metadata says a format that is none, {str(version)[:40]!r}'
+        return f'meta/metadata names an invalid format, {str(version)[:40]!r}'
     try:
         if version != FORMAT and not (place / SUMS).exists():
             return ''  # an older one; anything that is not a checkpoint is refused by `known`

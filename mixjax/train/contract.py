@@ -255,7 +255,7 @@ def _draw(where: str, draw: Any, classes_t: int, rows_s: int | None) -> None:
         t, k = np.argwhere(used & ((start < 0) | (count < 1) | (start + count > len(rows))))[0]
         raise UserError(
             f'{where}: segment {k} of target class {t} (start {start[t, k]}, count {count[t, k]}) must have at least '
-            f'one row and lie within the {len(rows)} of draw.rows'
+            f'one row and be within the {len(rows)} of draw.rows'
         )
     if 'score' in tables and (tables['score'].shape != start.shape or tables['score'].dtype.kind not in 'biuf'):
         raise UserError(f'{where}: draw.score must be None or numbers of shape {start.shape}, not {kind(draw.score)}')

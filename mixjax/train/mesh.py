@@ -63,7 +63,7 @@ def chosen(available: Sequence[Any], many: int) -> list[Any]:
     if many < len(owners):
         raise UserError(
             f'{len(owners)} processes have {len(ordered)} devices, and this run can use {many}: config.num_seeds and '
-            'the parts that config.batch_size / config.accumulate can be shared out in; start fewer processes'
+            'the parts that config.batch_size / config.accumulate can be split into; start fewer processes'
         )
     if len({device.process_index for device in ordered[:many]}) == len(owners):
         return ordered[:many]

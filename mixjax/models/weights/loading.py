@@ -191,7 +191,7 @@ def _described(spec: str, path: Path) -> dict[str, Any]:
     """Read the `.json` beside a file of ours."""
     beside = path.with_suffix('.json')
     if not beside.is_file():
-        raise UserError(f'weights {spec}: {beside.name} is not beside {path.name}; it says what the tensors are')
+        raise UserError(f'weights {spec}: {beside.name} is not beside {path.name}; it describes the tensors')
     try:
         described = untrusted.parse(untrusted.read_regular(beside, untrusted.MOST_TEXT))
     except (OSError, ValueError) as error:
