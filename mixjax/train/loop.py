@@ -1,7 +1,7 @@
 """The training loop of one run: its seeds, step by step, with logs, evaluations and checkpoints.
 
-The order after a step is: log, evaluate, log that, save a checkpoint. So the logs are never behind the checkpoint, and
-a restarted run drops the lines that come after it.
+Work that is due after a step is done in this order: log, evaluate, log that, save a checkpoint. So the logs are never
+behind the checkpoint, and a restarted run drops the lines that come after it.
 """
 
 from __future__ import annotations
