@@ -134,7 +134,7 @@ def look(folder: Place, config: Any) -> bool:
 
 
 def parts_of(folder: Place) -> set[str]:
-    """Return the folders in a work directory that its sweep or comparison trains in, by its config."""
+    """Return the folders in a work directory that its sweep or comparison trains in; empty for other folders."""
     path = folder / 'config.json'
     try:
         said = read_json(path) if path.exists() else {}
