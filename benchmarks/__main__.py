@@ -1,10 +1,10 @@
-"""The speed of everything: `make bench`, or
+"""The benchmark suite: `make bench`, or
 
     python -m benchmarks [--parts=methods,growth] [--methods=smile,xmixup] [--short]
 
-Each part is a process of its own. What they find goes to benchmarks/results/<device>.json and to docs/speed.md; with
-some parts only, the others stay as they were. `--short` tries every part in a few minutes and writes nothing: its
-figures mean nothing. Leave the machine alone meanwhile.
+Each part is a separate process. The results go to benchmarks/results/<device>.json and to docs/speed.md; with some
+parts only, the others stay as they were. `--short` tries every part in a few minutes and writes nothing: its figures
+are meaningless. Run nothing else on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def one(name: str, short: bool, only: tuple[str, ...], out: Path) -> None:
 
 
 def processor() -> str:
-    """What kind it is, and how many there are."""
+    """Return the number and kind of processors."""
     names: set[str] = set()
     try:
         with open('/proc/cpuinfo') as file:
@@ -57,12 +57,12 @@ def processor() -> str:
 
 
 def environment(name: str) -> dict[str, str]:
-    """Of the process of a part."""
+    """Return the environment variables for the process of a part."""
     return {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', **OF_PART.get(name, {}), 'PYTHONPATH': str(ROOT)}
 
 
 def every(names: tuple[str, ...], short: bool, only: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
-    """{part: what it found}, and the parts that failed."""
+    """Return {part: its results}, and the parts that failed."""
     found, failed = {}, []
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
@@ -79,7 +79,7 @@ def every(names: tuple[str, ...], short: bool, only: tuple[str, ...]) -> tuple[d
 
 
 def text(part: dict[str, Any]) -> str:
-    """A part in Markdown."""
+    """Return a part in Markdown."""
     from benchmarks import parts
 
     return '\n\n'.join(
@@ -88,7 +88,7 @@ def text(part: dict[str, Any]) -> str:
 
 
 def page(parts: dict[str, Any]) -> str:
-    """The section of a device in docs/speed.md."""
+    """Return the section of a device in docs/speed.md."""
     from benchmarks import parts as parts_lib
 
     about = next(iter(parts.values()))['about']
@@ -112,7 +112,7 @@ def page(parts: dict[str, Any]) -> str:
 
 
 def write(found: dict[str, Any]) -> None:
-    """Put what was found beside what other parts have found before."""
+    """Write the results beside those of other parts."""
     from mixjax.report import sections
 
     device = next(part for name, part in found.items() if name != 'devices' or len(found) == 1)['about']['devices'][0]

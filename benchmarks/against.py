@@ -1,7 +1,7 @@
-"""mixjax against what one would run instead: PyTorch with all that makes it fast, and as published scripts have it.
+"""mixjax against its alternatives: PyTorch with everything that makes it fast, and as in published scripts.
 
-`benchmarks/torch_train.py` trains in a process of its own, which waits while the other side is measured: the sides take
-turns, on one device. It is judged on a GPU only: on a processor a different number of threads decides.
+`benchmarks/torch_train.py` trains in a separate process, which waits while the other side is measured: the sides take
+turns, on one device. It is judged on a GPU only: on a CPU the result depends on the number of threads.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Torch:
         return json.loads(line)
 
     def train(self, count: int) -> float:
-        """Seconds of so many steps, by its own clock."""
+        """Return the seconds of so many steps, by the script's clock."""
         assert self._process.stdin is not None
         self._process.stdin.write(f'{count}\n')
         self._process.stdin.flush()
@@ -66,7 +66,7 @@ class Torch:
 
 
 def interpreter() -> str:
-    """A Python that has torch: $TORCH_PYTHON, or this one; '' where there is none."""
+    """Return a Python that has torch: $TORCH_PYTHON, or this one; '' if there is none."""
     named = os.environ.get('TORCH_PYTHON', '')
     return named or (sys.executable if importlib.util.find_spec('torch') else '')
 
@@ -77,7 +77,7 @@ def has_gpu(python: str) -> bool:
 
 
 def measure(short: bool = False) -> Part:
-    """short: tries both sides on whatever there is, and judges nothing."""
+    """Measure both sides; with `short`, try them on any device, and judge nothing."""
     python = interpreter()
     reason = ''
     if not short and jax.default_backend() != 'gpu':
@@ -104,7 +104,7 @@ def measure(short: bool = False) -> Part:
 
 
 def images_a_second(python: str, case: Case, theirs: str, ours: str, short: bool) -> dict[str, np.ndarray]:
-    """{side: images/s in each round}."""
+    """Return {side: images/s in each round}."""
     count = 2 if short else 50
     with tempfile.TemporaryDirectory() as folder:
         made = steps.made(ours_of(case, ours), Path(folder))
@@ -126,7 +126,7 @@ def images_a_second(python: str, case: Case, theirs: str, ours: str, short: bool
 
 
 def ours_of(case: Case, method: str) -> program.Program:
-    """Our side: as many images as there are for theirs, stored with the same border, on the device."""
+    """Build our side: as many images as the other side has, stored with the same border, on the device."""
     config = steps.settings(case, {'name': method})
     with config.unlocked():
         config.image.resize = config.synthetic.side = case.side + BORDER
@@ -136,7 +136,7 @@ def ours_of(case: Case, method: str) -> program.Program:
 
 
 def timed(made: steps.Made, count: int) -> float:
-    """Seconds of about so many steps, as if they were exactly so many."""
+    """Return the seconds of about so many steps, scaled to exactly so many."""
     calls = max(1, round(count / made.count))
     found = timing.interleaved({'': made.call}, 1, repeats=calls)
     return float(found[''][0]) / made.count * count

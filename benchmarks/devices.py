@@ -1,6 +1,6 @@
-"""What a step sends over the wire, and its memory, by the number of devices and of seeds: compiled, not run.
+"""The traffic and memory of a step by the number of devices and of seeds: compiled, not run.
 
-The devices are virtual ones of a processor, so nothing here is a time. The programs, their collectives and their
+The devices are virtual ones of a CPU, so nothing here is a time. The programs, their collectives and their
 memory are those that the compiler makes for so many devices.
 """
 
@@ -17,13 +17,13 @@ from mixjax.planner.compiled import Compiled, Plan
 
 MOST = 8
 CASE, SHORT = Case('small', 32, 48), Case('glyphnet', 16, 8)
-EXTRA = 0.05  # of the bytes of the parameters: what may be sent besides their gradients
+EXTRA = 0.05  # of the bytes of the parameters: the most that may be sent besides their gradients
 
 
 def planned(case: Case, devices: int, seeds: int) -> Plan:
     config = steps.settings(case, {'name': 'mixup'}, devices=devices, num_seeds=seeds)
     with config.unlocked():
-        config.mix.groups = devices // seeds  # partners lie on the same device
+        config.mix.groups = devices // seeds  # partners are on the same device
     on = slices.find(slices.parse(f'cpu:{devices}'))
     (found,) = compiled.plans(config, on, 'mixup', compiled.ground(config, on), lambda text: None)
     return found
@@ -39,7 +39,7 @@ def sent(plan: Plan) -> int:
 
 
 def kinds(plan: Plan) -> dict[str, int]:
-    """{kind of collective: how many}."""
+    """Return {kind of collective: count}."""
     return {kind: count for kind, (count, _) in hlo.table(of(plan).collectives).items() if count}
 
 

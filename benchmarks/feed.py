@@ -1,11 +1,11 @@
-"""What images cost: decoding them, keeping them, and giving them to a training step.
+"""The cost of images: decoding them, caching them, and feeding them to a training step.
 
     python -m benchmarks.feed
 
 Writes the section "feed" of docs/benchmark.md; with `--short` it only prints, from a few rounds on a small network.
-The pictures are made here: noise whose spectrum falls as that of photographs does, with edges, as JPEG of the size
-that a photograph of ImageNet has on average. All ways are measured in turn, round by round, so that other work on the
-machine disturbs all alike: of rates the best round counts, of ratios the median. Ten minutes on two CPU cores.
+The pictures are made here: noise with the falling spectrum of photographs, with edges, as JPEG of the average size of
+a photograph of ImageNet. All ways are measured in turn, round by round, so that other work on the machine disturbs all
+alike: the best round counts for rates, the median for ratios. It takes ten minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ PAGE = Path(__file__).parent.parent / 'docs' / 'benchmark.md'
 
 
 def scene(height: int, width: int, size: int, quality: int = 90) -> bytes:
-    """A JPEG of about `size` bytes."""
+    """Make a JPEG of about `size` bytes."""
     random = np.random.default_rng(0)
     noise = np.fft.rfft2(random.standard_normal((3, height, width)))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
@@ -65,7 +65,7 @@ def scene(height: int, width: int, size: int, quality: int = 90) -> bytes:
 
 
 def by_pillow(data: bytes) -> np.ndarray:
-    """The reference: Resize(256) and CenterCrop(256) of torchvision on a Pillow image."""
+    """Return the reference: torchvision's Resize(256) and CenterCrop(256) of a Pillow image."""
     image = Image.open(io.BytesIO(data)).convert('RGB')
     width, height = image.size
     short = min(width, height)
@@ -76,7 +76,7 @@ def by_pillow(data: bytes) -> np.ndarray:
 
 
 def rates(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Calls in a second of processor time."""
+    """Return the calls per second of processor time."""
     best = dict.fromkeys(ways, 0.0)
     for _ in range(rounds):
         for name, call in ways.items():
@@ -89,7 +89,7 @@ def rates(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, float
 
 
 def decoding(rounds: int) -> list[str]:
-    """A Markdown table of what a core does, by the size of the photograph."""
+    """Return a Markdown table of a core's decoding rates, by the size of the photograph."""
     lines = [
         '| photograph | kB | Pillow | decode | decode and square | to Pillow |',
         '| --- | --: | --: | --: | --: | --: |',
@@ -132,7 +132,7 @@ def photographs(count: int) -> Dataset:
 
 
 def keeping(rounds: int, count: int) -> list[str]:
-    """A Markdown table of what the files of decoded images do."""
+    """Return a Markdown table of the rates of the files of decoded images."""
     data, processors = photographs(count), os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder:
         one, every = 0.0, 0.0
@@ -162,7 +162,7 @@ def keeping(rounds: int, count: int) -> list[str]:
 
 
 def settings(short: bool) -> Any:
-    """PreActResNet-18 on made-up CIFAR images, by the recipe of configs/lamix_cifar100.py, in plain training."""
+    """Return the config of plain training of PreActResNet-18 on made-up CIFAR images, by configs/lamix_cifar100.py."""
     config = config_lib.base()
     config.model.name = 'lenet' if short else 'preactresnet18'
     config.target.name = 'cifar10'
@@ -176,13 +176,13 @@ def settings(short: bool) -> Any:
 
 
 def in_memory(dataset: Dataset) -> Dataset:
-    """The data set with its images read once: making them up would be measured else."""
+    """Return the data set with its images read once: otherwise making them up would be measured."""
     pixels = dataset.read(np.arange(len(dataset.labels)))
     return dataset._replace(read=lambda rows: pixels[rows])
 
 
 def stepping(rounds: int, short: bool) -> list[str]:
-    """A Markdown table of a step's time with each feed, and of the same step on a batch that is there."""
+    """Return a Markdown table of a step's time with each feed, and of the same step on a resident batch."""
     ground = shared_setup(settings(short))
     assert ground.sets.test is not None
     ground = ground._replace(

@@ -1,4 +1,4 @@
-"""How time and memory of a step grow, one thing at a time: the batch, the classes, the images, the steps of a call."""
+"""The growth of a step's time and memory, one axis at a time: batch, classes, images, steps of a call."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ CPU = Case('small', 32, 32)
 GPU = Case('resnet50', 224, 64, 'bfloat16')
 SHORT = Case('glyphnet', 16, 8)
 FINETUNE = {'name': 'finetune'}
-ROOM = 1.10  # images a step of which must cost the same, however many there are
+ROOM = 1.10  # a step of these must cost the same for any number of images
 
 
 class Axis(NamedTuple):
-    """name: of what grows. sizes: how far. about: a sentence on what should become of it."""
+    """An axis of growth.
+
+    name: the quantity that grows.
+    sizes: its values.
+    about: a sentence on the expected result.
+    """
 
     name: str
     sizes: tuple[Any, ...]
@@ -48,7 +53,7 @@ def axes(short: bool) -> Iterator[Axis]:
 
 
 def changed(case: Case, axis: str, size: Any) -> tuple[Any, int, int, int]:
-    """(config, classes, images, steps of a call) of one point."""
+    """Return (config, classes, images, steps of a call) of one point."""
     classes, images, count = 10, 1000, steps.per_call()
     config = steps.settings(case, FINETUNE)
     with config.unlocked():
@@ -84,7 +89,7 @@ def measure(short: bool = False) -> Part:
     for axis in axes(short):
         with tempfile.TemporaryDirectory() as folder:
             ways = points(case, axis, Path(folder))
-            # What a stream reads ahead after its turn is not charged to the next way.
+            # The images that a stream reads ahead after its turn are not charged to the next way.
             pause = 0.2 if axis.name == 'feed' else 0.0
             found = timing.interleaved({name: way.call for name, way in ways.items()}, 2 if short else 11, pause=pause)
             for way in ways.values():

@@ -1,7 +1,7 @@
 """Every method against plain fine-tuning: the time, the work and the memory of a training step.
 
-Same network, batch and process. A ratio is compared with its floor: the passes through the network that the method
-cannot do without, where forward, gradient by the input and gradient by the parameters are one each.
+Network, batch and process are the same. A ratio is compared with its floor: the passes through the network that the
+method needs at least, where forward, gradient by the input and gradient by the parameters are one each.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ BASE = 'finetune'
 
 
 class Claim(NamedTuple):
-    """Of a step's time to that of fine-tuning. floor: of its passes. target: None where nothing is claimed."""
+    """A claim on the ratio of a step's time to that of fine-tuning.
+
+    floor: the ratio of the passes.
+    target: None if nothing is claimed.
+    """
 
     floor: float
     target: float | None = None
@@ -41,12 +45,12 @@ CLAIMS: dict[str, Claim] = {
     'smile': Claim(4 / 3, 1.40),
     'delta': Claim(4 / 3, 1.40),
     'puzzlemix': Claim(5 / 3, 1.90),
-    'lamix_puzzle': Claim(5 / 3, 1.90),  # the saliency at every step, also at those that show originals
+    'lamix_puzzle': Claim(5 / 3, 1.90),  # the saliency at every step, also at those with original images
     'seqtrain': Claim(2.0, 2.10),  # both of its stages, each as long as a run of the others
     'cotrain': Claim(2.0),
     'feature_extraction': Claim(1 / 3),
 }
-HALF = 0.55  # XMixup to Co-Train
+HALF = 0.55  # ratio of XMixup to Co-Train
 SOLVER = ('puzzlemix', 'lamix_puzzle')  # solve for a mask besides their passes
 FIRST, SECOND = ', first stage', ', second stage'  # end the names of the stages of a method that has two
 CPU = (Case('small', 32, 48),)
@@ -60,13 +64,18 @@ SHORT = (Case('glyphnet', 16, 8),)
 
 
 def ways_of() -> dict[str, dict[str, Any]]:
-    """{name: method config} of all that is measured besides fine-tuning."""
+    """Return {name: method config} of all measured methods besides fine-tuning."""
     every = {name: {'name': name} for name in method_registry.names() if name != BASE}
     return {**every, 'lamix_puzzle': {'name': 'lamix', 'mixing': 'puzzle', 'beta': 1.0}}
 
 
 def measure(short: bool = False, only: tuple[str, ...] = ()) -> Part:
-    """only: the methods that are measured besides fine-tuning; () for all."""
+    """Measure the methods.
+
+    Args:
+      short: try everything, and judge nothing.
+      only: the methods besides fine-tuning; () for all.
+    """
     cases = SHORT if short else CPU if jax.default_backend() == 'cpu' else GPU
     methods = {name: method for name, method in ways_of().items() if not only or name in only}
     tables, verdicts, numbers = [], [], {}
@@ -79,7 +88,7 @@ def measure(short: bool = False, only: tuple[str, ...] = ()) -> Part:
         found = {name: each / ways[name].count for name, each in found.items()}
         ways, found = whole(ways, found, shares)
         tables.append(table(case, ways, found, refused))
-        # What is too small to be judged is only tried.
+        # Steps too small to be judged are only tried.
         verdicts += [] if short else judged(case, found)
         numbers[case.name] = as_data(ways, found)
     if cases == CPU:
@@ -91,9 +100,9 @@ def measure(short: bool = False, only: tuple[str, ...] = ()) -> Part:
 def programs(
     case: Case, methods: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> tuple[dict[str, Made], dict[str, float], dict[str, str]]:
-    """{name: its program}, {name: length of the first stage it has}, and {name: why this network cannot have it}.
+    """Return {name: its program}, {name: length of its first stage}, and {name: why this network cannot have it}.
 
-    The two stages of a method that has a first one are two programs.
+    The two stages of a method with a first one are two programs.
     """
     on = steps.ground(case)
     ways, shares, refused = {}, {}, {}
@@ -114,7 +123,7 @@ def programs(
 def whole(
     ways: Mapping[str, Made], found: Mapping[str, np.ndarray], shares: Mapping[str, float]
 ) -> tuple[dict[str, Made], dict[str, np.ndarray]]:
-    """Besides the stages of a method, all of it: what a step of its run costs with its share of the first stage."""
+    """Add to the stages of a method its total: the cost of a step with its share of the first stage."""
     ways, found = dict(ways), dict(found)
     for name, share in shares.items():
         first, second = ways[name + FIRST], ways[name + SECOND]

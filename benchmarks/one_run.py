@@ -1,8 +1,8 @@
-"""One run of the command in this process, and where its time goes; `benchmarks.whole` starts it, for each run anew.
+"""One run of the command in this process, with the time of each phase; `benchmarks.whole` starts it for each run.
 
     python -m benchmarks.one_run '{"began": .., "words": [..], "out": "FILE"}'
 
-began: when the process was asked for, by the clock. words: of the command. out: takes the seconds of each phase.
+began: clock time at which the process was started. words: of the command. out: the file for the seconds of each phase.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ COMPILING = ('/jax/core/compile/jaxpr_trace_duration', '/jax/core/compile/jaxpr_
 
 
 class Phases:
-    """Seconds by name."""
+    """A record of seconds by name."""
 
     def __init__(self, began: float) -> None:
         self.began, self.seconds = began, dict[str, float]()
 
     def mark(self, name: str) -> None:
-        """How long it took to come here, the first time."""
+        """Record the seconds up to here, the first time."""
         self.seconds.setdefault(name, time.time() - self.began)
 
     def add(self, name: str, seconds: float) -> None:
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
     def timed(self, name: str, function: Callable) -> Callable:
-        """A function whose time is added up."""
+        """Return a function whose time is added up."""
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -51,7 +51,7 @@ class Phases:
 
 @contextlib.contextmanager
 def watched(phases: Phases) -> Iterator[None]:
-    """While this is open, what a run does is timed."""
+    """Time the phases of a run inside the block."""
     import jax
     import orbax.checkpoint as ocp
 

@@ -1,4 +1,4 @@
-"""What a part of the suite finds, as data and as Markdown."""
+"""The results of a part of the suite, as data and as Markdown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from benchmarks.timing import Spread, Verdict
 
 
 class Table(NamedTuple):
-    """columns: names. rows: of text. about: a sentence or two, how it was measured."""
+    """A table of results. columns: names. rows: of text. about: a sentence or two on how it was measured."""
 
     title: str
     about: str
@@ -18,7 +18,7 @@ class Table(NamedTuple):
 
 
 class Part(NamedTuple):
-    """title: of the part. numbers: what was found, as data."""
+    """The results of a part. title: its title. numbers: the results as data."""
 
     title: str
     tables: list[Table]
@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
 
 def plain(part: Part) -> dict[str, Any]:
-    """As JSON has it."""
+    """Return a part as JSON has it."""
     return {
         'title': part.title,
         'tables': [table._asdict() for table in part.tables],
@@ -37,7 +37,7 @@ def plain(part: Part) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """A table of `plain` in Markdown: the first column is text, the others are numbers."""
+    """Return a table of `plain` in Markdown: the first column is text, the others are numbers."""
     columns, rows = found['columns'], found['rows']
     lines = [f'| {" | ".join(columns)} |', f'| {" | ".join(["---", *["--:"] * (len(columns) - 1)])} |']
     lines += [f'| {" | ".join(row)} |' for row in rows]
@@ -45,7 +45,7 @@ def table(found: dict[str, Any]) -> str:
 
 
 def verdicts(found: Sequence[dict[str, Any]]) -> str:
-    """Verdicts of `plain` in Markdown: those that were missed first, those that could not be judged last."""
+    """Return verdicts of `plain` in Markdown: missed ones first, those that could not be judged last."""
     order = {'missed': 0, 'holds': 1}
     lines = ['| target | found (quartiles) | verdict |', '| --- | --- | --- |']
     for one in sorted(found, key=lambda one: order.get(one['verdict'], 2)):

@@ -1,6 +1,6 @@
-"""PuzzleMix's labelling problems: how many are solved in a second, and how good the labels are.
+"""PuzzleMix's labelling problems: the number solved per second, and the quality of the labels.
 
-The graph cut is scipy's maximum flow on a processor, one problem after the other: it proves the least energy.
+The graph cut is scipy's maximum flow on a CPU, one problem after the other: it proves the least energy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Training programs to be timed: a network, made-up images, and functions that train one call more."""
+"""Training programs to be timed: a network, made-up images, and functions that train for one more call."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mixjax.train.shared import Shared, shared_setup
 Tree = Any
 Call = Callable[[], object]
 
-# A network for processors: convolutions are nearly all of its work, and a step takes a tenth of a second.
+# A network for CPUs: convolutions are nearly all of its work, and a step takes a tenth of a second.
 models.BACKBONES.setdefault('small', partial(PreActResNet, (1, 1, 1, 1), width=24))
 
 
@@ -40,7 +40,7 @@ class Case(NamedTuple):
 
 
 def settings(case: Case, method: Mapping[str, Any], **changes: Any) -> Any:
-    """A run on made-up images: 10 classes of the target, and the 160 of the glyphs as source."""
+    """Return a run on made-up images: 10 target classes, and the 160 of the glyphs as source."""
     config = config_lib.base()
     config.method = dict(method)
     config.model.name, config.model.dtype, config.model.weights = case.network, case.dtype, 'random://160'
@@ -57,9 +57,10 @@ def settings(case: Case, method: Mapping[str, Any], **changes: Any) -> Any:
 
 
 class Made(NamedTuple):
-    """A program that is compiled. flops, temporary, arguments: of a step, as the compiler says: work, and bytes.
+    """A compiled program.
 
-    count: the steps of a call.
+    flops, temporary, arguments: work and bytes of a step, by the compiler's figures.
+    count: number of steps of a call.
     """
 
     call: Call
@@ -71,12 +72,18 @@ class Made(NamedTuple):
 
 
 def per_call() -> int:
-    """Steps of a call of the program, as a run has them here."""
+    """Return the steps of a call of the program, as a run has them here."""
     return 1 if jax.default_backend() == 'cpu' else schedule.MOST_STEPS_A_CALL
 
 
 def made(built: Program, folder: Path, count: int | None = None) -> Made:
-    """The training program of a seed, compiled, with its data on the devices. folder: for what is prepared."""
+    """Compile the training program of a seed, with its data on the devices.
+
+    Args:
+      built: the run's programs.
+      folder: the folder for the result of `prepare`.
+      count: number of steps of a call; None for `per_call()`.
+    """
     count = count or per_call()
     folder.mkdir(parents=True, exist_ok=True)
     config = built.config
@@ -86,16 +93,21 @@ def made(built: Program, folder: Path, count: int | None = None) -> Made:
     compiled = built.advance(count).lower(*arguments).compile()
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
     call = stepper(built, placed.frozen, ts, placed.feed.inputs, count)
-    # A loop of steps counts once.
+    # The compiler counts a loop of steps once.
     return Made(
         call, count, cost.get('flops', 0.0), memory.temp_size_in_bytes, memory.argument_size_in_bytes, placed.close
     )
 
 
 def stepper(built: Program, frozen: Tree, ts: Tree, inputs: Callable[[int, int], Tree], count: int = 1) -> Call:
-    """A function that trains `count` steps more in one call of the program, and waits for them.
+    """Make a function that trains `count` more steps in one call of the program, and waits for them.
 
-    inputs: (step, count) -> what the program is given.
+    Args:
+      built: the run's programs.
+      frozen: the results of `prepare`.
+      ts: the state to start from.
+      inputs: (step, count) -> the inputs of the program.
+      count: number of steps of a call.
     """
     at = 0
 
@@ -109,7 +121,7 @@ def stepper(built: Program, frozen: Tree, ts: Tree, inputs: Callable[[int, int],
 
 
 def of_classes(on: Shared, classes: int, images: int, side: int) -> Shared:
-    """The same ground with a target of so many classes and images, and no source."""
+    """Return the same setup with a target of so many classes and images, and no source."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (min(images, 256), side, side, 3), np.uint8)
     labels = np.arange(images, dtype=np.int32) % classes

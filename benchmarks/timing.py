@@ -1,7 +1,7 @@
-"""Times of several ways of doing something, taken in turn, so that other work on the machine disturbs all alike.
+"""Times of several ways of doing something, measured in turn, so that other work on the machine disturbs all alike.
 
-Of times the median and the quartiles are told. What is judged are ratios within a round: a disturbance that lasts
-longer than a round is in both of its parts.
+Times are given as the median and the quartiles. Ratios within a round are judged: a disturbance that lasts
+longer than a round affects both of its parts.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ NO_GPU = 'there is no GPU here'
 def interleaved(
     calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int = 1, pause: float = 0.0
 ) -> dict[str, np.ndarray]:
-    """Seconds of one call of each way: (rounds,). A call must wait for what it does.
+    """Return the seconds of one call of each way: (rounds,). A call must wait for its work to end.
 
-    Every way is called once before, to be compiled. Every other round goes backwards, so that nobody always
+    Every way is called once before, to be compiled. Every other round goes backwards, so that no way always
     follows the same one.
 
-    repeats: calls in a row of one way in one round. pause: seconds after them, for what goes on in the background.
+    Args:
+      calls: {name of a way: function}.
+      rounds: number of rounds.
+      repeats: calls in a row of one way in one round.
+      pause: seconds after them, for work in the background.
     """
     for call in calls.values():
         call()
@@ -40,7 +44,7 @@ def interleaved(
 
 
 class Spread(NamedTuple):
-    """Of some numbers the median, the quartiles, and the standard error of the median."""
+    """The median, the quartiles, and the standard error of the median of some numbers."""
 
     median: float
     low: float
@@ -50,17 +54,22 @@ class Spread(NamedTuple):
 
 def spread(found: np.ndarray) -> Spread:
     low, median, high = np.quantile(found, [0.25, 0.5, 0.75])
-    # Of a normal law the quartiles are 1.349 sigma apart, and the median's error is 1.2533 sigma / sqrt(n).
+    # The quartiles of a normal distribution are 1.349 sigma apart, and the median's error is 1.2533 sigma / sqrt(n).
     return Spread(float(median), float(low), float(high), float(1.2533 * (high - low) / 1.349 / len(found) ** 0.5))
 
 
 def ratio(found: np.ndarray, to: np.ndarray) -> Spread:
-    """Of the ratios in the rounds."""
+    """Return the spread of the ratios in the rounds."""
     return spread(found / to)
 
 
 class Verdict(NamedTuple):
-    """what: one sentence with the target in it. found: the number. verdict: of `judged`, with why if it is open."""
+    """A verdict.
+
+    what: one sentence with the target in it.
+    found: the number.
+    verdict: of `judged`, and the reason if it is open.
+    """
 
     what: str
     found: str
@@ -69,7 +78,7 @@ class Verdict(NamedTuple):
 
 
 def judged(what: str, found: Spread, target: float, digits: int = 2) -> Verdict:
-    """Whether `found` is at most `target`. Above it by less than two standard errors it may be either."""
+    """Judge whether `found` is at most `target`. Above it by less than two standard errors it is open."""
     text = f'{found.median:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})'
     if found.median <= target:
         return Verdict(what, text, HOLDS)
@@ -79,7 +88,7 @@ def judged(what: str, found: Spread, target: float, digits: int = 2) -> Verdict:
 
 
 def at_least(what: str, found: Spread, target: float, digits: int = 2) -> Verdict:
-    """Whether `found` is at least `target`."""
+    """Judge whether `found` is at least `target`."""
     mirrored = judged(what, Spread(-found.median, -found.high, -found.low, found.error), -target)
     text = f'{found.median:.{digits}f} ({found.low:.{digits}f} to {found.high:.{digits}f})'
     why = mirrored.why.replace('above', 'below')

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 with the stride, 1x1 convolutions and a shortcut."""
+    """A block of 1x1, 3x3 with the stride, 1x1 convolutions and a shortcut."""
 
     def __init__(self, came: int, width: int, stride: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Bottleneck(nn.Module):
 
 
 class PreActBlock(nn.Module):
-    """a = relu(BN(x)); two 3x3 convolutions of it, and the shortcut: a, or a 1x1 convolution of it."""
+    """A block of two 3x3 convolutions of a = relu(BN(x)), and the shortcut: a, or a 1x1 convolution of it."""
 
     def __init__(self, came: int, width: int, stride: int) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def preact(counts: tuple[int, ...], width: int, heads: dict[str, int]) -> Networ
 
 
 def build(name: str, heads: dict[str, int]) -> Network:
-    """resnet50, preactresnet18, or small: as the networks of the same names on the other side."""
+    """Build resnet50, preactresnet18, or small: the networks of the same names on the other side."""
     if name == 'resnet50':
         return resnet50(heads)
     counts, width = {'preactresnet18': ((2, 2, 2, 2), 64), 'small': ((1, 1, 1, 1), 24)}[name]

@@ -1,10 +1,10 @@
-"""PyTorch's side: trains and tells how long it took. Needs torch, and nothing of mixjax.
+"""PyTorch's side: trains and reports the seconds. Needs torch, and nothing of mixjax.
 
     python benchmarks/torch_train.py '{"network": "small", "method": "mixup", "way": "tuned", "side": 32, "batch": 8}'
 
 It builds everything, trains a few steps to warm up, writes a line with "ready" in it, and waits: for each line with a
-number on its standard input it trains so many steps and writes the seconds that they took. `benchmarks.against` takes
-turns with it.
+number on its standard input it trains so many steps and writes their seconds. `benchmarks.against` takes turns
+with it.
 
 network: of torch_networks.py
 way: tuned     bfloat16 autocast, channels_last, torch.compile, images on the device, no wait for the device in a step
@@ -36,7 +36,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Photographs(torch.utils.data.Dataset):
-    """Images in memory; of each a random crop, mirrored or not, normalised, as a script's transforms do it."""
+    """Images in memory, each with a random crop, a random flip, and normalised, as a script's transforms do it."""
 
     def __init__(self, side: int) -> None:
         random = torch.Generator().manual_seed(0)
@@ -63,9 +63,9 @@ def loaded(side: int, batch: int, device: torch.device) -> Iterator[Batch]:
 
 
 def resident(side: int, batch: int, device: torch.device, last: bool) -> Iterator[Batch]:
-    """The same crops of images that lie on the device, a whole batch at once."""
+    """Yield the same crops of images that are on the device, a whole batch at once."""
     data = Photographs(side)
-    # So many as there are for the other side.
+    # As many as the other side has.
     pixels = data.pixels.repeat(IMAGES // 256, 1, 1, 1).to(device)
     labels = torch.arange(IMAGES, device=device) % CLASSES
     window = torch.arange(side, device=device)
@@ -82,11 +82,11 @@ def resident(side: int, batch: int, device: torch.device, last: bool) -> Iterato
             yield image, labels[rows]
 
 
-# --- what is learned --------------------------------------------------------------------------------------------------
+# --- the loss ---------------------------------------------------------------------------------------------------------
 
 
 class Given(NamedTuple):
-    """A batch, its mixing coefficient (), and for each example its partner's place (B,)."""
+    """A batch, its mixing coefficient (), and the place of each example's partner (B,)."""
 
     image: torch.Tensor
     label: torch.Tensor
@@ -166,14 +166,14 @@ class Trainer:
 
     @torch.no_grad()
     def average(self) -> None:
-        """The trunk of the teacher follows the student's."""
+        """Move the trunk of the teacher towards the student's."""
         assert self.teacher is not None
         for name in ('stem', 'stages'):
             mine, its = (list(getattr(one, name).parameters()) for one in (self.teacher, self.net))
             torch._foreach_lerp_(mine, its, 1 - EMA)
 
     def train(self, steps: int) -> float:
-        """Seconds of so many steps."""
+        """Return the seconds of so many steps."""
         self.wait()
         start = time.perf_counter()
         for _ in range(steps):

@@ -1,7 +1,7 @@
 """The whole run, not only its step: from the command to the report, on the embedded benchmark.
 
-Every run is a process of its own, as a person starts it (`benchmarks.one_run` looks into it). Before the first one
-nothing is kept anywhere; later ones find the compiled programs that an earlier one has left, as it is by default.
+Every run is a separate process, as a user starts it (`benchmarks.one_run` measures it). Before the first one all
+caches are empty; later ones find the compiled programs of an earlier one, as by default.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mixjax.maths import class_pairing
 
 ROOT = Path(__file__).parent.parent
 IMPORTS = 2.0  # seconds
-KEPT, FIRST = 1.15, 1.30  # XMixup to fine-tuning: with the means of the source classes kept, and without
+KEPT, FIRST = 1.15, 1.30  # XMixup to fine-tuning: with cached means of the source classes, and without
 PHASES = (
     'python', 'imports', 'data and weights', 'pairing', 'tracing and compiling', 'to the first step', 'evaluation',
     'checkpoints', 'pictures and export', 'report', 'all',
@@ -33,13 +33,13 @@ Seconds = dict[str, float]
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """As of a person's shell, with a cache of its own."""
+    """Return the environment variables of a user's shell, with a separate cache."""
     env = {name: value for name, value in os.environ.items() if name not in ('XLA_FLAGS', 'JAX_COMPILATION_CACHE_DIR')}
     return {**env, 'MIXJAX_CACHE': str(cache), 'PYTHONPATH': str(ROOT)}
 
 
 def importing(rounds: int) -> np.ndarray:
-    """Seconds of a new process that imports what training needs: (rounds,)."""
+    """Return the seconds of a new process that imports the modules for training: (rounds,)."""
     found = []
     for _ in range(rounds):
         start = time.perf_counter()
@@ -49,7 +49,7 @@ def importing(rounds: int) -> np.ndarray:
 
 
 def one_run(folder: Path, cache: Path, method: str, steps: int) -> Seconds:
-    """Train one seed of the embedded benchmark; the seconds of its phases."""
+    """Train one seed of the embedded benchmark; return the seconds of its phases."""
     number = len(list(folder.iterdir()))
     workdir, out = folder / f'run{number}', folder / f'out{number}.json'
     words = [
@@ -70,7 +70,7 @@ def forget_means(cache: Path) -> None:
 
 
 def runs(rounds: int, steps: int) -> dict[str, list[Seconds]]:
-    """{kind of run: its phases, in each round}."""
+    """Return {kind of run: its phases, in each round}."""
     with tempfile.TemporaryDirectory() as place:
         folder, cache = Path(place, 'runs'), Path(place, 'cache')
         folder.mkdir()
@@ -85,7 +85,7 @@ def runs(rounds: int, steps: int) -> dict[str, list[Seconds]]:
             'xmixup, means kept': lambda: one_run(folder, cache, 'xmixup', steps),
         }
         found: dict[str, list[Seconds]] = {'finetune, nothing kept': [kinds['finetune']()]}
-        anew('xmixup')  # its program is kept from here on
+        anew('xmixup')  # its program is cached from here on
         for _ in range(rounds):
             for kind, call in kinds.items():
                 found.setdefault(kind, []).append(call())
@@ -123,7 +123,7 @@ def measure(short: bool = False) -> Part:
 
 
 def sooner(phases: dict[str, dict[str, timing.Spread]]) -> Verdict:
-    """That the programs that are kept are found."""
+    """Judge whether cached programs are found."""
     kept, anew = (phases[kind]['to the first step'] for kind in ('finetune', 'finetune, nothing kept'))
     text = f'{seconds(kept)} s, without {seconds(anew)} s'
     what = 'to the first step sooner with kept programs'
@@ -131,7 +131,7 @@ def sooner(phases: dict[str, dict[str, timing.Spread]]) -> Verdict:
 
 
 def pairs(short: bool) -> Table:
-    """Pairing alone, from scores to pairs, by the numbers of classes."""
+    """Return the times of pairing alone, from scores to pairs, by the numbers of classes."""
     rows = []
     for c, m in ((10, 160), (120, 1000)) if short else ((10, 160), (120, 1000), (1000, 1000), (1000, 10_000)):
         random = np.random.default_rng(0)

@@ -42,16 +42,16 @@ class Head(NamedTuple):
 
 
 class Segments(NamedTuple):
-    """The rule that samples one source image for each target image.
+    """The distribution from which one source image is drawn for each target image.
 
-    A target class owns one or more segments of `rows`. A draw chooses a segment of the target's
+    A target class has one or more segments of `rows`. A draw chooses a segment of the target's
     class uniformly, then a row of that segment uniformly; with `union`, a row of all its segments
     uniformly. Classes may share segments.
 
     rows: (n,) rows of the source data set.
-    start, count: (classes_t, rounds) where each segment begins in `rows`, and its length.
-    rounds: (classes_t,) how many segments the class owns; the rest of its line is padding.
-    score: (classes_t, rounds) what a segment was chosen by, shown in the pair table; None: by nothing.
+    start, count: (classes_t, rounds) the place in `rows` where each segment begins, and its length.
+    rounds: (classes_t,) the number of segments of the class; the rest of its line is padding.
+    score: (classes_t, rounds) the similarity a segment was chosen by, shown in the pair table; None if there is none.
     """
 
     rows: np.ndarray
@@ -63,10 +63,11 @@ class Segments(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """The result of `prepare`.
+    """The result of a method's `prepare`.
 
-    frozen: a (nested) dict of arrays. draw: the source batch's law, if any.
-    notes: numbers worth telling (a similarity, a fitted scale); they go into `results.json`, and with a draw
+    frozen: a (nested) dict of arrays.
+    draw: the distribution of the source batch, if there is one.
+    notes: numbers to record (a similarity, a fitted scale); they go into `results.json`, and with a draw
         into the report.
     """
 
@@ -76,7 +77,7 @@ class Prepared(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Facts about the run, as Python numbers that are the same at every step."""
+    """Constants of the run that a method may use: Python numbers, the same at every step."""
 
     total_steps: int
     steps_per_epoch: float
@@ -85,7 +86,7 @@ class Run(NamedTuple):
 
 
 class Ctx(NamedTuple):
-    """The inputs of a loss besides the parameters. They are read-only.
+    """Everything that a loss may read besides the parameters; read-only.
 
     batch: image (B, H, W, C) float, label (B,), index (B,) row of the example in the labelled
         target set, partner (see `mix.partner`); with a `draw` also source_image, source_label.
@@ -101,14 +102,15 @@ class Ctx(NamedTuple):
     run: Run
 
     def variables(self, params: Tree) -> Tree:
-        """Combine parameters with the current model state to the variables of `net.apply`."""
+        """Return the variables for `net.apply`: these parameters with the current model state."""
         return {'params': params, **self.model_state}
 
 
 class Aux(NamedTuple):
-    """The outputs of a loss besides its value.
+    """The results of a loss besides its value.
 
-    model_state: of the forward pass in train mode. metrics: {name: scalar}, logged.
+    model_state: the model state after the forward pass in train mode.
+    metrics: {name: scalar}, logged.
     carry: anything `after_step` needs from the forward pass.
     """
 
@@ -118,7 +120,7 @@ class Aux(NamedTuple):
 
 
 class Part(NamedTuple):
-    """The target's or the source's training examples, as `prepare` and `init` see them.
+    """The training examples of the target or the source, as `prepare` and `init` see them.
 
     classes: class names in label order. labels: (n,) int. sizes: (classes,) images of each class.
     batches(size, augmented=False, per_class=None): batches with image, label, index; in order and each
@@ -136,7 +138,7 @@ class Part(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The parts of the data. `source` is None where the config names no source data set."""
+    """The target and source data. `source` is None if the config names no source data set."""
 
     target: Part
     source: Part | None = None
@@ -156,8 +158,8 @@ class First(NamedTuple):
     """Training on the source images that `draw` selects, before the run itself (mid-tuning).
 
     method: classes -> Method; the classes are those of the selected images. The run then starts from
-        the trunk that this leaves, and from its statistics.
-    share: its length, as a share of the run's own steps. It has the run's optimiser and schedule.
+        the trunk and the statistics that this training ends with.
+    share: its length, as a share of the run's steps. It uses the run's optimiser and schedule.
     """
 
     method: Callable[[int], Method]
@@ -177,19 +179,19 @@ class Method(NamedTuple):
         The classifiers, after `prepare`; a bare number is short for `Head(number)`. Default: one
         head, `target`.
     init(net, params, prepared, data) -> state
-        The method's own state at step 0. Default: ().
+        The method's state at step 0. Default: ().
     predict(out) -> (B, classes_t) logits
-        What evaluation uses. Default: the head `target`.
+        The logits that evaluation uses. Default: the head `target`.
     groups: {part: (lr factor, decay factor)}
         Parts are `stem`, `stage1` .., `head:<name>`, or `trunk` and `heads` for all of a kind; the
         more exact name wins. (0, 0) freezes. Default: 1 and 1 everywhere.
     first: a `First`, or None.
     whole_batch: whether the loss is more than a mean over the examples of a batch (a norm of all its features, a
-        softmax over it), so that a batch must not be cut in parts (`config.accumulate`).
+        softmax over it), so that a batch must not be split into parts (`config.accumulate`).
     soft_labels: whether the loss takes soft targets (B, classes_t) in the place of the labels (B,), as
         `losses.cross_entropy` does; wrappers that mix labels need it.
     batch_kinds: names of the kinds of batch that the loss alternates between; step i has the kind
-        batch_kinds[i % len(batch_kinds)]. Every kind is logged, and shown as a curve of its own. Default: all steps
+        batch_kinds[i % len(batch_kinds)]. Every kind is logged, and shown as a separate curve. Default: all steps
         are alike.
     """
 

@@ -1,1 +1,1 @@
-"""The claims of the papers, tested on data that everybody has; see docs/results.md."""
+"""The claims of the papers, tested on public data; see docs/results.md."""

@@ -1,4 +1,4 @@
-"""The charts of docs/results.md: what a table of the digits shows along one axis, as an SVG file beside the page."""
+"""The charts of docs/results.md: results of a table of the digits along one axis, as an SVG file beside the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reproduction.claims import Cell, Measure, PerSeed, paired
 
 
 class Point(NamedTuple):
-    """x: its place on the axis. mark: what is written there. lines: {name of the line: cell}."""
+    """A point of a chart. x: its place on the axis. mark: its label. lines: {name of the line: cell}."""
 
     x: float
     mark: str
@@ -30,7 +30,7 @@ class Chart(NamedTuple):
 
 
 ORDER = ('finetune', 'label_smoothing', 'mixup', 'cutmix', 'smile', 'xmixup', 'lamix', 'cotrain')
-# A number of images, or of classes for each target class with all their images; 16 times ten are all.
+# Numbers of images, or of classes for each target class with all their images; 16 times ten are all.
 SOURCES = {
     **{f'xmixup_images{n}': f'{n}' for n in (20, 60)},
     'xmixup': '1\u00d7',
@@ -46,7 +46,7 @@ FINETUNE: Cell = ('order', '3', 'finetune')
 
 
 def _numbered(table: str, labels: str, name: str, values: Sequence[float], **others: str) -> list[Point]:
-    """A point for each value of a number, which ends a method's name; `others` are lines of one method."""
+    """Return a point for each value of a number, which ends a method's name; `others` are lines of one method."""
     same: dict[str, Cell] = {line: (table, labels, method) for line, method in others.items()}
     line = name.partition('_')[0]
     return [Point(v, f'{v:g}', {line: (table, labels, f'{name}{v:g}'), **same}) for v in values]
@@ -87,7 +87,7 @@ CHARTS = (
 
 
 def estimate(values: PerSeed | None, base: PerSeed | None) -> tuple[float, float] | None:
-    """Mean and standard error in percent: of the values, or of their differences to the base; None where not run."""
+    """Return mean and standard error in percent, of the values or of their differences to the base; None if not run."""
     if not values:
         return None
     if base is not None:
@@ -98,7 +98,7 @@ def estimate(values: PerSeed | None, base: PerSeed | None) -> tuple[float, float
 
 
 def lines_of(chart: Chart, measure: Measure) -> list[svg.Series]:
-    """The lines of a chart, as far as their runs were made; the base is a line at zero."""
+    """Return the lines of a chart, as far as their runs exist; the base is a line at zero."""
     names = list(dict.fromkeys(name for point in chart.points for name in point.lines))
     found = []
     for colour, name in enumerate(sorted(names, key=lambda name: name != chart.base), 0 if chart.base else 1):
@@ -117,7 +117,7 @@ def lines_of(chart: Chart, measure: Measure) -> list[svg.Series]:
 
 
 def drawn(chart: Chart, measure: Measure) -> tuple[str, str] | None:
-    """The SVG file of a chart, and what it says in words; None where there is nothing to show yet."""
+    """Return the SVG file of a chart, and its description in words; None if there is nothing to show yet."""
     lines = lines_of(chart, measure)
     if not any(line.colour or not chart.base for line in lines):
         return None

@@ -1,11 +1,11 @@
-"""What the three papers claim, as differences between runs of configs/digits/tables.py: paired over seeds, and tested.
+"""The claims of the three papers, as differences between runs of configs/digits/tables.py: paired over seeds, tested.
 
-A claim says which of two cells is better in what. Its difference is taken seed by seed (a seed is one draw of the
-labelled images, the same for all methods), and tested by Student's paired t-test, two-sided. A paper has many claims,
-so a verdict needs a p that stays below 5 % after Holm's correction over all of that paper's.
+A claim states that one cell is better than another in a metric. Its difference is taken seed by seed (a seed is one
+draw of the labelled images, the same for all methods), and tested by Student's paired t-test, two-sided. A paper has
+many claims, so a verdict needs a p that stays below 5 % after Holm's correction over all of that paper's.
 
 "Not below by more than half a point" is a claim, too: the same test of the difference plus the margin. "Above each of"
-is one claim and not one for each: it stands or falls with the least of the differences.
+is one claim and not one for each: it is decided by the least of the differences.
 """
 
 from __future__ import annotations
@@ -26,13 +26,16 @@ Measure = Callable[[Cell, str], PerSeed | None]
 
 
 class Claim(NamedTuple):
-    """`better` is above `worse` in `metric`, or below it where `sign` is -1, at each number of labels.
+    """A claim that `better` is above `worse` in `metric`, or below it if `sign` is -1, at each number of labels.
 
-    where: paper and table. says: in words. table: whose cells they are. better, worse: a method of it, or the gain of
-    one over another, `a - b`; several, `a | b`, are meant each. A method of another table is `table:labels:method`, no
-    labels being those of the claim. `worse` may be a bare number, `0.25`, that the paper prints: the same for every
-    seed. metric: of `reproduction.claims_page.METRICS`; `method@metric` has its own.
-    margin: how much less still counts.
+    where: paper and table.
+    says: the claim in words.
+    table: the table of the cells.
+    better, worse: a method of it, or the gain of one over another, `a - b`; of several, `a | b`, each is meant. A
+        method of another table is `table:labels:method`; empty labels are those of the claim. `worse` may be a bare
+        number that the paper prints, `0.25`, the same for every seed.
+    metric: one of `reproduction.claims_page.METRICS`; `method@metric` names another.
+    margin: a shortfall that still counts.
     """
 
     where: str
@@ -50,18 +53,18 @@ class Claim(NamedTuple):
         return self.where.partition(',')[0]
 
     def meant(self, name: str, labels: str) -> tuple[Cell, str]:
-        """The cell that a name in `better` or `worse` means, and what is measured of it."""
+        """Return the cell that a name in `better` or `worse` means, and its metric."""
         name, _, metric = name.partition('@')
         table, few, method = name.split(':') if ':' in name else (self.table, labels, name)
         return (table, few or labels, method), metric or self.metric
 
     def pairs(self) -> list[tuple[str, str]]:
-        """Each of `better` beside each of `worse`."""
+        """Return the pairs of each of `better` and each of `worse`."""
         return list(itertools.product(self.better.split(' | '), self.worse.split(' | ')))
 
 
 class Outcome(NamedTuple):
-    """A claim at one number of labels. mean, stderr: of `better` minus `worse`, the least favourable pair of them.
+    """A claim at one number of labels. mean, stderr: of `better` minus `worse`, for their least favourable pair.
 
     p: before the correction, adjusted: after that over its paper, at_once: after one over all papers.
     """
@@ -81,7 +84,7 @@ class Outcome(NamedTuple):
 
     @property
     def stands(self) -> bool:
-        """Whether it would be decided with one correction over all papers, too."""
+        """True if it would be decided with one correction over all papers, too."""
         return self.decided and self.at_once < LEVEL
 
     @property
@@ -94,7 +97,7 @@ class Outcome(NamedTuple):
 
 
 def quantity(measure: Measure, claim: Claim, labels: str, what: str) -> PerSeed | None:
-    """{seed: number} of a method, or of the difference of two; None where a run is missing."""
+    """Return {seed: number} of a method, or of the difference of two; None if a run is missing."""
     found = [measure(*claim.meant(name, labels)) for name in what.split(' - ')]
     first, *rest = found
     if first is None or not rest:
@@ -104,7 +107,7 @@ def quantity(measure: Measure, claim: Claim, labels: str, what: str) -> PerSeed 
 
 
 def printed(what: str) -> float | None:
-    """The number that stands in a claim in place of a method."""
+    """Return the number that a claim has in place of a method, or None."""
     try:
         return float(what)
     except ValueError:
@@ -112,7 +115,7 @@ def printed(what: str) -> float | None:
 
 
 def paired(better: PerSeed | None, worse: PerSeed | None, shift: float = 0.0) -> tuple[float, float, int, float]:
-    """Mean, standard error and n of the differences over the seeds that both have, and p of mean + shift being 0.
+    """Return mean, standard error and n of the differences over the shared seeds, and p of mean + shift being 0.
 
     n is 0 below two seeds.
     """
@@ -122,13 +125,13 @@ def paired(better: PerSeed | None, worse: PerSeed | None, shift: float = 0.0) ->
     gaps = [better[seed] - worse[seed] for seed in seeds]
     mean = math.fsum(gaps) / len(gaps)
     stderr = math.sqrt(math.fsum((gap - mean) ** 2 for gap in gaps) / (len(gaps) - 1) / len(gaps))
-    if stderr == 0:  # all alike: nothing to divide by
+    if stderr == 0:  # all differences are equal: there is no error to divide by
         return mean, 0.0, len(gaps), 1.0 if mean + shift == 0 else 0.0
     return mean, stderr, len(gaps), float(2 * stats.t.sf(abs(mean + shift) / stderr, len(gaps) - 1))
 
 
 def tested(measure: Measure, claim: Claim, labels: str) -> Outcome:
-    """The least favourable pair of a claim; where that shows the opposite, p allows for its being one of several."""
+    """Test the least favourable pair of a claim; if it shows the opposite, p is corrected for the number of pairs."""
     found = []
     for better, worse in claim.pairs():
         better, number = quantity(measure, claim, labels, better), printed(worse)
@@ -149,7 +152,7 @@ def tested(measure: Measure, claim: Claim, labels: str) -> Outcome:
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Each p with Holm's correction: the k-th smallest of m times m - k + 1, never below the ones before it."""
+    """Return each p with Holm's correction: the k-th smallest of m times m - k + 1, never below the ones before it."""
     order = sorted(range(len(values)), key=values.__getitem__)
     adjusted, least = [1.0] * len(values), 0.0
     for rank, index in enumerate(order):
@@ -159,7 +162,7 @@ def holm(values: Sequence[float]) -> list[float]:
 
 
 def judged(measure: Measure, claims: Sequence[Claim]) -> list[Outcome]:
-    """Every claim at each of its numbers of labels, in order; corrected over all of them, run or not yet."""
+    """Test every claim at each of its numbers of labels, in order; corrected over all of them, run or not yet."""
     found = [tested(measure, claim, labels) for claim in claims for labels in claim.labels]
     found = [one._replace(at_once=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
     for paper in {claim.paper for claim in claims}:

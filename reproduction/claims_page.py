@@ -14,7 +14,7 @@ from reproduction.claims import Cell, Measure, Outcome, PerSeed
 TAIL = 10  # the smallest singular values
 LAST = 20  # logged steps
 BATCH_KINDS = ('original', 'mixed')  # of LaMix's batches
-WEAK = '\u2020'  # a verdict that one correction over all papers would not leave
+WEAK = '\u2020'  # a verdict that one correction over all papers would change
 # metric: (measure of `mixjax analyse`, its array, from a seed's row to a number, factor to show it, digits).
 METRICS: dict[str, tuple[str, str, Callable[[Any], Any], float, int]] = {
     'accuracy': ('', '', float, 100.0, 2),
@@ -38,7 +38,7 @@ METRICS: dict[str, tuple[str, str, Callable[[Any], Any], float, int]] = {
     },
     **{part: ('probe', part, float, 100.0, 2) for part in ('auxiliary', 'all_but_auxiliary', 'all')},
 }
-# table: what it shows besides accuracy.
+# table: its metrics besides accuracy.
 OTHERS: Mapping[str, tuple[str, ...]] = {
     'smile_table4': ('label_train', 'label_test', 'feature_train', 'feature_test', 'unit_test'),
     'xmixup_table1': ('tail',),
@@ -50,7 +50,7 @@ OTHERS: Mapping[str, tuple[str, ...]] = {
     'lamix_fig7': ('area',),
     'lamix_fig8': ('known_half', 'known_end', 'apart_half', 'apart_end'),
 }
-# Of those, what is measured of some methods of the table only.
+# Those of them that are measured for some methods of the table only.
 ONLY: Mapping[str, tuple[str, ...]] = {
     'loss': ('lamix_long', 'mixup_long', 'cutmix_long'),
     **dict.fromkeys((f'loss_{kind}' for kind in BATCH_KINDS), ('lamix_long',)),
@@ -109,7 +109,7 @@ TITLES = {
     'lamix_fig7': 'LaMix, Fig. 7: class activation maps',
     'lamix_fig8': 'LaMix, Fig. 8: how far the classes are apart in two units',
 }
-# paper: which forms its claims mean.
+# paper: the forms that its claims mean.
 FORMS = {
     'SMILE': 'Mixup, L2-SP and DELTA are as SMILE has them: `mixup_smile` (alpha 0.2), `l2sp_smile`, `delta_smile`.',
     'XMixup': 'Mixup, L2-SP and BSS are `mixup` (alpha 1), `l2sp` and `bss` of the tables below.',
@@ -118,12 +118,12 @@ FORMS = {
 
 
 def measured(table: str, method: str) -> tuple[str, ...]:
-    """What a table shows of a method besides accuracy."""
+    """Return the metrics of a method in a table besides accuracy."""
     return tuple(metric for metric in OTHERS.get(table, ()) if method in ONLY.get(metric, (method,)))
 
 
 def cell_text(values: PerSeed | None, metric: str = 'accuracy') -> str:
-    """`81.64 ± 4.00`, or that there is nothing."""
+    """Return `81.64 ± 4.00`, or that there is nothing."""
     if not values:
         return claims.MISSING
     *_, factor, digits = METRICS[metric]
@@ -132,7 +132,7 @@ def cell_text(values: PerSeed | None, metric: str = 'accuracy') -> str:
 
 
 def difference_text(one: Outcome) -> str:
-    """`+5.10 ± 0.47` in the unit of the metric."""
+    """Return `+5.10 ± 0.47` in the unit of the metric."""
     if one.claim.metric == 'accuracy' or METRICS[one.claim.metric][3] == 100.0:
         return f'{points(one.mean, True)} {TYPESET} {100 * one.stderr:.2f}'
     *_, factor, digits = METRICS[one.claim.metric]
@@ -141,13 +141,13 @@ def difference_text(one: Outcome) -> str:
 
 
 def p_text(p: float) -> str:
-    """So many digits that nobody has to guess on which side of 0.05 it is."""
+    """Return p with enough digits to show on which side of 0.05 it is."""
     digits = 4 if p < 0.01 else 3 if p < 0.1 else 2
     return '&lt; 0.0001' if p < 0.0001 else f'{p:.{digits}f}'
 
 
 def table_text(head: Sequence[str], rows: Sequence[Sequence[str]], names: int) -> str:
-    """A table; the first `names` columns are words."""
+    """Return a table; the first `names` columns are words."""
     rule = ['---'] * names + ['--:'] * (len(head) - names)
     return '\n'.join('| ' + ' | '.join(row) + ' |' for row in (head, rule, *rows))
 
@@ -192,7 +192,7 @@ paper{', those not run yet too' * bool(left)}.
 
 
 def in_words(run: Sequence[Outcome]) -> list[str]:
-    """For each verdict a line for each paper: the claims that have it, and at how many labels per class."""
+    """Return for each verdict a line for each paper: the claims that have it, and at how many labels per class."""
     lines = []
     titles = ((claims.HOLDS, 'Holds'), (claims.OPPOSITE, 'The opposite holds'), (claims.OPEN, 'Not shown'))
     for verdict, title in titles:
@@ -208,7 +208,7 @@ def in_words(run: Sequence[Outcome]) -> list[str]:
 
 
 def paper_text(paper: str, tested: Sequence[Outcome]) -> str:
-    """The claims of one paper: a row for each, a column for each number of labels."""
+    """Return the claims of one paper: a row for each, a column for each number of labels."""
     labels = sorted({one.labels for one in tested}, key=int)
     found = {(one.claim, one.labels): one for one in tested}
     rows = []
@@ -221,7 +221,7 @@ def paper_text(paper: str, tested: Sequence[Outcome]) -> str:
 
 
 def verdict_text(one: Outcome) -> str:
-    """`+5.10 ± 0.47, p < 0.0001: holds`; p after the correction."""
+    """Return `+5.10 ± 0.47, p < 0.0001: holds`; p after the correction."""
     if not one.n:
         return one.verdict
     verdict = f'**{one.verdict}**' if one.verdict == claims.OPPOSITE else one.verdict
@@ -231,9 +231,12 @@ def verdict_text(one: Outcome) -> str:
 
 
 def tables_section(every: Sequence[Cell], measure: Measure, pictures: Mapping[str, str]) -> str:
-    """Accuracy of every cell, a table for each table; and what else was measured.
+    """Return the accuracy of every cell, table by table, and the other measurements.
 
-    pictures: {table: the Markdown of its chart}.
+    Args:
+      every: the cells.
+      measure: the function that returns their numbers.
+      pictures: {table: the Markdown of its chart}.
     """
     parts = ['## Accuracy, and what else was measured', '', 'Means and standard deviations over seeds.', '']
     for table in dict.fromkeys(table for table, *_ in every):
@@ -256,7 +259,7 @@ def tables_section(every: Sequence[Cell], measure: Measure, pictures: Mapping[st
 
 
 def ranked(table: str, labels: str, methods: Sequence[str], measure: Measure) -> str:
-    """The methods from the best mean down; those that were not run are left out."""
+    """Return the methods from the best mean down; those that were not run are left out."""
     found = {name: measure((table, labels, name), 'accuracy') for name in methods}
     means = {name: mean_std(list(values.values()))[0] for name, values in found.items() if values}
     best = sorted(means, key=means.__getitem__, reverse=True)

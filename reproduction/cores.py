@@ -1,4 +1,4 @@
-"""One core for each run of a small network: two are used badly, and sums are split over the cores there are."""
+"""One core for each run of a small network: two are used badly, and sums are split over the available cores."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import jax
 
 
 def here() -> list[int]:
-    """The cores that this process may use."""
+    """Return the cores that this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else list(range(os.cpu_count() or 1))
 
 
 def run(core: int, words: Sequence[str]) -> tuple[int, str]:
-    """A command in a process that stays on one core, without an accelerator; its exit code and the end of its output.
+    """Run a command on one core, without an accelerator; return its exit code and the end of its output.
 
-    Where a system has no way to say so (macOS), it may use all cores.
+    On a system that cannot pin processes (macOS), it may use all cores.
     """
     env = {**os.environ, 'JAX_PLATFORMS': 'cpu'}
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env) as process:
@@ -30,7 +30,7 @@ def run(core: int, words: Sequence[str]) -> tuple[int, str]:
 
 @contextlib.contextmanager
 def one() -> Iterator[None]:
-    """What this process computes inside has one core, too, and no accelerator."""
+    """Restrict this process to one core, and no accelerator, inside the block."""
     jax.config.update('jax_platforms', 'cpu')
     if not hasattr(os, 'sched_setaffinity'):
         yield

@@ -1,8 +1,8 @@
 """The papers' tables and claims on the digits: the runs of configs/digits/tables.py, and docs/results.md from them.
 
-    python -m reproduction.digits runs/digits_tables --train         # train what is missing there (`make results-full`)
+    python -m reproduction.digits runs/digits_tables --train         # train the missing runs (`make results-full`)
     python -m reproduction.digits runs/digits_tables --train --new   # only those whose numbers are not kept either
-    python -m reproduction.digits runs/digits_tables                 # keep the numbers of the finished runs there
+    python -m reproduction.digits runs/digits_tables                 # keep the numbers of its finished runs
     python -m reproduction.digits                                    # the page again, from the numbers that are kept
     python -m reproduction.digits --repeat=3                         # train three, drawn at random, again: same bits?
 
@@ -10,7 +10,7 @@ Numbers are kept seed by seed in reproduction/results/digits.csv, and every comm
 "claims" and "tables" of docs/results.md, written from them; the last writes the section "repeated".
 
 A small network uses one core well and two badly, so each run has one core, and --jobs of them go at once. It also makes
-the numbers those of any count of cores: sums are split over the cores that a process may use.
+the numbers independent of the number of cores: sums are split over the cores that a process may use.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ PAGE = Path(__file__).parent.parent / 'docs' / 'results.md'
 KEPT = Path(__file__).parent / 'results' / 'digits.csv'
 LEFT = (0, 3)  # exit codes: done, or another process has it
 ALIKE = 'the same bit for bit'
-RAN = ('mixjax', 'jax', 'commit')  # what the page says the runs ran on
+RAN = ('mixjax', 'jax', 'commit')  # the versions in the text of the page
 
 
 def said(argument: str) -> Cell:
-    """`table=order,labels=3,method=smile` as a cell."""
+    """Parse `table=order,labels=3,method=smile` as a cell."""
     found = dict(part.split('=') for part in argument.split(','))
     return found['table'], found['labels'], found['method']
 
 
 class Runs:
-    """The runs of the grid, by cell; in a folder where there is one."""
+    """The runs of the grid, by cell, and their folder if there is one."""
 
     def __init__(self, root: str = '.') -> None:
         self.every = grid.runs(GRID, (), root)
@@ -62,7 +62,7 @@ class Runs:
 
     @functools.cached_property
     def wanted(self) -> dict[Key, Cell]:
-        """The runs in order, each with what is measured of it, and the first cell that shows it."""
+        """The runs in order, each with its metric, and the first cell that shows it."""
         found: dict[str, dict[Key, Cell]] = {run.folder.name: {} for run in self.every}
         for cell, run in self.cells.items():
             for metric in ('accuracy', *claims_page.measured(cell[0], cell[2])):
@@ -70,13 +70,13 @@ class Runs:
         return {key: cell for one in found.values() for key, cell in one.items()}
 
     def needed(self, key: Key) -> set[str]:
-        """The runs that have to be there for a number: its own, and for a probe the one that chose the images."""
+        """Return the runs that a number needs: its run, and for a probe the one that chose the images."""
         (name, metric), cell = key, self.wanted[key]
         probe = claims_page.METRICS[metric][0] == 'probe'
         return {name, self.cells[cell[0], cell[1], 'xmixup'].folder.name} if probe else {name}
 
     def measure(self, cell: Cell, metric: str) -> PerSeed:
-        """{seed: number} of a finished run, as `analyse` has measured it."""
+        """Return {seed: number} of a finished run, as measured by `analyse`."""
         run = self.cells[cell]
         what, name, number, *_ = claims_page.METRICS[metric]
         if not what:
@@ -88,22 +88,22 @@ class Runs:
         return {seed: value for seed, value in every.items() if not math.isnan(value)}
 
     def analyse(self, cell: Cell, what: str) -> bool:
-        """Measure all images of a run; whether it went well."""
+        """Measure all images of a run; return whether that succeeded."""
         folder = self.cells[cell].folder
         words = [f'--workdir={folder}', f'--what={what}', '--images=0']
-        if what == 'probe':  # of the images that XMixup chose
+        if what == 'probe':  # measured on the images that XMixup chose
             words.append(f'--auxiliary={self.cells[cell[0], cell[1], "xmixup"].folder}')
         return not analyse.measure(parse(ANALYSE, words))
 
     def lines(self, old: Mapping[Key, Line]) -> tuple[list[Line], list[str]]:
-        """The numbers of the finished runs, and what could not be measured.
+        """Return the numbers of the finished runs, and the names of the ones that could not be measured.
 
-        What is kept of the same files is not measured again. A probe waits for the run that chose its images.
+        Kept numbers of the same files are not measured again. A probe waits for the run that chose its images.
         """
         done = {run.folder.name: run for run in self.every if grid.finished(run)}
         digests = {name: kept.digest(run.folder) for name, run in done.items()}
         found, lacking = [], []
-        known: dict[tuple[str, str], bool] = {}  # which measures of which runs went well
+        known: dict[tuple[str, str], bool] = {}  # {(run, measure): whether it succeeded}
         for (name, metric), cell in self.wanted.items():
             what = claims_page.METRICS[metric][0]
             if not self.needed((name, metric)) <= done.keys():
@@ -128,9 +128,12 @@ class Runs:
 
 
 def train(root: str, jobs: int, new: bool = False) -> int:
-    """Train what is not finished, `jobs` at once, each on a core of its own; how many failed.
+    """Train the unfinished runs, `jobs` at once, each on one core; return how many failed.
 
-    new: leave out those whose numbers are kept.
+    Args:
+      root: folder of the runs.
+      jobs: number of runs at once.
+      new: leave out those whose numbers are kept.
     """
     runs, known = Runs(root), kept.read(KEPT) if new else {}
     lacking = {name for key in runs.wanted if key not in known for name in runs.needed(key)}
@@ -159,7 +162,7 @@ def words_of(index: int, root: str) -> list[str]:
 
 
 def repeat(times: int, seed: int | None) -> int:
-    """Train some of the runs that are kept again, drawn at random; the page says how it went. How many differ."""
+    """Train some of the kept runs again, drawn at random, and write the outcome to the page; return how many differ."""
     runs = Runs()
     lines = {name: line for (name, metric), line in kept.read(KEPT).items() if metric == 'accuracy'}
     known = [run for run in runs.every if run.folder.name in lines]
@@ -186,7 +189,7 @@ results, metrics and weights compared with those behind the numbers above.
 
 
 def compared(line: Line, folder: Path) -> str:
-    """What is to be said of a run beside the numbers that are kept of it."""
+    """Return the comparison of a run with its kept numbers."""
     if kept.digest(folder) == line.files:
         return ALIKE
     seeds = files.read_json(folder / 'results.json')['seeds']
@@ -202,10 +205,10 @@ def cell_of(run: grid.Run) -> str:
 
 
 def keep(root: str) -> int:
-    """Put the numbers of the finished runs of a folder beside those that are kept, or in their place.
+    """Write the numbers of a folder's finished runs beside the kept ones, or in their place.
 
     Returns:
-      how much could not be measured.
+      The number of measurements that failed.
     """
     runs, old = Runs(root), kept.read(KEPT)
     with cores.one():
@@ -226,7 +229,7 @@ def keep(root: str) -> int:
 
 
 def write() -> None:
-    """The sections of the page, from the numbers that are kept."""
+    """Write the sections of the page, from the kept numbers."""
     runs, lines = Runs(), kept.read(KEPT)
     lines = {key: lines[key] for key in runs.wanted if key in lines}
     done, every = len({name for name, _ in lines}), len(runs.every)
@@ -250,7 +253,7 @@ which method has other settings than its defaults, and why)."""
 
 
 def draw(measure: claims.Measure) -> dict[str, str]:
-    """Write the charts beside the page; {table: the Markdown that shows its chart}."""
+    """Write the charts beside the page; return {table: the Markdown that shows its chart}."""
     found = {}
     for chart in charts.CHARTS:
         path = PAGE.with_suffix('') / f'{chart.table}.svg'

@@ -1,7 +1,7 @@
-"""The numbers behind docs/results.md, seed by seed: reproduction/results/digits.csv.
+"""The numbers for docs/results.md, seed by seed: reproduction/results/digits.csv.
 
-A line is one metric of one run. The run's name ends with a hash of its settings (`mixjax grid`), so numbers of settings
-that have changed are known and left out. `files` is a digest of what a run that is repeated must leave alike.
+A line is one metric of one run. The run's name ends with a hash of its settings (`mixjax grid`), so numbers of changed
+settings are recognised and left out. `files` is a digest of the files that a repeated run must reproduce.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mixjax.host import storage
 from reproduction.claims import PerSeed
 
 SAME = ('results.json', 'metrics.jsonl', 'model.safetensors')
-SEED = 'seed '  # what the columns of numbers are called, and the seed
+SEED = 'seed '  # the columns of numbers are called this, and the seed
 
 
 class Line(NamedTuple):
@@ -38,12 +38,12 @@ Key = tuple[str, str]  # run and metric
 
 
 def digest(folder: Path) -> str:
-    """Of the files that say all about how a run went, and of nothing that says when or where."""
+    """Return a digest of the files that determine how a run went, and of none that depends on time or place."""
     return hashlib.sha256(b''.join((folder / name).read_bytes() for name in SAME)).hexdigest()[:16]
 
 
 def read(path: Path) -> dict[Key, Line]:
-    """The lines that are kept; none where there is no file."""
+    """Read the kept lines; none if there is no file."""
     if not path.exists():
         return {}
     found = {}
@@ -55,7 +55,7 @@ def read(path: Path) -> dict[Key, Line]:
 
 
 def write(path: Path, lines: Iterable[Line]) -> None:
-    """Numbers as Python writes them, so that they are read as they were; what a seed has no number of stays empty."""
+    """Write numbers as Python does, so that they are read back exactly; seeds without a number stay empty."""
     lines = list(lines)
     seeds = sorted({seed for line in lines for seed in line.values})
     out = io.StringIO()
@@ -66,9 +66,9 @@ def write(path: Path, lines: Iterable[Line]) -> None:
 
 
 def merged(old: Mapping[Key, Line], new: Sequence[Line], order: Iterable[Key]) -> list[Line]:
-    """The new lines and the old ones beside them, in that order: of other runs, and of the same files.
+    """Return the new lines, and the old ones of other runs and of unchanged files, in the given order.
 
-    What is not in `order` is left out.
+    Lines that are not in `order` are left out.
     """
     files = {line.run: line.files for line in new}
     both = {key: line for key, line in old.items() if files.get(line.run, line.files) == line.files}

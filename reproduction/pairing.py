@@ -1,8 +1,8 @@
-"""What estimating the class means from few images, and pairing greedily, cost on the embedded benchmark.
+"""The cost of estimating class means from few images, and of pairing greedily, on the embedded benchmark.
 
     python -m reproduction.pairing
 
-Writes the section "pairing" of docs/benchmark.md. Half a minute on two CPU cores.
+It writes the section "pairing" of docs/benchmark.md, in half a minute on two CPU cores.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAGE = Path(__file__).parent.parent / 'docs' / 'benchmark.md'
 
 def main() -> None:
     config = config_lib.load('quickstart', [('method.name', 'xmixup'), ('num_seeds', str(SEEDS))])
-    config.unlock().cache_dir = os.devnull  # measured anew, whatever an earlier run has kept
+    config.unlock().cache_dir = os.devnull  # measured again, ignoring the caches of earlier runs
     built = program.build(config.lock())
     parts = [seeds.method_data(built, seed)[0] for seed in range(SEEDS)]
     source = parts[0].source
@@ -45,7 +45,7 @@ def main() -> None:
         for data, score, pairs in zip(parts, scores, best, strict=True):
             guess = class_pairing.pair(class_pairing.cosine(data.target.class_means(), means), sizes).mapping[0]
             changed.append((guess != pairs.mapping[0]).sum())
-            kept.append(score[np.arange(len(guess)), guess].mean())  # what these pairs are truly worth
+            kept.append(score[np.arange(len(guess)), guess].mean())  # the true score of these pairs
         fall = 100 * (1 - np.mean(kept) / top)
         lines.append(f'| {cap} | {np.mean(changed):.1f} | {np.mean(kept):.4f} | {fall:.2f} % |')
     lines.append(f'| all ({sizes.min()} to {sizes.max()}) | 0.0 | {top:.4f} | 0.00 % |')

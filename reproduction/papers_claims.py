@@ -1,4 +1,4 @@
-"""The claims of the three papers that configs/digits/tables.py has the runs for."""
+"""The claims of the three papers for which configs/digits/tables.py has the runs."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ NAMES = {
     'lamix_without_originals': 'LaMix without batches of originals',
     'lamix_without_global': 'LaMix without the learned label',
 }
-VANILLA = 'finetune mixup cutmix'  # what LaMix is above of in its tables
+VANILLA = 'finetune mixup cutmix'  # the methods that LaMix beats in its tables
 
 
 def named(method: str) -> str:
-    """A method as the papers call it; whose form of it, and on what, the table says."""
+    """Return a method's name in the papers; the table names its form and data."""
     if method.endswith('_mixup'):
         return f'{named(method.removesuffix("_mixup"))} with Mixup'
     for end in ('', '_smile', '_other', '_smile_other', '_shallow', '_deep', '_letters', '_letters_long'):
@@ -43,7 +43,7 @@ def named(method: str) -> str:
 
 
 def above(where: str, best: str, others: str, labels: tuple[str, ...], table: str, prefix: str = '') -> list[Claim]:
-    """One method above each of the others in accuracy, a claim for each."""
+    """Return the claims that one method is above each of the others in accuracy, a claim for each."""
     return [
         Claim(where, f'{prefix}{named(best)} above {named(other)}', table, best, other, labels)
         for other in others.split()
@@ -51,12 +51,12 @@ def above(where: str, best: str, others: str, labels: tuple[str, ...], table: st
 
 
 def each(before: str, values: object) -> str:
-    """`x0.1 | x0.2`: methods whose names end with a number."""
+    """Return `x0.1 | x0.2`: methods whose names end with a number."""
     return ' | '.join(f'{before}{value}' for value in values)  # type: ignore[attr-defined]
 
 
 def _interpolation() -> list[Claim]:
-    """SMILE, Table 4 and section 4. (says, better, worse, metric, sign)"""
+    """Return the claims of SMILE, Table 4 and section 4. (says, better, worse, metric, sign)"""
     on_test = (
         ('label-IL on test images', 'label_test'),
         ('feature-IL on test images', 'feature_test'),
@@ -180,9 +180,14 @@ XMIXUP = (
 
 
 def within(where: str, says: str, cell: tuple[str, str, tuple[str, ...]], metric: str, low: float, high: float) -> list:
-    """A measured number lies in an interval that the paper gives: a claim for each of its ends.
+    """Return the claims that a number is in an interval that the paper gives, one for each end.
 
-    cell: table, method, labels.
+    Args:
+      where: paper and table.
+      says: the claim in words.
+      cell: (table, method, labels).
+      metric: the metric of the number.
+      low, high: the ends of the interval.
     """
     table, method, labels = cell
     return [

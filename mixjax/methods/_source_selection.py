@@ -1,7 +1,7 @@
-"""Which source images a target class may be given: XMixup's selection (https://arxiv.org/abs/2007.10252, section 3).
+"""XMixup's selection of source images for each target class (https://arxiv.org/abs/2007.10252, section 3).
 
 The XMixup paper selects the images of its Seq-Train and Co-Train in the same way, so the methods
-share this. A selection is a `Prepared`: the law of drawing source images, and in `frozen`
+share this. A selection is a `Prepared`: the distribution of the source images, and in `frozen`
 
     chosen: (k,) the source classes that have images in it, ascending
     column: (m,) source class -> its place among the chosen ones, -1 for the others
@@ -25,7 +25,7 @@ def check(*, rounds: int, min_images: int, max_images: int, per_class: int) -> N
 
 
 def _numpy(rng: jax.Array) -> np.random.RandomState:
-    """numpy's generator for a key: permutations on the host, of which numpy promises that they never change."""
+    """Return numpy's generator for a key, for permutations on the host: numpy guarantees that they never change."""
     require(
         isinstance(rng, jax.Array),
         f'rng must be a jax key, such as jax.random.key(0), not a {type(rng).__name__}',
@@ -43,15 +43,21 @@ def paired(
     data: Data, *, rounds: int = 1, min_images: int = 0, max_images: int = 0, per_class: int = 50,
     exact: bool = False, union: bool = False, rng: jax.Array,
 ) -> Prepared:  # fmt: skip
-    """Each target class draws from the source classes that its mean pretrained feature is most similar to.
+    """Select source images by pairing each target class with the most similar source classes.
 
-    rounds, min_images: whole rounds of pairing, see `pairing.pair`. max_images: a random part of these
-    images, so many at most (0: all), drawn by `rng`, a jax key. per_class: images for a source class's
-    mean (0: all, as in Eq. 1).
-    exact: optimal assignment instead of greedy. union: see `Segments`.
+    Classes are compared by their mean pretrained features.
+
+    Args:
+      data: the seed's data.
+      rounds, min_images: whole rounds of pairing, see `pairing.pair`.
+      max_images: keep at most this many of the paired images, chosen at random (0: all).
+      per_class: number of images used for a source class's mean (0: all, as in Eq. 1).
+      exact: optimal assignment instead of greedy.
+      union: see `Segments`.
+      rng: jax key of the random choice.
     """
     random, source = _numpy(rng), source_of(data)
-    class_pairing.require_enough(len(data.target.classes), len(source.classes))  # before anything is compiled
+    class_pairing.require_enough(len(data.target.classes), len(source.classes))  # fails before anything is compiled
     score = class_pairing.cosine(data.target.class_means(), source.class_means(per_class or None))
     pairs = class_pairing.pair(score, source.sizes, rounds=rounds, min_images=min_images, exact=exact)
     by_class = [np.flatnonzero(source.labels == s) for s in pairs.mapping.T.ravel()]
@@ -73,33 +79,39 @@ def paired(
 
 
 def at_random(data: Data, count: int, rng: jax.Array) -> Prepared:
-    """Every target class draws from the same `count` source images, drawn from all of them by `rng`, a jax key."""
+    """Select `count` source images at random by `rng`, a jax key; every target class draws from all of them.
+
+    Args:
+      data: the seed's data.
+      count: number of images.
+      rng: a jax key.
+    """
     source = source_of(data)
     rows = np.sort(_numpy(rng).permutation(len(source.labels))[:count])
     return of(source, shared(rows, len(data.target.classes)), {'source images': len(rows)})
 
 
 def everything(data: Data) -> Prepared:
-    """No selection: every target class draws from all source images."""
+    """Return the selection of all source images for every target class."""
     source = source_of(data)
     rows = np.arange(len(source.labels))
     return of(source, shared(rows, len(data.target.classes)), {'source images': len(rows)})
 
 
 def pooled(prepared: Prepared, data: Data) -> Prepared:
-    """The same images, any of them for any target class."""
+    """Return the selection with the same images, any of them for any target class."""
     assert prepared.draw is not None
     return prepared._replace(draw=shared(np.sort(prepared.draw.rows), len(data.target.classes)))
 
 
 def shared(rows: np.ndarray, classes_t: int) -> Segments:
-    """One list of rows that all target classes draw from."""
+    """Return one list of rows that all target classes draw from."""
     one = np.ones((classes_t, 1), np.int32)
     return Segments(rows.astype(np.int32), 0 * one, len(rows) * one, one[:, 0])
 
 
 def of(source: Part, draw: Segments, notes: dict[str, float]) -> Prepared:
-    """The selection with the tables that its source head needs."""
+    """Return the selection with the tables that its source head needs."""
     chosen = np.unique(source.labels[draw.rows]).astype(np.int32)
     column = np.full(len(source.classes), -1, np.int32)
     column[chosen] = np.arange(len(chosen))
@@ -107,7 +119,7 @@ def of(source: Part, draw: Segments, notes: dict[str, float]) -> Prepared:
 
 
 def thinned(by_class: list[np.ndarray], most: int, random: np.random.RandomState) -> list[np.ndarray]:
-    """A random part of the rows, `most` in all, at least one of each class: no target class may be left without."""
+    """Return a random part of the rows, `most` in all, at least one of each class: every target class needs one."""
     if most < len(by_class):
         raise UserError(f'max_images={most}, and {len(by_class)} source classes were chosen: at least one of each')
     shuffled = [random.permutation(rows) for rows in by_class]

@@ -17,6 +17,14 @@ from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, weight: float = 0.001, k: int = 1, trunk_factor: float = 1.0) -> Method:
+    """Make batch spectral shrinkage.
+
+    Args:
+      classes_t: number of target classes.
+      weight: weight of the spectral term.
+      k: number of the smallest singular values in it.
+      trunk_factor: learning rate of the trunk relative to the head's.
+    """
     del classes_t
     require(weight >= 0, f'weight must be at least 0, not {weight}')
     require(k >= 1, f'k must be at least 1, not {k}')

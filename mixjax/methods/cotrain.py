@@ -6,8 +6,8 @@ Each batch holds as many source images as target images, in one forward pass:
     L = target_weight mean CE(z_t, y_t) + source_weight mean CE(z_s, y_s)
 
 The released joint-training files weigh both by 0.5 and draw both heads from N(0, 0.01^2) with bias 0. The XMixup
-paper chooses the source images by its own selection, as here, not by Ge and Yu's low-level
-neighbours; it does not say how many source images a batch has. BatchNorm sees both halves at once.
+paper chooses the source images by its selection, as here, not by Ge and Yu's low-level
+neighbours; it does not give the number of source images of a batch. BatchNorm sees both halves together.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mixjax.methods import _source_selection
 
 
 def _of_pair(x: Array, i: int) -> Array:
-    """The target's (0) or the source's (1) rows of a batch of pairs: (2B, ..) -> (B, ..)."""
+    """Return the target's (0) or the source's (1) rows of a batch of pairs: (2B, ..) -> (B, ..)."""
     return x.reshape(-1, 2, *x.shape[1:])[:, i]
 
 
@@ -36,6 +36,13 @@ def make(
     per_class: int = 50,
     exact: bool = False,
 ) -> Method:
+    """Make Co-Train.
+
+    Args:
+      classes_t: number of target classes.
+      target_weight, source_weight: weights of the two cross-entropies.
+      rounds, min_images, max_images, per_class, exact: the source selection, see `_source_selection.paired`.
+    """
     require(min(target_weight, source_weight) >= 0, 'target_weight and source_weight must be at least 0')
     _source_selection.check(rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class)
 
@@ -53,7 +60,7 @@ def make(
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
         batch = ctx.batch
-        # Side by side, not one after the other: so images stay on their device where the batch is shared out.
+        # Side by side, not one after the other: images stay on their device where the batch is sharded.
         both = jnp.stack([batch['image'], batch['source_image']], axis=1)
         out, model_state = net.apply(ctx.variables(params), both.reshape(-1, *both.shape[2:]), train=True)
         ce_t = losses.cross_entropy(_of_pair(out.logits['target'], 0), batch['label']).mean()

@@ -2,13 +2,13 @@
 https://proceedings.nips.cc/paper_files/paper/2020/hash/c8067ad1937f728f51288b3eb986afaa-Abstract.html).
 
 The pretrained classifier stays as a second head z_s, and learns for each target class y the source classes
-that it resembles, R_y = p(y_s | y_t = y), found before training from the pretrained network's opinions:
+that it resembles, R_y = p(y_s | y_t = y), estimated before training from the pretrained network's predictions:
 
     L = mean CE(z_t, y) + weight mean_B sum_k -R[y, k] log softmax(z_s)_k
 
 `relation='reverse'` fits p(y_t | y_s) on the labelled examples and turns it around; `'direct'` takes the
-mean opinion on each class (`mixjax.maths.class_relation`). An opinion is softmax(s z_s), with s calibrated on at most
-`per_class` source images of each class; `calibration` gives s itself (released code: 0.8840456604957581, for
+mean prediction on each class (`mixjax.maths.class_relation`). A prediction is softmax(s z_s), with s calibrated on at
+most `per_class` source images of each class; `calibration` gives s itself (released code: 0.8840456604957581, for
 torchvision's ResNet-50; Transfer Learning Library: 1, none).
 
 Not as released: the reverse form chooses its regularisation and scale on a validation set. Here that is the
@@ -42,6 +42,17 @@ def make(
     val: float = 1 / 3,
     trunk_factor: float = 0.1,
 ) -> Method:
+    """Make Co-Tuning.
+
+    Args:
+      classes_t: number of target classes.
+      weight: weight of the source classifier's term.
+      relation: 'reverse' or 'direct', the estimate of p(y_s | y_t).
+      calibration: the scale s of the source logits; 0 calibrates it.
+      per_class: maximum number of source images of each class for the calibration.
+      val: share of the labelled examples for choosing the regularisation of 'reverse'.
+      trunk_factor: learning rate of trunk and source head relative to the target head's.
+    """
     require(relation in ('reverse', 'direct'), f"relation must be 'reverse' or 'direct', not {relation!r}")
     require(min(weight, calibration, trunk_factor) >= 0, 'weight, calibration and trunk_factor must be at least 0')
     require(per_class >= 1, f'per_class must be at least 1, not {per_class}')
@@ -49,7 +60,7 @@ def make(
 
     def prepare(net: Net, data: Data, rng: Array) -> Prepared:
         labels = data.target.labels
-        # Refuse what cannot be before anything is computed.
+        # Refuse impossible data before anything is computed.
         held = np.zeros(len(labels), bool)
         if relation == 'reverse':
             held = relation_lib.held_out(labels, classes_t, val, rng)
@@ -91,7 +102,7 @@ def make(
 
 
 def opinions(net: Net, batches: Iterator[dict[str, Array]]) -> tuple[np.ndarray, np.ndarray]:
-    """Source logits of the pretrained network, (n, m), and the labels, (n,)."""
+    """Return the source logits of the pretrained network, (n, m), and the labels, (n,)."""
     logits, labels = [], []
     for batch in batches:
         n = len(batch['label'])

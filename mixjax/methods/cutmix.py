@@ -19,6 +19,13 @@ from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, beta: float = 1.0, probability: float = 0.5) -> Method:
+    """Make CutMix.
+
+    Args:
+      classes_t: number of target classes.
+      beta: lam ~ Beta(beta, beta).
+      probability: share of the batches that are mixed.
+    """
     del classes_t
     require(beta > 0, f'beta must be above 0, not {beta}')
     require(0 <= probability <= 1, f'probability must be between 0 and 1, not {probability}')

@@ -6,7 +6,7 @@ https://arxiv.org/abs/1901.09229).
 F and F0 are the maps of the network and of the pretrained one, in eval mode, of the same image, at the
 last convolution of every stage, before normalisation. The distance is summed over the batch, so alpha
 belongs to a batch size. `prepare` makes the weights a: a head is trained for `head_epochs` on the
-frozen trunk, and on `batches` batches of 32 each channel's score is by how much the loss rises without it;
+frozen trunk, and on `batches` batches of 32 each channel's score is the rise of the loss without it;
 a = softmax(standardised scores / 5).
 
 `form='delta'` is the authors' code; the optimiser decays nothing. `attention='none'` leaves a out:
@@ -38,6 +38,18 @@ def make(
     head_drift: bool = False,
     batches: int = 4,
 ) -> Method:
+    """Make DELTA.
+
+    Args:
+      classes_t: number of target classes.
+      form: 'delta' as in the authors' code, or 'smile' as in the SMILE repository.
+      attention: 'channels' weighs channels by their scores, 'none' does not.
+      alpha: weight of the distance of the maps.
+      beta: weight of the head's squared norm.
+      head_epochs: epochs of training the head before the channels are scored.
+      head_drift: whether BatchNorm's statistics move meanwhile.
+      batches: number of batches of 32 for the scores.
+    """
     require(form in ('delta', 'smile'), f"form must be 'delta' or 'smile', not {form!r}")
     require(attention in ('channels', 'none'), f"attention must be 'channels' or 'none', not {attention!r}")
     require(form == 'delta' or attention == 'channels', "attention must be 'channels' where form is 'smile'")
@@ -58,7 +70,7 @@ def make(
         layers = attention_lib.conv_layers(maps)
         require(
             form == 'delta' or maps['last'].shape[-1] == maps[layers[-1]].shape[-1],
-            "form must be 'delta' for this network: its last map has not the channels of its last convolution",
+            "form must be 'delta' for this network: its last map and its last convolution have different channels",
         )
         weights = {}
         for layer in layers[-1:] if form == 'smile' else layers:
@@ -77,7 +89,7 @@ def make(
         return total, Aux(model_state, {'ce': ce, 'distance': distance})
 
     def between(maps: dict[str, Array], start: dict[str, Array], frozen: Tree) -> Array:
-        """The distance of each example, (B,)."""
+        """Return the distance of each example, (B,)."""
         layers = attention_lib.conv_layers(maps)
         if attention == 'none':
             return jnp.stack([losses.map_distance(maps[n], start[n]) for n in layers]).sum(axis=0)

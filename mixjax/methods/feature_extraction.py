@@ -16,6 +16,12 @@ from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, bn: str = 'frozen') -> Method:
+    """Make feature extraction.
+
+    Args:
+      classes_t: number of target classes.
+      bn: 'frozen' runs the trunk in eval mode, 'leak' in train mode.
+    """
     del classes_t
     require(bn in ('frozen', 'leak'), f"bn must be 'frozen' or 'leak', not {bn!r}")
 

@@ -18,6 +18,14 @@ from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, form: str = 'delta', alpha: float = 0.01, beta: float = 0.01) -> Method:
+    """Make L2-SP.
+
+    Args:
+      classes_t: number of target classes.
+      form: 'delta' as in the paper, or 'smile' as in the SMILE repository.
+      alpha: weight of the trunk's distance to its start.
+      beta: weight of the head's squared norm.
+    """
     del classes_t
     require(form in ('delta', 'smile'), f"form must be 'delta' or 'smile', not {form!r}")
     require(min(alpha, beta) >= 0, 'alpha and beta must be at least 0')

@@ -13,6 +13,12 @@ from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, epsilon: float = 0.1) -> Method:
+    """Make training with label smoothing.
+
+    Args:
+      classes_t: number of target classes.
+      epsilon: share of the uniform label.
+    """
     require(0 <= epsilon < 1, f'epsilon must be at least 0 and below 1, not {epsilon}')
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:

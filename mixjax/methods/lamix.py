@@ -12,8 +12,8 @@ No code was released. Where the paper leaves a choice:
   the gradient flows through p, into W_t and the features S. With a stopped gradient W_t would learn
     nothing and p stay near 1/c, against the paper's Fig. 3 (`stop_global=True` shows it);
   `local_label='mean'` is the 0.5 / 0.5 label of its Fig. 1; Eq. 10 has the random lam, used here;
-  lam is one number for each mini-batch, as in mixup-cifar10, whose settings the paper takes; the paper does not say
-    whether each pair has its own. The measure `targets` draws it in the same way;
+  lam is one number for each mini-batch, as in mixup-cifar10, whose settings the paper takes; the paper leaves
+    open whether each pair has another. The measure `targets` draws it in the same way;
   alternation is by mini-batch, and original batches learn the mixed target too (section 3.1).
 `mixing='puzzle'` is its Eq. 5: odd steps see the PuzzleMix of the two images at lam 1/2 (`mixjax.maths.puzzle`), by
 the saliency of the head `target` in eval mode; the paper has it with `beta=1`. `local_label='mask'` then
@@ -41,6 +41,16 @@ def make(
     stop_global: bool = False,
     mixing: str = 'mixup',
 ) -> Method:
+    """Make LaMix.
+
+    Args:
+      classes_t: number of target classes.
+      beta: weight of the local label; 1 leaves the global label out.
+      local_label: 'lambda', 'mean', or 'mask' with PuzzleMix.
+      originals: whether every other batch has the original images.
+      stop_global: whether to stop the gradient through the global label.
+      mixing: 'mixup' averages two images, 'puzzle' is PuzzleMix.
+    """
     require(0 <= beta <= 1, f'beta must be between 0 and 1, not {beta}')
     require(mixing in ('mixup', 'puzzle'), f"mixing must be 'mixup' or 'puzzle', not {mixing!r}")
     choices = ('lambda', 'mean', 'mask') if mixing == 'puzzle' else ('lambda', 'mean')

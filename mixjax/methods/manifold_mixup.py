@@ -1,6 +1,6 @@
 """Manifold mixup (Verma et al. 2019, https://arxiv.org/abs/1806.05236).
 
-Mixup of the hidden activations h of a layer that is drawn anew for each batch:
+Mixup of the hidden activations h of a layer that is drawn at random for each batch:
 
     h = lam h_i + (1 - lam) h_j,   t = lam y_i + (1 - lam) y_j,   lam ~ Beta(alpha, alpha)
     L = mean over examples and classes of -[t log p + (1 - t) log(1 - p)],   p = softmax(z)
@@ -22,6 +22,14 @@ LOSSES = {'bce': losses.binary_cross_entropy, 'ce': losses.soft_cross_entropy}
 def make(
     classes_t: int, *, alpha: float = 2.0, layers: tuple[str, ...] = ('input', 'stage1', 'stage2'), loss: str = 'bce'
 ) -> Method:
+    """Make manifold mixup.
+
+    Args:
+      classes_t: number of target classes.
+      alpha: lam ~ Beta(alpha, alpha).
+      layers: names of the taps to draw from.
+      loss: 'bce' or 'ce'.
+    """
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     mix.check_layers(layers)
     require(loss in LOSSES, f"loss must be 'bce' or 'ce', not {loss!r}")

@@ -17,6 +17,14 @@ from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, alpha: float = 1.0, fold: bool = False, label_smoothing: float = 0.0) -> Method:
+    """Make mixup.
+
+    Args:
+      classes_t: number of target classes.
+      alpha: lam ~ Beta(alpha, alpha).
+      fold: whether to replace lam by max(lam, 1 - lam).
+      label_smoothing: the share e of the uniform label.
+    """
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     require(0 <= label_smoothing < 1, f'label_smoothing must be at least 0 and below 1, not {label_smoothing}')
 

@@ -43,6 +43,15 @@ def make(
     transport_size: int = 0,
     transport_eps: float = 0.8,
 ) -> Method:
+    """Make PuzzleMix.
+
+    Args:
+      classes_t: number of target classes.
+      alpha: lam ~ Beta(alpha, alpha).
+      loss: 'bce' or 'ce'.
+      clean: weight of the loss of the clean images; 0 takes the saliency in eval mode.
+      beta, gamma, eta, neighbourhood, transport, transport_size, transport_eps: the solver, see `puzzle.Settings`.
+    """
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     require(loss in LOSSES, f"loss must be 'bce' or 'ce', not {loss!r}")
     require(clean >= 0, f'clean must be at least 0, not {clean}')

@@ -1,20 +1,20 @@
 """RegSL: regularised self-labelling (Li & Zhang 2021, https://arxiv.org/abs/2111.04578).
 
 Two components. Weights stay near their pretrained values: after each step each kernel of stage i and, channel
-by channel, each BatchNorm multiplier is projected into the ball of radius k_i around its own, and the
+by channel, each BatchNorm multiplier is projected into the ball of radius k_i around its start, and the
 classifier's kernel into one of radius `head_distance` around 0:
 
     k = distance * (1, 1, scale, scale^2, ..)    w <- w0 + (w - w0) min(1, k_i / ||w - w0||)
 
 `form='penalty'` adds weight * (1, 1, scale, ..)_i ||w - w0||^2 to the loss instead; `norm='row'` measures
 the L1 norm of each output channel. The stem and all biases are free. With `self_label` the labels are
-doubted too: from epoch `adaptive_epoch` on a batch's losses l are weighted, and from `correct_epoch` on a stored label
-that the network contradicts with a probability above `threshold` is overwritten, before the loss:
+corrected too: from epoch `adaptive_epoch` on a batch's losses l are weighted, and from `correct_epoch` on a stored
+label that the network contradicts with a probability above `threshold` is overwritten, before the loss:
 
     L = sum_B softmax_B(-l / temp) l,    temp falls from `temperature` to its half after `adaptive_epoch`
 
 As released, `self_label` is off: the commands for clean data use the constraint alone, the paper's RegSL has both.
-Seven data sets have each their own (distance, head_distance, scale); the defaults are MIT-Indoor's, the median of
+Each of seven data sets has a separate (distance, head_distance, scale); the defaults are MIT-Indoor's, the median of
 the seven in the first and the last. For the penalty no weights were published; 0.01 is L2-SP's. The authors
 train with Adam (AMSGrad, 1e-4, no decay). The mathematics is in `mixjax.maths.regsl`.
 """
@@ -45,6 +45,20 @@ def make(
     temperature: float = 2.0,
     threshold: float = 0.9,
 ) -> Method:
+    """Make RegSL.
+
+    Args:
+      classes_t: number of target classes.
+      distance, head_distance: radii of the trunk's first stages and of the classifier.
+      scale: growth of the radius, or of the weight of the penalty, from stage to stage.
+      norm: 'frobenius', or 'row' for the L1 norm of each output channel.
+      form: 'projection', 'penalty' or 'none'.
+      weight, head_weight: weights of the penalty for the trunk and the classifier.
+      self_label: whether to weigh examples and correct labels.
+      adaptive_epoch, correct_epoch: the epochs from which on examples are weighed and labels corrected.
+      temperature: temperature of the weights.
+      threshold: probability above which a contradicted label is corrected.
+    """
     del classes_t
     require(norm in ('frobenius', 'row'), f"norm must be 'frobenius' or 'row', not {norm!r}")
     require(form in ('projection', 'penalty', 'none'), f"form must be 'projection', 'penalty' or 'none', not {form!r}")
@@ -56,11 +70,11 @@ def make(
     def init(net: Net, params: Tree, prepared: Prepared, data: Data) -> Tree:
         del params, prepared
         if form != 'none':
-            net.pretrained()  # raises where there is none
+            net.pretrained()  # raises if there is none
         return {'label': jnp.asarray(data.target.labels, jnp.int32)} if self_label else ()
 
     def doubted(logits: Array, ctx: Ctx) -> tuple[Array, Tree, dict[str, Array]]:
-        """The batch's loss with self-labelling, the state after it, and metrics."""
+        """Return the batch's loss with self-labelling, the state after it, and metrics."""
         index, stored = ctx.batch['index'], ctx.state['label']
         epoch = regsl_lib.epoch(ctx.step, ctx.run.steps_per_epoch)
         corrected = regsl_lib.correct(stored, index, logits, threshold)

@@ -1,6 +1,6 @@
 """RIFLE: re-initialising the head during training (Li et al. 2020, https://arxiv.org/abs/2007.03349).
 
-    L = mean_B CE(z, y);   the head is drawn anew after each step i with
+    L = mean_B CE(z, y);   the head is redrawn after each step i with
     (i + 1) mod floor(steps / n) = 0  and  i + 1 < steps
 
 n is `resets`. Where it divides the number of steps the head is redrawn n - 1 times (once for the default
@@ -20,6 +20,12 @@ from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, resets: int = 2) -> Method:
+    """Make RIFLE.
+
+    Args:
+      classes_t: number of target classes.
+      resets: the number n in the module's formula.
+    """
     del classes_t
     require(resets >= 1, f'resets must be at least 1, not {resets}')
 

@@ -6,9 +6,9 @@ classes; then it is fine-tuned on the target with a fresh head:
 
     L = mean CE(z_s, y_s) for `share` x steps,   then   L = mean CE(z_t, y_t)
 
-The XMixup paper says that its Seq-Train takes its own selection (cosine of mean features) and not Cui et
+The XMixup paper states that its Seq-Train takes its selection (cosine of mean features) and not Cui et
 al.'s (earth mover's distance). It does not give the schedule of the first stage: here it has the
-run's own, and as many steps.
+run's schedule, and as many steps.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ def make(
     per_class: int = 50,
     exact: bool = False,
 ) -> Method:
+    """Make Seq-Train.
+
+    Args:
+      classes_t: number of target classes.
+      share: length of the first stage, relative to the steps of the run.
+      rounds, min_images, max_images, per_class, exact: the source selection, see `_source_selection.paired`.
+    """
     require(share > 0, f'share must be above 0, not {share}')
     _source_selection.check(rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class)
 

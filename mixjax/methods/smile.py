@@ -9,12 +9,12 @@ unmixed images, and a second head, on the source classes, to the mix of the teac
         + w_s ( lam CE(z_s, s_i) + (1 - lam) CE(z_s, s_j) ),   s = softmax of the teacher's source logits
 
 The teacher starts as the pretrained network and runs in eval mode. Every `ema_every` steps its
-parameters become `ema` old + (1 - `ema`) student; its classifier and its BatchNorm statistics stay
-the pretrained ones for ever. The source head starts as a copy of the pretrained classifier.
+parameters become `ema` old + (1 - `ema`) student; its classifier and its BatchNorm statistics always stay
+the pretrained ones. The source head starts as a copy of the pretrained classifier.
 
 As released, and kept here: the average is taken with the student's weights of *before* the step, at
 steps 0, 10, 20 ..; the feature norm is one unsquared norm over the whole map before pooling
-(`feature='map'`). The paper's words say "feature vector": `feature='vector'` takes the pooled one. Any
+(`feature='map'`). The paper's text has "feature vector": `feature='vector'` takes the pooled one. Any
 other map goes by its name: with an EfficientNet the released code takes the last block's, `stage7`.
 The weights 0.01 and 0.1 are the code's; the paper gives none.
 """
@@ -41,6 +41,16 @@ def make(
     ema_every: int = 10,
     feature: str = 'map',
 ) -> Method:
+    """Make SMILE.
+
+    Args:
+      classes_t: number of target classes.
+      alpha: lam ~ Beta(alpha, alpha).
+      feature_weight, source_weight: the weights w_f and w_s.
+      ema: decay of the teacher's average.
+      ema_every: number of steps between two updates of the teacher.
+      feature: 'map' before pooling, 'vector' after it, or the name of another map.
+    """
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     require(min(feature_weight, source_weight) >= 0, 'feature_weight and source_weight must be at least 0')
     require(0 <= ema <= 1 and ema_every >= 1, 'ema must be between 0 and 1, and ema_every at least 1')

@@ -9,7 +9,7 @@ No code was released, and the paper leaves open
   the label space: `labels='joint'` is one softmax over the target classes and the chosen source
     classes ("combine the labels"); `'two_heads'` is lam CE_t + (1 - lam) CE_s on two heads;
   the start of the source classifier: fresh, or the pretrained rows (`source_rows='pretrained'`);
-  evaluation: the largest logit among the target classes;
+  evaluation: the largest logit among the target classes is used here;
   alpha: its Fig. 4 recommends 2^-3 .. 2^-1 for Stanford Dogs and 2^0 .. 2^6 elsewhere; here 4;
   which source images: see `mixjax/methods/_source_selection.py`. The paper pairs until 200,000 images are chosen
     (`min_images`; 100,000 for Stanford Dogs), here one round; its Eq. 2 has the sign of the cosine wrong.
@@ -43,6 +43,16 @@ def make(
     exact: bool = False,
     union: bool = False,
 ) -> Method:
+    """Make XMixup.
+
+    Args:
+      classes_t: number of target classes.
+      alpha: lam ~ Beta(alpha, 1).
+      labels: 'joint', 'two_heads' or 'target', the label space.
+      source_rows: 'fresh' or 'pretrained', the start of the source classifier.
+      auxiliary: 'paired', 'random', 'all' or 'target', the images to mix with.
+      rounds, min_images, max_images, per_class, exact, union: the selection, see `_source_selection.paired`.
+    """
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     spaces = ('joint', 'two_heads', 'target')
     require(labels in spaces, f"labels must be 'joint', 'two_heads' or 'target', not {labels!r}")
@@ -62,7 +72,7 @@ def make(
             data, rounds=rounds, min_images=min_images, max_images=max_images, per_class=per_class,
             exact=exact, union=union, rng=rng,
         )  # fmt: skip
-        # Of the pairs only the number of images is used then, so the key is used once.
+        # Only the number of images of the pairs is used then, so the key is used once.
         return choose.at_random(data, int(made.notes['source images']), rng) if auxiliary == 'random' else made
 
     def heads(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
@@ -76,7 +86,7 @@ def make(
         return {'joint': Head(classes_t + len(chosen), np.concatenate([np.full(classes_t, -1), rows]))}
 
     def other_ce(logits: dict[str, Array], batch: dict[str, Array], frozen: Tree) -> Array:
-        """Cross-entropy with the label of the image that was mixed in: (B,)."""
+        """Return the cross-entropy with the label of the image that was mixed in: (B,)."""
         if inside:
             return losses.cross_entropy(logits['target'], mix.partner(batch['label'], batch['partner']))
         label_s = frozen['column'][batch['source_label']]

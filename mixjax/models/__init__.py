@@ -19,13 +19,13 @@ from mixjax.models.preact import PreActBottleneck, PreActResNet
 from mixjax.models.wideresnet import WideResNet
 
 Builder = Callable[..., nn.Module]
-RAW18 = partial(PreActResNet, (2, 2, 2, 2), raw=True)  # manifold mixup's and PuzzleMix's, as the next
+RAW18 = partial(PreActResNet, (2, 2, 2, 2), raw=True)  # manifold mixup's and PuzzleMix's, like the next one
 RAW50 = partial(PreActResNet, (3, 4, 6, 3), raw=True, block=PreActBottleneck)
 CIFAR = {'stem': layers.Stem, 'kernel_init': layers.torch_conv}
 
 
 def _efficientnets() -> dict[str, Builder]:
-    """Each in three forms: as published in TensorFlow, for one image size, and with torch's padding."""
+    """Return the EfficientNets in three forms: TensorFlow's, for one image size, and with torch's padding."""
     out: dict[str, Builder] = {}
     for name, scale in efficientnet.SCALES.items():
         build = partial(efficientnet.EfficientNet, scale.width, scale.depth, scale.dropout)
@@ -36,7 +36,7 @@ def _efficientnets() -> dict[str, Builder]:
 
 
 # name -> builder(dtype=..) of a backbone. `_64` is for 64x64 images: the stem has stride 2. `_plane` has a bottleneck
-# of two units, to look at (models/plane.py).
+# of two units, for plots (models/plane.py).
 BACKBONES: dict[str, Builder] = {
     'cifar_resnet50': partial(resnet.ResNet, *resnet.TABLE['resnet50'], **CIFAR),
     'densenet121': DenseNet,
@@ -64,12 +64,12 @@ DTYPES = {'float32': None, 'bfloat16': jnp.bfloat16}
 
 
 def names() -> list[str]:
-    """List the names of all networks."""
+    """Return the names that `build` knows."""
     return sorted(BACKBONES)
 
 
 def unknown(name: str) -> str:
-    """Explain in a sentence that there is no network of this name."""
+    """Return the error message for a name that `build` does not know."""
     return (
         f'unknown network {name[:80]!r}{nearest(name, BACKBONES)}; the networks are {", ".join(names())}; if it is '
         'your own, import the module that registers it (the commands have --import=MODULE)'
@@ -77,10 +77,12 @@ def unknown(name: str) -> str:
 
 
 def build(name: str, *, dtype: str = 'float32', init: str = '') -> Net:
-    """Build the network called `name`; parameters, statistics, features and logits are float32 at least.
+    """Build the network called `name`; parameters, statistics, features and logits are float32 or wider.
 
-    dtype: what the trunk computes and stores its maps in, 'float32' or 'bfloat16'.
-    init: the law of a fresh network, one of `initializers.LAWS`; '' is the one the network was published with.
+    Args:
+      name: one of `names()`.
+      dtype: the type in which the trunk computes and stores its maps, 'float32' or 'bfloat16'.
+      init: the initializer of a fresh network, one of `initializers.LAWS`; '' is the published one.
     """
     if name not in BACKBONES:
         raise UserError(unknown(name))

@@ -1,8 +1,8 @@
 """DenseNet (Huang et al. 2017, https://arxiv.org/abs/1608.06993), in two published forms.
 
 torchvision's, for images of 224 pixels: a 7x7 stem with max-pooling; a layer's new channels come *behind*
-what it saw. facebookresearch/mixup-cifar10's, for 32x32 images (`small`): the stem is one 3x3
-convolution, and the new channels come *in front*. Both end in BN, ReLU and the global mean.
+its input. facebookresearch/mixup-cifar10's, for 32x32 images (`small`): the stem is one 3x3
+convolution, and the new channels come *in front*. Both end with BN, ReLU and the global mean.
 
 A stage is a dense block, together with the transition that leads to it: so `stage2` .. begin with halving
 the resolution, as in a ResNet, and `stage1` .. `stage4` are the four blocks' outputs.
@@ -38,7 +38,7 @@ Array = jax.Array
 
 
 class DenseLayer(nn.Module):
-    """`growth` new channels, conv3x3(relu(BN(conv1x1(relu(BN(h)))))): (B, h, w, C) -> (B, h, w, growth)."""
+    """A layer of `growth` new channels, conv3x3(relu(BN(conv1x1(relu(BN(h)))))): (B, h, w, C) -> (B, h, w, growth)."""
 
     growth: int
     kernel_init: Initializer
@@ -53,7 +53,7 @@ class DenseLayer(nn.Module):
 
 
 class Transition(nn.Module):
-    """Half the channels at half the resolution: (B, h, w, C) -> (B, h/2, w/2, C/2)."""
+    """A transition to half the channels at half the resolution: (B, h, w, C) -> (B, h/2, w/2, C/2)."""
 
     kernel_init: Initializer
     dtype: Any = None
@@ -67,7 +67,7 @@ class Transition(nn.Module):
 
 
 class DenseStage(nn.Module):
-    """A dense block, behind a transition unless it is the first: map -> (map, output of the last convolution)."""
+    """A dense block, after a transition unless it is the first: map -> (map, output of the last convolution)."""
 
     count: int
     growth: int
@@ -89,7 +89,7 @@ class DenseStage(nn.Module):
 
 
 class DenseNet(nn.Module):
-    """Dense blocks of `blocks[i]` layers with `growth` new channels each, behind a stem of 2 `growth` channels."""
+    """Dense blocks of `blocks[i]` layers with `growth` new channels each, after a stem of 2 `growth` channels."""
 
     blocks: tuple[int, ...] = (6, 12, 24, 16)
     growth: int = 32

@@ -8,7 +8,7 @@ and `depth` times as deep, with the published rounding. BN has eps 1e-3 and move
 `padding` has three published forms:
 
     'same'       TensorFlow's, on the map as it is: the originals, and what timm calls `tf_efficientnet_b4`
-    380          TensorFlow's for a map of 380 pixels, at every layer whatever comes in: the PyTorch package that
+    380          TensorFlow's for a map of 380 pixels, at every layer whatever its input: the PyTorch package that
                  SMILE's experiments use. A stride of 2 pads (0, 1) or (1, 2); at 380 pixels the maps of
                  its third stage have side 47 instead of 48. On maps of even sides it equals 'same'
     'symmetric'  torch's, with BN's eps 1e-5 and step 0.1: torchvision's, and timm's without `tf_`
@@ -57,7 +57,7 @@ B0 = (
 
 
 class Scale(NamedTuple):
-    """A network of the family: times B0's width and depth, the image's side, the classifier's dropout."""
+    """A network of the family: factors on B0's width and depth, the image's side, the classifier's dropout."""
 
     width: float
     depth: float
@@ -75,14 +75,20 @@ SCALES = {
 
 
 def widened(width: int, factor: float) -> int:
-    """`width` times the factor, to the nearest multiple of 8 but never 10% below."""
+    """Return `width` times the factor, rounded to the nearest multiple of 8 but never 10% below."""
     exact = width * factor
     rounded = max(8, int(exact + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * exact else rounded
 
 
 def zeros(padding: Padding, size: int, stride: int) -> Any:
-    """What flax's convolution takes as padding; see the module's text for `padding`."""
+    """Return the padding argument of flax's convolution; the module's docstring explains `padding`.
+
+    Args:
+      padding: 'same', 'symmetric', or the side of the image for which TensorFlow's padding is fixed.
+      size: side of the kernel.
+      stride: stride of the convolution.
+    """
     if padding == 'same':
         return 'SAME'
     if padding == 'symmetric':
@@ -93,14 +99,14 @@ def zeros(padding: Padding, size: int, stride: int) -> Any:
 
 
 def depthwise_out(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """The published law N(0, 2/fan_out) of a depthwise kernel (k, k, 1, C), where fan_out is k k."""
+    """Draw a depthwise kernel (k, k, 1, C) from the published N(0, 2/fan_out), where fan_out is k k."""
     return jax.random.normal(rng, shape, dtype) * (2 / math.prod(shape[:2])) ** 0.5
 
 
 class MBConv(nn.Module):
-    """The block above: (B, h, w, C) -> (B, h/stride, w/stride, width).
+    """The block of the module's docstring: (B, h, w, C) -> (B, h/stride, w/stride, width).
 
-    drop: how often drop-connect leaves an example's block out, and only its input passes.
+    drop: the rate at which drop-connect leaves an example's block out, so that only its input passes.
     """
 
     expand: int
@@ -161,7 +167,7 @@ class MBStage(nn.Module):
 
 
 class ConvStage(nn.Module):
-    """1x1 convolution, BN, swish: map -> (map, output of the convolution)."""
+    """A 1x1 convolution, BN and swish: map -> (map, output of the convolution)."""
 
     width: int
     norm: Any
@@ -174,7 +180,7 @@ class ConvStage(nn.Module):
 
 
 class MBStem(nn.Module):
-    """3x3 convolution with stride 2, BN, swish: (B, H, W, C) -> (B, H/2, W/2, width)."""
+    """A 3x3 convolution with stride 2, BN and swish: (B, H, W, C) -> (B, H/2, W/2, width)."""
 
     width: int
     padding: Padding
@@ -188,10 +194,11 @@ class MBStem(nn.Module):
 
 
 class EfficientNet(nn.Module):
-    """B0's `groups` times `width` and `depth`; features (B, 1280 width).
+    """An EfficientNet: B0's `groups` times `width` and `depth`; features (B, 1280 width).
 
-    dropout: in front of the classifiers (applied by `Network`). drop_connect: of the last block; it grows
-    linearly from 0 with a block's number. stem, top: channels of B0's first and last convolution.
+    dropout: the rate in front of the classifiers (applied by `Network`).
+    drop_connect: the rate of the last block; it grows linearly from 0 with a block's number.
+    stem, top: channels of B0's first and last convolution.
     """
 
     width: float = 1.0
@@ -206,7 +213,7 @@ class EfficientNet(nn.Module):
 
     @property
     def blocks(self) -> tuple[int, ...]:
-        """How many blocks each stage has."""
+        """The number of blocks of each stage."""
         return tuple(math.ceil(self.depth * group.repeats) for group in self.groups)
 
     @nn.compact

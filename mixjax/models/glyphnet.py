@@ -22,7 +22,7 @@ Array = jax.Array
 class GlyphNet(nn.Module):
     """Three stages of `blocks` blocks, of width `width`, 2 `width`, 4 `width`; features (B, 4 width).
 
-    plane: with a bottleneck of two units behind the pooling (`models.plane`).
+    plane: whether a bottleneck of two units follows the pooling (`models.plane`).
     """
 
     width: int = 16

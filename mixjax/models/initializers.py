@@ -1,13 +1,13 @@
-"""Laws of initialisation: what a fresh network's kernels and biases are drawn from.
+"""Initializers: the distributions of a fresh network's kernels and biases.
 
-Each network draws as its authors do. A law by name draws everything anew, for experiments that want another one:
+Each network uses its authors' initializers. A named one redraws everything, for experiments that need another:
 
     torch     kernel and bias U(-1/sqrt(fan_in), 1/sqrt(fan_in)): torch's default for convolutions and linear layers
-    kaiming   kernels of convolutions N(0, 2/fan_out), their biases 0; linear layers as in torch. torchvision's habit
+    kaiming   kernels of convolutions N(0, 2/fan_out), their biases 0; linear layers as in torch. torchvision's choice
     flax      kernels N(0, 1/fan_in) cut off at two standard deviations, biases 0: flax's default
 
-fan_in is what one output sees, kh kw C_in / groups; fan_out is kh kw C_out, as torch counts it, also of a
-depthwise convolution. Normalisations are left alone.
+fan_in is the number of inputs of one output, kh kw C_in / groups; fan_out is kh kw C_out, as torch counts it, also for
+a depthwise convolution. Normalisations are unchanged.
 """
 
 from __future__ import annotations
@@ -48,9 +48,14 @@ LAWS: dict[str, Law] = {'torch': _uniform, 'kaiming': _fan_out, 'flax': _lecun}
 
 
 def draw(law: str, rng: Array, params: Tree) -> Tree:
-    """`params` with every kernel, and every bias beside one, drawn by the law; '' leaves all as they are.
+    """Return `params` with every kernel, and every bias beside one, redrawn; with law '' they are unchanged.
 
     A leaf's key comes from its path, so that one network's draws do not depend on the rest of the tree.
+
+    Args:
+      law: one of `LAWS`, or ''.
+      rng: key of the draws.
+      params: the parameters, a tree.
     """
     if not law:
         return params

@@ -3,7 +3,7 @@
 Everything is NHWC with HWIO kernels and pads as torch does: the same number of zeros on both sides,
 also where the stride is 2 (XLA's 'SAME' would pad the end only).
 
-The rule of `dtype`, a field of every layer: None computes in the promoted type of input and
+The meaning of `dtype`, a field of every layer: None computes in the promoted type of input and
 parameters, so float64 variables give a float64 network; bfloat16 computes the convolutions in it and
 stores their results in it. Parameters, running statistics, every mean and every sum over a map, of the
 gradients too, are float32 or wider: a sum of ones in bfloat16 ends at 256.
@@ -26,28 +26,28 @@ from mixjax.models.net import Tap
 
 Array = jax.Array
 Initializer = Callable[..., Array]
-Mark = Callable[[Array], Array]  # looks at a block's last convolution, or replaces its output
+Mark = Callable[[Array], Array]  # reads the output of a block's last convolution, or replaces it
 
 
 def torch_conv(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """torch's default for a convolution: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), fan_in = kh kw C_in."""
+    """Draw by torch's default for a convolution: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), fan_in = kh kw C_in."""
     bound = math.prod(shape[:-1]) ** -0.5
     return jax.random.uniform(rng, shape, dtype, -bound, bound)
 
 
 def kaiming_out(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """What torchvision's ResNets draw: N(0, 2/fan_out), fan_out = kh kw C_out; not truncated."""
+    """Draw as torchvision's ResNets do: N(0, 2/fan_out), fan_out = kh kw C_out; not truncated."""
     kh, kw, _, width = shape
     return jax.random.normal(rng, shape, dtype) * (2 / (kh * kw * width)) ** 0.5
 
 
 def kaiming_in(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """What torchvision's DenseNets draw: N(0, 2/fan_in), fan_in = kh kw C_in; not truncated."""
+    """Draw as torchvision's DenseNets do: N(0, 2/fan_in), fan_in = kh kw C_in; not truncated."""
     return jax.random.normal(rng, shape, dtype) * (2 / math.prod(shape[:-1])) ** 0.5
 
 
 def torch_bias(fan_in: int) -> Initializer:
-    """torch's default for the bias of a layer: U(-1/sqrt(fan_in), 1/sqrt(fan_in)); fan_in is the kernel's."""
+    """Return torch's default for a layer's bias: U(-1/sqrt(fan_in), 1/sqrt(fan_in)), with the kernel's fan_in."""
 
     def draw(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
         return jax.random.uniform(rng, shape, dtype, -(fan_in**-0.5), fan_in**-0.5)
@@ -56,7 +56,7 @@ def torch_bias(fan_in: int) -> Initializer:
 
 
 def wide_bias(inputs: Array, kernel: Array, bias: Array | None, *, dtype: Any) -> tuple[Array, Array, Array | None]:
-    """As flax gives inputs and kernel the type they are computed in, but the bias keeps a wider one of its own.
+    """Cast inputs and kernel to the computation's type, as flax does, but keep a wider type of the bias.
 
     The gradient of a bias is a sum over batch and map, in the type in which the bias is added.
     """
@@ -65,7 +65,7 @@ def wide_bias(inputs: Array, kernel: Array, bias: Array | None, *, dtype: Any) -
 
 
 class Conv(nn.Conv):
-    """flax's convolution; the bias is added in float32 or wider, and the sum is stored in `dtype`."""
+    """flax's convolution with the bias added in float32 or wider, and the sum stored in `dtype`."""
 
     promote_dtype: Any = wide_bias
 
@@ -75,7 +75,7 @@ class Conv(nn.Conv):
 
 
 class Dense(nn.Dense):
-    """The same of flax's linear layer."""
+    """flax's linear layer with the bias added in float32 or wider, and the sum stored in `dtype`."""
 
     promote_dtype: Any = wide_bias
 
@@ -88,7 +88,7 @@ def conv(
     width: int, size: int, stride: int = 1, *, padding: Any = None, bias: Initializer | None = None,
     init: Initializer = kaiming_out, **options: Any,
 ) -> Conv:  # fmt: skip
-    """A convolution: (B, h, w, C) -> (B, h', w', width).
+    """Make a convolution: (B, h, w, C) -> (B, h', w', width).
 
     Args:
       padding: as flax takes it; None puts size // 2 zeros on every side.
@@ -110,12 +110,12 @@ def conv(
 
 
 def wide(*arrays: Array) -> Any:
-    """The type that means are taken in: the arrays' own, but float32 at least."""
+    """Return the type in which means are taken: the type of the arrays, but at least float32."""
     return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
 
 
 def global_mean(h: Array) -> Array:
-    """Global average pooling: (B, h, w, C) -> (B, C), float32 or wider."""
+    """Return the global average pooling of a map: (B, h, w, C) -> (B, C), float32 or wider."""
     return jnp.mean(h, axis=(1, 2), dtype=wide(h))
 
 
@@ -156,12 +156,12 @@ class BatchNorm(nn.Module):
         return y.astype(self.dtype or jnp.result_type(x, scale))
 
     def _move(self, old: Array, new: Array) -> Array:
-        """The running statistic after this batch, in the type it had: a loop must not change it."""
+        """Return the running statistic after this batch, in its type: a loop must not change it."""
         return (self.momentum * old + (1 - self.momentum) * new).astype(old.dtype)
 
 
 class PlainStem(nn.Module):
-    """3x3 convolution alone, with torch's `bias` or without: (B, H, W, C) -> (B, H/stride, W/stride, width)."""
+    """A 3x3 convolution alone, with torch's `bias` or without: (B, H, W, C) -> (B, H/stride, W/stride, width)."""
 
     width: int
     kernel_init: Initializer = kaiming_out
@@ -180,7 +180,7 @@ class PlainStem(nn.Module):
 
 
 class Stem(nn.Module):
-    """3x3 convolution, BN, ReLU, for small images: (B, H, W, C) -> (B, H, W, width)."""
+    """A 3x3 convolution, BN and ReLU, for small images: (B, H, W, C) -> (B, H, W, width)."""
 
     width: int
     kernel_init: Initializer = kaiming_out
@@ -193,7 +193,10 @@ class Stem(nn.Module):
 
 
 class PooledStem(nn.Module):
-    """7x7 convolution with stride 2, BN, ReLU, 3x3 max-pooling with stride 2: (B, H, W, C) -> (B, H/4, W/4, width)."""
+    """A 7x7 convolution with stride 2, BN, ReLU, and 3x3 max-pooling with stride 2.
+
+    (B, H, W, C) -> (B, H/4, W/4, width)
+    """
 
     width: int
     kernel_init: Initializer = kaiming_out
@@ -203,12 +206,12 @@ class PooledStem(nn.Module):
     def __call__(self, image: Array, train: bool) -> Array:
         h = conv(self.width, 7, 2, init=self.kernel_init, dtype=self.dtype, name='conv')(image)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn')(h, train))
-        pad: Any = ((1, 1), (1, 1))  # flax's annotation knows only the padding's names
+        pad: Any = ((1, 1), (1, 1))  # flax's annotation knows only names of paddings
         return nn.max_pool(h, (3, 3), strides=(2, 2), padding=pad)
 
 
 class Final(nn.Module):
-    """The BN and ReLU that pre-activation networks put behind their last stage: (B, h, w, C) -> the same."""
+    """The BN and ReLU after the last stage of pre-activation networks: (B, h, w, C) -> the same shape."""
 
     momentum: float = 0.9
     dtype: Any = None
@@ -245,7 +248,14 @@ def unmarked(h: Array) -> Array:
 
 
 def stages(block: Callable[..., nn.Module], counts: Sequence[int], width: int, dtype: Any) -> list[Stage]:
-    """`stage1` .. with `counts[i]` blocks of width `width` 2^i; all but the first halve the resolution."""
+    """Make `stage1` .. with `counts[i]` blocks of width `width` 2^i; all but the first halve the resolution.
+
+    Args:
+      block: the module of a block.
+      counts: number of blocks of each stage.
+      width: width of the first stage.
+      dtype: see the module's docstring.
+    """
     return [
         Stage(partial(block, width=width * 2**i, dtype=dtype), count, stride=1 if i == 0 else 2, name=f'stage{i + 1}')
         for i, count in enumerate(counts)
@@ -253,11 +263,17 @@ def stages(block: Callable[..., nn.Module], counts: Sequence[int], width: int, d
 
 
 def walk(h: Array, parts: Sequence[Any], *, train: bool, tap: Tap) -> tuple[Array, dict[str, Array]]:
-    """The stem's output through all stages: (last map, maps).
+    """Apply all stages to the stem's output, and return (last map, maps).
 
-    parts: modules that map (h, train, tap) to (h, last), as `Stage` does, named `stage1` ..
-    maps: `stage1` .. and `stage1.conv` .., the output of the last convolution of the stage's last
-        block, both after their taps.
+    Args:
+      h: (B, h, w, C), the stem's output.
+      parts: modules that map (h, train, tap) to (h, last), as `Stage` does, named `stage1` ..
+      train: whether BN is in train mode.
+      tap: reads or replaces hidden activations.
+
+    Returns:
+      The last map, and the maps `stage1` .. and `stage1.conv` .., the output of the last convolution
+      of the stage's last block, both after their taps.
     """
     maps: dict[str, Array] = {}
     h = tap('stem', h)
@@ -269,10 +285,10 @@ def walk(h: Array, parts: Sequence[Any], *, train: bool, tap: Tap) -> tuple[Arra
 
 
 def pooled(h: Array, maps: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-    """(features, maps) as `Network` wants them, where `last` is the map that is pooled."""
+    """Return (features, maps) for `Network`, where `last` is the map that is pooled."""
     return global_mean(h), {**maps, 'last': h}
 
 
 def run(h: Array, parts: Sequence[Any], *, train: bool, tap: Tap) -> tuple[Array, dict[str, Array]]:
-    """`walk` and `pooled`, for networks where nothing follows the last stage."""
+    """Apply `walk` and `pooled`, for networks where nothing follows the last stage."""
     return pooled(*walk(h, parts, train=train, tap=tap))

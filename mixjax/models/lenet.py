@@ -22,7 +22,7 @@ Array = jax.Array
 
 
 class LeConv(nn.Module):
-    """5x5 convolution without padding, ReLU, 2x2 max-pooling: map -> (map, output of the convolution)."""
+    """A 5x5 convolution without padding, ReLU and 2x2 max-pooling: map -> (map, output of the convolution)."""
 
     width: int
     dtype: Any = None
@@ -39,7 +39,7 @@ class LeConv(nn.Module):
 
 
 class LeLinear(nn.Module):
-    """Linear layer of the whole map, ReLU: (B, h, w, C) -> ((B, 1, 1, width), the same in front of the ReLU)."""
+    """A linear layer of the whole map, and ReLU: (B, h, w, C) -> ((B, 1, 1, width), the same before the ReLU)."""
 
     width: int
     dtype: Any = None
@@ -54,7 +54,7 @@ class LeLinear(nn.Module):
 
 
 class LeNet(nn.Module):
-    """Features (B, widths[-1]). The first linear layer has the size that the images give it."""
+    """LeNet with features (B, widths[-1]). The size of the first linear layer follows from the images."""
 
     widths: tuple[int, ...] = (6, 16, 120, 84)
     dtype: Any = None

@@ -1,12 +1,12 @@
-"""What the rest of mixjax knows of a network: `Net`, a value of pure functions.
+"""The interface of networks: `Net`, a value of pure functions.
 
-Every network, whatever library it is written in, is wrapped in a `Net`. Variables are plain
+Every network, in any library, is wrapped in a `Net`. Variables are plain
 dictionaries with one layout for all families::
 
     variables = {'params':      {'backbone': {'stem': .., 'stage1': .., ..}, 'heads': {name: {'kernel', 'bias'}}},
                  'batch_stats': {'backbone': {..}}}
 
-`model_state` is `variables` without `'params'`: what a forward pass in train mode changes.
+`model_state` is `variables` without `'params'`: the part that a forward pass in train mode changes.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Tap = Callable[[str, Array], Array]
 
 
 def no_tap(name: str, hidden: Array) -> Array:
-    """The tap that changes nothing."""
+    """Return the activation unchanged."""
     del name
     return hidden
 
 
 class Out(NamedTuple):
-    """The output of a forward pass.
+    """The outputs of a forward pass.
 
     logits: one (B, width) array for each head.
     features: (B, d), the pooled last map, input of every head (which may have dropout in between).
@@ -64,20 +64,20 @@ class Net(NamedTuple):
         One forward pass with the heads that `variables` holds. `train` uses the batch's own
         statistics and returns the updated running ones. `tap(name, hidden)` may replace the
         hidden activation at `input`, `stem`, `stage1` .., and at `stage1.conv` .. the output of a
-        stage's last convolution; `rng` feeds dropout and drop-connect where there are any. They are on only if
+        stage's last convolution; `rng` feeds dropout and drop-connect if there are any. They are on only if
         `train` and there is an `rng`. The trainer binds one: in a loss and in `after_step` each call in train mode
-        has a key of its own, and `rng=` replaces it (two calls with one key see the same mask; None turns dropout off).
+        has a separate key, and `rng=` replaces it (two calls with one key see the same mask; None turns dropout off).
     group(path) -> str
-        Where a parameter belongs: `stem`, `stage1` .., `final` for what some networks put behind the last
-        stage, or `head:<name>`; `path` is its keys.
+        The part that a parameter belongs to: `stem`, `stage1` .., `final` for the layers that some networks have
+        after the last stage, or `head:<name>`; `path` is its keys.
     redraw(rng, params, head) -> params
-        The same parameters with one head drawn anew.
+        The same parameters with one head redrawn.
     pretrained() -> variables
-        The pretrained network that training started from; its own classifier is the head `source`.
+        The pretrained network that training started from; its classifier is the head `source`.
     source(image) -> Out
         That network in eval mode.
 
-    The last two are bound by the trainer and raise a clear error where there are no weights.
+    The last two are bound by the trainer and raise a clear error if there are no weights.
     """
 
     init: Callable[[Array, Array, Mapping[str, int]], Tree]
@@ -89,7 +89,7 @@ class Net(NamedTuple):
 
 
 class _Bound:
-    """The default of a bound `apply`'s `rng`: take the key that was bound."""
+    """The default for `rng` in a bound `apply`: use the key that was bound."""
 
 
 BOUND: Any = _Bound()
@@ -97,9 +97,9 @@ Rng = Array | Callable[[], Array] | None
 
 
 def call_keys(rng: Array) -> Callable[[], Array]:
-    """Dropout keys for the calls of one trace: `rng` for the first, `fold_in(rng, i)` for call i.
+    """Return a function that gives the dropout keys of one trace: `rng` at first, `fold_in(rng, i)` for call i.
 
-    The count is Python's, so make a new one wherever tracing begins.
+    It counts in Python, so make a new one each time tracing begins.
     """
     count = itertools.count()
 
@@ -115,10 +115,13 @@ def _key(bound: Rng) -> Array | None:
 
 
 def bind(net: Net, pretrained: Tree | None, rng: Rng = None) -> Net:
-    """The net with the pretrained variables (None: there are none) and the dropout key filled in.
+    """Return the net with the pretrained variables (None: there are none) and the dropout key filled in.
 
-    rng: one key for every call, or a function that gives the next one (`call_keys`). Only calls in train mode that
-        bring no key of their own ask for one.
+    Args:
+      net: the network to bind.
+      pretrained: variables of the pretrained network, or None.
+      rng: one key for every call, or a function that gives the next one (`call_keys`). It is used only by calls in
+        train mode without an explicit `rng`.
     """
     bound = rng
 
@@ -143,7 +146,7 @@ BOUND: Any = object()  # the dropout key that a net was bound with
 
 
 def tapped(net: Net, last: Tap) -> Net:
-    """The net with a tap in every forward pass, of the pretrained network too; a caller's own tap comes before it."""
+    """Return the net with a tap in every forward pass, the pretrained network's too; a caller's tap runs before it."""
 
     def apply(
         variables: Tree, image: Array, *, train: bool, tap: Tap = no_tap, rng: Array | None = BOUND
@@ -163,13 +166,13 @@ def tapped(net: Net, last: Tap) -> Net:
 
 
 def torch_linear(rng: Array, fan_in: int, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """Draw from torch's default for a linear layer, weight and bias alike: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    """Draw by torch's default for a linear layer, weight and bias alike: U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
     bound = fan_in**-0.5
     return jax.random.uniform(rng, shape, dtype, -bound, bound)
 
 
 def silent(module: nn.Module, train: bool) -> bool:
-    """Tell whether dropout is off: outside of training, or without a key for it."""
+    """Return whether dropout is off: outside of training, or without a key for it."""
     return not (train and module.has_rng('dropout'))
 
 
@@ -198,7 +201,7 @@ class Heads(nn.Module):
 
 
 class Network(nn.Module):
-    """A backbone and its heads. The backbone maps (image, train, tap) to (features, maps).
+    """A backbone and its heads; the backbone maps (image, train, tap) to (features, maps).
 
     A backbone with a field `dropout` has that share of its features left out in front of the heads.
     """
@@ -216,12 +219,19 @@ class Network(nn.Module):
 
 
 def group(path: tuple[str, ...]) -> str:
-    """Name a parameter's part: `stage1` of ('backbone', 'stage1', ..), `head:target` of ('heads', 'target', ..)."""
+    """Return the part of a parameter: `stage1` for `('backbone', 'stage1', ..)`, `head:a` for `('heads', 'a', ..)`."""
     return f'head:{path[1]}' if path[0] == 'heads' else path[1]
 
 
 def redraw(rng: Array, params: Tree, head: str, law: str = '') -> Tree:
-    """Reinitialise one head of `params`, by the law that `init` uses (`models.initializers`)."""
+    """Return `params` with the head redrawn by the initializer that `init` uses (`models.initializers`).
+
+    Args:
+      rng: key of the draw.
+      params: parameters of the network.
+      head: name of the head.
+      law: name of the initializer; '' for torch's default.
+    """
     old = params['heads'][head]
     fan_in = old['kernel'].shape[0]
     keys = jax.random.split(rng)
@@ -234,9 +244,11 @@ def redraw(rng: Array, params: Tree, head: str, law: str = '') -> Tree:
 
 
 def from_linen(backbone: nn.Module, law: str = '') -> Net:
-    """Wrap a linen backbone, whose children are named `stem`, `stage1` .. and perhaps `final`, in a `Net`.
+    """Wrap a linen backbone, with children named `stem`, `stage1` .. and perhaps `final`, in a `Net`.
 
-    law: the law of initialisation (`models.initializers`); '' leaves each layer its own.
+    Args:
+      backbone: the linen module.
+      law: the initializer (`models.initializers`); '' keeps that of each layer.
     """
 
     def module(widths: Mapping[str, int]) -> Network:

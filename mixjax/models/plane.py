@@ -1,7 +1,7 @@
-"""A bottleneck of two numbers behind the pooling, to look at: LaMix's Fig. 8 (https://openreview.net/forum?id=mLtPtH2SIHX).
+"""A two-unit bottleneck after the pooling, for plots: LaMix's Fig. 8 (https://openreview.net/forum?id=mLtPtH2SIHX).
 
-The pooled features go through tanh layers of 2, 100 and d units, d as many as they were, and the heads see the last.
-What the two units say is the map `plane`, (B, 1, 1, 2), each number in [-1, 1].
+The d pooled features go through tanh layers of 2, 100 and d units, and the heads see the last one. The outputs of the
+two units are the map `plane`, (B, 1, 1, 2), each number in [-1, 1].
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Array = jax.Array
 
 
 class Plane(nn.Module):
-    """(B, d) -> (B, d) by way of two numbers; also these, (B, 2). Layers as torch draws linear ones."""
+    """A map (B, d) -> (B, d) through two units; it also returns these, (B, 2). Layers are initialized as torch's."""
 
     middle: int = 100
 
@@ -28,6 +28,6 @@ class Plane(nn.Module):
 
 
 def behind(features: Array, maps: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-    """The features and maps of a backbone after a `Plane` of its own, part `final`; call inside the backbone."""
+    """Apply a new `Plane`, part `final`, to the features and maps of a backbone; call inside the backbone."""
     features, codes = Plane(name='final')(features)
     return features, {**maps, 'plane': codes[:, None, None]}

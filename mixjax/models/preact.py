@@ -1,6 +1,6 @@
 """PreActResNets for small images (He et al. 2016, https://arxiv.org/abs/1603.05027), in two published forms.
 
-facebookresearch/mixup-cifar10, which LaMix's experiments inherit: the stem has its own BN and ReLU; a
+facebookresearch/mixup-cifar10, which LaMix's experiments inherit: the stem has a BN and ReLU; a
 block without a convolution in its shortcut adds the *normalised* input relu(BN(h)), not h.
 
 vikasverma1077/manifold_mixup and snu-mllab/PuzzleMix (`raw`): the stem is a convolution alone, and such a
@@ -27,9 +27,17 @@ conv = partial(layers.conv, init=torch_conv)
 
 
 def opened(h: Array, width: int, stride: int, raw: bool, dtype: Any, train: bool) -> tuple[Array, Array]:
-    """The shortcut of a block, and a = relu(BN(h)) for its convolutions. Call inside a block.
+    """Return the shortcut of a block, and a = relu(BN(h)) for its convolutions. Call inside a block.
 
     Where the shape changes the shortcut is a 1x1 convolution of a; elsewhere a, or h itself if `raw`.
+
+    Args:
+      h: (B, h, w, C).
+      width: number of output channels of the block.
+      stride: stride of the block.
+      raw: whether the shortcut adds h itself.
+      dtype: see `models.layers`.
+      train: whether BN is in train mode.
     """
     a = nn.relu(BatchNorm(dtype=dtype, name='bn1')(h, train))
     if stride != 1 or h.shape[-1] != width:
@@ -38,7 +46,7 @@ def opened(h: Array, width: int, stride: int, raw: bool, dtype: Any, train: bool
 
 
 class PreActBlock(nn.Module):
-    """a = relu(BN(h)); shortcut + conv(relu(BN(conv(a)))): (B, h, w, C) -> (B, h/stride, w/stride, width)."""
+    """A block shortcut + conv(relu(BN(conv(a)))), a = relu(BN(h)): (B, h, w, C) -> (B, h/stride, w/stride, width)."""
 
     width: int
     stride: int = 1
@@ -55,7 +63,7 @@ class PreActBlock(nn.Module):
 
 
 class PreActBottleneck(nn.Module):
-    """The same of 1x1, 3x3 and 1x1 convolutions: (B, h, w, C) -> (B, h/stride, w/stride, 4 width)."""
+    """The same block of 1x1, 3x3 and 1x1 convolutions: (B, h, w, C) -> (B, h/stride, w/stride, 4 width)."""
 
     width: int
     stride: int = 1
@@ -74,9 +82,10 @@ class PreActBottleneck(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """Stages of `blocks[i]` blocks of width `width` * 2^i, the first at the stem's resolution.
+    """A network with stages of `blocks[i]` blocks of width `width` * 2^i, the first at the stem's resolution.
 
-    stride: of the `raw` form's stem. plane: with a bottleneck of two units behind the pooling (`models.plane`).
+    stride: stride of the stem in the `raw` form.
+    plane: whether a bottleneck of two units follows the pooling (`models.plane`).
     """
 
     blocks: tuple[int, ...] = (2, 2, 2, 2)

@@ -1,7 +1,7 @@
-"""The images that a network expects: size, crop, interpolation and colours, which belong to its weights.
+"""The image preprocessing of a network: size, crop, interpolation and colours, which belong to its weights.
 
-They are settings of `config.image` (`resize`, `crop`, `interpolation`, `mean`, `std`) and stand in
-`model.json` of what a run leaves. Where weights do not say, the network's published ones hold.
+They are settings of `config.image` (`resize`, `crop`, `interpolation`, `mean`, `std`) and are in
+`model.json` of a run's exported model. The network's published ones are used where the weights name none.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ SMALL = ('preact', 'cifar', 'lenet', 'wrn', 'densenet121_cifar')
 
 
 def say(size: int, fraction: float, interpolation: str, colours: tuple = IMAGENET) -> dict[str, Any]:
-    """The settings of a network that sees the central `size` of an image whose shorter side is size / fraction."""
+    """Return the settings for seeing the central `size` of an image whose shorter side is size / fraction.
+
+    Args:
+      size: side of the network's input.
+      fraction: size / shorter side of the resized image.
+      interpolation: name of the interpolation.
+      colours: mean and standard deviation.
+    """
     mean, std = colours
     # 224 / 0.875 is 256 in floating point too, and 380 / 0.922 is 412.1.
     resize = math.floor(size / fraction)
@@ -29,7 +36,7 @@ def say(size: int, fraction: float, interpolation: str, colours: tuple = IMAGENE
 
 
 def of_network(name: str) -> dict[str, Any]:
-    """What the network was published with."""
+    """Return the settings that the network was published with."""
     if name.startswith('glyphnet'):
         return say(16, 1, 'bilinear', ((0.0,), (1.0,)))
     if name.startswith(SMALL):
@@ -40,9 +47,9 @@ def of_network(name: str) -> dict[str, Any]:
 
 
 def sound(said: Any) -> dict[str, Any]:
-    """Those of the five settings that a file says; a `ValueError` where one cannot be."""
+    """Return the settings, of these five, that a file sets; raise `ValueError` for an impossible one."""
     if not isinstance(said, dict):
-        raise ValueError('its image is no group of settings')
+        raise ValueError('its image is not a group of settings')
     rules = {
         'resize': lambda v: type(v) is int and 0 < v <= LARGEST,
         'crop': lambda v: type(v) is int and 0 < v <= LARGEST,
@@ -63,7 +70,7 @@ def _colours(values: Any, least: float) -> bool:
 
 
 def stated(about: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a file beside foreign weights says: timm's `config.json`, or transformers' `preprocessor_config.json`."""
+    """Return the settings in timm's `config.json` or transformers' `preprocessor_config.json`."""
     facts = about.get('pretrained_cfg')
     if isinstance(facts, dict) and isinstance(facts.get('input_size'), list):
         colours = tuple(facts.get('mean', IMAGENET[0])), tuple(facts.get('std', IMAGENET[1]))

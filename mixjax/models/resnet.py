@@ -1,7 +1,7 @@
 """ResNets with post-activation blocks (He et al. 2015, https://arxiv.org/abs/1512.03385).
 
-A block is h -> relu(shortcut(h) + BN(conv(.. h))). The stride sits on the 3x3 convolution of a
-bottleneck ("version 1.5"), which is where torchvision's weights expect it.
+A block is h -> relu(shortcut(h) + BN(conv(.. h))). The stride is on the 3x3 convolution of a
+bottleneck ("version 1.5"), as torchvision's weights expect.
 
 `TABLE` are torchvision's, for images of any size, 224 in the papers. The same network with a 3x3 stem and
 without the max-pooling (`stem=Stem`) is the CIFAR ResNet of facebookresearch/mixup-cifar10.
@@ -22,7 +22,7 @@ Array = jax.Array
 
 
 def shortcut(h: Array, width: int, stride: int, dtype: Any, init: Initializer, train: bool) -> Array:
-    """The input itself, or a normalised 1x1 convolution of it where the shape changes. Call inside a block."""
+    """Return the input, or a normalised 1x1 convolution of it where the shape changes. Call inside a block."""
     if stride == 1 and h.shape[-1] == width:
         return h
     h = conv(width, 1, stride, dtype=dtype, init=init, name='shortcut_conv')(h)
@@ -30,7 +30,7 @@ def shortcut(h: Array, width: int, stride: int, dtype: Any, init: Initializer, t
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions: (B, h, w, C) -> (B, h/stride, w/stride, width)."""
+    """A block of two 3x3 convolutions: (B, h, w, C) -> (B, h/stride, w/stride, width)."""
 
     width: int
     stride: int = 1
@@ -48,7 +48,7 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions: (B, h, w, C) -> (B, h/stride, w/stride, 4 width)."""
+    """A block of 1x1, 3x3, 1x1 convolutions: (B, h, w, C) -> (B, h/stride, w/stride, 4 width)."""
 
     width: int
     stride: int = 1
@@ -68,9 +68,11 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Stages of `blocks[i]` blocks of width `width` 2^i.
+    """A network with stages of `blocks[i]` blocks of width `width` 2^i.
 
-    block: BasicBlock or Bottleneck. stem: a module of (width, law of the kernels, dtype). kernel_init: that law.
+    block: BasicBlock or Bottleneck.
+    stem: a module of (width, kernel_init, dtype).
+    kernel_init: initializer of the kernels.
     """
 
     block: Any

@@ -1,7 +1,7 @@
 """WRN-28-10 (Zagoruyko & Komodakis 2016, https://arxiv.org/abs/1605.07146) as snu-mllab/PuzzleMix has it.
 
-Pre-activation blocks, 16 channels in the stem and 160, 320, 640 in the stages. Of that code: every
-convolution has a bias; the stride sits on the second convolution of a block; the final BN
+Pre-activation blocks, 16 channels in the stem and 160, 320, 640 in the stages. As in that code, every
+convolution has a bias; the stride is on the second convolution of a block; the final BN
 moves its statistics by 0.9 towards the batch's (torch's momentum 0.9, here 0.1). Its 8x8 average pooling of
 the 8x8 map is the global mean. Dropout, off in its experiments, is left out.
 """
@@ -21,13 +21,13 @@ Array = jax.Array
 
 
 def conv(h: Array, width: int, size: int, stride: int = 1, *, dtype: Any, name: str) -> Array:
-    """A convolution with a bias, both drawn as torch does."""
+    """Apply a convolution with a bias, both initialized as in torch."""
     bias = torch_bias(size * size * h.shape[-1])
     return layers.conv(width, size, stride, bias=bias, dtype=dtype, init=torch_conv, name=name)(h)
 
 
 class WideBlock(nn.Module):
-    """shortcut(h) + conv(relu(BN(conv(relu(BN(h)))))): (B, h, w, C) -> (B, h/stride, w/stride, width)."""
+    """A block shortcut(h) + conv(relu(BN(conv(relu(BN(h)))))): (B, h, w, C) -> (B, h/stride, w/stride, width)."""
 
     width: int
     stride: int = 1
@@ -46,7 +46,7 @@ class WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """Three stages of `blocks` blocks of width 16 `widen`, 32 `widen`, 64 `widen`; features (B, 64 widen).
+    """A network of three stages of `blocks` blocks of width 16 `widen`, 32 `widen`, 64 `widen`; features (B, 64 widen).
 
     stride: the stem's, 2 for 64x64 images.
     """

@@ -1,11 +1,11 @@
-"""Will it fit: the training step of a config, compiled for devices that nobody has to own.
+"""The planner: compiles the training step of a config for devices that need not exist, and checks whether it fits.
 
-    slices     the chips there are, and the devices of a topology
-    assumed    what stands for data and weights: true shapes, no pixels
-    compiled   the program of a run, and what its compilation says
+    slices     the known chips, and the devices of a topology
+    assumed    stand-ins for data and weights: true shapes, no pixels
+    compiled   the program of a run, and the results of its compilation
     hlo        collectives, read from a compiled program
-    verdict    does it fit, and what to change
-    tables     all of it as text
+    verdict    whether it fits, and advice on changes
+    tables     the plan as text
 
 `mixjax plan` is the command.
 """

@@ -1,4 +1,4 @@
-"""The arguments of a training program as shapes, laid out over its mesh as a run would lay them, and their bytes."""
+"""The arguments of a training program as shapes with their sharding over its mesh as in a run, and their bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Shape = jax.ShapeDtypeStruct
 
 
 def _laid(built: Program, shape: tuple[int, ...], dtype: Any, spec: PartitionSpec) -> Shape:
-    # int64 and float64 of the host are what they become on a device.
+    # int64 and float64 of the host become narrower types on a device.
     known = jnp.issubdtype(dtype, jax.dtypes.extended)
     dtype = dtype if known else jax.dtypes.canonicalize_dtype(dtype)
     return Shape(shape, dtype, sharding=NamedSharding(built.mesh, spec))
@@ -33,18 +33,18 @@ def _type(x: Any) -> Any:
 
 
 def everywhere(built: Program, tree: Tree) -> Tree:
-    """Whole on every device."""
+    """Return the shapes of arrays that are whole on every device."""
     return jax.tree.map(lambda x: _laid(built, np.shape(x), _type(x), PartitionSpec()), tree)
 
 
 def of_trials(built: Program, tree: Tree) -> Tree:
-    """From the tree of one trial to that of all, each on its own devices."""
+    """Return the shapes of all trials from those of one, each trial on its devices."""
     t = built.mesh.shape['trial']
     return jax.tree.map(lambda x: _laid(built, (t, *np.shape(x)), _type(x), PartitionSpec('trial')), tree)
 
 
 def state(built: Program, data: Data, made: Prepared) -> Tree:
-    """The shapes of one trial's state at step 0."""
+    """Return the shapes of one trial's state at step 0."""
 
     fresh = built._replace(shared=built.shared._replace(initialisers={}))
 
@@ -59,7 +59,13 @@ def state(built: Program, data: Data, made: Prepared) -> Tree:
 
 
 def inputs(built: Program, given: Tree, kind: str) -> Tree:
-    """What the program of one step is given of the data. given: of `seeds.given`. kind: of the feed."""
+    """Return the shapes of the data inputs of the program of one step.
+
+    Args:
+      built: the run's programs.
+      given: the inputs of `seeds.program_inputs`.
+      kind: 'resident' or 'stream'.
+    """
     config = built.config
     if kind == 'resident':
         out = of_trials(built, given)
@@ -84,7 +90,13 @@ def inputs(built: Program, given: Tree, kind: str) -> Tree:
 
 
 def where(built: Program, given: Tree, room: int | None) -> placement.Where:
-    """Where a run would have its images. room: bytes of them that a device may hold."""
+    """Return the placement of images in a run.
+
+    Args:
+      built: the run's programs.
+      given: the inputs of a seed's training program.
+      room: bytes of images that a device may hold.
+    """
     return placement.choose(built, [given], [_tests(built)], room)
 
 
@@ -99,7 +111,7 @@ def _tests(built: Program) -> Any:
 
 
 def size(tree: Tree) -> int:
-    """Bytes on one device."""
+    """Return the bytes on one device."""
     return sum(_size(leaf) for leaf in jax.tree.leaves(tree))
 
 
@@ -110,9 +122,15 @@ def _size(leaf: Shape) -> int:
 
 
 def holds(built: Program, ts: Tree, start: Tree, frozen: Tree, given: Tree, images: placement.Where) -> dict[str, int]:
-    """{what: bytes} that lie on a device while it trains, whether the program of a step is given it or not."""
+    """Return {part: bytes} of the arrays on a device during training, inputs of the step's program or not.
+
+    Args:
+      built: the run's programs.
+      ts, start, frozen, given: shapes of the state, the pretrained network, the result of `prepare` and the images.
+      images: placement of the images.
+    """
     config, test = built.config, _tests(built).image
-    ahead = stream.AHEAD + 1  # calls of the program whose images are there, that of the one at work with them
+    ahead = stream.AHEAD + 1  # calls of the program whose images are held, including the current one
     most = schedule.steps_a_call(config, built.method.period) if mesh.accelerated(built.mesh) else 1
     steps = 1 if images.train == 'resident' else ahead * (config.dispatch or most)
     one = test.nbytes // max(len(test), 1)

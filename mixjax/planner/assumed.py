@@ -1,8 +1,8 @@
-"""What stands for the data and the weights: the true shapes and numbers of them, and no pixel.
+"""Stand-ins for data and weights: their true shapes and numbers, without pixels.
 
-Sets of the catalogue have as many images as its entry says, spread evenly over their classes; a person's own folder
-is looked at, if it is here. The pretrained network is its shapes only. What `prepare` asks of it and of the images
-is made up, so of what `prepare` gives only the sizes mean anything.
+Data sets of the catalogue have the number of images of their entry, spread evenly over the classes; a user's folder is
+read, if it exists. The pretrained network is its shapes only. The features and images that `prepare` asks for are made
+up, so only the sizes of its result are meaningful.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from mixjax.train.shared import float_type
 
 Array = jax.Array
 Tree = Any
-LARGE = 2**20  # numbers of an array; a larger one is all zeros, and takes no memory
+LARGE = 2**20  # number of elements; a larger array is all zeros, and takes no memory
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
 def sets(config: Any) -> tuple[Sets, list[str]]:
-    """The data sets of a config, and a line on each."""
+    """Return the data sets of a config, and a line on each."""
     nodes = [node for node in (config.target, config.source) if node.name]
     parts = [_parts(config, node) for node in nodes]
     source = parts[1].train if len(parts) > 1 else None
@@ -46,13 +46,13 @@ def sets(config: Any) -> tuple[Sets, list[str]]:
 
 
 def _here(config: Any, node: Any) -> bool:
-    """Whether the labels are here: of a folder, of what ships with mixjax, of made-up sets."""
+    """Return whether the labels are available: of a folder, of shipped data, of made-up sets."""
     known = node.name != folder.NAME and catalog.entry(node.name).reader == 'prepared'
     return bool(config.synthetic.per_class) or not known
 
 
 def _parts(config: Any, node: Any) -> sets_lib.Parts:
-    """The parts of a data set, whose images are blank."""
+    """Return the parts of a data set with blank images."""
     if _here(config, node):
         kept = config.copy_and_resolve_references().unlock()
         kept.store = False
@@ -74,13 +74,13 @@ def _parts(config: Any, node: Any) -> sets_lib.Parts:
 
 
 def _even(name: str, classes: tuple[str, ...], count: int) -> Dataset:
-    """So many examples, spread evenly over the classes."""
+    """Return a data set of so many examples, spread evenly over the classes."""
     labels = np.sort(np.arange(count, dtype=np.int32) % len(classes))
     return Dataset(name, classes, labels, lambda rows: np.empty(0))
 
 
 def _blank(shape: tuple[int, ...], rows: np.ndarray) -> np.ndarray:
-    """Images that take no memory."""
+    """Return images that take no memory."""
     return np.broadcast_to(np.uint8(0), (len(rows), *shape))
 
 
@@ -92,7 +92,7 @@ def _how(config: Any, node: Any, parts: sets_lib.Parts) -> str:
 
 
 def without_splits(config: Any) -> Any:
-    """`config.target.splits` names examples, which are not here: as many of as many classes take their place."""
+    """Return the config with `config.target.splits` replaced by the same numbers of examples and classes."""
     target = config.target
     if not target.splits or _here(config, target):
         return config
@@ -109,14 +109,14 @@ def without_splits(config: Any) -> Any:
 
 
 def start(config: Any, net: Net, image: Array, data: Sets) -> Tree | None:
-    """The shapes of the variables that training starts from; None from scratch."""
+    """Return the shapes of the variables that training starts from; None from scratch."""
     spec = config.model.weights
     if not spec:
         return None
     if spec.startswith(weights.RANDOM):
         width = int(spec.removeprefix(weights.RANDOM))
     elif data.source is not None:
-        width = len(data.source.classes)  # a run refuses all else
+        width = len(data.source.classes)  # a run refuses any other number
     else:
         width = weights.classes(spec, config.model.name)
     heads = {'source': width} if width else {}
@@ -127,7 +127,7 @@ def start(config: Any, net: Net, image: Array, data: Sets) -> Tree | None:
 
 
 def hollow(net: Net, begin: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
-    """The network as `prepare` sees it, and its features: any numbers, of the right shapes, at once."""
+    """Return the network as `prepare` sees it, and its features: arbitrary numbers of the right shapes."""
     rng = np.random.default_rng(0)
 
     def numbers(wanted: Any) -> Any:
@@ -143,7 +143,7 @@ def hollow(net: Net, begin: Tree | None) -> tuple[Net, Callable[[Array], Array]]
         bound = bind(net, None)._replace(apply=apply)
         return bound, lambda image: bound.source(image).features
     variables = jax.tree.map(lambda x: np.broadcast_to(np.zeros((), x.dtype), x.shape), begin)
-    known: dict[Any, Any] = {}  # to trace a network takes a second
+    known: dict[Any, Any] = {}  # tracing a network takes a second
 
     def source(image: Array) -> Out:
         if image.shape not in known:
@@ -154,13 +154,15 @@ def hollow(net: Net, begin: Tree | None) -> tuple[Net, Callable[[Array], Array]]
     return bound, lambda image: source(image).features
 
 
-# --- what `prepare` makes ---------------------------------------------------------------------------------------------
+# --- the result of `prepare` ------------------------------------------------------------------------------------------
 
 
 def prepared(built: Program, per_class: int | None = None) -> tuple[Data, Prepared]:
-    """The data of a seed as its method sees them, and what `prepare` makes of them.
+    """Return the data of a seed as its method sees them, and the result of `prepare` on them.
 
-    per_class: of each class only so many are given to `prepare`, where a pass over all would take long.
+    Args:
+      built: the run's programs.
+      per_class: maximum number of examples of a class for `prepare`, where a pass over all would take long.
     """
     config, data = built.config, built.sets
     rows = built.draw(config.seed).train
@@ -176,7 +178,7 @@ def prepared(built: Program, per_class: int | None = None) -> tuple[Data, Prepar
 
 
 def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray | None = None) -> Part:
-    """As `train.prepare.part`, with black images and made-up means."""
+    """Make a `train.prepare.part` with black images and made-up means."""
     labels, classes = dataset.labels[rows], dataset.classes
     shape = built.shared.image.shape[1:]
 
@@ -199,5 +201,5 @@ def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray 
 
 
 def drawn(made: Prepared) -> str:
-    """What a method was assumed to choose; '' where it chooses nothing."""
+    """Return a line on the assumed draw of a method; '' if there is none."""
     return '' if made.draw is None else f'{len(made.draw.rows):,} source images are chosen, of classes of equal size'

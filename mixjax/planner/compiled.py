@@ -1,4 +1,4 @@
-"""The training program of a config on devices that may be nobody's, and what its compilation says of it.
+"""The training program of a config compiled for devices that need not exist, and the compiler's figures.
 
 It is the program that a run would have, `Program.advance(1)`; only its arguments are shapes instead of arrays.
 """
@@ -29,12 +29,16 @@ Given = tuple[Data, Prepared]  # of `assumed.prepared`
 
 
 class Plan(NamedTuple):
-    """What is known of one training program, per device.
+    """The figures of one training program, per device.
 
-    label: of the method, or of its first stage. program: its mesh, config and method.
-    holds: {what: bytes} that lie on a device while it trains. where: the images are. told: what was assumed.
-    examples: that a seed learns from. params: bytes of its parameters.
-    compiled: None where it was not compiled; `refused` then says why.
+    label: name of the method, or of its first stage.
+    program: its mesh, config and method.
+    holds: {part: bytes} on a device during training.
+    where: placement of the images.
+    told: messages on the assumptions.
+    examples: number of training examples of a seed.
+    params: bytes of the parameters.
+    compiled: None if it was not compiled; `refused` is the reason.
     """
 
     label: str
@@ -49,8 +53,10 @@ class Plan(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """arguments, outputs, alias, temporaries, code: as `memory_analysis` has them. padding: by how much the arguments
-    take more than their numbers do. flops, accessed: of a step, by `cost_analysis`, whose time is wrong and left out.
+    """The compiler's figures of a program.
+
+    arguments, outputs, alias, temporaries, code: bytes as in `memory_analysis`. padding: bytes of the arguments
+    beyond those of their elements. flops, accessed: a step's, by `cost_analysis`, whose time is wrong and left out.
     """
 
     arguments: int
@@ -66,7 +72,7 @@ class Compiled(NamedTuple):
 
 
 def ground(config: Any, on: Slice) -> tuple[Shared, list[str]]:
-    """What the methods of a config share, and a line on each thing that was assumed."""
+    """Build the shared parts of a config's methods, and a message on each assumption."""
     data, told = assumed.sets(config)
     net, geometry, image = build_network(config, data)
     start = assumed.start(config, net, image, data)
@@ -85,7 +91,15 @@ def ground(config: Any, on: Slice) -> tuple[Shared, list[str]]:
 
 
 def plans(config: Any, on: Slice, label: str, shared: tuple[Shared, list[str]], say: Say) -> Iterator[Plan]:
-    """The plan of a method, and before it that of its first stage where it has one."""
+    """Yield the plan of a method, after that of its first stage if it has one.
+
+    Args:
+      config: the config of the run.
+      on: the devices.
+      label: name of the method.
+      shared: the result of `ground`.
+      say: prints a line.
+    """
     base, told = shared
     method = method_registry.build(config.method, len(base.sets.train.classes))
     built = program.build_program(base, config, method)
@@ -98,7 +112,7 @@ def plans(config: Any, on: Slice, label: str, shared: tuple[Shared, list[str]], 
 
 
 def one(built: Program, on: Slice, label: str, told: list[str], given: Given, say: Say) -> Plan:
-    """Count the arguments, and compile unless they alone are too many."""
+    """Count the arguments, and compile unless they alone are too large."""
     data, made = given
     train, inputs = seeds.program_inputs(built, built.config.seed, made)
     room = None if on.chip is None else int(placement.SHARE * on.chip.free * GIB)
@@ -109,7 +123,7 @@ def one(built: Program, on: Slice, label: str, told: list[str], given: Given, sa
     holds = arguments.holds(built, state, start, frozen, given_inputs, where)
     plan = Plan(label, built, holds, where, told, len(train.label), arguments.size(state.params), None)
     if on.chip is not None and sum(holds.values()) > on.chip.free * GIB:
-        return plan._replace(refused='what has to lie on a chip is more than it has, so nothing was compiled')
+        return plan._replace(refused='the arrays alone do not fit into the memory of a chip, so nothing was compiled')
     say(f'{label}: compiling for {on.name}; a network such as ResNet-50 takes minutes')
     began = time.monotonic()
     try:
@@ -124,15 +138,15 @@ def one(built: Program, on: Slice, label: str, told: list[str], given: Given, sa
 
 
 def _needed(error: str) -> str:
-    """The line of XLA's refusal that has the numbers."""
+    """Return the line with the numbers from XLA's out-of-memory error."""
     numbers = [line for line in error.splitlines() if re.search(r'\d+(\.\d+)?[MGK]\b', line)]
     return 'the compiler: ' + ' '.join((numbers or error.splitlines())[0].partition(': ')[2].split())
 
 
 def looped(built: Program) -> float:
-    """By how much the work of a step is more than the compiler counts.
+    """Return the ratio of the work of a step to the compiler's count.
 
-    `config.accumulate` parts of a batch are one part and a loop over the rest, whose work it counts once.
+    `config.accumulate` parts of a batch are one part and a loop over the rest, whose work is counted once.
     """
     parts = built.config.accumulate
     return parts / 2 if parts > 1 and mesh.accelerated(built.mesh) else 1.0
@@ -148,7 +162,7 @@ def _of_loops(built: Program) -> list[str]:
 
 
 def _read(compiled: Any, seconds: float, times: float) -> Compiled:
-    """What the compiler says. times: of its count of the work."""
+    """Read the compiler's figures. times: the factor on its count of the work."""
     memory, cost, text = compiled.memory_analysis(), compiled.cost_analysis(), compiled.as_text()
     size = memory.argument_size_in_bytes
     return Compiled(

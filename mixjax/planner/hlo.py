@@ -2,7 +2,7 @@
 
     %all-reduce.19 = (f32[3,3,1,8]{3,2,1,0}, f32[10]{0}) all-reduce(..), replica_groups={{0,1},{2,3}}, ..
 
-A collective in a loop counts as often as the loop runs, where the text says how often that is. Devices are numbered
+A collective in a loop counts as often as the loop runs, if the text has that number. Devices are numbered
 as in the mesh, row by row.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 KINDS = ('all-reduce', 'all-gather', 'reduce-scatter', 'collective-permute', 'all-to-all')
-OTHERS = ('ragged-all-to-all', 'collective-broadcast')  # seldom; counted as what they are
+OTHERS = ('ragged-all-to-all', 'collective-broadcast')  # rare; counted under their names
 BITS = {
     'pred': 8, 's4': 4, 'u4': 4, 's8': 8, 'u8': 8, 's16': 16, 'u16': 16, 'f16': 16, 'bf16': 16,
     's32': 32, 'u32': 32, 'f32': 32, 's64': 64, 'u64': 64, 'f64': 64, 'c64': 64, 'c128': 128,
@@ -26,10 +26,13 @@ ARRAY = re.compile(r'\b([a-z]+\d*(?:e\dm\d\w*)?)\[([\d,]*)\]')
 
 
 class Collective(NamedTuple):
-    """kind: one of `KINDS`. shapes: (type, sizes) of the arrays that each device has in the end.
+    """A collective operation.
 
-    bytes: of these. groups: the devices that talk to one another, a tuple for each group; () is all of them.
-    name: the way to what it was made from, such as `jit(one)/jvp(partner)/gather`.
+    kind: one of `KINDS`.
+    shapes: (type, sizes) of the resulting arrays of each device.
+    bytes: bytes of these arrays.
+    groups: the devices that communicate, a tuple for each group; () is all of them.
+    name: path of the operation it was made from, such as `jit(one)/jvp(partner)/gather`.
     """
 
     kind: str
@@ -40,7 +43,7 @@ class Collective(NamedTuple):
 
 
 def collectives(text: str) -> list[Collective]:
-    """Those of a program's text (`compiled.as_text()`)."""
+    """Return the collectives in a program's text (`compiled.as_text()`)."""
     found, here, often = [], '', times(text)
     for line in text.splitlines():
         here = _opened(line) or here
@@ -50,7 +53,7 @@ def collectives(text: str) -> list[Collective]:
         result, kind, start = match.groups()
         shapes = _shapes(result)
         if start and kind != 'all-reduce':
-            shapes = _results(result)  # of (what goes in, what comes out, ..)
+            shapes = _results(result)  # shapes of (input, output, ..)
         name = re.search(r'op_name="([^"]*)"', line)
         one = Collective(kind, shapes, _bytes(shapes), groups(line), name[1] if name else '')
         found += [one] * often.get(here, 1)
@@ -58,13 +61,13 @@ def collectives(text: str) -> list[Collective]:
 
 
 def _opened(line: str) -> str:
-    """The name of the computation that begins here: `%body (p: f32[]) -> f32[] {`; or nothing."""
+    """Return the name of the computation that begins on this line, `%body (p: f32[]) -> f32[] {`, or ''."""
     match = re.match(r'(?:ENTRY )?%?([\w.-]+) \(.*\{$', line)
     return match[1] if match else ''
 
 
 def times(text: str) -> dict[str, int]:
-    """{computation: how often it runs}; the body of a loop as often as can be read (`_trips`), or once."""
+    """Return {computation: number of runs}; a loop's body as often as can be read (`_trips`), or once."""
     lines: dict[str, list[str]] = {}
     here = ''
     for line in text.splitlines():
@@ -84,7 +87,7 @@ def times(text: str) -> dict[str, int]:
 
 
 def _trips(line: str, lines: dict[str, list[str]]) -> int:
-    """How often a loop runs: as its line says, or as its condition does where that is `i < n`, as of `lax.scan`."""
+    """Return the trip count of a loop: from its line, or from its condition if that is `i < n`, as in `lax.scan`."""
     known = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
     if known:
         return int(known[1])
@@ -95,7 +98,7 @@ def _trips(line: str, lines: dict[str, list[str]]) -> int:
 
 
 def given(text: str) -> int:
-    """Bytes of the arguments that a program has, by their numbers alone."""
+    """Return the bytes of a program's arguments, by their elements alone."""
     found = re.search(r'entry_computation_layout=\{\((.*?)\)->', text)
     return _bytes(_shapes(found[1])) if found else 0
 
@@ -106,7 +109,7 @@ def _shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 
 def _results(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """Of an asynchronous collective: `(in, out, ..)` or `((in, ..), (out, ..), ..)`."""
+    """Return the result shapes of an asynchronous collective: `(in, out, ..)` or `((in, ..), (out, ..), ..)`."""
     inner = re.match(r'\(\((.*?)\), \((.*?)\)', text)
     return _shapes(inner[2]) if inner else _shapes(text)[1:2]
 
@@ -116,7 +119,7 @@ def _bytes(shapes: Iterable[tuple[str, tuple[int, ...]]]) -> int:
 
 
 def groups(line: str) -> tuple[tuple[int, ...], ...]:
-    """Who talks to whom, in any of the ways that XLA writes it; where it cannot be read, everybody with everybody."""
+    """Parse the groups of devices in any of XLA's forms; () for all devices if the line cannot be parsed."""
     pairs = re.search(r'source_target_pairs=\{((?:\{[\d,]*\},?)*)\}', line)
     listed = pairs or re.search(r'replica_groups=\{((?:\{[\d,]*\},?)*)\}', line)
     if listed:
@@ -134,7 +137,7 @@ def groups(line: str) -> tuple[tuple[int, ...], ...]:
 
 
 def _of_mesh(mesh: str, ids: str | None, among: str) -> tuple[tuple[int, ...], ...]:
-    """`mesh['a'=2,'b'=4] {'b'}`: those that differ in b only."""
+    """Parse groups of a mesh: `mesh['a'=2,'b'=4] {'b'}` has devices in a group that differ in b only."""
     axes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
     wanted = re.findall(r"'([^']+)'", among)
     if ids is not None or ':(' in among or not set(wanted) <= set(axes):
@@ -150,11 +153,11 @@ def _tuples(table: np.ndarray) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(row) for row in table.tolist())
 
 
-# --- what they say ----------------------------------------------------------------------------------------------------
+# --- summaries --------------------------------------------------------------------------------------------------------
 
 
 def between_rows(found: Iterable[Collective], mesh: Any) -> list[Collective]:
-    """Those that cross from one row of a mesh (t, d) to another: traffic between seeds."""
+    """Return the collectives that cross from one row of a mesh (t, d) to another: traffic between seeds."""
     rows, columns = mesh.devices.shape
     if rows == 1:
         return []
@@ -163,7 +166,7 @@ def between_rows(found: Iterable[Collective], mesh: Any) -> list[Collective]:
 
 
 def table(found: Iterable[Collective]) -> dict[str, tuple[int, int]]:
-    """{kind: (count, bytes)}, all of `KINDS` first."""
+    """Return {kind: (count, bytes)}, all of `KINDS` first."""
     out = {kind: (0, 0) for kind in KINDS}
     for one in found:
         count, size = out.get(one.kind, (0, 0))
@@ -172,5 +175,5 @@ def table(found: Iterable[Collective]) -> dict[str, tuple[int, int]]:
 
 
 def of(found: Iterable[Collective], scope: str) -> list[Collective]:
-    """Those that were made under `jax.named_scope(scope)`."""
+    """Return the collectives that were made under `jax.named_scope(scope)`."""
     return [one for one in found if re.search(rf'(?<!\w){scope}(?!\w)', one.name)]

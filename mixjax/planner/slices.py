@@ -1,4 +1,4 @@
-"""Topologies, such as `v5e:4x4` or `cpu:8`: their devices, and what is known of a chip.
+"""Topologies, such as `v5e:4x4` or `cpu:8`: their devices, and the figures of a chip.
 
 `libtpu` describes a TPU slice, and compiles for it, on a machine without a TPU. Each jax is released
 with one version of it.
@@ -26,10 +26,14 @@ EXTRA = 'tpu-plan'  # of mixjax, in setup.cfg
 class Chip(NamedTuple):
     """A kind of TPU.
 
-    memory: GB of a chip; flops, bandwidth: bfloat16 FLOP, and bytes of that memory, a second; of the page of each
-        kind, such as https://cloud.google.com/tpu/docs/v5e. free: GiB that a program may use of the memory, as the
-        compiler of libtpu 0.0.42 says when it refuses a larger one.
-    axes: of a slice. shapes: the slices there are, where they are few. config: libtpu's name for one device a chip.
+    memory: GB of a chip.
+    flops, bandwidth: bfloat16 FLOP, and bytes of that memory, per second. These three are from the page of each
+        kind, such as https://cloud.google.com/tpu/docs/v5e.
+    free: GiB of the memory that a program may use, as reported by the compiler of libtpu 0.0.42 when it refuses a
+        larger one.
+    axes: number of axes of a slice.
+    shapes: the existing slices, if they are few.
+    config: libtpu's name for one device a chip.
     """
 
     name: str
@@ -55,7 +59,7 @@ CHIPS = {
 
 
 class Slice(NamedTuple):
-    """The devices of a topology; chip is None of virtual ones."""
+    """The devices of a topology; chip is None for virtual ones."""
 
     name: str
     devices: list[Any]
@@ -63,7 +67,7 @@ class Slice(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What a topology's name says: `kind` of chip, `shape` of the slice."""
+    """A parsed name of a topology: `kind` of chip, `shape` of the slice."""
 
     name: str
     kind: str
@@ -75,7 +79,7 @@ class Wanted(NamedTuple):
 
 
 def parse(name: str) -> Wanted:
-    """`v5e:4x4` or `cpu:8`; nothing is imported or looked for."""
+    """Parse `v5e:4x4` or `cpu:8`, without importing or searching anything."""
     match = re.fullmatch(r'(\w+):(\d+(?:x\d+)*)', name)
     if match is None:
         raise UserError(f'--topology={name} is not KIND:SIZE, such as v5e:4x4 (16 chips of TPU v5e) or cpu:8')
@@ -99,11 +103,11 @@ def parse(name: str) -> Wanted:
 
 
 def environment(wanted: Wanted) -> dict[str, str]:
-    """What must be set before jax is imported: no accelerator of this machine is touched."""
+    """Return the environment variables to set before jax is imported, so that no accelerator here is used."""
     if wanted.kind != 'cpu':
-        # libtpu is not to ask who and where it is, nor to complain: it only compiles.
+        # libtpu only compiles here: it should neither look up its host nor warn.
         quiet = {'TF_CPP_MIN_LOG_LEVEL': '3', 'TPU_MIN_LOG_LEVEL': '3', 'TPU_STDERR_LOG_LEVEL': '3'}
-        # No TPU is taken, so several may plan at once.
+        # No TPU is taken, so several processes may plan at once.
         quiet['ALLOW_MULTIPLE_LIBTPU_LOAD'] = '1'
         return {'JAX_PLATFORMS': 'cpu', 'TPU_SKIP_MDS_QUERY': '1', 'TPU_WORKER_HOSTNAMES': 'localhost', **quiet}
     others = re.sub(r'--xla_force_host_platform_device_count=\d+', '', os.environ.get('XLA_FLAGS', ''))
@@ -114,7 +118,7 @@ def environment(wanted: Wanted) -> dict[str, str]:
 
 
 def find(wanted: Wanted) -> Slice:
-    """The devices. Of virtual ones there must be enough already, see `environment`."""
+    """Return the devices. There must be enough virtual ones already, see `environment`."""
     import jax
 
     if wanted.kind == 'cpu':
@@ -132,21 +136,21 @@ def find(wanted: Wanted) -> Slice:
     try:
         with _silent():
             found = topologies.get_topology_desc(platform='tpu', topology_name=wanted.name, **options)
-    except Exception as error:  # whatever libtpu says: it is the judge of what a slice is
+    except Exception as error:  # libtpu decides which slices exist, with errors of any type
         why = str(error).splitlines()[0].partition(': ')[2] or str(error)
-        raise UserError(f'--topology={wanted.name}: libtpu knows no such slice ({why})') from error
+        raise UserError(f'--topology={wanted.name}: libtpu does not know this slice ({why})') from error
     return Slice(wanted.name, list(found.devices), chip)
 
 
 def fitting() -> tuple[str, str]:
-    """The version of jax, and the versions of libtpu that it was released with, such as `0.0.42.*`."""
+    """Return the version of jax, and the versions of libtpu that it was released with, such as `0.0.42.*`."""
     required = importlib.metadata.requires('jax') or []
     pins = [re.fullmatch(r'libtpu==([\w.*]+)\s*;.*\btpu\b.*', line) for line in required]
     return importlib.metadata.version('jax'), next((pin[1] for pin in pins if pin), '*')
 
 
 def libtpu() -> str:
-    """Refuse to go on without libtpu; returns a line on one that was not made for this jax, or nothing."""
+    """Refuse to continue without libtpu; return a warning if it was not made for this jax, or ''."""
     jax, wanted = fitting()
     get = f"pip install 'mixjax[{EXTRA}]', that is libtpu=={wanted} for jax {jax}"
     if importlib.util.find_spec('libtpu') is None:
@@ -160,7 +164,7 @@ def libtpu() -> str:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without what libtpu writes to the standard error when it finds no TPU: there is to be none."""
+    """Silence libtpu's messages on the standard error that it finds no TPU: none is expected."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, 'wb') as nothing:

@@ -1,4 +1,4 @@
-"""A plan as text for people, and as data."""
+"""A plan as readable text, and as data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixjax.planner.verdict import MB, shown
 
 
 def text(plan: Plan, on: Slice) -> str:
-    """The tables of one program."""
+    """Return the tables of one program."""
     lines = [_title(plan, on), *(f'  {line}' for line in _facts(plan, on)), '', *_memory(plan, on)]
     if plan.compiled is not None:
         lines += ['', *_collectives(plan), '', *_work(plan, on)]
@@ -96,7 +96,7 @@ def _hours(hours: float) -> str:
 
 
 def data(plan: Plan, on: Slice) -> dict[str, Any]:
-    """The same for programs."""
+    """Return the plan of one program as data."""
     config, (t, d) = plan.program.config, plan.program.mesh.devices.shape
     judged, found = verdict.judge(plan, on), plan.compiled
     out: dict[str, Any] = {

@@ -1,6 +1,6 @@
-"""The training step of a config, traced at full size: all shapes and types are followed, nothing is compiled or run.
+"""The training step of a config, traced at full size: all shapes and types are checked, nothing is compiled or run.
 
-As in `compiled`, shapes stand for data and weights, so neither is needed.
+As in `compiled`, shapes replace data and weights, so neither is needed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mixjax.planner.slices import Slice
 from mixjax.train import program, seeds
 from mixjax.train.program import Program
 
-FEW = 2  # labelled examples of each class that `prepare` is shown: its passes over them mean nothing here
+FEW = 2  # labelled examples of each class for `prepare`: its passes over them have no meaning here
 
 
 class Traced(NamedTuple):
-    """A step that can be traced. parameters: numbers that it trains. metrics: what it logs."""
+    """A step that can be traced. parameters: number of trained parameters. metrics: names of its metrics."""
 
     label: str
     parameters: int
@@ -29,7 +29,7 @@ class Traced(NamedTuple):
 
 
 def steps(config: Any, on: Slice) -> list[Traced]:
-    """The step of a config's method, and before it that of its first stage where it has one."""
+    """Return the step of a config's method, after that of its first stage if it has one."""
     shared, _ = compiled.ground(config, on)
     built = program.build(config, shared)
     given = assumed.prepared(built, FEW)

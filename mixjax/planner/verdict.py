@@ -1,4 +1,4 @@
-"""Does it fit, and what to change: from a `Plan` to sentences."""
+"""The verdict on a `Plan`: sentences on whether it fits, and on what to change."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from mixjax.planner.compiled import Plan
 from mixjax.planner.slices import GIB, Slice
 
 MB = 1e6
-MUCH = 0.2  # of a chip's memory: what takes more is worth saving
+MUCH = 0.2  # share of a chip's memory; parts that take more are worth saving
 
 
 class Verdict(NamedTuple):
-    """fits: None where it cannot be told, as of virtual devices. used: bytes of a device. advice: what to change."""
+    """The verdict on a program.
+
+    fits: None if unknown, as for virtual devices.
+    used: bytes on a device.
+    advice: what to change.
+    """
 
     fits: bool | None
     used: int
@@ -23,11 +28,11 @@ class Verdict(NamedTuple):
 
 
 def memory(plan: Plan) -> dict[str, int]:
-    """{what: bytes} of a device."""
+    """Return {part: bytes} of a device."""
     rows, found = dict(plan.holds), plan.compiled
     if found is not None:
         rows['layout of the arrays'] = found.padding
-        # What is not written over the arguments.
+        # Outputs that do not overwrite the arguments.
         rows['temporaries'] = found.temporaries + max(found.outputs - found.alias, 0)
         rows['program'] = found.code
     return rows
@@ -38,12 +43,10 @@ def shown(size: float) -> str:
 
 
 def judge(plan: Plan, on: Slice) -> Verdict:
-    """The verdict on one program."""
+    """Return the verdict on one program."""
     used = sum(memory(plan).values())
     if on.chip is None:
-        sentence = (
-            f'{shown(used)} on a device; virtual devices have no memory of their own, so nothing is said on fitting'
-        )
+        sentence = f'{shown(used)} on a device; virtual devices have no memory limit, so it is unknown whether it fits'
         return Verdict(None, used, sentence, traffic(plan))
     free = on.chip.free * GIB
     if plan.compiled is not None and used <= free:
@@ -55,7 +58,7 @@ def judge(plan: Plan, on: Slice) -> Verdict:
 
 
 def smaller(plan: Plan, on: Slice) -> list[str]:
-    """What makes a program that does not fit smaller; what leaves the experiment as it is comes first."""
+    """Return ways to make a program smaller that does not fit; those that keep the experiment the same come first."""
     assert on.chip is not None
     config, rows, free = plan.program.config, plan.holds, on.chip.free * GIB
     t, d = plan.program.mesh.devices.shape
@@ -84,7 +87,7 @@ def smaller(plan: Plan, on: Slice) -> list[str]:
 
 
 def traffic(plan: Plan) -> list[str]:
-    """What the partners of examples cost between devices, and what saves it."""
+    """Return a message on the traffic of the partners of examples between devices, and ways to save it."""
     if plan.compiled is None:
         return []
     found = hlo.of(plan.compiled.collectives, 'partner')
@@ -101,13 +104,15 @@ def traffic(plan: Plan) -> list[str]:
 
 
 def cost(plan: Plan) -> int:
-    """Bytes a step that the partners of examples cost."""
+    """Return the bytes a step that the partners of examples send."""
     return sum(one.bytes for one in hlo.of(plan.compiled.collectives, 'partner')) if plan.compiled else 0
 
 
 class Work(NamedTuple):
-    """Of a training step on a device. images: of the batch. least: seconds by its arithmetic alone; likely: and by the
-    bytes that the compiler counts. hours: chip-hours of the whole run, by either. None of it was measured.
+    """The work of a training step on a device.
+
+    images: number of images of the batch. least: seconds by its arithmetic alone; likely: also by the
+    bytes that the compiler counts. hours: chip-hours of the whole run, by either. All of it is computed, not measured.
     """
 
     images: float
@@ -117,7 +122,7 @@ class Work(NamedTuple):
 
 
 def work(plan: Plan, on: Slice) -> Work | None:
-    """The work of a compiled program; None of one that was not compiled. On virtual devices the times are 0."""
+    """Return the work of a compiled program; None if it was not compiled. On virtual devices the times are 0."""
     found, config = plan.compiled, plan.program.config
     if found is None:
         return None

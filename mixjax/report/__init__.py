@@ -1,6 +1,6 @@
-"""What a run left, for people to look at: tables, curves and pictures in one HTML file.
+"""The report on a run: tables, curves and pictures in one HTML file.
 
-Reads only the files of a work directory; training never imports this package, and the command
+It reads only the files of a work directory; training never imports this package, and the command
 prints the tables of `mixjax.report.tables`. Needs numpy and the standard library.
 """
 

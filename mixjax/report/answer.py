@@ -1,4 +1,4 @@
-"""The answer in words: which method, by how much, and how sure that is."""
+"""The answer in words: the best method, its lead, and how certain that is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 from mixjax.report.tables import Difference, Row, accuracy_rows, best_row
 from mixjax.report.words import TYPESET, count, isolate, mean_std, number, percent, points, spread, t95
 
-FEW = 5  # below so many seeds a standard error is itself hardly known
+FEW = 5  # with fewer seeds a standard error is too uncertain
 
 
 class Answer(NamedTuple):
-    """headline: one sentence. figures: (number, what it is). remarks: sentences."""
+    """A summary in words. headline: one sentence. figures: (number, description). remarks: sentences."""
 
     headline: str
     figures: tuple[tuple[str, str], ...]
@@ -20,7 +20,7 @@ class Answer(NamedTuple):
 
 
 def answer(results: Mapping[str, Any]) -> Answer:
-    """Of a run or a comparison."""
+    """Return the answer of a run or a comparison."""
     rows = accuracy_rows(results)
     best = best_row(rows)
     run = results['runs'][best.label] if results['kind'] == 'comparison' else results
@@ -46,7 +46,7 @@ def answer(results: Mapping[str, Any]) -> Answer:
 
 
 def paired(row: Row, other: Row) -> Difference | None:
-    """`row` minus `other` over the seeds that both have; None where they share none."""
+    """Return `row` minus `other` over the seeds that both have; None if they share none."""
     theirs = dict(other.seeds)
     gaps = [accuracy - theirs[seed] for seed, accuracy in row.seeds if seed in theirs]
     if not gaps:
@@ -56,7 +56,7 @@ def paired(row: Row, other: Row) -> Difference | None:
 
 
 def interval(difference: Difference) -> tuple[float, float] | None:
-    """The 95 % interval of a paired difference by Student's t; None for one seed."""
+    """Return the 95 % interval of a paired difference by Student's t; None for one seed."""
     if difference.stderr is None or difference.n < 2:
         return None
     half = t95(difference.n - 1) * difference.stderr
@@ -64,7 +64,7 @@ def interval(difference: Difference) -> tuple[float, float] | None:
 
 
 def sure(difference: Difference | None) -> str:
-    """How sure the sign of a difference is.
+    """Classify how certain the sign of a difference is.
 
     `unknown` (one seed), `chance` (within two standard errors), `weak` (beyond them, but two seeds or
     a 95 % interval that reaches zero), `clear`.
@@ -95,7 +95,7 @@ def _difference_figure(difference: Difference | None, to: str) -> tuple[str, str
 
 
 def _lead(best: str, base: str, gap: Difference | None, tried: int) -> tuple[str, list[str]]:
-    """Headline and remarks on the lead of the best method over the baseline."""
+    """Return headline and remarks on the lead of the best method over the baseline."""
     level = sure(gap)
     if gap is None or level == 'unknown':
         headline = f'{best} scored highest, in the one seed that can be compared.'
@@ -120,7 +120,7 @@ def _lead(best: str, base: str, gap: Difference | None, tried: int) -> tuple[str
 
 
 def _second(best: Row, rival: Row) -> str:
-    """One sentence on the next best."""
+    """Return one sentence on the second-best method."""
     gap, name = paired(best, rival), isolate(rival.label)
     if gap is None:
         return f'Next is {name} with {percent(rival.mean)} %.'

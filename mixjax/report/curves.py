@@ -1,4 +1,4 @@
-"""Learning curves: what the seeds of a run logged, as a mean with a band of one standard deviation."""
+"""Learning curves: the logged values of a run's seeds, as a mean with a band of one standard deviation."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from mixjax.report.read import Run
 from mixjax.report.svg import COLOURS, Series
 from mixjax.report.words import mean_std
 
-LARGEST = 1e30  # what is not below it, or is NaN, is not drawn
-MOST = 120  # points of a curve; more cannot be seen, and would make the file large
+LARGEST = 1e30  # larger values and NaN are not drawn
+MOST = 120  # maximum number of points of a curve; more cannot be seen, and would make the file large
 
 
 def by_step(run: Run, kind: str, name: str) -> dict[int, list[float]]:
-    """{step: the values of all seeds}, for the steps that every seed logged."""
+    """Return {step: the values of all seeds}, for the steps that every seed logged."""
     return of_lines(run.metrics, kind, name)
 
 
 def of_lines(metrics: Iterable[Mapping[str, Any]], kind: str, name: str) -> dict[int, list[float]]:
-    """The same, of the lines of a `metrics.jsonl`.
+    """Return `by_step` of the lines of a `metrics.jsonl`.
 
-    Of a method that alternates it is the mean over its kinds of batch, at each step by which all of them were logged
-    again.
+    For a method that alternates it is the mean over its kinds of batch, at each step by which all of them have a new
+    value.
     """
     found = by_batch_kind(metrics, kind, name)
     out = found.pop('', {})
@@ -38,7 +38,7 @@ def of_lines(metrics: Iterable[Mapping[str, Any]], kind: str, name: str) -> dict
 
 
 def by_batch_kind(metrics: Iterable[Mapping[str, Any]], kind: str, name: str) -> dict[str, dict[int, list[float]]]:
-    """{kind of batch: {step: the values of all seeds}}; lines that name none have the kind ''."""
+    """Return {kind of batch: {step: the values of all seeds}}; lines without a kind have the kind ''."""
     values: dict[str, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for line in metrics:
         value, batch = line.get(name), line.get('batch_kind', '')
@@ -53,7 +53,7 @@ def by_batch_kind(metrics: Iterable[Mapping[str, Any]], kind: str, name: str) ->
 
 
 def thin(curve: dict[int, list[float]], most: int = MOST) -> list[tuple[float, list[float]]]:
-    """At most `most` points: means over neighbouring steps, seed by seed. The last step stays as it is."""
+    """Return at most `most` points: means over neighbouring steps, seed by seed. The last step is unchanged."""
     points = [(float(step), values) for step, values in curve.items()]
     size = -(-(len(points) - 1) // (most - 1)) if len(points) > most else 1
     if size == 1:
@@ -68,7 +68,15 @@ def _by_seed(part: Sequence[tuple[float, list[float]]]) -> list[float]:
 
 
 def series(run: Run, colour: int, kind: str, name: str, factor: float = 1.0) -> list[Series]:
-    """The curves of one method, one for each kind of batch that it alternates between; none where it logged none."""
+    """Return the curves of one method, one for each of its kinds of batch; none if it logged none.
+
+    Args:
+      run: the run.
+      colour: see `svg.Series`.
+      kind: kind of the lines of `metrics.jsonl`.
+      name: name of the metric.
+      factor: factor on its values.
+    """
     found = by_batch_kind(run.metrics, kind, name)
     return [
         _series(
@@ -89,6 +97,6 @@ def _series(label: str, colour: int, curve: dict[int, list[float]], factor: floa
 
 
 def colours(runs: Sequence[Run], baseline: str | None) -> dict[str, int]:
-    """{label: colour}: 0 is the baseline's, the others count from 1."""
+    """Return {label: colour}: 0 is the baseline's, the others count from 1."""
     others = [run.label for run in runs if run.label != baseline]
     return {**({baseline: 0} if baseline is not None else {}), **{label: i for i, label in enumerate(others, 1)}}

@@ -1,6 +1,6 @@
-"""What is written beside a report: `results.md`, its tables, and `results.csv`, a line for each run and seed.
+"""The files beside a report: `results.md`, its tables, and `results.csv`, a line for each run and seed.
 
-In the CSV accuracies and differences are shares of 1, not percent, and what a run does not have is empty.
+In the CSV accuracies and differences are fractions of 1, not percent, and missing values are empty.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mixjax.report.read import Folder
 from mixjax.report.words import TYPESET, cell, count, markdown, percent, plain, spread
 
 MARK = '<!-- written by mixjax.report, and again with each report -->'
-# The first two are how a file of this kind is known.
+# The first two identify a file of this kind.
 COLUMNS: tuple[str, ...] = (
     'run', 'dataset', 'labels', 'network', 'label', 'method', 'settings', 'seed', 'step', 'accuracy', 'top5',
     'mean_per_class', 'loss', 'val_accuracy', 'baseline', 'difference', 'train_examples', 'test_examples', 'classes',
@@ -29,18 +29,20 @@ COLUMNS: tuple[str, ...] = (
 
 
 def contents(found: Found, page: Place) -> dict[Place, str]:
-    """{place: what belongs there} beside a page; a place that has something else is refused."""
+    """Return {place: text} of the files beside a page; refuse to overwrite other files."""
     stem = 'results' if page.name == 'report.html' else page.stem
     out = {page.with_name(f'{stem}.md'): document(found), page.with_name(f'{stem}.csv'): values(found.folders)}
     if page in out:
-        raise UserError(f'--out {page} is the name of a table; name the page, {stem}.html: its tables lie beside it')
+        raise UserError(
+            f'--out {page} is the name of a table; name the page, {stem}.html: its tables are written beside it'
+        )
     for place, text in out.items():
         _ours(place, text)
     return out
 
 
 def _ours(place: Place, text: str) -> None:
-    """Refuse to write over a file that no report has written."""
+    """Refuse to overwrite a file that was not written by a report."""
     try:
         there = ''
         if place.exists():
@@ -57,7 +59,7 @@ def _ours(place: Place, text: str) -> None:
 
 
 def document(found: Found) -> str:
-    """The Markdown file."""
+    """Return the Markdown file."""
     if len(found.folders) == 1 and not found.grid:
         (folder,) = found.folders
         told = [f'# {markdown(settings.title(folder))}', '', MARK, '', _words(answer(folder.results)), '']
@@ -92,7 +94,7 @@ def _words(found: Answer) -> str:
 
 
 def values(folders: Sequence[Folder]) -> str:
-    """The CSV file."""
+    """Return the CSV file."""
     file = io.StringIO()
     writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
     writer.writeheader()

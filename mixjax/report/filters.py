@@ -1,6 +1,6 @@
-"""Which lines of a long table are shown: boxes to tick, by keyboard too, and a style sheet that hides the rest.
+"""Filters of the rows of a long table: check boxes, usable by keyboard, and a style sheet that hides the rest.
 
-There is no script: `:has()` looks at the boxes. Where a browser does not know it, all is shown and the boxes are not.
+There is no script: `:has()` reads the boxes. A browser without it shows all rows and no boxes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from mixjax.report.words import bdi, count, escape
 
 
 class Kind(NamedTuple):
-    """One kind of boxes. name: a letter, unique. title: for people. values: {value: how many lines have it}."""
+    """One kind of boxes. name: a letter, unique. title: the heading. values: {value: number of rows with it}."""
 
     name: str
     title: str
@@ -20,7 +20,7 @@ class Kind(NamedTuple):
 
     @property
     def shown(self) -> bool:
-        """Whether there is anything to choose."""
+        """True if there is a choice of values."""
         return len(self.values) > 1
 
     def place(self, value: str) -> int:
@@ -28,7 +28,12 @@ class Kind(NamedTuple):
 
 
 def form(kinds: Sequence[Kind], noun: str) -> str:
-    """The boxes; nothing where there is nothing to choose. noun: what a line is."""
+    """Return the boxes; '' if there is nothing to choose.
+
+    Args:
+      kinds: the kinds of boxes.
+      noun: the name of a row.
+    """
     parts = [_boxes(kind, noun) for kind in kinds if kind.shown]
     if not parts:
         return ''
@@ -48,14 +53,16 @@ def _boxes(kind: Kind, noun: str) -> str:
 
 
 def classes(kinds: Sequence[Kind], values: Mapping[str, str]) -> str:
-    """The classes of an element that has one value of some kinds, {name of the kind: value}."""
+    """Return the classes of an element that has one value of some kinds, {name of the kind: value}."""
     return ' '.join(f'is-{kind.name}{kind.place(values[kind.name])}' for kind in kinds if kind.name in values)
 
 
 def sheet(kinds: Sequence[Kind], several: Mapping[str, tuple[str, Iterable[str]]]) -> str:
-    """The rules: of each kind whose boxes are ticked, elements with other values are hidden.
+    """Return the rules: if boxes of a kind are ticked, elements with other values are hidden.
 
-    several: {class of elements that have several values of a kind: (name of the kind, its values)}.
+    Args:
+      kinds: the kinds of boxes.
+      several: {class of elements that have several values of a kind: (name of the kind, its values)}.
     """
     known = {kind.name: kind for kind in kinds if kind.shown}
     rules = [
@@ -69,6 +76,6 @@ def sheet(kinds: Sequence[Kind], several: Mapping[str, tuple[str, Iterable[str]]
 
 
 def _hide(kind: Kind, places: Sequence[int], what: str) -> str:
-    """Hide an element where some box of a kind is ticked, and none of these."""
+    """Return the rule that hides an element if some box of a kind is ticked, and none of these."""
     own = ', '.join(f'#{kind.name}{place}:checked' for place in places)
     return f'body:has(.of-{kind.name}:checked):not(:has({own})) {what} {{ display: none; }}'

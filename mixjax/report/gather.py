@@ -1,4 +1,4 @@
-"""The runs that a report is of: those that are named, and of a folder that holds runs all that are finished."""
+"""The runs of a report: those that are named, and all finished runs of a folder of runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mixjax.report.read import Folder, Unfinished, names, parts, read, whole
 from mixjax.report.words import count
 
 BESIDE = ('report.html', 'results.md', 'results.csv')
-DEPTH = 3  # folders in folders, at most, in which runs are looked for
+DEPTH = 3  # maximum depth of sub-folders in which runs are searched
 
 
 class Found(NamedTuple):
-    """unfinished: names of runs that are left out. grid: whether some folder of runs was given.
+    """The runs that were found. unfinished: names of the runs left out. grid: whether some folder of runs was given.
 
-    sweep: the one work directory that was given, if it is one.
+    sweep: the given work directory, if it is a single sweep.
     """
 
     folders: tuple[Folder, ...]
@@ -28,8 +28,8 @@ class Found(NamedTuple):
 
 
 def gather(paths: Sequence[str | Place]) -> Found:
-    """Work directories, and folders that hold them. A run that is named must be finished."""
-    # What a report has left among the runs: `runs/study/*` names it too.
+    """Return the work directories among the paths and in folders of runs. A run that is named must be finished."""
+    # Files that a report has written among the runs: `runs/study/*` names them too.
     given = [path for path in map(storage.given, paths) if len(paths) == 1 or path.name not in BESIDE]
     inside = [[] if _is_run(path) else runs(path) for path in given]
     folders: list[Place] = []
@@ -52,7 +52,7 @@ def _is_run(path: Place) -> bool:
 
 
 def runs(path: Place, depth: int = DEPTH) -> list[Place]:
-    """The work directories below a folder, by name."""
+    """Return the work directories below a folder, by name."""
     if not storage.is_dir(path):
         return []
     out = []

@@ -20,7 +20,7 @@ from mixjax.report.read import Folder, Run
 from mixjax.report.words import bdi, count, escape, isolate, number, percent
 
 BUDGET = 1_800_000  # bytes for the pictures of the whole page
-LEAST = ('accuracy', 'curves', 'settings', 'repeat')  # what each of very many runs has
+LEAST = ('accuracy', 'curves', 'settings', 'repeat')  # the sections of each of very many runs
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing can be fetched or run
 
 
@@ -31,8 +31,8 @@ def write(*workdirs: str | Place, out: str | Place | None = None) -> Place:
     """
     found = gather(workdirs)
     path = storage.of(out) if out is not None else _beside([storage.of(folder) for folder in workdirs])
-    path = storage.real_file(path)  # the folder may be named by a link, and what lies in it is written through none
-    beside = files.contents(found, path)  # a file of somebody else is refused before anything is written
+    path = storage.real_file(path)  # the folder may be named by a link, but no file in it is written through one
+    beside = files.contents(found, path)  # a foreign file is refused before anything is written
     try:
         for place, content in {path: _page(found), **beside}.items():
             storage.write(place, content.encode())
@@ -45,7 +45,7 @@ def _beside(folders: Sequence[Place]) -> Place:
     if len(folders) == 1:
         return folders[0] / 'report.html'
     if any(map(storage.remote, folders)):
-        raise UserError('the report of several runs in a store has no folder of its own; say where it goes with --out')
+        raise UserError('the report of several runs in a store has no default place; name one with --out')
     common = Path(os.path.commonpath([storage.resolved(folder).parent for folder in folders]))
     if (common / 'config.json').exists():
         raise UserError(f'{common / "report.html"} is the report of another run; say where this one goes with --out')
@@ -56,7 +56,7 @@ def _beside(folders: Sequence[Place]) -> Place:
 
 
 def render(workdirs: Sequence[str | Place]) -> str:
-    """The page of one or more finished work directories, or of a folder of them."""
+    """Return the page of one or more finished work directories, or of a folder of them."""
     return _page(gather(workdirs))
 
 
@@ -80,7 +80,7 @@ def _page(found: Found) -> str:
 
 
 def _section(many: int) -> several.Section:
-    """What the page of `many` folders shows of each of them."""
+    """Return the function that makes the section of a folder on the page of `many` folders."""
 
     def one(folder: Folder, prefix: str, much: int) -> str:
         about = escape(f'{settings.title(folder)}. {settings.subtitle(folder)}')
@@ -94,7 +94,7 @@ def _section(many: int) -> several.Section:
 
 
 def _folder(folder: Folder, prefix: str, level: int, budget: int, much: int = several.ALL) -> str:
-    """All blocks of one folder, or some. prefix: of the ids; level: of the headings; much: as `several` has it."""
+    """Return all blocks of one folder, or some. prefix: of the ids; level: of the headings; much: see `several`."""
     plan = pictures.plan(folder, budget)
     blocks = {
         'accuracy': ('Accuracy', _accuracy(folder, prefix)),
@@ -119,13 +119,11 @@ def _folder(folder: Folder, prefix: str, level: int, budget: int, much: int = se
 
 
 def _left_out(runs: int) -> str:
-    return (
-        f'The pictures of {count(runs, "run")} are left out to keep the file small; they are in reports of their own.'
-    )
+    return f'The pictures of {count(runs, "run")} are left out to keep the file small; they are in separate reports.'
 
 
 def _found(folder: Folder) -> str:
-    """What was found of a person's own images, and what was left out: before any number that comes from them."""
+    """Return the notes on a user's images, and on files left out, which precede the numbers from them."""
     notes = folder.runs[0].notes
     items = ''.join(f'<li>{escape(note)}</li>' for note in notes)
     return f'<section aria-label="Data"><ul class="note">{items}</ul></section>' if notes else ''
@@ -134,7 +132,7 @@ def _found(folder: Folder) -> str:
 def _accuracy(folder: Folder, prefix: str) -> str:
     rows = tables.accuracy_rows(folder.results)
     table = f'<div>{tables.accuracy_html(folder.results)}{_each_seed(rows)}{_kept(folder)}</div>'
-    if sum(len(row.seeds) for row in rows) == 1:  # one dot says nothing
+    if sum(len(row.seeds) for row in rows) == 1:  # one dot shows nothing
         return table
     colours = curves.colours(folder.runs, folder.baseline)
     reference = next((100 * row.mean for row in rows if row.baseline), None)
@@ -152,16 +150,16 @@ def _accuracy(folder: Folder, prefix: str) -> str:
 
 
 def _kept(folder: Folder) -> str:
-    """Whose steps' networks these are, where they were chosen."""
+    """Return a line on the steps of the kept networks, if they were chosen."""
     if not tables.best_kept(folder.results):
         return ''
     steps = {run.label: [str(seed.get('step', '?')) for seed in run.results['seeds']] for run in folder.runs}
     told = '; '.join(f'{isolate(label)} {", ".join(chosen)}' for label, chosen in steps.items())
-    return f'<p class="note">Of each seed the step with the best validation accuracy was kept: {escape(told)}.</p>'
+    return f'<p class="note">For each seed the step with the best validation accuracy was kept: {escape(told)}.</p>'
 
 
 def _each_seed(rows: Sequence[tables.Row]) -> str:
-    """The dots as a table, for those who cannot see them."""
+    """Return the dots as a table, for readers who cannot see them."""
     seeds = sorted({seed for row in rows for seed, _ in row.seeds})
     if len(seeds) < 2:
         return ''

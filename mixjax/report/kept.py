@@ -1,4 +1,4 @@
-"""What `mixjax analyse` left in a folder: `analysis.json`, and the arrays beside it."""
+"""The results of `mixjax analyse` in a folder: `analysis.json`, and the arrays beside it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ FILE = 'analysis.json'
 
 
 class Kept(NamedTuple):
-    """numbers: {what: its numbers, n and settings}. folder: where its arrays lie."""
+    """The measurements of a run. numbers: {measure: its numbers, n and settings}. folder: the folder of its arrays."""
 
     numbers: Mapping[str, Any] = {}
     folder: Place = Path()
 
     def arrays(self, what: str) -> dict[str, np.ndarray]:
-        """The arrays of one measure."""
+        """Read the arrays of one measure."""
         path = self.folder / f'analysis-{what}.npz'
         try:
             return untrusted.arrays(path)
@@ -31,7 +31,7 @@ class Kept(NamedTuple):
 
 
 def read(folder: Place) -> Kept:
-    """What was measured there; nothing, where there is no such file."""
+    """Read the measurements of a folder; none if there is no such file."""
     path = folder / FILE
     if not path.exists():
         return Kept()

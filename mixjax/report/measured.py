@@ -1,4 +1,4 @@
-"""Measurements besides accuracy (`mixjax analyse`), as tables, charts and pictures; shown where they are there."""
+"""Measurements besides accuracy (`mixjax analyse`), as tables, charts and pictures; shown where they exist."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mixjax.report.read import Folder, Run
 from mixjax.report.words import bdi, escape, isolate
 
 POINTS = 250  # of a scatter plot
-AMBER = (255, 176, 0)  # seen on grey by everybody
+AMBER = (255, 176, 0)  # distinct from grey with every kind of sight
 LEAST, MOST = 16, 72  # sides of pictures
 Blocks = dict[str, tuple[str, str]]
 Draw = Callable[[Folder, list[Run], str, int], str]
 
 
 def over(workdirs: Sequence[str | Place], folders: Sequence[Folder]) -> str:
-    """What the values of a sweep have in one chart, for the page of a sweep; else nothing."""
+    """Return a chart of the measurements over the values of a sweep; '' for other folders."""
     if len(workdirs) != 1 or len(folders) < 2:
         return ''
     runs = [
@@ -36,7 +36,14 @@ def over(workdirs: Sequence[str | Place], folders: Sequence[Folder]) -> str:
 
 
 def blocks(folder: Folder, prefix: str, budget: int, only: Sequence[str] = ()) -> Blocks:
-    """{name: (title, HTML)} of every measure that some run has. budget: bytes for pictures. only: of these measures."""
+    """Return {name: (title, HTML)} of every measure that some run has.
+
+    Args:
+      folder: the work directory.
+      prefix: prefix of ids.
+      budget: bytes of pictures.
+      only: measures to show; () for all.
+    """
     draw: dict[str, tuple[str, Draw]] = {
         'sweep': ('Accuracy against a setting', _sweep),
         'interpolation': ('Interpolation loss', _interpolation),
@@ -61,7 +68,7 @@ def blocks(folder: Folder, prefix: str, budget: int, only: Sequence[str] = ()) -
 
 
 def _spread(one: Mapping[str, Any], factor: float = 1.0) -> str:
-    """The deviation with two digits that count, and the mean with as many decimals: 0.3088 +- 0.0018."""
+    """Return the mean and the deviation, with two significant digits of the latter: 0.3088 +- 0.0018."""
     mean, std = factor * one['mean'], factor * (one['std'] or 0.0)
     if not (math.isfinite(std) and std > 0):
         return f'{mean:.4g}' + ('' if one['std'] is None else f' \u00b1 {std:.4g}')
@@ -74,7 +81,7 @@ def _figure(chart: str, caption: str) -> str:
 
 
 def _series(label: str, colour: int, x: Sequence[float], values: np.ndarray) -> svg.Series:
-    """A line of the means over seeds, (seeds, k), with a band of one standard deviation."""
+    """Return a line of the means over seeds, (seeds, k), with a band of one standard deviation."""
     mean = values.mean(0)
     std = values.std(0, ddof=1) if len(values) > 1 else np.zeros_like(mean)
     low, high = mean - std, mean + std
@@ -250,7 +257,7 @@ def _maps(run: Run, arrays: Mapping[str, np.ndarray], side: int) -> str:
 
 
 def heated(image: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Grey images under a map in [0, 1]: (n, H, W, C) uint8 and (n, H, W) -> (n, H, W, 3) uint8."""
+    """Return grey images under a map in [0, 1]: (n, H, W, C) uint8 and (n, H, W) -> (n, H, W, 3) uint8."""
     grey = image.astype(float).mean(-1, keepdims=True)
     weight = 0.75 * np.clip(shares, 0, 1)[..., None]
     return np.rint((1 - weight) * grey + weight * np.array(AMBER)).astype(np.uint8)

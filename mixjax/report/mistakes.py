@@ -1,4 +1,4 @@
-"""Which classes are taken for which, and the mistakes that a network was surest of: as charts, tables and pictures."""
+"""The confused classes, and the most confident mistakes of a network: as charts, tables and pictures."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mixjax.report.read import Folder, Run
 from mixjax.report.svg import CHAR, WIDTH, Text, frame, short
 from mixjax.report.words import bdi, count, escape, isolate, number
 
-NUMBERS = 12  # classes up to which each cell of the matrix has its number
-CELLS = 300  # classes up to which the matrix is a picture; of more there is the list alone
+NUMBERS = 12  # number of classes up to which each cell of the matrix has its number
+CELLS = 300  # number of classes up to which the matrix is a picture; beyond, there is only the list
 LISTED, TOLD = 12, 5  # confused pairs in the table, and in words
-FULL = 0.5  # opacity of the darkest cell: its number stands on it
-# From none to all: dark blue, grey, yellow. It is read the same with every kind of sight, and on light and dark ground.
+FULL = 0.5  # opacity of the darkest cell, which has its number on it
+# From none to all: dark blue, grey, yellow. It reads the same with every kind of sight, and on light and dark ground.
 SCALE = np.array([(0, 32, 77), (124, 123, 120), (255, 234, 70)], float)
 
 
 def confusion(folder: Folder, prefix: str) -> str:
-    """The matrix of each method, and the pairs that are confused most."""
+    """Return the matrix of each method, and the pairs that are confused most."""
     runs = [run for run in folder.runs if run.predictions]
     if not runs:
         return ''
@@ -35,14 +35,14 @@ def confusion(folder: Folder, prefix: str) -> str:
 
 
 def _first(folder: Folder, labels: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Of many methods the baseline and the best one, which are seen at once, and the others."""
+    """Split many methods into the baseline and the best one, which are visible at once, and the others."""
     best = tables.best_row(tables.accuracy_rows(folder.results)).label
     first = [label for label in labels if len(labels) <= 2 or label in (folder.baseline, best)] or list(labels[:2])
     return first, [label for label in labels if label not in first]
 
 
 def told(pairs: Sequence[Confused], classes: Sequence[str]) -> str:
-    """The most confused pairs in words."""
+    """Return the most confused pairs in words."""
     if not pairs:
         return 'No class is taken for another.'
     names = [isolate(name) for name in classes]
@@ -75,7 +75,7 @@ def _matrix(run: Run, place: str) -> str:
 
 
 def numbers(cells: np.ndarray, classes: Sequence[str], text: Text) -> str:
-    """A small matrix with its counts: mistakes are shaded by their share of the row, the diagonal is framed."""
+    """Return a small matrix with its counts: mistakes are shaded by their share of the row, the diagonal is framed."""
     names = [short(one, 12) for one in classes]
     longest = CHAR * max(map(len, names))
     left, top = 26 + longest, 20
@@ -108,14 +108,14 @@ def numbers(cells: np.ndarray, classes: Sequence[str], text: Text) -> str:
 
 
 def coloured(cells: np.ndarray) -> np.ndarray:
-    """(c, c) counts -> (c, c, 3) uint8: the share of each row by `SCALE`, its root, so that few are seen too."""
+    """Return colours of counts, (c, c) -> (c, c, 3) uint8: the square root of the share of each row, by `SCALE`."""
     share = np.sqrt(cells / np.maximum(cells.sum(1, keepdims=True), 1))
     places = np.linspace(0, 1, len(SCALE))
     return np.rint(np.stack([np.interp(share, places, SCALE[:, k]) for k in range(3)], -1)).astype(np.uint8)
 
 
 def _table(runs: Sequence[Run]) -> str:
-    """The most confused pairs: how often, as a share of the true class, by each method."""
+    """Return the table of the most confused pairs: how often, as a share of the true class, by each method."""
     classes = runs[0].results['classes']
     found: list[list[Confused]] = []
     for run in runs:
@@ -134,11 +134,17 @@ def _table(runs: Sequence[Run]) -> str:
     return tables.html_table('Most confused, in percent of the test images of the class', head, rows, numbers=len(runs))
 
 
-# --- the surest mistakes ----------------------------------------------------------------------------------------------
+# --- the most confident mistakes --------------------------------------------------------------------------------------
 
 
 def surest(folder: Folder, runs: Sequence[Run], side: int) -> str:
-    """Pictures of the first seed's most confident mistakes. side: of a picture, at most."""
+    """Return pictures of the first seed's most confident mistakes.
+
+    Args:
+      folder: the work directory.
+      runs: its runs with predictions.
+      side: maximum side of a picture.
+    """
     shown = {}
     for run in runs:
         if run.predictions and len(run.predictions.image):

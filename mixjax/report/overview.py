@@ -1,6 +1,6 @@
-"""Many runs side by side: what each was about, its accuracy, and its difference to the baseline of the same setting.
+"""Many runs side by side: their settings, accuracies, and differences to the baseline of the same setting.
 
-A setting is a data set with its labelled part, and a network. Within one, a difference is paired over seeds.
+A setting is a data set with its labelled part, and a network. Within one, differences are paired over seeds.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from mixjax.report.read import Folder, Run
 from mixjax.report.tables import Difference, Row, accuracy_rows
 from mixjax.report.words import TYPESET, count, percent, points, spread
 
-BASELINE = 'finetune'  # the method that every paper compares with; a comparison names its own baseline
-# Settings that are those of a method, or change no number; and those that a setting has in words.
+BASELINE = 'finetune'  # the method that every paper compares with; a comparison names another baseline
+# Settings of a method, or without influence on the numbers; and those that a setting has in words.
 OWN = (
     'method', 'compare', 'baseline', 'results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store',
 )  # fmt: skip
@@ -26,11 +26,11 @@ ALIKE = (
     'log_every', 'eval_batch_size', 'devices', 'dispatch', 'snapshots', 'num_seeds', 'shard_params', 'accumulate',
 )  # fmt: skip
 FIRST = tuple(place for _, place in settings.KEYS)
-TOLD = 3  # settings that tell a run from others, at most
+TOLD = 3  # maximum number of settings that distinguish a run from others
 
 
 class Setting(NamedTuple):
-    """In words: the data set, how much of it is labelled, the network."""
+    """A setting in words: the data set, its labelled part, the network."""
 
     dataset: str
     labels: str
@@ -40,9 +40,12 @@ class Setting(NamedTuple):
 class Line(NamedTuple):
     """A method in a run.
 
-    folder: its place among the folders. name: that of the folder. knobs: what tells it from others of its setting.
-    base: the label of the line that it is compared with, its own where it is a baseline, '' where there is none.
-    difference: to that line. gaps: {seed: the same for one seed}.
+    folder: index of its folder.
+    name: name of the folder.
+    knobs: the settings that distinguish it from others of its setting.
+    base: the label of the line that it is compared with; the same label for a baseline, '' if there is none.
+    difference: difference to that line.
+    gaps: {seed: the difference for one seed}.
     """
 
     folder: int
@@ -65,7 +68,7 @@ class Line(NamedTuple):
 
 
 def lines(folders: Sequence[Folder]) -> list[Line]:
-    """Every method of every run, setting by setting: the baseline, then the others by accuracy."""
+    """Return every method of every run, setting by setting: the baseline, then the others by accuracy."""
     runs = [
         (place, folder, row, run)
         for place, folder in enumerate(folders)
@@ -98,7 +101,7 @@ def _setting(folder: Folder, run: Run) -> Setting:
 
 
 def _base(folder: Folder, run: Run, row: Row, runs: Sequence[tuple[int, Folder, Row, Run]]) -> Row | None:
-    """The baseline's row: of a comparison its own; of a run that of the same setting, if it is clear which."""
+    """Return the baseline's row: that of the comparison, or for a run the one of the same setting, if it is unique."""
     if folder.baseline is not None:
         return next(other for other in accuracy_rows(folder.results) if other.baseline) if not row.baseline else row
     if run.results['method'] == BASELINE:
@@ -110,7 +113,7 @@ def _base(folder: Folder, run: Run, row: Row, runs: Sequence[tuple[int, Folder, 
 
 
 def _same(run: Run, other: Run, whole: bool) -> bool:
-    """Whether two runs have one setting; whole: all settings but those of their methods."""
+    """Return whether two runs have the same setting. whole: compare all settings but those of their methods."""
     keys = run.config.keys() - set(OWN) if whole else {'target', 'model', 'synthetic'}
     mine, his = ({key: config.get(key) for key in keys} for config in (run.config, other.config))
     same_tests = run.results['test_examples'] == other.results['test_examples']
@@ -118,7 +121,14 @@ def _same(run: Run, other: Run, whole: bool) -> bool:
 
 
 def told_apart(runs: Sequence[Run], where: Sequence[Setting]) -> list[str]:
-    """Of each run what differs from others of its label and setting: `alpha=0.2, optim.lr=0.01`; its method's first."""
+    """Return the settings that distinguish each run from others of its label: `alpha=0.2, optim.lr=0.01`.
+
+    Settings of the method come first.
+
+    Args:
+      runs: the runs.
+      where: the setting of each run.
+    """
     known = [_flat({key: value for key, value in run.config.items() if key not in ALIKE}) for run in runs]
     out = []
     for run, mine, setting in zip(runs, known, where, strict=True):
@@ -135,7 +145,7 @@ def told_apart(runs: Sequence[Run], where: Sequence[Setting]) -> list[str]:
 
 
 def _flat(config: Mapping[str, Any], before: str = '') -> dict[str, Any]:
-    """{'optim.lr': 0.1} of {'optim': {'lr': 0.1}}."""
+    """Return {'optim.lr': 0.1} of {'optim': {'lr': 0.1}}."""
     out: dict[str, Any] = {}
     for key, value in config.items():
         out |= _flat(value, f'{before}{key}.') if isinstance(value, Mapping) else {f'{before}{key}': value}
@@ -143,7 +153,7 @@ def _flat(config: Mapping[str, Any], before: str = '') -> dict[str, Any]:
 
 
 def groups(found: Sequence[Line]) -> list[tuple[Setting, list[Line]]]:
-    """The lines of each setting."""
+    """Return the lines of each setting."""
     out: dict[Setting, list[Line]] = {}
     for line in found:
         out.setdefault(line.setting, []).append(line)
@@ -151,7 +161,7 @@ def groups(found: Sequence[Line]) -> list[tuple[Setting, list[Line]]]:
 
 
 def best(found: Sequence[Line]) -> Line | None:
-    """The highest mean of a setting; None where there is nothing to choose from."""
+    """Return the line with the highest mean of a setting; None if there is no choice."""
     return max(found, key=lambda line: (line.row.mean, line.is_base)) if len(found) > 1 else None
 
 
@@ -159,7 +169,7 @@ def best(found: Sequence[Line]) -> Line | None:
 
 
 def answer(found: Sequence[Line]) -> Answer:
-    """Which method is ahead of the baseline over the settings, and by how much."""
+    """Return the answer: the method that is ahead of the baseline over the settings, and its lead."""
     figures = (str(len({line.folder for line in found})), 'finished runs')
     by_method: dict[str, list[Line]] = {}
     for line in found:
@@ -173,7 +183,7 @@ def answer(found: Sequence[Line]) -> Answer:
         return Answer(headline, (figures,), (told,) if len(found) > 1 else ())
     reach = {method: len({line.setting for line in those}) for method, those in by_method.items()}
     most = max(reach.values())
-    # One that was run in few settings may have had the easy ones.
+    # A method that was run in few settings may have had the easy ones.
     mean = {
         method: math.fsum(map(_gap, those)) / len(those) for method, those in by_method.items() if reach[method] == most
     }
@@ -208,7 +218,7 @@ def answer(found: Sequence[Line]) -> Answer:
 
 
 def _stderr(found: Sequence[Line]) -> float | None:
-    """Of the mean of their differences, as these are known; None where one of them is of one seed."""
+    """Return the standard error of the mean of their differences; None if one of them is of one seed."""
     errors = [line.difference.stderr for line in found if line.difference is not None]
     known = [error for error in errors if error is not None]
     return math.hypot(*known) / len(known) if known and len(known) == len(errors) else None
@@ -224,7 +234,7 @@ def _clear(line: Line) -> bool:
 
 
 def difference_text(line: Line, mark: str = TYPESET) -> str:
-    """`+1.20 ± 0.31`, `baseline`, or `-` where there is no baseline."""
+    """Return `+1.20 ± 0.31`, `baseline`, or `-` if there is no baseline."""
     if line.is_base:
         return 'baseline'
     if line.difference is None:

@@ -1,8 +1,8 @@
-"""The numbers that the three papers print in their tables: `papers.csv`, each of them once, with its place.
+"""The numbers in the tables of the three papers: `papers.csv`, each of them once, with its place.
 
 dataset, method, split, network: as in the cells of `configs/tables/<table>.py`; the row `average` is over the others.
 metric: `accuracy` and `error` in percent of the test images; `probe_..` is an accuracy in percent too; `.._il_..` is an
-    interpolation loss. std: None where none is printed. n: of how many runs, where the paper says so.
+    interpolation loss. std: None if none is printed. n: number of runs, if the paper gives it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import NamedTuple
 from mixjax.errors import UserError, nearest
 
 AVERAGE = 'average'
-# Grids of comparisons that a paper speaks of without printing numbers, and the place.
+# Grids of comparisons that a paper mentions without printing numbers, and the place.
 UNPRINTED = {'smile_with_mixup': 'SMILE | abstract'}
 
 
 class Number(NamedTuple):
-    """A number of a paper. value: None where the paper speaks of it and prints none. digits: after the point."""
+    """A number of a paper. value: None if the paper mentions it but prints none. digits: after the point."""
 
     table: str
     dataset: str
@@ -39,7 +39,7 @@ class Number(NamedTuple):
 
 @cache
 def every() -> tuple[Number, ...]:
-    """All numbers, table by table; methods that are compared with each other stand together."""
+    """Return all numbers, table by table; methods that are compared with each other are adjacent."""
     text = resources.files('mixjax.report').joinpath('papers.csv').read_text(encoding='utf-8')
     return tuple(
         Number(
@@ -52,12 +52,12 @@ def every() -> tuple[Number, ...]:
 
 
 def tables() -> list[str]:
-    """The names of the tables, in the order of the papers."""
+    """Return the names of the tables, in the order of the papers."""
     return list(dict.fromkeys(number.table for number in every()))
 
 
 def of(table: str) -> tuple[Number, ...]:
-    """The numbers of a table."""
+    """Return the numbers of a table."""
     if table not in tables():
         known = [*tables(), *UNPRINTED]
         raise UserError(f'unknown table {table!r}{nearest(table, known)}; the tables are {", ".join(known)}')
@@ -65,7 +65,7 @@ def of(table: str) -> tuple[Number, ...]:
 
 
 def unprinted(table: str, cells: Iterable[Mapping[str, str]]) -> tuple[Number, ...]:
-    """The accuracies that the cells of a grid would have in the paper, had it printed them."""
+    """Return the accuracies that the paper would have printed for the cells of a grid, without values."""
     return tuple(
         Number(
             table, cell['dataset'], cell['method'], cell['split'], '', 'accuracy', None, 0, None, None,

@@ -1,4 +1,4 @@
-"""Class pairs and mixed samples as pictures, small enough that the whole page stays a small file."""
+"""Class pairs and mixed samples as pictures, small enough to keep the whole page a small file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ LEAST, MOST = 24, 112  # sides to which larger pictures are reduced
 
 
 class Plan(NamedTuple):
-    """What fits. runs: how many show pictures; columns of samples, cards of pairs; side in pixels."""
+    """The number and size of pictures that fit.
+
+    runs: number of runs with pictures.
+    columns, cards: number of samples and of pairs.
+    side: side of a picture in pixels.
+    """
 
     runs: int
     columns: int
@@ -28,7 +33,7 @@ class Plan(NamedTuple):
 
 
 def plan(folder: Folder, budget: int) -> Plan:
-    """As many and as large pictures as fit in `budget` bytes even where nothing can be compressed."""
+    """Return as many and as large pictures as fit in `budget` bytes even if nothing can be compressed."""
     native = max((max(array.shape[-3:-1]) for run in folder.runs for array in _arrays(run)), default=1)
     columns, cards = (8, 24) if native <= SMALL else (4, 12)
     for runs in range(len(folder.runs), 0, -1):
@@ -47,7 +52,7 @@ def _arrays(run: Run) -> list[np.ndarray]:
 
 
 def _planes(run: Run, columns: int, cards: int) -> int:
-    """Pictures of a run, times their channels."""
+    """Return the number of pictures of a run, times their channels."""
     total = 0
     if run.samples:
         rows = sample_rows(run.samples)
@@ -61,7 +66,7 @@ def _planes(run: Run, columns: int, cards: int) -> int:
 
 
 def picture(pixels: np.ndarray, alt: str, side: int) -> str:
-    """(H, W, C) uint8 -> an image of at most `side` pixels with its bytes in the page."""
+    """Return an image of at most `side` pixels with its bytes in the page, from (H, W, C) uint8."""
     small = shrink(pixels, side)
     kind = ' class="pixels"' if max(pixels.shape[:2]) <= SMALL else ''
     size = f'width="{small.shape[1]}" height="{small.shape[0]}"'
@@ -72,7 +77,7 @@ def picture(pixels: np.ndarray, alt: str, side: int) -> str:
 
 
 def pairs(run: Run, plan: Plan) -> str:
-    """A card for each target class: its example beside one of each source class it is paired with."""
+    """Return a card for each target class: its example beside one of each source class it is paired with."""
     assert run.pairs is not None
     rows = pair_rows(run.pairs.table)
     shown = rows[: plan.cards] if run.pairs.target is not None else ()
@@ -106,10 +111,10 @@ def _card(run: Run, index: int, row: PairRow, side: int) -> str:
 
 
 def sample_rows(samples: Samples) -> list[tuple[str, np.ndarray]]:
-    """(what it is, (k, H, W, C)): what went in and what came out, without rows that say nothing.
+    """Return (description, (k, H, W, C)) of the inputs and outputs of mixing, without uninformative rows.
 
-    The partner is shown where the network saw something else than the target image and no source
-    image was drawn; where it saw the target image itself there is one row.
+    The partner is shown if the network saw something else than the target image and no source image was
+    drawn; if it saw the target image itself there is one row.
     """
     same = samples.seen.shape == samples.image.shape and bool(
         (np.abs(samples.seen.astype(int) - samples.image) <= 1).all()  # rounding
@@ -122,10 +127,10 @@ def sample_rows(samples: Samples) -> list[tuple[str, np.ndarray]]:
 
 
 def shares(rows: Sequence[tuple[str, np.ndarray]]) -> list[float | None]:
-    """How much of each target image is in what was seen, where that is a blend of the two rows above it.
+    """Return the share of each target image in the mixed image, if that is a blend of the two rows above it.
 
-    The least-squares weight w of `seen = w * target + (1 - w) * other`; None where the two pictures
-    are alike, and nothing at all where some picture is no such blend (pasted boxes, say).
+    It is the least-squares weight w of `seen = w * target + (1 - w) * other`; None if the two pictures
+    are alike, and an empty list if some picture is not such a blend (for example with pasted boxes).
     """
     if len(rows) < 3 or len({images.shape for _, images in rows}) > 1:
         return []
@@ -139,7 +144,7 @@ def shares(rows: Sequence[tuple[str, np.ndarray]]) -> list[float | None]:
 
 
 def samples(run: Run, plan: Plan) -> str:
-    """Rows of pictures: the target images, what they were mixed with, and what the network was given."""
+    """Return rows of pictures: the target images, the images mixed with them, and the network's inputs."""
     assert run.samples is not None
     rows = sample_rows(run.samples)
     columns = min(plan.columns, len(run.samples.label))

@@ -1,4 +1,4 @@
-"""More small charts as inline SVG, for what was measured: bars, histograms in rows, clouds of points.
+"""More small charts as inline SVG, for measurements: bars, histograms in rows, clouds of points.
 
 As in `svg`, colours are classes of the page's style sheet, and no reading depends on colour alone.
 """
@@ -30,14 +30,21 @@ class Cloud(NamedTuple):
 
 
 class Words(NamedTuple):
-    """What the axes are called."""
+    """The labels of the axes."""
 
     x: str
     y: str
 
 
 def bar_chart(bars: Sequence[Bars], names: Sequence[str], text: Text, y_label: str) -> str:
-    """Groups of bars from 0, a group for each name and in it a bar of each of `bars`; their labels are above."""
+    """Draw groups of bars from 0, a group for each name with a bar of each of `bars`; their labels are above.
+
+    Args:
+      bars: the bars of each group.
+      names: names of the groups.
+      text: the texts of the chart.
+      y_label: name of the y axis.
+    """
     left, right, top, bottom = 12 + CHAR * 4, WIDTH - 6, 44, HEIGHT - 28
     y = Scale(0.0, max(max(value for one in bars for value in one.values), 1e-9), bottom, top)
     parts = y_axis(y, left, right, y_label)
@@ -62,7 +69,14 @@ def bar_chart(bars: Sequence[Bars], names: Sequence[str], text: Text, y_label: s
 
 
 def strips(rows: Sequence[tuple[str, Sequence[float]]], ends: tuple[float, float], text: Text, labels: Words) -> str:
-    """A histogram in each row, the first on top: the darker a cell, the more is in it. ends: of the values."""
+    """Draw a histogram in each row, the first on top: darker cells have more values.
+
+    Args:
+      rows: (label, values) of each row.
+      ends: range of the values.
+      text: the texts of the chart.
+      labels: the labels of the axes.
+    """
     left, right, top = 14 + CHAR * max(len(name) for name, _ in rows), WIDTH - 12, 22
     height = max(9.0, min(22.0, 190 / len(rows)))
     bottom = top + height * len(rows)
@@ -84,7 +98,7 @@ def strips(rows: Sequence[tuple[str, Sequence[float]]], ends: tuple[float, float
 
 
 def scatter(clouds: Sequence[Cloud], text: Text, limit: float = 1.05) -> str:
-    """Points in a square from -limit to limit, each cloud named at its middle."""
+    """Draw points in a square from -limit to limit, each cloud named at its middle."""
     x, y = Scale(-limit, limit, 40, 300), Scale(-limit, limit, 270, 10)
     parts = [*x_axis(x, 10, 270, 'first unit', grid=True), *y_axis(y, 40, 300, '')[1:]]
     for one in clouds:

@@ -14,16 +14,16 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _filtered(pixels: np.ndarray) -> list[bytes]:
-    """The rows (H, W, C) under the filters none, left and up, each row led by its filter's number."""
+    """Return the rows (H, W, C) under the filters none, left and up, each row after its filter's number."""
     left, up = pixels.copy(), pixels.copy()
-    left[:, 1:] -= pixels[:, :-1]  # uint8 wraps round, as the format asks
+    left[:, 1:] -= pixels[:, :-1]  # uint8 wraps round, as the format requires
     up[1:] -= pixels[:-1]
     rows = [image.reshape(len(pixels), -1) for image in (pixels, left, up)]
     return [np.insert(image, 0, kind, axis=1).tobytes() for kind, image in enumerate(rows)]
 
 
 def encode(pixels: np.ndarray) -> bytes:
-    """pixels: (H, W), (H, W, 1) or (H, W, 3) uint8 -> a PNG file; the best of three filters."""
+    """Return a PNG file of (H, W), (H, W, 1) or (H, W, 3) uint8 pixels, with the best of three filters."""
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
         raise ValueError(f'no 8-bit grey or RGB picture: {pixels.dtype} {pixels.shape}')
@@ -34,5 +34,5 @@ def encode(pixels: np.ndarray) -> bytes:
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """The picture as a `data:` address, for the `src` of an image."""
+    """Return the picture as a `data:` address, for the `src` of an image."""
     return 'data:image/png;base64,' + base64.b64encode(encode(pixels)).decode('ascii')

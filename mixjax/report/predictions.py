@@ -1,4 +1,4 @@
-"""What the networks of a run said of each test example: `predictions.npz`, and which classes they confuse."""
+"""The predictions of a run's networks on the test examples, `predictions.npz`, and the confused classes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ AWAY = 'remove it, the report does without'
 
 
 class Predictions(NamedTuple):
-    """seeds: those whose kept step is in the file. predicted, probability, label: (seeds, n).
+    """The predictions of some seeds.
 
-    shown: (m,) which examples of the first seed the pictures are of, the most confident mistakes, and image:
-    (m, H, W, C) uint8; none where the file is without them.
+    seeds: those whose kept step is in the file.
+    predicted, probability, label: (seeds, n).
+    shown: (m,) the examples of the first seed with pictures, its most confident mistakes.
+    image: (m, H, W, C) uint8, the pictures; none if the file has none.
     """
 
     seeds: tuple[int, ...]
@@ -31,7 +33,12 @@ class Predictions(NamedTuple):
 
 
 class Confused(NamedTuple):
-    """true, taken: indices of classes. times: how often the one was taken for the other. of: how often it was there."""
+    """A pair of confused classes.
+
+    true, taken: indices of the true and the predicted class.
+    times: number of such mistakes.
+    of: number of examples of the true class.
+    """
 
     true: int
     taken: int
@@ -40,7 +47,7 @@ class Confused(NamedTuple):
 
 
 def read(folder: Place, results: Mapping[str, Any]) -> Predictions | None:
-    """Of a run with these results; None where there is no such file, or only of other steps."""
+    """Read the predictions of a run with these results; None without such a file, or if it is of other steps."""
     path = folder / FILE
     if not path.exists():
         return None
@@ -71,7 +78,7 @@ def read(folder: Place, results: Mapping[str, Any]) -> Predictions | None:
 
 
 def _of(arrays: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> Predictions:
-    """The arrays as they must be; a `ValueError` says what is wrong with them."""
+    """Check and return the arrays; a `ValueError` names the problem."""
     classes, n = len(results['classes']), results['test_examples']
     seed, step, predicted, probability = (arrays[name] for name in ('seed', 'step', 'predicted', 'probability'))
     label = arrays['label']
@@ -94,24 +101,24 @@ def _of(arrays: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> Predict
 
 
 def _whole(name: str, array: np.ndarray, shape: tuple[int, ...], low: int, high: int) -> None:
-    """Refuse what are no whole numbers of that shape from low to below high."""
+    """Refuse anything but integers of that shape from low to below high."""
     if array.dtype.kind not in 'iu' or array.shape != shape:
         raise ValueError(f'{name!r} is {array.dtype} {array.shape}, and not whole numbers {shape}')
     if array.size and not (int(array.min()) >= low and int(array.max()) < high):
         raise ValueError(f'{name!r} is out of range')
 
 
-# --- which classes are confused ---------------------------------------------------------------------------------------
+# --- confused classes -------------------------------------------------------------------------------------------------
 
 
 def matrix(found: Predictions, classes: int) -> np.ndarray:
-    """(classes, classes) counts over all seeds: how often the class of the row was taken for that of the column."""
+    """Return (classes, classes) counts over all seeds; rows are true classes, columns predicted ones."""
     places = found.label * classes + found.predicted
     return np.bincount(places.ravel(), minlength=classes**2).reshape(classes, classes)
 
 
 def confused(found: Predictions, classes: int) -> list[Confused]:
-    """The pairs of classes of which one was taken for the other, the most frequent first."""
+    """Return the confused pairs of classes, the most frequent first."""
     wrong = found.label != found.predicted
     places = found.label[wrong] * classes + found.predicted[wrong]
     pairs, times = np.unique(places, return_counts=True)

@@ -1,7 +1,7 @@
-"""A finished run or comparison, read from its folder. A pure function of the files.
+"""A reader of finished runs and comparisons. A pure function of the files of a folder.
 
-`results.json` and `config.json` and `env.json` must be there, for a comparison also in the folder of
-each of its runs; curves, pairs and pictures are shown where their files exist.
+`results.json`, `config.json` and `env.json` must exist, for a comparison also in the folder of
+each of its runs; curves, pairs and pictures are shown if their files exist.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mixjax.report.predictions import Predictions
 class Pairs(NamedTuple):
     """Class pairs of the first seed.
 
-    table: what `pairs.json` holds. target: (c, H, W, C) uint8, one example of each target class;
+    table: the contents of `pairs.json`. target: (c, H, W, C) uint8, one example of each target class;
     source: (c, rounds, H, W, C) uint8, one of each class paired with it; None without pictures.
     """
 
@@ -34,8 +34,10 @@ class Pairs(NamedTuple):
 class Samples(NamedTuple):
     """Part of one training batch, (k, H, W, C) uint8 each; label: (k,).
 
-    image: target images, augmented. partner: the same, in the order of the partners. source: drawn
-    source images, if any. seen: what the network was given.
+    image: target images, augmented.
+    partner: the same, in the order of the partners.
+    source: drawn source images, if any.
+    seen: the images that entered the network.
     """
 
     image: np.ndarray
@@ -48,8 +50,10 @@ class Samples(NamedTuple):
 class Run(NamedTuple):
     """One method with all its seeds.
 
-    metrics: the lines of `metrics.jsonl`. notes: what was found of its data. measured: by `mixjax analyse`.
-    predictions: of the test examples.
+    metrics: the lines of `metrics.jsonl`.
+    notes: messages on its data.
+    measured: the results of `mixjax analyse`.
+    predictions: predictions on the test examples.
     """
 
     label: str
@@ -64,7 +68,7 @@ class Run(NamedTuple):
 
 
 class Folder(NamedTuple):
-    """A work directory. name: the part of its path that tells it from the others. measured: of all runs together."""
+    """A work directory. name: the distinguishing part of its path. measured: measurements of all runs together."""
 
     name: str
     results: dict[str, Any]
@@ -90,7 +94,7 @@ class Unfinished(UserError):
 
 
 def read(paths: Sequence[str | Place]) -> tuple[Folder, ...]:
-    """The folders, in the order given; for that of a sweep, those of its values."""
+    """Read the folders, in the order given; for a sweep, those of its values."""
     folders = [inner for path in paths for inner in parts(storage.given(path))]
     resolved = [storage.resolved(folder) for folder in folders]
     for index, path in enumerate(resolved):
@@ -100,7 +104,7 @@ def read(paths: Sequence[str | Place]) -> tuple[Folder, ...]:
 
 
 def whole(path: Place) -> Place:
-    """The folder, if its run is finished."""
+    """Return the folder if its run is finished; refuse it otherwise."""
     results, config = _results(path), _json(path / 'config.json')
     if results.get('steps', config.get('steps')) != config.get('steps'):
         raise Unfinished(f'{path} is being extended and not finished; give the command that began it again')
@@ -108,7 +112,7 @@ def whole(path: Place) -> Place:
 
 
 def parts(path: Place) -> list[Place]:
-    """The folder itself, or of a sweep the folders of its values."""
+    """Return the folder itself, or for a sweep the folders of its values."""
     results = _results(path)
     if results['kind'] != 'sweep':
         return [path]
@@ -120,7 +124,7 @@ def parts(path: Place) -> list[Place]:
 
 
 def names(paths: Sequence[Place]) -> list[str]:
-    """The last parts of each path, as many as tell it from the others; never a whole path."""
+    """Return the last parts of each path, as many as distinguish it from the others; never a whole path."""
     for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
         names = ['/'.join(path.parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
@@ -144,7 +148,7 @@ def _run(path: Place, label: str, results: dict[str, Any]) -> Run:
 
 
 def _notes(path: Place) -> tuple[str, ...]:
-    """The lines of `data.json`, where there is one."""
+    """Return the lines of `data.json`, if it exists."""
     file = path / 'data.json'
     found = _json(file) if file.exists() else {'notes': []}
     _check(found, {'notes': list}, file)
@@ -197,7 +201,7 @@ def _check_run(results: Mapping[str, Any], file: Place) -> None:
 
 
 def check_name(name: str, file: Place) -> None:
-    """Refuse a label of a result that is not a plain name of a sub-folder, such as one that leads elsewhere."""
+    """Refuse a result's label that is not a plain name of a sub-folder, such as one that leads elsewhere."""
     long = len(name.encode('utf-8', 'surrogatepass')) > 255
     if name in ('', '.', '..') or '/' in name or '\\' in name or '\0' in name or long:
         raise UserError(f'{file} is damaged: {name[:80]!r} cannot be the name of a sub-folder')
@@ -231,7 +235,7 @@ def _json(path: Place) -> dict[str, Any]:
 
 
 def _lines(path: Place) -> list[dict[str, Any]]:
-    """The whole lines; one that a dying process left half-written is passed over, and so is a missing file."""
+    """Return the complete lines; skip one that a dying process left half-written, and a missing file."""
     found = []
     try:
         texts = untrusted.read_regular(path).splitlines() if path.exists() else []
@@ -248,7 +252,7 @@ def _lines(path: Place) -> list[dict[str, Any]]:
 
 
 def _arrays(path: Place, names: Mapping[str, int], optional: Sequence[str] = ()) -> dict[str, np.ndarray] | None:
-    """Pictures of an .npz, each with its number of dimensions; None where there is no such file."""
+    """Read pictures of an .npz, each with its number of dimensions; None if there is no such file."""
     if not path.exists():
         return None
     try:

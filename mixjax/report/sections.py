@@ -1,4 +1,4 @@
-"""A section of a Markdown file that a command writes and writes again."""
+"""A section of a Markdown file that commands write and rewrite."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ OWN = 'results.md'  # beside report.html
 
 
 def results_section(name: str, workdir: str | Path) -> str:
-    """The accuracy tables of a work directory, with the command that made them and what it ran on."""
+    """Return the accuracy tables of a work directory, with the command that made them and its environment."""
     return '\n'.join([f'## {name}', '', *body(read([workdir]))])
 
 
 def body(folders: Sequence[Folder]) -> list[str]:
-    """The command, what it ran on, and a table for each of the folders."""
+    """Return the command, its environment, and a table for each of the folders."""
     env = folders[0].env
     lines = [
         f'    {plain(settings.command_of(folders[0]))}'.rstrip(),
@@ -60,7 +60,7 @@ def _about(folder: Folder) -> str:
 
 
 def check(path: str | Path, workdir: Place | None = None) -> None:
-    """Refuse a place where no file can be written, and that of the report's own tables; nothing is made."""
+    """Refuse a place where no file can be written, and the file of the report's tables; nothing is made."""
     path = Path(path)
     if workdir is not None and not storage.remote(workdir) and path.absolute() == (workdir / OWN).absolute():
         raise UserError(f'config.results: {path} is where the report of this run has its own tables; name another file')
@@ -70,7 +70,13 @@ def check(path: str | Path, workdir: Place | None = None) -> None:
 
 
 def write(path: str | Path, name: str, text: str) -> None:
-    """Put `text` between the marks of `name` in a file, in place of what is there, or at its end."""
+    """Write `text` between the marks of `name` in a file, in place of the old text, or at its end.
+
+    Args:
+      path: the Markdown file.
+      name: name of the section.
+      text: its new text.
+    """
     path = Path(path)
     begin, end = f'<!-- begin {name}: written by a command, not by hand -->', f'<!-- end {name} -->'
     section = f'{begin}\n{text.strip()}\n{end}\n'

@@ -1,4 +1,4 @@
-"""What was run, on what, and how to do it again."""
+"""The settings of a run, its environment, and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mixjax.report.read import Folder
 from mixjax.report.tables import html_table
 from mixjax.report.words import count, escape, isolate
 
-# The settings that a reader asks for first, by their place in the config.
+# The settings that matter most to readers, by their place in the config.
 KEYS = (
     ('Target data', 'target.name'),
     ('Labels per class', 'target.per_class'),
@@ -39,7 +39,7 @@ KEYS = (
 
 
 def lookup(config: Mapping[str, Any], place: str) -> Any:
-    """`lookup(config, 'optim.lr')`; None where there is no such key."""
+    """Return a setting by its place, `lookup(config, 'optim.lr')`; None if there is no such key."""
     value: Any = config
     for part in place.split('.'):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -47,7 +47,7 @@ def lookup(config: Mapping[str, Any], place: str) -> Any:
 
 
 def value_text(value: Any) -> str:
-    """A setting in words: lists with commas, truth as yes and no, numbers in their shortest form."""
+    """Return a setting as text: lists with commas, booleans as yes and no, numbers in their shortest form."""
     if isinstance(value, bool):
         return 'yes' if value else 'no'
     if isinstance(value, float):
@@ -60,19 +60,19 @@ def value_text(value: Any) -> str:
 
 
 def target(folder: Folder) -> str:
-    """The name of the target data; of a person's own images that of their folder."""
+    """Return the name of the target data; for a user's images that of their folder."""
     place = str(lookup(folder.config, 'target.dir') or '').rstrip('/').rpartition('/')[2]
     return place or str(lookup(folder.config, 'target.name') or 'results')
 
 
 def title(folder: Folder) -> str:
-    """What a work directory is about: `5 methods on digits`."""
+    """Return the title of a work directory: `5 methods on digits`."""
     what = folder.runs[0].label if len(folder.runs) == 1 else count(len(folder.runs), 'method')
     return f'{isolate(what)} on {isolate(target(folder))}'
 
 
 def subtitle(folder: Folder) -> str:
-    """How much there is of everything."""
+    """Return a line with the numbers of classes, images, seeds and steps."""
     results = folder.runs[0].results
     labelled = count(results['train_examples'], 'labelled image')
     test = count(results['test_examples'], 'test image')
@@ -81,7 +81,7 @@ def subtitle(folder: Folder) -> str:
 
 
 def labels(config: Mapping[str, Any]) -> str:
-    """How much of the target data is labelled: `3 per class`, `15 %`, `25 % of the classes, 400 images`, `all`."""
+    """Return the labelled share of the target data: `3 per class`, `15 %`, `25 % of the classes, 400 images`, `all`."""
     target = lookup(config, 'target')
     of = target if isinstance(target, Mapping) else {}
     rate, chosen = of.get('rate', 1.0), of.get('classes', 1.0)
@@ -108,7 +108,7 @@ def _number(value: Any) -> bool:
 
 
 def settings_html(folder: Folder, whole: bool = True) -> str:
-    """The settings that matter most, the knobs of each method; with `whole` the whole config too, folded away."""
+    """Return the main settings and the knobs of each method; with `whole` the whole config too, folded."""
     config = folder.config
     synthetic = bool(lookup(config, 'synthetic.side'))
     rows = [[title, value_text(lookup(config, place))] for title, place in KEYS if _said(config, place)]
@@ -139,7 +139,7 @@ def _said(config: Mapping[str, Any], place: str) -> bool:
 
 
 def environment_html(env: Mapping[str, Any]) -> str:
-    """Versions, devices and commit."""
+    """Return versions, devices and commit."""
     rows = []
     for key, value in env.items():
         if key == 'command':
@@ -152,13 +152,13 @@ def environment_html(env: Mapping[str, Any]) -> str:
 
 
 def command_of(folder: Folder) -> str:
-    """The command that was recorded; '' where there is none."""
+    """Return the recorded command; '' if there is none."""
     command = folder.env.get('command') or ''
     return shlex.join(map(str, command)) if isinstance(command, list) else str(command)
 
 
 def repeat_html(folder: Folder) -> str:
-    """The command that gives these numbers again."""
+    """Return the command that reproduces these numbers."""
     command = command_of(folder)
     if not command:
         return '<p>No command was recorded; the whole configuration is above.</p>'
@@ -168,5 +168,5 @@ def repeat_html(folder: Folder) -> str:
 
 
 def _code(text: str, what: str) -> str:
-    """Text as it is, in a box that scrolls by keyboard."""
+    """Return preformatted text in a box that scrolls by keyboard."""
     return f'<pre role="region" tabindex="0" aria-label="{what}"><code>{escape(text)}</code></pre>'

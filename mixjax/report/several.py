@@ -12,10 +12,10 @@ from mixjax.report.overview import Line
 from mixjax.report.read import Folder
 from mixjax.report.words import TYPESET, bdi, count, escape, isolate, percent, spread
 
-OPEN = 4  # runs up to which the details of each are seen at once
+OPEN = 4  # number of runs up to which the details of each are open
 LIMIT = 2_900_000  # bytes of the page
-Section = Callable[[Folder, str, int], str]  # (folder, prefix of its ids, how much of it) -> HTML
-# How much of each run: all, what is no picture and no long text, the least.
+Section = Callable[[Folder, str, int], str]  # (folder, prefix of its ids, level of detail) -> HTML
+# Levels of detail of each run: all, all but pictures and long text, the least.
 ALL, WORDS, LEAST = 2, 1, 0
 LEFT_OUT = {
     ALL: '',
@@ -25,7 +25,7 @@ LEFT_OUT = {
 
 
 def kinds(found: Sequence[Line]) -> list[Kind]:
-    """What the lines can be chosen by."""
+    """Return the kinds of filters for the lines."""
     values = {
         ('d', 'Data'): [line.setting.dataset for line in found],
         ('l', 'Labels'): [line.setting.labels for line in found],
@@ -40,7 +40,14 @@ def kinds(found: Sequence[Line]) -> list[Kind]:
 def body(
     folders: Sequence[Folder], unfinished: Sequence[str], over: str, section: Section
 ) -> tuple[str, str]:  # fmt: skip
-    """(HTML, style sheet) of the page. unfinished: names of runs that are left out. over: what goes before the runs."""
+    """Return (HTML, style sheet) of the page.
+
+    Args:
+      folders: the work directories.
+      unfinished: names of the runs that are left out.
+      over: HTML in front of the runs.
+      section: makes the HTML of a folder.
+    """
     found = overview.lines(folders)
     by = kinds(found)
     several = {f't{place}': ('m', _methods(those)) for place, (_, those) in enumerate(overview.groups(found))}
@@ -62,7 +69,7 @@ def _methods(found: Sequence[Line]) -> list[str]:
 
 
 def answered(found: Answer) -> str:
-    """The answer, before everything else."""
+    """Return the answer, which precedes everything else."""
     # a name before its value in the source, the value above its name on the page
     figures = ''.join(f'<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd></div>' for value, what in found.figures)
     remarks = f'<p>{escape(" ".join(found.remarks))}</p>' if found.remarks else ''
@@ -81,14 +88,20 @@ def _left_out(unfinished: Sequence[str]) -> str:
 
 
 def heading(setting: overview.Setting, found: Sequence[Line]) -> str:
-    """A setting in words: `cub200, 15 % labelled (899 images), resnet50`."""
+    """Return a setting in words: `cub200, 15 % labelled (899 images), resnet50`."""
     images = sorted({line.run.results['train_examples'] for line in found})
     many = ' to '.join(f'{one:,}' for one in dict.fromkeys((images[0], images[-1])))
     return f'{isolate(setting.dataset)}, {setting.labels} labelled ({many} images), {isolate(setting.network)}'
 
 
 def table(found: Sequence[Line], by: Sequence[Kind], there: set[int]) -> str:
-    """All lines, setting by setting. there: the sections that can be gone to, from 1."""
+    """Return the table of all lines, setting by setting.
+
+    Args:
+      found: the lines.
+      by: the kinds of filters.
+      there: numbers of the sections on the page, from 1.
+    """
     bodies = []
     for place, (setting, those) in enumerate(overview.groups(found)):
         own = {'d': setting.dataset, 'l': setting.labels, 'n': setting.network}
@@ -127,7 +140,7 @@ def _row(line: Line, by: Sequence[Kind], there: set[int], best: bool) -> str:
 def _sections(
     folders: Sequence[Folder], found: Sequence[Line], by: Sequence[Kind], section: Section, room: int
 ) -> tuple[list[str], str]:  # fmt: skip
-    """A section for each folder, '' for one that does not fit; and what was left out, in words. room: bytes."""
+    """Return a section for each folder, '' for one that does not fit; and a message on those left out. room: bytes."""
     kept: list[str] = []
     for much in (ALL, WORDS, LEAST):
         kept = [_section(i, one, found, by, section, much, len(folders)) for i, one in enumerate(folders, 1)]

@@ -178,12 +178,12 @@ def _chart() -> str:
 
 
 def sheet() -> str:
-    """The whole sheet."""
+    """Return the whole style sheet."""
     return _variables() + BODY.replace('CHART_RULES\n', _chart())
 
 
 def of_chart(mode: str | None = None) -> str:
-    """What a chart needs that is a file of its own.
+    """Return the part of the style sheet that a chart in a separate file needs.
 
     mode: `LIGHT_MODE` or `DARK_MODE`, on the ground of the page around it; None follows the reader's, on its own.
     """

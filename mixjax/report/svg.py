@@ -1,8 +1,8 @@
-"""Our own small charts as inline SVG: lines with bands, and dots in rows.
+"""Small charts as inline SVG: lines with bands, and dots in rows.
 
 Colours are classes (`c0` for the baseline, `c1` to `c6` for the others), set by the page's style
-sheet, so that a chart follows the reader's light or dark mode. Where colours run out, and for the
-baseline, the line is dashed; names stand beside the lines, so no reading depends on colour alone.
+sheet, so that a chart follows the reader's light or dark mode. If colours run out, and for the
+baseline, the line is dashed; names are beside the lines, so no reading depends on colour alone.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from mixjax.report.words import escape, isolate
 
 WIDTH, HEIGHT = 400, 270
 COLOURS = 6
-CHAR = 6.3  # about the width of one character of the labels
+CHAR = 6.3  # approximate width of one character of the labels
 
 
 class Series(NamedTuple):
-    """One line. low and high: the edges of the band, equal to mean where there is none.
+    """One line. low and high: the edges of the band, equal to mean if there is none.
 
     colour: 0 for the baseline, else the place of the method among the others, from 1.
     """
@@ -42,14 +42,14 @@ class Dots(NamedTuple):
 
 
 class Text(NamedTuple):
-    """What a chart says in words. id: unique in the page."""
+    """The texts of a chart. id: unique in the page."""
 
     id: str
     title: str
     desc: str
 
 
-Marks = Sequence[tuple[float, str]]  # of an axis: where, and what is written there
+Marks = Sequence[tuple[float, str]]  # of an axis: (position, label)
 
 
 class Scale(NamedTuple):
@@ -65,7 +65,7 @@ class Scale(NamedTuple):
 
 
 def tick_step(low: float, high: float, count: int = 5) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that is at least a `count`-th of the range."""
+    """Return the smallest of 1, 2, 5 times a power of ten that is at least a `count`-th of the range."""
     least = (high - low) / count
     power = math.floor(math.log10(least))
     steps = (factor * 10.0**exponent for exponent in (power, power + 1) for factor in (1, 2, 5))
@@ -73,7 +73,7 @@ def tick_step(low: float, high: float, count: int = 5) -> float:
 
 
 def ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
-    """The round values in [low, high], low < high, evenly spaced: 2 to `count` + 1 of them (count >= 5)."""
+    """Return evenly spaced round values in [low, high], low < high: 2 to `count` + 1 of them (count >= 5)."""
     step = tick_step(low, high, count)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
@@ -81,12 +81,12 @@ def ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
 
 
 def tick_text(value: float, step: float) -> str:
-    """As many decimals as the step needs; thousands set off."""
+    """Return a number with as many decimals as the step needs, and thousands set off."""
     return f'{value:,.{max(0, -math.floor(math.log10(step) + 1e-9))}f}'.replace('-', '\u2212')
 
 
 def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> tuple[float, ...]:
-    """The places moved as little as needed so that they keep their order, `gap` apart, in [low, high]."""
+    """Return the places moved as little as possible so that they keep their order, `gap` apart, in [low, high]."""
     gap = min(gap, (high - low) / max(1, len(places) - 1))
     order = sorted(range(len(places)), key=lambda index: places[index])
     moved = [min(max(places[index], low), high) for index in order]
@@ -98,7 +98,7 @@ def spread_out(places: Sequence[float], gap: float, low: float, high: float) -> 
 
 
 def _style(colour: int) -> str:
-    """The classes of a colour: after the last one they begin again, dashed."""
+    """Return the classes of a colour: after the last one they repeat, dashed."""
     if colour == 0:
         return 'c0 dash'
     return f'c{(colour - 1) % COLOURS + 1}' + (' dash' if (colour - 1) // COLOURS % 2 else '')
@@ -109,7 +109,7 @@ def short(label: str, most: int = 14) -> str:
 
 
 def alone(chart: str, rules: str) -> str:
-    """A chart as a file of its own, with the style sheet that it needs (`style.of_chart`)."""
+    """Return a chart as a separate file, with the style sheet that it needs (`style.of_chart`)."""
     head, _, rest = chart.partition('>')
     space = f'{head} xmlns="http://www.w3.org/2000/svg" width="{1.5 * WIDTH:g}">'  # the height follows from the viewBox
     return f'{space}\n<style>\n{rules}</style>\n{rest.lstrip()}\n'
@@ -150,7 +150,7 @@ def y_axis(scale: Scale, left: float, right: float, label: str) -> list[str]:
 
 
 def _range(values: Sequence[float], pad: float = 0.0) -> tuple[float, float]:
-    """Smallest and largest, apart from each other, with `pad` of the range added at both ends."""
+    """Return the smallest and largest value, never equal, with `pad` of the range added at both ends."""
     low, high = min(values), max(values)
     if high - low <= 1e-9 * max(abs(low), abs(high), 1e-300):
         margin = abs(low) / 10 or 1.0
@@ -159,7 +159,7 @@ def _range(values: Sequence[float], pad: float = 0.0) -> tuple[float, float]:
 
 
 def _line(series: Series, x: Scale, y: Scale) -> list[str]:
-    """Band, line and, for a line of one point, a dot."""
+    """Draw the band, the line and, for a line of one point, a dot."""
     across = [f'{x(value):.1f}' for value in series.x]
     middle = [f'{a} {y(value):.1f}' for a, value in zip(across, series.mean, strict=True)]
     parts = [f'<g class="{_style(series.colour)}"><title>{escape(series.label)}</title>']
@@ -175,9 +175,13 @@ def _line(series: Series, x: Scale, y: Scale) -> list[str]:
 
 
 def line_chart(series: Sequence[Series], text: Text, x_label: str, y_label: str, marks: Marks = ()) -> str:
-    """Lines with bands, each named at its end; at least one series, none of them empty.
+    """Draw lines with bands, each named at its end; at least one series, none of them empty.
 
-    marks: what is written where on the x axis, in place of round numbers.
+    Args:
+      series: the lines.
+      text: the texts of the chart.
+      x_label, y_label: names of the axes.
+      marks: (position, label) on the x axis, in place of round numbers.
     """
     names = [short(one.label) for one in series]
     right = WIDTH - 27 - CHAR * max(map(len, names))
@@ -203,7 +207,14 @@ def line_chart(series: Sequence[Series], text: Text, x_label: str, y_label: str,
 
 
 def dot_chart(rows: Sequence[Dots], text: Text, x_label: str, reference: float | None = None) -> str:
-    """A row for each method: a dot for each seed, a bar at the mean; a dashed line at `reference`."""
+    """Draw a row for each method: a dot for each seed, a bar at the mean; a dashed line at `reference`.
+
+    Args:
+      rows: the rows, from top to bottom.
+      text: the texts of the chart.
+      x_label: name of the x axis.
+      reference: position of the dashed line; None for none.
+    """
     names = [short(row.label) for row in rows]
     left, right, top, pitch = 10 + CHAR * max(map(len, names)), WIDTH - 12, 8, 28
     bottom = top + pitch * len(rows)

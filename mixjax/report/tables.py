@@ -1,6 +1,6 @@
 """The accuracy table and the pair table: as data, and as plain text, Markdown and HTML.
 
-`results` is what `results.json` holds, of a run or of a comparison; `pairs` what `pairs.json` holds.
+`results` are the contents of `results.json`, of a run or of a comparison; `pairs` those of `pairs.json`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NOTE_DIFFERENCE = '; difference: percentage points, paired over seeds, +- standa
 
 
 class Difference(NamedTuple):
-    """Of two accuracies, paired over seeds. stderr: None for one seed."""
+    """The difference of two accuracies, paired over seeds. stderr: None for one seed."""
 
     mean: float
     stderr: float | None
@@ -49,7 +49,7 @@ class PairRow(NamedTuple):
 
 
 def accuracy_rows(results: Mapping[str, Any]) -> tuple[Row, ...]:
-    """The methods in the order in which they ran; a run is a table of one row."""
+    """Return the methods in the order in which they ran; a run is a table of one row."""
     comparison = results['kind'] == 'comparison'
     runs = results['runs'] if comparison else {results['label']: results}
     rows = []
@@ -65,36 +65,36 @@ def accuracy_rows(results: Mapping[str, Any]) -> tuple[Row, ...]:
 
 
 def best_row(rows: Sequence[Row]) -> Row:
-    """The highest mean; among equals the baseline, then the first."""
+    """Return the row with the highest mean; among equals the baseline, then the first."""
     return max(rows, key=lambda row: (row.mean, row.baseline))
 
 
 def pair_rows(pairs: Mapping[str, Any]) -> tuple[PairRow, ...]:
-    """In the order of the target's classes."""
+    """Return the pairs in the order of the target's classes."""
     return tuple(PairRow(p['target'], tuple(p['sources']), tuple(p['similarity'])) for p in pairs['pairs'])
 
 
 def _column(values: Sequence[tuple[str, float | None]], mark: str) -> list[str]:
-    """`mean +- spread` for each of `values`, padded so that points and marks stand below each other."""
+    """Return `mean +- spread` for each of `values`, padded so that points and marks are aligned."""
     wide = max((len(mean) for mean, _ in values), default=0)
     wide_spread = max((len(percent(value)) for _, value in values if value is not None), default=0)
     return [spread(mean.rjust(wide), value, mark, wide_spread) for mean, value in values]
 
 
 def shown_more(rows: Sequence[Row]) -> list[str]:
-    """The other measures that all rows have; a mean over classes that equals the accuracy everywhere says nothing."""
+    """Return the other measures that all rows have, without a mean over classes that equals the accuracy everywhere."""
     known = [name for name in MORE if all(name in row.more for row in rows)]
     same = all(percent(row.more.get('mean_per_class', row.mean)) == percent(row.mean) for row in rows)
     return [name for name in known if not (same and name == 'mean_per_class')]
 
 
 def best_kept(results: Mapping[str, Any]) -> bool:
-    """Whether the accuracies are those of steps that were chosen by validation."""
+    """Return whether the accuracies are those of steps that were chosen by validation."""
     return any(run.get('keep') == 'best' for run in [results, *results.get('runs', {}).values()])
 
 
 def _accuracy_cells(results: Mapping[str, Any], mark: str, more: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Head and rows of the accuracy table; with `more`, the other measures too."""
+    """Return head and rows of the accuracy table; with `more`, the other measures too."""
     rows = accuracy_rows(results)
     head = ['method', 'accuracy %', 'n']
     accuracy = _column([(percent(row.mean), row.std) for row in rows], mark)
@@ -123,7 +123,7 @@ def _pair_cells(row: PairRow) -> tuple[str, str, str]:
 
 
 def accuracy_text(results: Mapping[str, Any]) -> str:
-    """For a terminal: aligned columns, and a last line that says what the numbers are."""
+    """Return the table for a terminal: aligned columns, and a last line that explains the numbers."""
     head, rows = _accuracy_cells(results, PLAIN, more=True)
     lines = [[plain(cell) for cell in line] for line in (head, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
@@ -134,7 +134,7 @@ def accuracy_text(results: Mapping[str, Any]) -> str:
 
 
 def pairs_text(pairs: Mapping[str, Any], width: int = 80) -> str:
-    """For a terminal: `3 -> ze   0.83`, in as many columns as fit in `width`, read downwards."""
+    """Return the pairs for a terminal: `3 -> ze   0.83`, in as many columns as fit in `width`, read downwards."""
     cells = [tuple(map(plain, _pair_cells(row))) for row in pair_rows(pairs)]
     if not cells:
         return ''
@@ -152,19 +152,25 @@ def _short(value: float) -> str:
 
 
 def notes_text(pairs: Mapping[str, Any]) -> str:
-    """What the method noted of its preparation: `similarity 0.84, best similarity 0.85`."""
+    """Return the method's notes on its preparation: `similarity 0.84, best similarity 0.85`."""
     return ', '.join(f'{name} {_short(value)}' for name, value in pairs.get('notes', {}).items())
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: str) -> str:
-    """right: for each column `-` or `:` at the right end of its rule (`:` aligns numbers)."""
+    """Return a Markdown table.
+
+    Args:
+      head: names of the columns.
+      rows: the cells of each row.
+      right: for each column `-` or `:` at the right end of its rule (`:` aligns numbers).
+    """
     rule = '|'.join(f' --{end} ' for end in right)
     lines = ['| ' + ' | '.join(markdown(cell) for cell in line) + ' |' for line in (head, *rows)]
     return '\n'.join([lines[0], f'|{rule}|', *lines[1:]]) + '\n'
 
 
 def accuracy_markdown(results: Mapping[str, Any]) -> str:
-    """A Markdown table; the mean of the best method is not marked, so that a diff shows numbers only."""
+    """Return a Markdown table; the best mean is not marked, so that a diff shows numbers only."""
     head, rows = _accuracy_cells(results, TYPESET)
     return markdown_table(head, rows, '-' + ':' * (len(head) - 1))
 
@@ -172,9 +178,16 @@ def accuracy_markdown(results: Mapping[str, Any]) -> str:
 def html_table(
     caption: str, head: Sequence[str], rows: Sequence[Sequence[str]], best: int = -1, numbers: int = 0
 ) -> str:
-    """A table in a box that scrolls sideways, by keyboard too, where the page is narrower than it.
+    """Return a table in a box that scrolls sideways, also by keyboard, if the page is narrower than it.
 
     The first cell of a row names it; the last `numbers` columns are aligned right; row `best` is set bold.
+
+    Args:
+      caption: caption of the table.
+      head: names of the columns.
+      rows: the cells of each row.
+      best: index of the bold row; -1 for none.
+      numbers: number of last columns that are aligned right.
     """
     start = len(head) - numbers
 
@@ -193,7 +206,7 @@ def html_table(
 
 
 def accuracy_html(results: Mapping[str, Any]) -> str:
-    """An HTML table with the best method in bold."""
+    """Return an HTML table with the best method in bold."""
     rows = accuracy_rows(results)
     head, cells = _accuracy_cells(results, TYPESET, more=True)
     best = rows.index(best_row(rows)) if len(rows) > 1 else -1
@@ -202,6 +215,6 @@ def accuracy_html(results: Mapping[str, Any]) -> str:
 
 
 def pairs_html(pairs: Mapping[str, Any]) -> str:
-    """An HTML table of the pairs."""
+    """Return an HTML table of the pairs."""
     rows = [_pair_cells(row) for row in pair_rows(pairs)]
     return html_table('Class pairs', ['target class', 'source class', 'similarity'], rows, numbers=1)

@@ -1,5 +1,4 @@
-"""The work directory of a run: its files, checkpoints, lock, and digests of what went in.
+"""The work directory of a run: its files, checkpoints, lock, and digests of its inputs.
 
-What lies there and how it is read and written safely. What the numbers mean is decided by `mixjax.train`, how they are
-shown by `mixjax.report`.
+This package reads and writes the files safely. `mixjax.train` decides their contents, `mixjax.report` shows them.
 """

@@ -1,6 +1,6 @@
-"""Checkpoints: a thin wrapper of Orbax, so that nothing else knows of it.
+"""Checkpoints: a thin wrapper of Orbax, so that no other module imports it.
 
-A checkpoint holds the whole `TrainState` and the format's version; not `frozen` (it lies in
+A checkpoint holds the whole `TrainState` and the format's version; not `frozen` (it is in
 `prepared-<seed>.npz`) and not the pretrained network (it is read from its weights).
 """
 
@@ -30,13 +30,13 @@ _sealers: weakref.WeakKeyDictionary[ocp.CheckpointManager, integrity.Sealer] = w
 
 
 def open_folder(folder: Place) -> ocp.CheckpointManager:
-    """The checkpoints of one seed; the caller closes it (it is a context manager)."""
-    # Processes meet by name, and several seeds are saved at once: each has names of its own.
+    """Open the checkpoints of one seed; the caller closes it (it is a context manager)."""
+    # Processes meet by name, and several seeds are saved at once, so each has separate names.
     names = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=f'seed-{next(_opened)}')
     seal = integrity.Sealer(folder)
     options = ocp.CheckpointManagerOptions(
         max_to_keep=KEEP, create=True, step_prefix='step', multiprocessing_options=names,
-        cleanup_tmp_directories=True,  # what a run that was killed has left half-written
+        cleanup_tmp_directories=True,  # half-written checkpoints of a run that was killed
         async_options=ocp.AsyncOptions(post_finalization_callback=seal),
     )  # fmt: skip
     try:
@@ -46,8 +46,8 @@ def open_folder(folder: Place) -> ocp.CheckpointManager:
     except (storage.IsLink, NotADirectoryError, FileExistsError) as error:
         raise UserError(f'the checkpoints in {folder} cannot be written: {error.strerror}') from error
     except (OSError, UserError):
-        raise  # a disk that is full or may not be written to
-    except Exception as error:  # what Orbax notes beside each of them is read here
+        raise  # a full or read-only disk
+    except Exception as error:  # Orbax reads its notes beside the checkpoints here
         raise UserError(
             f'the checkpoints in {folder} cannot be opened ({_line(error)}); put the files back from a copy, '
             'or begin again in another --workdir'
@@ -72,19 +72,19 @@ def save(manager: ocp.CheckpointManager, step: int, state: Tree) -> None:
 
 
 def finish(managers: list[ocp.CheckpointManager]) -> None:
-    """Wait until what was begun is written."""
+    """Wait until everything that was begun is written."""
     for manager in managers:
         manager.wait_until_finished()
 
 
 @by_first
 def newest(folder: Place) -> int | None:
-    """The newest step that lies whole in a folder, without opening it."""
+    """Return the newest step that is complete in a folder, without opening it."""
     return max(integrity.steps(folder), default=None)
 
 
 def read(folder: Place, step: int) -> Tree:
-    """All arrays of one checkpoint of a seed as nested dicts, whatever state was saved; on one device."""
+    """Read all arrays of one checkpoint of a seed as nested dicts, for any saved state; on one device."""
     why = integrity.fault(folder / f'step_{step}')
     if why:
         raise UserError(f'the checkpoint {folder.name}/step_{step} is damaged: {why}')
@@ -102,13 +102,13 @@ def read(folder: Place, step: int) -> Tree:
 
 
 def _line(error: Exception) -> str:
-    """The first line of what a library says."""
+    """Return the first line of a library's error."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Orbax's warning that a part of a checkpoint, read by itself, has no metadata of its own."""
+    """Silence Orbax's warning that a part of a checkpoint, read alone, has no separate metadata."""
     logger = logging.getLogger('absl')
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -119,12 +119,12 @@ def _quiet() -> Iterator[None]:
 
 
 def latest(managers: list[ocp.CheckpointManager]) -> int | None:
-    """The newest step that all of these seeds have a checkpoint of; None if there is none."""
+    """Return the newest step for which all of these seeds have a checkpoint; None if there is none."""
     return from_first(lambda: max(set.intersection(*(set(one.all_steps()) for one in managers)), default=None))
 
 
 def restore(manager: ocp.CheckpointManager, step: int, state: Tree) -> Tree:
-    """The checkpoint of that step in the layout of `state`."""
+    """Restore the checkpoint of that step in the layout of `state`."""
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
     place = f'{manager.directory.parent.name}/{manager.directory.name}/step_{step}'
     try:
@@ -135,7 +135,7 @@ def restore(manager: ocp.CheckpointManager, step: int, state: Tree) -> Tree:
             raise ValueError('its arrays are not those of this network')
     except UserError:
         raise
-    except Exception as error:  # files that lie: what reads them fails in every way there is
+    except Exception as error:  # malformed files: the readers fail in every possible way
         raise UserError(
             f'the checkpoint {place} cannot be read ({_line(error)}); '
             'remove that folder to go on from the one before it'

@@ -1,6 +1,6 @@
-"""Digests of the source code that a run executes besides mixjax itself: its method's, and what that imports.
+"""Digests of the source code that a run executes besides mixjax itself: its method, and the modules it imports.
 
-Installed packages are left out; their versions are in `env.json`. So is mixjax. Imports are found in the source, also
+Installed packages and mixjax are left out; their versions are in `env.json`. Imports are found in the source, also
 those inside of functions, and nothing is imported to find them.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from mixjax.errors import UserError
 
 Spec = importlib.machinery.ModuleSpec
-UNKNOWN = 'unknown'  # the digest of code that cannot be read; it is equal to every other
+UNKNOWN = 'unknown'  # the digest of unreadable code; it is equal to every other
 INSTALLED = ('site-packages', 'dist-packages')
 LIBRARY = tuple({Path(sysconfig.get_path(name)).resolve() for name in ('stdlib', 'platstdlib')})
 
@@ -34,14 +34,14 @@ class Source(NamedTuple):
     imports: tuple[str, ...]
 
 
-# Of loaded modules the source when it was first asked for: a file that is edited afterwards is not what runs.
+# Source of loaded modules when it was first read: a file that is edited afterwards is not the code that runs.
 _loaded: dict[str, tuple[Spec, Source]] = {}
 
 
 def digests(roots: Iterable[str]) -> dict[str, str]:
-    """{module: digest} of modules, and of all modules that they import which are neither installed nor of mixjax."""
+    """Return {module: digest} of modules, and of the modules they import, unless installed or of mixjax."""
     queue, out = [name for root in roots for name in _with_packages(root)], {}
-    packages = {name.partition('.')[0] for name in queue}  # a method may be an installed package of its own
+    packages = {name.partition('.')[0] for name in queue}  # a method may be in a separate installed package
     seen: set[str] = set()
     while queue:
         name = queue.pop()
@@ -121,13 +121,13 @@ def _is_set(cell: CellType) -> bool:
 
 
 def where(name: str) -> str:
-    """The file of a module, for messages; its name where there is none."""
+    """Return the file of a module, for messages; its name if there is none."""
     return str(_path(_spec(name)) or name)
 
 
 def _spec(name: str) -> Spec | None:
-    """How a module is, or would be, imported; None if it is not there."""
-    if name in sys.modules:  # what is there may be no module, and is None where a module must not be imported
+    """Return the spec with which a module is, or would be, imported; None if it does not exist."""
+    if name in sys.modules:  # an entry may not be a module, and is None if a module must not be imported
         return getattr(sys.modules[name], '__spec__', None)
     parent, path = name.rpartition('.')[0], None
     if parent:
@@ -148,7 +148,7 @@ def _path(spec: Spec | None) -> Path | None:
 
 
 def _installed(path: Path) -> bool:
-    """Whether a file is of Python, or of a package that was installed."""
+    """Return whether a file belongs to Python or to an installed package."""
     path = path.resolve()
     return any(part in INSTALLED for part in path.parts) or any(path.is_relative_to(one) for one in LIBRARY)
 
@@ -173,10 +173,10 @@ def _source(name: str, spec: Spec, path: Path) -> Source:
 
 
 def _imports(data: bytes, package: str) -> Iterator[str]:
-    """The modules that a source may import, with the packages that they are in."""
+    """Return the modules that a source may import, with the packages that contain them."""
     try:
         tree = ast.parse(data)
-    except (SyntaxError, ValueError):  # it is said where it is imported
+    except (SyntaxError, ValueError):  # the import reports it
         return
     for node in ast.walk(tree):
         names = []
@@ -191,16 +191,16 @@ def _imports(data: bytes, package: str) -> Iterator[str]:
 
 
 def _held(module: ModuleType) -> list[str]:
-    """The modules in a module's variables: also those that were imported by a name that is a text.
+    """Return the modules in a module's variables, including those imported by a name in a string.
 
-    A package has all its modules there that anybody has imported; these are no imports of its own.
+    A package has as variables all its modules that were imported anywhere; these are not imports of the package.
     """
     names = [value.__name__ for value in vars(module).values() if isinstance(value, ModuleType)]
     return [name for name in names if not name.startswith(f'{module.__name__}.')]
 
 
 def _with_packages(name: str) -> list[str]:
-    """A module's name, after those of the packages that it is in: importing it runs them all."""
+    """Return a module's name, after those of the packages that contain it: importing it runs them all."""
     parts = name.split('.')
     return ['.'.join(parts[: k + 1]) for k in range(len(parts)) if all(parts)]
 
@@ -209,13 +209,13 @@ def _with_packages(name: str) -> list[str]:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two digests may be of the same code. Bytecode of two versions of Python cannot be compared."""
+    """Return whether two digests may be of the same code. Bytecode of two versions of Python cannot be compared."""
     kinds = {digest.rpartition(' ')[0] for digest in (one, other)}
     return one == other or UNKNOWN in (one, other) or len(kinds) > 1
 
 
 def _of_objects(module: ModuleType) -> str:
-    """A digest of the functions and plain values of a module that was made in memory, such as in a notebook."""
+    """Return a digest of the functions and plain values of a module that was made in memory, such as in a notebook."""
     out, found = hashlib.sha256(), False
     for name, value in sorted(vars(module).items()):
         members = vars(value).items() if isinstance(value, type) and value.__module__ == module.__name__ else ()
@@ -232,7 +232,7 @@ def _of_objects(module: ModuleType) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value as text without the addresses of objects."""
+    """Return a value as text without the addresses of objects."""
     if isinstance(value, tuple):
         return f'({",".join(map(_plain, value))})'
     if isinstance(value, dict):

@@ -1,6 +1,6 @@
-"""The work directory: which files a run leaves, and what may be continued there.
+"""The files of a work directory: their names, writing them, and the check of its config before a run continues.
 
-Of several processes the first one writes, and what it finds there is what all of them go by.
+With several processes the first one reads and writes, and all of them use what it has read.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from mixjax.host.storage import PART, Place
 from mixjax.version import __version__
 
 Tree = Any
-SETTLE = 30.0  # seconds after which lines that are logged go to a store
-# Settings that say where, or what is done with the run afterwards, and change no number.
+SETTLE = 30.0  # seconds after which logged lines are written to a store
+# Settings of places, or of steps after the run, that do not change any number.
 ELSEWHERE = ('results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store')
-LOCK = 'lock.json'  # who trains there (rundir/lock.py)
+LOCK = 'lock.json'  # the process that trains there (rundir/lock.py)
 
 
-# Called with a place before anything is written there; rundir/lock.py looks whether the folder is still this run's.
+# Called with a place before anything is written there; rundir/lock.py checks that the folder is still this run's.
 before_writing: list[Callable[[Place], None]] = []
 
 
 def by_owner(function: Callable[..., None]) -> Callable[..., None]:
-    """A function that writes to the place that it is given first: the first process does it, while it has the lock."""
+    """Make a function, which writes to the place given first, run in the first process while it has the lock."""
 
     @functools.wraps(function)
     def looked(path: Place, *args: Any) -> None:
@@ -51,7 +51,7 @@ def by_owner(function: Callable[..., None]) -> Callable[..., None]:
 
 @by_owner
 def write(path: Place, data: bytes | str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     storage.write(path, data.encode() if isinstance(data, str) else data)
 
 
@@ -71,7 +71,7 @@ def create(folder: Place) -> None:
     try:
         storage.make(folder)
         storage.try_writing(folder)
-    except Exception as error:  # of the network, of rights: each client of a store has errors of its own
+    except Exception as error:  # of the network, of permissions: each client of a store has different errors
         if storage.remote(folder):
             raise storage.unreachable(folder, error) from error
         if isinstance(error, OSError):
@@ -83,7 +83,7 @@ def create(folder: Place) -> None:
 
 
 def as_data(config: Any) -> dict[str, Any]:
-    """A config as JSON has it: tuples become lists."""
+    """Return a config as JSON has it: tuples become lists."""
     return json.loads(config.to_json(sort_keys=True))
 
 
@@ -112,7 +112,7 @@ def look(folder: Place, config: Any) -> bool:
         raise UserError(f'{path} is damaged; use another --workdir')
     before, after = flat(before), flat(as_data(config))
     keys = (before.keys() | after.keys()) - set(ELSEWHERE)
-    if len(config.compare):  # nothing is trained by it; earlier versions named a method there all the same
+    if len(config.compare):  # a comparison does not train it; earlier versions named a method there all the same
         keys -= {key for key in keys if key.startswith('method.')}
     changed = sorted(key for key in keys if before.get(key) != after.get(key))
     if changed == ['steps'] and after['steps'] > before['steps']:
@@ -134,18 +134,18 @@ def look(folder: Place, config: Any) -> bool:
 
 
 def parts_of(folder: Place) -> set[str]:
-    """The folders in a work directory that its sweep or comparison trains in, by its config; none of other folders."""
+    """Return the folders in a work directory that its sweep or comparison trains in; empty for other folders."""
     path = folder / 'config.json'
     try:
         said = read_json(path) if path.exists() else {}
         key, numbers = said['sweep']['key'].rpartition('.')[2], said['sweep']['numbers']
         return {*said['compare'], *(f'{key}={number}' for number in numbers)}
-    except (UserError, OSError, KeyError, TypeError, AttributeError):  # not a work directory, or not a whole one
+    except (UserError, OSError, KeyError, TypeError, AttributeError):  # not a work directory, or an incomplete one
         return set()
 
 
 def claim(folder: Place, config: Any) -> None:
-    """Record the config of a directory that `look` has accepted; all processes must see it there."""
+    """Write the config of a directory that `look` has accepted; all processes must see it there."""
     record(folder, config)
     if not all(gather((folder / 'config.json').exists())):
         raise UserError(
@@ -163,7 +163,7 @@ def record(folder: Place, config: Any) -> None:
 
 @by_first
 def finished(folder: Place, steps: int) -> dict[str, Any] | None:
-    """The results of a run of that many steps, if it was finished; an extended run's old ones do not count."""
+    """Return the results of a run of that many steps if it is finished; an extended run's old ones do not count."""
     path = folder / 'results.json'
     results = read_json(path) if path.exists() else None
     return results if isinstance(results, dict) and results.get('steps') == steps else None
@@ -171,13 +171,19 @@ def finished(folder: Place, steps: int) -> dict[str, Any] | None:
 
 @by_first
 def describe(folder: Place, command: str, again: bool = False) -> None:
-    """Write `env.json`: what the numbers of a run depend on. again: for a run that is extended, by this command."""
+    """Write `env.json`, the environment of a run.
+
+    Args:
+      folder: the work directory.
+      command: the command line.
+      again: whether the command extends a finished run.
+    """
     if again or not (folder / 'env.json').exists():
         write_json(folder / 'env.json', {**environment(), 'command': command})
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices and commit: what a number depends on. No name of a host, user or folder."""
+    """Return versions, devices and commit: everything a number depends on. No names of hosts, users or folders."""
     packages = {name: version(name) for name in ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')}
     devices = [device.device_kind for device in jax.devices()]
     return {
@@ -190,7 +196,7 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of the source tree that runs, marked `+` where it has changes; None outside one."""
+    """Return the commit of the source tree, marked `+` if it has changes; None outside a source tree."""
     source = Path(__file__).parents[1]
     if not (source.parent / '.git').exists():
         return None
@@ -207,13 +213,13 @@ def commit() -> str | None:
 
 # --- lines of metrics -------------------------------------------------------------------------------------------------
 
-# Of files in a store: what they hold with the lines that are not there yet, and when they were written last.
+# Files in a store: their contents with the lines that are not written yet, and the time of the last write.
 _logs: dict[str, tuple[str, float]] = {}
 
 
 @by_owner
 def append(path: Place, line: dict[str, Any]) -> None:
-    """Add a line. Nothing can be added to what is in a store, so there `settle` brings the lines in."""
+    """Append a line. Nothing can be appended in a store, so there `settle` writes the lines."""
     text = json.dumps(line) + '\n'
     if not storage.remote(path):
         storage.append(path, text.encode())
@@ -227,15 +233,15 @@ def append(path: Place, line: dict[str, Any]) -> None:
 
 @only_first
 def settle(folder: Place) -> None:
-    """Make sure that the lines of a folder's files are in them: before a checkpoint that is not to be ahead of them."""
-    # Forgotten also where they may not be written any more: another run's lines have taken their place.
+    """Write the pending lines of a folder's files: before a checkpoint, which must not be ahead of them."""
+    # Also dropped if they may not be written any more: another run's lines have taken their place.
     held = {name: _logs.pop(name)[0] for name in [name for name in _logs if storage.of(name).parent == folder]}
     for name, text in held.items():
         write(storage.of(name), text)
 
 
 def lines(path: Place) -> Iterable[dict[str, Any]]:
-    """The whole lines of a file; one that a dying process left half-written is passed over."""
+    """Return the complete lines of a file; skip one that a dying process left half-written."""
     if str(path) in _logs or path.exists():
         try:
             whole = _logs[str(path)][0].encode() if str(path) in _logs else untrusted.read_regular(path)
@@ -253,7 +259,13 @@ def lines(path: Place) -> Iterable[dict[str, Any]]:
 
 @by_owner
 def rewind(path: Place, seeds: list[int], step: int) -> None:
-    """Drop what seeds logged after `step`: it will be done, and logged, again."""
+    """Drop the lines of seeds after `step`: it will be trained, and logged, again.
+
+    Args:
+      path: `metrics.jsonl` or `timing.jsonl`.
+      seeds: the seeds whose lines are dropped.
+      step: the last step that is kept.
+    """
     settle(path.parent)
     if path.exists():
         kept = [line for line in lines(path) if line['seed'] not in seeds or line['step'] <= step]
@@ -262,10 +274,10 @@ def rewind(path: Place, seeds: list[int], step: int) -> None:
 
 @by_owner
 def arrange(path: Place) -> None:
-    """Put the lines of a log in the order of seeds and steps; those of one seed and step stay as they are.
+    """Sort the lines of a log by seed and step; lines of the same seed and step keep their order.
 
-    While seeds are trained at once their lines take turns, and which seeds go on together after a kill depends on the
-    checkpoints that were whole by then. A finished log does not show it.
+    The lines of seeds that are trained at once alternate, and the seeds that go on together after a kill depend on
+    the checkpoints that were complete by then. A finished log should not depend on that.
     """
     settle(path.parent)
     if path.exists():
@@ -277,6 +289,6 @@ def arrange(path: Place) -> None:
 
 @by_owner
 def write_arrays(path: Place, arrays: dict[str, np.ndarray]) -> None:
-    """A compressed `.npz`, whole or not at all."""
+    """Write a compressed `.npz` atomically."""
     with storage.new(path) as file:
         np.savez_compressed(file, **cast(Any, arrays))

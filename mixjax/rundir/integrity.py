@@ -1,8 +1,8 @@
-"""Whether a checkpoint is what was written: a SHA-256 of each of its files, kept in it.
+"""Integrity of checkpoints: a SHA-256 of each file, kept in the checkpoint.
 
-The sums are written when all files of a checkpoint are, and before it gets its name; so a checkpoint with a name has
-its sums. A restart looks at the newest checkpoint of each seed. One that is damaged is set aside under another name,
-and the one before it is used; if none is whole, nothing is touched.
+The sums are written after all files of a checkpoint, and before it gets its name; so a checkpoint with a name has
+its sums. A restart checks the newest checkpoint of each seed. A damaged one is renamed, and the one before it is
+used; if none is intact, nothing is changed.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from mixjax.host.processes import by_first, first
 from mixjax.host.storage import Place
 
 FORMAT = 2  # 1 had no sums
-READ = (1, 2)  # formats that are understood; the state is the same in both
+READ = (1, 2)  # formats that can be read; the state is the same in both
 SUMS = 'sha256.json'
-# Written by Orbax after the sums; nothing of the state is in them.
+# Written by Orbax after the sums; they hold nothing of the state.
 COMMITTED = 'commit_success.txt'
 ABOUT = '_CHECKPOINT_METADATA'
 LATER = (SUMS, ABOUT, COMMITTED)
 STEP = 'step_'
-ASIDE = '-damaged'  # ends the name of one that is set aside
+ASIDE = '-damaged'  # suffix of a damaged one that is renamed
 BLOCK = 1 << 22
 
 
 class Sealer:
-    """Writes the sums of the checkpoint that is being saved. `step` is set before each save."""
+    """A writer of the sums of the checkpoint that is being saved. `step` is set before each save."""
 
     def __init__(self, folder: Place) -> None:
         self.folder, self.step = folder, -1
 
     def __call__(self) -> None:
-        """All files are there; the folder has its last name, or a temporary one that begins with it."""
+        """Write the sums: all files exist, and the folder's name is final, or a temporary one that begins with it."""
         if not first():
             return
         name = f'{STEP}{self.step}'
@@ -53,7 +53,7 @@ def seal(place: Place) -> None:
 
 
 def files(place: Place, below: str = '') -> Iterator[tuple[str, Place]]:
-    """(name, path) of each file of a checkpoint that its sums are of; names have `/`."""
+    """Yield (name, path) of each file that a checkpoint's sums cover; names have `/`."""
     for item in place.iterdir():
         if item.is_dir():
             yield from files(item, f'{below}{item.name}/')
@@ -74,7 +74,7 @@ def _parsed(path: Place) -> Any:
 
 
 def fault(place: Place) -> str:
-    """What is wrong with a checkpoint, as the end of a sentence; '' if nothing is."""
+    """Return the problem with a checkpoint, as the end of a sentence; '' if there is none."""
     try:
         version = _parsed(place / 'meta' / 'metadata')['format']
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -83,10 +83,10 @@ def fault(place: Place) -> str:
     if why:
         return why
     if type(version) is not int:
-        return f'meta/metadata says a format that is none, {str(version)[:40]!r}'
+        return f'meta/metadata names an invalid format, {str(version)[:40]!r}'
     try:
         if version != FORMAT and not (place / SUMS).exists():
-            return ''  # an older one; what is none at all is refused by `known`
+            return ''  # an older one; anything that is not a checkpoint is refused by `known`
         sums = _parsed(place / SUMS)
         there = dict(files(place))
     except (OSError, ValueError) as error:
@@ -106,7 +106,7 @@ def fault(place: Place) -> str:
 
 
 def _notes(place: Place) -> str:
-    """What is wrong with what Orbax notes of a checkpoint after the sums; it is not needed, but must not lie."""
+    """Return the problem with Orbax's notes beside a checkpoint, which are not needed but must not be wrong."""
     try:
         said = _parsed(place / ABOUT) if (place / ABOUT).exists() else {}
     except (OSError, ValueError) as error:
@@ -123,7 +123,7 @@ def _why(error: Exception) -> str:
 
 
 def known(version: Any, place: str) -> None:
-    """Refuse a checkpoint of a format that is not understood."""
+    """Refuse a checkpoint of an unknown format."""
     if version not in READ:
         raise UserError(
             f'the checkpoint {place} is of format {version}, and this version of mixjax reads {READ[0]} to {READ[-1]}; '
@@ -132,10 +132,10 @@ def known(version: Any, place: str) -> None:
 
 
 def steps(folder: Place) -> list[int]:
-    """The steps of the checkpoints of a seed, the newest first."""
+    """Return the steps of the checkpoints of a seed, the newest first."""
     if not storage.is_dir(folder):
         return []
-    # On a disk a step gets its name when it is whole; in a store, where nothing can be renamed, a mark.
+    # On a disk a step gets its name when it is complete; in a store, which cannot rename, a mark.
     found = [item for item in folder.iterdir() if item.name.startswith(STEP)]
     names = [item.name.removeprefix(STEP) for item in found if not storage.remote(item) or (item / COMMITTED).exists()]
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
@@ -143,10 +143,15 @@ def steps(folder: Place) -> list[int]:
 
 @by_first
 def look(folder: Place, seeds: list[int], say: Callable[[str], None]) -> None:
-    """Set aside the damaged checkpoints of a run that are newer than a whole one, those of its first stage too.
+    """Rename the damaged checkpoints of a run that are newer than an intact one, also of its first stage.
+
+    Args:
+      folder: the work directory.
+      seeds: the seeds of the run.
+      say: prints a line.
 
     Raises:
-      UserError: a seed has checkpoints and none is whole; nothing has been changed then.
+      UserError: a seed has checkpoints and none is intact; nothing has been changed then.
     """
     bad: list[tuple[Place, str, int]] = []
     for stage in ('', 'first'):
@@ -168,9 +173,9 @@ def look(folder: Place, seeds: list[int], say: Callable[[str], None]) -> None:
 
 
 def refuse_links(folder: Place) -> None:
-    """Refuse a folder of checkpoints in which there are links: what is written and removed there follows none.
+    """Refuse a folder of checkpoints that contains links: files are not written or removed through them.
 
-    Something that is no folder is refused too.
+    Anything that is not a folder is refused too.
     """
     if not storage.remote(folder) and os.path.lexists(folder) and not os.path.islink(folder) and not folder.is_dir():
         raise UserError(f'{folder} is not a folder, so no checkpoints can be kept there; use another --workdir')
@@ -186,7 +191,7 @@ def refuse_links(folder: Place) -> None:
 
 
 def _damaged(place: Place) -> list[tuple[int, str, int]]:
-    """(step, fault, step of the whole one that is used instead) of the checkpoints that are newer than that."""
+    """Return (step, fault, step of the intact one that is used instead) of the damaged checkpoints newer than that."""
     bad: list[tuple[int, str]] = []
     for step in steps(place):
         why = fault(place / f'{STEP}{step}')

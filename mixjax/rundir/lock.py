@@ -1,7 +1,7 @@
-"""One run at a time in a work directory: a file that says who has it, and again and again that its owner is alive.
+"""A lock on a work directory, so that one run at a time trains in it: a file with its owner and a heartbeat.
 
-On the owner's machine the system knows whether the owner lives. On another one its signs of life are watched: no
-clocks are compared. The lock of an owner that is dead is taken over.
+On the owner's machine the system knows whether the owner is alive. Another machine watches the heartbeat: no clocks
+are compared. The lock of a dead owner is taken over.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from mixjax.host.progress import duration
 from mixjax.host.storage import Place
 from mixjax.rundir import files
 
-BEAT = 10.0  # seconds between two signs of life
+BEAT = 10.0  # seconds between two heartbeats
 LOST = 45.0  # seconds without one after which an owner on another machine counts as dead
-MOST_BYTES = 1 << 20  # of a lock that is read
+MOST_BYTES = 1 << 20  # maximum size of a lock that is read
 SETTLED = 2.0  # seconds after which all who took over the same lock at once have written theirs
 
-# Of the folders that this process trains in: {lock: its token}, and what to say once another run has taken one.
+# Folders that this process trains in: {lock: its token}, and the message after another run has taken one.
 _tokens: dict[Place, str] = {}
 _lost: dict[Place, str] = {}
 
 
 @contextlib.contextmanager
 def held(folder: Place, say: Callable[[str], None]) -> Iterator[None]:
-    """Nobody else trains in the folder during the block; of several processes the first one sees to that.
+    """Hold the lock of a folder during the block; with several processes the first one holds it.
 
-    What `rundir.files` writes in the folder is written only as long as the lock is this run's.
+    `rundir.files` writes in the folder only as long as the lock is this run's.
     """
     path = folder / files.LOCK
     mine = taken(path, say)
@@ -63,7 +63,7 @@ def held(folder: Place, say: Callable[[str], None]) -> Iterator[None]:
 
 
 def try_all(folders: Iterable[Place], say: Callable[[str], None]) -> None:
-    """Refuse to begin if somebody trains in one of these folders; a lock that a dead process has left is removed."""
+    """Refuse to begin if another run trains in one of these folders; remove the lock of a dead process."""
     for folder in folders:
         if from_first((folder / files.LOCK).exists):
             with held(folder, say):
@@ -71,7 +71,7 @@ def try_all(folders: Iterable[Place], say: Callable[[str], None]) -> None:
 
 
 def check(place: Place) -> None:
-    """Before something is written there: end the run if another one has taken its lock of that folder, or above it."""
+    """End the run, before it writes there, if another one has taken its lock of that folder, or above it."""
     for path in [path for path in _tokens if path.parent == place or path.parent in place.parents]:
         _look(path)
         if path in _lost:
@@ -82,13 +82,13 @@ files.before_writing.append(check)
 
 
 def _look(path: Place) -> None:
-    """See whether a lock is still this run's. In a store that is left to the signs of life: each look is a request."""
+    """Check that a lock is still this run's. In a store the heartbeat does that: each check is a request."""
     if path not in _lost and not storage.remote(path):
         _compare(path, _tokens[path])
 
 
 def _compare(path: Place, token: str) -> bool:
-    """Whether a lock has this token; if not, the run has lost it. One that is not whole is being written."""
+    """Return whether a lock has this token; if not, the run has lost it. An incomplete one is being written."""
     found = _read(path)
     if found is not None and found['token'] in (token, ''):
         return True
@@ -102,13 +102,13 @@ def _compare(path: Place, token: str) -> bool:
 
 @by_first
 def taken(path: Place, say: Callable[[str], None]) -> dict[str, Any]:
-    """Take the lock; returns what it says."""
+    """Take the lock; return its contents."""
     files.create(path.parent)
     mine = {**me(), 'since': time.time(), 'beat': 0, 'token': secrets.token_hex(8)}
     while not _put(path, mine):
         found = _read(path)
         if found is None:
-            time.sleep(0.01)  # it was given back just now
+            time.sleep(0.01)  # it was released just now
             continue
         if alive(path, found, say):
             raise _busy(path, found)
@@ -127,7 +127,7 @@ def _busy(path: Place, found: dict[str, Any]) -> Busy:
 
 @by_first
 def refuse_part(folder: Place, say: Callable[[str], None]) -> None:
-    """Refuse to train by itself a run of a sweep or comparison that is being trained and will come to it."""
+    """Refuse to train one run of a sweep or comparison that is being trained and will come to it."""
     inner = storage.absolute(folder)
     for outer in [*inner.parents][:2]:  # a comparison, and the sweep that it is a value of
         path, name = outer / files.LOCK, inner.relative_to(outer).parts[0]
@@ -137,17 +137,17 @@ def refuse_part(folder: Place, say: Callable[[str], None]) -> None:
 
 
 def me() -> dict[str, Any]:
-    """The owner that this process would be. machine: where process numbers mean the same."""
+    """Return the owner that this process would be. machine: the scope in which process numbers are unique."""
     try:
         machine = Path('/proc/sys/kernel/random/boot_id').read_text().strip()
-        machine = f'{machine} {os.stat("/proc/self/ns/pid").st_ino}'  # containers count their processes themselves
+        machine = f'{machine} {os.stat("/proc/self/ns/pid").st_ino}'  # containers have separate process numbers
     except OSError:
         machine = platform.node()
     return {'host': platform.node(), 'machine': machine, 'pid': os.getpid(), 'started': _started(os.getpid())}
 
 
 def _started(pid: int) -> str:
-    """When a process began, as the system counts it; '' if it has ended, '?' if that cannot be known."""
+    """Return the start time of a process in the system's units; '' if it has ended, '?' if unknown."""
     if not Path('/proc/self/stat').exists():
         try:
             os.kill(pid, 0)
@@ -160,11 +160,11 @@ def _started(pid: int) -> str:
         fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except OSError:
         return ''
-    return '' if fields[0] in 'ZX' else fields[19]  # dead, but its parent has not looked yet
+    return '' if fields[0] in 'ZX' else fields[19]  # dead, but not yet reaped by its parent
 
 
 def alive(path: Place, found: dict[str, Any], say: Callable[[str], None]) -> bool:
-    """Whether the owner of a lock lives."""
+    """Return whether the owner of a lock is alive."""
     if found['machine'] == me()['machine']:
         return _started(found['pid']) == found['started'] != ''
     say(
@@ -197,10 +197,10 @@ def _told(path: Place) -> Iterator[None]:
 
 
 def _read(path: Place) -> dict[str, Any] | None:
-    """What the lock says; None if there is none.
+    """Return the contents of the lock; None if there is none.
 
-    One that is not whole says nothing of an owner that lives, and is watched: it may be half-written. What no run
-    leaves, such as a link, a FIFO or a file of gigabytes, counts as a dead owner's: it is replaced, and never followed.
+    An incomplete lock names no live owner, and is watched: it may be half-written. Anything that no run writes, such
+    as a link, a FIFO or a file of gigabytes, counts as a dead owner's: it is replaced, and never followed.
     """
     nobody = {'host': '?', 'machine': '?', 'pid': -1, 'started': '', 'since': 0.0, 'beat': -1, 'token': ''}
     dead = {**nobody, 'machine': me()['machine']}
@@ -223,20 +223,20 @@ def _read(path: Place) -> dict[str, Any] | None:
 
 
 def _replace(path: Place, found: dict[str, Any], mine: dict[str, Any]) -> bool:
-    """Put a lock in the place of a dead owner's; False if another run was faster. There is always one meanwhile."""
+    """Replace the lock of a dead owner; return False if another run was faster. There is always a lock meanwhile."""
     with _told(path), _alone(path.parent) as sure:
         now = _read(path)
         if now is None or now['token'] != found['token']:
             return False
         storage.write(path, json.dumps(mine).encode())
-    if not sure:  # several may have come so far, and one was the last to write
+    if not sure:  # several processes may have come this far, and one was the last to write
         time.sleep(SETTLED)
     return (_read(path) or {}).get('token') == mine['token']
 
 
 @contextlib.contextmanager
 def _alone(folder: Place) -> Iterator[bool]:
-    """Whether no other process is in this block for the folder; the system frees it, however this one ends."""
+    """Yield whether no other process is in this block for the folder; the system releases it when this one ends."""
     with contextlib.ExitStack() as stack:
         try:
             if storage.remote(folder):
@@ -251,11 +251,11 @@ def _alone(folder: Place) -> Iterator[bool]:
 
 
 def _beat(path: Place, mine: dict[str, Any], done: threading.Event) -> None:
-    """Say again and again that the owner lives, as long as the lock is its own."""
+    """Write the heartbeat again and again, as long as this run has the lock."""
     beat = 0
     while not done.wait(BEAT):
         beat += 1
         if not _compare(path, mine['token']):
             return
-        with contextlib.suppress(OSError):  # a full disk is told where it matters
+        with contextlib.suppress(OSError):  # a full disk is reported where it matters
             storage.write(path, json.dumps({**mine, 'beat': beat}).encode())

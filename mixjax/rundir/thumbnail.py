@@ -6,7 +6,7 @@ import numpy as np
 
 
 def shrink(pixels: np.ndarray, side: int) -> np.ndarray:
-    """(H, W, C) uint8, at most `side` high and wide: means over squares of a whole number of pixels."""
+    """Return (H, W, C) uint8 pixels shrunk to at most `side` by means over squares of whole pixels."""
     factor = -(-max(pixels.shape[:2]) // side)
     if factor <= 1:
         return pixels

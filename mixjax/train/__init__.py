@@ -1,7 +1,7 @@
-"""Training: `run(config, workdir)` does everything that a config says. It names no method and no data set.
+"""Training: `run(config, workdir)` runs the experiment of a config. It names no method and no data set.
 
-Read `experiment`, `loop` and `step`, in this order: they are the whole of training, and what they call is a detail.
-What lies in a work directory belongs to `mixjax.rundir`, what is shown of it to `mixjax.report`.
+Read `experiment`, `loop` and `step`, in this order: they are the whole of training, and the rest are details. The files
+of a work directory belong to `mixjax.rundir`, the report on them to `mixjax.report`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ['run']  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the trainer when it is first used: many commands only read what a run left.
+    """Import the trainer on first use: many commands only read the files of a run.
 
     `run` is that of `mixjax.api`, which is above the trainer; `__init__.pyi` beside this file has its type.
     """

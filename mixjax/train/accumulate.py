@@ -1,4 +1,4 @@
-"""Gradient accumulation: a batch in parts that go through the network one after the other."""
+"""Gradient accumulation: the parts of a batch go through the network one after the other."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ def accumulated(
     gradient: Callable[[Tree, Ctx, Array], tuple[tuple[Array, Aux], Tree]],
     params: Tree, ctx: Ctx, dropout: Array, micro: int, shard: Callable[[Array], Array], loop: bool | None = None,
 ) -> tuple[tuple[Array, Aux], Tree]:  # fmt: skip
-    """The means of loss, metrics and gradient over the parts of a batch.
+    """Return the means of loss, metrics and gradient over the parts of a batch.
 
-    The running statistics go from part to part; each has random numbers of its own.
+    The running statistics go from part to part; each part has separate random numbers.
 
-    loop: one part after the other in the memory of one, as accelerators do it. On a CPU, where convolution
-        gradients in a loop are slow, the parts lie side by side in the program, and no memory is saved.
+    Args:
+      gradient: (params, ctx, dropout key) -> ((loss, aux), gradient) of one part.
+      params: the parameters.
+      ctx: the context of the whole batch.
+      dropout: key of dropout for the step.
+      micro: number of parts.
+      shard: shards an array of a part over the devices.
+      loop: True runs one part after the other in the memory of one; None does so on accelerators. On a CPU, where
+        convolution gradients in a loop are slow, the parts are side by side in the program, and no memory is saved.
     """
 
     def one(model_state: Tree, part: tuple[Array, Tree]) -> tuple[Tree, Tree]:
@@ -52,12 +59,12 @@ def accumulated(
 
 
 def parts(batch: Mapping[str, Array], micro: int) -> dict[str, Array]:
-    """A batch as (micro, B/micro, ..) arrays: contiguous parts of whole groups, so all partners of a part are in it."""
+    """Return a batch as (micro, B/micro, ..) arrays of contiguous whole groups, so each part has all its partners."""
     return {name: x.reshape(micro, x.shape[0] // micro, *x.shape[1:]) for name, x in batch.items()}
 
 
 def check_carry(aux: Aux, micro: int) -> None:
-    """Refuse to cut a batch whose forward pass hands something on that has no mean."""
+    """Refuse to split a batch whose forward pass has a `carry` that has no mean."""
     if micro > 1 and jax.tree.leaves(aux.carry):
         raise UserError(
             f'config.accumulate={micro}: with these settings the method remembers something of the whole batch, which '

@@ -1,7 +1,7 @@
-"""What the functions of a method must return (`docs/contract.md`), checked before anything is trained or written.
+"""Checks of the return values of a method's functions (`docs/contract.md`), before anything is trained or written.
 
-Shapes and types only: the checks run while a step is traced. Each refusal names the method and the function, and says
-what to return instead.
+Shapes and types only: the checks run while a step is traced. Each error names the method and the function, and the
+value to return instead.
 """
 
 from __future__ import annotations
@@ -21,14 +21,20 @@ from mixjax.models.net import Out
 Array = jax.Array
 Tree = Any
 RESERVED = ('seed', 'step', 'kind', 'batch_kind', 'loss', 'lr', 'grad_norm', 'skipped')  # names in a line of metrics
-SHOWN = 3  # differences of two trees in a message
+SHOWN = 3  # maximum number of differences of two trees in a message
 
 
 # --- inside the step --------------------------------------------------------------------------------------------------
 
 
 def loss(method: Method, returned: Any, model_state: Tree) -> None:
-    """Check what `loss` returned. model_state: of before the step, whose shapes it must keep."""
+    """Check the return value of `loss`.
+
+    Args:
+      method: the method.
+      returned: the value that `loss` returned.
+      model_state: the state before the step, whose shapes it must keep.
+    """
     where = place(method.loss, 'loss')
     wanted = 'return (loss, Aux(model_state, metrics))'
     if isinstance(returned, Aux) or not isinstance(returned, tuple) or len(returned) != 2:
@@ -53,7 +59,7 @@ def loss(method: Method, returned: Any, model_state: Tree) -> None:
 
 
 def metrics(found: Any, where: str = 'the loss') -> None:
-    """Refuse what would spoil the log."""
+    """Refuse metrics that the log cannot hold."""
     if not isinstance(found, Mapping):
         raise UserError(f'{where} returned Aux(metrics=..) that is {kind(found)}; it must be a dict of scalars')
     for key, value in found.items():
@@ -71,7 +77,13 @@ def metrics(found: Any, where: str = 'the loss') -> None:
 
 
 def after_step(method: Method, returned: Any, params: Tree, state: Tree) -> None:
-    """Check what `after_step` returned. params, state: of before the step, whose shapes both must keep."""
+    """Check the return value of `after_step`.
+
+    Args:
+      method: the method.
+      returned: the value that `after_step` returned.
+      params, state: those before the step, whose shapes both must keep.
+    """
     where = place(method.after_step, 'after_step')
     if not isinstance(returned, tuple | list) or len(returned) != 2:
         raise UserError(f'{where} returned {kind(returned)}; return (params, state)')
@@ -95,7 +107,14 @@ def predicted_head(method: Method, heads: Mapping[str, Any]) -> None:
 
 
 def predict(method: Method, returned: Any, batch: int, classes_t: int) -> None:
-    """Check what `predict` returned for a batch."""
+    """Check the return value of `predict` for a batch.
+
+    Args:
+      method: the method.
+      returned: the value that `predict` returned.
+      batch: number of examples.
+      classes_t: number of target classes.
+    """
     if is_number(returned):
         found = spec(returned)
         if found.shape == (batch, classes_t) and jnp.issubdtype(found.dtype, jnp.floating):
@@ -107,7 +126,7 @@ def predict(method: Method, returned: Any, batch: int, classes_t: int) -> None:
 
 
 def is_default(method: Method, name: str) -> bool:
-    """Whether a method leaves one of its functions at the default."""
+    """Return whether a method leaves one of its functions at the default."""
     function = method._asdict()[name]
     function = function.function if isinstance(function, UserFunction) else function
     return function is Method._field_defaults[name]
@@ -117,7 +136,7 @@ def is_default(method: Method, name: str) -> bool:
 
 
 def heads(method: Method, returned: Any, classes_s: int) -> dict[str, Head]:
-    """The heads that `heads` returned, checked; a bare number is short for `Head(number)`."""
+    """Check the return value of `heads` and return the heads; a bare number is short for `Head(number)`."""
     where = place(method.heads, 'heads')
     wanted = "return a dict such as {'target': Head(classes_t)}"
     if not isinstance(returned, Mapping) or not all(isinstance(key, str) and key for key in returned):
@@ -126,7 +145,7 @@ def heads(method: Method, returned: Any, classes_s: int) -> dict[str, Head]:
     for key, head in returned.items():
         head = Head(head) if is_whole(head) else head
         if isinstance(head, Head) and head.rows is not None and not classes_s and head.width == 0:
-            out[key] = head  # of a pretrained classifier that is not there; `init` says so
+            out[key] = head  # of a missing pretrained classifier; `init` reports it
             continue
         if not isinstance(head, Head) or not is_whole(head.width) or head.width < 1:
             raise UserError(f'{where}: {key!r} must be a Head of at least one class, not {head!r}; {wanted}')
@@ -149,7 +168,7 @@ def heads(method: Method, returned: Any, classes_s: int) -> dict[str, Head]:
 
 
 def state(method: Method, returned: Any) -> None:
-    """Check what `init` returned."""
+    """Check the return value of `init`."""
     wrong = not_arrays(returned)
     if wrong:
         raise UserError(
@@ -159,7 +178,14 @@ def state(method: Method, returned: Any) -> None:
 
 
 def prepared(method: Method, made: Any, classes_t: int, rows_s: int | None) -> Prepared:
-    """Check what `prepare` returned. rows_s: examples of the source data set; None where there is none."""
+    """Check the return value of `prepare`.
+
+    Args:
+      method: the method.
+      made: the value that `prepare` returned.
+      classes_t: number of target classes.
+      rows_s: number of examples of the source data set; None without one.
+    """
     where = place(method.prepare, 'prepare')
     if not isinstance(made, Prepared):
         raise UserError(f'{where} returned {kind(made)}; return Prepared(frozen, draw, notes)')
@@ -198,7 +224,7 @@ def _frozen(where: str, tree: Mapping[Any, Any], place: str) -> None:
 
 
 def _draw(where: str, draw: Any, classes_t: int, rows_s: int | None) -> None:
-    """The tables must be such that every target class draws rows that exist."""
+    """Check the tables of a draw: every target class must draw existing rows."""
     if not isinstance(draw, Segments):
         raise UserError(f'{where} returned Prepared(draw=..) that is {kind(draw)}; it must be a Segments')
     if rows_s is None:
@@ -229,7 +255,7 @@ def _draw(where: str, draw: Any, classes_t: int, rows_s: int | None) -> None:
         t, k = np.argwhere(used & ((start < 0) | (count < 1) | (start + count > len(rows))))[0]
         raise UserError(
             f'{where}: segment {k} of target class {t} (start {start[t, k]}, count {count[t, k]}) must have at least '
-            f'one row and lie within the {len(rows)} of draw.rows'
+            f'one row and be within the {len(rows)} of draw.rows'
         )
     if 'score' in tables and (tables['score'].shape != start.shape or tables['score'].dtype.kind not in 'biuf'):
         raise UserError(f'{where}: draw.score must be None or numbers of shape {start.shape}, not {kind(draw.score)}')
@@ -237,11 +263,11 @@ def _draw(where: str, draw: Any, classes_t: int, rows_s: int | None) -> None:
         raise UserError(f'{where}: draw.union must be true or false, not {kind(draw.union)}')
 
 
-# --- a network of the user's ------------------------------------------------------------------------------------------
+# --- a user's network -------------------------------------------------------------------------------------------------
 
 
 def network(name: str, out: Any, batch: int) -> None:
-    """Check what a forward pass of a network gives (`docs/networks.md`)."""
+    """Check the outputs of a network's forward pass (`docs/networks.md`)."""
     if (
         not isinstance(out, Out)
         or not is_number(out.features)
@@ -262,15 +288,15 @@ def network(name: str, out: Any, batch: int) -> None:
 
 
 def place(function: Any, name: str) -> str:
-    """How a message begins that is about a function of a method."""
+    """Return the beginning of a message about a function of a method."""
     return function.what if isinstance(function, UserFunction) else name
 
 
-# --- what things are --------------------------------------------------------------------------------------------------
+# --- descriptions of values -------------------------------------------------------------------------------------------
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is an array of numbers or keys, or a Python number."""
+    """Return whether a value is an array of numbers or keys, or a Python number."""
     if isinstance(value, np.ndarray | np.generic):
         return value.dtype.kind in 'biufcV' and value.dtype.names is None
     return isinstance(value, jax.Array | jax.ShapeDtypeStruct | bool | int | float | complex)
@@ -281,14 +307,14 @@ def is_whole(value: Any) -> bool:
 
 
 def spec(value: Any) -> jax.ShapeDtypeStruct:
-    """Shape and type of an array or number, as a compiled program has them."""
+    """Return the shape and type of an array or number, as a compiled program has them."""
     if isinstance(value, jax.Array | jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct(value.shape, value.dtype)
     return jax.eval_shape(lambda: jnp.asarray(value))
 
 
 def kind(value: Any) -> str:
-    """What a value is, for a message: `float32 of shape (8, 10)`, `a tuple of 3`, `None`."""
+    """Return a description of a value for a message: `float32 of shape (8, 10)`, `a tuple of 3`, `None`."""
     if is_number(value):
         found = spec(value)
         return f'{found.dtype} of shape {found.shape}'
@@ -305,7 +331,7 @@ def kind(value: Any) -> str:
 
 
 def not_arrays(tree: Tree) -> str:
-    """The first leaf of a tree that is neither an array nor a number, in words; '' where there is none."""
+    """Return a description of the first leaf that is neither an array nor a number; '' if there is none."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         if not is_number(leaf):
             return f'{kind(leaf)} at {jax.tree_util.keystr(path) or "its top"}'
@@ -313,7 +339,7 @@ def not_arrays(tree: Tree) -> str:
 
 
 def difference(before: Tree, after: Tree) -> str:
-    """In what two trees differ in structure, shapes and types, in words; '' where they do not."""
+    """Return a description of the differences of two trees in structure, shapes and types; '' if they agree."""
     wrong = not_arrays(after)
     if wrong:
         return wrong

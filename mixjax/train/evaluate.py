@@ -23,8 +23,10 @@ Tree = Any
 
 
 class Sums(NamedTuple):
-    """Of some examples. correct, seen: (classes,) how many are right, and how many there are, of each class.
-    near: how many have their class among the five likeliest.
+    """The counts of correct predictions over some examples.
+
+    correct, seen: (classes,) numbers of correct examples, and of all examples, of each class.
+    near: number of examples with their class among the five likeliest.
     """
 
     correct: Any
@@ -34,23 +36,27 @@ class Sums(NamedTuple):
 
 
 class Each(NamedTuple):
-    """Of each of some examples, (B,): the class that it is taken for, and the probability of that class."""
+    """The predicted class of each example, (B,), and its probability, (B,)."""
 
     predicted: Any
     probability: Any
 
 
 class Found(NamedTuple):
-    """What the evaluation of a batch gives."""
+    """The result of evaluating a batch."""
 
     sums: Sums
     each: Each
 
 
 def rank(logits: Array, label: Array) -> Array:
-    """(B, c), (B,) -> (B,) how many classes are likelier than the label; of equals the lower one, as in argmax.
+    """Return how many classes are likelier than the label, (B,); of equal ones the lower counts, as in argmax.
 
-    A row that holds a nan has no likeliest classes: its rank is c.
+    A row with a nan has no likeliest classes: its rank is c.
+
+    Args:
+      logits: (B, c).
+      label: (B,).
     """
     own = jnp.take_along_axis(logits, label[:, None], axis=-1)
     before = jnp.arange(logits.shape[-1]) < label[:, None]
@@ -64,7 +70,14 @@ def make(
     geometry: augment.Geometry,
     layout: Layout = Layout(),  # noqa: B008, a constant
 ) -> Callable[[Tree, Array, Array, Array], Found]:
-    """The evaluation of one batch: (variables, image, label, mask) -> `Sums` over the mask, and `Each`."""
+    """Make the evaluation of one batch: (variables, image, label, mask) -> `Sums` over the mask, and `Each`.
+
+    Args:
+      net: the network.
+      method: the method, for its `predict`.
+      geometry: preprocessing of the images.
+      layout: layout of arrays on the devices.
+    """
 
     def batch(variables: Tree, image: Array, label: Array, mask: Array) -> Found:
         out, _ = net.apply(layout.whole(variables), augment.centre(layout.shard(image), geometry), train=False)
@@ -85,9 +98,12 @@ def make(
 
 
 def batches(test: Images, size: int, part: slice | None = None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """The test set as (image, label, mask), in batches of one size; the last is filled up and masked.
+    """Yield the test set as (image, label, mask), in batches of one size; the last is filled up and masked.
 
-    part: the places of a batch whose images are needed; elsewhere anything may stand. None for all.
+    Args:
+      test: the test images.
+      size: number of examples of a batch.
+      part: the places of a batch whose images are needed; the others are undefined. None for all.
     """
     first, last = (0, size) if part is None else (part.start, part.stop)
     for start in range(0, len(test.label), size):
@@ -95,18 +111,24 @@ def batches(test: Images, size: int, part: slice | None = None) -> Iterator[tupl
         short = size - len(label)
         mask = np.arange(size) < len(label)
         read = test.image[start + first : min(start + last, len(test.label))]
-        image = np.empty((size, *read.shape[1:]), read.dtype)  # takes memory where it is written to
+        image = np.empty((size, *read.shape[1:]), read.dtype)  # takes memory only where it is written to
         image[first : first + len(read)], image[first + len(read) : last] = read, 0
         yield image, np.pad(label, (0, short)), mask
 
 
 def run(evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int) -> list[dict[str, float]]:
-    """For each trial {'accuracy', 'loss', 'mean_per_class'} over all `count` test examples.
+    """Return {'accuracy', 'loss', 'mean_per_class'} of each trial over all `count` test examples.
 
     With more than five classes also 'top5'. 'mean_per_class': the mean of the accuracies of the classes that
-    have examples there.
+    have test examples.
+
+    Args:
+      evaluate: the compiled result of `make` for all trials.
+      variables: the variables of all trials.
+      test: the batches, (image, label, mask) each.
+      count: number of test examples.
     """
-    # What a batch gave is fetched when the next one is on its way.
+    # The result of a batch is fetched when the next one is on its way.
     found = itertools.chain((evaluate(variables, *batch).sums for batch in test), [None])
     return _over(count, [transfer.whole(one) for one, _ in itertools.pairwise(found)])
 
@@ -114,7 +136,7 @@ def run(evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int) -
 def run_each(
     evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int
 ) -> tuple[list[dict[str, float]], list[Each]]:
-    """The same, and for each trial what it says of each test example, (count,) arrays."""
+    """Return the measures of `run`, and for each trial the predictions of each test example, (count,) arrays."""
     found = itertools.chain((evaluate(variables, *batch) for batch in test), [None])
     whole = [transfer.whole(one) for one, _ in itertools.pairwise(found)]
     columns = (np.concatenate(parts, axis=1)[:, :count] for parts in zip(*(one.each for one in whole), strict=True))
@@ -122,14 +144,14 @@ def run_each(
 
 
 def _over(count: int, sums: Sequence[Sums]) -> list[dict[str, float]]:
-    """The measures of each trial."""
+    """Return the measures of each trial."""
     correct, seen, near = (np.sum([one[k].astype(np.int64) for one in sums], axis=0) for k in range(3))
     loss = np.sum([one.loss.astype(np.float64) for one in sums], axis=0)
     return [_means(*each, count) for each in zip(correct, seen, near, loss, strict=True)]
 
 
 def _means(correct: np.ndarray, seen: np.ndarray, near: int, loss: float, count: int) -> dict[str, float]:
-    """Of the sums of one trial."""
+    """Return the measures of one trial from its sums."""
     there = seen > 0
     out = {
         'accuracy': int(correct.sum()) / count,

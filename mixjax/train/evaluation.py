@@ -1,8 +1,8 @@
-"""Evaluations during training, and which step's network is kept.
+"""Evaluations during training, and the choice of the step whose network is kept.
 
-The validation part, where there is one, is evaluated at the same steps as the test part. With `keep='best'` the
-network of the step with the highest validation accuracy is the result of the run, the later one of equals: its
-accuracy is reported, and it is the one that is exported.
+The validation part, if there is one, is evaluated at the same steps as the test part. With `keep='best'` the
+network of the step with the highest validation accuracy, the last of equals, is the result of the run: its accuracy
+is reported, and it is exported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Tree = Any
 
 
 def check(built: Program) -> None:
-    """Refuse to keep the best without a validation part."""
+    """Refuse to keep the best network without a validation part."""
     config = built.config
     if config.keep == 'best' and not val_count(built, config.seed):
         raise UserError(
@@ -35,14 +35,21 @@ def check(built: Program) -> None:
 
 
 def val_count(built: Program, seed: int) -> int:
-    """The number of examples that a seed validates on."""
+    """Return the number of validation examples of a seed."""
     return len(built.sets.val.labels) if built.sets.val else len(built.draw(seed).rows.val)
 
 
 def evaluate_and_log(built: Program, folder: Place, step: int, ts: TrainState, placed: SeedBatch) -> None:
-    """Evaluate all seeds and log it; keep the predictions of the seeds whose best step this is so far.
+    """Evaluate all seeds and log it; keep the predictions of the seeds whose best step so far this is.
 
-    The first seed's network is exported where it is the best so far.
+    The first seed's network is exported if it is the best so far.
+
+    Args:
+      built: the run's programs.
+      folder: the run's folder.
+      step: number of steps done.
+      ts: the state of all trials.
+      placed: the seeds on the devices.
     """
     metrics, config, together = folder / 'metrics.jsonl', built.config, placed.seeds
     said: list[evaluate.Each] = []
@@ -61,34 +68,42 @@ def evaluate_and_log(built: Program, folder: Place, step: int, ts: TrainState, p
 
 @by_first
 def best(folder: Place) -> dict[int, int]:
-    """{seed: the step of its highest validation accuracy, the last of equals}."""
+    """Return {seed: the step of its highest validation accuracy, the last of equals}."""
     found = [line for line in files.lines(folder / 'metrics.jsonl') if line['kind'] == 'val']
     found.sort(key=lambda line: (line['accuracy'], line['step']))
     return {line['seed']: line['step'] for line in found}
 
 
 def kept(config: Any, folder: Place, seeds: Sequence[int]) -> dict[int, int]:
-    """{seed: the step whose network is its result}; of one that is being trained and keeps the best, so far."""
+    """Return {seed: the step of its resulting network}; so far, for a seed in training that keeps the best."""
     known = best(folder) if config.keep == 'best' else {}
     return {seed: known[seed] if config.keep == 'best' else config.steps for seed in seeds}
 
 
 def keep(built: Program, folder: Place, ts: TrainState, step: int, whole: bool = False) -> None:
-    """Export a network. whole: with all its heads, and not only what prediction needs."""
+    """Export a network.
+
+    Args:
+      built: the run's programs.
+      folder: the run's folder.
+      ts: the state of one seed.
+      step: the step of the network.
+      whole: export all heads, and not only the ones that prediction needs.
+    """
     images = built.sets.train
     channels = images.read(np.arange(1)).shape[-1]
     export.model(folder, built.config, built.method, mesh.here(ts), images.classes, channels, step, whole)
 
 
 def snapshot(built: Program, folder: Place, ts: TrainState, step: int) -> None:
-    """Keep the first seed's network of this step, all of it, in a folder of its own."""
+    """Keep the first seed's network of this step, with all its heads, in a folder for this step."""
     place = folder / 'snapshots' / str(step)
     files.create(place)
     keep(built, place, ts, step, whole=True)
 
 
 def export_last(built: Program, folder: Place, together: list[int], ts: TrainState) -> None:
-    """At the last step: export the first seed's network, unless that has been done."""
+    """Export the first seed's network at the last step, unless that has been done."""
     config = built.config
     if export.is_of(folder, config.steps):
         return
@@ -100,6 +115,6 @@ def export_last(built: Program, folder: Place, together: list[int], ts: TrainSta
 
 @only_first
 def still(folder: Place, steps: int) -> None:
-    """The exported network is that of a run before it was extended, and still the best."""
+    """Mark the exported network as still the best after the run was extended."""
     path = folder / 'model.json'
     files.write_json(path, {**files.read_json(path), 'steps': steps})

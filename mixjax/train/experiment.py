@@ -1,6 +1,6 @@
 """An experiment from beginning to end: one run, a comparison of several methods, or a sweep over one number.
 
-`run` looks at everything first (folders, inputs, one traced step of each method) and writes nothing until all of it can
+`run` checks everything first (folders, inputs, one traced step of each method) and writes nothing until all of it can
 be trained. The training of one run is in `mixjax.train.loop`, a step of it in `mixjax.train.step`.
 """
 
@@ -24,11 +24,11 @@ from mixjax.train.program import Program
 
 
 class Plan(NamedTuple):
-    """A run, or a comparison of several, that was looked at and can begin.
+    """A run, or a comparison of several, that was checked and can begin.
 
     runs: {label: (config, folder)}. extended: the labels of runs that go on beyond the steps they were finished with.
-    inputs: digests of what each run is made from. programs: of the runs that are not finished.
-    steps: of all runs and seeds together. note: how the data and the weights were loaded.
+    inputs: digests of each run's inputs. programs: those of the runs that are not finished.
+    steps: number of steps of all runs and seeds. note: how the data and the weights were loaded.
     """
 
     config: Any
@@ -45,15 +45,15 @@ def run(
     config: Any, folder: str | Place, *, progress: Progress | bool = True, command: str = '',
     changed_code: str = 'refuse',
 ) -> dict[str, Any]:  # fmt: skip
-    """Do all that `config` says in the work directory `folder`, or what is left of it.
+    """Run the experiment that `config` describes in the work directory `folder`, or the rest of it.
 
     Args:
       config: from `mixjax.config.load`, or `mixjax.config.base()` with what differs set.
-      progress: True prints how far it is (a line that moves on a terminal; in a notebook or a file a line at each
-        phase, and one every ten seconds), False nothing; or a `Progress` of your own.
+      progress: True prints the progress (a line that moves on a terminal; in a notebook or a file a line at each
+        phase, and one every ten seconds), False nothing; or your `Progress` object.
       command: the command line that started the run, kept in `env.json`.
-      changed_code: what to do where the source of a method of your own has changed since the run began: 'refuse'
-        to go on, or 'accept' it.
+      changed_code: the response to a change of the source of a user's method since the run began: 'refuse' to go
+        on, or 'accept' it.
 
     Returns:
       The contents of `results.json`.
@@ -63,7 +63,7 @@ def run(
     config = config_lib.settle(config_lib.complete(copy.deepcopy(config).unlock()))
     config_lib.check(config)
     shared.preflight(config)
-    folder = storage.real(storage.of(folder))  # nothing that is written below it follows a link
+    folder = storage.real(storage.of(folder))  # no file below it is written through a link
     progress = progress if isinstance(progress, Progress) else Progress(0, quiet=not (progress and processes.first()))
 
     # Refuse a folder of another experiment before anything is loaded: other settings first, then other code.
@@ -76,7 +76,7 @@ def run(
         input_digests.check_code(one, place, changed_code)
     lock.refuse_part(folder, progress.say)
 
-    # Inputs of finished runs are compared too, where others are still to be trained with them.
+    # Inputs of finished runs are compared too, if others are still to be trained with them.
     left = any(files.finished(place, single.steps) is None for single, place in every)
     for one, _ in values.values():
         progress.say(variants.summary(one))
@@ -89,7 +89,7 @@ def run(
         }
         progress.total += sum(plan.steps for plan in plans.values())
         with lock.held(folder, progress.say):
-            files.look(folder, config)  # somebody may have been here before the lock was taken
+            files.look(folder, config)  # another process may have been here before the lock was taken
             inside = [place for plan in plans.values() for place in (plan.folder, *(p for _, p in plan.runs.values()))]
             lock.try_all([place for place in inside if place != folder], progress.say)
             if config.sweep.key:
@@ -98,7 +98,7 @@ def run(
 
 
 def plan_experiment(config: Any, folder: Place, progress: Progress, left: bool, changed_code: str) -> Plan:
-    """Look at the folders and build the programs of what is to be trained; nothing is written.
+    """Check the folders and build the programs of the runs that are to be trained; nothing is written.
 
     Args:
       left: whether this run, or another value of its sweep, has steps left to do.
@@ -127,13 +127,13 @@ def plan_experiment(config: Any, folder: Place, progress: Progress, left: bool, 
 
 
 def run_sweep(config: Any, folder: Place, plans: dict[str, Plan], progress: Progress, command: str) -> dict[str, Any]:
-    """Train the runs of a sweep one after the other; returns, and writes, their results."""
+    """Train the runs of a sweep one after the other; write and return their results."""
     files.claim(folder, config)
     files.describe(folder, command)
     found = {}
     for name, plan in plans.items():
         progress.say(f'{name}:')
-        with lock.held(plan.folder, progress.say):  # it may be started as a run of its own, too
+        with lock.held(plan.folder, progress.say):  # it may also be started as a separate run
             files.look(plan.folder, plan.config)
             found[name] = run_experiment(plan, progress, command)
     out = {'kind': 'sweep', 'steps': config.steps, 'key': config.sweep.key, 'runs': found}
@@ -142,7 +142,7 @@ def run_sweep(config: Any, folder: Place, plans: dict[str, Plan], progress: Prog
 
 
 def run_experiment(plan: Plan, progress: Progress, command: str) -> dict[str, Any]:
-    """Train the runs of a plan that are not finished; returns, and writes, the results."""
+    """Train the runs of a plan that are not finished; write and return the results."""
     config = plan.config
     files.claim(plan.folder, config)
     files.describe(plan.folder, command, again=bool(plan.extended))
@@ -176,7 +176,7 @@ def run_experiment(plan: Plan, progress: Progress, command: str) -> dict[str, An
 def run_training(
     program: Program, label: str, folder: Place, inputs: Inputs, progress: Progress, command: str
 ) -> dict[str, Any]:
-    """Train one method with all its seeds; returns, and writes, its results."""
+    """Train one method with all its seeds; write and return its results."""
     config = program.config
     files.claim(folder, config)
     files.describe(folder, command)

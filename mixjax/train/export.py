@@ -1,4 +1,4 @@
-"""What a run leaves for others: the model file, and pictures of what the network was given."""
+"""The files that a run exports: the model, and pictures of the network's inputs."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from mixjax.train.step import TrainState, context
 
 Array = jax.Array
 Tree = Any
-SHOWN = 8  # examples in a picture
+SHOWN = 8  # number of examples in a picture
 
 
 # --- the model --------------------------------------------------------------------------------------------------------
 
 
 def plain_heads(method: Method, heads: Tree) -> Tree:
-    """The heads that prediction needs: one, `target`, wherever the method's `predict` only selects classes.
+    """Return the heads that prediction needs: one, `target`, if the method's `predict` only selects classes.
 
-    A head's kernel is what it makes of the unit features, and its bias what it makes of none, so
-    `predict` itself picks the columns out. Where it does more than that, all heads are kept.
+    A head's kernel is its output for the unit features, and its bias its output for zeros, so `predict`
+    applied to them selects the columns. Where it does more than select, all heads are kept.
     """
 
     def picked(logits: dict[str, Array], features: Array) -> Array:
@@ -47,7 +47,7 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
         # Up to the rounding of sums as large as the largest logit; one of them may be near 0.
         if bool(jnp.allclose(whole, some @ kernel + bias, rtol=0, atol=1e-5 * float(jnp.abs(whole).max()))):
             return {'target': {'kernel': kernel, 'bias': bias}}
-    except (UserError, KeyError, TypeError, ValueError):  # it reads the maps, say
+    except (UserError, KeyError, TypeError, ValueError):  # for example because it reads the maps
         pass
     return dict(heads)
 
@@ -57,10 +57,17 @@ def model(
     folder: Place, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int, step: int,
     whole: bool = False,
 ) -> None:  # fmt: skip
-    """`model.safetensors` and `model.json`: all that prediction, or another run, needs.
+    """Write `model.safetensors` and `model.json`: everything that prediction, or another run, needs.
 
-    classes, channels: of the stored images that the network was trained on. step: whose network it is.
-    whole: all heads, and not only what prediction needs.
+    Args:
+      folder: the run's folder.
+      config: the run's config.
+      method: the method.
+      ts: the state with the network.
+      classes: names of the target classes.
+      channels: number of channels of the stored images that the network was trained on.
+      step: the step of the network.
+      whole: keep all heads, and not only the ones that prediction needs.
     """
     params = ts.params if whole else {**ts.params, 'heads': plain_heads(method, ts.params['heads'])}
     variables = jax.tree.map(np.asarray, {'params': params, **ts.model_state})
@@ -82,7 +89,7 @@ def model(
 
 @by_first
 def is_of(folder: Place, steps: int) -> bool:
-    """Whether the model there is that of a run of so many steps, and not of one that was extended since."""
+    """Return whether the model in the folder is from a run of this many steps, and not from before it was extended."""
     path = folder / 'model.json'
     return path.exists() and files.read_json(path)['steps'] == steps
 
@@ -93,10 +100,17 @@ def is_of(folder: Place, steps: int) -> bool:
 def seen(
     net: Net, method: Method, feed: Batch, run: Run, geometry: augment.Geometry
 ) -> Callable[[TrainState, Tree, Tree, Tree], dict[str, Array]]:
-    """A batch, and the images that the method made of it: what enters the network in train mode.
+    """Make a function that returns a batch, and the images that enter the network in train mode.
 
-    The net is asked to remember its input, so this knows nothing of any method. The loss itself is
-    dead code here and costs nothing.
+    The net records its input, so this is the same for every method. The loss itself is dead code here
+    and costs nothing.
+
+    Args:
+      net: the network.
+      method: the method.
+      feed: (inputs, key, step) -> batch.
+      run: constants of the run.
+      geometry: preprocessing of the images.
     """
 
     def look(ts: TrainState, start: Tree | None, frozen: Tree, inputs: Tree) -> dict[str, Array]:
@@ -126,9 +140,13 @@ def seen(
 
 
 def samples(path: Place, look: Callable[[int], dict[str, Array]]) -> None:
-    """`samples.npz`: of a few steps the one whose pictures differ most from the images they were made of.
+    """Write `samples.npz`: from a few steps, the pictures that differ most from the images they were made of.
 
-    look: step -> pictures. Some methods leave some batches as they are, or nearly so.
+    Some methods leave some batches unchanged, or nearly so.
+
+    Args:
+      path: the file.
+      look: step -> pictures.
     """
     found = [jax.tree.map(np.asarray, look(step)) for step in (1, 3, 5, 7)]
     changed = [np.abs(one['seen'].astype(int) - one['image']).mean() for one in found]
@@ -136,7 +154,14 @@ def samples(path: Place, look: Callable[[int], dict[str, Array]]) -> None:
 
 
 def pairs(folder: Place, seed: int, prepared: Prepared, target: Dataset, source: Dataset) -> None:
-    """Write `pairs.json` and `pairs.npz`: the source classes that each target class draws from, with a picture each."""
+    """Write `pairs.json` and `pairs.npz`: the source classes that each target class draws from, with a picture each.
+
+    Args:
+      folder: the run's folder.
+      seed: the first seed.
+      prepared: the result of `prepare`, with a draw.
+      target, source: the data sets.
+    """
     draw = prepared.draw
     assert draw is not None
 

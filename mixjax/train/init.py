@@ -1,4 +1,4 @@
-"""The state at step 0 of a seed: parameters from the pretrained network, fresh heads, the method's own state."""
+"""The state of a seed at step 0: parameters from the pretrained network, fresh heads, the method's state."""
 
 from __future__ import annotations
 
@@ -25,7 +25,13 @@ Tree = Any
 
 
 def heads(method: Method, classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
-    """The method's heads; a bare number is short for `Head(number)`."""
+    """Return the method's heads; a bare number is short for `Head(number)`.
+
+    Args:
+      method: the method.
+      classes_t, classes_s: numbers of target and source classes.
+      prepared: the result of `prepare`.
+    """
     return contract.heads(method, method.heads(classes_t, classes_s, prepared), classes_s)
 
 
@@ -33,9 +39,15 @@ def initial_params(
     init: Callable[[Array], Tree], wanted: Mapping[str, Head], key: Array, start: Tree | None, dtype: Any,
     trunk: Tree | None = None,
 ) -> tuple[Tree, Tree]:  # fmt: skip
-    """Initialise (params, model_state): by the program of `initialiser`, the pretrained network and the heads' rows.
+    """Initialise (params, model_state) from the fresh variables, the pretrained network and the heads' rows.
 
-    trunk: variables whose backbone and statistics take the pretrained network's place.
+    Args:
+      init: the compiled program of `initialiser`.
+      wanted: {name: head}.
+      key: key of the fresh parameters.
+      start: variables of the pretrained network; None from scratch.
+      dtype: type of the parameters and statistics.
+      trunk: variables whose backbone and statistics replace those of the pretrained network.
     """
     made = jax.tree.map(lambda x: x.astype(dtype), init(key))
     heads = {
@@ -48,7 +60,14 @@ def initial_params(
 
 
 def initialiser(net: Net, wanted: Mapping[str, Head], image: Array, pretrained: bool) -> Callable[[Array], Tree]:
-    """The compiled net.init; of a pretrained network only the heads are new, so only they are computed."""
+    """Compile net.init; with a pretrained network only the heads are new, so only they are computed.
+
+    Args:
+      net: the network.
+      wanted: {name: head}.
+      image: (1, H, W, C) zeros of an image's shape.
+      pretrained: whether the trunk comes from the pretrained network.
+    """
     widths = {name: head.width for name, head in wanted.items()}
 
     def init(key: Array) -> Tree:
@@ -59,10 +78,10 @@ def initialiser(net: Net, wanted: Mapping[str, Head], image: Array, pretrained: 
 
 
 def try_step(program: Program, prepared: Prepared, data: Data) -> None:
-    """Refuse what the method cannot begin, train or predict with, before anything is trained or written.
+    """Refuse a method whose first step, training or prediction would fail, before anything is trained or written.
 
-    Shapes only, so nothing is compiled; but where `init` works on the host (numpy, passes over the data), it is
-    called once more than it would be.
+    Shapes only, so nothing is compiled; but an `init` that works on the host (numpy, passes over the data) is
+    called one more time.
     """
     method, config, image = program.method, program.config, program.shared.image
     (net, _), start = program.shared.view, program.shared.start_here
@@ -132,7 +151,7 @@ def _require_something_learns(net: Net, method: Method, params: Tree, config: An
 
 
 def wanted_heads(net: Net, method: Method, prepared: Prepared, data: Data, start: Tree | None) -> dict[str, Head]:
-    """The method's heads, refused where they start from a pretrained classifier that is not there."""
+    """Return the method's heads; refuse ones that start from a pretrained classifier if there is none."""
     wanted = heads(method, len(data.target.classes), 0 if start is None else width(start), prepared)
     if start is None and any(head.rows is not None and (np.asarray(head.rows) >= 0).any() for head in wanted.values()):
         net.pretrained()  # raises: there is none
@@ -143,14 +162,21 @@ def wanted_heads(net: Net, method: Method, prepared: Prepared, data: Data, start
                 + ' and '.join(repr(name) for name in wanted)
             )
         width_t = len(start['params']['heads']['target']['bias'])
-        # A first stage has other classes, and a method may have its own idea of the rows.
+        # A first stage has other classes, and a method may choose the rows itself.
         if wanted['target'].rows is None and wanted['target'].width == width_t:
             wanted['target'] = wanted['target']._replace(rows=np.arange(width_t))
     return wanted
 
 
 def initial_head(drawn: Tree, head: Head, key: Array, start: Tree | None) -> Tree:
-    """Initialise a head: drawn by torch's law or by the head's own, with the pretrained rows it names."""
+    """Initialise a head: drawn by torch's default or the head's `std`, with the pretrained rows it names.
+
+    Args:
+      drawn: kernel and bias drawn by torch's default.
+      head: description of the head.
+      key: key of its draw.
+      start: variables of the pretrained network; None from scratch.
+    """
     if head.std is not None:
         kernel = head.std * jax.random.normal(key, drawn['kernel'].shape, drawn['kernel'].dtype)
         drawn = {'kernel': kernel, 'bias': jnp.zeros_like(drawn['bias'])}
@@ -158,7 +184,7 @@ def initial_head(drawn: Tree, head: Head, key: Array, start: Tree | None) -> Tre
 
 
 def copy_rows(fresh: Tree, head: Head, start: Tree) -> Tree:
-    """A fresh head with the classes that `head.rows` names taken over from the pretrained classifier."""
+    """Return a fresh head with the classes that `head.rows` names copied from the pretrained classifier."""
     classifier = start['params']['heads'].get('source')
     rows = np.asarray(head.rows)
     taken = np.flatnonzero(rows >= 0)
@@ -179,12 +205,18 @@ def initial_state(
     """Make the state at step 0.
 
     Args:
-      net: as the method's `init` sees it. start: the pretrained network's variables. trunk: see `initial_params`.
+      net: the network as the method's `init` sees it.
+      start: variables of the pretrained network; None from scratch.
+      program: the run's programs.
+      seed_key: key of the seed.
+      prepared: the result of `prepare`.
+      data: the seed's data.
+      trunk: see `initial_params`.
     """
     key = keys(seed_key).init
     params, model_state, state = initial_variables(net, start, program, key, prepared, data, trunk)
     ts = TrainState(jnp.zeros((), jnp.int32), seed_key, params, model_state, program.tx.init(params), state)
-    # The program reuses the memory of its state: nothing in it may be shared, with `start` least of all.
+    # The program reuses the memory of its state: nothing in it may be shared, least of all with `start`.
     return jax.tree.map(jnp.array, ts)
 
 
@@ -192,7 +224,7 @@ def initial_variables(
     net: Net, start: Tree | None, program: Program, key: Array, prepared: Prepared, data: Data,
     trunk: Tree | None = None,
 ) -> tuple[Tree, Tree, Tree]:  # fmt: skip
-    """Make (params, model_state, the method's state) at step 0; arguments as of `initial_state`."""
+    """Make (params, model_state, the method's state) at step 0; the arguments are those of `initial_state`."""
     method, shared = program.method, program.shared
     wanted = wanted_heads(net, method, prepared, data, start)
     # Compiled once for all seeds and methods with heads of these widths.
@@ -207,6 +239,6 @@ def initial_variables(
 
 
 def width(start: Tree) -> int:
-    """Number of classes that the pretrained classifier knows; 0 without one."""
+    """Return the number of classes of the pretrained classifier; 0 without one."""
     classifier = start['params'].get('heads', {}).get('source')
     return 0 if classifier is None else int(classifier['bias'].shape[0])

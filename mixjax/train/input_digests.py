@@ -1,15 +1,15 @@
-"""What a run is made from: a digest of each input, kept in `inputs.json`, and compared whenever the run goes on.
+"""Digests of a run's inputs, kept in `inputs.json` and compared whenever the run goes on.
 
     weights        the tensors of the pretrained network's file; '' from scratch
     target         {part: digest}, its examples and their labels: train, test, val
-    source         the source data set's examples and their labels; '' where there is none
-    splits         the content of `config.target.splits`; '' where there is none
-    code           {module: digest} of the method and the network, and what they import, where mixjax does not ship
-                   them; of a method that is a function, of that and what it uses
-    earlier code   a list of what `code` was before the user accepted that it had changed
+    source         the source data set's examples and their labels; '' if there is none
+    splits         the content of `config.target.splits`; '' if there is none
+    code           {module: digest} of a user's method and network, and of the modules they import; of a
+                   method that is a function, of that and what it uses
+    earlier code   a list of the values of `code` before the user accepted that it had changed
 
-What a run also depends on is in `config.json` and `env.json`. A work directory of an older version has no such file, or
-lacks one of its entries; what is missing is added when the run goes on.
+The other dependencies of a run are in `config.json` and `env.json`. A work directory of an older version has no such
+file, or lacks one of its entries; the missing ones are added when the run goes on.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ PUT_BACK = 'put it back as it was, or use another --workdir'
 
 
 class Inputs(NamedTuple):
-    """What a run is made from now.
+    """The current inputs of a run.
 
-    digests: as in the file; of a run with nothing left to do the code only.
-    sets: the data; None where they were not read.
-    accept: whether the user says that the code may have changed.
+    digests: as in the file; only the code for a run with nothing left to do.
+    sets: the data; None if they were not read.
+    accept: whether the user allows that the code has changed.
     """
 
     config: Any
@@ -57,8 +57,13 @@ class Inputs(NamedTuple):
 
 
 def find_inputs(config: Any, shared: Shared | None, changed_code: str = CHANGED_CODE[0]) -> Inputs:
-    """The inputs of one run. shared: what was read for it; None where nothing is left to do."""
-    code = code_digest.digests(roots(config))
+    """Compute the inputs of one run.
+
+    Args:
+      config: the run's config.
+      shared: the loaded data and weights; None if nothing is left to do.
+      changed_code: 'refuse' or 'accept' changed code.
+    """
     function = method_registry.given_function(config.method.name)
     if function is not None:
         code |= code_digest.of_function(config.method.name, function)
@@ -81,13 +86,13 @@ def _sorted(value: Any) -> str:
 
 
 def roots(config: Any) -> list[str]:
-    """The modules that a run begins from and that mixjax does not ship: of its method and wrappers, and its network."""
+    """Return the modules that a run starts from and mixjax does not ship: those of its method, wrappers and network."""
     names = [name for name in (config.method.name, *config.method.get('wrappers', ())) if '.' in name]
     builder = models.BACKBONES[config.model.name]
     builder = builder.func if isinstance(builder, partial) else builder
     if not isinstance(builder, FunctionType) or 'get_config' not in builder.__globals__:
         return [*names, builder.__module__]
-    # A function of a config: the file's settings may change, so it is not the file that counts but what it builds.
+    # For a function of a config: the file's settings may change, so the digest is of the result and not of the file.
     used = [builder.__globals__.get(name) for name in builder.__code__.co_names]
     names += [one.__name__ for one in used if isinstance(one, ModuleType)]
     return names + [one.__module__ for one in used if isinstance(one, type | FunctionType)]
@@ -97,14 +102,14 @@ def roots(config: Any) -> list[str]:
 
 
 def check_code(config: Any, folder: Place, changed_code: str) -> None:
-    """Refuse to go on with, or to give back the results of, a run that was made by other code; no data are read."""
+    """Refuse to continue, or to return the results of, a run that was made by other code; no data are read."""
     for single, place in variants.singles(config, folder).values():
         check(place, find_inputs(single, None, changed_code))
 
 
 @by_first
 def check(folder: Place, now: Inputs) -> None:
-    """Refuse to go on with a run whose inputs have changed since it began."""
+    """Refuse to continue a run whose inputs have changed since it began."""
     before = _read(folder)
     changed = [] if now.sets is None else _data_differences(folder, now, now.sets, before)
     changed_code = [] if now.accept else _code_differences(before.get('code'), now.digests['code'])
@@ -126,8 +131,8 @@ def _listed(lines: list[str]) -> str:
 
 @by_first
 def record(folder: Place, now: Inputs) -> None:
-    """Write down what a run is made from, once `check` has found that it is the same as before."""
-    check(folder, now)  # somebody may have been here since
+    """Write the inputs of a run, after `check` has found that they are the same as before."""
+    check(folder, now)  # another process may have written since
     before = _read(folder)
     after = {**before, **now.digests}
     if before.get('code', now.digests['code']) != now.digests['code']:
@@ -138,7 +143,7 @@ def record(folder: Place, now: Inputs) -> None:
 
 @by_first
 def same_data(sets: Sets, folder: Place) -> None:
-    """Refuse to look at a finished run with other target images than those that it was trained and tested on."""
+    """Refuse to read a finished run with other target images than those that it was trained and tested on."""
     changed = _part_differences(folder, _read(folder), sets)
     if changed:
         raise UserError(f'{folder} was begun with other images; put them back to look at the run:{_listed(changed)}')
@@ -146,13 +151,13 @@ def same_data(sets: Sets, folder: Place) -> None:
 
 @by_first
 def same_source(source: Dataset, folder: Place) -> None:
-    """Refuse to look at a finished run with another source data set than it was trained with."""
+    """Refuse to read a finished run with another source data set than it was trained with."""
     if _read(folder).get('source') not in ('', None, run_data.digest(source)):
         raise UserError(f'{folder} was begun with other source images; put them back to look at the run')
 
 
 def _read(folder: Place) -> dict[str, Any]:
-    """The record; {} where there is none."""
+    """Read the record; {} if there is none."""
     path = folder / FILE
     if not path.exists():
         return {}
@@ -172,11 +177,11 @@ def _table(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(one, str) for one in value.values())
 
 
-# --- what is different ------------------------------------------------------------------------------------------------
+# --- differences ------------------------------------------------------------------------------------------------------
 
 
 def _data_differences(folder: Place, now: Inputs, sets: Sets, before: Mapping[str, Any]) -> list[str]:
-    """A line on each input besides the code that is not what it was."""
+    """Return a line on each input besides the code that has changed."""
     config = now.config
     lines = {
         'weights': f'the weights have changed: {config.model.weights}',
@@ -186,12 +191,12 @@ def _data_differences(folder: Place, now: Inputs, sets: Sets, before: Mapping[st
     changed = [line for key, line in lines.items() if before.get(key, now.digests[key]) != now.digests[key]]
     where = config.target.dir or config.target.name
     changed += [f'{line}: {where}' for line in _part_differences(folder, before, sets)]
-    # Where all else is the same, or not known, the draw must be: a run without a record can be compared by that.
+    # If all else is the same, or not known, the draw must be: a run without a record can be compared by that.
     return changed or _draw_differences(folder, config, sets)
 
 
 def _part_differences(folder: Place, before: Mapping[str, Any], sets: Sets) -> list[str]:
-    """The same of the target's parts; a run without a record of them has their stamps in `splits.json`."""
+    """Return the differences of the target's parts; without a record of them, by their stamps in `splits.json`."""
     was, now = before.get('target'), sets.digests
     if was is None:
         was, now = _splits(folder).get('data'), sets.stamps
@@ -209,7 +214,7 @@ def _part_differences(folder: Place, before: Mapping[str, Any], sets: Sets) -> l
 
 
 def _draw_differences(folder: Place, config: Any, sets: Sets) -> list[str]:
-    """Of the seeds in `splits.json` those that learn from, or validate on, other examples than are written there."""
+    """Return the seeds in `splits.json` whose training or validation examples differ from those written there."""
     said = _splits(folder)
     if 'labelled rows' not in said:
         return []
@@ -229,7 +234,7 @@ def _draw_differences(folder: Place, config: Any, sets: Sets) -> list[str]:
 
 
 def _splits(folder: Place) -> dict[str, Any]:
-    """The `splits.json` that a run has written."""
+    """Read the `splits.json` of a run."""
     path = folder / 'splits.json'
     found = files.read_json(path) if path.exists() else {}
     return found if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""The lines of `metrics.jsonl` and `timing.jsonl` that training steps leave."""
+"""The lines that training steps write to `metrics.jsonl` and `timing.jsonl`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,15 @@ def log_step(
 ) -> None:
     """Log a line of metrics and of timing for each seed, if this step is one that is logged.
 
-    The lines of a method that alternates name the kind of batch of their step. took: seconds, and for how many steps.
+    The lines of a method that alternates name the kind of batch of their step.
+
+    Args:
+      program: the run's programs.
+      folder: the run's folder.
+      together: the seeds that are trained side by side.
+      step: number of steps done.
+      last: the metrics of the last step, with a leading axis of trials.
+      took: (seconds, number of steps) since the last logged step.
     """
     kinds = program.method.batch_kinds
     if not schedule.logged(program.config, step, program.method.period):

@@ -1,6 +1,6 @@
 """The training loop of one run: its seeds, step by step, with logs, evaluations and checkpoints.
 
-After a step at which something is due the order is: log, evaluate, log that, save a checkpoint. So the logs are never
+Work that is due after a step is done in this order: log, evaluate, log that, save a checkpoint. So the logs are never
 behind the checkpoint, and a restarted run drops the lines that come after it.
 """
 
@@ -41,16 +41,16 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
     """Train seeds side by side to the end, from their newest checkpoints if there are any.
 
     Args:
-      programs: of each seed; they differ in their data only.
+      programs: one for each seed; they differ in their data only.
       together: the seeds.
 
     Returns:
-      The variables that each seed ends with.
+      The final variables of each seed.
     """
     program = programs[0]
     config, first = program.config, program.config.seed in together
     with contextlib.ExitStack() as stack:
-        # --- where each seed stands: at step 0, or at the newest checkpoint that all of them have
+        # --- the step to start from: 0, or the newest checkpoint that all of the seeds have
         places = [folder / 'checkpoints' / str(seed) for seed in together]
         managers = [stack.enter_context(checkpoint.open_folder(place)) for place in places]
         step = checkpoint.latest(managers) or 0
@@ -62,7 +62,7 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
             else:
                 trunks = train_first_stage(program, together, folder, progress)
 
-        # --- its data and its state, on the devices
+        # --- data and state, on the devices
         progress.phase(f'seed {", ".join(map(str, together))}  preparing')
         each = zip(programs, together, trunks, strict=True)
         opened = [seeds.open_seed(mine, seed, folder, trunk) for mine, seed, trunk in each]
@@ -96,7 +96,7 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
             if first and placed.test.count and step in schedule.snapshots(config):
                 evaluation.snapshot(program, folder, mesh.take(ts, together.index(config.seed)), step)
             if schedule.saved(config, step) or signals.stopping():
-                lock.check(folder)  # whoever lost the work directory while it slept must not write there
+                lock.check(folder)  # a process that lost the work directory while it slept must not write there
                 guard.check_state(ts, step)
                 # No seed is more than one checkpoint ahead of another: two are kept, so one is common to all.
                 checkpoint.finish(managers)
@@ -113,9 +113,9 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
 
 
 def train_first_stage(program: Program, together: list[int], folder: Place, progress: Progress) -> list[Tree]:
-    """Train the method's first stage; returns the variables that the seeds' runs start from.
+    """Train the method's first stage; return the variables that the seeds' runs start from.
 
-    It is a run of its own, in the sub-folder `first`, so a restart finds it done or goes on with it.
+    It is a separate run, in the sub-folder `first`, so a restart finds it done or goes on with it.
     """
     label = progress.label
     progress.begin(f'{label}, first stage')
@@ -129,18 +129,18 @@ def train_first_stage(program: Program, together: list[int], folder: Place, prog
 def advance(
     program: Program, placed: SeedBatch, ts: TrainState, step: int, progress: Progress, guard: NanGuard
 ) -> tuple[TrainState, Tree, int]:
-    """Train up to the next step at which something is due, or all stop; the metrics are of the last step."""
+    """Train up to the next step at which something is due, or all stop; the metrics are those of the last step."""
     config, period = program.config, program.method.period
     stop = schedule.next_stop(config, step, period)
     last: Any = {}
     for first, count in schedule.calls(config, step, period):
         before = last
         inputs = placed.feed.inputs(first, count)
-        # What a loss keeps from an earlier trace is only noticed at the end of this one.
+        # A value that a loss keeps from an earlier trace is only noticed at the end of this one.
         with user_code(contract.place(program.method.loss, 'loss'), program.method.loss, UnexpectedTracerError):
             ts, last = program.advance(count)(ts, program.shared.start, placed.frozen, inputs)
         # Calls return before the devices are done. The host stays one call ahead of them, which keeps them busy, and
-        # no more than one, which keeps the progress line honest.
+        # no more than one, so that the progress line is accurate.
         jax.block_until_ready(before)
         step = first + count
         guard.add(step, last)

@@ -1,10 +1,10 @@
-"""Devices: one mesh with the axes `trial` and `data`, and how arrays lie on it.
+"""Device meshes with the axes `trial` and `data`, and the sharding of arrays on them.
 
-Seeds of a run are trials: independent, each on its own row of the mesh, with no traffic between them.
-A tree of all trials has a leading axis, sharded over `trial`; along `data` a batch is shared out.
+Seeds of a run are trials: independent, each on a separate row of the mesh, with no traffic between them.
+A tree of all trials has a leading axis, sharded over `trial`; a batch is sharded over `data`.
 
-The devices may be those of several processes. What lies on them is then in no process whole: `put` takes a tree that
-each process has on its host, `whole` and `take` bring one back (`mixjax.train.transfer`).
+The devices may be those of several processes. No process then has the whole arrays: `put` takes a tree that each
+process has on its host, `whole` and `take` bring one back (`mixjax.train.transfer`).
 """
 
 from __future__ import annotations
@@ -25,18 +25,24 @@ from mixjax.train.transfer import whole as whole
 
 Array = jax.Array
 Tree = Any
-SMALL = 1 << 14  # numbers; an array of fewer is not worth its traffic
+SMALL = 1 << 14  # numbers; a smaller array is not worth its traffic
 
 
 def make(batch: int, trials: int = 1, devices: int = 0, available: Sequence[Any] = ()) -> Mesh:
-    """A mesh of t x d of the devices (at most `devices`, 0 for all) that are `available`: by default all there are.
+    """Make a mesh of t x d of the available devices.
 
-    t: how many of the trials are trained at once; as few rounds as the devices allow, and these as
-    even as can be (10 trials on 8 devices: twice 5). d: the most of what is left for each that
-    divide the batch.
+    t is the number of trials that are trained at once: as few rounds as the devices allow, and as even
+    as possible (10 trials on 8 devices: twice 5). d is the largest number of the remaining devices for
+    each trial that divides the batch.
 
     The axes are of type Auto: with jax's default, Explicit, a permutation of a sharded batch is a
     type error.
+
+    Args:
+      batch: number of examples of a batch.
+      trials: number of trials.
+      devices: maximum number of devices to use; 0 for all.
+      available: the devices to choose from; by default all of them.
     """
     available = available or jax.devices()
     limit = min(devices or len(available), len(available))
@@ -48,16 +54,16 @@ def make(batch: int, trials: int = 1, devices: int = 0, available: Sequence[Any]
 
 
 def chosen(available: Sequence[Any], many: int) -> list[Any]:
-    """So many devices, those of a process side by side; each process has some of them.
+    """Return `many` of the devices, grouped by process; each process has some of them.
 
-    A seed lies within one process where it can.
+    A seed is within one process if possible.
     """
     ordered = sorted(available, key=lambda device: device.process_index)
     owners = list(dict.fromkeys(device.process_index for device in ordered))
     if many < len(owners):
         raise UserError(
             f'{len(owners)} processes have {len(ordered)} devices, and this run can use {many}: config.num_seeds and '
-            'the parts that config.batch_size / config.accumulate can be shared out in; start fewer processes'
+            'the parts that config.batch_size / config.accumulate can be split into; start fewer processes'
         )
     if len({device.process_index for device in ordered[:many]}) == len(owners):
         return ordered[:many]
@@ -67,41 +73,44 @@ def chosen(available: Sequence[Any], many: int) -> list[Any]:
 
 
 def accelerated(mesh: Mesh) -> bool:
-    """Whether its devices are other than processors; of devices that are only planned for, too."""
+    """Return whether the devices are other than CPUs; also for devices that are only planned for."""
     return mesh.devices.flat[0].platform != 'cpu'
 
 
 def shard_batch(x: Array) -> Array:
-    """Inside `each_trial`: lay an array out over `data` by its first axis."""
+    """Shard an array over `data` by its first axis, inside `each_trial`."""
     return jax.lax.with_sharding_constraint(x, PartitionSpec('data'))
 
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
-    """From the host: a tree whole on every device."""
+    """Put a tree from the host whole on every device."""
     return put(tree, NamedSharding(mesh, PartitionSpec()))
 
 
 def of_trials(mesh: Mesh) -> NamedSharding:
-    """The sharding of what has a leading axis of trials."""
+    """Return the sharding of arrays with a leading axis of trials."""
     return NamedSharding(mesh, PartitionSpec('trial'))
 
 
 def shard_over_trials(mesh: Mesh, trees: list[Tree], shard_state: bool = False) -> Tree:
-    """One tree for each trial, as one tree with a leading axis; each on its own devices.
+    """Put one tree for each trial on its devices, as one tree with a leading axis.
 
-    shard_state: large arrays are cut along `data`, and not whole on each of those devices.
+    Args:
+      mesh: the mesh.
+      trees: the tree of each trial, on the host.
+      shard_state: shard large arrays over `data`, instead of whole arrays on each of those devices.
     """
     stacked = jax.tree.map(_stack, *trees)
     return put(stacked, of_states(mesh, stacked) if shard_state else of_trials(mesh))
 
 
 def of_states(mesh: Mesh, tree: Tree) -> Tree:
-    """Shardings that cut the large arrays of states, which have an axis of trials, along `data` too."""
+    """Return shardings that also split the large arrays of states, with an axis of trials, over `data`."""
     return jax.tree.map(lambda x: NamedSharding(mesh, state_spec(x.shape, mesh.shape['data'])), tree)
 
 
 def state_spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
-    """Along the longest axis that can be cut evenly; what is small, or cannot, stays whole."""
+    """Return a spec that splits the longest axis that divides evenly; small or indivisible arrays stay whole."""
     axes = [axis for axis in range(1, len(shape)) if shape[axis] % parts == 0]
     if not axes or math.prod(shape[1:]) < SMALL:
         return PartitionSpec('trial')
@@ -110,7 +119,7 @@ def state_spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
 
 
 def with_sharded_state(mesh: Mesh, steps: Callable) -> Callable:
-    """A training program whose states come out as `of_states` has them."""
+    """Return a training program whose output states have the shardings of `of_states`."""
 
     def every(*trees: Tree) -> tuple[Tree, Tree]:
         states, metrics = steps(*trees)
@@ -120,51 +129,60 @@ def with_sharded_state(mesh: Mesh, steps: Callable) -> Callable:
 
 
 def gathered(tree: Tree) -> Tree:
-    """Inside `each_trial`: the arrays of a tree whole on every device."""
+    """Gather the arrays of a tree whole on every device, inside `each_trial`."""
     return jax.lax.with_sharding_constraint(tree, PartitionSpec())
 
 
 def _stack(*leaves: Any) -> Any:
-    """Host arrays are stacked on the host: a device need not hold what it will not keep."""
+    """Stack host arrays on the host: a device need not hold arrays that it will not keep."""
     if all(isinstance(leaf, np.ndarray) for leaf in leaves):
         return np.stack(leaves)
     return jax.numpy.stack([jax.numpy.asarray(leaf) for leaf in leaves])
 
 
 def of_steps(mesh: Mesh, tree: Tree) -> Tree:
-    """From the host: what a streamed feed hands over, (t, count, B, ..) arrays, with the batch along `data`."""
+    """Put the (t, count, B, ..) arrays of a streamed feed from the host, with the batch sharded over `data`."""
 
     return jax.tree_util.tree_map_with_path(lambda path, leaf: put(leaf, NamedSharding(mesh, step_spec(path))), tree)
 
 
 def step_spec(path: Any) -> PartitionSpec:
-    """How an array of a streamed feed lies; path: its place in the tree."""
+    """Return the spec of an array of a streamed feed at this path in the tree."""
     whole = jax.tree_util.keystr(path, simple=True) in ('first', 'partner')
     return PartitionSpec('trial') if whole else PartitionSpec('trial', None, 'data')
 
 
 def parts_of(mesh: Mesh, batch: int) -> int:
-    """Into how many parts a batch of that size is shared out along `data`: all of them or 1."""
+    """Return the number of parts into which a batch of that size is split over `data`: all of them or 1."""
     return mesh.shape['data'] if batch % mesh.shape['data'] == 0 else 1
 
 
 def to_evaluate(mesh: Mesh, trees: list[Tree], *, same: bool) -> Tree:
-    """From the host: a batch of each trial, shared out along `data`; with `same` the one batch of all, without axis."""
+    """Put a batch of each trial, sharded over `data`; with `same`, one batch of all trials, without that axis.
+
+    Args:
+      mesh: the mesh.
+      trees: the batch of each trial, on the host; one with `same`.
+      same: whether all trials have the same batch.
+    """
     (size,) = {len(leaf) for leaf in jax.tree.leaves(trees)}
     tree = trees[0] if same else jax.tree.map(_stack, *trees)
     return put(tree, NamedSharding(mesh, evaluated_spec(mesh, size, same=same)))
 
 
 def evaluated_spec(mesh: Mesh, size: int, *, same: bool) -> PartitionSpec:
-    """How a batch of that size lies that is evaluated."""
+    """Return the spec of a batch of that size in an evaluation."""
     data = ('data',) if parts_of(mesh, size) > 1 else ()
     return PartitionSpec(*data) if same else PartitionSpec('trial', *data)
 
 
 def shares(mesh: Mesh, spec: PartitionSpec, size: int) -> list[slice]:
-    """Which places of each trial's batch of `size` this process must have; all of them, if there is no other.
+    """Return the places of each trial's batch of `size` that this process needs; all, if it is the only process.
 
-    spec: of an array (trials, size), or (size,) where all trials have the same.
+    Args:
+      mesh: the mesh.
+      spec: that of an array (trials, size), or (size,) if all trials have the same batch.
+      size: number of examples of a batch.
     """
     trials = mesh.shape['trial']
     shape = (trials, size) if spec and spec[0] == 'trial' else (size,)
@@ -178,10 +196,15 @@ def shares(mesh: Mesh, spec: PartitionSpec, size: int) -> list[slice]:
 
 
 def each_trial(mesh: Mesh, function: Callable, shared: tuple[bool, ...]) -> Callable:
-    """`function` of one trial, as a function of all: trees have a leading axis, the `shared` ones none.
+    """Return `function` of one trial as a function of all: trees have a leading axis, the `shared` ones none.
 
-    Manual over `trial`, automatic over `data`: the compiler sees the program of one trial. A vmap
-    would turn its convolutions into grouped ones and gather kernels across trials.
+    It is manual over `trial` and automatic over `data`: the compiler sees the program of one trial. A
+    vmap would turn its convolutions into grouped ones and gather kernels across trials.
+
+    Args:
+      mesh: the mesh.
+      function: the function of one trial.
+      shared: for each argument, whether all trials share it.
     """
 
     def one(*trees: Tree) -> Tree:
@@ -190,22 +213,22 @@ def each_trial(mesh: Mesh, function: Callable, shared: tuple[bool, ...]) -> Call
         ]
         return jax.tree.map(lambda x: jax.numpy.asarray(x)[None], function(*mine))
 
-    one.__name__ = function.__name__  # by which profiles and kept programs call it
+    one.__name__ = function.__name__  # its name in profiles and kept programs
     specs = tuple(PartitionSpec() if alike else PartitionSpec('trial') for alike in shared)
-    # What varies between trials is not tracked: a method's loop may begin with a constant.
+    # Values that vary between trials are not tracked: a method's loop may begin with a constant.
     return jax.shard_map(
         one, mesh=mesh, in_specs=specs, out_specs=PartitionSpec('trial'), axis_names={'trial'}, check_vma=False
     )
 
 
-# --- source images that are dealt out ---------------------------------------------------------------------------------
+# --- sharded source images --------------------------------------------------------------------------------------------
 
 
 def shards_of(mesh: Mesh, shards: int) -> int:
-    """Into how many parts source images are dealt: `data`, where every device can have whole shards, else 1."""
+    """Return the number of parts of the source images: `data`, if every device can have whole shards, else 1."""
     return mesh.shape['data'] if shards > 1 and shards % mesh.shape['data'] == 0 else 1
 
 
 def shard_spec(mesh: Mesh, shards: int) -> PartitionSpec:
-    """How source images lie: dealt out over `data`, or all on each device."""
+    """Return the spec of source images: sharded over `data`, or all on each device."""
     return PartitionSpec('trial', 'data') if shards_of(mesh, shards) > 1 else PartitionSpec('trial')

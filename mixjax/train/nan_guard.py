@@ -1,7 +1,7 @@
 """Stop, or skip a step, on a loss or gradient that is NaN or infinite.
 
 Nothing is fetched from the devices for this alone: the metrics of the steps since the last check stay there, a few
-numbers each, and are all looked at where the host fetches a loss anyway.
+numbers each, and are all checked where the host fetches a loss anyway.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from mixjax.train.step import TrainState, variables
 from mixjax.train.transfer import whole
 
 Tree = Any
-CHOICES = ('stop', 'skip')  # of config.on_nan
+CHOICES = ('stop', 'skip')  # values of config.on_nan
 MOST_SKIPPED = 20  # calls in a row without a good step, after which a run that skips them ends
-ALWAYS = ('loss', 'grad_norm')  # what must be finite; a metric of a method need not
+ALWAYS = ('loss', 'grad_norm')  # these must be finite; a metric of a method need not
 
 
 class NanGuard:
-    """Checks the metrics of seeds that are trained side by side. on_nan: `config.on_nan`."""
+    """A checker of the metrics of seeds that are trained side by side. on_nan: `config.on_nan`."""
 
     def __init__(self, seeds: list[int], on_nan: str, folder: Any) -> None:
         self._seeds, self._skips, self._folder = seeds, on_nan == 'skip', folder
         self._left: list[tuple[int, Tree]] = []
-        self._good: dict[int, tuple[int, dict[str, float]]] = {}  # of each seed, the last step that was
-        self._row = dict.fromkeys(seeds, 0)  # of each seed, how many before were none
+        self._good: dict[int, tuple[int, dict[str, float]]] = {}  # {seed: the last step with finite metrics}
+        self._row = dict.fromkeys(seeds, 0)  # {seed: number of calls in a row without finite metrics}
 
     def add(self, step: int, metrics: Tree) -> None:
-        """The metrics of a call of the training program that ended with this step; they stay where they are."""
+        """Add the metrics of a training call that ended with this step; they stay on the devices."""
         self._left.append((step, metrics))
 
     def check(self) -> float:
@@ -56,7 +56,7 @@ class NanGuard:
         return float(every[-1]['loss'][0])
 
     def check_state(self, ts: TrainState, step: int) -> None:
-        """Before a checkpoint: parameters that have overflowed are not saved over good ones."""
+        """Refuse to save a checkpoint of overflowed parameters over a good one."""
         for seed, fine in zip(self._seeds, whole(_all_finite(ts)), strict=False):
             if not fine:
                 raise UserError(
@@ -86,7 +86,7 @@ class NanGuard:
 
 
 def _of(metrics: Tree, i: int) -> dict[str, float]:
-    """Of one seed, the loss first."""
+    """Return the metrics of one seed, the loss first."""
     return {name: float(metrics[name][i]) for name in sorted(metrics, key=lambda name: (name != 'loss', name))}
 
 
@@ -100,11 +100,11 @@ def _shown(metrics: dict[str, float]) -> str:
 
 @jax.jit
 def _all_finite(ts: TrainState) -> jax.Array:
-    """(trials,) whether all parameters and statistics are finite."""
+    """Return, for each trial, whether all parameters and statistics are finite: (trials,)."""
     leaves = [x for x in jax.tree.leaves(variables(ts)) if jnp.issubdtype(x.dtype, jnp.floating)]
     return jnp.stack([jnp.isfinite(x).all(axis=tuple(range(1, x.ndim))) for x in leaves]).all(0)
 
 
 def plain(line: dict[str, float]) -> dict[str, float | None]:
-    """A line of metrics as JSON has it: a number that is not finite is null."""
+    """Return a line of metrics for JSON: a number that is not finite is null."""
     return {name: value if math.isfinite(value) else None for name, value in line.items()}

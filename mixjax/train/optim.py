@@ -1,4 +1,4 @@
-"""SGD and Adam as torch has them, with a learning rate and a weight decay factor for each part of the network."""
+"""SGD and Adam as in torch, with a learning rate and a weight decay factor for each part of the network."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Tree = Any
 
 
 def schedule(optim: Any, steps: int) -> Callable[[Array], Array]:
-    """Step number -> learning rate.
+    """Return the function step number -> learning rate.
 
-    `step`: times `factor` from the first step i with i >= share * steps on, for each of `drops`.
+    `step`: multiplied by `factor` from the first step i with i >= share * steps on, for each of `drops`.
     `cosine`: lr (1 + cos(pi i / steps)) / 2.
     """
     if optim.schedule == 'cosine':
         return lambda step: optim.lr * 0.5 * (1 + jnp.cos(jnp.pi * step / steps))
-    # 2 / 3 of 9000 is 5999.9999999999991 or 6000.0000000000009 by rounding: meant is 6000.
+    # 2 / 3 of 9000 is 5999.9999999999991 or 6000.0000000000009 after rounding, and should be 6000.
     drops = [math.ceil(share * steps - 1e-6) for share in optim.drops] if optim.schedule == 'step' else []
     rates = [optim.lr * optim.factor**k for k in range(len(drops) + 1)]
     return lambda step: jnp.asarray(rates)[sum((step >= drop for drop in drops), jnp.zeros((), jnp.int32))]
@@ -33,13 +33,17 @@ def schedule(optim: Any, steps: int) -> Callable[[Array], Array]:
 def factors(
     groups: Mapping[str, tuple[float, float]], group: Callable[[tuple[str, ...]], str], params: Tree, optim: Any = None
 ) -> Tree:
-    """For each parameter its (learning rate factor, decay factor).
+    """Return (learning rate factor, decay factor) for each parameter.
 
-    A part's exact name (`stage1`, `head:target`) goes before its kind (`trunk`, `heads`); what is
-    not named has (1, 1).
+    A part's exact name (`stage1`, `head:target`) goes before its kind (`trunk`, `heads`); parts without
+    an entry have (1, 1).
 
-    groups: the method's. optim: the config's `freeze` and `factors`. The learning rate factors of both are
-        multiplied, and what either of them freezes stays as it is.
+    Args:
+      groups: the method's `groups`.
+      group: maps a parameter's path to its part.
+      params: the parameters.
+      optim: the config's `freeze` and `factors`. The learning rate factors of both are multiplied, and a part that
+        either of them freezes does not change.
     """
     given = {} if optim is None else dict(one.split('=') for one in optim.factors)
     own = {name: (float(factor), 1.0) for name, factor in given.items()}
@@ -76,17 +80,22 @@ def _each(function: Callable[..., Array], factor_tree: Tree, which: int, *trees:
 
 
 def freeze(grads: Tree, factor_tree: Tree) -> Tree:
-    """Zero gradients where the learning rate factor is 0, so that they count in no norm."""
+    """Return gradients with zeros where the learning rate factor is 0, so that they count in no norm."""
     return _each(lambda g, f: g if f else jnp.zeros_like(g), factor_tree, 0, grads)
 
 
 def make(
     optim: Any, steps: int, factor_of: Callable[[Tree], Tree]
 ) -> tuple[optax.GradientTransformation, Callable[[Array], Array]]:
-    """The optimiser and its schedule. Decay is added to the gradient (torch), not decoupled.
+    """Make the optimiser and its schedule. Decay is added to the gradient (torch), not decoupled.
 
-    `factor_of(params)` gives the tree of `factors`. What the optimiser remembers is of plain gradients; the
-    learning rate multiplies afterwards, so a drop takes effect at once, also as in torch.
+    The optimiser's state is of plain gradients; the learning rate multiplies afterwards, so a drop takes
+    effect at once, also as in torch.
+
+    Args:
+      optim: the config's settings.
+      steps: number of steps of the run.
+      factor_of: params -> the tree of `factors`.
     """
     rate = schedule(optim, steps)
     core = _sgd(optim) if optim.name == 'sgd' else _adam(optim, amsgrad=optim.name == 'amsgrad')
@@ -114,9 +123,9 @@ def _sgd(optim: Any) -> optax.GradientTransformation:
 
 
 def _adam(optim: Any, *, amsgrad: bool) -> optax.GradientTransformation:
-    """Adam, torch's form: m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
+    """Return Adam in torch's form: m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).
 
-    AMSGrad takes the largest v so far, before its correction; optax's own takes it afterwards.
+    AMSGrad takes the largest v so far, before its correction; optax takes it afterwards.
     """
     b1, b2 = optim.betas
 

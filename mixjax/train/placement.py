@@ -1,6 +1,6 @@
-"""Where the images of a run are: on the devices, or read as they are needed; and the batches to evaluate.
+"""Placement of a run's images, resident on the devices or streamed; and the batches of evaluations.
 
-Images that stay on the devices are read and put there piece by piece, within a budget of the devices' memory.
+Resident images are read and put on the devices piece by piece, within a budget of the devices' memory.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from mixjax.train.program import Program
 Array = jax.Array
 Tree = Any
 PIECE = 1 << 28  # bytes of images that the host holds at once on their way to a device
-SHARE = 0.5  # of a device's memory may be images; the rest is for the network
-LONG = 4096  # examples of an epoch, from which on the order is made once an epoch, and not at every step
+SHARE = 0.5  # maximum share of a device's memory for images; the rest is for the network
+LONG = 4096  # from this number of examples on, the order is made once an epoch, and not at every step
 
 
 class Where(NamedTuple):
-    """Where the images for training and for the test are, 'resident' or 'stream', and a line on it for people."""
+    """The placement of training and test images, 'resident' or 'stream', and a line that describes it."""
 
     train: str
     test: str
@@ -41,10 +41,13 @@ class Where(NamedTuple):
 
 
 def choose(built: Program, inputs: list[Tree], tests: list[Images], budget: int | None = None) -> Where:
-    """Follow `config.feed`; `auto` takes a resident feed where the images take no more than their share of the memory.
+    """Choose a placement by `config.feed`; `auto` is resident if the images fit into their share of the memory.
 
     Args:
-      budget: bytes of images that a device may hold; None looks at the devices.
+      built: the run's programs.
+      inputs: the inputs of each seed.
+      tests: the images of each evaluation.
+      budget: bytes of images that a device may hold; None asks the devices.
     """
     wanted, budget = built.config.feed, image_budget(built.mesh) if budget is None else budget
     shards = mesh.shards_of(built.mesh, built.config.mix.shards)
@@ -66,7 +69,7 @@ def choose(built: Program, inputs: list[Tree], tests: list[Images], budget: int 
 
 
 def announce(where: Where, inputs: list[Tree], tests: list[Images]) -> None:
-    """Say what may be written to the cache while images are read as they are needed."""
+    """Announce the size of the cache files that may be written while images are streamed."""
     streamed = [] if where.test == 'resident' else [one.image for one in tests]
     if where.train == 'stream':
         streamed += [one[name]['image'] for one in inputs for name in ('target', 'source') if name in one]
@@ -75,7 +78,14 @@ def announce(where: Where, inputs: list[Tree], tests: list[Images]) -> None:
 
 
 def training_feed(built: Program, where: Where, inputs: list[Tree], data_keys: list[Any]) -> Resident | Stream:
-    """The feed of the training program for the seeds with these inputs and data keys."""
+    """Make the feed of the training program for the seeds with these inputs and data keys.
+
+    Args:
+      built: the run's programs.
+      where: the placement of images.
+      inputs: the inputs of each seed.
+      data_keys: the data key of each seed.
+    """
     if where.train == 'resident':
         return resident_feed(built, images_on_devices(built, inputs), data_keys)
     config = built.config
@@ -88,7 +98,7 @@ def training_feed(built: Program, where: Where, inputs: list[Tree], data_keys: l
 
 
 def images_on_devices(built: Program, inputs: list[Tree]) -> Tree:
-    """All images and tables on the devices, as one tree with a leading axis of trials."""
+    """Put all images and tables on the devices, as one tree with a leading axis of trials."""
     kinds = {
         name: mesh.shard_spec(built.mesh, built.config.mix.shards if name == 'source' else 1)
         for name in ('target', 'source')
@@ -104,12 +114,12 @@ def images_on_devices(built: Program, inputs: list[Tree]) -> Tree:
 
 
 def orders_apart(config: Any, count: int) -> bool:
-    """Whether the order of an epoch of so many examples is made apart from the steps."""
-    return count >= LONG and config.steps * config.batch_size <= 2**32  # beyond, the count of examples begins anew
+    """Return whether the order of an epoch of so many examples is made apart from the steps."""
+    return count >= LONG and config.steps * config.batch_size <= 2**32  # beyond that, the count of examples overflows
 
 
 def resident_feed(built: Program, tree: Tree, data_keys: list[Any]) -> Resident:
-    """The feed of images on the devices; the orders of long epochs are made there too, once an epoch."""
+    """Make the feed of images on the devices; the orders of long epochs are made there too, once an epoch."""
     count = batches.of_epoch(tree).shape[1]
     if not orders_apart(built.config, count):
         return Resident(tree)
@@ -129,16 +139,18 @@ def _without_images(inputs: Tree) -> Tree:
 
 
 class EvalImages(NamedTuple):
-    """Images to evaluate. batches: (image, label, mask) each, on the devices or put there when they are asked for.
+    """Images to evaluate.
 
-    count: how many examples a seed has.
+    batches: (image, label, mask) each, on the devices, or put there on demand.
+
+    count: number of examples of a seed.
     """
 
     batches: Sequence[Tree]
     count: int
 
     def close(self) -> None:
-        """End the threads that read ahead."""
+        """Stop the threads that read ahead."""
         if isinstance(self.batches, Batches):
             self.batches.close()
 
@@ -147,7 +159,10 @@ def eval_images(built: Program, images: list[Images], *, same: bool, resident: b
     """Make the batches of an evaluation.
 
     Args:
-      images: of each trial, or with `same` of all of them; none for no evaluation.
+      built: the run's programs.
+      images: the images of each trial, or with `same` one for all of them; none for no evaluation.
+      same: whether all trials have the same images.
+      resident: keep the batches on the devices.
     """
     many, count = built.config.eval_batch_size, len(images[0].label) if images else 0
     shares = mesh.shares(built.mesh, mesh.evaluated_spec(built.mesh, many, same=same), many)
@@ -169,10 +184,12 @@ def eval_images(built: Program, images: list[Images], *, same: bool, resident: b
 
 
 def read_in(mesh: Mesh, images: list[Lazy], spec: PartitionSpec) -> Array:
-    """The images of each trial, read and put on the devices piece by piece: the host never holds them all.
+    """Read the images of each trial onto the devices piece by piece: the host never holds them all.
 
-    images: of each trial, (n, H, W, C) or (g, m, H, W, C). Where n, or m, differs, the rest is filled up with zeros.
-    spec: of the result, whose first axis are the trials.
+    Args:
+      mesh: the mesh.
+      images: the images of each trial, (n, H, W, C) or (g, m, H, W, C). If n, or m, differs, the rest is zeros.
+      spec: sharding of the result, whose first axis is the trials.
     """
     shape, sharding = _shape(images), NamedSharding(mesh, spec)
     parts = []
@@ -184,7 +201,7 @@ def read_in(mesh: Mesh, images: list[Lazy], spec: PartitionSpec) -> Array:
 
 
 def to_read(mesh: Mesh, images: list[Lazy], spec: PartitionSpec) -> list[Lazy]:
-    """What `read_in` will read in this process: each of the images once, with one stretch of its rows."""
+    """Return the images that `read_in` will read in this process: each once, with one range of its rows."""
     found: dict[int, list[tuple[int, int]]] = {}
     for (trial, _), rows, *_ in _places(_shape(images), NamedSharding(mesh, spec)):
         found.setdefault(id(images[trial]), []).append(rows)
@@ -197,7 +214,7 @@ def _shape(images: list[Lazy]) -> tuple[int, ...]:
 
 
 def _places(shape: tuple[int, ...], sharding: NamedSharding) -> dict[tuple, list[Any]]:
-    """{place in the array, as (first, last) of each axis: the devices of this process that hold it}."""
+    """Return {place in the array, as (first, last) of each axis: the devices of this process that hold it}."""
     places: dict[tuple, list[Any]] = {}
     for device, index in sharding.addressable_devices_indices_map(shape).items():
         assert index is not None
@@ -206,7 +223,7 @@ def _places(shape: tuple[int, ...], sharding: NamedSharding) -> dict[tuple, list
 
 
 def _put(images: Lazy, shape: tuple[int, ...], devices: list[Any]) -> list[Array]:
-    """Copies of one trial's images on devices, as (1, *shape); zeros at the ends of short axes."""
+    """Put copies of one trial's images on devices, as (1, *shape); zeros at the ends of short axes."""
     if math.prod(shape) <= PIECE:
         filled = np.zeros((1, *shape), np.uint8)
         filled[0][tuple(map(slice, images.shape))] = images[...]
@@ -233,17 +250,17 @@ def _zeros(shape: tuple[int, ...], device: Any) -> Array:
 
 
 def image_budget(mesh: Mesh) -> int:
-    """Bytes of images that each device of the mesh may hold."""
+    """Return the bytes of images that each device of the mesh may hold."""
     local = [device for device in mesh.devices.ravel() if device.process_index == jax.process_index()]
     limits = [(device.memory_stats() or {}).get('bytes_limit') for device in local]
     known = [limit for limit in limits if limit]
-    # Of processors, the devices share the host's memory.
+    # CPU devices share the host's memory.
     mine = int(SHARE * min(known)) if known else int(SHARE * free_memory() / len(local))
-    return min(processes.gather(mine))  # what is decided by it is the same in all
+    return min(processes.gather(mine))  # all processes must decide alike
 
 
 def free_memory() -> int:
-    """Bytes of the host's memory that a program may still take; what files occupy counts as free."""
+    """Return the bytes of the host's memory that a program may still take; memory of cached files counts as free."""
     free = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
     for path, name in (('/proc/meminfo', 'MemAvailable:'), ('/sys/fs/cgroup/memory.max', '')):
         try:

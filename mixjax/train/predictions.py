@@ -1,12 +1,12 @@
-"""What the kept network of each seed said of each test example: `predictions.npz`, for the report.
+"""The predictions of each seed's kept network on the test examples: `predictions.npz`, for the report.
 
-  seed, step       (k,) the seeds that are there, and the step of each
-  predicted        (k, n) the class that each test example is taken for
+  seed, step       (k,) the seeds in the file, and the step of each
+  predicted        (k, n) the predicted class of each test example
   probability      (k, n) float32, of that class
-  label            (k, n) the true classes; (n,) where all seeds are tested on the same examples
+  label            (k, n) the true classes; (n,) if all seeds are tested on the same examples
   shown, image     the first seed's most confident mistakes: which examples, (m,), and pictures, (m, H, W, C) uint8
 
-It is written with the evaluation that it comes from, before the checkpoint of that step, a few seeds at a time.
+It is written with its evaluation, before the checkpoint of that step, a few seeds at a time.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from mixjax.train.evaluate import Each
 from mixjax.train.program import Program
 
 FILE = 'predictions.npz'
-SHOWN, SIDE = 12, 96  # pictures at most, and how high and wide they are at most
+SHOWN, SIDE = 12, 96  # maximum number of pictures, and maximum height and width of each
 
 
 class Row(NamedTuple):
-    """One seed."""
+    """The predictions of one seed."""
 
     step: int
     predicted: np.ndarray
@@ -40,7 +40,14 @@ class Row(NamedTuple):
 
 @only_first
 def keep(built: Program, folder: Place, step: int, said: Mapping[int, Each]) -> None:
-    """Put what some seeds said at a step into the file, in place of what they said before."""
+    """Write the predictions of some seeds at a step into the file, in place of their earlier ones.
+
+    Args:
+      built: the run's programs.
+      folder: the run's folder.
+      step: the step of the predictions.
+      said: {seed: its predictions}.
+    """
     if not said:
         return
     path, shared = folder / FILE, built.sets.test is not None
@@ -70,18 +77,18 @@ def keep(built: Program, folder: Place, step: int, said: Mapping[int, Each]) -> 
 
 
 def mistakes(row: Row, most: int = SHOWN) -> np.ndarray:
-    """Which examples are wrong, the most confident first; of equals the one that comes first."""
+    """Return the indices of wrong predictions, the most confident first; of equal ones the first comes first."""
     wrong = np.flatnonzero(row.predicted != row.label)
     return wrong[np.argsort(-row.probability[wrong], kind='stable')][:most]
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
-    """(m, H, W, C) uint8, shrunk to `SIDE`; m may be 0."""
+    """Return (m, H, W, C) uint8 images, shrunk to `SIDE`; m may be 0."""
     return np.stack([shrink(image, SIDE) for image in images]) if len(images) else images[:, :1, :1]
 
 
 def before(path: Place) -> tuple[dict[int, Row], dict[str, Any]]:
-    """The seeds and the pictures of a file; nothing of one that is not there, or that cannot be read."""
+    """Read the seeds and the pictures of a file; nothing if it is missing or cannot be read."""
     try:
         found = untrusted.arrays(path) if path.exists() else {}
         label = np.broadcast_to(found['label'], found['predicted'].shape) if found else []

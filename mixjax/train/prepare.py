@@ -1,4 +1,4 @@
-"""The data as a method's `prepare` sees them, and the file that keeps what it made."""
+"""The data that a method's `prepare` sees, and the file that keeps its result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Array = jax.Array
 Tree = Any
 
 
-# --- what the method makes --------------------------------------------------------------------------------------------
+# --- data for the method ----------------------------------------------------------------------------------------------
 
 
 def part(
@@ -39,9 +39,13 @@ def part(
     """Make the method's view of one set of training examples.
 
     Args:
+      data: the data set.
       features: images -> (B, d) pretrained features.
-      batch: size of the passes over the data. sizes: images of each class, where not all are here.
-      cache: of the means, shared by the seeds, where they share the examples.
+      geometry: the preprocessing of images.
+      batch: size of the passes over the data.
+      key: key of augmentation.
+      sizes: (classes,) images of each class, if `data` does not have all of them.
+      cache: cache of the means, shared by the seeds if they share the examples.
     """
 
     classes, labels, read = data.classes, data.labels, data.read
@@ -77,7 +81,7 @@ def part(
                 yield features(augment.centred(jnp.asarray(filled), geometry)), labels[here]
 
         def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            # A batch is read while the one before it is on its way through the network.
+            # The next batch is read while the one before it is on its way through the network.
             end: list[Any] = [()]
             for (found, own), _ in itertools.pairwise(itertools.chain(passed(), end)):
                 yield np.asarray(found)[: len(own)], own
@@ -98,7 +102,7 @@ def part(
 
 
 def some_of_each(labels: np.ndarray, classes: int, per_class: int | None) -> np.ndarray:
-    """At most `per_class` rows of each class, always the same ones, ascending; None takes all."""
+    """Return at most `per_class` rows of each class, always the same ones, ascending; None takes all."""
     if per_class is None:
         return np.arange(len(labels))
     shuffled = np.random.RandomState(0).permutation(len(labels))
@@ -106,11 +110,11 @@ def some_of_each(labels: np.ndarray, classes: int, per_class: int | None) -> np.
     return np.sort(np.concatenate(by_class))
 
 
-# --- the file of what was prepared ------------------------------------------------------------------------------------
+# --- the file of the result -------------------------------------------------------------------------------------------
 
 
 def save_prepared(path: Place, prepared: Prepared) -> None:
-    """frozen, draw and notes as one .npz of plain arrays, keys joined by '/'."""
+    """Write frozen, draw and notes as one .npz of plain arrays, keys joined by '/'."""
     if prepared.frozen != () and not isinstance(prepared.frozen, dict):
         raise UserError('what prepare() makes as `frozen` must be a dict of arrays')
     arrays = {}

@@ -26,12 +26,14 @@ Tree = Any
 
 
 class Program(NamedTuple):
-    """One method with all that its seeds share.
+    """One method with everything that its seeds share.
 
-    feed: the device side of the data, for one trial. tx: the optimiser.
-    advance(count), evaluate, validate: compiled for all trials at once; seen: for one.
-    draws, prepared: of each seed, made when they are first asked for. firsts: programs of the method's first stage,
-        by (classes, examples).
+    feed: the device side of the data, for one trial.
+    tx: the optimiser.
+    advance(count), evaluate, validate: compiled for all trials at once.
+    seen: compiled for one trial.
+    draws, prepared: those of each seed, made on first use.
+    firsts: programs of the method's first stage, by (classes, examples).
     """
 
     shared: Shared
@@ -61,13 +63,13 @@ class Program(NamedTuple):
         return self.shared.mesh
 
     def draw(self, seed: int) -> SeedDraw:
-        """Which examples this seed learns from and validates on; drawn once."""
+        """Return the examples this seed learns from and validates on; drawn once."""
         if seed not in self.draws:
             self.draws[seed] = run_data.draw_seed(self.config, self.sets, seed)
         return self.draws[seed]
 
     def on(self, sets: Sets) -> Program:
-        """The same programs with other data of the same shapes."""
+        """Return the same programs with other data of the same shapes."""
         return self._replace(shared=self.shared._replace(sets=sets), draws={}, prepared={})
 
 
@@ -99,11 +101,11 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
     compiled: dict[int, Callable] = {}
 
     def advance(count: int) -> Callable:
-        """The compiled program of `count` steps: (state, pretrained, frozen, inputs) -> (state, metrics)."""
+        """Return the compiled program of `count` steps: (state, pretrained, frozen, inputs) -> (state, metrics)."""
         if count not in compiled:
             steps = train_step if count == 1 else several(train_step, count)
             every = mesh.each_trial(shared.mesh, steps, shared=(False, True, False, False))
-            # The state comes out as it went in: one program, not one for the first call and one for the rest.
+            # The state has the same sharding before and after: one program, not two for the first call and the rest.
             if cut:
                 compiled[count] = jax.jit(mesh.with_sharded_state(shared.mesh, every), donate_argnums=0)
             else:
@@ -114,7 +116,7 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
     placed = layout if even else layout._replace(shard=lambda x: x)
 
     def evaluator(same: bool) -> Callable:
-        """The evaluation of a batch; same: of the same images for all seeds."""
+        """Return the evaluation of a batch. same: whether all seeds have the same images."""
         key = method.predict, even, cut, same
         if key not in shared.evaluators:
             batch = evaluate.make(shared.net, method, shared.geometry, placed)
@@ -144,7 +146,7 @@ def several(train_step: TrainStep, count: int) -> TrainStep:
 
 
 def check_whole_batches(config: Any, method: Method) -> None:
-    """Refuse to cut the batches of a method that needs them whole."""
+    """Refuse to split the batches of a method that needs them whole."""
     if config.accumulate > 1 and method.whole_batch:
         raise UserError(
             f'config.accumulate={config.accumulate}: the loss of {method_registry.title(config.method)} is not a mean '
@@ -154,7 +156,7 @@ def check_whole_batches(config: Any, method: Method) -> None:
 
 
 def check_batch_kinds(method: Method) -> None:
-    """Refuse names of kinds of batch that the log could not tell apart."""
+    """Refuse names of kinds of batch that the log could not distinguish."""
     names = method.batch_kinds
     good = isinstance(names, tuple) and all(isinstance(name, str) and name for name in names)
     if not good or len(names) == 1 or len(set(names)) < len(names):

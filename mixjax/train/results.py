@@ -1,4 +1,4 @@
-"""The results of a run, `results.json`, from the evaluations in `metrics.jsonl`; and the data they are on."""
+"""The results of a run, `results.json`, from the evaluations in `metrics.jsonl`; and the description of its data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mixjax.train.seeds import seeds_of
 
 @by_first
 def summary(built: Program, folder: Place, label: str) -> dict[str, Any]:
-    """The contents of `results.json`: the evaluations of the steps that are kept."""
+    """Return the contents of `results.json`: the evaluations of the steps that are kept."""
     config, seeds = built.config, seeds_of(built.config)
     steps = evaluation.kept(config, folder, seeds)
     final, val = (
@@ -61,7 +61,7 @@ def summary(built: Program, folder: Place, label: str) -> dict[str, Any]:
 
 @by_first
 def describe_data(built: Program, folder: Place) -> None:
-    """Write `splits.json`, and `data.json` where there is something to say about the data."""
+    """Write `splits.json`, and `data.json` if there are notes on the data."""
     sets = built.sets
     drawn = {seed: built.draw(seed).rows for seed in seeds_of(built.config)}
     held = split_file.contents(built.config.target.name, sets.whole, sets.train, sets.rows, dict(sets.stamps), drawn)
@@ -72,13 +72,13 @@ def describe_data(built: Program, folder: Place) -> None:
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Mean, sample standard deviation (n - 1; None for one value) and n."""
+    """Return the mean, sample standard deviation (n - 1; None for one value) and n."""
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {'mean': float(np.mean(values)), 'std': std, 'n': len(values)}
 
 
 def differences(runs: dict[str, dict[str, Any]], baseline: str) -> dict[str, Any]:
-    """Accuracy minus the baseline's, paired over seeds: mean, standard error and n."""
+    """Return the accuracy minus the baseline's, paired over seeds: mean, standard error and n."""
     base = [seed['accuracy'] for seed in runs[baseline]['seeds']]
     out = {}
     for label, results in runs.items():

@@ -1,4 +1,4 @@
-"""Which steps something is due at, and how many steps a call of the compiled program makes.
+"""The steps at which something is due, and the number of steps in a call of the compiled program.
 
 Everything here is a function of the config and the step's number, so a restarted run logs, evaluates and saves at the
 same steps as one that was never stopped.
@@ -20,7 +20,9 @@ def calls(config: Any, step: int, period: int = 1) -> Iterator[tuple[int, int]]:
     """Yield (step, count) for each call of the training program from `step` on: `count` steps that begin with `step`.
 
     Args:
-      period: of the method, `Method.period`.
+      config: the run's config.
+      step: the first step.
+      period: the method's `Method.period`.
     """
     most = config.dispatch or (1 if jax.default_backend() == 'cpu' else steps_a_call(config, period))
     while step < config.steps:
@@ -31,7 +33,7 @@ def calls(config: Any, step: int, period: int = 1) -> Iterator[tuple[int, int]]:
 
 
 def steps_a_call(config: Any, period: int = 1) -> int:
-    """The steps of a call, up to `MOST_STEPS_A_CALL`, that need the fewest calls: 20 if every 20th step is logged."""
+    """Return the steps of a call, up to `MOST_STEPS_A_CALL`, with the fewest calls: 20 if every 20th step is logged."""
     stops = [0]
     while stops[-1] < config.steps:
         stops.append(next_stop(config, stops[-1], period))
@@ -44,7 +46,7 @@ def steps_a_call(config: Any, period: int = 1) -> int:
 
 
 def next_stop(config: Any, step: int, period: int = 1) -> int:
-    """The next step after which the host has something to do between two calls."""
+    """Return the next step after which the host has something to do between two calls."""
     every = (config.eval_every, config.checkpoint_every)
     later = [at for at in snapshots(config) if at > step]
     next_line = max(step + 1, window_end(config, step + 1) - period + 1)
@@ -52,29 +54,29 @@ def next_stop(config: Any, step: int, period: int = 1) -> int:
 
 
 def logged(config: Any, step: int, period: int = 1) -> bool:
-    """Whether the metrics of a step are logged.
+    """Return whether the metrics of a step are logged.
 
     The last `period` steps up to each multiple of `log_every`, and up to the end, are logged, so every kind of batch
-    of a method that alternates is, whatever `log_every` is.
+    of a method that alternates is logged for any `log_every`.
     """
     return window_end(config, step) - step < period
 
 
 def window_end(config: Any, step: int) -> int:
-    """The first step from this one on that every method logs: a multiple of `log_every`, or the last step."""
+    """Return the first step from this one on that every method logs: a multiple of `log_every`, or the last step."""
     return min(config.steps, -(-step // config.log_every) * config.log_every)
 
 
 def evaluated(config: Any, step: int) -> bool:
-    """Whether the network is evaluated after this step."""
+    """Return whether the network is evaluated after this step."""
     return step % config.eval_every == 0 or step == config.steps
 
 
 def saved(config: Any, step: int) -> bool:
-    """Whether a checkpoint is saved after this step."""
+    """Return whether a checkpoint is saved after this step."""
     return step % config.checkpoint_every == 0 or step == config.steps
 
 
 def snapshots(config: Any) -> list[int]:
-    """The steps after which the first seed's network is kept, apart from the checkpoints."""
+    """Return the steps after which the first seed's network is kept, apart from the checkpoints."""
     return sorted({max(1, round(share * config.steps)) for share in config.snapshots})

@@ -20,11 +20,14 @@ Tree = Any
 
 
 class SeedBatch(NamedTuple):
-    """Seeds on the devices: trees with a leading axis of trials.
+    """A group of seeds on the devices: trees with a leading axis of trials.
 
-    Where the seeds are fewer than the trials, the last of them is repeated, and the copies are not looked at.
-    frozen: what `prepare` made. feed: gives the training program its inputs. test, val: images to evaluate, without
-    that axis where all seeds have the same ones. note: where the images are, for people.
+    If there are fewer seeds than trials, the last one is repeated, and its copies are ignored.
+
+    frozen: the results of `prepare`.
+    feed: gives the training program its inputs.
+    test, val: images to evaluate, without that axis if all seeds have the same ones.
+    note: a message on where the images are.
     """
 
     seeds: tuple[int, ...]
@@ -36,22 +39,22 @@ class SeedBatch(NamedTuple):
 
     @property
     def inputs(self) -> Tree:
-        """The inputs of the first step's program; of a resident feed, those of every step."""
+        """The inputs of the first step's program; those of every step for a resident feed."""
         return self.feed.inputs(0, 1)
 
     @property
     def name(self) -> str:
-        """`0`, or `0, 1, 2`."""
+        """The names of the seeds: `0`, or `0, 1, 2`."""
         return ', '.join(map(str, self.seeds))
 
     def close(self) -> None:
-        """End the threads that read ahead."""
+        """Stop the threads that read ahead."""
         self.feed.close()
         self.test.close()
 
 
 def place_seeds(built: Program, opened: list[SeedData]) -> SeedBatch:
-    """Put the seeds' data on the devices, or begin to read it as it is needed."""
+    """Put the seeds' data on the devices, or begin to stream it."""
     filled, sets = fill_trials(built, opened), built.sets
     frozen = [jax.tree.map(np.asarray, one.prepared.frozen) for one in filled]
     inputs = batches.padded([one.inputs for one in filled])
@@ -70,10 +73,10 @@ def place_seeds(built: Program, opened: list[SeedData]) -> SeedBatch:
 
 
 def stack_states(built: Program, states: list[Tree]) -> Tree:
-    """The states of the seeds as one tree on the devices, its memory shared with nothing."""
+    """Put the states of the seeds on the devices as one tree that shares no memory."""
     return mesh.shard_over_trials(built.mesh, fill_trials(built, states), built.config.shard_params)
 
 
 def fill_trials(built: Program, items: list[Any]) -> list[Any]:
-    """One item for each trial: the last is repeated."""
+    """Return one item for each trial: the last is repeated."""
     return items + [items[-1]] * (built.mesh.shape['trial'] - len(items))

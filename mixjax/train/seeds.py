@@ -1,4 +1,4 @@
-"""One seed of a run: its labelled examples, what its method prepared, its state at step 0."""
+"""One seed of a run: its labelled examples, the result of its method's `prepare`, its state at step 0."""
 
 from __future__ import annotations
 
@@ -38,11 +38,13 @@ WORTH_SAYING = 5.0  # seconds
 
 
 class SeedData(NamedTuple):
-    """What one seed works on, on the host.
+    """The data of one seed, on the host.
 
-    train: its labelled images. test: the images it is tested on; None where all seeds share them. val: those
-        it validates on, drawn for it alone; None where there are none.
-    inputs: of its training program. state: the `TrainState` at step 0.
+    train: its labelled images.
+    test: its test images; None if all seeds share them.
+    val: its validation images, drawn for it alone; None if there are none.
+    inputs: the inputs of its training program.
+    state: the `TrainState` at step 0.
     """
 
     seed: int
@@ -55,7 +57,7 @@ class SeedData(NamedTuple):
 
 
 def seeds_of(config: Any) -> list[int]:
-    """The seeds of a run."""
+    """Return the seeds of a run."""
     return [config.seed + i for i in range(config.num_seeds)]
 
 
@@ -63,7 +65,7 @@ def seeds_of(config: Any) -> list[int]:
 
 
 def build_and_try(config: Any, folder: Place, shared: Shared | None = None) -> Program:
-    """Build a run and try what can go wrong with it, without a trace in its folder."""
+    """Build a run and try what can fail in it, without writing to its folder."""
     built = program.build(config, shared)
     for seed in seeds_of(config):
         if built.sets.test is None and len(built.draw(seed).rows.known) == len(built.sets.train.labels):
@@ -76,7 +78,7 @@ def build_and_try(config: Any, folder: Place, shared: Shared | None = None) -> P
 
 
 def _try(built: Program, folder: Place) -> None:
-    """Trace a step of the first seed, and before it one of the first stage where there is one."""
+    """Trace a step of the first seed, after one of the first stage if there is one."""
     seed = built.config.seed
     if from_first((folder / f'prepared-{seed}.npz').exists):
         made = prepared(built, seed, folder)
@@ -87,11 +89,11 @@ def _try(built: Program, folder: Place) -> None:
         _try(first_stage(built, made), folder / 'first')
 
 
-# --- what the method prepares -----------------------------------------------------------------------------------------
+# --- the result of `prepare` ------------------------------------------------------------------------------------------
 
 
 def method_data(built: Program, seed: int) -> tuple[Data, Array]:
-    """A seed's data as its method sees them, and the key for `prepare`."""
+    """Return a seed's data as its method sees them, and the key for `prepare`."""
     config, sets, shared = built.config, built.sets, built.shared
     rows = built.draw(seed).train
     key_t, key_s, key = jax.random.split(step.keys(jax.random.key(seed)).prepare, 3)
@@ -110,7 +112,7 @@ def method_data(built: Program, seed: int) -> tuple[Data, Array]:
 
 
 def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
-    """Images of each source class; where they are made up, as many as the true data set has on average."""
+    """Return the images of each source class; for made-up ones, the average number of the true data set."""
     if not config.synthetic.per_class:
         return None
     true = resolve.entry(config.source, storage.kept(config.cache_dir), made_up=True)
@@ -118,7 +120,7 @@ def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
 
 
 def _prepare(built: Program, seed: int) -> Prepared:
-    """Call `prepare` for a seed, and check what it returns; it may take minutes, so say so before and after."""
+    """Call `prepare` for a seed, and check its result; it may take minutes, so print a line before and after."""
     data, key = method_data(built, seed)
     name, began, say = method_registry.title(built.config.method), time.monotonic(), built.shared.say
     has_one = not contract.is_default(built.method, 'prepare')
@@ -136,7 +138,7 @@ def _prepare(built: Program, seed: int) -> Prepared:
 
 @by_first
 def prepared(built: Program, seed: int, folder: Place) -> Prepared:
-    """What the method prepared for this seed: read from the work directory, or made and put there."""
+    """Return the result of `prepare` for this seed: read from the work directory, or made and saved there."""
     path = folder / f'prepared-{seed}.npz'
     if not path.exists():
         made = built.prepared.pop(seed, None)
@@ -151,7 +153,14 @@ def prepared(built: Program, seed: int, folder: Place) -> Prepared:
 
 
 def open_seed(built: Program, seed: int, folder: Place, trunk: Tree | None = None) -> SeedData:
-    """Select the images of a seed and make its initial state. trunk: variables of a first stage, to start from."""
+    """Select the images of a seed and make its initial state.
+
+    Args:
+      built: the run's programs.
+      seed: the seed.
+      folder: the run's folder.
+      trunk: variables of a first stage, to start from.
+    """
     sets, shared, draw = built.sets, built.shared, built.draw(seed)
     made = prepared(built, seed, folder)
     train, inputs = program_inputs(built, seed, made)
@@ -164,10 +173,10 @@ def open_seed(built: Program, seed: int, folder: Place, trunk: Tree | None = Non
 
 
 def program_inputs(built: Program, seed: int, made: Prepared) -> tuple[Images, Tree]:
-    """The labelled images of a seed, and the inputs of its training program."""
+    """Return the labelled images of a seed, and the inputs of its training program."""
     config, sets, draw = built.config, built.sets, built.draw(seed)
     train, drawn, law = images(sets.train, draw.train), None, None
-    # Where there is a first stage, the drawn images are its data, and the run itself has none.
+    # If there is a first stage, the drawn images are its data, and the run itself has none.
     if made.draw is not None and built.method.first is None:
         if sets.source is None:
             raise UserError('the method draws source images: set config.source.name')
@@ -179,22 +188,22 @@ def program_inputs(built: Program, seed: int, made: Prepared) -> tuple[Images, T
 
 
 def images(dataset: Dataset, rows: np.ndarray) -> Images:
-    """Some examples; their pixels are read when they are asked for."""
+    """Return some examples; their pixels are read on demand."""
     return Images(Lazy(dataset.read, rows), dataset.labels[rows])
 
 
 def everything(dataset: Dataset) -> Images:
-    """All examples of a data set."""
+    """Return all examples of a data set."""
     return images(dataset, np.arange(len(dataset.labels)))
 
 
 def remaining(sets: Sets, known: np.ndarray) -> Images:
-    """The examples of the train part that were not drawn."""
+    """Return the examples of the train part that were not drawn."""
     return images(sets.train, splits.rest(len(sets.train.labels), known))
 
 
 def test_images(built: Program, seed: int) -> Images:
-    """The test examples of a seed, in the order in which they are evaluated."""
+    """Return the test examples of a seed, in the order of evaluation."""
     sets = built.sets
     return everything(sets.test) if sets.test is not None else remaining(sets, built.draw(seed).rows.known)
 
@@ -203,10 +212,10 @@ def test_images(built: Program, seed: int) -> Images:
 
 
 def group_seeds(built: Program, folder: Place) -> list[list[int]]:
-    """The seeds of a run, in the groups that are trained at once.
+    """Return the seeds of a run, in the groups that are trained at once.
 
-    Seeds may differ in the values of what `prepare` made and in their source images; where they differ in the width of
-    a head or in the number of examples, they are other programs.
+    Seeds may differ in the values that `prepare` returned and in their source images; if they differ in the width of
+    a head or in the number of examples, they need other programs.
     """
     config, together = built.config, built.mesh.shape['trial']
     if together == 1:
@@ -220,7 +229,7 @@ def group_seeds(built: Program, folder: Place) -> list[list[int]]:
 
 
 def _shapes(built: Program, seed: int, made: Prepared) -> Any:
-    """What must be equal for seeds to share a program."""
+    """Return everything that must be equal for seeds to share a program."""
     draw, start = built.draw(seed), built.shared.start
     classes_s = 0 if start is None else init.width(start)
     heads = init.heads(built.method, len(built.sets.train.classes), classes_s, made)
@@ -234,7 +243,7 @@ def _shapes(built: Program, seed: int, made: Prepared) -> Any:
 
 
 def selected(built: Program, made: Prepared) -> Dataset:
-    """The source images that `draw` selects, as a data set of its own: the target of a `First`."""
+    """Return the source images that `draw` selects, as a separate data set: the target of a `First`."""
     source = built.sets.source
     if made.draw is None or source is None:
         raise UserError("a method with a first stage needs source images: prepare() must make a 'draw'")
@@ -247,12 +256,12 @@ def selected(built: Program, made: Prepared) -> Dataset:
 
 
 def first_steps(first: First, config: Any) -> int:
-    """The number of steps of a method's first stage."""
+    """Return the number of steps of a method's first stage."""
     return max(1, round(first.share * config.steps))
 
 
 def first_stage(built: Program, made: Prepared) -> Program:
-    """The program of a method's `First` on these selected images; compiled once for each size."""
+    """Return the program of a method's `First` on these selected images; compiled once for each size."""
     first, chosen = built.method.first, selected(built, made)
     assert first is not None
     sets, classes = Sets(chosen, None, None), len(chosen.classes)
@@ -284,6 +293,6 @@ def pictures(built: Program, one: SeedData, folder: Place) -> None:
         inputs = {**{name: x[None] for name, x in found.items()}, 'first': np.int32(step)}
         return built.seen(one.state._replace(step=jnp.asarray(step, jnp.int32)), shared.start_here, frozen, inputs)
 
-    # A method may forward inside a transformation of its own; a run does not need the picture.
+    # A method may forward inside a transformation; a run does not need the picture.
     with contextlib.suppress(jax.errors.UnexpectedTracerError):
         export.samples(folder / 'samples.npz', look)

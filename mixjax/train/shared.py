@@ -1,4 +1,4 @@
-"""What all methods of a comparison share: the data sets, the network with its pretrained weights, the devices."""
+"""The shared parts of a comparison: the data sets, the network with its pretrained weights, the devices."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ Tree = Any
 
 
 class Shared(NamedTuple):
-    """What the methods of a comparison share.
+    """Everything that the methods of a comparison share.
 
     start: the pretrained network's variables, whole on every device; None from scratch.
     image: zeros of a training image's shape.
     view: the network as `prepare` and `init` see it, and a function from images to pretrained features.
     means: a cache of class means over the source data.
-    note: how the weights were loaded, for people. weights_digest: of the weights' tensors; '' without a file.
-    initialisers, evaluators: compiled programs that methods have in common, by what makes them differ.
-    say: takes a line for a person.
+    note: how the weights were loaded, as a message.
+    weights_digest: digest of the weights' tensors; '' without a file.
+    initialisers, evaluators: compiled programs that methods share, by the settings in which they differ.
+    say: prints a line.
     """
 
     sets: Sets
@@ -60,7 +61,7 @@ class Shared(NamedTuple):
 
     @property
     def start_here(self) -> Tree | None:
-        """`start` as this process may compute with it for itself."""
+        """The pretrained variables as this process may compute with them alone."""
         return mesh.here(self.start)
 
 
@@ -77,10 +78,11 @@ def preflight(config: Any) -> None:
 
 
 def shared_setup(config: Any, say: Say | None = None) -> Shared:
-    """Load the data and the pretrained network; the config's method plays no part.
+    """Load the data and the pretrained network; the config's method is not used.
 
     Args:
-      say: takes a line for a person; None is silent.
+      config: the run's config.
+      say: prints a line; None is silent.
     """
     sets = run_data.load_sets(config, say)
     net, geometry, image = build_network(config, sets)
@@ -103,12 +105,12 @@ def shared_setup(config: Any, say: Say | None = None) -> Shared:
 
 
 def silent(line: str) -> None:
-    """Say nothing."""
+    """Print nothing."""
     del line
 
 
 def build_network(config: Any, sets: Sets) -> tuple[Net, Geometry, Array]:
-    """The network, how its images are made, and zeros of the shape of one."""
+    """Build the network, its image preprocessing, and zeros of the shape of an image."""
     # float64 is the type of the variables, and the network follows it.
     dtype = 'bfloat16' if config.model.dtype == 'bfloat16' else 'float32'
     net = models.build(config.model.name, dtype=dtype, init=config.model.init)
@@ -123,7 +125,7 @@ def build_network(config: Any, sets: Sets) -> tuple[Net, Geometry, Array]:
 
 
 def check_network(name: str, net: Net, image: Array) -> None:
-    """Refuse a network of the user's that does not keep to the contract of a backbone; shapes only."""
+    """Refuse a user's network that does not keep to the contract of a backbone; checks shapes only."""
 
     def forward(key: Array, image: Array) -> Any:
         out, _ = net.apply(net.init(key, image, {'target': 2}), image, train=False)
@@ -135,8 +137,8 @@ def check_network(name: str, net: Net, image: Array) -> None:
 
 
 def view(net: Net, start: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
-    """The network as `prepare` and `init` see it, and pretrained features of images; made once, compiled once."""
-    # A key for dropout, for what `prepare` trains; the same for all.
+    """Return the network as `prepare` and `init` see it, and pretrained features of images; compiled once."""
+    # A key of dropout for training inside `prepare`; the same for all.
     bound = bind(net, start, jax.random.key(0))
     if start is None:
         return bound, lambda image: bound.source(image).features
@@ -146,9 +148,13 @@ def view(net: Net, start: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
 
 
 def source_key(config: Any, sets: Sets, start: Tree | None, digest: str) -> Any:
-    """Everything the source's class means depend on, for the cache; None where they are not worth keeping.
+    """Return the cache key of the source's class means; None if they are not worth keeping.
 
-    digest: of the file that the network was read from; '' of none.
+    Args:
+      config: the run's config.
+      sets: the data sets.
+      start: variables of the pretrained network; None from scratch.
+      digest: digest of the weights' file; '' without a file.
     """
     if sets.source is None or start is None or config.synthetic.per_class:
         return None
@@ -171,7 +177,7 @@ def source_key(config: Any, sets: Sets, start: Tree | None, digest: str) -> Any:
 
 
 def float_type(config: Any) -> Any:
-    """The type of parameters and statistics."""
+    """Return the type of parameters and statistics."""
     if config.model.dtype != 'float64':
         return jnp.float32
     if not jax.config.read('jax_enable_x64'):

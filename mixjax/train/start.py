@@ -1,4 +1,4 @@
-"""The network that training starts from: the weights in it, and what becomes of their classifier."""
+"""The network that training starts from: its weights, and the use of their classifier."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ Tree = Any
 class Start(NamedTuple):
     """The network that training starts from.
 
-    variables: its own classifier is the head `source`; with `keep` it is the head `target` too. None
-        from scratch. told: a line for people, what became of the file. digest: of the file's tensors; '' of none.
+    variables: its classifier is the head `source`; with `keep` it is the head `target` too. None
+        from scratch.
+    told: a message on how the file was used.
+    digest: digest of the file's tensors; '' without a file.
     """
 
     variables: Tree | None
@@ -35,10 +37,14 @@ def pretrained(
     """Read the weights of a config into the network.
 
     Args:
-      image: zeros of the training images' shape. classes_s, classes_t: of the source data set, if the
-        config names one, and of the target. The weights' classes must be the source's, in their order.
-      head: what happens to the weights' own classifier: `source` makes it the head `source`; `keep`
-        also begins the target's with it; `reset` leaves it out.
+      spec: `config.model.weights`.
+      net: the network.
+      name: the network's name.
+      image: zeros of the training images' shape.
+      classes_s, classes_t: class names of the source data set, if the config names one, and of the target.
+        The weights' classes must be the source's, in their order.
+      head: the use of the weights' classifier: `source` makes it the head `source`; `keep` also begins
+        the target's with it; `reset` leaves it out.
     """
     if not spec:
         return Start(None)
@@ -74,7 +80,7 @@ def pretrained(
 
 
 def treated(spec: str, variables: Tree, head: str, classes_t: int) -> Tree:
-    """The variables after what `config.model.head` says of their classifier."""
+    """Return the variables after applying `config.model.head` to their classifier."""
     heads = dict(variables['params'].get('heads', {}))
     if head == 'reset':
         heads = {}

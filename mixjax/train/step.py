@@ -27,10 +27,10 @@ AFTER = 2**32 - 1  # folded into the dropout key of a step for `after_step`; no 
 
 
 class TrainState(NamedTuple):
-    """Everything that changes during training, and so everything that a checkpoint holds.
+    """Everything that changes during training, and so everything in a checkpoint.
 
     step: () int32, steps done. key: the seed's key; every random number comes from it and `step`.
-    state: the method's own, such as an EMA teacher.
+    state: the method's state, such as an EMA teacher.
     """
 
     step: Array
@@ -53,7 +53,7 @@ class Keys(NamedTuple):
 
 
 class Optimiser(NamedTuple):
-    """tx: the optax transformation. rate: step -> learning rate. factors: params -> those of each parameter."""
+    """The optimiser: tx (optax), rate (step -> learning rate), factors (params -> those of each parameter)."""
 
     tx: optax.GradientTransformation
     rate: Callable[[Array], Array]
@@ -61,9 +61,9 @@ class Optimiser(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How arrays lie on the devices of a seed.
+    """The layout of arrays on the devices of a seed.
 
-    shard: shares a batch out. whole: gathers sharded parameters. loop: see `accumulated`.
+    shard: shards a batch. whole: gathers sharded parameters. loop: see `accumulated`.
     """
 
     shard: Callable[[Array], Array] = lambda x: x
@@ -72,7 +72,7 @@ class Layout(NamedTuple):
 
 
 def variables(ts: TrainState) -> Tree:
-    """The variables of a forward pass."""
+    """Return the variables of a forward pass."""
     return {'params': ts.params, **ts.model_state}
 
 
@@ -82,7 +82,7 @@ def keys(seed_key: Array) -> Keys:
 
 
 def context(feed: Batch, run: Run, ts: TrainState, frozen: Tree, inputs: Tree) -> Ctx:
-    """The context of the loss at this step, with its batch."""
+    """Return the context of the loss at this step, with its batch."""
     # The batch is a pure function of (data key, step): nothing about data has to be checkpointed, and all methods of
     # a comparison see the same images in the same order.
     stream = keys(ts.key)
@@ -98,8 +98,8 @@ def make(
     """Make train_step(state, pretrained, frozen, inputs) -> (state, metrics). It is pure; the caller jits it.
 
     Args:
-      feed: (inputs, key, step) -> batch. layout: of arrays on the devices.
-      accumulate: into how many parts, one after the other, the batch is cut.
+      feed: (inputs, key, step) -> batch. layout: that of arrays on the devices.
+      accumulate: number of parts, one after the other, into which the batch is split.
       skip: leave out a step whose loss or gradient is not finite; only the number of steps goes on.
     """
 
@@ -111,8 +111,8 @@ def make(
         dropout = jax.random.fold_in(stream.dropout, ts.step)
 
         def gradient(params: Tree, ctx: Ctx, dropout: Array) -> tuple[tuple[Array, Aux], Tree]:
-            """((loss, aux), gradient) of a batch, or of a part of it."""
-            # `bind` gives the loss the pretrained network, and each of its forward passes a dropout key of its own.
+            """Return ((loss, aux), gradient) of a batch, or of a part of it."""
+            # `bind` gives the loss the pretrained network, and each of its forward passes a separate dropout key.
             bound = bind(net, pretrained, call_keys(dropout))
             ctx = ctx._replace(state=layout.whole(ctx.state))
 
@@ -135,7 +135,7 @@ def make(
         updates, opt_state = optimiser.tx.update(grads, ts.opt_state, ts.params)
         new = optax.apply_updates(ts.params, updates)
 
-        # 3. The method's own: an EMA teacher follows, a constraint projects, labels are corrected.
+        # 3. The method's `after_step`: an EMA teacher follows, a constraint projects, labels are corrected.
         bound = bind(net, pretrained, call_keys(jax.random.fold_in(dropout, AFTER)))
         after = ctx._replace(rng=jax.random.fold_in(stream.after, ts.step))
         moved = method.after_step(bound, ts.params, new, aux, after)

@@ -1,7 +1,7 @@
-"""Arrays on their way between the host and the devices, which may be those of several processes.
+"""Transfer of arrays between the host and the devices, which may be those of several processes.
 
-Of one process, everything is as jax does it. Of several, jax compares what they put (a collective, which a thread that
-reads ahead must not begin), and gives no array back that is not whole in one of them.
+With one process, everything is as jax does it. With several, jax compares the arrays that they put (a collective, which
+a thread that reads ahead must not begin), and returns no array that is not whole in one of them.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ Tree = Any
 
 
 def put(tree: Tree, sharding: Tree) -> Tree:
-    """From the host: each process puts there what its devices hold; the rest of its arrays is not looked at.
+    """Put a tree from the host: each process puts the parts that its devices hold, and ignores the rest.
 
-    sharding: of all arrays, or a tree of them.
+    Args:
+      tree: arrays on the host.
+      sharding: the sharding of all arrays, or a tree of shardings.
     """
     if processes.count() == 1:
         return jax.device_put(tree, sharding)
@@ -40,19 +42,19 @@ def put(tree: Tree, sharding: Tree) -> Tree:
 
 
 def here(tree: Tree) -> Tree:
-    """Of arrays that are whole on every device: on one of this process, to compute with for itself."""
+    """Return replicated arrays as arrays on one device of this process, to compute with alone."""
     return jax.tree.map(lambda x: x if x.is_fully_addressable else x.addressable_data(0), tree)
 
 
 def whole(tree: Tree) -> Tree:
-    """To the host: what lies spread over the devices, in every process. All must ask for it."""
+    """Bring sharded arrays to the host, whole in every process. All processes must call this."""
     if processes.count() == 1:
         return jax.tree.map(np.asarray, tree)
     return jax.tree.map(np.asarray, here(_gathered(_everywhere(tree))(tree)))
 
 
 def take(tree: Tree, trial: int) -> Tree:
-    """The part of one trial, in memory of its own; of several processes, whole on every device."""
+    """Return the part of one trial in separate memory; with several processes, whole on every device."""
     if processes.count() == 1:
         return jax.tree.map(lambda x: x[trial], tree)
     return _taken(_everywhere(tree))(tree, trial)
@@ -72,7 +74,7 @@ def _taken(sharding: NamedSharding) -> Callable[[Tree, int], Tree]:
     def one(x: Array, trial: int) -> Array:
         if not jnp.issubdtype(x.dtype, jnp.floating):
             return x[trial]
-        # The devices of the other trials add their zeros, and -0.0 + 0.0 is 0.0; of integers the bits stay.
+        # The devices of the other trials add their zeros, and -0.0 + 0.0 is 0.0; integers keep their bits.
         bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f'uint{8 * x.dtype.itemsize}'))
         return jax.lax.bitcast_convert_type(bits[trial], x.dtype)
 

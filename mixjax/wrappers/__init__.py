@@ -1,7 +1,7 @@
 """Wrappers: functions from a `Method` to a `Method`, as optax wraps optimisers.
 
-Each module has `wrap(method, classes_t, *, <hyper-parameters with defaults>) -> Method`. Those that ship mix images and
-labels in front of the loss of another method, by `mixing`. A wrapper may change anything else of a method as well.
+Each module has `wrap(method, classes_t, *, <hyper-parameters with defaults>) -> Method`. The shipped ones mix images
+and labels in front of the loss of another method, by `mixing`. A wrapper may change anything else of a method as well.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
 class Mixed(NamedTuple):
     """A mixed batch.
 
-    net: what the wrapped loss calls. image: (B, H, W, C). share: () or (B,), the share of an image's own label, the
-    rest is its partner's. check: called after the loss.
+    net: the network that the wrapped loss calls.
+    image: (B, H, W, C).
+    share: () or (B,), the share of an image's label; the rest is its partner's.
+    check: called after the loss.
     """
 
     net: Net
@@ -30,12 +32,14 @@ class Mixed(NamedTuple):
 
 
 def mixing(name: str, method: Method, classes_t: int, mixed: Callable[[Net, Tree, Ctx], Mixed]) -> Method:
-    """The method with mixed images and labels: in its loss, `label` is (B, classes_t) soft targets.
+    """Return the method with mixed images and labels: in its loss, `label` is (B, classes_t) soft targets.
 
         t = share y_i + (1 - share) y_j,   j the partner of i
 
     Args:
-      name: of the wrapper; the mean share is logged as `<name>_lam`.
+      name: the wrapper's name; the mean share is logged as `<name>_lam`.
+      method: the method to wrap.
+      classes_t: number of target classes.
       mixed: (net, params, ctx) -> Mixed. Labels may be mixed already, where the method is wrapped twice.
     """
     require(

@@ -15,7 +15,14 @@ from mixjax.wrappers import Mixed, mixing
 
 
 def wrap(method: Method, classes_t: int, *, beta: float = 1.0, probability: float = 0.5) -> Method:
-    """Put CutMix in front of the loss of `method`; for the settings see the method `cutmix`."""
+    """Wrap a method in CutMix.
+
+    Args:
+      method: the method to wrap.
+      classes_t: number of target classes.
+      beta: lam ~ Beta(beta, beta).
+      probability: share of the batches that are mixed.
+    """
     require(beta > 0, f'beta must be above 0, not {beta}')
     require(0 <= probability <= 1, f'probability must be between 0 and 1, not {probability}')
 

@@ -24,7 +24,14 @@ def wrap(
     alpha: float = 2.0,
     layers: tuple[str, ...] = ('input', 'stage1', 'stage2'),
 ) -> Method:
-    """Put manifold mixup in front of the loss of `method`; for the settings see the method `manifold_mixup`."""
+    """Wrap a method in manifold mixup.
+
+    Args:
+      method: the method to wrap.
+      classes_t: number of target classes.
+      alpha: lam ~ Beta(alpha, alpha).
+      layers: names of the taps to draw from.
+    """
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     mix.check_layers(layers)
 

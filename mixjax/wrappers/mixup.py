@@ -15,7 +15,14 @@ from mixjax.wrappers import Mixed, mixing
 
 
 def wrap(method: Method, classes_t: int, *, alpha: float = 1.0, fold: bool = False) -> Method:
-    """Put Mixup in front of the loss of `method`; for the settings see the method `mixup`."""
+    """Wrap a method in mixup.
+
+    Args:
+      method: the method to wrap.
+      classes_t: number of target classes.
+      alpha: lam ~ Beta(alpha, alpha).
+      fold: whether to replace lam by max(lam, 1 - lam).
+    """
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
 
     def mixed(net: Net, params: Tree, ctx: Ctx) -> Mixed:

@@ -31,7 +31,14 @@ def wrap(
     transport_size: int = 0,
     transport_eps: float = 0.8,
 ) -> Method:
-    """Put PuzzleMix in front of the loss of `method`; for the settings see the method `puzzlemix`."""
+    """Wrap a method in PuzzleMix.
+
+    Args:
+      method: the method to wrap.
+      classes_t: number of target classes.
+      alpha: lam ~ Beta(alpha, alpha).
+      beta, gamma, eta, neighbourhood, transport, transport_size, transport_eps: the solver, see `puzzle.Settings`.
+    """
     require(alpha > 0, f'alpha must be above 0, not {alpha}')
     settings = puzzle.Settings(beta, gamma, eta, neighbourhood, transport, transport_size, transport_eps).checked()
 

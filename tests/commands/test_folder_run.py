@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixjax.commands import cli
 from mixjax.commands.train import main
 from mixjax.data.datasets import embedded
 from tests.support import harm

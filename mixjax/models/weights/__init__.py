@@ -1,7 +1,7 @@
-"""Pretrained weights: everything about reading other people's tensors, from the hub, a file or a run.
+"""Pretrained weights: reading of foreign tensors, from the hub, a file or a run.
 
-Which file is meant and what it holds is `loading`; the names that others give to layers are `tensor_names` and
-`layer_names`; torch's own files are read without torch by `torch_file`. Networks themselves are in `mixjax.models`.
+`loading` finds a file and reads it; `tensor_names` and `layer_names` translate foreign names of layers; `torch_file`
+reads torch's files without torch. Networks themselves are in `mixjax.models`.
 """
 
 from mixjax.models.weights.loading import (

@@ -19,11 +19,11 @@ from mixjax.models import preprocessing
 
 PREFIX = 'hf://'
 FILES = ('model.safetensors', 'pytorch_model.bin')
-BESIDE = ('config.json', 'preprocessor_config.json')  # what says how the weights' images are made
+BESIDE = ('config.json', 'preprocessor_config.json')  # files that describe the weights' images
 
 
 def _known() -> dict[str, dict[str, Any]]:
-    """The repositories whose networks and images are known without a look at them: timm's own registry."""
+    """Return the repositories whose networks and images are known without reading them: timm's registry."""
     out: dict[str, dict[str, Any]] = {}
 
     def add(tag: str, network: str, name: str = '', *, size: int, fraction: float, way: str, colours: Any) -> None:
@@ -62,7 +62,7 @@ class Reference(NamedTuple):
 
 
 def parse(spec: str) -> Reference:
-    """What a reference names; one that is no reference, or leaves the recipe open, is refused."""
+    """Parse a reference; refuse an invalid one, or one that leaves the recipe open."""
     match = re.fullmatch(r'hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?', spec)
     if match is None or '..' in spec:
         raise UserError(f'weights {spec}: write {PREFIX}OWNER/NAME or {PREFIX}OWNER/NAME@REVISION')
@@ -75,7 +75,7 @@ def parse(spec: str) -> Reference:
 
 
 def cache() -> str:
-    """The hub's cache, with `~` as it stands."""
+    """Return the hub's cache folder, with `~` not expanded."""
     home = os.environ.get('HF_HOME', '~/.cache/huggingface')
     return os.environ.get('HF_HUB_CACHE', f'{home}/hub')
 
@@ -85,12 +85,12 @@ def folder(reference: Reference) -> str:
 
 
 def found(reference: Reference) -> Path | None:
-    """The weights' file in the cache, if it is there."""
-    here = Path(os.path.expanduser(folder(reference)))  # as it stands, where the user has no home
+    """Return the weights' file in the cache, or None."""
+    here = Path(os.path.expanduser(folder(reference)))  # not expanded where the user has no home
     try:
         commit = untrusted.read_regular(here / 'refs' / reference.revision, 1000).decode().strip()
     except (OSError, ValueError):
-        commit = reference.revision  # a commit's own name
+        commit = reference.revision  # a commit hash
     places = [here / 'snapshots' / commit]
     if reference.revision == 'main':
         places += sorted((here / 'snapshots').glob('*'))  # put there by hand
@@ -98,14 +98,14 @@ def found(reference: Reference) -> Path | None:
 
 
 def about(reference: Reference, path: Path | None) -> dict[str, Any]:
-    """{'model', 'classes', 'image'} as far as they are known: from the table, or from the files beside the weights."""
+    """Return the known part of {'model', 'classes', 'image'}: from the table, or from the files beside the weights."""
     if reference.repository in KNOWN:
         return dict(KNOWN[reference.repository])
     return {} if path is None else beside(path)
 
 
 def beside(path: Path) -> dict[str, Any]:
-    """The images that a file beside foreign weights describes; nothing where there is none."""
+    """Return the image settings that a file beside foreign weights sets; {} if there is none."""
     for name in BESIDE:
         try:
             text = untrusted.read_regular(path.parent / name, untrusted.MOST_TEXT)
@@ -118,7 +118,7 @@ def beside(path: Path) -> dict[str, Any]:
 
 
 def missing(spec: str) -> str | None:
-    """None if the weights are here, after a download if that is possible; else what to do."""
+    """Return None if the weights are here, after a download if that is possible; else a message on what to do."""
     reference = parse(spec)
     if found(reference) is not None:
         return None
@@ -137,7 +137,7 @@ def missing(spec: str) -> str | None:
 
 
 def _download(reference: Reference) -> str | None:
-    """Put the weights into the cache; the reason if that does not work."""
+    """Download the weights into the cache; return the reason if that fails."""
     if importlib.util.find_spec('huggingface_hub') is None:
         return 'and without huggingface_hub none can be downloaded'
     if os.environ.get('HF_HUB_OFFLINE', '0').lower() not in ('0', '', 'false', 'no'):
@@ -154,7 +154,7 @@ def _download(reference: Reference) -> str | None:
     for file in FILES:
         try:
             get(file)
-        except Exception as error:  # its own errors, and those of the network libraries below it
+        except Exception as error:  # the hub's errors, and those of the network libraries below it
             why = why or f'and the download failed: {type(error).__name__}'
             continue
         for other in BESIDE:

@@ -1,4 +1,4 @@
-"""What torch code calls the layers of each network: the tables behind `tensor_names.py`.
+"""The names of each network's layers in torch code: the tables for `tensor_names.py`.
 
 A dialect is a function of a layer's keys in our tree; a new network needs one row in `of`.
 """
@@ -22,9 +22,9 @@ Dialect = Callable[[Keys], str]
 
 
 def _dialect(top: Mapping[str, str], layer: Callable[[int, int, str], str]) -> Dialect:
-    """From `top`, {'stem/conv': name}, with `head` for the classifier; and for the rest (stage, block, layer) -> name.
+    """Make a dialect from `top`, {'stem/conv': name} with `head` for the classifier, and a function for the blocks.
 
-    Stages count from 1, blocks from 0, as they do in our names.
+    The function maps (stage, block, layer) to a name. Stages count from 1, blocks from 0, as in our names.
     """
 
     def translate(keys: Keys) -> str:
@@ -40,13 +40,13 @@ def _dialect(top: Mapping[str, str], layer: Callable[[int, int, str], str]) -> D
 
 
 def _residual(shortcut: str, top: Mapping[str, str]) -> Dialect:
-    """`layer1.0.conv1`, `layer1.0.<shortcut>.0`."""
+    """Return the dialect of `layer1.0.conv1` and `layer1.0.<shortcut>.0`."""
     renamed = {'shortcut_conv': f'{shortcut}.0', 'shortcut_bn': f'{shortcut}.1'}
     return _dialect(top, lambda stage, block, layer: f'layer{stage}.{block}.{renamed.get(layer, layer)}')
 
 
 def _transformers(stage: int, block: int, layer: str) -> str:
-    """Hugging Face's ResNet counts everything from 0: `conv1` of a block is `layer.0.convolution`."""
+    """Return a name in Hugging Face's ResNet, which counts from 0: `conv1` of a block is `layer.0.convolution`."""
     kind = 'normalization' if 'bn' in layer else 'convolution'
     place = 'shortcut' if layer.startswith('shortcut') else f'layer.{int(layer[-1]) - 1}'
     return f'resnet.encoder.stages.{stage - 1}.layers.{block}.{place}.{kind}'
@@ -68,7 +68,7 @@ RESNET = {
 
 
 def _dense(top: Mapping[str, str], transition: str, layer: Callable[[int, int, str], str]) -> Dialect:
-    """Our transitions belong to the stage that they lead to; others number them by the one that they come from."""
+    """Return a DenseNet's dialect. Our transitions belong to the stage after them, others' to the one before."""
     names = {f'stage{i + 1}/transition': f'{transition}{i}' for i in range(1, 10)}
     norm = 'norm' if transition.startswith('features') else 'bn'
     ends = {'bn': norm, 'conv': 'conv'}
@@ -77,7 +77,7 @@ def _dense(top: Mapping[str, str], transition: str, layer: Callable[[int, int, s
 
 
 def _densenet(dot: str) -> Dialect:
-    """torchvision's; its published files of 2017 have a dot in `norm.1`."""
+    """Return torchvision's dialect; its published files of 2017 have a dot in `norm.1`."""
     top = {
         'stem/conv': 'features.conv0',
         'stem/bn': 'features.norm0',
@@ -143,7 +143,7 @@ PYTORCH = {
 
 
 def _efficientnet(backbone: EfficientNet) -> dict[str, Dialect]:
-    """timm's names are the same for both paddings; the others' networks have one each."""
+    """Return the dialects of an EfficientNet: timm's names are the same for both paddings, the others are separate."""
     last = len(backbone.groups) + 1
     plain = [group.expand == 1 for group in backbone.groups]
 
@@ -156,7 +156,7 @@ def _efficientnet(backbone: EfficientNet) -> dict[str, Dialect]:
     def torchvision(stage: int, block: int, name: str) -> str:
         return f'features.{stage}.{block}.block.{(TORCHVISION_PLAIN if plain[stage - 1] else TORCHVISION)[name]}'
 
-    first = list(accumulate(backbone.blocks, initial=0))  # of each stage, in a count through all of them
+    first = list(accumulate(backbone.blocks, initial=0))  # first block of each stage, counted through all of them
 
     def pytorch(stage: int, block: int, name: str) -> str:
         return f'_blocks.{first[stage - 1] + block}.{PYTORCH[name]}'
@@ -171,7 +171,7 @@ def _efficientnet(backbone: EfficientNet) -> dict[str, Dialect]:
 
 
 def of(backbone: nn.Module) -> dict[str, Dialect]:
-    """{name: dialect} of a backbone; empty where nobody else has such a network."""
+    """Return {name: dialect} of a backbone; empty if nobody else has such a network."""
     if isinstance(backbone, EfficientNet):
         return _efficientnet(backbone)
     if isinstance(backbone, DenseNet):

@@ -3,14 +3,14 @@
 `config.model.weights` is one of
 
     hf://timm/resnet50.tv_in1k     the hub, with an explicit tag (weights/hub.py)
-    PATH.safetensors               ours, or anybody's with torch's names
+    PATH.safetensors               ours, or a foreign one with torch's names
     PATH.pth, .pt, .pth.tar, .bin  a torch checkpoint; read without torch, and nothing in it is run
     FOLDER                         a run's work directory, or a folder with a model.safetensors
-    embedded://glyphnet            what ships with mixjax, also ..glyphnet_deep
+    embedded://glyphnet            weights that ship with mixjax, also ..glyphnet_deep
     random://CLASSES               no file: a stand-in for trials
 
-Our own files name tensors by their path, `params/backbone/stage1/..`; a `.json` beside them says what they
-are. Others' names are translated (tensor_names.py). Every tensor must have its place.
+Our files name tensors by their path, `params/backbone/stage1/..`; a `.json` beside them describes them.
+Foreign names are translated (tensor_names.py). Every tensor must have a counterpart in the network.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Tree = Any
 EMBEDDED = ('glyphnet', 'glyphnet_deep')
 EMBEDDED_PREFIX = 'embedded://'
 RANDOM = 'random://'
-# Files of others, by name: how many classes their classifier has, and where they are fetched.
+# Foreign files, by name: the number of classes of their classifier, and the address to get them from.
 PUBLISHED = {
     'resnet50_places365.pth.tar': (365, 'http://places2.csail.mit.edu/models_places365/resnet50_places365.pth.tar'),
 }
-MOST_HEADER = 100_000_000  # bytes; the format's own limit
-# Of a safetensors file; its numpy reader knows no bfloat16.
+MOST_HEADER = 100_000_000  # bytes; the format's limit
+# Types of a safetensors file; its numpy reader does not know bfloat16.
 TYPES = {
     'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'BOOL': np.bool_,
     'I64': np.int64, 'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U8': np.uint8,
@@ -50,10 +50,11 @@ TYPES = {
 
 
 class Weights(NamedTuple):
-    """What a file holds.
+    """The contents of a weights file.
 
-    tensors: {name: array}. own: whether the names are ours. about: as far as it is known `model`,
-    `classes` (names; of the hub's a number) and `image`.
+    tensors: {name: array}.
+    own: whether the names are ours.
+    about: `model`, `classes` (names; a number for the hub's) and `image`, as far as they are known.
     """
 
     tensors: dict[str, np.ndarray]
@@ -62,21 +63,21 @@ class Weights(NamedTuple):
 
     @property
     def variables(self) -> Tree:
-        """The variables tree of our own file."""
+        """Return the variables tree of a file of ours."""
         return traverse_util.unflatten_dict(self.tensors, sep='/')
 
 
 def to_bytes(variables: Tree) -> bytes:
-    """The `.safetensors` bytes of a variables tree; the same arrays give the same bytes."""
+    """Return the `.safetensors` bytes of a variables tree; the same arrays give the same bytes."""
     flat = traverse_util.flatten_dict(variables, sep='/')
     return save_tensors({name: np.ascontiguousarray(flat[name]) for name in sorted(flat)})
 
 
-# --- is it here -------------------------------------------------------------------------------------------------------
+# --- find the file ----------------------------------------------------------------------------------------------------
 
 
 def missing(spec: str) -> str | None:
-    """None if the weights are here, else what is missing, where it was looked for, and how to get it."""
+    """Return None if the weights are here, else a message: what is missing, where we looked, and how to get it."""
     if not spec:
         return None
     if spec.startswith(RANDOM):
@@ -112,7 +113,7 @@ def _file(spec: str) -> Path:
 
 
 def load(spec: str) -> Weights:
-    """Read weights that `missing` says are here."""
+    """Read weights for which `missing` returned None."""
     problem = missing(spec)
     if problem:
         raise UserError(problem)
@@ -131,7 +132,7 @@ def load(spec: str) -> Weights:
 
 
 def _read(spec: str, path: Path, about: Mapping[str, Any]) -> Weights:
-    """The tensors of a file, whichever kind it is by its first bytes."""
+    """Read the tensors of a file, whose kind is known from its first bytes."""
     try:
         with untrusted.open_regular(path) as file:
             head = file.read(64)
@@ -156,7 +157,7 @@ def _read(spec: str, path: Path, about: Mapping[str, Any]) -> Weights:
 
 
 def _whole(file: BinaryIO, head: bytes) -> bytes:
-    """All bytes of a safetensors file that begins with `head` and is no larger than the machine's memory."""
+    """Read all bytes of a safetensors file that begins with `head` and is no larger than the machine's memory."""
     (length,) = struct.unpack('<Q', head[:8])
     if not 2 <= length <= MOST_HEADER or head[8:9] != b'{':
         raise ValueError('it has no header')
@@ -167,7 +168,7 @@ def _whole(file: BinaryIO, head: bytes) -> bytes:
 
 
 def _safetensors(data: bytes) -> dict[str, np.ndarray]:
-    """The tensors of a file's bytes; half precision as float32."""
+    """Parse the tensors of a file's bytes; half precision as float32."""
     out = {}
     for name, entry in deserialize(data):
         if entry['dtype'] not in TYPES:
@@ -180,17 +181,17 @@ def _safetensors(data: bytes) -> dict[str, np.ndarray]:
 def _finite(tensor: np.ndarray) -> bool:
     if not np.issubdtype(tensor.dtype, np.floating):
         return True
-    # A sum finds NaN and infinity without a second array; a sum that overflows is looked at again.
+    # A sum finds NaN and infinity without a second array; a sum that overflows is checked element by element.
     with np.errstate(all='ignore'):
         total = np.sum(tensor, dtype=np.float64)
     return bool(np.isfinite(total)) or bool(np.isfinite(tensor.astype(np.float64)).all())
 
 
 def _described(spec: str, path: Path) -> dict[str, Any]:
-    """The `.json` beside a file of ours."""
+    """Read the `.json` beside a file of ours."""
     beside = path.with_suffix('.json')
     if not beside.is_file():
-        raise UserError(f'weights {spec}: {beside.name} is not beside {path.name}; it says what the tensors are')
+        raise UserError(f'weights {spec}: {beside.name} is not beside {path.name}; it describes the tensors')
     try:
         described = untrusted.parse(untrusted.read_regular(beside, untrusted.MOST_TEXT))
     except (OSError, ValueError) as error:
@@ -202,7 +203,7 @@ def _described(spec: str, path: Path) -> dict[str, Any]:
 
 
 def _is_network(variables: Tree) -> bool:
-    """Whether a tree of arrays has the layout of `models.net`: a backbone, and heads of kernel and bias."""
+    """Return whether a tree of arrays has the layout of `models.net`: a backbone, and heads of kernel and bias."""
     params = variables.get('params')
     if not isinstance(params, dict) or not isinstance(params.get('backbone'), dict):
         return False
@@ -213,11 +214,11 @@ def _is_network(variables: Tree) -> bool:
     )
 
 
-# --- what they say of themselves --------------------------------------------------------------------------------------
+# --- description of the weights ---------------------------------------------------------------------------------------
 
 
 def classes(spec: str, network: str) -> int:
-    """How many classes the weights' own classifier has; of well-known ones without the file."""
+    """Return the number of classes of the weights' classifier; for well-known weights without the file."""
     if spec.startswith(hub.PREFIX):
         known = hub.KNOWN.get(hub.parse(spec).repository)
         if known is not None:
@@ -229,7 +230,7 @@ def classes(spec: str, network: str) -> int:
 
 
 def image(spec: str, network: str) -> dict[str, Any]:
-    """The images that belong to the weights (`images.KEYS`): the network's own where they do not say."""
+    """Return the image settings of the weights (`images.KEYS`): the network's where the weights have none."""
     own = preprocessing.of_network(network)
     if spec.startswith(hub.PREFIX):
         reference = hub.parse(spec)
@@ -254,7 +255,7 @@ def image(spec: str, network: str) -> dict[str, Any]:
 
 
 def widths(loaded: Weights, network: str) -> dict[str, int]:
-    """{head: number of classes} of the classifiers; that of a foreign file, and our `target`, is the head `source`."""
+    """Return {head: number of classes}; a foreign file's classifier, and our `target`, is the head `source`."""
     if not loaded.own:
         return {'source': tensor_names.classes_in(network, loaded.tensors)}
     heads = loaded.variables['params'].get('heads', {})
@@ -266,9 +267,12 @@ def _renamed(head: str) -> str:
 
 
 def fitted(spec: str, loaded: Weights, network: str, wanted: Tree) -> Tree:
-    """The weights as the variables of a network; every tensor that has no place, or does not fit, is listed.
+    """Return the weights as variables of a network; the error lists every tensor that does not fit.
 
     Args:
+      spec: the weights' name, for messages.
+      loaded: the file's contents.
+      network: the network's name.
       wanted: the network's variables with heads of `widths`; only their shapes matter.
     """
     made_for = loaded.about.get('model', network)
@@ -289,10 +293,11 @@ def fitted(spec: str, loaded: Weights, network: str, wanted: Tree) -> Tree:
 
 
 def fit(spec: str, given: Tree, wanted: Tree) -> None:
-    """Check that every tensor has its place: all that are unused, missing or misshapen, in one error.
+    """Check that every tensor fits; one error lists all that are unused, missing or misshapen.
 
     Args:
-      given, wanted: variables trees; of `wanted` only the shapes matter.
+      spec: the weights' name, for messages.
+      given, wanted: variables trees; only the shapes of `wanted` matter.
     """
 
     def shapes(tree: Tree) -> dict[str, tuple[int, ...]]:

@@ -1,12 +1,12 @@
-"""The names that others give to a network's tensors, and the way between their files and our variables.
+"""Translation of foreign tensor names: between torch's files and our variables.
 
-A *dialect* says what torch code calls a layer: a function of the layer's keys in our tree, for example
+A *dialect* gives the name of a layer in torch code: a function of the layer's keys in our tree, for example
 
     ('backbone', 'stage1', 'block0', 'conv1') -> 'layer1.0.conv1'        ('heads', 'source') -> 'fc'
 
 The rest is the same for all: kernel and scale are `.weight`, bias `.bias`, mean `.running_mean`, var
 `.running_var`; a convolution's kernel is OIHW there and HWIO here, a linear one's (out, in) and (in, out).
-`num_batches_tracked` has no place here and is dropped. The file's classifier is the head `source`.
+`num_batches_tracked` has no counterpart here and is dropped. The file's classifier is the head `source`.
 
 The names themselves are in `layer_names.py`.
 """
@@ -36,12 +36,16 @@ SHOWN = 20
 
 
 def dialects(network: str | nn.Module) -> dict[str, Dialect]:
-    """{name of the dialect: the dialect}; network: a name that `models.build` knows, or a backbone."""
+    """Return {name: dialect} of a network.
+
+    Args:
+      network: a name that `models.build` knows, or a backbone.
+    """
     return layer_names.of(_backbone(network))
 
 
 def classes_in(network: str | nn.Module, tensors: Tensors) -> int:
-    """How many classes the classifier in somebody's file has."""
+    """Return the number of classes of the classifier in a foreign file."""
     known = [name(('heads', 'source')) for name in _known(network).values()]
     for layer in known:
         shape = np.shape(tensors.get(f'{layer}.weight', ()))
@@ -53,13 +57,14 @@ def classes_in(network: str | nn.Module, tensors: Tensors) -> int:
 
 
 def from_torch(network: str | nn.Module, tensors: Tensors, wanted: Tree) -> Tree:
-    """Somebody's tensors as our variables; every tensor must have its place, and the error lists those that have not.
+    """Return foreign tensors as our variables; the error lists every tensor without a counterpart.
 
-    Of the network's dialects the one with the most names in common is taken.
+    The dialect with the most names in common is used.
 
     Args:
-      tensors: {torch's name: array in torch's layout}. wanted: the variables tree to fill, with the head `source` as
-        wide as `classes_in` says; only its shapes and types matter.
+      network: a name that `models.build` knows, or a backbone.
+      tensors: {torch's name: array in torch's layout}.
+      wanted: the variables tree to fill, with a head `source` of width `classes_in`; only its shapes and types matter.
     """
     flat = _flat(wanted)
     assert wanted['params'].get('heads', {}).keys() <= {'source'}, 'a file has one classifier'
@@ -85,7 +90,14 @@ def from_torch(network: str | nn.Module, tensors: Tensors, wanted: Tree) -> Tree
 
 
 def to_torch(network: str | nn.Module, variables: Tree, dialect: str, head: str = 'source') -> dict[str, np.ndarray]:
-    """The inverse: our variables under others' names and in their layout, with `head` as the classifier."""
+    """Return our variables under foreign names and in their layout, with `head` as the classifier.
+
+    Args:
+      network: a name that `models.build` knows, or a backbone.
+      variables: the variables tree.
+      dialect: one of `dialects(network)`.
+      head: name of the head that becomes the classifier.
+    """
     known = _known(network)
     require(dialect in known, f'dialect must be one of {", ".join(known)}, not {dialect!r}')
     require(
@@ -102,11 +114,11 @@ def to_torch(network: str | nn.Module, variables: Tree, dialect: str, head: str 
     return new
 
 
-# --- the rules for all ------------------------------------------------------------------------------------------------
+# --- rules for all dialects -------------------------------------------------------------------------------------------
 
 
 def _flat(tree: Tree) -> dict[Keys, Any]:
-    """{('params', 'backbone', .., 'kernel'): leaf}"""
+    """Return {('params', 'backbone', .., 'kernel'): leaf}."""
     return traverse_util.flatten_dict(tree)  # pyright: ignore[reportReturnType]
 
 
@@ -115,12 +127,12 @@ def _name(translate: Dialect, keys: Keys) -> str:
 
 
 def _axes(shape: Sequence[int]) -> tuple[int, ...]:
-    """The order in which torch's axes are ours: OIHW to HWIO, (out, in) to (in, out)."""
+    """Return the order in which torch's axes are ours: OIHW to HWIO, (out, in) to (in, out)."""
     return (2, 3, 1, 0) if len(shape) == 4 else tuple(reversed(range(len(shape))))
 
 
 def _back(shape: Sequence[int]) -> tuple[int, ...]:
-    """The order in which our axes are torch's."""
+    """Return the order in which our axes are torch's."""
     return (3, 2, 0, 1) if len(shape) == 4 else tuple(reversed(range(len(shape))))
 
 
@@ -143,9 +155,9 @@ def _called(network: str | nn.Module) -> str:
 
 
 def _refuse_a_sibling(network: str | nn.Module, tensors: Iterable[str]) -> None:
-    """Tell whose names these are, where they are of the same EfficientNet with another padding.
+    """Refuse names that belong to the same EfficientNet with another padding, and name it.
 
-    All the shapes agree and the numbers would not, so the names decide.
+    All the shapes agree but the outputs would not, so the names decide.
     """
     backbone = _backbone(network)
     if not isinstance(backbone, EfficientNet):

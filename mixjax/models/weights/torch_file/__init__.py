@@ -1,4 +1,4 @@
-"""Torch checkpoints, read without torch; nothing that a file says is ever run.
+"""A reader of torch checkpoints without torch; nothing in a file is ever run.
 
 `torch.save` writes one of two streams:
 
@@ -8,8 +8,8 @@
 
 A tensor is a window (offset, shape, strides) into a storage. In the pickle a storage is a persistent id.
 
-A pickle is a program; a machine of our own (`machine.py`) runs it, and knows only what tensors need. Each size that
-a file declares is compared with the file before memory is taken, so a wrong file costs a sentence, no more.
+A pickle is a program; a restricted machine (`machine.py`) runs it, and knows only what tensors need. Each size that
+a file declares is compared with the file before memory is taken, so a wrong file ends in an error message, no more.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ from mixjax.models.weights.torch_file.archive import directory
 from mixjax.models.weights.torch_file.machine import Machine
 from mixjax.models.weights.torch_file.standins import DAMAGED, Tensor, dtype_of, short
 
-WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')  # where training scripts put the state dict
+WRAPPERS = ('state_dict', 'model', 'model_state_dict', 'net')  # keys under which training scripts keep the state dict
 
 _ZIP = b'PK\x03\x04'
 _MAGIC = 0x1950A86A20F9469CFC6C
-_TAR = (b'sys_info\0', b'././@PaxHeader')  # how the tar files of before 2017 begin
+_TAR = (b'sys_info\0', b'././@PaxHeader')  # first bytes of the tar files of before 2017
 
 
 def is_torch(head: bytes) -> bool:
-    """Whether a file with these first bytes (64 are enough) is for `read`: a zip file or a form of torch's own."""
+    """Return whether a file with these first bytes (64 are enough) is for `read`: zip or one of torch's forms."""
     legacy = head[:1] == b'\x80' and _MAGIC.to_bytes(10, 'little') in head[:32]
     return head.startswith((_ZIP, *_TAR)) or legacy
 
 
 def read(path: Path | str) -> dict[str, np.ndarray]:
-    """The tensors of the state dict in a torch checkpoint, by torch's names and in the file's order.
+    """Read the tensors of the state dict in a torch checkpoint, by torch's names and in the file's order.
 
     The state dict is in one of the entries `WRAPPERS`, or else it is the file itself or any other entry; two that
-    could be meant are an error. What else a checkpoint holds is left alone. The prefix `module.` of
-    DataParallel is taken off when every name has it. float16 and bfloat16 become float32, which holds their
+    could be meant are an error. The rest of a checkpoint is ignored. The prefix `module.` of
+    DataParallel is removed when every name has it. float16 and bfloat16 become float32, which holds their
     values exactly. Tensors that share memory in the file may share it here.
 
     Raises:
-      UserError: one sentence, which begins with the file's name.
+      UserError: one sentence that begins with the file's name.
     """
     path = Path(path)
     try:
-        require(path.is_file(), 'is not a file')  # a pipe would be waited for
+        require(path.is_file(), 'is not a file')  # reading a pipe would block
         with cast(BufferedReader, open_regular(path)) as file:
             size = os.fstat(file.fileno()).st_size
             head = file.read(64)
@@ -78,9 +78,13 @@ def read(path: Path | str) -> dict[str, np.ndarray]:
 
 
 class _Checkpoint(NamedTuple):
-    """root: the object. storages: {key: (element, count)}. order: of the bytes.
+    """The object of a checkpoint, and its storages.
 
-    where: gives the first byte of a storage, and refuses one that the file has not in full.
+    root: the object.
+    storages: {key: (element, count)}.
+    order: byte order.
+
+    where: returns the place of a storage's first byte, and refuses one that is not whole in the file.
     """
 
     root: Any
@@ -94,9 +98,9 @@ def _tensors_of(entry: Any) -> dict[str, Tensor]:
 
 
 def _state_dict(root: Any) -> dict[str, Tensor]:
-    """The one state dict of a checkpoint, without `module.`."""
+    """Return the one state dict of a checkpoint, without `module.`."""
     require(type(root) is dict, 'holds no state dict: give what model.state_dict() returns, saved with torch.save')
-    # By identity: many names may stand for one dict, which is then looked at once.
+    # By identity: many names may refer to one dict, which is then read once.
     entries = {id(root): ('the file itself', root)}
     for key in (*(key for key in WRAPPERS if key in root), *root):
         entries.setdefault(id(root[key]), (key, root[key]))
@@ -118,8 +122,8 @@ def _listed(names: Mapping[str, Any]) -> str:
 def _arrays(
     file: BufferedReader, size: int, checkpoint: _Checkpoint, tensors: dict[str, Tensor]
 ) -> dict[str, np.ndarray]:
-    """Read the tensors storage by storage, so that no more than one storage stands beside the result."""
-    # Each fits into its storage, but thousands of them may lie over one another. Halves double, hence the 2.
+    """Read the tensors storage by storage, so that no more than one storage is in memory beside the result."""
+    # Each fits into its storage, but thousands of them may overlap. Half precision doubles, hence the 2.
     total = sum(tensor.nbytes for tensor in set(tensors.values()))
     require(total <= 2 * size, 'holds tensors that overlap: together they are larger than the file')
     result: dict[str, Any] = dict.fromkeys(tensors)
@@ -140,7 +144,7 @@ def _arrays(
 
 
 def _storage(file: BufferedReader, checkpoint: _Checkpoint, key: str) -> np.ndarray:
-    """The elements of a storage; bfloat16 as its bits, bool as bytes."""
+    """Read the elements of a storage; bfloat16 as its bits, bool as bytes."""
     element, count = checkpoint.storages[key]
     dtype = dtype_of(element)
     if count == 0:
@@ -157,10 +161,10 @@ def _array(storage: np.ndarray, tensor: Tensor) -> np.ndarray:
         window = np.empty(tensor.shape, storage.dtype)
     else:
         strides = tuple(stride * storage.itemsize for stride in tensor.strides)
-        # `_rebuilt` has seen to it that the window lies inside of the storage.
+        # `_rebuilt` has checked that the window is inside of the storage.
         window = np.lib.stride_tricks.as_strided(storage[tensor.offset :], tensor.shape, strides)
     if tensor.element == 'bool':
-        return window != 0  # a byte that is neither 0 nor 1 would be no bool to numpy
+        return window != 0  # a byte that is neither 0 nor 1 is not a valid bool of numpy
     if tensor.element == 'bfloat16':  # the upper half of a float32
         wide = window.astype(np.uint32, order='C')
         wide <<= 16
@@ -172,7 +176,7 @@ def _array(storage: np.ndarray, tensor: Tensor) -> np.ndarray:
 
 
 def _legacy(file: BufferedReader, size: int) -> _Checkpoint:
-    """Pickles one after another, and then the storages."""
+    """Read pickles one after another, and then the storages."""
     file.seek(0)
     machine = Machine(file, size)
     require(machine.run() == _MAGIC and machine.run() == 1001, 'is of a version of the older form that torch never had')
@@ -200,7 +204,7 @@ def _legacy(file: BufferedReader, size: int) -> _Checkpoint:
 
 
 def _zip(file: BufferedReader, size: int) -> _Checkpoint:
-    """An archive whose one folder has any name."""
+    """Read an archive whose one folder has any name."""
     entries = directory(file, size)
     tops = [name.removesuffix('data.pkl') for name in entries if name.endswith('/data.pkl') and name.count('/') == 1]
     require(len(tops) == 1, 'is a zip file, but not of torch: it has no data.pkl')
@@ -210,7 +214,7 @@ def _zip(file: BufferedReader, size: int) -> _Checkpoint:
     )
 
     def where(name: str) -> int:
-        """First byte of an entry; it follows a second header, whose length only that header tells."""
+        """Return the first byte of an entry; it follows a second header, whose length is in that header only."""
         start, _ = entries[name]
         file.seek(start)
         header = file.read(30)

@@ -1,4 +1,4 @@
-"""The directory of a zip file whose entries are stored as they are, as `torch.save` writes them."""
+"""The directory of a zip file with uncompressed entries, as `torch.save` writes them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ DIRECTORY_BYTES = 1 << 22
 
 
 def directory(file: BufferedReader, size: int) -> dict[str, tuple[int, int]]:
-    """{name: (first byte of its header, length)} of a zip file whose entries are stored as they are.
+    """Return {name: (first byte of its header, length)} of a zip file whose entries are stored uncompressed.
 
-    `zipfile` would do, but takes memory by what the file declares.
+    `zipfile` is not used because it allocates the memory that the file declares.
     """
     tail_at = max(0, size - 65557)  # the last record is 22 bytes and a comment
     file.seek(tail_at)
@@ -57,13 +57,13 @@ def directory(file: BufferedReader, size: int) -> dict[str, tuple[int, int]]:
         )
         require(header_at + packed <= size, DAMAGED)
         entries[name] = (header_at, packed)
-    # Entries that lie over one another would make a small file a large one.
+    # Entries that overlap would make a small file a large one.
     require(sum(packed for _, packed in entries.values()) <= size, DAMAGED)
     return entries
 
 
 def eight_bytes(extra: bytes) -> list[int]:
-    """The 8-byte numbers in the extra field of a zip entry."""
+    """Return the 8-byte numbers in the extra field of a zip entry."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from('<HH', extra, at)

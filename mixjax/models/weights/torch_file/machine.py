@@ -1,7 +1,7 @@
-"""The pickle in a torch checkpoint, run by a machine of our own: it builds lists, dicts and stand-ins of tensors.
+"""A restricted machine for the pickle in a torch checkpoint: it builds lists, dicts and stand-ins of tensors.
 
-A pickle is a program, and Python's own unpickler would import and call whatever it names. This machine has some
-forty opcodes. What a pickle may name is listed in `standins.py`, a name outside of the list is refused, and the
+A pickle is a program, and Python's own unpickler would import and call everything that it names. This machine has some
+forty opcodes. The names that a pickle may use are listed in `standins.py`, any other name is refused, and the
 machine cannot import, call or set anything else. Each size that is declared is compared with the file before
 memory is taken.
 """
@@ -24,13 +24,14 @@ TEXT_BYTES = 512  # a line of a text opcode: a module, a name or an integer
 
 
 class Machine:
-    """Runs pickles that follow one another in a file; it has lists, tuples, dicts with names, and stand-ins.
+    """A runner of pickles that follow one another in a file, with lists, tuples, dicts with names, and stand-ins.
 
     Only strings are kept as keys of dicts: the numbers in an optimizer's state are not needed, and hashes of
-    chosen numbers or nested tuples can be made slow. No step takes more memory or time than what it reads.
+    chosen numbers or nested tuples can be made slow. No step takes more memory or time than the data it reads.
 
     Args:
-      file: at the first pickle. limit: how many bytes may be read.
+      file: the open file, at the first pickle.
+      limit: number of bytes that may be read.
 
     `storages` afterwards: {key: (element, count)} of every storage that the pickles named.
     """
@@ -40,9 +41,9 @@ class Machine:
         self.storages: dict[str, tuple[str, int]] = {}
 
     def run(self) -> Any:
-        """The object of one pickle."""
+        """Run one pickle and return its object."""
         self.stack: list[Any] = []
-        self.below: list[list[Any]] = []  # what was on the stack at each mark
+        self.below: list[list[Any]] = []  # the stack below each mark
         self.memo: dict[int, Any] = {}
         try:
             while True:
@@ -78,7 +79,7 @@ class Machine:
         self.steps -= steps
         require(self.steps >= 0, 'has a pickle that is longer than that of any network')
 
-    # Each method below is an opcode or what several share.
+    # Each method below is an opcode, or is shared by several.
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -93,7 +94,7 @@ class Machine:
         self.push(int.from_bytes(self.take(self.number('B')), 'little', signed=True))
 
     def decimal(self) -> None:
-        """Python 2 writes integers beyond 32 bits, such as ids in an optimizer's state, as text."""
+        """Push an integer written as text: Python 2's form beyond 32 bits, such as ids in an optimizer's state."""
         line = self.line()
         require(len(line) <= 20, DAMAGED)
         self.push(int(line))
@@ -103,7 +104,7 @@ class Machine:
         self.stack = []
 
     def marked(self) -> list[Any]:
-        """What was pushed since the last mark."""
+        """Pop everything that was pushed since the last mark."""
         items, self.stack = self.stack, self.below.pop()
         return items
 
@@ -143,7 +144,7 @@ class Machine:
         self.named(self.line(), self.line())
 
     def instance(self) -> None:
-        """Name and call in one; only here to refuse it by the name."""
+        """Refuse, by its name, the opcode that names and calls in one."""
         self.by_name()
         raise UserError(DAMAGED)
 
@@ -160,12 +161,12 @@ class Machine:
         self.push(CALLS[function.name](arguments))
 
     def build(self) -> None:
-        """The attributes of an object; `_metadata` of a state dict is one. None is needed."""
+        """Drop the attributes of an object, such as `_metadata` of a state dict: none is needed."""
         self.stack.pop()
         require(type(self.stack[-1]) is dict or self.stack[-1] is INERT, DAMAGED)
 
     def persistent(self) -> None:
-        """A storage: ('storage', its type, key, device, count), and in legacy files None or a window of another."""
+        """Push a storage: ('storage', type, key, device, count), and in legacy files None or a window of another."""
         match self.stack.pop():
             case ('storage', Named(kind), str(key), _, int(count), *view) if kind in STORAGES and len(view) <= 1:
                 pass
@@ -215,7 +216,7 @@ OPCODES: dict[bytes, Callable[[Machine], object]] = {
     pickle.EMPTY_DICT: lambda m: m.push({}),
     pickle.SETITEM: Machine.item,
     pickle.SETITEMS: lambda m: m.set(m.marked()),
-    pickle.EMPTY_SET: lambda m: m.push([]),  # what is in a set is not needed
+    pickle.EMPTY_SET: lambda m: m.push([]),  # the contents of a set are not needed
     pickle.ADDITEMS: lambda m: m.append(m.marked()),
     pickle.FROZENSET: lambda m: m.push(m.marked()),
     pickle.BINPUT: lambda m: m.put(m.number('B')),

@@ -1,4 +1,4 @@
-"""What a torch pickle may name, and the stand-ins that its objects become. Nothing of torch or numpy is called."""
+"""The globals that a torch pickle may name, and the stand-ins for its objects. Nothing of torch or numpy is called."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mixjax.errors import UserError, require
 RANK = 32
 DAMAGED = 'is damaged or ends early'
 
-# The storages by element; the elements are little-endian unless the file says otherwise.
+# The storages by element; the elements are little-endian unless the file sets another order.
 STORAGES = {
     'torch.FloatStorage': 'f4',
     'torch.DoubleStorage': 'f8',
@@ -27,7 +27,7 @@ STORAGES = {
     'torch.BoolStorage': 'bool',
 }
 
-# What stands beside a state dict without harm: it is read over, and comes out as `INERT`.
+# Harmless globals beside a state dict: they are skipped, and appear as `INERT`.
 IGNORED = {
     'numpy.core.multiarray.scalar',
     'numpy._core.multiarray.scalar',
@@ -71,26 +71,26 @@ class Tensor(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of the array that `read` returns."""
+        """The number of bytes of the array that `read` returns."""
         width = np.dtype(np.float32 if self.element in ('f2', 'bfloat16') else self.element).itemsize
         return math.prod(self.shape) * width
 
 
 def dtype_of(element: str) -> np.dtype:
-    """How a storage is read."""
+    """Return the numpy type with which a storage is read."""
     return np.dtype({'bfloat16': 'u2', 'bool': 'u1'}.get(element, element))
 
 
 def short(name: str) -> str:
-    """A name from a file, fit to be printed."""
+    """Return a name from a file in a form that is safe to print."""
     return ascii(name[:60])[1:-1]
 
 
-# --- what a pickle may call -------------------------------------------------------------------------------------------
+# --- callables of a pickle --------------------------------------------------------------------------------------------
 
 
 def _rebuilt(arguments: tuple) -> Tensor:
-    """A tensor, if its window lies inside of its storage."""
+    """Return a tensor, if its window is inside of its storage."""
     match arguments:
         case (Storage() as storage, int(offset), tuple(shape), tuple(strides), *_):
             pass
@@ -122,7 +122,7 @@ def _size(arguments: tuple) -> tuple:
 
 
 def _dict(arguments: tuple) -> dict[str, Any]:
-    """Python 3 fills a dict after the call; Python 2 gives the items to the call."""
+    """Return a dict: Python 3 fills it after the call, Python 2 passes the items to the call."""
     items = arguments[0] if arguments and type(arguments[0]) is list else []
     filled = {}
     for item in items:
