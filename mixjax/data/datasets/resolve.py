@@ -1,6 +1,6 @@
-"""From `config.target` or `config.source` to its data: a set of the catalogue by its name, or a person's folder.
+"""Resolves `config.target` or `config.source` to its data: a set of the catalogue, or a folder of the user.
 
-`node` is one of these groups of settings. `cache` is the folder where it is kept what is known of a person's files.
+`node` is one of these groups of settings. `cache` is the folder of the cached checks of the user's files.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from mixjax.data.datasets.entries import PHOTO, Entry
 from mixjax.data.pixels import photo
 from mixjax.errors import UserError, nearest
 
-# What `:smoke` takes the place of a folder that was not named to be: as many classes as the digits.
+# Facts for `:smoke` with a folder that is not named: as many classes as the digits.
 UNNAMED = Entry(folder.NAME, 'your own images', 10, 400, 200, PHOTO, reader=folder.NAME)
 
 
 class Parts(NamedTuple):
-    """The parts of a data set; None where there is no such part.
+    """Parts of a data set; None for a part that does not exist.
 
-    notes: what a person should be told before anything is trained. unreadable: {file: why}, of those left out.
+    Attributes:
+      train: the train part.
+      val: the validation part.
+      test: the test part.
+      notes: messages to show before anything is trained.
+      unreadable: {file: reason} of files that were left out.
     """
 
     train: Dataset
@@ -32,17 +37,17 @@ class Parts(NamedTuple):
 
 
 def names() -> list[str]:
-    """All that `config.target.name` may be."""
+    """Return the allowed values of `config.target.name`."""
     return sorted([*catalog.names(), folder.NAME])
 
 
 def title(name: str) -> str:
-    """What a data set is, in a few words."""
+    """Return the title of a data set."""
     return UNNAMED.title if name == folder.NAME else catalog.entry(name).title
 
 
 def check(node: Any) -> None:
-    """Refuse a name that is none."""
+    """Refuse an unknown name."""
     if node.name not in names():
         hint = nearest(node.name, names())
         raise UserError(f'unknown data set {node.name!r}{hint}; the data sets are {", ".join(names())}')
@@ -51,24 +56,37 @@ def check(node: Any) -> None:
 
 
 def entry(node: Any, cache: Path, *, made_up: bool = False) -> Entry:
-    """The facts of a data set; those of a folder are found in it. made_up: only their number of classes matters."""
+    """Return the facts of a data set; those of a folder are found by listing it.
+
+    Args:
+      node: the group of settings.
+      cache: the folder of the cached checks of files.
+      made_up: only the number of classes matters, and a folder need not be named.
+    """
     if node.name != folder.NAME:
         return catalog.entry(node.name)
     return UNNAMED if made_up and not node.dir else folder.entry(_look(node, cache))
 
 
 def channels(node: Any) -> int:
-    """The colours of its images."""
+    """Return the number of colour channels of its images."""
     return PHOTO[2] if node.name == folder.NAME else catalog.entry(node.name).image[2]
 
 
 def missing(node: Any, data_dir: str) -> str | None:
-    """What is missing, where it was looked for, and how to get it; None if the data are there."""
+    """Return a message on what is missing, the folders searched, and how to get it; None if the data exist."""
     return None if node.name == folder.NAME else catalog.missing(node.name, data_dir)
 
 
 def load(node: Any, *, data_dir: str, rule: photo.Rule, cache: Path) -> Parts:
-    """All parts, their images of the size and colours of the rule."""
+    """Load all parts of a data set.
+
+    Args:
+      node: the group of settings.
+      data_dir: folder of prepared sets.
+      rule: the size and colours of the images.
+      cache: the cache folder of this machine.
+    """
     if node.name == folder.NAME:
         return _of_folder(_look(node, cache), rule)
     own = rule._replace(channels=min(rule.channels, channels(node)))
@@ -79,7 +97,14 @@ def load(node: Any, *, data_dir: str, rule: photo.Rule, cache: Path) -> Parts:
 
 
 def made_up(node: Any, cache: Path, *, per_class: int, side: int) -> Parts:
-    """Made-up images with the classes of the data set."""
+    """Return synthetic images with the classes of the data set.
+
+    Args:
+      node: the group of settings.
+      cache: the folder of the cached checks of files.
+      per_class: number of images of each class.
+      side: their height and width.
+    """
     if node.name != folder.NAME:
         train, test = (
             catalog.synthetic_like(node.name, split, per_class=per_class, side=side) for split in catalog.SPLITS
