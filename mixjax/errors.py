@@ -1,4 +1,7 @@
-"""The one exception a user is meant to see, and the hint that goes with it."""
+"""Exceptions of mixjax, and helpers for their messages.
+
+A `UserError` is the only exception that users are meant to see.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,11 @@ from pathlib import Path
 from typing import Any
 
 TRACEBACK = 'MIXJAX_TRACEBACK'  # environment variable: print the whole traceback in front of the sentence
-LONGEST = 300  # characters of a foreign error's message
+LONGEST = 300  # characters shown of the message of a foreign error
 
 
 class UserError(Exception):
-    """A wrong input, told in one sentence that says what to do.
+    """A wrong input; the message is one sentence that says what to do.
 
     Commands print the message and end with the exit code `code`; they never show a traceback for it.
     """
@@ -29,22 +32,22 @@ class UserError(Exception):
 
 
 class Busy(UserError):
-    """Nothing is wrong, but another process is at it."""
+    """A folder that another process is already using; nothing is wrong."""
 
     code = 3
 
 
 class Stopped(BaseException):
-    """The process was told to end, and what it has done is saved. The same command goes on from there.
+    """Request to end the process, raised after its work was saved; the same command resumes from there.
 
-    Like `KeyboardInterrupt` it is no `Exception`: nobody handles it on its way.
+    Like `KeyboardInterrupt` it is not an `Exception`, so that no handler on the way catches it.
     """
 
     code = 42
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`'; did you mean 'x'?'` for the known name closest to `name`, or nothing."""
+    """Return `'; did you mean 'x'?'` with the known name closest to `name`, or ''."""
     match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f'; did you mean {match[0]!r}?' if match else ''
 
@@ -56,7 +59,7 @@ def require(condition: bool, sentence: str) -> None:
 
 
 def show(error: UserError) -> None:
-    """Print an error as the commands do: its sentence, and before it the traceback where `TRACEBACK` is set."""
+    """Print an error to stderr: its message, after the traceback if the variable `TRACEBACK` is set."""
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
     print(f'mixjax: {error}', file=sys.stderr)
@@ -69,10 +72,13 @@ def show(error: UserError) -> None:
 def user_code(what: str, function: Any = None, only: type[Exception] = Exception) -> Iterator[None]:
     """Turn an exception of the block into a `UserError` that names `what` and the file and line of the user's code.
 
-    A `UserError` passes as it is. So do a full disk and too little memory: they are nobody's mistake.
+    A `UserError` passes unchanged. So do a full disk and too little memory, which are not mistakes of the code.
 
-    function: what the block calls. Its file tells the user's lines of a traceback from those of libraries.
-    only: the kind of exception that comes from the user's code, where the block runs other code too.
+    Args:
+      what: beginning of the message.
+      function: the function that the block calls. Its file separates the user's lines of a traceback from those of
+        libraries.
+      only: type of the exceptions that come from the user's code, where the block runs other code too.
     """
     try:
         yield
@@ -90,9 +96,13 @@ def user_code(what: str, function: Any = None, only: type[Exception] = Exception
 
 @dataclasses.dataclass(frozen=True)
 class UserFunction:
-    """A function of the user's whose exceptions become `UserError`s.
+    """A user's function, wrapped so that its exceptions become `UserError`s.
 
-    Two are equal where the functions are: compiled programs are shared by that.
+    Two are equal if their functions are, so that compiled programs are shared.
+
+    Attributes:
+      function: the function.
+      what: beginning of the message of an error.
     """
 
     function: Callable[..., Any]
@@ -111,7 +121,7 @@ def _of_the_machine(error: Exception) -> bool:
 
 
 def _sentence(error: Exception) -> str:
-    """The message of an exception on one line; what JAX says over many lines in short."""
+    """Return the message of an exception on one line; long messages of JAX are shortened."""
     import jax
 
     short: list[tuple[type[Exception], str]] = [
@@ -147,7 +157,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _place(error: Exception, function: Any) -> str:
-    """`my_method.py, line 12`: the innermost line of the user's own code, or the function that was called."""
+    """Return `my_method.py, line 12`: the innermost line of the user's code, or the function that was called."""
     if isinstance(error, SyntaxError) and error.filename:
         return f'{Path(error.filename).name}, line {error.lineno}'
     code = _code(function)
@@ -160,7 +170,7 @@ def _place(error: Exception, function: Any) -> str:
 
 
 def _code(function: Any) -> Any:
-    """The code object of a function, of what a partial or a wrapper calls, or of a callable object."""
+    """Return the code object of a function, of the function inside a partial or a wrapper, or of a callable object."""
     if isinstance(function, UserFunction):
         return _code(function.function)
     if isinstance(function, functools.partial):
@@ -174,13 +184,13 @@ def _code(function: Any) -> Any:
 
 
 def _ours(file: str) -> bool:
-    """Whether a file belongs to mixjax, apart from its methods, which are written as a user's are."""
+    """Return whether a file is part of mixjax; its methods do not count, since they are written like a user's."""
     package = Path(__file__).parent
     return Path(file).is_relative_to(package) and not Path(file).is_relative_to(package / 'methods')
 
 
 def _own(file: str, folder: Path | None) -> bool:
-    """Whether a file lies in the user's folder and in no library below it."""
+    """Return whether a file is in the user's folder, and not in a library below it."""
     path = Path(file)
     if folder is None:
         return path.exists() and not _ours(file) and not _library(path)

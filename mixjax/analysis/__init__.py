@@ -1,6 +1,6 @@
-"""What the papers measure besides accuracy: pure functions, and the reading of a finished run.
+"""The measures of the papers besides accuracy: pure functions, and the reading of a finished run.
 
 `interpolation`, `spectrum`, `probe`, `soft_targets`, `cam`, `embedding` and `sweep` are mathematics on arrays
-(jax and numpy). `opened` reads a run, `measures` and `pictures` put the two together, and the command
-`mixjax analyse` writes what they find. Training imports none of it.
+(jax and numpy). `opened` reads a run, `measures` and `pictures` apply the mathematics to it, and the command
+`mixjax analyse` writes the results. Training imports none of it.
 """

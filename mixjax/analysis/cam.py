@@ -3,8 +3,8 @@
     M_k(i, j) = sum_c W[c, k] F[i, j, c]
 
 for the last map F of a network whose features are the mean of F: the mean of M_k is class k's logit without its bias.
-The claim of the paper, that a method looks at narrower regions, has a number here: the share of the image where the
-map is above half of its maximum.
+The paper claims that a method looks at narrower regions. Here this is a number: the share of the image where the map
+is above half of its maximum.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ Array = jax.Array
 
 
 def activation(maps: Array, kernel: Array, label: Array) -> Array:
-    """M_label of each image.
+    """Return M_label of each image.
 
     Args:
-      maps: (n, h, w, d). kernel: (d, c) of the classifier. label: (n,).
+      maps: (n, h, w, d), the last maps of the network.
+      kernel: (d, c), the kernel of the classifier.
+      label: (n,), the class whose map is wanted.
 
     Returns:
       (n, h, w)
@@ -28,23 +30,30 @@ def activation(maps: Array, kernel: Array, label: Array) -> Array:
 
 
 def enlarge(maps: Array, height: int, width: int) -> Array:
-    """(n, h, w) -> (n, height, width), bilinear."""
+    """Resize maps bilinearly: (n, h, w) -> (n, height, width)."""
     return jax.image.resize(maps, (maps.shape[0], height, width), 'bilinear')
 
 
 def positive(maps: Array) -> Array:
-    """What speaks for the class, as a share of its maximum in the image: (n, h, w) in [0, 1]; 0 where nothing does."""
+    """Return the positive part of each map, (n, h, w), divided by its maximum; all 0 where no value is positive."""
     up = jnp.maximum(maps, 0)
     most = up.max(axis=(1, 2), keepdims=True)
     return up / jnp.where(most == 0, 1.0, most)
 
 
 def area(shares: Array, level: float = 0.5) -> Array:
-    """The share of each image where the map (n, h, w) in [0, 1] is at least `level`: (n,)."""
+    """Return the share of each image where its map is at least `level`: (n, h, w) in [0, 1] -> (n,)."""
     return jnp.mean(shares >= level, axis=(1, 2))
 
 
 def mean_area(shares: Array, level: float = 0.5) -> tuple[float, int]:
-    """The mean area over the images in which some place speaks for the class, NaN if none does; how many do not."""
+    """Return the mean area over the images whose map is positive somewhere, and the number of the other images.
+
+    The mean is NaN where no map is positive anywhere.
+
+    Args:
+      shares: (n, h, w) in [0, 1], as `positive` returns them.
+      level: see `area`.
+    """
     somewhere = shares.max(axis=(1, 2)) > 0
     return float(jnp.mean(area(shares, level), where=somewhere)), int((~somewhere).sum())

@@ -1,4 +1,4 @@
-"""Two numbers for each image: how classes come apart in a bottleneck (LaMix, Fig. 8)."""
+"""Separation of the classes in a bottleneck of two units, two numbers for each image (LaMix, Fig. 8)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from mixjax.errors import require
 
 
 def separation(codes: np.ndarray, labels: np.ndarray) -> float:
-    """The mean distance between class centres over the mean distance of an image to its own class's centre.
+    """Return the mean distance between class centres over the mean distance of an image to its class's centre.
 
-    The larger, the tighter the clusters and the wider the gaps between them; infinite where each class is a point.
+    The larger it is, the tighter are the clusters and the wider the gaps; it is infinite where each class is a point.
 
     Args:
-      codes: (n, k). labels: (n,), of two classes at least.
+      codes: (n, k), the coordinates of each image.
+      labels: (n,), of two classes at least.
     """
     codes, labels = np.asarray(codes, np.float64), np.asarray(labels)
     present = np.unique(labels)

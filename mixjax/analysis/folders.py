@@ -1,7 +1,7 @@
-"""From a work directory to its measured runs: which measures there are, and where what they find is kept.
+"""Measures the runs in a work directory and stores the results in it.
 
 `analysis.json` of a folder is {what: {numbers, 'n', 'settings'}}; arrays for pictures are in `analysis-<what>.npz`
-beside it. Measuring again replaces what was asked for and leaves the rest.
+beside it. Measuring again replaces the measures that were asked for and keeps the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mixjax.rundir import files
 from mixjax.train.results import spread
 
 FILE = 'analysis.json'
-# What is measured of each run ..
+# The measures of each run ..
 OF_RUNS: dict[str, Callable[[Run, Asked], Found]] = {
     'interpolation': measures.interpolation,
     'spectrum': measures.singular_values,
@@ -40,7 +40,15 @@ WHAT = (*OF_RUNS, *OF_FOLDERS)
 
 
 class Measured(NamedTuple):
-    """What became of one measure of one folder. label: of the run, or the folder's name. lacking: why there is none."""
+    """Result of one measure of one folder.
+
+    Attributes:
+      label: label of the run, or the folder's name.
+      what: name of the measure.
+      numbers: the entry in `analysis.json`; empty where the measure failed.
+      notes: messages to show.
+      lacking: the reason why the measure failed; '' where it did not.
+    """
 
     label: str
     what: str
@@ -50,8 +58,17 @@ class Measured(NamedTuple):
 
 
 def measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measured]:
-    """Measure a run, all runs of a comparison, or all of a sweep; write what was found, one measure at a time."""
-    # The folder may be named by a link; what lies in it is written through none.
+    """Measure a run, all runs of a comparison, or all of a sweep; write the results, one measure at a time.
+
+    Args:
+      folder: the work directory.
+      what: names of measures, from `WHAT`.
+      asked: the settings of the command.
+
+    Returns:
+      A `Measured` for each run and measure.
+    """
+    # The folder itself may be a symbolic link; files in it are never written through one.
     return _measure(storage.real(folder), what, asked)
 
 
@@ -90,7 +107,7 @@ def _kept(folder: Place, label: str, what: str, make: Callable[[], Found]) -> Me
 
 
 def known(folder: Place, what: Sequence[str]) -> bool:
-    """Whether all of it was measured in this folder, or in those of its runs where it can be."""
+    """Return whether each of the measures is stored in this folder or, for a measure of runs, in one of its runs."""
     own = set(files.read_json(folder / FILE)) if (folder / FILE).exists() else set()
     inside = [folder / name for name in _results(folder).get('runs', {})]
     return all(name in own or name in OF_RUNS and any(known(one, [name]) for one in inside) for name in what)
@@ -114,9 +131,9 @@ def _results(folder: Place) -> dict[str, Any]:
 
 
 def swept(folder: Place, asked: Asked) -> Found:
-    """Accuracy against one number: `config.sweep`'s, or that in which runs of a comparison differ.
+    """Return accuracy as a function of one number: that of `config.sweep`, or the one in which runs differ.
 
-    `curves` has a list for each method that was swept, `others` what a comparison has beside it.
+    In the result `curves` has a list for each method that was swept, `others` the other runs of a comparison.
     """
     if _results(folder)['kind'] == 'sweep':
         key, found = _results(folder)['key'], read([folder])
@@ -145,7 +162,7 @@ def _at(config: Any, key: str) -> Any:
 
 
 def _noted(results: Mapping[str, Any]) -> dict[str, float]:
-    """Means over seeds of what the method noted."""
+    """Return the means over seeds of the numbers that the method's `prepare` noted."""
     every = [seed.get('prepared', {}) for seed in results['seeds']]
     shared = set.intersection(*map(set, every))
     return {name: spread([one[name] for one in every])['mean'] for name in sorted(shared)}

@@ -1,15 +1,15 @@
-"""Interpolation loss: how far a network is from linear between two images (SMILE, Eq. 1 and Table 4).
+"""Interpolation loss, the distance of a network from linearity between two images (SMILE, Eq. 1 and Table 4).
 
     IL(f) = E_lam || f(lam x1 + (1 - lam) x2) - (lam f(x1) + (1 - lam) f(x2)) ||_2^2
 
-The label-IL has the classifier's outputs for f, the feature-IL the last hidden layer. The paper does not say what the
-law of lam is, whether outputs are probabilities or logits, or how they are scaled; so all of these are measured:
+In the label-IL f is the classifier's output, in the feature-IL the last hidden layer. The paper leaves open the
+distribution of lam, whether outputs are probabilities or logits, and their scale; so all of these are measured:
 
     outputs  probabilities (at most 2), logits
     scales   raw: as in the formula; mean: divided by the number of outputs; unit: f(x) is divided by its norm first,
              so that networks whose outputs differ in size can be compared
     lam      the midpoints of equal parts of [0, 1]: their mean is the expectation under U(0, 1), and the curve over
-             lam is kept, for any other law
+             lam is kept, for any other distribution
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ OUTPUTS, SCALES = ('probabilities', 'logits'), ('raw', 'mean', 'unit')
 
 
 def unit(f: Array) -> Array:
-    """Rows of length 1; a row of zeros stays as it is."""
+    """Scale the last axis to length 1; vectors of zeros stay zero."""
     norm = jnp.linalg.norm(f, axis=-1, keepdims=True)
     return f / jnp.where(norm == 0, 1.0, norm)
 
 
 def gap(mixed: Array, first: Array, second: Array, lam: Array, scale: str = 'raw') -> Array:
-    """|| mixed - (lam first + (1 - lam) second) ||^2 of each pair.
+    """Return || mixed - (lam first + (1 - lam) second) ||^2 of each pair.
 
     Args:
-      mixed: (B, d), f of the mixed images. first, second: (B, d), f of the images themselves.
-      lam: () or (B,), the share of the first.
+      mixed: (B, d), f of the mixed images.
+      first: (B, d), f of the first images.
+      second: (B, d), f of the second images.
+      lam: () or (B,), the weight of the first.
       scale: one of SCALES.
 
     Returns:
@@ -50,12 +52,12 @@ def gap(mixed: Array, first: Array, second: Array, lam: Array, scale: str = 'raw
 
 
 def midpoints(count: int) -> np.ndarray:
-    """The middles of `count` equal parts of [0, 1]."""
+    """Return the midpoints of `count` equal parts of [0, 1]."""
     return (np.arange(count) + 0.5) / count
 
 
 def partners(count: int, seed: int = 0) -> np.ndarray:
-    """A random partner for each of `count` > 1 examples, never itself: one cycle through all of them."""
+    """Draw a random partner for each of `count` > 1 examples, never itself: one cycle through all of them."""
     order = np.random.RandomState(seed).permutation(count)
     out = np.empty(count, np.int64)
     out[order] = np.roll(order, -1)
@@ -63,7 +65,7 @@ def partners(count: int, seed: int = 0) -> np.ndarray:
 
 
 def outputs(found: Mapping[str, Array]) -> dict[str, Array]:
-    """Every f that is measured, of a network's `logits` and `features`."""
+    """Return every f that is measured, from a network's `logits` and `features`."""
     logits, features = found['logits'], found['features']
     return {'probabilities': jax.nn.softmax(logits), 'logits': logits, 'features': features}
 
@@ -71,11 +73,16 @@ def outputs(found: Mapping[str, Array]) -> dict[str, Array]:
 def curve(
     forward: Callable[[Array], Mapping[str, Array]], images: Array, partner: np.ndarray, lams: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The interpolation loss of every output and scale, at each lam: {'logits raw': (L,), ..}, means over the pairs.
+    """Return the interpolation loss of every output and scale at each lam.
 
     Args:
       forward: (n, ..) images -> {'logits': (n, c), 'features': (n, d)}.
-      images: (n, ..), as the network takes them. partner: (n,) the second image of each pair.
+      images: (n, ..), the inputs of the network.
+      partner: (n,), the row of the second image of each pair.
+      lams: (L,), the weights of the first image.
+
+    Returns:
+      {'logits raw': (L,), ..}, means over the pairs.
     """
     clean = outputs(forward(images))
     found: dict[str, list[float]] = {}

@@ -1,6 +1,6 @@
-"""What is measured of a finished run: from its networks to numbers, and to arrays for pictures.
+"""Measures of a finished run: from its networks to numbers, and to arrays for pictures.
 
-A measure takes a `Run` and what was asked, and gives a `Found`. Those that make pictures are in `pictures.py`.
+A measure takes a `Run` and an `Asked`, and returns a `Found`. Measures that make pictures are in `pictures.py`.
 """
 
 from __future__ import annotations
@@ -28,13 +28,21 @@ PARTS = ('train', 'test')
 
 
 class Asked(NamedTuple):
-    """The settings of the command.
+    """Settings of the `analyse` command.
 
-    seeds: how many at most; 0 for all. images: of a part, at most; 0 for all. of, scale: of the interpolation loss
-    that is shown first. lams: how many lam. part: whose features the spectrum is of. tail: how many of the smallest
-    singular values. classes: names; () for all, or the first few. auxiliary: a run whose choice of source images
-    counts; '' for this one's. per_class: source images of a class at most; 0 for all. probe_steps: of its training.
-    over: what a sweep is over.
+    Attributes:
+      seeds: largest number of seeds; 0 for all.
+      images: largest number of images of a part; 0 for all.
+      of: output of the interpolation loss that is shown first.
+      scale: scale of the interpolation loss that is shown first.
+      lams: number of values of lam.
+      part: part whose features the spectrum is computed from.
+      tail: number of the smallest singular values to show.
+      classes: names of classes; () for all, or for the first few.
+      auxiliary: folder of the run whose choice of source images is probed; '' for the measured run itself.
+      per_class: largest number of source images of a class; 0 for all.
+      probe_steps: number of training steps of the probe.
+      over: setting or note that a sweep is over; '' finds it.
     """
 
     seeds: int = 0
@@ -52,7 +60,13 @@ class Asked(NamedTuple):
 
 
 class Found(NamedTuple):
-    """numbers: for `analysis.json`, with n and settings. arrays: for the .npz. notes: lines for people."""
+    """Result of a measure.
+
+    Attributes:
+      numbers: the entry in `analysis.json`, with n and settings.
+      arrays: the arrays of the .npz file.
+      notes: messages to show.
+    """
 
     numbers: dict[str, Any]
     arrays: dict[str, np.ndarray] = {}
@@ -60,12 +74,12 @@ class Found(NamedTuple):
 
 
 def about(networks: list[Network], **settings: Any) -> dict[str, Any]:
-    """n and settings, as every measure has them."""
+    """Return n and settings, which every measure stores."""
     return {'n': len(networks), 'settings': {'seeds': [one.seed for one in networks], **settings}}
 
 
 def interpolation(run: Run, asked: Asked) -> Found:
-    """Label-IL and feature-IL on labelled and test images: means over pairs and lam, spread over seeds."""
+    """Return label-IL and feature-IL on labelled and test images: means over pairs and lam, spread over seeds."""
     networks, notes = opened.networks(run, asked.seeds)
     lams = il.midpoints(asked.lams)
     found: dict[str, dict[str, list[np.ndarray]]] = {part: {} for part in PARTS}
@@ -96,7 +110,7 @@ def interpolation(run: Run, asked: Asked) -> Found:
 
 
 def singular_values(run: Run, asked: Asked) -> Found:
-    """The smallest singular values of the features of one part, divided by the largest: means over seeds."""
+    """Return the smallest singular values of the features of one part, divided by the largest: means over seeds."""
     networks, notes = opened.networks(run, asked.seeds)
     every = []
     for network in networks:
@@ -119,12 +133,12 @@ def singular_values(run: Run, asked: Asked) -> Found:
 
 
 def forgetting(run: Run, asked: Asked) -> Found:
-    """Accuracy of new classifiers on the frozen trunk, of the three subsets of the source images."""
+    """Return the accuracy of new classifiers on the frozen trunk, for the three subsets of the source images."""
     networks, notes = opened.networks(run, asked.seeds)
     folder = storage.given(asked.auxiliary) if asked.auxiliary else run.folder
     parts = opened.source(run, folder)
     labels = parts.train.labels
-    each: dict[str, list[float]] = {}  # of a subset: an accuracy for each seed, NaN where it was left out
+    each: dict[str, list[float]] = {}  # {subset: accuracy of each seed}, NaN where it was left out
     sizes: dict[str, list[int]] = {}
     for network in networks:
         chosen = auxiliary_rows(folder, network.seed, len(labels))
@@ -151,7 +165,15 @@ def forgetting(run: Run, asked: Asked) -> Found:
 
 
 def auxiliary_rows(folder: Place, seed: int, count: int) -> np.ndarray:
-    """The source images that a run's method chose; of a run of a comparison that chose none, those of its sibling."""
+    """Return the rows of the source images that a run's method chose.
+
+    Where the run is one of a comparison and chose none, a sibling's choice is taken.
+
+    Args:
+      folder: the folder of the run.
+      seed: the seed that chose.
+      count: number of source images; a choice with larger rows is of another data set.
+    """
     own = folder / f'prepared-{seed}.npz'
     siblings = sorted(folder.parent.glob(f'*/prepared-{seed}.npz')) if (folder.parent / 'config.json').exists() else []
     for path in [own, *siblings]:
@@ -165,7 +187,7 @@ def auxiliary_rows(folder: Place, seed: int, count: int) -> np.ndarray:
 
 
 def _probed(parts: Any, rows: np.ndarray, per_class: int) -> tuple[Images, Images]:
-    """(train, test) images for a probe on some rows of the source's train part."""
+    """Return (train, test) images for a probe on some rows of the source's train part."""
     labels = parts.train.labels
     if parts.test is None:
         train, test = probe.held_out(labels, probe.some(labels, rows, per_class))
@@ -175,14 +197,14 @@ def _probed(parts: Any, rows: np.ndarray, per_class: int) -> tuple[Images, Image
     return seeds_lib.images(parts.train, probe.some(labels, rows, per_class)), seeds_lib.images(parts.test, test)
 
 
-# --- from what was logged ---------------------------------------------------------------------------------------------
+# --- curves from the log ----------------------------------------------------------------------------------------------
 
 
 def curves(run: Run, asked: Asked) -> Found:
-    """Training loss and test accuracy over the steps: where they end, and the best step of the mean.
+    """Return training loss and test accuracy over the steps: the last values, and the step with the best mean.
 
-    Of a method that alternates, the loss is the mean over its kinds of batch; that of each kind stands beside it, and
-    so do the metrics that the method logs itself.
+    For a method that alternates between kinds of batch, the loss is the mean over the kinds; the loss of each kind is
+    returned too, and so are the metrics that the method logs itself.
     """
     del asked
     lines = tuple(files.lines(run.folder / 'metrics.jsonl'))
@@ -199,7 +221,7 @@ def curves(run: Run, asked: Asked) -> Found:
             best = int(np.argmax(values.mean(1)))
             fall = float(values.mean(1)[best] - values.mean(1)[-1])
             numbers['best'] = {'step': int(steps[best]), 'mean': float(values.mean(1)[best]), 'fall': fall}
-    # What the method logs itself, and its loss by kind of batch; no name takes the place of one of the arrays above.
+    # Metrics that the method logs itself, and its loss by kind of batch; none may replace one of the arrays above.
     logged = dict.fromkeys(name for line in lines if line['kind'] == 'train' for name in line)
     for name in ('loss', *(name for name in logged if name not in RESERVED)):
         for batch_kind, curve in by_batch_kind(lines, 'train', name).items():

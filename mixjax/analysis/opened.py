@@ -1,6 +1,6 @@
-"""A finished run, opened to be measured: its data, its networks, and the forward pass of them.
+"""A finished run, opened to be measured: its data, its networks and their forward pass.
 
-What a run must have: `config.json` and `results.json`; the images of its target data set; for the first seed
+A run must have `config.json` and `results.json`; the images of its target data set; for the first seed
 `model.safetensors` or a checkpoint, for every other seed its checkpoint. The pretrained weights are not needed.
 """
 
@@ -35,7 +35,7 @@ Tree = Any
 
 
 class Network(NamedTuple):
-    """A seed's network of one step. variables: as `net.apply` takes them."""
+    """A seed's network at one step. variables: the first argument of `net.apply`."""
 
     seed: int
     step: int
@@ -47,7 +47,7 @@ class Network(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Some examples of one part: image (n, H, W, C) uint8, label (n,), and how many the part has."""
+    """Examples of one part: image (n, H, W, C) uint8, label (n,), and `whole`, the size of the part."""
 
     image: np.ndarray
     label: np.ndarray
@@ -56,7 +56,18 @@ class Examples(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. batch: images of one forward pass. programs: compiled ones. known: networks that were read."""
+    """A finished run.
+
+    Attributes:
+      folder: its work directory.
+      config: its config.
+      sets: its data sets.
+      net: its network.
+      geometry: the crop and normalisation of its images.
+      batch: number of images in a forward pass.
+      programs: a cache of compiled programs.
+      known: a cache of networks, {seed: network, or None if it is lost}.
+    """
 
     folder: Place
     config: Any
@@ -73,13 +84,19 @@ class Run:
 
     @property
     def every(self) -> list[int]:
-        """Its seeds."""
+        """Seeds of the run."""
         return [self.config.seed + i for i in range(self.config.num_seeds)]
 
     # --- images -------------------------------------------------------------------------------------------------------
 
     def examples(self, seed: int, part: str, most: int = 0) -> Examples:
-        """Labelled (`train`) or test images of a seed; of more than `most` (0: no limit) always the same ones."""
+        """Return labelled or test images of a seed.
+
+        Args:
+          seed: the seed.
+          part: 'train' for the labelled images, or 'test'.
+          most: largest number of images, a fixed random choice; 0 for all.
+        """
         if part == 'train':
             images = seeds.images(self.sets.train, drawn(self, seed).labelled)
         elif self.sets.test is not None:
@@ -92,13 +109,13 @@ class Run:
         return Examples(images.image[rows], images.label[rows], len(images.label))
 
     def seen(self, image: np.ndarray) -> Array:
-        """Stored images as the network takes them in a test: the centre, normalised."""
+        """Return the test inputs of the network for stored images: the centre, normalised."""
         return augment.centred(jnp.asarray(image), self.geometry)
 
     # --- forward passes -----------------------------------------------------------------------------------------------
 
     def forward(self, network: Network) -> Callable[[Array], dict[str, Array]]:
-        """(n, H, W, C) images as the network takes them -> logits (n, c) and features (n, d), in eval mode."""
+        """Return the function from inputs (n, H, W, C) to {'logits': (n, c), 'features': (n, d)}, in eval mode."""
         plain = set(network.heads) == {'target'}
         if plain not in self.programs:
             about = {'classes': self.classes, 'method': self.config.method}
@@ -113,14 +130,14 @@ class Run:
         return lambda x: self.in_batches(lambda part: run(network.variables, part), x)
 
     def features(self, network: Network, images: Any) -> np.ndarray:
-        """(n, d) of stored images (`Images` or `Examples`), which are read a batch at a time."""
+        """Return the features (n, d) of stored images (`Images` or `Examples`), which are read a batch at a time."""
         forward = self.forward(network)
         starts = range(0, len(images.label), self.batch)
         found = [forward(self.seen(images.image[start : start + self.batch]))['features'] for start in starts]
         return np.concatenate([np.asarray(part) for part in found])
 
     def maps(self, network: Network, name: str) -> Callable[[Array], Array]:
-        """(n, H, W, C) -> one of the network's maps (n, h, w, d), in eval mode."""
+        """Return the function from inputs (n, H, W, C) to the network's map `name`, (n, h, w, d), in eval mode."""
 
         def apply(variables: Tree, x: Array) -> dict[str, Array]:
             out, _ = self.net.apply(variables, x, train=False)
@@ -130,7 +147,7 @@ class Run:
         return lambda x: self.in_batches(lambda part: run(network.variables, part), x)['map']
 
     def in_batches(self, run: Callable[[Array], dict[str, Array]], x: Array) -> dict[str, Array]:
-        """`run` on all of (n, ..), a batch at a time; the last one is filled up, so there is one program."""
+        """Apply `run` to all of x, (n, ..), a batch at a time; the last one is padded, so there is one program."""
         found = []
         for start in range(0, len(x), self.batch):
             part = x[start : start + self.batch]
@@ -141,7 +158,12 @@ class Run:
 
 
 def open_run(folder: Place, batch: int = 256) -> Run:
-    """The run in a work directory; of a comparison or sweep, give the folder of one of its runs."""
+    """Open the finished run in a work directory.
+
+    Args:
+      folder: folder of the run; for a comparison or sweep, that of one of its runs.
+      batch: number of images in a forward pass.
+    """
     if not (folder / 'config.json').exists():
         raise UserError(f'{folder} is no work directory: it has no config.json')
     config = config_lib.from_data(files.read_json(folder / 'config.json'))
@@ -151,7 +173,7 @@ def open_run(folder: Place, batch: int = 256) -> Run:
     if lost:
         raise UserError(lost)
     if config.target.splits and (folder / 'splits.json').exists():
-        with config.unlocked():  # the file that was named may be gone, and the run has its own copy
+        with config.unlocked():  # the file that the config names may be gone, and the run has a copy
             config.target.splits = str(folder / 'splits.json')
     sets = run_data.chosen_sets(config, run_data.load(config, config.target), None)
     input_digests.same_data(sets, folder)
@@ -160,7 +182,7 @@ def open_run(folder: Place, batch: int = 256) -> Run:
 
 
 def drawn(run: Run, seed: int) -> Any:
-    """What a seed learned from, drawn again, and compared with the run's own `splits.json`."""
+    """Draw again the examples that a seed learned from, and check them against the run's `splits.json`."""
     found = run_data.drawn(run.config, run.sets, seed)
     path = run.folder / 'splits.json'
     if path.exists():
@@ -175,7 +197,7 @@ def drawn(run: Run, seed: int) -> Any:
 
 
 def source(run: Run, other: Place) -> sets_lib.Parts:
-    """The source data set of a run; of one that names none, that of another run."""
+    """Return the source data set of a run, or that of the run in `other` if this one has none."""
     node = run.config.source
     if not node.name and (other / 'config.json').exists():
         node = config_lib.from_data(files.read_json(other / 'config.json')).source
@@ -197,9 +219,11 @@ def source(run: Run, other: Place) -> sets_lib.Parts:
 
 
 def networks(run: Run, most: int = 0) -> tuple[list[Network], list[str]]:
-    """The networks that the run's results are of, and a line on each seed whose network is not there any more.
+    """Return the networks that gave the run's results, and a note on each seed whose network is missing.
 
-    most: seeds at most; 0 for all.
+    Args:
+      run: the run.
+      most: largest number of seeds; 0 for all.
     """
     found, notes = [], []
     for seed in run.every[: most or None]:
@@ -224,7 +248,7 @@ def _network(run: Run, seed: int) -> Network | None:
 
 
 def _read(run: Run, seed: int) -> Network | None:
-    """From the checkpoint, which has all heads, or from what was exported, which has what prediction needs."""
+    """Read a seed's network from its checkpoint, which has all heads, or else from the exported model."""
     step = evaluation.kept(run.config, run.folder, [seed])[seed]
     if (run.folder / 'checkpoints' / str(seed) / f'step_{step}').is_dir():
         return checkpointed(run, seed, step)
@@ -234,13 +258,13 @@ def _read(run: Run, seed: int) -> Network | None:
 
 
 def checkpointed(run: Run, seed: int, step: int) -> Network:
-    """The network of a checkpoint that is kept."""
+    """Return the network in a checkpoint of the run."""
     state = checkpoint.read(run.folder / 'checkpoints' / str(seed), step)
     return Network(seed, step, {'params': state['params'], **(state.get('model_state') or {})})
 
 
 def saved(run: Run, last: Network) -> list[int]:
-    """The steps of a seed's checkpoints that are kept and whole, up to the step of its last network, with that step."""
+    """Return the steps of a seed's intact checkpoints before its last network, and the step of that network."""
     folder = run.folder / 'checkpoints' / str(last.seed)
     earlier = [step for step in integrity.steps(folder) if step < last.step]
     return sorted([last.step, *(step for step in earlier if not integrity.fault(folder / f'step_{step}'))])
@@ -251,20 +275,20 @@ def _exported(folder: Place) -> Tree:
 
 
 def snapshots(run: Run) -> Iterator[Network]:
-    """The first seed's networks that `config.snapshots` kept, by their steps."""
+    """Yield the first seed's networks that `config.snapshots` kept, in order of their steps."""
     for step in sorted(int(path.name) for path in run.folder.glob('snapshots/*') if path.name.isdigit()):
         yield Network(run.config.seed, step, _exported(run.folder / 'snapshots' / str(step)))
 
 
 def through_training(run: Run) -> list[Network]:
-    """The snapshots, and the first seed's last network behind them: one network, where nothing else was kept."""
+    """Return the snapshots and then the first seed's last network; only the latter, where there are no snapshots."""
     kept = list(snapshots(run))
     last = _network(run, run.config.seed)
     return kept if last is None or kept and kept[-1].step >= last.step else [*kept, last]
 
 
 def classifier(run: Run, network: Network) -> Tree:
-    """Kernel (d, c) and bias (c,) from the features to the target's logits."""
+    """Return the kernel (d, c) and bias (c,) from the features to the target's logits."""
     heads = network.heads
     if set(heads) != {'target'}:
         heads = export.plain_heads(method_registry.build(run.config.method, len(run.classes)), heads)

@@ -1,4 +1,4 @@
-"""Measures that are looked at: soft targets, class activation maps, two-dimensional embeddings."""
+"""Measures that make pictures: soft targets, class activation maps, two-dimensional embeddings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ SHOWN = 4  # images of a class
 
 
 def chosen_classes(run: Run, asked: Asked, default: int) -> np.ndarray:
-    """Labels of the classes that were asked for by name; else of the first `default`, 0 for all."""
+    """Return the labels of the classes that `asked` names; without names, of the first classes.
+
+    Args:
+      run: the run.
+      asked: the settings of the command.
+      default: number of classes without names; 0 for all.
+    """
     for name in asked.classes:
         if name not in run.classes:
             raise UserError(f'--classes: there is no class {name!r}{nearest(name, run.classes)}')
@@ -37,11 +43,11 @@ def chosen_classes(run: Run, asked: Asked, default: int) -> np.ndarray:
 
 
 def targets(run: Run, asked: Asked) -> Found:
-    """The soft targets of labelled images, original and mixed: at the end, and with the first seed through training.
+    """Return the soft targets of labelled images, original and mixed: at the end, and during the first seed's training.
 
-    As in training the statistics are those of the batch, and lam is one number for each batch; unlike there nothing is
-    cropped or flipped, and the images, their partners and every lam are the same at all steps. All batches give the
-    means, of every seed whose network is there; one fixed batch of the first seed gives the histograms.
+    As in training, batch statistics are used and lam is one number for each batch; unlike in training, nothing is
+    cropped or flipped, and the images, their partners and every lam are the same at all steps. The means are over all
+    batches of every seed whose network exists; the histograms are of one fixed batch of the first seed.
     """
     through = [one for one in opened.through_training(run) if GLOBAL in one.heads]
     networks, notes = opened.networks(run, asked.seeds)
@@ -76,7 +82,7 @@ def targets(run: Run, asked: Asked) -> Found:
 
 
 def _batches(run: Run, seed: int, asked: Asked) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float]]:
-    """Whole batches of a seed's labelled images: (image, label, partner, lam), one lam a batch as in training."""
+    """Return whole batches of a seed's labelled images, (image, label, partner, lam), with one lam for each batch."""
     examples = run.examples(seed, 'train', asked.images)
     order = np.random.RandomState(0).permutation(len(examples.label))
     size = min(run.config.batch_size, len(order))
@@ -92,7 +98,7 @@ def _batches(run: Run, seed: int, asked: Asked) -> list[tuple[np.ndarray, np.nda
 
 
 def _targets(run: Run, network: Network, made: list, kind: str, beta: float) -> tuple[list, list]:
-    """The targets and their learned parts, (B, c) of each batch."""
+    """Return the targets and their learned parts, (B, c) for each batch."""
 
     def head(variables: Any, x: Any) -> Any:
         return run.net.apply(variables, x, train=True)[0].logits[GLOBAL]
@@ -113,7 +119,7 @@ def _targets(run: Run, network: Network, made: list, kind: str, beta: float) -> 
 
 
 def activation(run: Run, asked: Asked) -> Found:
-    """Maps of the true class on test images: how large they are in the mean, and some of them to look at."""
+    """Return class activation maps of the true class on test images: their mean area, and a few of the maps."""
     networks, notes = opened.networks(run, asked.seeds)
     areas: list[float] = []
     empty = 0
@@ -155,12 +161,12 @@ def activation(run: Run, asked: Asked) -> Found:
 
 
 def _first_of_each(label: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """The first few rows of each class."""
+    """Return the first few rows of each class."""
     return np.concatenate([np.flatnonzero(label == k)[:SHOWN] for k in classes])
 
 
 def _crop(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """The part of stored images (n, H, W, C) that the network sees; smaller ones get a black border, as in a test."""
+    """Crop stored images (n, H, W, C) to what the network sees; smaller ones get a black border, as in a test."""
     lack = [(max(want - have, 0) + 1) // 2 for want, have in zip(size, image.shape[1:3], strict=True)]
     image = np.pad(image, ((0, 0), (lack[0],) * 2, (lack[1],) * 2, (0, 0)))
     row, column = ((have - want) // 2 for want, have in zip(size, image.shape[1:3], strict=True))
@@ -171,10 +177,10 @@ def _crop(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def plane(run: Run, asked: Asked) -> Found:
-    """The two numbers of a bottleneck for labelled images: of the first seed through training, and how far all tighten.
+    """Return the two units of a bottleneck for labelled images, and the separation of the classes by them.
 
-    The pictures are of the first seed's snapshots. The checkpoints that are kept say of every seed how far its classes
-    are apart, and how many of its labelled images it knows.
+    The pictures are of the first seed's snapshots. Separation and training accuracy are measured for every seed, at
+    the checkpoints that exist.
     """
     through = opened.through_training(run)
     if not run.config.model.name.endswith('_plane'):
@@ -208,21 +214,21 @@ def plane(run: Run, asked: Asked) -> Found:
 
 
 def _labelled(run: Run, seed: int, asked: Asked) -> tuple[Any, np.ndarray]:
-    """A seed's labelled images of the classes that were asked for, as the network takes them, and their labels."""
+    """Return network inputs and labels of a seed's labelled images of the classes that `asked` names."""
     examples = run.examples(seed, 'train', asked.images)
     keep = np.isin(examples.label, chosen_classes(run, asked, 0))
     return run.seen(examples.image[keep]), examples.label[keep]
 
 
 def _in_plane(run: Run, network: Network, x: Any, label: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """The two numbers of each image, the separation of the classes by them, and the share of images that are known."""
+    """Return the two numbers of each image, the separation of the classes by them, and the accuracy."""
     codes = np.asarray(run.maps(network, 'plane')(x)).reshape(-1, 2)
     right = np.asarray(run.forward(network)(x)['logits']).argmax(-1) == label
     return codes, embedding.separation(codes, label), float(right.mean())
 
 
 def _at(run: Run, step: int, last: Network, asked: Asked) -> tuple[float, float]:
-    """Separation and training accuracy of a seed at the step of one of its checkpoints."""
+    """Return separation and training accuracy of a seed at the step of one of its checkpoints."""
     network = last if step == last.step else opened.checkpointed(run, last.seed, step)
     return _in_plane(run, network, *_labelled(run, last.seed, asked))[1:]
 

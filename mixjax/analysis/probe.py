@@ -1,9 +1,10 @@
-"""The forgetting probe (XMixup, Table 2): what a fine-tuned trunk still knows of the source classes.
+"""The forgetting probe: accuracy of a fine-tuned trunk on the source classes (XMixup, Table 2).
 
 The trunk is frozen; a new, random classifier is trained on its features of source images and tested on others. Three
 subsets of the source images: `auxiliary` (those that the method chose to mix with), `all_but_auxiliary`, and `all`.
-The paper does not say how the classifier is trained. Here: features standardised by their training mean and deviation
-(the same linear classifiers, better conditioned), softmax cross-entropy, Adam with a cosine from `lr` to 0.
+The paper leaves open how the classifier is trained. Here features are standardised by their training mean and
+deviation (the same linear classifiers, better conditioned), the loss is softmax cross-entropy, and the optimiser is
+Adam with a cosine schedule from `lr` to 0.
 """
 
 from __future__ import annotations
@@ -32,27 +33,38 @@ class Probe(NamedTuple):
 
 
 def logits(probe: Probe, features: Array) -> Array:
-    """(n, d) -> (n, classes)."""
+    """Return the logits of a probe: features (n, d) -> (n, classes)."""
     return ((features - probe.mean) / probe.std) @ probe.kernel + probe.bias
 
 
 def accuracy(probe: Probe, features: Any, labels: Any) -> float:
-    """The share of the examples whose likeliest class is their label."""
+    """Return the share of the examples whose most likely class is their label.
+
+    Args:
+      probe: the classifier.
+      features: (n, d).
+      labels: (n,).
+    """
     return float(jnp.mean(jnp.argmax(logits(probe, jnp.asarray(features)), axis=-1) == jnp.asarray(labels)))
 
 
 def fit(
     key: Array, features: Any, labels: Any, classes: int, *, steps: int = 1000, batch: int = 256, lr: float = 0.01
 ) -> Probe:
-    """Train a classifier from random weights (torch's law for a linear layer).
+    """Train a classifier from random weights (torch's initialisation of a linear layer).
 
     Args:
-      features: (n, d) of the frozen trunk. labels: (n,) below `classes`.
-      batch: examples of a step, drawn anew and with repetition.
+      key: for the initial weights and the batches.
+      features: (n, d) of the frozen trunk.
+      labels: (n,) below `classes`.
+      classes: number of classes.
+      steps: number of steps.
+      batch: number of examples in a step, drawn with replacement.
+      lr: learning rate of the first step.
     """
     features, labels = jnp.asarray(features), jnp.asarray(labels)
     mean, std = features.mean(0), features.std(0)
-    std = jnp.where(std == 0, 1.0, std)  # a channel that is silent says nothing, and is left so
+    std = jnp.where(std == 0, 1.0, std)  # a constant channel carries no information and stays 0
     at_kernel, at_bias, draw = jax.random.split(key, 3)
     d = features.shape[1]
     begin = torch_linear(at_kernel, d, (d, classes)), torch_linear(at_bias, d, (classes,))
@@ -79,11 +91,11 @@ def _train(
     return head
 
 
-# --- which source images ----------------------------------------------------------------------------------------------
+# --- subsets of the source images -------------------------------------------------------------------------------------
 
 
 def subsets(chosen: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Rows of the three subsets of `count` source images, of which `chosen` (rows, repeats allowed) are auxiliary."""
+    """Return the rows of the three subsets of `count` source images; `chosen` (repeats allowed) are the auxiliary."""
     inside = np.zeros(count, bool)
     inside[chosen] = True
     rows = np.arange(count)
@@ -91,7 +103,17 @@ def subsets(chosen: np.ndarray, count: int) -> dict[str, np.ndarray]:
 
 
 def some(labels: np.ndarray, rows: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
-    """At most `most` of the rows of each class, ascending; 0 takes all."""
+    """Choose at random at most `most` of the rows of each class.
+
+    Args:
+      labels: (n,), labels of all examples.
+      rows: rows to choose from.
+      most: largest number of rows of a class; 0 for all.
+      seed: of the choice.
+
+    Returns:
+      The chosen rows, ascending.
+    """
     shuffled = np.random.RandomState(seed).permutation(rows)
     if not most:
         return np.sort(rows)
@@ -100,7 +122,14 @@ def some(labels: np.ndarray, rows: np.ndarray, most: int, seed: int = 0) -> np.n
 
 
 def held_out(labels: np.ndarray, rows: np.ndarray, share: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """(train, test) parts of the rows: of each class with two or more, `share` of them, at least one, are tested on."""
+    """Split rows into (train, test), with `share`, at least one, of the rows of each class of two or more in test.
+
+    Args:
+      labels: (n,), labels of all examples.
+      rows: rows to split.
+      share: share of each class in the test part.
+      seed: of the choice.
+    """
     shuffled = np.random.RandomState(seed).permutation(rows)
     test = []
     for label in np.unique(labels[rows]):

@@ -12,7 +12,10 @@ from mixjax.errors import require
 
 
 def singular_values(features: np.ndarray) -> np.ndarray:
-    """(n, d) -> (min(n, d),) falling, divided by the largest; in float64, for the tail's sake."""
+    """Return the singular values divided by the largest: (n, d) -> (min(n, d),), descending.
+
+    They are computed in float64, since the smallest ones matter.
+    """
     features = np.asarray(features, np.float64)
     require(features.ndim == 2 and features.size > 0, f'a feature matrix is (images, features), not {features.shape}')
     values = np.linalg.svd(features, compute_uv=False)
@@ -21,5 +24,5 @@ def singular_values(features: np.ndarray) -> np.ndarray:
 
 
 def tail(values: np.ndarray, count: int = 10) -> np.ndarray:
-    """The `count` smallest of falling values, rising: the first is the smallest."""
+    """Return the `count` smallest of descending values, in ascending order."""
     return np.asarray(values)[::-1][:count]

@@ -1,7 +1,7 @@
-"""Accuracy against one number: a setting of a method within a comparison, or the values of `config.sweep`.
+"""Accuracy as a function of one number: a setting of a method in a comparison, or the values of `config.sweep`.
 
 XMixup's Fig. 3 (auxiliary images) and Fig. 4 (alpha), LaMix's Fig. 4 (beta) and Fig. 6 (label smoothing): several runs
-of a comparison have the same method and differ in one number; the others are what they are compared with.
+of a comparison have the same method and differ in one number; the other runs are baselines.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from mixjax.errors import UserError
 
 
 class Knob(NamedTuple):
-    """method: that is swept. key: its setting. values: {label: number}, rising. others: labels beside it."""
+    """A setting that differs between runs of one method.
+
+    Attributes:
+      method: the method.
+      key: its setting.
+      values: {label: number}, ascending.
+      others: labels of the runs of other methods.
+    """
 
     method: str
     key: str
@@ -24,11 +31,11 @@ class Knob(NamedTuple):
 
 
 def knob(methods: Mapping[str, Mapping[str, Any]], notes: Mapping[str, Mapping[str, float]], over: str = '') -> Knob:
-    """The number in which runs of a comparison differ; of several methods, that of the one with the most runs.
+    """Find the number in which runs of a comparison differ; of several methods, take the one with the most runs.
 
     Args:
-      methods: {label: its config: name and settings}.
-      notes: {label: what the method noted of its preparation}, `source images` for one.
+      methods: {label: config of the method, its name and settings}.
+      notes: {label: notes of the method's `prepare`}, such as `source images`.
       over: the setting or note to take; '' finds the one setting that differs.
     """
     found = []
@@ -52,10 +59,10 @@ def knob(methods: Mapping[str, Mapping[str, Any]], notes: Mapping[str, Mapping[s
 
 
 def _differing(mine: list[Mapping[str, Any]]) -> list[str]:
-    """The settings that are not the same in all runs of a method."""
+    """Return the settings that differ between runs of a method."""
     return [key for key in mine[0] if len({repr(one.get(key)) for one in mine}) > 1]
 
 
 def logarithmic(values: list[float]) -> bool:
-    """Whether numbers are better shown by their logarithms: all above 0, and more than a factor of 20 apart."""
+    """Return whether numbers need a logarithmic axis: all are above 0, and more than a factor of 20 apart."""
     return min(values) > 0 and math.log(max(values) / min(values)) > math.log(20)

@@ -19,12 +19,18 @@ TITLES = {
 
 
 def figure(value: float) -> str:
-    """Four digits that count."""
+    """Format a number with four significant digits."""
     return f'{value:.4g}'
 
 
 def spread(one: Mapping[str, Any], factor: float = 1.0, digits: int | None = None) -> str:
-    """`0.1234 +- 0.0021`; one seed has no deviation."""
+    """Format a mean with its standard deviation, `0.1234 +- 0.0021`; for one seed, the mean alone.
+
+    Args:
+      one: {'mean', 'std'}; std is None for one seed.
+      factor: multiplies both numbers.
+      digits: number of decimals; None for four significant digits.
+    """
 
     def text(value: float) -> str:
         return figure(factor * value) if digits is None else f'{factor * value:.{digits}f}'
@@ -93,7 +99,12 @@ COLUMNS: dict[str, Callable[[Numbers], dict[str, str]]] = {
 
 
 def table(what: str, rows: Sequence[tuple[str, Numbers]]) -> str:
-    """A measure's title and a line for each run; where the columns are many, a line for each of them."""
+    """Return a table of one measure: its title and a line for each run, or for each column where there are many.
+
+    Args:
+      what: name of the measure.
+      rows: (label, numbers of `analysis.json`) of each run.
+    """
     cells = [(label, COLUMNS[what](found)) for label, found in rows]
     if what in ('sweep', 'plane'):
         lines = [

@@ -1,8 +1,8 @@
-"""Configs: every setting with its default, reading a config file, overrides of the command line, and all checks.
+"""Configs: every setting with its default, reading of config files, overrides of the command line, and all checks.
 
 A config is data only, an `ml_collections.ConfigDict` that is locked once it is complete: an unknown key is an error
 that names the nearest known one. `base()` holds every default; a file in `configs/` starts from it and changes what
-its experiment needs. What a config leads to (data, networks, training) does not belong here.
+its experiment needs. Code that acts on a config (data, networks, training) does not belong here.
 """
 
 from mixjax.config.defaults import Config, base

@@ -1,6 +1,6 @@
-"""Arguments of a parameterised config: `dataset=cub200,method=smile`, and the list of all that there are.
+"""Arguments of a parameterised config, such as `dataset=cub200,method=smile`, and the list of all of them.
 
-As a config file has them:
+Example, in a config file:
 
     CHOICES = {'dataset': ('cub200', 'food101'), 'method': ('finetune', 'smile')}
 
@@ -20,7 +20,7 @@ from mixjax.errors import nearest, require
 
 
 def product(**choices: Collection[str]) -> list[str]:
-    """Every combination as an argument, in order; the last choice changes fastest."""
+    """Return every combination as an argument, in order; the last choice changes fastest."""
     return [
         ','.join(f'{key}={value}' for key, value in zip(choices, values, strict=True))
         for values in itertools.product(*choices.values())
@@ -28,14 +28,19 @@ def product(**choices: Collection[str]) -> list[str]:
 
 
 def choose(argument: str, **choices: Sequence[str]) -> dict[str, str]:
-    """As `parse`; a key that the argument does not say has its first choice."""
+    """Return {key: value} as `parse` does, with the first choice for a key that the argument leaves out."""
     said = {part.partition('=')[0] for part in argument.split(',')}
     first = [f'{key}={values[0]}' for key, values in choices.items() if key not in said]
     return parse(','.join(filter(None, [argument, *first])), **choices)
 
 
 def parse(argument: str, **choices: Collection[str]) -> dict[str, str]:
-    """{key: value} of an argument, in the order of the choices; refused unless it makes each of them once."""
+    """Return {key: value} of an argument, in the order of the choices.
+
+    Args:
+      argument: such as `dataset=cub200,method=smile`; it must set each key exactly once.
+      **choices: {key: allowed values}.
+    """
     pairs = [(key, value) for key, _, value in (part.partition('=') for part in argument.split(',') if part)]
     given = dict(pairs)
     form = ','.join(f'{key}=..' for key in choices)

@@ -1,4 +1,4 @@
-"""Config files: those that ship with mixjax, by name, and a user's own."""
+"""Config files: shipped ones by name, and those of the user by path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,15 @@ from mixjax.host.shipped import folder, shipped
 
 
 def read(path: str, argument: str = '') -> Any:
-    """What a config file says, or a shipped config by its name; a file may begin with another's."""
+    """Read a config file, or a shipped config by its name; a config file may call this to start from another one.
+
+    Args:
+      path: path of a Python file with `get_config`, or name of a shipped config.
+      argument: the argument of `get_config`; '' calls it without one.
+
+    Returns:
+      The `ConfigDict` that `get_config` returns.
+    """
     file = Path(path)
     if not file.is_file():
         # `configs/quickstart.py` and `quickstart` both name the shipped file, in any folder.
@@ -42,7 +50,7 @@ def read(path: str, argument: str = '') -> Any:
         config = make(argument) if argument else make()
     except UserError:
         raise
-    except Exception as error:  # whatever a stranger's file does
+    except Exception as error:  # the file may raise anything
         raise UserError(f'config {path!r}: {type(error).__name__}: {error}') from error
     if not isinstance(config, ConfigDict):
         raise UserError(f'config {path!r}: get_config() must return an ml_collections.ConfigDict')

@@ -1,4 +1,4 @@
-"""Grid files: config files with `grid()`, which lists the arguments of their cells, and perhaps with RUNS."""
+"""Grid files: config files with `grid()`, which lists the arguments of their cells, and optionally with RUNS."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from mixjax.errors import UserError
 
 
 def shipped(path: str) -> str:
-    """The name of a shipped config that is meant, `digits/grid` of `configs/digits/grid.py`; or ''."""
+    """Return the name of the shipped config that a path means, such as `digits/grid` for `configs/digits/grid.py`.
+
+    Returns '' where it means none.
+    """
     name = path.removesuffix('.py').removeprefix('configs/')
     return name if name in files.shipped() else ''
 
 
 def cells(path: str) -> list[str]:
-    """The arguments that `grid()` of a file lists."""
+    """Return the arguments that `grid()` of a file lists."""
     module, listed = _opened(path)
     if not isinstance(listed, list | tuple) or not listed or not all(isinstance(cell, str) for cell in listed):
         found = f'{path!r} has another' if 'grid' in module else f'{path!r} has none'
@@ -26,9 +29,9 @@ def cells(path: str) -> list[str]:
 
 
 def root(path: str) -> str:
-    """Where its runs lie unless the command says: the folder of `runs/` that it calls RUNS, or one of its name.
+    """Return the default folder of the grid's runs: the folder in `runs/` that RUNS names, or one with the grid's name.
 
-    Grids with the same RUNS have one folder: a run that several of them have is one.
+    Grids with the same RUNS share a folder: a run that is in several of them is trained once.
     """
     said = _opened(path)[0].get('RUNS', '')
     if not isinstance(said, str) or not re.fullmatch(r'(\w[\w.-]*)?', said):
@@ -37,11 +40,11 @@ def root(path: str) -> str:
 
 
 def _opened(path: str) -> tuple[dict[str, Any], Any]:
-    """What a file defines, and what its `grid()` gives."""
+    """Return the globals of a file, and the result of its `grid()`, None if it has none."""
     file = Path(path)
     if not file.is_file():
         if not shipped(path):
-            files.read(path)  # says what is wrong, and what there is
+            files.read(path)  # raises an error that lists the shipped configs
         file = Path(str(files.folder().joinpath(f'{shipped(path)}.py')))
     module: dict[str, Any] = {'__name__': '_mixjax_grid', '__file__': str(file)}
     try:
@@ -49,5 +52,5 @@ def _opened(path: str) -> tuple[dict[str, Any], Any]:
         return module, module['grid']() if 'grid' in module else None
     except UserError:
         raise
-    except (Exception, SystemExit) as error:  # whatever a stranger's file does
+    except (Exception, SystemExit) as error:  # the file may raise anything
         raise UserError(f'grid {path!r} could not be read: {type(error).__name__}: {error}') from error

@@ -1,4 +1,4 @@
-"""From a config file and overrides to a complete, locked and checked config."""
+"""Loads a config file with overrides into a complete, locked and checked config."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from mixjax.config.variants import methods
 from mixjax.errors import UserError, nearest
 from mixjax.host import storage
 
-DEFAULT = 'finetune'  # the method of a config that names none
+DEFAULT = 'finetune'  # the method of a config without a method name
 
 
 def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
-    """A complete, locked and checked config.
+    """Load a complete, locked and checked config.
 
     Args:
-      spec: `FILE.py` or the name of a shipped config, then perhaps `:ARGUMENT[,ARGUMENT]`. The argument
-        `smoke` (and `full` with it) turns any config into a two-step trial on made-up images; the
-        rest is handed to the file's `get_config`.
+      spec: `FILE.py` or the name of a shipped config, optionally followed by `:ARGUMENT[,ARGUMENT]`. The argument
+        `smoke` (and `full` with it) turns any config into a two-step trial on synthetic images; the
+        others are passed to the file's `get_config`.
       overrides: (dotted key, text) pairs, as `--config.optim.lr=0.1` gives them.
     """
     path, _, text = spec.partition(':')
     arguments = [a for a in text.split(',') if a]
     own = [a for a in arguments if a not in ('smoke', 'full')]
     config = read(path, ','.join(own))
-    # Which settings there are depends on the methods and their wrappers, so these come first.
+    # The set of settings depends on the methods and their wrappers, so these come first.
     names = {key: value for key, value in overrides if _is_of_method(key, 'name')}
     wrappers = {key: value for key, value in overrides if _is_of_method(key, 'wrappers')}
     for key, value in names.items():
@@ -59,13 +59,13 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
 
 
 def _is_of_method(key: str, last: str) -> bool:
-    """Whether a key is `last` of the method or of one that is compared."""
+    """Return whether a key is the entry `last` of the method, or of one of the compared methods."""
     *place, end = key.split('.')
     return end == last and (place == ['method'] or len(place) == 2 and place[0] == 'compare')
 
 
 def _parent(config: Config, key: str) -> tuple[Any, list[str]]:
-    """The group that holds the method which a key is of, and the method's place."""
+    """Return the group that holds the method which a key belongs to, and the path of the method."""
     *parents, _ = key.split('.')
     node: Any = config
     for part in parents[:-1]:
@@ -76,7 +76,7 @@ def _parent(config: Config, key: str) -> tuple[Any, list[str]]:
 
 
 def _replace_wrappers(config: Config, key: str, text: str) -> None:
-    """Other wrappers take the place of the file's, whose settings go with them."""
+    """Replace the wrappers of a method; settings of removed wrappers are removed too."""
     node, parents = _parent(config, key)
     method = node[parents[-1]]
     wrappers = tuple(name.strip() for name in text.split(',') if name.strip())
@@ -91,7 +91,7 @@ def _replace_wrappers(config: Config, key: str, text: str) -> None:
 
 
 def _replace_method(config: Config, key: str, name: str) -> None:
-    """Another method takes the place of the file's, with its own knobs at their defaults."""
+    """Replace the method of the file by another one, with its knobs at their defaults."""
     if not name:
         raise UserError(f'config.{key} must be the name of a method, such as finetune')
     node, parents = _parent(config, key)
@@ -103,7 +103,7 @@ def _replace_method(config: Config, key: str, name: str) -> None:
 
 
 def _one_or_several(config: Config) -> None:
-    """Name `finetune` where nothing is named, and refuse a config that names one method and compares several."""
+    """Set the method to `finetune` if the config names none; refuse a config with both a method and a comparison."""
     node = config.method
     if not len(config.compare):
         if not node.get('name', None):
@@ -120,7 +120,7 @@ def _one_or_several(config: Config) -> None:
 
 
 def _check_groups(config: Config) -> None:
-    """Refuse a config without methods, or with something else in their place."""
+    """Refuse a config where `method` or `compare` is missing or has the wrong type."""
     for key in ('method', 'compare'):
         if not isinstance(config.get(key), ConfigDict):
             raise UserError(f'config.{key} is missing; start from mixjax.config.base()')
@@ -131,16 +131,18 @@ def _check_groups(config: Config) -> None:
 
 
 def complete(config: Config, told_by: str = '') -> Config:
-    """Fill in the knobs of every method from its file, refuse those it lacks, and lock the config.
+    """Fill in the default knobs of every method, refuse unknown knobs, and lock the config.
 
-    told_by: the file that the config was read from, if it is data and no person's config.
+    Args:
+      config: the config, which is changed.
+      told_by: the file that the config was read from, if it is stored data and not a config that the user wrote.
     """
     _check_groups(config)
     for place, node in methods(config).items():
         key = 'name'
         try:
             method_registry.knobs(method_registry.load(node.name, told_by))
-            key = 'wrappers'  # what is wrong from here on is not the method's
+            key = 'wrappers'  # errors from here on are about the wrappers
             known = method_registry.defaults(node, told_by)
         except UserError as error:
             raise UserError(f'config.{place}.{key}: {error}') from error
@@ -157,18 +159,18 @@ def complete(config: Config, told_by: str = '') -> Config:
             if 'wrappers' in node:
                 del node['wrappers']
             node.update({**known, **given})
-            if wrappers:  # without any, the config is the one that it was before there were wrappers
+            if wrappers:  # without any there is no such key, as before wrappers existed
                 node.wrappers = wrappers
     return config.lock()
 
 
-# Settings that choose where something is written, or what is done after a run. A stored config's are not obeyed: it
-# may be a stranger's.
+# Settings that choose where files are written, or what is done after a run. They are ignored in a stored config,
+# which may come from somebody else.
 NOT_STORED = ('cache_dir', 'results', 'analyse')
 
 
 def from_data(data: dict[str, Any]) -> Config:
-    """The config that a work directory's `config.json` holds, but for `NOT_STORED`, which have their defaults."""
+    """Return the config in a work directory's `config.json`; the settings in `NOT_STORED` have their defaults."""
 
     def lists(value: Any) -> Any:
         if isinstance(value, dict):
@@ -179,7 +181,7 @@ def from_data(data: dict[str, Any]) -> Config:
     try:
         with config.unlocked():
             config.update(lists({key: value for key, value in data.items() if key not in NOT_STORED}))
-            if len(config.compare):  # of earlier versions, which put finetune there
+            if len(config.compare):  # earlier versions stored finetune there
                 config.method = ConfigDict({'name': ''})
         complete(config, 'config.json')
         check(settle(config))
@@ -189,7 +191,7 @@ def from_data(data: dict[str, Any]) -> Config:
 
 
 def settle(config: Config) -> Config:
-    """Put the settings of images that are left open, where the weights or the network say what they are."""
+    """Fill in the image settings that are unset with those of the weights or the network."""
     from mixjax import models
     from mixjax.config import validate
     from mixjax.models import preprocessing, weights
@@ -199,7 +201,7 @@ def settle(config: Config) -> Config:
     if config.model.name in models.names() and not all(image[key] for key in preprocessing.KEYS):
         own = weights.image(config.model.weights, config.model.name)
         if not image.resize and image.crop:
-            own['resize'] = round(own['resize'] * image.crop / own['crop'])  # the same share of the image is seen
+            own['resize'] = round(own['resize'] * image.crop / own['crop'])  # crops the same share of the image
         for key in preprocessing.KEYS:
             if not image[key]:
                 image[key] = tuple(own[key]) if isinstance(own[key], list) else own[key]
@@ -207,7 +209,12 @@ def settle(config: Config) -> Config:
 
 
 def make_smoke(config: Config, *, full: bool) -> None:
-    """Two steps on made-up images with the true classes and heads; random weights; small unless `full`."""
+    """Change a config to two steps on synthetic images with the true classes and heads and random weights.
+
+    Args:
+      config: the config, which is changed.
+      full: keep the size of the images; otherwise they are small.
+    """
     from mixjax.data.datasets import resolve
     from mixjax.models import weights
 
@@ -234,7 +241,7 @@ def make_smoke(config: Config, *, full: bool) -> None:
 
 
 def check(config: Config) -> None:
-    """Refuse impossible values, before anything is loaded or compiled."""
+    """Refuse impossible values before anything is loaded or compiled."""
     from mixjax.config import validate
 
     validate.check(config, base())

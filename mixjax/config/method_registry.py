@@ -1,8 +1,8 @@
 """Methods and wrappers by name: the module path is the registry.
 
-`load('xmixup')` is the function `make` of the module `mixjax.methods.xmixup`, `load('my_package.my_method')` that of a
-module of yours; its keyword-only arguments are the settings that a config may give. `build` makes the `Method` that a
-config describes, with its wrappers around it, and checks what came out.
+`load('xmixup')` is the function `make` of the module `mixjax.methods.xmixup`, `load('my_package.my_method')` that of
+your module; its keyword-only arguments are the settings that a config may set. `build` makes the `Method` that a
+config describes, with its wrappers around it, and checks the result.
 """
 
 from __future__ import annotations
@@ -26,9 +26,14 @@ from mixjax.method import First, Method
 
 
 class Kind(NamedTuple):
-    """What modules are loaded by name for: a noun, the package of those that ship, and the function that each has.
+    """A kind of module that is loaded by name: methods or wrappers.
 
-    example: an expression that such a function may return.
+    Attributes:
+      noun: the word for it in messages.
+      package: the package of the modules that ship with mixjax.
+      function: name of the function that each module has.
+      signature: signature of that function, for messages.
+      example: an expression that the function may return, for messages.
     """
 
     noun: str
@@ -42,7 +47,7 @@ METHOD = Kind('method', 'mixjax.methods', 'make', 'make(classes_t, *, ...) -> Me
 WRAPPER = Kind(
     'wrapper', 'mixjax.wrappers', 'wrap', 'wrap(method, classes_t, *, ...) -> Method', 'method._replace(loss=loss)'
 )
-RESERVED = ('name', 'wrappers')  # keys of a method's config that are not its settings
+RESERVED = ('name', 'wrappers')  # keys of a method's config that are not settings of the method
 
 
 GIVEN = 'given:'  # begins the name of a method that was given as a function
@@ -81,19 +86,22 @@ def given_function(name: str) -> Callable[..., Method] | None:
 
 
 def names(kind: Kind = METHOD) -> list[str]:
-    """The methods (or wrappers) that ship with mixjax: the modules of `mixjax.methods`."""
+    """Return the names of the methods (or wrappers) that ship with mixjax: the modules of `mixjax.methods`."""
     found = pkgutil.iter_modules(importlib.import_module(kind.package).__path__)
     return sorted(info.name for info in found if not info.name.startswith('_'))
 
 
 def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Method]:
-    """The `make` function of a method: `load('xmixup')`, or `load('my_package.my_method')`; of a wrapper, `wrap`.
+    """Return the `make` function of a method, or the `wrap` function of a wrapper.
 
-    The module path is the registry: a plain name is a module of `mixjax.methods` or `mixjax.wrappers`, a dotted one is
-    imported as it stands.
+    The module path is the registry: `load('xmixup')` finds a module of `mixjax.methods` (or `mixjax.wrappers`), a
+    dotted name such as `load('my_package.my_method')` is imported unchanged.
 
-    told_by: the file that the name was read from, if it is no person's command or config. A module of another
-      package runs when it is imported, and no file may say that: it must have been imported before.
+    Args:
+      name: name of the method or wrapper.
+      told_by: the file that the name was read from, if it was not given by the user's command or config. Importing a
+        module of another package runs it, and a file must not cause that: it must have been imported before.
+      kind: METHOD or WRAPPER.
     """
     noun, known = kind.noun, names(kind)
     if name.startswith(GIVEN) and kind is METHOD:
@@ -121,9 +129,9 @@ def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Met
 
 
 def import_module(path: str, what: str) -> Any:
-    """A module by its dotted name; what is wrong with it is one sentence that begins with `what`.
+    """Import a module by its dotted name; an error is one sentence that begins with `what`.
 
-    Only for names that a person gave (a command line, a config of theirs): to import a module is to run it.
+    Only for names that the user gave (on a command line or in a config): importing a module runs it.
     """
     if not all(part.isidentifier() for part in path.split('.')):
         raise UserError(f'{what}: {path!r} is no name of a module, such as my_package.my_module')
@@ -138,7 +146,7 @@ def import_module(path: str, what: str) -> Any:
 
 
 def knobs(make: Callable[..., Method], kind: Kind = METHOD) -> dict[str, Any]:
-    """The hyper-parameters of a method or wrapper and their defaults: its function's keyword-only arguments."""
+    """Return the hyper-parameters of a method or wrapper with their defaults: its function's keyword-only arguments."""
     function = make.func if isinstance(make, functools.partial) else make
     place = f'{function.__module__}.{getattr(function, "__name__", kind.function)}'
     with user_code(place, make):
@@ -156,7 +164,14 @@ def knobs(make: Callable[..., Method], kind: Kind = METHOD) -> dict[str, Any]:
 
 
 class Layer(NamedTuple):
-    """A method, or a wrapper around it. prefix: in front of its settings in a config; defaults: {setting: default}."""
+    """A method, or a wrapper around it.
+
+    Attributes:
+      kind: METHOD or WRAPPER.
+      function: its `make` or `wrap` function.
+      prefix: prefix of its settings in a config.
+      defaults: {setting: default}.
+    """
 
     kind: Kind
     function: Callable[..., Method]
@@ -165,11 +180,12 @@ class Layer(NamedTuple):
 
 
 def layers(config: Mapping[str, Any], told_by: str = '') -> list[Layer]:
-    """The method that a config names, then its wrappers from the inside out.
+    """Return the method that a config names, then its wrappers from the inside out.
 
     Args:
-      config: {'name': .., 'wrappers': (..), <settings>}. A wrapper's settings have its name and `_` in front, of
-        a module path the last part. told_by: see `load`.
+      config: {'name': .., 'wrappers': (..), <settings>}. The prefix of a wrapper's settings is its name (the last
+        part of a module path) and `_`.
+      told_by: see `load`.
     """
     wrappers = config.get('wrappers', ())
     if not isinstance(wrappers, (tuple, list)) or not all(isinstance(name, str) for name in wrappers):
@@ -189,16 +205,18 @@ def layers(config: Mapping[str, Any], told_by: str = '') -> list[Layer]:
 
 
 def defaults(config: Mapping[str, Any], told_by: str = '') -> dict[str, Any]:
-    """{setting: default} of the method that a config names and of its wrappers."""
+    """Return {setting: default} of the method that a config names and of its wrappers."""
     found = layers(config, told_by)
     return {f'{layer.prefix}{key}': value for layer in found for key, value in layer.defaults.items()}
 
 
 def build(config: Mapping[str, Any], classes_t: int, told_by: str = '') -> Method:
-    """The `Method` that a config describes, with its wrappers around it; settings it does not say have their defaults.
+    """Build the `Method` that a config describes, with its wrappers around it; missing settings have their defaults.
 
     Args:
       config: see `layers`.
+      classes_t: number of target classes.
+      told_by: see `load`.
     """
     found = layers(config, told_by)
     given = {key: value for key, value in config.items() if key not in RESERVED}
@@ -215,7 +233,7 @@ def build(config: Mapping[str, Any], classes_t: int, told_by: str = '') -> Metho
             with user_code(f'method {name}: {layer.kind.function}', layer.function):
                 made = layer.function(*around, classes_t, **settings)
         except UserError as error:
-            if not layer.prefix or error.__cause__ is not None:  # it has named the function already
+            if not layer.prefix or error.__cause__ is not None:  # it names the function already
                 raise
             raise UserError(f'{layer.prefix[:-1]}: {error}') from error
         method = checked(made, name, layer.kind)
@@ -223,7 +241,13 @@ def build(config: Mapping[str, Any], classes_t: int, told_by: str = '') -> Metho
 
 
 def checked(made: Any, name: str, kind: Kind = METHOD) -> Method:
-    """A `Method` whose fields can be what they must be, with functions that say where an error of theirs comes from."""
+    """Check the fields of a `Method`, and wrap its functions so that their errors name the function and its file.
+
+    Args:
+      made: the value that `make` or `wrap` returned.
+      name: name of the method, for messages.
+      kind: METHOD or WRAPPER.
+    """
     if not isinstance(made, Method):
         raise UserError(
             f'method {name!r}: {kind.function}() must return a mixjax.method.Method, not {type(made).__name__}; end it '
@@ -277,5 +301,5 @@ def _check_groups(groups: Any, name: str) -> None:
 
 
 def title(config: Mapping[str, Any]) -> str:
-    """A method with its wrappers in words: `l2sp + mixup`."""
+    """Return the title of a method with its wrappers: `l2sp + mixup`."""
     return ' + '.join([config['name'].removeprefix(GIVEN), *config.get('wrappers', ())])

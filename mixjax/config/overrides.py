@@ -1,4 +1,4 @@
-"""Setting one value of a config from text, with the type that the config has for it."""
+"""Overrides: setting one value of a config from text, with the type that it has in the config."""
 
 from __future__ import annotations
 
@@ -11,12 +11,18 @@ from ml_collections import ConfigDict
 
 from mixjax.errors import UserError, nearest
 
-LARGEST = 2**1000  # of whole numbers that become others
+LARGEST = 2**1000  # largest integer that is converted to a float
 WORDS = ('optim.freeze', 'optim.factors')  # tuples of words that may be empty
 
 
 def apply(config: Any, key: str, text: str) -> None:
-    """Set one value from text, by the type that the config has for it."""
+    """Set one value of a config from text.
+
+    Args:
+      config: the config, which is changed.
+      key: the dotted key.
+      text: the value; it is parsed according to the type of the present value.
+    """
     node: Any = config
     *parents, last = key.split('.')
     for depth, part in enumerate([*parents, last]):
@@ -33,6 +39,7 @@ def apply(config: Any, key: str, text: str) -> None:
 
 
 def keys(config: Any, prefix: str = '') -> Iterator[str]:
+    """Yield the dotted keys of all settings of a config."""
     for key, value in config.items():
         if isinstance(value, ConfigDict):
             yield from keys(value, f'{prefix}{key}.')
@@ -54,7 +61,7 @@ def _parse(key: str, old: Any, text: str) -> Any:
         return tuple(word.strip() for word in text.split(',') if word.strip())
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # what Python thinks of the text as a program
+            warnings.simplefilter('ignore')  # SyntaxWarnings about the text
             value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         raise UserError(f'config.{key} must be {_kind(key, old)}, not {short(text)}') from None
@@ -81,7 +88,13 @@ def _kind(key: str, old: Any) -> str:
 
 
 def typed(key: str, old: Any, value: Any) -> Any:
-    """`value` with the type of `old`, or an error in one sentence."""
+    """Return a value with the type that a setting has, or raise a `UserError` that names the key.
+
+    Args:
+      key: the dotted key.
+      old: the present value, which has the type.
+      value: the new value.
+    """
     kind = type(old)
     if kind is float and type(value) is int:
         if abs(value) < LARGEST:
@@ -97,7 +110,7 @@ def typed(key: str, old: Any, value: Any) -> Any:
 
 
 def short(value: Any) -> str:
-    """A value as a message shows it: on one line, and not longer than that."""
+    """Format a value for a message, at most one line."""
     try:
         text = repr(value)
     except ValueError:  # a number of too many digits

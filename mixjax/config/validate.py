@@ -1,4 +1,4 @@
-"""What values a config may hold. Every refusal is one sentence that names the key and the allowed values."""
+"""Checks of the values of a config. Every error is one sentence that names the key and the allowed values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST_SEEDS, MOST_BATCH, MOST_SWEPT = 10_000, 1 << 20, 1000
 FLOAT = (2 - 2**-23) * 2.0**127  # the largest float32
 TINY = 2.0**-126  # the smallest float32 that devices tell from 0
 ONE = 1 - 2.0**-25  # from here on a float32 is 1
-LONGEST = 4096  # characters of a text; no system has longer paths
+LONGEST = 4096  # characters of a text; no system allows longer paths
 
 
 def _at_least(least: int) -> tuple[Callable[[Any], bool], str]:
@@ -35,7 +35,7 @@ def _at_least(least: int) -> tuple[Callable[[Any], bool], str]:
 
 
 def _within(least: int, most: int) -> tuple[Callable[[Any], bool], str]:
-    """For what takes memory or time by itself, before anything is trained."""
+    """Bound settings that cost memory or time before anything is trained."""
     return lambda v: least <= v <= most, f'a whole number of at least {least} and at most {most}'
 
 
@@ -131,7 +131,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check(config: Any, base: Any) -> None:
-    """Types against `base`, single values against RULES, then what must fit together."""
+    """Check types against `base`, single values against RULES, then values that must fit together."""
     types(config, base)
     _network(config)
     for key, (allowed, sentence) in RULES.items():
@@ -157,17 +157,17 @@ def check(config: Any, base: Any) -> None:
 def _holds(allowed: Callable[[Any], bool], value: Any) -> bool:
     try:
         return allowed(value)
-    except (TypeError, OverflowError):  # something else in a tuple of numbers
+    except (TypeError, OverflowError):  # an item of another type in a tuple of numbers
         return False
 
 
 def types(config: Any, base: Any) -> None:
-    """Every setting is there, of its type, and a finite number or a text."""
+    """Check that every setting exists and has the right type, and that numbers are finite and texts printable."""
     _same_types(config, base, '')
 
 
 def _told(place: str, function: Callable[..., Any], *given: Any) -> Any:
-    """What a function makes of a setting; its complaint names the setting."""
+    """Return `function(*given)`; a `UserError` of it names the setting `place`."""
     try:
         return function(*given)
     except UserError as error:
@@ -231,7 +231,7 @@ def _together(config: Any) -> None:
 
 
 def _rates(optim: Any) -> None:
-    """Refuse learning rates that are 0 or infinite as the float32 that they become."""
+    """Refuse learning rates that become 0 or infinite in float32."""
     drops = len(optim.drops) if optim.schedule == 'step' else 0
     rates = itertools.accumulate([float(optim.lr)] + drops * [optim.factor], operator.mul)
     for k, rate in enumerate(rates):
@@ -262,7 +262,7 @@ def _how_many(target: Any) -> None:
 
 
 def _build_methods(config: Any) -> None:
-    """A method refuses bad knobs in its own words."""
+    """Build every method, so that each checks its knobs."""
     from mixjax.config.variants import methods
 
     target = config.target
@@ -284,7 +284,7 @@ def _get(config: Any, key: str) -> Any:
 
 
 def _plain(key: str, value: Any) -> None:
-    """Refuse numbers that are none, or larger than devices know, and text that no system can take for a name."""
+    """Refuse numbers that are not finite or are too large for float32, and texts that cannot be a file name."""
     for one in value if isinstance(value, tuple) else (value,):
         if type(one) is float and FLOAT < abs(one) < math.inf:
             raise UserError(f'config.{key} must be a number of at most 3.4e38, not {_short(one)}')
@@ -295,14 +295,14 @@ def _plain(key: str, value: Any) -> None:
 
 
 def nameable(text: str) -> bool:
-    """Whether a text could be the path of a file."""
+    """Return whether a text could be the path of a file."""
     if not text.isprintable() or len(text) > LONGEST:
         return False
     return all(len(part.encode('utf-8', 'surrogateescape')) < 256 for part in text.split('/'))
 
 
 def _same_types(config: Any, base: Any, prefix: str) -> None:
-    """Every key of `base` is there with its type. Methods' knobs are checked where they are filled in."""
+    """Check that every key of `base` exists with its type. Knobs of methods are checked where they are filled in."""
     for key in config:
         if key not in base and prefix not in ('method.', 'compare.'):
             raise UserError(f'unknown config key {prefix + key!r}{nearest(key, base.keys())}')

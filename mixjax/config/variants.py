@@ -1,4 +1,4 @@
-"""The runs that one config stands for: a run for each method it compares, and for each value it sweeps."""
+"""Runs that one config stands for: one for each compared method, and for each value of a sweep."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mixjax.host.storage import Place
 
 
 def methods(config: Config) -> dict[str, Any]:
-    """{dotted place: method config} of the methods that a config trains: those of `compare`, or the one."""
+    """Return {dotted key: method config} of the methods that a config trains: those of `compare`, or the single one."""
     if len(config.compare):
         return {f'compare.{label}': node for label, node in config.compare.items()}
     return {'method': config.method}
 
 
 def swept(config: Config) -> dict[str, Config]:
-    """{name: config} of a run for each value of `sweep`; without one, the config itself under ''."""
+    """Return {name: config} with a run for each value of `sweep`; without a sweep, {'': config}."""
     key = config.sweep.key
     if not key:
         return {'': config}
@@ -34,14 +34,14 @@ def swept(config: Config) -> dict[str, Config]:
 
 
 def labels(config: Config) -> list[str]:
-    """Labels of the compared methods: the baseline, then the others by name; none where only one is trained."""
+    """Return the labels of the compared methods: the baseline, then the others by name; [] without a comparison."""
     names = sorted(config.compare)
     first = config.baseline or next(iter(names), '')
     return [name for name in [first] if name in names] + [name for name in names if name != first]
 
 
 def single(config: Config, label: str) -> Config:
-    """The config of one method of a comparison."""
+    """Return the config of one method of a comparison."""
     config = copy.deepcopy(config).unlock()
     config.method = config.compare[label]
     config.compare = ConfigDict()
@@ -50,14 +50,14 @@ def single(config: Config, label: str) -> Config:
 
 
 def singles(config: Config, folder: Place) -> dict[str, tuple[Config, Place]]:
-    """{label: (config, folder)} of the runs of a comparison; of anything else, the one run."""
+    """Return {label: (config, folder)} of the runs of a comparison, or of the single run."""
     return {label: (single(config, label), folder / label) for label in labels(config)} or {
         method_registry.title(methods(config)['method']): (config, folder)
     }
 
 
 def summary(config: Config) -> str:
-    """One line on what will be trained."""
+    """Return one line on what will be trained."""
     what = ', '.join(labels(config)) or method_registry.title(methods(config)['method'])
     few = f'{config.target.per_class} labels per class of ' if config.target.per_class else ''
     where = config.target.dir or config.target.name

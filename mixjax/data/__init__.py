@@ -1,1 +1,1 @@
-"""Data: which images there are, which are labelled, and which of them a step sees."""
+"""Data sets, their labelled examples, and the batches of each step."""

@@ -1,4 +1,4 @@
-"""One part of a data set, such as its training images, as a value."""
+"""`Dataset`: one part of a data set, such as its training images."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ class Dataset(NamedTuple):
     `Dataset.from_arrays` and `Dataset.from_folder` make one of images in memory and of image files. For images that are
     anywhere else, give a `read` of your own.
 
-    classes: names in label order. labels: (n,) int32.
-    read(rows): (k,) int -> (k, H, W, C) uint8, the images of those rows; threads may share it.
-    ids: names of the examples, for messages; empty where they have none.
+    Attributes:
+      name: name of the data set.
+      classes: names of the classes, in label order.
+      labels: (n,) int32.
+      read: rows (k,) int -> their images (k, H, W, C) uint8; threads may share it.
+      ids: names of the examples, for messages; empty where they have none.
     """
 
     name: str

@@ -1,8 +1,8 @@
-"""Arrays that cost a pass over a data set, kept on disk from one run to the next.
+"""A disk cache for arrays that take a pass over a data set to compute.
 
-They lie in `config.cache_dir`, else in $MIXJAX_CACHE, else in $XDG_CACHE_HOME/mixjax or ~/.cache/mixjax. A file's
-name is the hash of all that its content depends on, so nothing has to be cleared by hand; a damaged
-or unwritable cache costs time and nothing else.
+It is in `config.cache_dir`, else in $MIXJAX_CACHE, else in $XDG_CACHE_HOME/mixjax or ~/.cache/mixjax. The name of a
+file is a hash of everything that its content depends on, so nothing has to be cleared by hand. A damaged or
+unwritable cache costs time only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORMAT = 1
 
 
 def digest(tree: Any) -> str:
-    """A hash of the arrays of a tree: their places, types, shapes and values."""
+    """Return a hash of the arrays of a tree: their paths, types, shapes and values."""
     out = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         array = np.ascontiguousarray(leaf)
@@ -33,14 +33,14 @@ def digest(tree: Any) -> str:
 
 
 class Cache:
-    """Named arrays that all depend on `key` (plain data). With the key None they are kept in memory only."""
+    """A cache of named arrays that all depend on `key` (JSON data). With the key None it is in memory only."""
 
     def __init__(self, folder: Path, key: Any) -> None:
         self._folder, self._key = folder, key
         self._kept: dict[str, np.ndarray] = {}
 
     def get(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array called `name`: of memory, of the disk, or made now."""
+        """Return the array called `name` from memory or disk; otherwise make and store it."""
         if name not in self._kept:
             found = None if self._key is None else self._read(name)
             self._kept[name] = make() if found is None else found
@@ -49,6 +49,7 @@ class Cache:
         return self._kept[name]
 
     def path(self, name: str) -> Path:
+        """Return the file of an array."""
         text = json.dumps({'format': FORMAT, 'name': name, 'key': self._key}, sort_keys=True)
         return self._folder / f'{hashlib.sha256(text.encode()).hexdigest()[:32]}.npz'
 

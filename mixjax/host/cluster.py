@@ -1,7 +1,7 @@
-"""How several processes find each other, before any device is touched.
+"""Detects the cluster that this process belongs to and connects its processes, before any device is touched.
 
-What a cluster looks like is known to jax (Open MPI, Slurm, Cloud TPU, Kubernetes); what is added here is when not to
-ask it: a job of one task is no cluster, nor is a shell inside a job of many.
+jax detects clusters (Open MPI, Slurm, Cloud TPU, Kubernetes). Added here is when not to ask it: a job of one task is
+not a cluster, nor is a shell inside a job of many tasks.
 """
 
 from __future__ import annotations
@@ -18,17 +18,24 @@ from mixjax.host import processes
 MODES = ('auto', 'on', 'off')
 FLAGS = ('distributed', 'coordinator', 'processes', 'process')
 MEETING = 300  # seconds in which all processes must have started
-LATE = 20  # seconds until it is told that some have not
-# Seconds without a sign of life after which a process counts as dead, and the job ends. A machine that is busy may be
-# silent for a minute; that a process has ended is noticed at once, by its connection (mixjax/host/liveness.py).
+LATE = 20  # seconds until a message says that some have not
+# Seconds without a heartbeat after which a process counts as dead, and the job ends. A busy machine may be silent for
+# a minute; the end of a process is noticed at once, by its connection (mixjax/host/liveness.py).
 HEARTBEAT = 100
-# The number of tasks of the step that this process is of, and of those of them on this machine.
+# The number of tasks of the job step that this process belongs to, and the number of those on this machine.
 STEP_TASKS = ('SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
 TASKS_HERE = ('SLURM_STEP_TASKS_PER_NODE', 'SLURM_TASKS_PER_NODE', 'OMPI_COMM_WORLD_LOCAL_SIZE')
 
 
 class Place(NamedTuple):
-    """coordinator: 'host:port' of the first process. gpus: those that this process uses; None for all."""
+    """Place of this process in a cluster.
+
+    Attributes:
+      coordinator: 'host:port' of the first process.
+      processes: number of processes.
+      process: number of this process.
+      gpus: numbers of the GPUs that this process uses; None for all.
+    """
 
     coordinator: str
     processes: int
@@ -37,12 +44,13 @@ class Place(NamedTuple):
 
 
 def join(flags: dict[str, str]) -> str:
-    """Meet the other processes, if there are any.
+    """Connect to the other processes, if there are any.
 
-    flags: of the command line.
+    Args:
+      flags: the cluster flags of the command line.
 
     Returns:
-      A sentence for a person, where something looked like a cluster and is not used as one.
+      A message if something looked like a cluster and is not used as one; else ''.
     """
     mode = flags.get('distributed', 'auto')
     require(mode in MODES, f'--distributed={mode} must be {", ".join(MODES[:-1])} or {MODES[-1]}')
@@ -54,9 +62,9 @@ def join(flags: dict[str, str]) -> str:
     if place is None:
         try:
             place = found()
-        except Exception as error:  # what jax asks may not answer, in many ways
+        except Exception as error:  # the services that jax asks fail in many ways
             note = f'no cluster is used ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})'
-            # As runs of their own, all the tasks would write to one work directory.
+            # As separate runs, all tasks would write to one work directory.
             require(not many_tasks(), f'{note}; add --coordinator, --processes and --process, or --distributed=off')
     if place is None or (place.processes == 1 and mode == 'auto'):
         require(
@@ -71,7 +79,7 @@ def join(flags: dict[str, str]) -> str:
 
 
 def told(flags: dict[str, str]) -> Place | None:
-    """What the flags say of the cluster; None if nothing."""
+    """Return the place in the cluster that the flags give; None if they give none."""
     given = [name for name in FLAGS[1:] if name in flags]
     if not given:
         return None
@@ -86,13 +94,13 @@ def told(flags: dict[str, str]) -> Place | None:
 
 
 def found() -> Place | None:
-    """What jax knows of the cluster that this process is started in; None if there is none, or it is of one."""
+    """Return the place in the cluster that jax detects; None if there is none, or only one process."""
     if '1' in tasks():
         return None
     from jax._src import clusters
 
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # a machine of Kubernetes, and no package to ask it: it is alone
+        warnings.simplefilter('ignore')  # on Kubernetes without its Python package: a single process
         kinds = [kind for kind in clusters.ClusterEnv._cluster_types if not kind.opt_in_only_method]
         kind: Any = next((kind for kind in kinds if kind.is_env_present()), None)
     if kind is None or kind.get_process_count() == 1:
@@ -103,19 +111,20 @@ def found() -> Place | None:
 
 
 def tasks() -> list[str]:
-    """What the starter says of the number of its tasks."""
+    """Return the numbers of tasks that the launcher put into environment variables."""
     return [os.environ[name] for name in STEP_TASKS if name in os.environ]
 
 
 def many_tasks() -> bool:
+    """Return whether the launcher has started more than one task."""
     return any(number.isdigit() and int(number) > 1 for number in tasks())
 
 
 def gpus(task: int | None) -> list[int] | None:
-    """The GPUs of this process, which is number `task` on its machine.
+    """Return the GPUs of this process, which is number `task` on its machine; None for all.
 
-    jax gives it the one of its own number. That is wrong for the only task of a machine, which has them all, and
-    where the scheduler shows each task its own GPUs only.
+    jax would give it the GPU of the same number. That is wrong for the only task of a machine, which has all GPUs,
+    and where the scheduler makes only the GPUs of a task visible to it.
     """
     if task is None:
         return None
@@ -127,7 +136,7 @@ def gpus(task: int | None) -> list[int] | None:
 
 
 def meet(place: Place) -> None:
-    """Wait for all processes; from then on they end together."""
+    """Wait for all processes to connect; from then on they end together."""
     import jax
 
     waiting = (
@@ -137,7 +146,7 @@ def meet(place: Place) -> None:
     late = threading.Timer(LATE, print, [waiting], {'file': sys.stderr, 'flush': True})
     late.daemon = True
     late.start()
-    # jax's own watch for SIGTERM would keep that signal from ending a process.
+    # jax's handler of SIGTERM would keep that signal from ending a process.
     jax.config.update('jax_enable_preemption_service', False)
     try:
         jax.distributed.initialize(
@@ -151,7 +160,7 @@ def meet(place: Place) -> None:
         ) from error
     finally:
         late.cancel()
-    jax.devices()  # the devices, too, must all meet, while no process waits for what the first one does alone
+    jax.devices()  # the devices must connect too, while no process is waiting for the first one
     processes.watch(place.coordinator.rpartition(':')[0].strip('[]'))
-    if not processes.first():  # also what libraries print
+    if not processes.first():  # silences libraries too
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

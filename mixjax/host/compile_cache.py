@@ -1,12 +1,12 @@
-"""Compiled programs, kept on disk from one run to the next: jax's own persistent cache, in `config.cache_dir`.
+"""A disk cache for compiled programs: jax's persistent cache, in `config.cache_dir`.
 
-A run that goes on, a second seed of a grid, or the same command again finds the programs that the one before it
-compiled, and takes the very same ones. jax names a program by a hash of all that it is compiled from. Two things
-are added here. Programs for a CPU are machine code for that CPU, so each kind of CPU has a folder of its own, also
-where machines share a home. And what a killed process has left half-written is removed: jax would complain of it in
-every run, and never replace it.
+A resumed run, a second seed of a grid, or the same command again finds the programs that were compiled before, and
+uses exactly these. jax names a program by a hash of everything that it is compiled from. Two things are added here.
+Programs for a CPU are machine code for that CPU, so each kind of CPU has a separate folder, also where machines share
+a home folder. And entries that a killed process left half-written are removed: jax would warn about them in every
+run, and never replace them.
 
-Whoever sets JAX_COMPILATION_CACHE_DIR, or JAX_ENABLE_COMPILATION_CACHE=false, has decided; nothing is done then.
+If the user sets JAX_COMPILATION_CACHE_DIR, or JAX_ENABLE_COMPILATION_CACHE=false, nothing is changed.
 """
 
 from __future__ import annotations
@@ -24,17 +24,20 @@ import jax
 
 from mixjax.host import processes, storage
 
-WORTH = 0.3  # seconds of compilation from which on a program is kept
-MOST = 4 << 30  # bytes; the oldest programs go first
-STAMP = 'looked'  # a file as old as the last look for what is half-written
-COARSE = 2.0  # seconds: of the clocks of some file systems
+WORTH = 0.3  # seconds; programs that compile faster are not stored
+MOST = 4 << 30  # bytes; the oldest programs are removed first
+STAMP = 'looked'  # its modification time is that of the last search for half-written entries
+COARSE = 2.0  # seconds: resolution of time stamps on some file systems
 
 
 def keep(chosen: str) -> None:
-    """From now on programs are kept. chosen: `config.cache_dir`.
+    """Turn the cache on.
 
-    Several processes do so only where all of them see one folder: were some to find a program and others to compile
-    it, those that compile would wait for the others wherever compiling is shared.
+    Several processes use it only if all of them see the same folder: if some found a program and others compiled it,
+    those that compile would wait for the others wherever compilation is shared.
+
+    Args:
+      chosen: `config.cache_dir`.
     """
     if any(processes.gather(decided())):
         return
@@ -44,20 +47,20 @@ def keep(chosen: str) -> None:
     if processes.first():
         with contextlib.suppress(OSError):
             tidy(folder)
-    # Where they cannot be, on a full disk say, they are compiled again: no run has to hear of it.
+    # Programs that cannot be stored, on a full disk for example, are compiled again; that needs no warning.
     warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation')
     jax.config.update('jax_persistent_cache_min_compile_time_secs', WORTH)
     jax.config.update('jax_compilation_cache_dir', str(folder))
 
 
 def decided() -> bool:
-    """Whether the user has said himself what jax is to do."""
-    known: Any = jax.config  # its attributes are made when it is imported
+    """Return whether the user has configured jax's cache."""
+    known: Any = jax.config  # its attributes are defined at import time
     return bool(known.jax_compilation_cache_dir) or not known.jax_enable_compilation_cache
 
 
 def machine() -> str:
-    """What the machine code of a program depends on, as the name of a folder."""
+    """Return a folder name for the kind of machine that machine code is valid on."""
     about = [platform.machine(), platform.processor()]
     with contextlib.suppress(OSError), open('/proc/cpuinfo') as file:
         wanted = ('model name', 'flags', 'Features', 'CPU part')
@@ -66,7 +69,7 @@ def machine() -> str:
 
 
 def usable(folder: Path) -> bool:
-    """Whether files can be written there."""
+    """Return whether files can be written to a folder."""
     try:
         storage.make(folder)
         storage.try_writing(folder)
@@ -76,7 +79,7 @@ def usable(folder: Path) -> bool:
 
 
 def same(folder: Path) -> bool:
-    """Whether all processes see one folder by that name."""
+    """Return whether all processes see the same folder at this path."""
     if processes.count() == 1:
         return True
     probe = folder / processes.from_first(lambda: f'probe-{uuid.uuid4().hex}')
@@ -91,7 +94,7 @@ def same(folder: Path) -> bool:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what was left half-written since the last look, and the oldest where there is too much."""
+    """Remove half-written entries newer than the last search, and the oldest entries if the cache is too large."""
     stamp = folder / STAMP
     since = stamp.stat().st_mtime - COARSE if stamp.exists() else 0.0
     storage.write(stamp, b'')
@@ -111,7 +114,7 @@ def tidy(folder: Path) -> None:
 
 
 def whole(entry: bytes) -> bool:
-    """Whether an entry of the cache ends where it should. jax packs by zlib; of other ways nothing is known."""
+    """Return whether an entry of the cache is complete. jax packs by zlib; other formats cannot be checked."""
     if entry[:1] != b'\x78':
         return bool(entry)
     packed = zlib.decompressobj()

@@ -1,4 +1,4 @@
-"""A disk that cannot be written to any more, or too little memory: one sentence, wherever in a run it is met."""
+"""Messages for a disk that cannot be written to, or too little memory, wherever in a run it happens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from mixjax.errors import UserError
 from mixjax.host.storage import IsLink, Place
 
-# What the libraries below pass on of the system's errors is their text.
+# Libraries pass on only the text of the system's errors.
 SAID = {code: os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)}
 
 MEMORY = (
@@ -22,10 +22,10 @@ MEMORY = (
 
 @contextlib.contextmanager
 def explain_write_errors(folder: Place) -> Iterator[None]:
-    """Errors of the block that come from the disk, or from too little memory, become a `UserError`."""
+    """Turn errors of the block that come from the disk, or from too little memory, into a `UserError`."""
     try:
         with contextlib.ExitStack() as stack:
-            for name in ('absl', 'asyncio'):  # where threads that save tell of the same error, with all they know
+            for name in ('absl', 'asyncio'):  # threads that save log the same error there, with a traceback
                 logger = logging.getLogger(name)
                 logger.addFilter(_unknown)
                 stack.callback(logger.removeFilter, _unknown)
@@ -50,12 +50,12 @@ def explain_write_errors(folder: Place) -> Iterator[None]:
 
 
 def _unknown(record: logging.LogRecord) -> bool:
-    """Whether a line of a log is not of an error that is told in a sentence."""
+    """Return whether a log record is about none of the errors that get a message here."""
     return not (record.exc_info and cause(record.exc_info[1]))
 
 
 def cause(error: BaseException | None) -> str | None:
-    """What the system said, if an error, or one that led to it, is of a disk."""
+    """Return the system's text of the disk error that an exception is or was caused by; None if there is none."""
     seen = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

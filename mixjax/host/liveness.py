@@ -1,10 +1,10 @@
-"""A connection from each process to the first one, by which the death of a process is noticed at once.
+"""Connections from each process to the first one, which show the death of a process at once.
 
-The system closes the connections of a process that ends, however it ends, and no time-out has to be waited for: a
-process that is only slow keeps its connection. A process that ends in good order says so before.
+The system closes the connections of a process that ends, however it ends, so no time-out is needed: a process that is
+only slow keeps its connection. A process that ends normally says so first.
 
-What no closed connection shows, such as a machine without power, is left to the heartbeats of `jax.distributed`. So is
-everything where no connection can be made, because only one port is open between the machines, say.
+Failures that close no connection, such as a loss of power, are left to the heartbeats of `jax.distributed`. So are all
+failures where no connection can be made, for example because only one port is open between the machines.
 """
 
 from __future__ import annotations
@@ -17,17 +17,21 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-WAIT = 10.0  # seconds in which a connection is made, or is given up
-BYE = b'.'  # the last byte of a process that ends in good order
+WAIT = 10.0  # seconds to wait for a connection
+BYE = b'.'  # the last byte of a process that ends normally
 Died = Callable[[int], None]
 
 _mine: list[socket.socket] = []  # the connections of this process
 
 
 def listen(client: Any, place: str, count: int, died: Died) -> None:
-    """In the first process: await the others, and call `died(process)` for each that ends without a word.
+    """In the first process, accept the others' connections, and call `died(process)` for each that ends without notice.
 
-    client: the service by which the processes tell each other. place: where the port is told.
+    Args:
+      client: the key-value store of `jax.distributed`.
+      place: the key under which the port is published.
+      count: number of processes.
+      died: the callback.
     """
     token, both = secrets.token_hex(16), socket.has_dualstack_ipv6()
     try:
@@ -41,7 +45,7 @@ def listen(client: Any, place: str, count: int, died: Died) -> None:
 
 
 def _accept(server: socket.socket, token: str, count: int, died: Died) -> None:
-    """Take the connections of the others. Whoever does not know the token is none of them, and is not listened to."""
+    """Accept the connections of the others; a connection that does not send the token is closed."""
     known: set[int] = set()
     with server:
         while len(known) < count - 1:
@@ -58,7 +62,7 @@ def _accept(server: socket.socket, token: str, count: int, died: Died) -> None:
 
 
 def _line(connection: socket.socket) -> bytes:
-    """What a process says first: 64 bytes, the token and its number."""
+    """Read the first message of a connection: 64 bytes, the token and the number of the process."""
     data = b''
     while len(data) < 64:
         more = connection.recv(64 - len(data))
@@ -69,7 +73,15 @@ def _line(connection: socket.socket) -> bytes:
 
 
 def connect(client: Any, place: str, host: str, process: int, died: Died) -> None:
-    """In the others: connect to the first process. `died(0)` is called if that ends without a word."""
+    """In the other processes, connect to the first one, and call `died(0)` if it ends without notice.
+
+    Args:
+      client: the key-value store of `jax.distributed`.
+      place: the key under which the port is published.
+      host: host of the first process.
+      process: number of this process.
+      died: the callback.
+    """
     said = client.blocking_key_value_get(place, int(1000 * WAIT))
     if not said:
         return
@@ -89,7 +101,7 @@ def _watch(connection: socket.socket, process: int, died: Died) -> None:
         try:
             while said := connection.recv(1):
                 last = said
-        except OSError:  # the network ended it, and not the process
+        except OSError:  # the network closed it, not the process
             return
         if last != BYE:
             died(process)
@@ -98,7 +110,7 @@ def _watch(connection: socket.socket, process: int, died: Died) -> None:
 
 
 def bye() -> None:
-    """Say that this process ends in good order, or that the others know already why it ends."""
+    """Announce that this process ends normally, or that the others already know why it ends."""
     for connection in _mine:
         with contextlib.suppress(OSError):
             connection.sendall(BYE)

@@ -1,10 +1,10 @@
-"""Several processes that train one run together: how they agree, and how they end together.
+"""Coordination of several processes that train one run: they agree on decisions and end together.
 
-Each of them runs the same program on its own devices. What is decided by the files of the work directory is decided
-by the first process, and told to the others; only the first one writes. With one process all of this is nothing.
+Each of them runs the same program on its devices. Decisions that depend on the files of the work directory are made
+by the first process and sent to the others; only the first one writes. With one process none of this does anything.
 
-Messages go through the service by which the processes found each other (`jax.distributed`), not through the
-devices: they need no compilation, and a process may wait for hours while the first one prepares something.
+Messages go through the key-value store of `jax.distributed`, not through the devices: they need no compilation, and a
+process may wait for hours while the first one prepares something.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
-# jax.distributed has no public name for its store of messages; its own helpers use it by this one.
+# jax.distributed has no public name for its key-value store; jax's helpers use it under this one.
 from jax._src import distributed
 
 from mixjax.errors import Stopped, UserError
 from mixjax.host import liveness
 
 Made = TypeVar('Made')
-FOREVER = 2**31 - 1  # milliseconds. A process that waits for one that died is ended by the service.
+FOREVER = 2**31 - 1  # milliseconds. A process that waits for a dead one is ended by jax.distributed.
 ROOT = 'mixjax'
 BOOK = 100  # messages that are kept until all have read them
-EVERY = 1.0  # seconds between two looks at whether another process has failed
-LAST = 10.0  # seconds in which they hear of it
-TOGETHER = 3.0  # seconds in which an error that all have in common reaches all
+EVERY = 1.0  # seconds between two checks whether another process has failed
+LAST = 10.0  # seconds in which all processes notice it
+TOGETHER = 3.0  # seconds in which an error that all processes share occurs in all of them
 
-# What a message may be made of besides Python's own plain types.
+# Types that a message may contain besides Python's plain types.
 KNOWN = {
     'numpy': ('ndarray', 'dtype'),
     'numpy._core.multiarray': ('_reconstruct', 'scalar'),
@@ -49,30 +49,33 @@ KNOWN = {
 }
 
 _number = itertools.count()
-_ending = threading.Lock()  # the first thread that ends this process does it alone
-_alone = 0  # how deep we are in what only the first process does
+_ending = threading.Lock()  # only one thread ends this process
+_alone = 0  # depth of nested calls that only the first process runs
 
 
 def count() -> int:
-    """How many processes there are. Unlike jax.process_count() it does not wake the devices."""
+    """Return the number of processes. Unlike jax.process_count() it does not initialise the devices."""
     return 1 if distributed.global_state.client is None else distributed.global_state.num_processes
 
 
 def index() -> int:
-    """Which of them this is."""
+    """Return the number of this process."""
     return 0 if distributed.global_state.client is None else distributed.global_state.process_id
 
 
 def first() -> bool:
-    """Whether this is the process that writes, and talks."""
+    """Return whether this is the first process, which writes files and prints."""
     return index() == 0
 
 
-# --- what all agree on ------------------------------------------------------------------------------------------------
+# --- agreement --------------------------------------------------------------------------------------------------------
 
 
 def from_first(make: Callable[[], Made]) -> Made:
-    """What the first process makes, in all of them; so is a `UserError`. All must ask, in the same order."""
+    """Run `make` in the first process and return its result in all of them.
+
+    A `UserError` is raised in all of them. All must call this, in the same order.
+    """
     global _alone
     if count() == 1 or _alone:
         return make()
@@ -98,7 +101,7 @@ def from_first(make: Callable[[], Made]) -> Made:
 
 
 def by_first(function: Callable[..., Made]) -> Callable[..., Made]:
-    """A function that the first process carries out for all of them: see `from_first`."""
+    """Wrap a function so that the first process runs it for all of them: see `from_first`."""
 
     @functools.wraps(function)
     def told(*args: Any, **kwargs: Any) -> Made:
@@ -108,7 +111,7 @@ def by_first(function: Callable[..., Made]) -> Callable[..., Made]:
 
 
 def only_first(function: Callable[..., None]) -> Callable[..., None]:
-    """A function that does nothing in the other processes; nobody waits for it."""
+    """Wrap a function so that only the first process runs it; the others do nothing and do not wait."""
 
     @functools.wraps(function)
     def done(*args: Any, **kwargs: Any) -> None:
@@ -119,7 +122,7 @@ def only_first(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def gather(value: Made) -> list[Made]:
-    """The value of each process, in all of them. All must ask, in the same order."""
+    """Return the values of all processes, in all of them. All must call this, in the same order."""
     if count() == 1:
         return [value]
     place = _place()
@@ -130,13 +133,18 @@ def gather(value: Made) -> list[Made]:
 
 
 def agree(what: str, make: Callable[[], str]) -> None:
-    """Refuse what is not the same on all machines. All must ask. make: a text that tells it from others."""
+    """Refuse a thing that is not the same on all machines. All processes must call this.
+
+    Args:
+      what: the thing, for the message.
+      make: returns a text that identifies it.
+    """
     if count() > 1 and len(set(gather(make()))) > 1:
         raise UserError(f'{what} is not the same on all machines; bring the same files to each of them')
 
 
 class _Listener(pickle.Unpickler):
-    """Messages hold plain data, arrays and what methods prepare; whatever else one names is not looked up."""
+    """Reader of messages, which hold plain data, arrays and values of `prepare`; any other type is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name in KNOWN.get(module, ()):
@@ -145,12 +153,12 @@ class _Listener(pickle.Unpickler):
 
 
 def heard(message: bytes) -> Any:
-    """What a message says."""
+    """Decode a message."""
     return _Listener(io.BytesIO(message)).load()
 
 
 def client() -> Any:
-    """The service by which the processes tell each other."""
+    """Return the key-value store of `jax.distributed`."""
     return distributed.global_state.client
 
 
@@ -160,7 +168,7 @@ def _place() -> str:
 
 
 def _tidy(place: str) -> None:
-    """Forget a book of messages once all have read it."""
+    """Delete a book of messages once all processes have read it."""
     book, _, page = place.rpartition('/')
     if page == str(BOOK - 1):
         client().wait_at_barrier(book, FOREVER)
@@ -168,12 +176,12 @@ def _tidy(place: str) -> None:
             client().key_value_delete(f'{book}/')
 
 
-# --- how they end -----------------------------------------------------------------------------------------------------
+# --- ending together --------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def together() -> Iterator[None]:
-    """What ends this process ends all of them; an error that all have is told once."""
+    """End all processes if this one ends with an error in the block; an error that all of them have is printed once."""
     try:
         yield
         liveness.bye()
@@ -185,12 +193,12 @@ def together() -> Iterator[None]:
             if first():
                 raise
             raise SystemExit(error.code) from None
-        if isinstance(error, Stopped):  # all have it
+        if isinstance(error, Stopped):  # all processes raise it
             if first():
                 print(f'mixjax: {error}', file=sys.stderr)
             end(error.code)
         code, sentence = _why(error)
-        if code == 1:  # it may come of another one's end, which the thread of `watch` hears of by now
+        if code == 1:  # it may be caused by another one's end, which the thread of `watch` notices in this time
             time.sleep(2 * EVERY)
         with _ending:
             if code == 1 and 'Gloo' not in sentence:
@@ -200,18 +208,22 @@ def together() -> Iterator[None]:
 
 
 def _why(error: BaseException) -> tuple[int, str]:
-    """The exit code, and a sentence."""
+    """Return the exit code for an error, and its message."""
     if isinstance(error, UserError):
         return error.code, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 130, 'stopped; the same command goes on from the last checkpoint'
     line = str(error).partition('\n')[0]
-    # Gloo is what processors talk by; of accelerators it is the service that notices a death.
+    # CPUs communicate by Gloo; for accelerators jax.distributed notices a death.
     return 1, f'another task died ({line})' if 'Gloo' in line else f'{type(error).__name__}: {line}'
 
 
 def watch(host: str) -> None:
-    """From now on this process ends when another one says that it has failed, or dies. host: of the first process."""
+    """From now on, end this process when another one reports a failure or dies.
+
+    Args:
+      host: host of the first process.
+    """
     threading.Thread(target=_look, args=(client(),), name='mixjax-watch', daemon=True).start()
     if first():
         liveness.listen(client(), f'{ROOT}/lifeline', count(), _died)
@@ -220,20 +232,20 @@ def watch(host: str) -> None:
 
 
 def _died(process: int) -> None:
-    """End, because another process has ended without a word; the first process tells the others."""
+    """End because another process has ended without notice; the first process informs the others."""
     with _ending:
         sentence = f'another task died (process {process}); the same command goes on from the last checkpoint'
         print(f'mixjax: {sentence}', file=sys.stderr, flush=True)
-        if process == 0:  # and with it the service
+        if process == 0:  # and the key-value store with it
             os._exit(1)
-        with contextlib.suppress(Exception):  # it will not say so itself
+        with contextlib.suppress(Exception):  # it cannot set this itself
             client().key_value_set(f'{ROOT}/ended/{process}', '')
         fail(1, sentence)
 
 
 def _look(client: Any) -> None:
     while distributed.global_state.client is client:
-        with contextlib.suppress(Exception):  # nothing there; or the service is gone, and with it this process
+        with contextlib.suppress(Exception):  # no failure; or the key-value store is gone, and jax ends this process
             failed = json.loads(client.key_value_try_get(f'{ROOT}/failed'))
             if failed['process'] != index():
                 with _ending:
@@ -244,21 +256,21 @@ def _look(client: Any) -> None:
 
 
 def alike(sentence: str) -> bool:
-    """Whether all processes have an error now, as they do where the command or the config is wrong."""
+    """Return whether all processes have an error now, as when the command or the config is wrong."""
     client().key_value_set(f'{ROOT}/error/{index()}', sentence)
     return _all(f'{ROOT}/error', TOGETHER)
 
 
 def fail(code: int, sentence: str) -> NoReturn:
-    """End all processes, because of something that happened in this one only."""
+    """End all processes because of an error in this one."""
     failed = {'process': index(), 'code': code, 'sentence': f'process {index()}: {sentence}'}
-    with contextlib.suppress(Exception):  # another one was faster, or the service is gone
+    with contextlib.suppress(Exception):  # another one was faster, or the store is gone
         client().key_value_set(f'{ROOT}/failed', json.dumps(failed))
     leave(code, after=True)
 
 
 def end(code: int) -> NoReturn:
-    """End this process, as the others do by themselves."""
+    """End this process; the others end by themselves."""
     with _ending:
         leave(code)
 
@@ -266,8 +278,12 @@ def end(code: int) -> NoReturn:
 def leave(code: int, after: bool = False) -> NoReturn:
     """End this process now, or after the others.
 
-    The end of the first one, which holds the service, would abort them; that of the one that has failed would be an
-    error in the others, who wait for its devices.
+    The first one must wait because it holds the key-value store, and its end would abort the others. A failed one must
+    wait because its end would raise errors in the others, which wait for its devices.
+
+    Args:
+      code: the exit code.
+      after: wait for the others, up to `LAST` seconds; the first process always does.
     """
     liveness.bye()
     with contextlib.suppress(Exception):
@@ -282,7 +298,7 @@ def leave(code: int, after: bool = False) -> NoReturn:
 
 
 def _all(folder: str, seconds: float) -> bool:
-    """Whether each process has left a message there, after so many seconds at most."""
+    """Wait up to `seconds` for a message of each process in `folder`; return whether all have left one."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if len(client().key_value_dir_get(folder)) == count():

@@ -1,4 +1,4 @@
-"""What a person sees while a run works: one moving line on a terminal, plain lines elsewhere (a file, a notebook)."""
+"""Progress output: one moving line on a terminal, plain lines elsewhere (a file, a notebook)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN_EVERY = 0.1
 
 
 def duration(seconds: float) -> str:
-    """`42 s`, `3 min 05 s`, `2 h 10 min`."""
+    """Format a duration: `42 s`, `3 min 05 s`, `2 h 10 min`."""
     whole = round(max(seconds, 0))
     if whole < 60:
         return f'{whole} s'
@@ -24,7 +24,16 @@ def duration(seconds: float) -> str:
 
 @dataclasses.dataclass
 class Progress:
-    """Counts the steps of all methods and seeds. `total` is all of them; the rest is its own business."""
+    """Progress of a run over the steps of all methods and seeds.
+
+    Attributes:
+      total: number of all steps.
+      stream: where it is printed; None for stdout.
+      quiet: print nothing.
+      done: number of steps done, including those of a checkpoint.
+      label: label of the current method.
+      trained: number of steps trained by this process, without those of a checkpoint.
+    """
 
     total: int
     stream: TextIO | None = None
@@ -40,29 +49,31 @@ class Progress:
     _said: set[str] = dataclasses.field(default_factory=set)
 
     def begin(self, label: str) -> None:
-        """Another method: the last one's loss says nothing of it."""
+        """Begin another method, with this label; the loss of the previous one is dropped."""
         self.label, self._loss = label, None
 
     def _out(self) -> TextIO:
         return self.stream or sys.stdout
 
     def say(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         if self.quiet:
             return
         self.clear()
         print(text, file=self._out(), flush=True)
 
     def say_once(self, text: str) -> None:
-        """A line that stays, unless it has been said."""
+        """Print a line that stays, unless it was printed before."""
         if text not in self._said:
             self.say(text)
         self._said.add(text)
 
     def phase(self, text: str, often: bool = False) -> None:
-        """What is done now and may take a while: on a terminal until the next thing is shown, else a line.
+        """Show what is being done and may take a while: on a terminal until the next output, elsewhere as a line.
 
-        often: it comes again and again, so no line unless the last one was ten seconds ago.
+        Args:
+          text: the text.
+          often: the phase is frequent, so outside a terminal print it only ten seconds after the last such line.
         """
         if self.quiet:
             return
@@ -81,11 +92,19 @@ class Progress:
             self._line = 0
 
     def skip(self, steps: int) -> None:
-        """Steps that a checkpoint already holds."""
+        """Count steps that a checkpoint already holds."""
         self.done += steps
 
     def step(self, seed: int | str, step: int, steps: int, loss: float | None, count: int) -> None:
-        """`count` steps were done; `step` of `steps` of this seed, or of these. loss: the last one known."""
+        """Count and show steps that were done.
+
+        Args:
+          seed: the seed, or a name of several.
+          step: the last step of this seed.
+          steps: number of steps of this seed.
+          loss: the last known loss; None keeps the one before.
+          count: number of steps done since the last call.
+        """
         self.done += count
         self._loss = loss if loss is not None else self._loss
         self.trained += count
@@ -110,7 +129,7 @@ class Progress:
 
 
 class Bar:
-    """How far a pass over a data set is: one moving line on a terminal, plain lines elsewhere."""
+    """A progress bar for a pass over a data set: one moving line on a terminal, plain lines elsewhere."""
 
     def __init__(self, total: int, what: str) -> None:
         self.total, self._what, self._done = total, what, 0

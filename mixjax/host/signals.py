@@ -1,9 +1,9 @@
-"""SIGTERM: a run that is told to end saves its state at a step that all its processes agree on, and ends with 42.
+"""Handling of SIGTERM: the run saves its state at a step that all its processes agree on, and exits with 42.
 
-The training loop calls `tick` after each call of the training program. Of one process, the next tick after the signal
-is where it stops. Of several, any of them may be told. Each then says how far it will go without an answer: no
-further than the call that it may be beginning just now. The greatest of these numbers is where all of them stop.
-Threads say it, so that no process waits for another one that waits for the devices of the first.
+The training loop calls `tick` after each call of the training program. A single process stops at the next tick after
+the signal. With several, any of them may get the signal. Each then publishes the tick up to which it may run without
+an answer: that of the call that it may be starting just now. All of them stop at the largest of these ticks. Threads
+publish it, so that no process waits for another one that waits for the devices of the first.
 """
 
 from __future__ import annotations
@@ -20,15 +20,20 @@ from typing import Any
 from mixjax.errors import Stopped
 from mixjax.host import processes
 
-EVERY = 0.5  # seconds between two looks at what the other processes say
+EVERY = 0.5  # seconds between two reads of the other processes' messages
 PLACE = f'{processes.ROOT}/stop'
 SENTENCE = 'told to stop; the same command goes on from the last checkpoint'
 
 
 class _State:
-    """asked: this process was told. inside: the training loop runs. ticks: calls of the training program so far.
+    """State of a request to stop.
 
-    limit: how far this process goes before it has heard of `last`, the tick at which all stop.
+    Attributes:
+      asked: this process got the signal.
+      inside: the training loop is running.
+      ticks: number of calls of the training program so far.
+      limit: the tick at which this process waits for `last`; None without a request.
+      last: the tick at which all processes stop; None until it is known.
     """
 
     def __init__(self) -> None:
@@ -44,10 +49,10 @@ _state = _State()
 
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
-    """In the block SIGTERM ends the run as described above; for commands, in their main thread."""
+    """Handle SIGTERM in the block as described above; for commands, in their main thread."""
     global _state
     _state = _State()
-    if threading.current_thread() is not threading.main_thread():  # only that one can listen
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield
         return
     before = signal.signal(signal.SIGTERM, _told)
@@ -67,7 +72,7 @@ def _told(*_: Any) -> None:
 
 @contextlib.contextmanager
 def training() -> Iterator[None]:
-    """The block is the training loop: it looks at `tick`, and saves before it ends."""
+    """Mark the block as the training loop, which calls `tick` and saves before it ends."""
     before, _state.inside = _state.inside, True
     try:
         yield
@@ -78,7 +83,7 @@ def training() -> Iterator[None]:
 
 
 def tick() -> bool:
-    """After each call of the training program: whether to stop here."""
+    """Count a call of the training program, and return whether to stop after it."""
     with _changed:
         _state.ticks += 1
         if processes.count() > 1 and _state.limit is not None and _state.ticks >= _state.limit:
@@ -87,14 +92,14 @@ def tick() -> bool:
 
 
 def stopping() -> bool:
-    """Whether the last tick was the one to stop at."""
+    """Return whether the last tick was the one to stop at."""
     if processes.count() == 1:
         return _state.asked
     return _state.last is not None and _state.ticks >= _state.last
 
 
 def stop(step: int) -> None:
-    """End the run; its state at this step is saved."""
+    """Raise `Stopped` for a run whose state at this step is saved."""
     raise Stopped(f'told to stop; saved at step {step}, and the same command goes on from there')
 
 
@@ -102,7 +107,7 @@ def stop(step: int) -> None:
 
 
 def _attend(client: Any) -> None:
-    """Hear of the wish to stop, say how far this process goes, and hear how far all go."""
+    """Wait for a request to stop, publish this process's limit, and read the limits of all."""
     while not _wished(client):
         if processes.client() is not client:
             return
@@ -124,11 +129,11 @@ def _attend(client: Any) -> None:
 
 
 def _wished(client: Any) -> bool:
-    """Whether a process was told to end; if it is this one, the others hear of it."""
+    """Return whether a process got the signal; if this one did, publish it to the others."""
     if _state.asked:
         with contextlib.suppress(Exception):  # another one was faster
             client.key_value_set(f'{PLACE}/wished', '')
-    with contextlib.suppress(Exception):  # not there
+    with contextlib.suppress(Exception):  # no such key yet
         client.key_value_try_get(f'{PLACE}/wished')
         return True
     return False

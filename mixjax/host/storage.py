@@ -1,12 +1,12 @@
-"""Where files lie: on a disk, or in an object store, `gs://BUCKET/FOLDER`.
+"""Files on a disk or in an object store, `gs://BUCKET/FOLDER`.
 
-A place on a disk is a `pathlib.Path`; one in a store is an `etils.epath.Path`, which is asked in the same way. What is
-not the same for both is here. In a store a file appears whole or not at all, folders need not be made, and nothing can
-be added to a file.
+A place on a disk is a `pathlib.Path`; one in a store is an `etils.epath.Path`, which has the same interface. This
+module has the operations that differ. In a store a file appears whole or not at all, folders need not be made, and
+nothing can be appended to a file.
 
 Everything that mixjax writes goes through `new`, `write`, `create`, `append` and `make`, and none of them follows a
-link: a work directory may be a stranger's, and a link in it may lead anywhere. A link that a person names is another
-matter: `real` resolves it, once, where a command gets its folder.
+symbolic link: a work directory may come from somebody else, and a link in it may lead anywhere. A link that the user
+names is different: `real` resolves it once, where a command gets its folder.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from typing import Any, BinaryIO
 from mixjax.errors import UserError
 
 STORE = 'gs://'
-PART = '.part'  # ends the name of a file that is not whole yet
-Place = Path  # or of a store, what has the same methods
+PART = '.part'  # suffix of a file that is not complete yet
+Place = Path  # in a store, an object with the same methods
 
 _TEMPORARY = re.compile(rf'mixjax-[0-9a-f]{{16}}{re.escape(PART)}')
-# A folder that is only passed through needs no right to be listed, where the system knows that difference.
+# A folder that is only passed through needs no read permission, where the system makes that difference.
 _FOLDER = getattr(os, 'O_PATH', os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def remote(place: str | os.PathLike[str]) -> bool:
-    """Whether a place is in a store."""
+    """Return whether a place is in an object store."""
     return '://' in os.fspath(place)
 
 
 def of(text: str | os.PathLike[str]) -> Place:
-    """The place that a text names; `~` is the user's home."""
+    """Return the place that a text names; `~` is the user's home folder."""
     if not remote(text):
         return _expanded(text)
     where = os.fspath(text)
@@ -60,7 +60,10 @@ def of(text: str | os.PathLike[str]) -> Place:
 
 
 def _expanded(text: str | os.PathLike[str]) -> Path:
-    """A path on a disk, with `~` replaced by a home folder that exists: none is made, nor a folder called `~`."""
+    """Return a path on a disk, with `~` replaced by the home folder, which must exist.
+
+    No home folder is created, nor a folder called `~`.
+    """
     path = os.fspath(text)
     if not path.startswith('~'):
         return Path(path)
@@ -73,18 +76,18 @@ def _expanded(text: str | os.PathLike[str]) -> Path:
 
 
 def given(text: str | os.PathLike[str]) -> Place:
-    """A place that a person named, once it is sure that its store answers."""
+    """Return the place that the user named, after checking that its store answers."""
     place = of(text)
     if remote(place):
         try:
             place.exists()
-        except Exception as error:  # of the network, of credentials: each client has errors of its own
+        except Exception as error:  # network or credentials: each client has different errors
             raise unreachable(place, error) from error
     return place
 
 
 def unreachable(place: Place, error: Exception) -> UserError:
-    """What to tell of a place that cannot be read or written."""
+    """Return the error for a place that cannot be read or written."""
     if not remote(place):
         return UserError(f'{place}: {getattr(error, "strerror", None) or error}')
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -96,7 +99,7 @@ def unreachable(place: Place, error: Exception) -> UserError:
 
 @functools.cache
 def _client() -> None:
-    """Make sure that there is a client of the store, and that it forgets what it saw: others write there too."""
+    """Check that a client of the store is installed, and turn off its cache of listings: others write there too."""
     if importlib.util.find_spec('gcsfs') is None:
         raise UserError("gs:// needs a client of the store: pip install 'mixjax[gcs]'")
     from fsspec import config
@@ -106,7 +109,7 @@ def _client() -> None:
 
 
 def kept(chosen: str = '') -> Path:
-    """The folder of this machine for what is made once and used by many runs; chosen: `config.cache_dir`."""
+    """Return the cache folder of this machine, whose content is shared by runs. chosen: `config.cache_dir`."""
     home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
     try:
         return real(_expanded(chosen or os.environ.get('MIXJAX_CACHE') or f'{home}/mixjax'))
@@ -115,29 +118,29 @@ def kept(chosen: str = '') -> Path:
 
 
 def is_file(place: Place) -> bool:
-    """Whether there is such a file; no where the name is one that no system allows."""
+    """Return whether a file exists; False for a name that no system allows."""
     return place.is_file() if remote(place) else os.path.isfile(place)
 
 
 def is_dir(place: Place) -> bool:
-    """Whether there is such a folder."""
+    """Return whether a folder exists."""
     return place.is_dir() if remote(place) else os.path.isdir(place)
 
 
 def absolute(place: Place) -> Place:
-    """The same place, whatever the current folder."""
+    """Return the place as an absolute path."""
     return place if remote(place) else place.absolute()
 
 
 def resolved(place: Place) -> Place:
-    """The same place, without links."""
+    """Return the place with all symbolic links resolved."""
     return place if remote(place) else Path(os.path.realpath(place))
 
 
 def real(place: Place) -> Place:
-    """The same place, without links, where a person's own path has some; unchanged where it has none.
+    """Return a place that the user named with symbolic links resolved; unchanged where it has none.
 
-    For the folder that a command was given: what is written below it follows no link.
+    For the folder that a command gets: files below it are written without following links.
     """
     if remote(place) or os.path.realpath(place) == os.path.abspath(place):
         return place
@@ -145,10 +148,10 @@ def real(place: Place) -> Place:
 
 
 def real_file(place: Place) -> Place:
-    """A file that a person named, in the real folder of that name; the file itself is not resolved.
+    """Return a file that the user named, with links in its folder resolved; the file itself is not resolved.
 
     Raises:
-      UserError: it is a device, a FIFO or a socket: a new file would take its place.
+      UserError: it is a device, a FIFO or a socket, which a new file would replace.
     """
     if remote(place):
         return place
@@ -164,15 +167,15 @@ def real_file(place: Place) -> Place:
 
 
 class IsLink(OSError):
-    """A link lies where something is to be written."""
+    """A symbolic link is at the place of a file to write."""
 
 
 @contextlib.contextmanager
 def new(place: Place) -> Iterator[BinaryIO]:
-    """A file to write, which is at `place` once the block has ended, in place of what was there; or never is.
+    """Open a file for writing that replaces `place` at the end of the block; after an error, nothing changes.
 
     Until then it has a random name in the same folder, and is locked. The first time that a process writes to a
-    folder, files of that kind that nobody has locked, which are those of killed processes, are removed.
+    folder, unlocked files of that kind are removed: they are those of killed processes.
     """
     if remote(place):
         made = io.BytesIO()
@@ -200,7 +203,7 @@ def write(place: Place, data: bytes) -> None:
 
 
 def write_named(path: Path, data: bytes) -> None:
-    """Write a file that a person named on the command line; one below /dev, such as /dev/stdout, as it is."""
+    """Write a file that the user named on the command line; one in /dev, such as /dev/stdout, is written directly."""
     if path.is_absolute() and path.parts[1:2] == ('dev',):
         with path.open('wb') as file:
             file.write(data)
@@ -209,7 +212,7 @@ def write_named(path: Path, data: bytes) -> None:
 
 
 def create(place: Place, data: bytes) -> bool:
-    """Write a file that is not there yet; False where it is. Of several who try at once, one succeeds."""
+    """Write a new file, and return False if it exists. Of several processes that try at once, one succeeds."""
     if remote(place):
         import fsspec
 
@@ -230,10 +233,11 @@ def create(place: Place, data: bytes) -> bool:
 
 
 def appending(path: Path) -> BinaryIO:
-    """Open a file on a disk to add to it, or to lock it; it is made where it is missing.
+    """Open a file on a disk to append to it, or to lock it; it is created if it does not exist.
 
     Raises:
-      IsLink: it is a link. OSError: it is not a regular file, or cannot be written.
+      IsLink: it is a link.
+      OSError: it is not a regular file, or cannot be written.
     """
     with _opened(path.parent) as folder:
         try:
@@ -247,7 +251,7 @@ def appending(path: Path) -> BinaryIO:
 
 
 def append(path: Path, data: bytes) -> None:
-    """Add to a file on a disk; one that has a second name, outside perhaps, is copied first and loses it."""
+    """Append to a file on a disk; one with several hard links, perhaps outside, is first replaced by a copy."""
     with appending(path) as file:
         if os.fstat(file.fileno()).st_nlink == 1:
             file.write(data)
@@ -258,14 +262,14 @@ def append(path: Path, data: bytes) -> None:
 
 
 def make(folder: Place) -> None:
-    """Make a folder, and those above it that are missing; a store has none to make."""
+    """Create a folder and its missing parents; in a store this does nothing."""
     if not remote(folder):
         with _opened(folder, make=True):
             pass
 
 
 def try_writing(folder: Place) -> None:
-    """Write a file and remove it: raises what the disk or the store has against that."""
+    """Write a file and remove it, to raise the errors of the disk or the store."""
     if remote(folder):
         probe = folder / f'write{PART}'
         probe.write_bytes(b'')
@@ -274,12 +278,12 @@ def try_writing(folder: Place) -> None:
     with _opened(folder) as inside:
         name, descriptor = _temporary(inside)
         os.close(descriptor)
-        with contextlib.suppress(FileNotFoundError):  # another process has swept it up
+        with contextlib.suppress(FileNotFoundError):  # another process has removed it in `_sweep`
             os.unlink(name, dir_fd=inside)
 
 
 def links(folder: Path) -> list[str]:
-    """The names of all links in a folder, to which no link may lead; none of what is no folder."""
+    """Return the names of all links in a folder, whose path must contain no link; [] if it is not a folder."""
     try:
         with _opened(folder) as inside:
             listing = os.open('.', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inside)
@@ -294,7 +298,7 @@ def links(folder: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _opened(folder: Path, make: bool = False) -> Iterator[int]:
-    """The descriptor of a folder, to which no link leads. make: with what is missing of it."""
+    """Open a folder whose path contains no link, and yield its descriptor. make: create missing folders."""
     start, *parts = folder.parts if folder.is_absolute() else ('.', *folder.parts)
     descriptor = os.open(start, _FOLDER)
     try:
@@ -308,7 +312,17 @@ def _opened(folder: Path, make: bool = False) -> Iterator[int]:
 
 
 def _step(name: str, folder: int, path: Path, make: bool) -> int:
-    """The descriptor of a folder in a folder. path: of the inner one, for messages."""
+    """Open a folder inside another one.
+
+    Args:
+      name: name of the inner folder.
+      folder: descriptor of the outer one.
+      path: path of the inner one, for messages.
+      make: create it if it does not exist.
+
+    Returns:
+      The descriptor of the inner folder.
+    """
     try:
         return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=folder)
     except FileNotFoundError as error:
@@ -322,7 +336,7 @@ def _step(name: str, folder: int, path: Path, make: bool) -> int:
 
 
 def _link(name: str, folder: int, path: Path) -> IsLink | None:
-    """The error of writing to a link, if that is what the name stands for."""
+    """Return the error of writing to a link, if the name is one."""
     with contextlib.suppress(OSError):
         if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
             return IsLink(errno.ELOOP, f'{path.name} is a link, and nothing is written through links', path)
@@ -330,7 +344,7 @@ def _link(name: str, folder: int, path: Path) -> IsLink | None:
 
 
 def _temporary(folder: int) -> tuple[str, int]:
-    """(name, descriptor) of a new file in a folder, which is locked as long as it is open."""
+    """Create a file in a folder, locked as long as it is open; return its name and descriptor."""
     while True:
         name = f'mixjax-{secrets.token_hex(8)}{PART}'
         descriptor = os.open(name, _NEW, 0o666, dir_fd=folder)
@@ -338,14 +352,14 @@ def _temporary(folder: int) -> tuple[str, int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             return name, descriptor
-        os.close(descriptor)  # a process that swept was faster with its lock
+        os.close(descriptor)  # another process locked and removed it first
 
 
 _swept: set[tuple[int, int]] = set()  # folders, by device and inode
 
 
 def _sweep(folder: int) -> None:
-    """Remove the temporary files of dead processes, which are those that nobody has locked; once for each folder."""
+    """Remove the temporary files of dead processes, which are those without a lock; once for each folder."""
     facts = os.fstat(folder)
     if (facts.st_dev, facts.st_ino) in _swept:
         return
@@ -361,7 +375,7 @@ def _sweep(folder: int) -> None:
 
 
 def _remove_unlocked(name: str, folder: int) -> None:
-    with contextlib.suppress(OSError):  # it is locked, or gone
+    with contextlib.suppress(OSError):  # it is locked, or was removed
         descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

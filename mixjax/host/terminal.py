@@ -1,9 +1,9 @@
-"""The standard output and error of a command: what is printed there never ends a command, nor moves a cursor.
+"""Standard output and error of a command: printing never ends the command, nor moves the cursor.
 
 A pipe may be closed (`| head -1`), a disk full (`>/dev/full`), a stream closed from the start (`>&-`), an encoding
-unable to write a name. A run that trains for hours goes on all the same; `carry_out` in `commands/cli.py` says at the
-end that its output was lost. Names come from folders and files of others, so what would move the cursor, or turn the
-direction of the text around, becomes `?`.
+unable to write a name. A run that trains for hours continues all the same; the command reports at its end that output
+was lost. Names come from folders and files of others, so characters that would move the cursor, or change the
+direction of the text, become `?`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from typing import TextIO
 
 # Characters that order the text around them, so that 2.9 % can look like % 9.2.
 BIDI = '\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069'
-# Of what moves a cursor only that is let through which the commands themselves print: new lines, tabs, a return at
-# the beginning of a text, and "erase to the end of the line".
+# Of the characters that move a cursor only those that the commands print are let through: new lines, tabs, a return
+# at the beginning of a text, and "erase to the end of the line".
 _UNSAFE = re.compile(rf'(?!\x1b\[K)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f{BIDI}]|(?<=[^\n])\r(?!\n)(?=[^\n]*\S)')
 
 
 def safe(text: str) -> str:
-    """A text as it may be printed."""
+    """Return a text with unsafe characters replaced by `?`."""
     return _UNSAFE.sub('?', text)
 
 
 class Output(io.TextIOBase):
     """A text stream that drops what it cannot write.
 
-    fault: the first error of writing, None as long as there was none.
+    Attributes:
+      fault: the first error of writing; None if there was none.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -57,7 +58,7 @@ class Output(io.TextIOBase):
             self._lose(error)
 
     def _lose(self, error: OSError) -> None:
-        """Remember an error, and let all that is and will be written go nowhere: the interpreter flushes once more."""
+        """Keep the error and redirect the stream to /dev/null, since the interpreter flushes it once more at exit."""
         self.fault = self.fault or error
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -66,7 +67,7 @@ class Output(io.TextIOBase):
             self._stream.flush()
 
     def restore(self) -> None:
-        """Give the stream back as it was."""
+        """Restore the stream's error handling."""
         self.flush()
         if isinstance(self._stream, io.TextIOWrapper):
             self._stream.reconfigure(errors=self._strict)
@@ -91,7 +92,7 @@ class Output(io.TextIOBase):
 
 @contextlib.contextmanager
 def streams() -> Iterator[Output]:
-    """In the block `sys.stdout` and `sys.stderr` are `Output`s; yields the first."""
+    """Replace `sys.stdout` and `sys.stderr` by `Output`s in the block; yields the first."""
     _fill_descriptors()
     before = sys.stdout, sys.stderr
     with open(os.devnull, 'w') as nowhere:
@@ -107,9 +108,9 @@ def streams() -> Iterator[Output]:
 
 
 def _fill_descriptors() -> None:
-    """Open /dev/null in place of standard streams that are closed.
+    """Open /dev/null in place of closed standard streams.
 
-    The next file that is opened would get the number, and what libraries print would be written into it.
+    Otherwise the next file that is opened would get the number, and the output of libraries would be written into it.
     """
     for number in range(3):
         try:

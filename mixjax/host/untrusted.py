@@ -1,8 +1,8 @@
-"""Plain data from files that may lie: JSON, and the arrays of an `.npz`.
+"""Bounded readers for files that we did not write: JSON, and the arrays of an `.npz`.
 
-Whatever is wrong with them is a `ValueError`. Nothing in them is run, and what they say of their size is compared
-with what they hold before memory is taken. Only regular files are opened: a FIFO or a device could keep the reader
-waiting, or feed it, for ever.
+A malformed file is a `ValueError`. Nothing in a file is run, and the size that it states is compared with what it
+holds before memory is allocated. Only regular files are opened: a FIFO or a device could block the reader, or feed it
+data, for ever.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 MOST_BYTES = 1 << 30  # of all arrays of a file together
 MOST_TEXT = 1 << 28  # of a JSON file or a log
 HEADER_BYTES = 10_000
-RATIO = 1032  # what deflate makes of a byte at most
+RATIO = 1032  # the largest compression ratio of deflate
 
 
 class NotRegularFile(OSError):
@@ -46,7 +46,7 @@ def open_regular(path: str | os.PathLike[str], dir_fd: int | None = None) -> Bin
         return cast(Any, path).open('rb')
     try:
         _refuse_special(path, os.stat(path, dir_fd=dir_fd))
-        # Between the two calls it may have been replaced, so it is opened without waiting and looked at again.
+        # Between the two calls it may have been replaced, so it is opened without blocking and checked again.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY, dir_fd=dir_fd)
     except ValueError as error:  # a null byte in a name
         raise OSError(errno.EINVAL, str(error), path) from None
@@ -88,7 +88,7 @@ def read_regular(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
 
 
 def parse(text: str | bytes) -> Any:
-    """What a JSON text says."""
+    """Parse a JSON text; raise `ValueError` if it is malformed."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -96,11 +96,23 @@ def parse(text: str | bytes) -> Any:
 
 
 def arrays(file: Path | bytes | BinaryIO, most: int = MOST_BYTES) -> dict[str, np.ndarray]:
-    """{name: array} of an `.npz`; of a path also `OSError`."""
+    """Read the arrays of an `.npz` file.
+
+    Args:
+      file: path, content or open file.
+      most: largest number of bytes of all arrays together.
+
+    Returns:
+      {name: array}
+
+    Raises:
+      ValueError: it is malformed or too large.
+      OSError: the path cannot be opened or read.
+    """
     if isinstance(file, bytes):
         return arrays(io.BytesIO(file), most)
     if isinstance(file, os.PathLike):
-        if '://' in os.fspath(file):  # of a store at once: each part by itself would be a request
+        if '://' in os.fspath(file):  # read from a store at once, since each seek would be a request
             return arrays(read_regular(file, most), most)
         with open_regular(file) as opened:
             return arrays(opened, most)
@@ -108,7 +120,7 @@ def arrays(file: Path | bytes | BinaryIO, most: int = MOST_BYTES) -> dict[str, n
         return _unpacked(file, most)
     except (ValueError, MemoryError):
         raise
-    except Exception as error:  # bytes of a stranger: zipfile, zlib and numpy fail on them in every way there is
+    except Exception as error:  # zipfile, zlib and numpy raise many types on malformed data
         raise ValueError(f'it is damaged ({type(error).__name__}: {error})') from None
 
 
@@ -133,7 +145,7 @@ def _unpacked(file: Any, most: int) -> dict[str, np.ndarray]:
 
 
 def _array(data: bytearray) -> np.ndarray:
-    """An array of the bytes of an `.npy`; its memory is theirs."""
+    """Return the array in the bytes of an `.npy`, without a copy."""
     head = io.BytesIO(bytes(data[: HEADER_BYTES + 20]))
     read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
     version, _ = np.lib.format.read_magic(head)

@@ -1,5 +1,5 @@
 """Mathematics that needs no network: pure functions on arrays and trees, or host code around them.
 
-What a single method does with them is in that method's file in `mixjax.methods`; losses and mixing, which everybody
-uses, are `mixjax.losses` and `mixjax.mix`. Nothing here reads files, configs or data sets.
+The methods that use them are in `mixjax.methods`; losses and mixing, which most methods use, are `mixjax.losses` and
+`mixjax.mix`. Nothing here reads files, configs or data sets.
 """

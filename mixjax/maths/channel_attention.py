@@ -1,8 +1,8 @@
-"""DELTA's channel attention: how much a network's channels matter to a new task (https://arxiv.org/abs/1901.09229).
+"""DELTA's channel attention: the importance of a network's channels for a new task (https://arxiv.org/abs/1901.09229).
 
-A new head is trained on the frozen pretrained trunk; a channel's score is by how much the loss rises when
-that channel is set to zero. Host-side loops over compiled functions of `net.apply`; the weights that
-follow from the scores are `losses.attention`.
+A new head is trained on the frozen pretrained trunk; the score of a channel is the increase of the loss when that
+channel is set to zero. Host-side loops over compiled functions of `net.apply`; the scores become weights in
+`losses.attention`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Net = Any  # a `mixjax.models.net.Net`; `init`, `apply` and `pretrained` of it a
 
 
 def conv_layers(names: Iterable[str]) -> list[str]:
-    """Of the names of a network's maps: `stage1.conv`, `stage2.conv` .., in order."""
+    """Select `stage1.conv`, `stage2.conv`, .. from the names of a network's maps, in order."""
     found = sorted((n for n in names if re.fullmatch(r'stage\d+\.conv', n)), key=lambda n: int(n[5:-5]))
     require(bool(found), 'the network must be one that shows the last convolution of each stage, for channel attention')
     return found
@@ -38,13 +38,18 @@ def conv_layers(names: Iterable[str]) -> list[str]:
 def train_head(
     net: Net, batches: Iterator[Batch], classes: int, rng: Array, *, epochs: int, steps: int, drift: bool
 ) -> Tree:
-    """The pretrained network's variables with a new head `target`, trained alone.
+    """Train a new head `target` on the pretrained network, and return all variables.
 
     SGD as in the released code: learning rate 0.01, momentum 0.9, weight decay 1e-4 (towards zero, the
     bias too). The learning rate is multiplied by 0.1^(1/6) before each epoch, also before the first.
 
     Args:
-      batches: endless; image (b, H, W, C), label (b,). epochs, steps: epochs, and batches in each.
+      net: the network.
+      batches: endless; image (b, H, W, C), label (b,).
+      classes: number of target classes.
+      rng: draws the initial head.
+      epochs: number of epochs.
+      steps: number of batches in each epoch.
       drift: run the trunk in train mode: its BatchNorm statistics then follow the new data.
     """
     start = net.pretrained()
@@ -87,22 +92,26 @@ def _variables(trunk: Tree, head: Tree, state: Tree) -> Tree:
 def channel_scores(
     net: Net, variables: Tree, batches: Iterable[Batch], layer: str, *, head: str = 'target', chunk: int = 16
 ) -> np.ndarray:
-    """score_j = mean over the batches of [CE with channel j of `layer` set to zero - CE], in eval mode.
+    """Return score_j = mean over the batches of [CE with channel j of `layer` set to zero - CE], in eval mode.
 
-    Setting a convolution's output channel to zero is the same as setting its filter to zero, where it
-    has no bias. What comes before the layer does not depend on the channel: it is computed once for a
-    batch, and what comes after it for `chunk` channels at a time.
+    Setting a convolution's output channel to zero is the same as setting its filter to zero, where it has no bias. The
+    computation before the layer does not depend on the channel: it is done once for a batch, and the computation
+    after it for `chunk` channels at a time.
 
     Args:
-      batches: image (b, H, W, C), label (b,); one size, so that one program serves all.
-      layer: the tap's name; `net.apply` also shows it in `maps`.
+      net: the network.
+      variables: its variables.
+      batches: image (b, H, W, C), label (b,); all of one size, so that there is one program.
+      layer: name of the tap; `net.apply` also returns it in `maps`.
+      head: name of the head.
+      chunk: number of channels of one forward pass.
 
     Returns:
       (C,)
     """
     seen = [(variables, batch['image'], batch['label']) for batch in batches]
     width = jax.eval_shape(partial(net.apply, train=False), *seen[0][:2])[0].maps[layer].shape[-1]
-    count = -(-width // chunk)  # the last chunk is filled up with masks that hide nothing
+    count = -(-width // chunk)  # the last chunk is padded with masks that hide nothing
     masks = np.arange(count * chunk)[:, None] != np.arange(width)
     first, rest = map(jax.jit, jaxpr_split.split(rises(net, layer, head), seen[0], masks[:chunk]))
     total = 0.0
@@ -114,9 +123,14 @@ def channel_scores(
 
 
 def rises(net: Net, layer: str, head: str) -> Callable[[tuple[Tree, Array, Array], Array], Array]:
-    """By how much the mean loss rises: ((variables, image, label), masks (m, C)) -> (m,).
+    """Return the function from ((variables, image, label), masks (m, C)) to the increase of the mean loss, (m,).
 
-    A mask is true for the channels of `layer` that stay. They are the batch axis of a `vmap`.
+    Masks are the batch axis of a `vmap`.
+
+    Args:
+      net: the network.
+      layer: name of the tap; a mask is true for the channels of its output that are kept.
+      head: name of the head.
     """
 
     def each(given: tuple[Tree, Array, Array], masks: Array) -> Array:
@@ -129,7 +143,7 @@ def rises(net: Net, layer: str, head: str) -> Callable[[tuple[Tree, Array, Array
             out, _ = net.apply(variables, image, train=False, tap=tap)
             return losses.cross_entropy(out.logits[head], label)
 
-        # The difference of each example first: the scores are far smaller than the loss.
+        # Subtract for each example first: the scores are far smaller than the loss.
         plain = ce(None)
         return jax.vmap(lambda mask: jnp.mean(ce(mask) - plain))(masks)
 

@@ -1,7 +1,7 @@
-"""Pairing target classes with source classes (XMixup section 3): numpy, once a run.
+"""Pairing of target classes with source classes (XMixup section 3): numpy, once a run.
 
-The paper's Eq. 2 takes the *argmin* over a "dist" that it defines as the cosine; that would pair
-each class with the least similar one. The cosine is maximised here.
+The paper's Eq. 2 takes the *argmin* over a "dist" that it defines as the cosine; that would pair each class with the
+least similar one. The cosine is maximised here.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from mixjax.errors import UserError
 
 
 def centroids(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """Compute the mean feature of each class (Eq. 1), in float64.
+    """Return the mean feature of each class (Eq. 1), in float64.
 
     Args:
-      features: (n, d). labels: (n,) int.
+      features: (n, d).
+      labels: (n,) int.
+      classes: number of classes.
 
     Returns:
       (classes, d); a class without examples gets zeros.
@@ -28,7 +30,7 @@ def centroids(features: np.ndarray, labels: np.ndarray, classes: int) -> np.ndar
 
 
 def centroids_of(parts: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> np.ndarray:
-    """Compute `centroids` from parts (features, labels), with one part in memory at a time."""
+    """Return `centroids` of parts (features (n, d), labels (n,)), of which only one at a time is in memory."""
     sums, counts = np.zeros((classes, 0)), np.zeros(classes, int)
     for features, labels in parts:
         chex.assert_rank(features, 2, custom_message='features must be (n, d)')
@@ -40,7 +42,7 @@ def centroids_of(parts: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Compute the cosine of every row of `a` (p, d) with every row of `b` (q, d): (p, q); 0 for a zero row."""
+    """Return the cosine of every row of `a` (p, d) with every row of `b` (q, d): (p, q); 0 for a zero row."""
 
     def unit(x: np.ndarray) -> np.ndarray:
         norm = np.linalg.norm(x, axis=1, keepdims=True)
@@ -52,19 +54,18 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def greedy(score: np.ndarray) -> np.ndarray:
-    """Pair classes one to one, repeatedly taking the best remaining (target, source) pair.
+    """Pair classes one to one: repeatedly take the best remaining (target, source) pair.
 
     Args:
-      score: (c, m) with c <= m; a source class that may not be used has -inf.
+      score: (c, m) with c <= m; -inf for a source class that must not be used.
 
     Returns:
-      (c,) the source class of each target class. Equal scores go to the lower target class, then
-      to the lower source class.
+      (c,), the source class of each target class. Ties go to the lower target class, then to the lower source class.
     """
     _check_score(score)
     score = score.copy()
     mapping = np.full(len(score), -1)
-    # Of each target class the best source class that is left; only where that is taken is there anything to look for.
+    # The best remaining source class of each target class; it is searched again only when that class is taken.
     at = score.argmax(axis=1)
     best = np.take_along_axis(score, at[:, None], axis=1)[:, 0]
     for _ in range(len(score)):
@@ -79,7 +80,7 @@ def greedy(score: np.ndarray) -> np.ndarray:
 
 
 def assignment(score: np.ndarray) -> np.ndarray:
-    """Pair classes one to one with the greatest total score (Hungarian algorithm); arguments as for `greedy`."""
+    """Return the one-to-one pairing with the largest total score (Hungarian algorithm); arguments as in `greedy`."""
     from scipy.optimize import linear_sum_assignment
 
     _check_score(score)
@@ -91,7 +92,7 @@ def _check_score(score: np.ndarray) -> None:
 
 
 class Pairs(NamedTuple):
-    """Class pairs in rounds.
+    """Pairs of classes.
 
     mapping: (rounds, c) source class of each target class. score: (rounds, c) their cosines.
     """
@@ -101,24 +102,27 @@ class Pairs(NamedTuple):
 
 
 def require_enough(c: int, m: int) -> None:
-    """Refuse c target classes that m source classes cannot be paired with one to one."""
+    """Refuse c target classes if there are fewer than c source classes, m, to pair with."""
     if c > m:
         raise UserError(f'{c} target classes cannot each get a source class of their own: the source has only {m}')
 
 
 def pair(score: np.ndarray, sizes: np.ndarray, *, rounds: int = 1, min_images: int = 0, exact: bool = False) -> Pairs:
-    """Pair classes in whole rounds: at least `rounds`, and until the chosen source classes hold `min_images` images.
+    """Pair classes in rounds: at least `rounds`, and until the chosen source classes have `min_images` images.
 
     Each round pairs every target class with a source class that no earlier round has used.
 
     Args:
-      score: (c, m) similarity. sizes: (m,) images of each source class.
-      exact: the optimal assignment in each round instead of the greedy one.
+      score: (c, m), similarities.
+      sizes: (m,), number of images of each source class.
+      rounds: smallest number of rounds.
+      min_images: smallest number of images of the chosen source classes together.
+      exact: take the optimal assignment in each round instead of the greedy one.
     """
     _check_score(score)
     chex.assert_shape(sizes, (score.shape[1],), custom_message='sizes must be (m,), the images of each source class')
     c = len(score)
-    m = int(np.count_nonzero(sizes))  # a class without images can be nobody's pair
+    m = int(np.count_nonzero(sizes))  # a class without images cannot be paired
     require_enough(c, m)
     free, made, images = np.where(sizes > 0, score, -np.inf), [], 0
     while len(made) < max(rounds, 1) or images < min_images:

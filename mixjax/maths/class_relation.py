@@ -1,8 +1,8 @@
-"""Which source classes a target class resembles: Co-Tuning's relation p(y_s | y_t) (You et al. 2020).
+"""Co-Tuning's relation p(y_s | y_t), the similarity of source classes to target classes (You et al. 2020).
 
-Once a seed, before training, in float64: numpy on the host, and the regression of `reverse` in jax on the device.
-m source classes, c target classes, n examples. P is (n, m): the pretrained network's calibrated probabilities of
-the source classes, one row an example. Two ways:
+It is computed once a seed, before training, in float64: numpy on the host, and the regression of `reverse` in jax on
+the device. m source classes, c target classes, n examples. P is (n, m): the pretrained network's calibrated
+probabilities of the source classes, one row an example. There are two ways:
 
     direct    R_y = mean of P over the examples of class y
     reverse   R_y[k] ~ p(y | k) p(k): q = p(y_t | y_s) by a regression of y_t on P, p the mean of P
@@ -27,14 +27,14 @@ CHUNK = 4096  # rows at a time: a source set's logits are large
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last axis, in float64."""
+    """Return log softmax over the last axis, in float64."""
     z = logits.astype(np.float64)
     z -= z.max(-1, keepdims=True)
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Compute the softmax of the last axis, in numpy."""
+    """Return softmax over the last axis, in float64."""
     return np.exp(log_softmax(logits))
 
 
@@ -42,20 +42,21 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def calibrate(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The scale s > 0 that minimises mean CE(s z, y): Guo et al. 2017, s = 1 / temperature.
+    """Return the scale s > 0 that minimises mean CE(s z, y): Guo et al. 2017, s = 1 / temperature.
 
-    It is convex in s; the root of its derivative is found by Newton's method between two bounds, to the
-    last digits of float64. It has no minimum in two cases, and there s is bounded. Where the label has the
-    largest logit in every row, the loss falls for ever: s is doubled until the loss is below
-    min(1e-6, 1/(2n)), which no other data can reach. Where even a small s makes the logits worse than
-    none, s is 1e-3 over their standard deviation: all but uniform.
+    The loss is convex in s; the root of its derivative is found by Newton's method between two bounds, to the last
+    digits of float64. It has no minimum in two cases, and there s is bounded. If the label has the largest logit in
+    every row, the loss decreases for ever: s is doubled until the loss is below min(1e-6, 1/(2n)), which no other data
+    can reach. If even a small s is worse than s = 0, s is 1e-3 over the standard deviation of the logits, which gives
+    nearly uniform probabilities.
 
     Args:
-      logits: (n, m). labels: (n,) int.
+      logits: (n, m), z.
+      labels: (n,) int, y.
     """
     spread = _spread(logits)
     if spread == 0:
-        return 1.0  # every scale is as good
+        return 1.0  # the loss does not depend on s
     enough = min(1e-6, 0.5 / len(labels))
     low, high = 1e-3 / spread, 1 / spread
     if _along(logits, labels, low)[1] >= 0:
@@ -77,7 +78,7 @@ def calibrate(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _spread(logits: np.ndarray) -> float:
-    """Root mean square of the logits around their row's mean."""
+    """Return the root mean square of the logits around their row's mean."""
     total = 0.0
     for at in range(0, len(logits), CHUNK):
         z = logits[at : at + CHUNK].astype(np.float64)
@@ -86,11 +87,11 @@ def _spread(logits: np.ndarray) -> float:
 
 
 def _along(logits: np.ndarray, labels: np.ndarray, s: float) -> tuple[float, float, float]:
-    """mean CE(s z, y) and its first and second derivative in s."""
+    """Return mean CE(s z, y) and its first and second derivative in s."""
     value = slope = bend = 0.0
     for at in range(0, len(labels), CHUNK):
         z, y = logits[at : at + CHUNK].astype(np.float64), labels[at : at + CHUNK]
-        z -= z[np.arange(len(y)), y][:, None]  # so that small slopes keep their digits
+        z -= z[np.arange(len(y)), y][:, None]  # keeps the precision of small slopes
         log_p = log_softmax(s * z)
         p = np.exp(log_p)
         mean = (p * z).sum(1)
@@ -105,7 +106,16 @@ def _along(logits: np.ndarray, labels: np.ndarray, s: float) -> tuple[float, flo
 
 
 def direct(prob: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
-    """The mean of P over the examples of each class: (n, m), (n,) -> (classes, m)."""
+    """Return the mean of P over the examples of each class.
+
+    Args:
+      prob: (n, m), P.
+      labels: (n,) int.
+      classes: number of target classes.
+
+    Returns:
+      (classes, m)
+    """
     _require_all(labels, classes, 'no labelled example')
     sums = np.zeros((classes, prob.shape[1]))
     np.add.at(sums, labels, prob.astype(np.float64))
@@ -113,10 +123,14 @@ def direct(prob: np.ndarray, labels: np.ndarray, classes: int) -> np.ndarray:
 
 
 class Reverse(NamedTuple):
-    """What `reverse_fit` found.
+    """Result of `reverse_fit`.
 
-    relation: (c, m). weights: (c, m) W of the chosen regression. chosen: its place in the grid of C.
-    scale: of its logits, calibrated on the validation part. accuracy: (grid,) on the validation part.
+    Attributes:
+      relation: (c, m), R.
+      weights: (c, m), W of the chosen regression.
+      chosen: its index in the grid of C.
+      scale: scale of its logits, calibrated on the validation part.
+      accuracy: (grid,), on the validation part.
     """
 
     relation: np.ndarray
@@ -129,7 +143,7 @@ class Reverse(NamedTuple):
 def reverse(
     prob_train: np.ndarray, labels_train: np.ndarray, prob_val: np.ndarray, labels_val: np.ndarray, classes: int
 ) -> np.ndarray:
-    """The relation of `reverse_fit`: (classes, m)."""
+    """Return the relation of `reverse_fit`, (classes, m); see there for the arguments."""
     return reverse_fit(prob_train, labels_train, prob_val, labels_val, classes).relation
 
 
@@ -141,7 +155,7 @@ def reverse_fit(
     classes: int,
     grid: Sequence[float] = GRID,
 ) -> Reverse:
-    """Learn p(y_t | y_s) from examples, then turn it around by Bayes' rule.
+    """Fit p(y_t | y_s) to examples, then invert it by Bayes' rule.
 
         W = argmin C sum CE(P W^T, y) + ||W||^2 / 2      C: the first with the best validation accuracy
         q = softmax over target classes of s W^T         s: calibrated on the validation part
@@ -149,13 +163,21 @@ def reverse_fit(
 
     The regressions are solved exactly (see `Regression`), for every C at least so far that no validation
     prediction can become right or wrong any more.
+
+    Args:
+      prob_train: (n, m), P of the examples to fit.
+      labels_train: (n,) int.
+      prob_val: (v, m), P of the validation part.
+      labels_val: (v,) int.
+      classes: number of target classes.
+      grid: values of C.
     """
     _require_all(labels_train, classes, 'no example to fit the relation on')
     require(len(labels_val) > 0, 'the relation is chosen on validation examples, and there are none')
     train, val = prob_train.astype(np.float64), prob_val.astype(np.float64)
     with _float64():
         problem = Regression.of(train, labels_train, classes, val, labels_val)
-        # Small C are easy, and each solution starts from those of the two C before it.
+        # Small C converge fast, and each solution starts from those of the two C before it.
         path: dict[float, Solution] = {}
         last = before = problem.at(np.zeros((classes, train.shape[1])))
         for c in sorted(grid):
@@ -168,19 +190,26 @@ def reverse_fit(
     scale = calibrate(val @ weights.T, labels_val)
 
     marginal = (train.sum(0) + val.sum(0)) / (len(train) + len(val))
-    # In logarithms: a row whose every product underflows still has a largest entry.
+    # In logarithms, so that a row whose products all underflow still has a largest entry.
     with np.errstate(divide='ignore'):
         joint = log_softmax(scale * weights.T).T + np.log(marginal)
     return Reverse(softmax(joint), weights, chosen, scale, accuracy)
 
 
 def held_out(labels: np.ndarray, classes: int, share: float, rng: jax.Array) -> np.ndarray:
-    """(n,) bool, the validation part: `share` of each class's examples, at least one and at most all but one.
+    """Draw the validation part: `share` of each class's examples, at least one and at most all but one.
 
-    rng: a jax key, which draws them.
+    Args:
+      labels: (n,) int.
+      classes: number of classes.
+      share: share of the validation part.
+      rng: a jax key.
+
+    Returns:
+      (n,) bool, true for the validation part.
     """
     require(isinstance(rng, jax.Array), f'rng must be a jax key, such as jax.random.key(0), not {rng!r}')
-    draw = np.random.RandomState(jax.random.key_data(rng).tolist())  # numpy promises that its streams never change
+    draw = np.random.RandomState(jax.random.key_data(rng).tolist())  # numpy guarantees that its streams never change
     held = np.zeros(len(labels), bool)
     for c in range(classes):
         rows = np.flatnonzero(labels == c)
@@ -201,14 +230,14 @@ def _require_all(labels: np.ndarray, classes: int, what: str) -> None:
 
 # --- the regression ---------------------------------------------------------------------------------------------------
 
-MOST_STEPS = 100  # of Newton's method; three to seven are usual
-# Where on the line through the last two solutions the search may begin. W is proportional to C where C is small: one
-# step of `GRID` is then 20/7 or 7/2 of the one before. Where C is large W grows more like log C.
+MOST_STEPS = 100  # of Newton's method; it usually takes three to seven
+# Starting points of the search on the line through the last two solutions. For small C, W is proportional to C: one
+# step of `GRID` is then 20/7 or 7/2 of the one before. For large C, W grows more like log C.
 AHEAD = (0.0, 0.7, 1.1, 1.8, 20 / 7, 7 / 2)
 
 
 class Point(NamedTuple):
-    """Weights (classes, m), with their logits of the examples (n, classes) and of the validation part (v, classes)."""
+    """Weights (classes, m), with the logits of the examples (n, classes) and of the validation part (v, classes)."""
 
     weights: jax.Array
     logits: jax.Array
@@ -216,10 +245,12 @@ class Point(NamedTuple):
 
 
 class Solution(NamedTuple):
-    """What `Regression.solve` found.
+    """Result of `Regression.solve`.
 
-    error: an upper bound of the Frobenius distance of the weights from the exact minimiser.
-    correct: (v,) bool, whether each validation example is classified correctly.
+    Attributes:
+      point: the weights and logits.
+      error: an upper bound of the Frobenius distance of the weights from the exact minimiser.
+      correct: (v,) bool, true for validation examples that are classified correctly.
     """
 
     point: Point
@@ -229,7 +260,7 @@ class Solution(NamedTuple):
 
 @contextlib.contextmanager
 def _float64() -> Iterator[None]:
-    """float64 in jax, on the default device; on the CPU where that is a TPU, which has no float64."""
+    """Enable float64 in jax, on the default device, or on the CPU if that is a TPU, which has no float64."""
     device = jax.local_devices(backend='cpu')[0] if jax.default_backend() == 'tpu' else None
     with jax.enable_x64(True), jax.default_device(device):
         yield
@@ -240,9 +271,13 @@ class Regression(NamedTuple):
 
     Newton's method, with preconditioned conjugate gradients for each step, compiled into one program for all C. A step
     need not be exact and is computed in float32; the objective and its gradient are in float64. The objective
-    is 1-strongly convex, so ||W - W*|| <= ||gradient||: this is the error that `solve` speaks of.
+    is 1-strongly convex, so ||W - W*|| <= ||gradient||, which is the error in `Solution`.
 
-    x: (n, m). y: (n, classes) bool. val: (v, m). val_y: (v, classes) bool.
+    Attributes:
+      x: (n, m), the examples.
+      y: (n, classes) bool, their labels, one-hot.
+      val: (v, m), the validation part.
+      val_y: (v, classes) bool, its labels, one-hot.
     """
 
     x: jax.Array
@@ -261,14 +296,16 @@ class Regression(NamedTuple):
         return _at(self, jnp.asarray(weights, self.x.dtype))
 
     def solve(self, c: float, start: Point, before: Point, *, settle: bool = False, most: int = MOST_STEPS) -> Solution:
-        """The minimiser for C = `c`, to an error of 1e-8 (or that of rounding).
+        """Return the minimiser for C = `c`, to an error of 1e-8 (or that of rounding).
 
         Args:
-          start, before: the search begins at the best point of a few on the line through both: the solutions
-            for a smaller C and a still smaller one, or the same point twice.
-          settle: end as soon as no validation prediction can become right or wrong any more, and no earlier
-            (but where only rounding is left).
-          most: the most steps of Newton's method.
+          c: the weight C of the loss.
+          start: the solution for a smaller C. The search starts at the best of a few points on the line through
+            `start` and `before`.
+          before: the solution for a still smaller C, or `start` again.
+          settle: end as soon as no validation prediction can become right or wrong any more, and not earlier
+            (unless only rounding errors are left).
+          most: largest number of steps of Newton's method.
         """
         return _minimise(self, float(c), start, before, settle, most)
 
@@ -279,13 +316,13 @@ def _at(problem: Regression, weights: jax.Array) -> Point:
 
 
 def _objective(logits: Any, square: Any, y: Any, c: Any) -> Any:
-    """C sum CE + ||W||^2 / 2 of the logits (n, classes) and of ||W||^2."""
+    """Return C sum CE + ||W||^2 / 2 from the logits (n, classes) and `square` = ||W||^2."""
     return square / 2 - c * jnp.sum(jnp.where(y, jax.nn.log_softmax(logits), 0))
 
 
 @jax.jit
 def _minimise(problem: Regression, c: Any, start: Point, before: Point, settle: Any, most: Any) -> Solution:
-    """See `Regression.solve`."""
+    """Minimise the objective: see `Regression.solve`."""
     x, y, val, val_y = problem
     narrow = x.astype(jnp.float32)
     digits = 4 * jnp.finfo(x.dtype).eps * jnp.linalg.norm(x)
@@ -295,7 +332,7 @@ def _minimise(problem: Regression, c: Any, start: Point, before: Point, settle: 
         return jax.tree.map(lambda a, b: a + t * b, a, b)
 
     def along(at: Point, line: Point) -> Callable[[Any], Any]:
-        """The objective on a line, as a function of t: the logits are linear in t, so it takes no matrix product."""
+        """Return the objective at `at` + t `line` as a function of t; no matrix product, since logits are linear."""
         w, dw = at.weights, line.weights
         ww, wd, dd = jnp.sum(w * w), jnp.sum(w * dw), jnp.sum(dw * dw)
         return lambda t: _objective(at.logits + t * line.logits, ww + 2 * t * wd + t * t * dd, y, c)
@@ -307,7 +344,7 @@ def _minimise(problem: Regression, c: Any, start: Point, before: Point, settle: 
         own = jnp.sum(jnp.where(val_y, at.val_logits, 0), axis=1)
         margin = own - jnp.max(jnp.where(val_y, -jnp.inf, at.val_logits), axis=1)
         settled = settle & jnp.all(jnp.abs(margin) > 2**0.5 * error * lengths)
-        # Predictions may hang on less than 1e-8: where C is small, so are all the logits.
+        # Predictions may depend on less than 1e-8: for small C all logits are small.
         goal = jnp.where(settle, 0.0, 1e-8)
         done = settled | (error <= jnp.maximum(goal, c * digits * jnp.linalg.norm(p - y)))
         return p, gradient, error, done
@@ -319,7 +356,7 @@ def _minimise(problem: Regression, c: Any, start: Point, before: Point, settle: 
         now = value(0.0)
 
         def too_far(t: Any) -> Any:
-            # The last term: near the minimum the objective no longer shows the progress that the gradient does.
+            # The last term is for rounding: near the minimum the objective no longer decreases visibly.
             return (value(t) > now + 1e-4 * t * descent + 1e-13 * jnp.abs(now)) & (t >= 1e-6)
 
         at = moved(at, jax.lax.while_loop(too_far, lambda t: t / 2, jnp.ones((), x.dtype)), line)
@@ -335,11 +372,11 @@ def _minimise(problem: Regression, c: Any, start: Point, before: Point, settle: 
 
 
 def _newton_step(x: Any, gradient: Any, p: Any, c: Any) -> Any:
-    """d with H d = -gradient, to a tenth of its residual, by preconditioned conjugate gradients in float32.
+    """Return d with H d = -gradient, to a tenth of its residual, by preconditioned conjugate gradients in float32.
 
     H = 1 + C sum_i (x_i x_i^T) (x) (diag p_i - p_i p_i^T). Probabilities x_i are mostly near 0, so x_i x_i^T is mostly
-    diagonal. The preconditioner takes for each source class j the diagonal of H's block and, of the rest, what
-    the example with the largest x_ij says: a diagonal minus a matrix of rank one, whose inverse is known
+    diagonal. The preconditioner takes for each source class j the diagonal of H's block and, of the other terms, only
+    that of the example with the largest x_ij: a diagonal minus a matrix of rank one, whose inverse is known
     (Sherman and Morrison). It is positive definite, with eigenvalues of at least 1.
     """
     heaviest = jnp.argmax(x, axis=0)
@@ -347,7 +384,7 @@ def _newton_step(x: Any, gradient: Any, p: Any, c: Any) -> Any:
     rank_one = p[heaviest].T  # (classes, m)
     diagonal = 1 + c * ((p * (1 - p)).T @ jnp.square(x)) + weight * jnp.square(rank_one)
     scaled_one = rank_one / diagonal
-    rest = jnp.maximum(1 - weight * jnp.sum(rank_one * scaled_one, axis=0), 1 / (1 + weight))  # that is its bound
+    rest = jnp.maximum(1 - weight * jnp.sum(rank_one * scaled_one, axis=0), 1 / (1 + weight))  # its lower bound
 
     def scaled(residual: Any) -> Any:
         own = residual / diagonal
@@ -364,7 +401,7 @@ def _newton_step(x: Any, gradient: Any, p: Any, c: Any) -> Any:
         new = jnp.sum(residual * own)
         return count + 1, found, residual, own + new / rho * direction, new
 
-    unit = jnp.max(jnp.abs(gradient))  # float32 has not the range of a gradient
+    unit = jnp.max(jnp.abs(gradient))  # the range of float32 is too small for a gradient
     residual = (-gradient / unit).astype(jnp.float32)
     goal = 0.1 * jnp.linalg.norm(residual)
     direction = scaled(residual)

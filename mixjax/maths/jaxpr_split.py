@@ -1,4 +1,4 @@
-"""A function cut in two: what does not depend on its last argument, and the rest."""
+"""Splits a function in two: the part that does not depend on its last argument, and the rest."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ Tree = Any
 
 
 def split(function: Callable[[Tree, Tree], Tree], given: Tree, last: Tree) -> tuple[Callable, Callable]:
-    """(first, rest) such that rest(first(given), last) is function(given, last), for arguments of these shapes.
+    """Return (first, rest) such that rest(first(given), last) is function(given, last), for arguments of these shapes.
 
-    All that does not depend on `last` is in `first`, so that many `last` cost it once. What `function` calls
-    under a `jax.jit` of its own stays whole, and is in `rest` as soon as some of it depends on `last`.
+    Everything that does not depend on `last` is in `first`, so that it is computed once for many values of `last`. A
+    call of a jitted function inside `function` is not split, and is in `rest` if any of it depends on `last`.
+
+    Args:
+      function: a function of two trees.
+      given: example of its first argument.
+      last: example of its last argument.
     """
     closed, shown = jax.make_jaxpr(function, return_shape=True)(given, last)
     jaxpr, known = closed.jaxpr, len(jax.tree.leaves(given))
@@ -42,5 +47,5 @@ def split(function: Callable[[Tree, Tree], Tree], given: Tree, last: Tree) -> tu
 
 
 def _variables(atoms: Iterable[Any]) -> list[Var]:
-    """Those of them that are no literals."""
+    """Return the variables among atoms, without the literals."""
     return [atom for atom in atoms if isinstance(atom, Var)]

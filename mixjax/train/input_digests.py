@@ -64,6 +64,7 @@ def find_inputs(config: Any, shared: Shared | None, changed_code: str = CHANGED_
       shared: the loaded data and weights; None if nothing is left to do.
       changed_code: 'refuse' or 'accept' changed code.
     """
+    code = code_digest.digests(roots(config))
     function = method_registry.given_function(config.method.name)
     if function is not None:
         code |= code_digest.of_function(config.method.name, function)

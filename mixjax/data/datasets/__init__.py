@@ -1,4 +1,4 @@
-"""Data sets: which images and labels there are, from a folder, tfds, the package itself, or made up.
+"""Data sets: images and labels from a folder, from tfds, from this package, or synthetic.
 
-What is labelled of them is `mixjax.data.labelled`; how a file becomes pixels is `mixjax.data.pixels`.
+`mixjax.data.labelled` chooses the labelled examples; `mixjax.data.pixels` decodes files into pixels.
 """

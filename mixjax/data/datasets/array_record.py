@@ -1,4 +1,4 @@
-"""Reading the record files that TensorFlow Datasets writes, without TensorFlow.
+"""A reader of the record files of TensorFlow Datasets, without TensorFlow.
 
 A prepared copy of a data set is a folder with `dataset_info.json` and, for each part, files of records
 (array_record). A record is a serialised `tf.train.Example`.
@@ -17,7 +17,7 @@ import numpy as np
 from mixjax.errors import UserError
 from mixjax.host import untrusted
 
-MOST = 1 << 40  # examples of a file; more are a lie
+MOST = 1 << 40  # examples of a file; larger numbers are refused
 AGAIN = 'move that folder away and prepare the set again'
 
 
@@ -25,10 +25,17 @@ AGAIN = 'move that folder away and prepare the set again'
 
 
 def example(record: bytes, wanted: Sequence[str]) -> dict[str, Any]:
-    """The first value, bytes or an integer, of each wanted feature of a serialised `tf.train.Example`.
+    """Return the first value, bytes or an integer, of each wanted feature of a serialised `tf.train.Example`.
 
     In the terms of protobuf: Example {1: Features {1: map<name, Feature>}}, where an entry of the map is
-    {1: name, 2: Feature}, and Feature is {1: {1: bytes ..}} or {3: {1: varint ..}} (2, floats, is not wanted).
+    {1: name, 2: Feature}, and Feature is {1: {1: bytes ..}} or {3: {1: varint ..}} (2, floats, is not read).
+
+    Args:
+      record: the serialised example.
+      wanted: names of features.
+
+    Returns:
+      {name: value}, without features that the example lacks.
     """
     found: dict[str, Any] = {}
     for features in _fields(record, 0, len(record), 1):
@@ -40,14 +47,14 @@ def example(record: bytes, wanted: Sequence[str]) -> dict[str, Any]:
                     for start, end in _fields(record, *values, 1):
                         found.setdefault(key, record[start:end])
                 for values in _fields(record, *feature, 3):
-                    for start, _ in _fields(record, *values, 1):  # packed or not, the first integer is here
+                    for start, _ in _fields(record, *values, 1):  # the first integer is here, packed or not
                         number = _varint(record, start)[0]
                         found.setdefault(key, number - (1 << 64) if number >> 63 else number)
     return found
 
 
 def _fields(data: bytes, at: int, end: int, wanted: int) -> Iterator[tuple[int, int]]:
-    """(start, end) of what the fields with a number hold, in a protobuf message data[at:end]."""
+    """Yield (start, end) of the content of the fields with number `wanted` in a protobuf message data[at:end]."""
     while at < end:
         tag, at = _varint(data, at)
         start = at
@@ -67,9 +74,9 @@ def _fields(data: bytes, at: int, end: int, wanted: int) -> Iterator[tuple[int, 
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number at a place, 7 bits a byte, the lowest first; and the place after it."""
+    """Read the number at a place, 7 bits a byte, the lowest first; return it and the place after it."""
     value = shift = 0
-    while shift < 70:  # of more bytes no number of 64 bits is made; the time would grow with their square
+    while shift < 70:  # 64 bits need no more bytes, and the time would grow with the square of their number
         byte = data[at]
         value |= (byte & 127) << shift
         at, shift = at + 1, shift + 7
@@ -79,7 +86,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _files(info: Any, part: str) -> tuple[list[str], list[int]]:
-    """Names and lengths of the files of a part, as `dataset_info.json` says them."""
+    """Return the names and lengths of the files of a part from `dataset_info.json`."""
     (facts,) = (one for one in info['splits'] if one['name'] == part)
     lengths = [int(length) for length in facts.get('shardLengths', [])]
     template = str(facts.get('filepathTemplate', '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'))
@@ -95,8 +102,10 @@ def _files(info: Any, part: str) -> tuple[list[str], list[int]]:
 
 
 class Records:
-    """The records of one part of a prepared copy, by number. Threads may share it; a copy in another process
-    opens its own files."""
+    """A reader of the records of one part of a prepared copy, by number.
+
+    Threads may share it; a copy in another process opens the files again.
+    """
 
     def __init__(self, folder: Path, part: str) -> None:
         self.part = part
@@ -122,17 +131,17 @@ class Records:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def place(self, number: int) -> tuple[int, int]:
-        """(file, record of that file)."""
+        """Return the index of the file of a record, and the number of the record in that file."""
         file = int(np.searchsorted(self._ends, number, side='right'))
         return file, int(number - (self._ends[file - 1] if file else 0))
 
     def where(self, number: int) -> str:
-        """For a message: 'FILE, record 17'."""
+        """Return 'FILE, record 17', for messages."""
         file, place = self.place(number)
         return f'{self.files[file]}, record {place}'
 
     def read(self, numbers: Sequence[int] | np.ndarray) -> list[bytes]:
-        """The records of those numbers, in their order."""
+        """Read the records with these numbers, in this order."""
         places = [self.place(number) for number in numbers]
         out: list[bytes] = [b''] * len(places)
         for file in sorted({file for file, _ in places}):
@@ -147,7 +156,7 @@ class Records:
         return out
 
     def _reader(self, file: int) -> Any:
-        if self._process != os.getpid():  # forked: the files of the parent are not ours to seek in
+        if self._process != os.getpid():  # after a fork the positions of open files are shared with the parent
             self._forget()
         with self._lock:
             if file not in self._open:
@@ -162,7 +171,7 @@ class Records:
         path, length = self.files[file], int(np.diff(self._ends, prepend=0)[file])
         if not path.is_file():
             raise UserError(f'{path} is missing; {AGAIN}')
-        # For single records in any order; the readahead would read 16 MB for each.
+        # Single records are read in any order, and readahead would read 16 MB for each.
         options = 'readahead_buffer_size:0,max_parallelism:0'
         reader = ArrayRecordReader(str(path), options=options, file_reader_buffer_size=1 << 15)
         if reader.num_records() != length:

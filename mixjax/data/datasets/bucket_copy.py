@@ -1,7 +1,7 @@
-"""Data sets in an object store: copied once to the disk of each host, and read there.
+"""Copies data sets from an object store to the disk of each host, once.
 
-Records and photographs are read in any order and many times; over the network each one would be a wait. A copy holds a
-list of what it was made from, so that a file that changes in the store is copied again.
+Records and photographs are read in any order and many times, and each read over the network would have to be waited
+for. A copy has a list of the versions that it was made from, so that a file that changes in the store is copied again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ from typing import Any
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 
-AT_ONCE = 16  # files that are copied at the same time: of small ones the network's answers take the time
-LIST = 'copied.json'  # beside the copy: {file: what told its version in the store}
+AT_ONCE = 16  # files that are copied at the same time: for small ones the latency of the network dominates
+LIST = 'copied.json'  # beside the copy: {file: its version in the store}
 
 
 def here(place: str, cache: Path) -> Path:
-    """A folder of this host with the files of `place`: itself, or of a store a copy in `cache`.
+    """Return a folder of this host with the files of `place`: itself, or a copy in `cache` if it is in a store.
 
     Processes of one host share the copy; one of them makes it.
+
+    Args:
+      place: a folder on a disk or in a store.
+      cache: the cache folder of this host.
     """
     if not storage.remote(place):
         return storage.of(place)
@@ -50,14 +54,14 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _copy(where: storage.Place, top: Path) -> None:
-    """Copy what is not there or has changed; drop what is in the store no more."""
+    """Copy files that are new or have changed in the store; remove those that are gone from it."""
     import fsspec
 
     store: Any = fsspec.filesystem('gs')
     root = str(where).removeprefix(storage.STORE)
     try:
         found = {name.removeprefix(f'{root}/'): about for name, about in store.find(root, detail=True).items()}
-    except Exception as error:  # of the network, of credentials
+    except Exception as error:  # network or credentials
         raise storage.unreachable(where, error) from error
     versions = {name: _version(about) for name, about in found.items() if not name.endswith('/')}
     for name in versions:
@@ -77,7 +81,7 @@ def _copy(where: storage.Place, top: Path) -> None:
 
 
 def _version(about: dict[str, Any]) -> list[Any]:
-    """What changes when an object does."""
+    """Return a value that changes when the object changes."""
     return [int(about['size']), str(about.get('generation') or about.get('etag') or about.get('mtime'))]
 
 

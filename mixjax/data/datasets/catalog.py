@@ -1,7 +1,7 @@
-"""Which data sets there are, and the way from a name to labels and a reader of images.
+"""The catalogue of data sets: from a name to labels and a reader of images.
 
-The facts are in `entries.py`. Only numpy and the standard library are imported here, so that asking what
-there is costs nothing.
+The facts are in `entries.py`. Only numpy and the standard library are imported here, so that listing the data sets is
+fast.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ SPLITS = ('train', 'test')
 
 
 def names() -> list[str]:
-    """All data sets, sorted."""
+    """Return the names of all data sets, sorted."""
     return sorted(ENTRIES)
 
 
 def entry(name: str) -> Entry:
-    """The facts of a data set."""
+    """Return the facts of a data set."""
     if name not in ENTRIES:
         raise UserError(f'unknown data set {name!r}{nearest(name, names())}; the data sets are {", ".join(names())}')
     return ENTRIES[name]
@@ -45,7 +45,7 @@ def entry(name: str) -> Entry:
 
 @functools.cache
 def class_names(name: str) -> tuple[str, ...]:
-    """The names of the classes, in label order."""
+    """Return the names of the classes, in label order."""
     facts = entry(name)
     if facts.labels:
         text = resources.files('mixjax.data.datasets').joinpath('labels', facts.labels).read_text(encoding='utf-8')
@@ -58,13 +58,13 @@ def _root(data_dir: str) -> str:
 
 
 def looked_in(name: str, data_dir: str = '') -> list[str]:
-    """The folders where a prepared copy would be, with `~` as it stands; none for a set that needs no files."""
+    """Return the folders where a prepared copy would be, with `~` not expanded; [] for a set that needs no files."""
     facts = entry(name)
     return [f'{_root(data_dir)}/{facts.tfds}/{facts.version}'] if facts.tfds else []
 
 
 def missing(name: str, data_dir: str = '') -> str | None:
-    """None if the data are there; otherwise what is missing, where it was looked for, and how to get it."""
+    """Return None if the data exist; else a message on what is missing, the folders searched, and how to get it."""
     facts, folders = entry(name), looked_in(name, data_dir)
     faults = [fault(facts, folder) for folder in folders]
     if not folders or '' in faults:
@@ -79,7 +79,7 @@ def missing(name: str, data_dir: str = '') -> str | None:
 
 
 def _quoted(folder: str) -> str:
-    """The folder as a word of a shell line; a leading `~` stays outside the quotes, where the shell expands it."""
+    """Quote a folder for a shell line; a leading `~` stays outside the quotes, where the shell expands it."""
     if not folder.startswith('~'):
         return shlex.quote(folder)
     home, _, rest = folder.partition('/')
@@ -87,7 +87,7 @@ def _quoted(folder: str) -> str:
 
 
 def fault(facts: Entry, folder: str | Path) -> str:
-    """What keeps a folder from being a prepared copy; '' if nothing does."""
+    """Return the reason why a folder is not a prepared copy; '' if it is one."""
     try:
         info = untrusted.parse(untrusted.read_regular(storage.given(str(folder)) / 'dataset_info.json'))
         stored, splits = info.get('fileFormat', 'tfrecord'), {split['name'] for split in info.get('splits', [])}
@@ -102,12 +102,14 @@ def fault(facts: Entry, folder: str | Path) -> str:
 
 
 def load(name: str, split: str, *, data_dir: str = '', rule: Rule | None = None, cache: Path | None = None) -> Dataset:
-    """The part `split` ('train' or 'test') of a data set.
+    """Load one part of a data set.
 
     Args:
+      name: name of the data set.
+      split: 'train' or 'test'.
       data_dir: folder of prepared sets; '' for $TFDS_DATA_DIR or ~/tensorflow_datasets.
       rule: the size and colours of the images; None for those of the entry.
-      cache: the folder for a copy of what is in a store.
+      cache: the folder for a copy of data in an object store.
     """
     facts = entry(name)
     _check(facts, split)
@@ -124,14 +126,14 @@ def load(name: str, split: str, *, data_dir: str = '', rule: Rule | None = None,
 
 
 def folder(name: str, data_dir: str = '') -> Path:
-    """Where the prepared copy of a data set is, or will be, on a disk."""
+    """Return the folder of the prepared copy of a data set, on a disk; it need not exist."""
     if storage.remote(_root(data_dir)):
         raise UserError(f'data sets are prepared on a disk; `gcloud storage cp -r DIR/* {_root(data_dir)}` copies them')
     return storage.of(looked_in(name, data_dir)[0])
 
 
 def _prepared(facts: Entry, split: str, data_dir: str, rule: Rule | None, cache: Path | None) -> Dataset:
-    """A part of a prepared copy. The whole copy is indexed at once, so the other part costs nothing then."""
+    """Load a part of a prepared copy. The whole copy is indexed at once, so the other part is fast afterwards."""
     from mixjax.data.datasets import bucket_copy, tfds_copy
     from mixjax.data.pixels import photo
 
@@ -145,7 +147,7 @@ def _prepared(facts: Entry, split: str, data_dir: str, rule: Rule | None, cache:
 
 
 def _ruled(data: Dataset, rule: Rule | None) -> Dataset:
-    """The data set with its images brought to the size and colours of a rule."""
+    """Return the data set with its images converted to the size and colours of a rule."""
     if rule is None:
         return data
     from mixjax.data.pixels import photo
@@ -169,9 +171,15 @@ def _ruled(data: Dataset, rule: Rule | None) -> Dataset:
 
 
 def synthetic_like(name: str, split: str, *, per_class: int, side: int) -> Dataset:
-    """Made-up images with the classes of a data set: `per_class` of each, (side, side), as many channels as it has.
+    """Return synthetic images with the classes and the channels of a data set.
 
-    Both parts exist, also where the set itself has no test part.
+    Both parts exist, even if the set itself has no test part.
+
+    Args:
+      name: name of the data set.
+      split: 'train' or 'test'.
+      per_class: number of images of each class.
+      side: their height and width.
     """
     facts = entry(name)
     _check(facts, split)
@@ -185,7 +193,7 @@ def _check(facts: Entry, split: str) -> None:
 
 
 def _embedded(facts: Entry, split: str) -> Dataset:
-    """The images that ship with mixjax or with scikit-learn: all of them are the train part."""
+    """Return the images that ship with mixjax or scikit-learn; all of them are the train part."""
     del split
     from mixjax.data.datasets import embedded
 
@@ -194,7 +202,7 @@ def _embedded(facts: Entry, split: str) -> Dataset:
 
 
 def _synthetic(facts: Entry, split: str) -> Dataset:
-    """The plain made-up set."""
+    """Return the data set `synthetic`."""
     classes = tuple(f'pattern-{k}' for k in range(facts.classes))
     return _made_up(facts, classes, getattr(facts, split) // facts.classes, facts.image, split)
 
@@ -202,11 +210,11 @@ def _synthetic(facts: Entry, split: str) -> Dataset:
 def _made_up(
     facts: Entry, classes: tuple[str, ...], per_class: int, shape: tuple[int, int, int], split: str
 ) -> Dataset:
-    # crc32 of the name, so that the patterns of a target and of a source set have nothing in common.
+    # crc32 of the name, so that the patterns of a target and of a source set are independent.
     seed = zlib.crc32(facts.name.encode())
     read, labels = made_up.synthetic(len(classes), per_class, shape, seed, part=SPLITS.index(split))
     return Dataset(facts.name, classes, labels, read)
 
 
-# Entry.reader -> (facts, split) -> Dataset, of the sets that need no files.
+# Entry.reader -> (facts, split) -> Dataset, for the sets that need no files.
 IN_MEMORY: dict[str, Callable[[Entry, str], Dataset]] = {'embedded': _embedded, 'synthetic': _synthetic}

@@ -1,7 +1,7 @@
-"""The images that need no download: printed letters (shipped) and scikit-learn's handwritten digits.
+"""Images that need no download: printed letters (shipped) and scikit-learn's handwritten digits.
 
-Both come as `(image, label, classes)`: image (n, 16, 16, 1) uint8, white ink on black; label (n,) int32;
-classes, the names in the order of the labels.
+Both are `(image, label, classes)`: image (n, 16, 16, 1) uint8, white ink on black; label (n,) int32; classes, the
+names in the order of the labels.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Images = tuple[np.ndarray, np.ndarray, tuple[str, ...]]
 
 
 def glyphs() -> Images:
-    """About 160 classes of printed letters, one image for each font, sorted by class (`render_glyphs.py`)."""
+    """Return about 160 classes of printed letters, one image for each font, sorted by class (`render_glyphs.py`)."""
     with resources.files('mixjax.data.datasets').joinpath('glyphs.npz').open('rb') as file, np.load(file) as arrays:
         classes = tuple(str(name) for name in arrays['classes'])
         return arrays['image'][..., None], arrays['label'].astype(np.int32), classes
 
 
 def digits() -> Images:
-    """The 1,797 handwritten digits, in scikit-learn's order, enlarged from 8x8 to 16x16."""
+    """Return the 1,797 handwritten digits, in scikit-learn's order, enlarged from 8x8 to 16x16."""
     table = _digits()
     data, label = table[:, :-1], table[:, -1]
     small = data.reshape(-1, 8, 8) * (255 / 16)
@@ -37,11 +37,11 @@ def digits() -> Images:
 
 
 def _digits() -> np.ndarray:
-    """A line for each digit: 64 pixels from 0 to 16, and which one it is."""
+    """Return a row for each digit: 64 pixels from 0 to 16, and the label."""
     found = importlib.util.find_spec('sklearn')
     if found is None or found.origin is None:
         raise UserError('the digits come with scikit-learn: pip install scikit-learn')
-    # To import it takes a second, for one file.
+    # Importing it takes a second, for one file.
     path = Path(found.origin).parent / 'datasets' / 'data' / 'digits.csv.gz'
     if path.exists():
         with gzip.open(path, 'rt') as file:
@@ -53,7 +53,15 @@ def _digits() -> np.ndarray:
 
 
 def enlarge(image: np.ndarray, side: int) -> np.ndarray:
-    """(n, s, s) -> (n, side, side), side a multiple of s: bilinear, with pixel centres aligned, edges repeated."""
+    """Enlarge images bilinearly, with pixel centres aligned and edges repeated.
+
+    Args:
+      image: (n, s, s).
+      side: the new side, a multiple of s.
+
+    Returns:
+      (n, side, side)
+    """
     small = image.shape[-1]
     at = np.clip((np.arange(side) + 0.5) * small / side - 0.5, 0, small - 1)
     weight = np.maximum(1 - np.abs(at[:, None] - np.arange(small)), 0)

@@ -1,4 +1,7 @@
-"""The facts of the data sets, as data. A new one is an entry here and a file of class names in `labels/`."""
+"""Facts of the data sets of the catalogue.
+
+To add a data set, add an entry here and a file of class names in `labels/`.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,24 @@ from typing import NamedTuple
 
 
 class Entry(NamedTuple):
-    """The facts of a data set.
+    """Facts of a data set.
 
-    train, test: number of examples. test is 0 where the set has no test part of its own: what the
-        labelled draw leaves of `train` is then the test set.
-    image: (H, W, C) of the images as they are read where nothing else is asked for. Photographs of all sizes
-        become a square of that side.
-    labels: the file of `labels/` with the class names, one a line, in label order.
-    tfds, version, splits: name and version of the prepared copy, and its names of (train, test).
-    get: shell lines that obtain it; DIR stands for the folder of all prepared sets.
-    reader: 'prepared', or how images that need no files are made.
-    ours: prepared by `builders/` from the original files and not by TensorFlow Datasets: needs no TensorFlow.
-    banner: rows at the bottom of every photograph that are no part of it.
+    Attributes:
+      name: its name in configs.
+      title: its full name.
+      classes: number of classes.
+      train: number of examples of the train part.
+      test: number of examples of the test part. 0 if the set has none: the test set is then the examples of `train`
+        that are not drawn as labelled.
+      image: default shape (H, W, C) of the images. Photographs of all sizes become a square of that side.
+      labels: the file of `labels/` with the class names, one a line, in label order.
+      tfds: name of the prepared copy.
+      version: version of the prepared copy.
+      splits: names of (train, test) in the prepared copy.
+      get: shell lines that obtain it; DIR stands for the folder of all prepared sets.
+      reader: 'prepared', or the kind of a set that needs no files: 'embedded', 'synthetic' or 'folder'.
+      ours: prepared by `builders/` from the original files and not by TensorFlow Datasets: needs no TensorFlow.
+      banner: rows at the bottom of every photograph that are not part of it.
     """
 
     name: str
@@ -37,19 +46,19 @@ class Entry(NamedTuple):
 
 
 PHOTO, SMALL, SKETCH = (256, 256, 3), (32, 32, 3), (16, 16, 1)
-VALIDATION = ('train', 'validation')  # what is called validation there is what results are reported on
+VALIDATION = ('train', 'validation')  # the published results are on the part that is called validation
 
 
 def _tfds(
     facts: Entry, tfds: str, version: str, *, splits: tuple[str, str] = ('train', 'test'), first: str = ''
 ) -> Entry:
-    """The entry with how TensorFlow Datasets knows it. first: what has to be done by hand before."""
+    """Return the entry of a set that TensorFlow Datasets prepares. first: a step that must be done by hand before."""
     get = ("pip install 'mixjax[prepare]'", *([f'# {first}'] if first else []), _command(facts))
     return facts._replace(labels=f'{facts.name}.txt', tfds=tfds, version=version, splits=splits, get=get)
 
 
 def _ours(facts: Entry, first: str, *, splits: tuple[str, str] = ('train', 'test'), banner: int = 0) -> Entry:
-    """The entry of a set that one of our builders prepares. first: which files to put where."""
+    """Return the entry of a set that one of our builders prepares. first: instructions for getting the files."""
     get = (f'# {first}', _command(facts))
     named = facts._replace(labels=f'{facts.name}.txt', tfds=facts.name, version='1.0.0', splits=splits)
     return named._replace(get=get, ours=True, banner=banner)

@@ -1,10 +1,10 @@
-"""Your own images: a folder with a sub-folder for each class.
+"""A data set from a folder of images with a sub-folder for each class.
 
-    root/{train,val,test}/<class>/**     parts of your own; training, valid, test_set, .. are understood
+    root/{train,val,test}/<class>/**     given parts; training, valid, test_set, .. are understood too
     root/<class>/**                      one level: a share of each class is held out as the test part
 
-Every file is read and decoded once, and what was found of it is kept by its `listing.Stamp`, so that the next
-start only has to list the folder. A file that cannot be read is left out and named; it never becomes a black
+Every file is read and decoded once, and the result is cached under its `folder_scan.Stamp`, so that the next start
+only has to list the folder. A file that cannot be read is left out and named in a note; it never becomes a black
 picture. The bytes that are decoded later are compared with those that were checked.
 """
 
@@ -28,14 +28,19 @@ from mixjax.data.pixels import photo
 from mixjax.errors import UserError
 
 NAME = 'folder'
-SHOWN = 5  # names in a line of the summary
+SHOWN = 5  # names in a line of the notes
 THREADS_FROM = 16  # images; for fewer, starting threads costs more than it saves
 
 
 class Found(NamedTuple):
-    """One image: its path below the root, its id, its class, a digest of its bytes, and the stamp of its file.
+    """One image of a folder.
 
-    id: the path with `/` and composed letters, the same on every system.
+    Attributes:
+      path: its path below the root.
+      id: the path with `/` and composed letters, the same on every system.
+      label: its class.
+      digest: a digest of its bytes.
+      stamp: the stamp of its file.
     """
 
     path: str
@@ -46,9 +51,17 @@ class Found(NamedTuple):
 
 
 class Folder(NamedTuple):
-    """What a folder holds. val and test may be empty. notes: what was found and left out, a sentence each.
+    """The contents of a folder.
 
-    cache: where it is kept what is known of the files. unreadable: {path: why}.
+    Attributes:
+      root: the folder.
+      cache: the folder of the cached checks of its files.
+      classes: names of the classes, sorted.
+      train: images of the train part.
+      val: images of the validation part; may be empty.
+      test: images of the test part; may be empty.
+      notes: messages on the files that were found and left out.
+      unreadable: {path: reason} of the files that cannot be read.
     """
 
     root: Path
@@ -62,17 +75,18 @@ class Folder(NamedTuple):
 
 
 def entry(folder: Folder) -> Entry:
-    """The facts of the folder, in the form that the catalogue has for its sets."""
+    """Return the facts of the folder as an entry of the catalogue."""
     shown = folder.root.name or NAME
     return Entry(NAME, shown, len(folder.classes), len(folder.train), len(folder.test), PHOTO, reader=NAME)
 
 
 def look(root: str, *, holdout: float, cache: Path) -> Folder:
-    """List a folder, check the files that are new, and tell its parts.
+    """List a folder, check the files that are new, and find its parts.
 
     Args:
-      holdout: share of each class that is the test part where the folder has none; 0 holds out nothing.
-      cache: the folder where it is kept what is known of the files.
+      root: the folder.
+      holdout: share of each class that becomes the test part if the folder has none; 0 holds out nothing.
+      cache: the folder of the cached checks of files.
     """
     top = _opened(root, cache)
     inside = folder_scan.listed(top)
@@ -109,23 +123,23 @@ def _opened(root: str, cache: Path) -> Path:
         top = bucket_copy.here(root, cache)
         if top.is_dir():
             return top
-    except (OSError, RuntimeError, ValueError):  # a name that no system allows, a user without a home
+    except (OSError, RuntimeError, ValueError):  # a name that no system allows, or no home folder
         pass
     raise UserError(f'there is no folder {root!r} (config.target.dir, or config.source.dir)')
 
 
-# --- its parts -------------------------------------------------------------------------------------------------------
+# --- parts -----------------------------------------------------------------------------------------------------------
 
 
 def _ids(paths: Sequence[str]) -> dict[str, str]:
-    """{path: the path with composed letters}; where two paths have one such form, they stay as they are."""
+    """Return {path: the path with composed letters}; paths that would become equal are not changed."""
     composed = {path: unicodedata.normalize('NFC', path) for path in paths}
     count = Counter(composed.values())
     return {path: name if count[name] == 1 else path for path, name in composed.items()}
 
 
 def _classes(top: Path, good: dict[str, list[tuple[str, str]]]) -> tuple[str, ...]:
-    """The names of the classes, sorted; train and test must have the same ones, and val no others."""
+    """Return the names of the classes, sorted; train and test must have the same ones, and val no others."""
     train = {name for _, name in good['train']}
     if len(train) < 2:
         raise UserError(
@@ -179,18 +193,18 @@ def held_out(labels: Sequence[int], digests: Sequence[str], ids: Sequence[str], 
     return chosen
 
 
-# --- its images -------------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------------------------------
 
 
 class Images:
-    """rows -> (k, side, side, C) uint8 of one part; threads may share it, and it can be sent to other processes.
+    """A reader of the images of one part: rows (k,) -> (k, side, side, C) uint8.
 
-    A file whose bytes are not those that were listed is an error: the run, and what is stored of its images, go by the
-    digests of the listing.
+    Threads may share it, and it can be sent to other processes. A file whose bytes differ from those that were listed
+    is an error: the run and its cached images are identified by the digests of the listing.
     """
 
-    stamp = 'bytes compared'  # tells the stored images of this class from those of earlier versions
-    notes: tuple[str, ...] = ()  # what a person should be told of the folder, where nobody else does
+    stamp = 'bytes compared'  # distinguishes cached images of this class from those of earlier versions
+    notes: tuple[str, ...] = ()  # messages on the folder, where nothing else shows them
 
     def __init__(self, folder: Folder, part: Sequence[Found], rule: photo.Rule) -> None:
         self.rule = photo.check(rule)
@@ -233,7 +247,7 @@ class Images:
         return out
 
     def check(self, rows: np.ndarray) -> None:
-        """Refuse rows whose files have changed since they were listed. Files with the stamp they had are not read."""
+        """Refuse rows whose files have changed since they were listed. Files with the same stamp are not read."""
         for row in rows:
             path = f'{self._root}/{self._part[row].path}'
             try:
@@ -246,7 +260,7 @@ class Images:
     def _image(self, row: int) -> np.ndarray:
         try:
             return photo.read(self._bytes(row), self.rule)
-        except photo.Unreadable as error:  # another decoder than the one that checked it
+        except photo.Unreadable as error:  # the decoder is not the one that checked it
             folder_scan.forget(self._root, self._cache)
             path = self._root / self._part[row].path
             raise UserError(f'{path} cannot be read: {error}; the next start leaves it out') from None
@@ -263,14 +277,14 @@ class Images:
         return data
 
     def _changed(self, row: int, why: str | None) -> UserError:
-        folder_scan.forget(self._root, self._cache)  # or the next start would believe the same stamp again
+        folder_scan.forget(self._root, self._cache)  # or the next start would trust the same stamp again
         return UserError(
             f'{self._root / self._part[row].path} has changed since it was checked: {why}; put it back and give the '
             'same command again, or begin a new run with another --workdir'
         )
 
 
-# --- what a person is told --------------------------------------------------------------------------------------------
+# --- notes ------------------------------------------------------------------------------------------------------------
 
 
 def _notes(
@@ -310,7 +324,7 @@ def _notes(
 
 
 def _doubles(train: Sequence[Found], val: Sequence[Found], test: Sequence[Found]) -> list[str]:
-    """Warnings of equal files: where one is learned from and tested on, and where they have two labels."""
+    """Return warnings about equal files in two parts, and about equal files with two labels."""
     lines = []
     learned = {one.digest: one for one in train}
     for part, found in (('test', test), ('val', val)):
@@ -329,4 +343,5 @@ def _doubles(train: Sequence[Found], val: Sequence[Found], test: Sequence[Found]
 
 
 def counted(n: int, what: str) -> str:
+    """Format a number with its noun: '1 image', '1,200 images'."""
     return f'{n:,} {what}{"s" * (n != 1)}'

@@ -1,8 +1,8 @@
-"""Find the image files of a folder, and check each file once.
+"""Finds the image files of a folder, and checks each file once.
 
-`listed` tells the parts and classes of a folder; `everything` is for prediction, which needs none. Both go through the
-same `walk`. `known` reads and decodes the files that are new or have changed, and keeps a digest of each one's bytes in
-the cache, so that a second start only has to list the folder.
+`listed` finds the parts and classes of a folder; `everything` is for prediction, which needs neither. Both use the
+same `walk`. `known` reads and decodes the files that are new or have changed, and keeps a digest of the bytes of each
+in the cache, so that a second start only has to list the folder.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ PARTS = {
     'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test',
     'testing': 'test',
 }  # fmt: skip
-# What may stand before or after those words: training_set, Test Images, data-val.
+# Words that may be before or after those: training_set, Test Images, data-val.
 FILLER = '(?:(?:data)?sets?|data|splits?|parts?|images?|imgs?|photos?|pictures?|folder)?'
 PART = re.compile(f'{FILLER}({"|".join(PARTS)}){FILLER}')
-NOT_CLASSES = ('__MACOSX', '@eaDir', '$RECYCLE.BIN', 'lost+found')  # what systems put between a person's files
+NOT_CLASSES = ('__MACOSX', '@eaDir', '$RECYCLE.BIN', 'lost+found')  # folders that operating systems create
 FORMAT = 2
 CLOSED = 'it cannot be opened'
-LARGEST = 1 << 30  # bytes of an image file; the most pixels that are decoded take less, uncompressed
-# Nanoseconds. A file that was written to so recently may be written to again without a new time: the clocks of file
-# systems tick up to two seconds apart.
+LARGEST = 1 << 30  # bytes of an image file; the largest image that is decoded has fewer, uncompressed
+# Nanoseconds. A file that was written this recently may be written again without a new time stamp: file systems
+# have resolutions of up to two seconds.
 FRESH = 2 * 10**9
 SHOWN = 200  # characters of a path in a message
 
@@ -48,9 +48,9 @@ SHOWN = 200  # characters of a path in a message
 
 
 class Stamp(NamedTuple):
-    """Tells a file from an earlier state of it, without reading it.
+    """A stamp that changes when a file is written to, without reading the file.
 
-    `changed` is the ctime: writing, renaming and setting the times of a file all move it, and no program can set it.
+    `changed` is the ctime: writing, renaming and setting the times of a file all change it, and no program can set it.
     """
 
     size: int
@@ -60,11 +60,12 @@ class Stamp(NamedTuple):
 
 
 def stamp_of(facts: os.stat_result) -> Stamp:
+    """Return the stamp of a file from its status."""
     return Stamp(facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
 
 
 def read_file(path: str | Path) -> tuple[bytes, Stamp]:
-    """The bytes of a regular file and its stamp. Anything else, such as a pipe or a device, is an `OSError`."""
+    """Read a regular file and its stamp. Anything else, such as a pipe or a device, is an `OSError`."""
     with untrusted.open_regular(path) as file:
         facts = os.fstat(file.fileno())
         if facts.st_size > LARGEST:
@@ -77,17 +78,22 @@ def read_file(path: str | Path) -> tuple[bytes, Stamp]:
 
 
 def digest_of(data: bytes) -> str:
+    """Return the digest of the bytes of a file."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-# --- which files there are --------------------------------------------------------------------------------------------
+# --- listing ----------------------------------------------------------------------------------------------------------
 
 
 class Walked(NamedTuple):
-    """What `walk` finds.
+    """Result of `walk`.
 
-    files: {start: image files in it}. others: files that are no images, by suffix. hidden: hidden files. irregular: how
-    many pipes, sockets and devices there are. again: folders that were reached before, by another path.
+    Attributes:
+      files: {start: image files in it}.
+      others: number of other files, by suffix.
+      hidden: number of hidden files.
+      irregular: number of pipes, sockets and devices.
+      again: folders that were reached before, by another path.
     """
 
     files: dict[str, list[str]]
@@ -98,11 +104,15 @@ class Walked(NamedTuple):
 
 
 def walk(top: Path, starts: Iterable[str]) -> Walked:
-    """Find the files in some folders below `top` and in their sub-folders; '' is `top` itself.
+    """Find the files in some folders below `top` and in their sub-folders.
 
-    Links are followed, and each real folder is entered once, so that its files belong to one start: to its own if it is
-    one, else to that in which it lies without a link, else to the first that links to it. A link never leads to a
-    folder that holds a start.
+    Links are followed, and each real folder is entered once, so that its files belong to one start: to the folder
+    itself if it is a start, else to the start that contains it without a link, else to the first that links to it. A
+    link to a folder that contains a start is not followed.
+
+    Args:
+      top: the folder.
+      starts: paths of folders below it; '' is `top` itself.
     """
     claimed: dict[tuple[int, int], str | None] = {}
     files: dict[str, list[str]] = {start: [] for start in starts}
@@ -112,7 +122,7 @@ def walk(top: Path, starts: Iterable[str]) -> Walked:
     hidden = irregular = 0
 
     def claim(path: str) -> bool:
-        """Whether this is the first time that the real folder is reached."""
+        """Return whether this is the first time that the real folder is reached."""
         if claimed.setdefault(_identity(top / path), path) == path:
             return True
         again.append(path)
@@ -145,9 +155,9 @@ def walk(top: Path, starts: Iterable[str]) -> Walked:
     for folder in _above(top, files):
         claimed[_identity(folder)] = None
     real_first = sorted(files, key=lambda start: bool(start) and (top / start).is_symlink())
-    for start in [start for start in real_first if claim(start)]:  # all claim before one is entered
+    for start in [start for start in real_first if claim(start)]:  # all starts are claimed before any is entered
         enter(start, start)
-    for start, path in links:  # grows while it is gone through
+    for start, path in links:  # the list grows during the loop
         if claim(path):
             enter(start, path)
     for found in files.values():
@@ -156,7 +166,7 @@ def walk(top: Path, starts: Iterable[str]) -> Walked:
 
 
 def _above(top: Path, starts: Iterable[str]) -> set[Path]:
-    """The real folders that hold the starts, as they are called, up to the root."""
+    """Return the real folders that contain the starts, and their parents up to the root."""
     if '' in starts:
         return set(Path(os.path.realpath(top)).parents)
     holding = [Path(os.path.realpath(folder)) for folder in {(top / start).parent for start in starts}]
@@ -164,10 +174,17 @@ def _above(top: Path, starts: Iterable[str]) -> set[Path]:
 
 
 class Listing(NamedTuple):
-    """What `listed` finds. The fields from `empty` on are what was left out.
+    """Result of `listed`. The fields from `empty` on are about files and folders that were left out.
 
-    parts: {part: [(path, class)]}. empty: class folders without an image. outside: files in no class folder. unused:
-    folders beside the parts. The others are those of `Walked`.
+    Attributes:
+      parts: {part: [(path, class)]}.
+      empty: class folders without an image.
+      others: see `Walked`.
+      hidden: see `Walked`.
+      outside: number of files outside of the class folders.
+      unused: folders beside the parts.
+      irregular: see `Walked`.
+      again: see `Walked`.
     """
 
     parts: dict[str, list[tuple[str, str]]]
@@ -210,13 +227,13 @@ def listed(top: Path) -> Listing:
 
 
 def everything(top: Path) -> tuple[list[tuple[str, Path]], Walked]:
-    """All image files of a folder as (path, path from its class folder on), and what was left out.
+    """Find all image files of a folder: (path, path from its class folder on), and the `Walked`.
 
-    Class folders are those of `listed`; the second path is the first one where a file lies in none.
+    Class folders are those of `listed`; for a file outside of them, the second path is the first one.
     """
     try:
         places = _places(top)[0].values()
-    except UserError:  # names that nothing can be trained on
+    except UserError:  # ambiguous names, which matter for training only
         places = ['']
     classes = [f'{place}/{name}' if place else name for place in places for name in _folders(top / place)]
     walked = walk(top, [*classes, ''])
@@ -225,10 +242,10 @@ def everything(top: Path) -> tuple[list[tuple[str, Path]], Walked]:
 
 
 def _places(top: Path) -> tuple[dict[str, str], list[str]]:
-    """{part: its folder, '' for the root itself}, and the folders beside the parts, which are not used.
+    """Return {part: its folder, '' for the root itself}, and the unused folders beside the parts.
 
-    `train` beside `bus` and `car` is a class; beside `test` it is a part. A test part without class folders has
-    no labels: it cannot be tested on.
+    `train` beside `bus` and `car` is a class; beside `test` it is a part. A test part without class folders has no
+    labels, so it cannot be used for testing.
     """
     folders = _folders(top)
     named: dict[str, list[str]] = {}
@@ -248,23 +265,23 @@ def _places(top: Path) -> tuple[dict[str, str], list[str]]:
     places = {part: names[0] for part, names in named.items() if names[0] not in unlabelled}
     if 'test' not in places and 'val' in places:
         places['test'] = places.pop('val')
-    # In one order, whatever the folders are called.
+    # A fixed order, independent of the names of the folders.
     places = {part: places[part] for part in ('train', 'val', 'test') if part in places}
     return places, [f'{name} (no class folders in it)' for name in unlabelled] + others
 
 
 def _part(name: str) -> str:
-    """The part that the name of a folder says: 'Training_set' is 'train'; '' of a name that says none."""
+    """Return the part that the name of a folder means: 'train' for 'Training_set'; '' for other names."""
     match = PART.fullmatch(re.sub(r'[\s_.-]+', '', name.lower()))
     return PARTS[match[1]] if match else ''
 
 
 def _check_classes(top: Path, folders: list[str]) -> None:
-    """Refuse folders that would be taken for classes and look like parts."""
+    """Refuse folders that would be used as classes but look like parts."""
     said = {name: _part(name) or _hint(name) for name in folders}
     like = [name for name, part in said.items() if part]
     inside = {name: set(_folders(top / name)) for name in like}
-    # As if they were parts: test/cat and test/dog beside cat and dog, or beside my_train/cat and my_train/dog.
+    # They look like parts: test/cat and test/dog beside cat and dog, or beside my_train/cat and my_train/dog.
     beside = any(len(inside[name] & (set(folders) - {name})) > 1 for name in like)
     shared = any(len(inside[a] & inside[b]) > 1 for a in like for b in like if said[a] != said[b])
     named = {_part(name) for name in folders}
@@ -277,7 +294,7 @@ def _check_classes(top: Path, folders: list[str]) -> None:
 
 
 def _hint(name: str) -> str:
-    """The part that a word in the name of a folder says: 'my_train' is 'train'; '' where none does."""
+    """Return the part that a word in the name of a folder means: 'train' for 'my_train'; '' if there is none."""
     return next((PARTS[word] for word in re.split(r'[\W\d_]+', name.lower()) if word in PARTS), '')
 
 
@@ -298,12 +315,12 @@ def _inside(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _kind(item: os.DirEntry[str]) -> str:
-    """'folder', 'file', or 'irregular': a pipe, a socket or a device. Links are followed."""
+    """Return 'folder', 'file', or 'irregular' for a pipe, a socket or a device. Links are followed."""
     try:
         if item.is_dir():
             return 'folder'
         return 'file' if item.is_file() or stat.S_ISREG(os.stat(item.path).st_mode) else 'irregular'
-    except OSError:  # a link that leads nowhere or to itself: whoever opens it is told
+    except OSError:  # a broken or circular link: opening it later gives the error
         return 'file'
 
 
@@ -325,11 +342,11 @@ def _is_hidden(name: str) -> bool:
     return name.startswith('.') or name in NOT_CLASSES
 
 
-# --- what is in them --------------------------------------------------------------------------------------------------
+# --- checking ---------------------------------------------------------------------------------------------------------
 
 
 class Known(NamedTuple):
-    """A checked file: its stamp, and either a digest of its bytes or why it is no picture."""
+    """A checked file: its stamp, and either a digest of its bytes or the reason why it is not a picture."""
 
     stamp: Stamp
     digest: str
@@ -337,12 +354,21 @@ class Known(NamedTuple):
 
 
 def memory_of(top: Path, cache: Path) -> Path:
-    """Where it is kept what is known of the files of a folder."""
+    """Return the file of the cached checks of a folder."""
     return cache / 'folders' / f'{zlib.crc32(os.fsencode(top.resolve())):08x}.json'
 
 
 def known(top: Path, files: list[str], cache: Path) -> dict[str, Known]:
-    """What is known of each file: from the last time, or by reading it now."""
+    """Check each file, or take the cached check if its stamp is the same.
+
+    Args:
+      top: the folder.
+      files: paths below it.
+      cache: the folder of the cached checks.
+
+    Returns:
+      {path: check}
+    """
     memory = memory_of(top, cache)
     before = _remembered(memory)
     out, kept, new = {}, {}, []
@@ -378,7 +404,7 @@ def known(top: Path, files: list[str], cache: Path) -> dict[str, Known]:
 
 
 def _checked(path: Path) -> tuple[Known, bool]:
-    """What is known of a file, and whether its stamp will tell if it changes."""
+    """Check a file; also return whether its stamp is old enough to show later changes."""
     try:
         data, stamp = read_file(path)
     except OSError as error:
@@ -396,12 +422,12 @@ def _checked(path: Path) -> tuple[Known, bool]:
 
 
 def _too_little(path: Path) -> UserError:
-    """Too little memory says nothing about a file, so nothing of it is remembered."""
+    """Return the error for too little memory, which is no property of the file and is not cached."""
     return UserError(f'there is too little memory to decode {path}; make some free, and give the same command again')
 
 
 def forget(top: Path, cache: Path) -> None:
-    """Check all files of a folder again the next time."""
+    """Remove the cached checks of a folder, so that all files are checked again."""
     try:
         memory_of(top, cache).unlink(missing_ok=True)
     except OSError:
@@ -417,7 +443,7 @@ def _remembered(memory: Path) -> dict[str, Known]:
 
 
 def _known(stamp: Any, digest: Any, fault: Any) -> Known:
-    """The entry of a file in the memory, once it is sure that it is one."""
+    """Return a cached check, or raise `ValueError` or `TypeError` if it is malformed."""
     found = Known(Stamp(*stamp), digest, fault)
     if not all(type(number) is int for number in found.stamp) or not type(digest) is type(fault) is str:
         raise ValueError
@@ -427,8 +453,8 @@ def _known(stamp: Any, digest: Any, fault: Any) -> Known:
 
 
 def _remember(memory: Path, known: dict[str, Known]) -> None:
-    """Keep it; a cache that cannot be written to costs time and nothing else."""
-    # What could not be opened may be another time.
+    """Store the checks; a cache that cannot be written to costs time only."""
+    # Files that could not be opened may be readable next time.
     files = {path: list(one) for path, one in known.items() if not one.fault.startswith(CLOSED)}
     try:
         storage.make(memory.parent)

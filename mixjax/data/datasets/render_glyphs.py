@@ -10,9 +10,9 @@ differs a little between versions of the font library. The file holds::
     classes  (c,) str, 'a', 'A', 'alpha', 'Gamma', 'ze', .. (upper case: capitalised)
     fonts    (f,) str, the font files
 
-Many letters look the same once they are scaled to one box (A, Alpha and the Cyrillic A; c and C). Two
-classes that cannot be told apart would make pairs of classes meaningless, so they become one class:
-`similarity` and `group` say when, and `--duplicates` prints who took in whom.
+Many letters look the same once they are scaled to one box (A, Alpha and the Cyrillic A; c and C). Two classes that
+cannot be distinguished would make pairs of classes meaningless, so they are merged into one class: `similarity` and
+`group` decide which, and `--duplicates` prints the merged classes.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ THRESHOLD = 0.71
 _EM = 160  # pixels: large enough that the font's hinting is far below one pixel of the result
 _DEFAULT = Path(__file__).with_name('glyphs.npz')
 
-# Lower-case letters and their names; upper case follows from `str.upper`. The order of the alphabets
-# decides which of several look-alikes gives the class its name.
+# Lower-case letters and their names; upper case follows from `str.upper`. The first of several look-alikes, in the
+# order of the alphabets, gives the class its name.
 _LATIN = [*zip('abcdefghijklmnopqrstuvwxyz', 'abcdefghijklmnopqrstuvwxyz', strict=True)] + [
     ('æ', 'ae'), ('œ', 'oe'), ('ø', 'oslash'), ('þ', 'thorn'), ('ß', 'sharp_s'), ('ð', 'eth'), ('ł', 'lslash'),
     ('ŋ', 'eng'), ('ħ', 'hbar'), ('ŧ', 'tbar'),
 ]  # fmt: skip
-# Latin letters of the phonetic alphabet: lower case only, for their capitals are other alphabets' letters.
+# Latin letters of the phonetic alphabet: lower case only, since their capitals are letters of other alphabets.
 _PHONETIC = [
     ('ə', 'schwa'), ('ɔ', 'open_o'), ('ʃ', 'esh'), ('ʒ', 'ezh'), ('ɣ', 'latin_gamma'), ('ɐ', 'turned_a'),
     ('ɥ', 'turned_h'), ('ɹ', 'turned_r'), ('ʎ', 'turned_y'), ('ʞ', 'turned_k'), ('ʇ', 'turned_t'), ('ɤ', 'rams_horn'),
@@ -51,7 +51,7 @@ _PHONETIC = [
     ('ɟ', 'barred_j'), ('ɱ', 'hooked_m'), ('ɲ', 'hooked_n'), ('ɕ', 'curled_c'), ('ʑ', 'curled_z'), ('ʂ', 'hooked_s'),
     ('ɖ', 'tailed_d'), ('ɓ', 'hooked_b'), ('ɠ', 'hooked_g'), ('ƙ', 'hooked_k'), ('ƕ', 'hwair'), ('ʧ', 'tesh'),
 ]  # fmt: skip
-# Unicode's own names, but for the rarer ones and GREEK SMALL LETTER LAMDA.
+# Unicode's names, except for the rarer ones and GREEK SMALL LETTER LAMDA.
 _RARE = {'λ': 'lambda', 'ς': 'final_sigma', 'ϙ': 'archaic_koppa'}
 _GREEK = [
     (char, _RARE.get(char, unicodedata.name(char).split()[-1].lower())) for char in 'αβγδεζηθικλμνξοπρςστυφχψωϝϟϙϛϡ'
@@ -82,7 +82,12 @@ _MIN_FONTS = 8  # a letter that fewer fonts have is left out
 class Drawing(NamedTuple):
     """Letters drawn in fonts: `image[k]` is letter `label[k]` in font `font[k]`.
 
-    image (n, 16, 16) uint8; label (n,) int; font (n,) int; classes, fonts: names.
+    Attributes:
+      image: (n, 16, 16) uint8.
+      label: (n,) int.
+      font: (n,) int.
+      classes: names of the classes.
+      fonts: names of the fonts.
     """
 
     image: np.ndarray
@@ -93,21 +98,28 @@ class Drawing(NamedTuple):
 
 
 def letters() -> list[tuple[str, str]]:
-    """(name, character): Latin, Greek, Cyrillic; in each the lower-case letters first."""
+    """Return (name, character) of all letters: Latin, Greek, Cyrillic; in each the lower-case letters first."""
     found: list[tuple[str, str]] = []
     for alphabet in (_LATIN, _PHONETIC, _GREEK, _CYRILLIC):
         found += [(name, char) for char, name in alphabet]
         for char, name in alphabet:
-            # A final sigma has the capital of any sigma; the capital of sharp s is two letters.
+            # Final sigma shares the capital of sigma; the capital of sharp s is two letters.
             if alphabet is not _PHONETIC and name not in ('final_sigma', 'sharp_s'):
                 found.append((name[0].upper() + name[1:], char.upper()))
     return found
 
 
 def fit(bitmap: np.ndarray, side: int = SIDE) -> np.ndarray:
-    """Grey (h, w) in 0..255 -> (side, side) uint8: the ink box, centred, its longer side filling the image.
+    """Scale the bounding box of the ink to an image, centred, with its longer side filling the image.
 
     Every pixel of the result is the mean of the area that it covers.
+
+    Args:
+      bitmap: (h, w), grey in 0..255.
+      side: side of the result.
+
+    Returns:
+      (side, side) uint8
     """
     ink = bitmap > 64
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
@@ -116,7 +128,7 @@ def fit(bitmap: np.ndarray, side: int = SIDE) -> np.ndarray:
     extent = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
 
     def cover(first: int, last: int, length: int) -> np.ndarray:
-        """(side, length): the share of each source pixel in each new one."""
+        """Return (side, length), the share of each source pixel in each new one."""
         edges = (first + last + 1 - extent) / 2 + extent / side * np.arange(side + 1)
         pixel = np.arange(length)
         overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
@@ -128,7 +140,7 @@ def fit(bitmap: np.ndarray, side: int = SIDE) -> np.ndarray:
 
 
 def draw() -> Drawing:
-    """All letters in all fonts that have them, look-alikes included."""
+    """Draw all letters in all fonts that have them, look-alikes included."""
     try:
         import matplotlib
         from matplotlib.ft2font import FT2Font
@@ -156,7 +168,7 @@ def draw() -> Drawing:
 
 
 def keep(drawing: Drawing, classes: np.ndarray) -> Drawing:
-    """Only these classes (positions, increasing), renumbered."""
+    """Keep only these classes (positions, ascending), renumbered."""
     chosen = np.isin(drawing.label, classes)
     label = np.searchsorted(classes, drawing.label[chosen])
     names = [drawing.classes[k] for k in classes]
@@ -164,11 +176,19 @@ def keep(drawing: Drawing, classes: np.ndarray) -> Drawing:
 
 
 def similarity(image: np.ndarray, label: np.ndarray, font: np.ndarray) -> np.ndarray:
-    """(c, c) in 0..1: how well each pair of classes covers each other, the mean over the fonts that have both.
+    """Return the similarity of each pair of classes, the mean over the fonts that have both; 0 if none has.
 
-    In one font: 1 - max over all 2x2 windows of the mean ink (0..1) that one image has and the other lacks
-    within one pixel around; the worse of the two directions. A missing stroke counts in full however short it
-    is (E and F, O and Theta), a slightly different proportion does not (c and C). 0 where no font is shared.
+    In one font: 1 - max over all 2x2 windows of the mean ink (0..1) that one image has and the other lacks within one
+    pixel around; the worse of the two directions. A missing stroke counts fully even if it is short (E and F, O and
+    Theta), a slightly different proportion does not (c and C).
+
+    Args:
+      image: (n, 16, 16) uint8.
+      label: (n,) int.
+      font: (n,) int.
+
+    Returns:
+      (c, c) in 0..1
     """
     count = int(label.max()) + 1
     total, shared = np.zeros((count, count)), np.zeros((count, count))
@@ -186,16 +206,20 @@ def similarity(image: np.ndarray, label: np.ndarray, font: np.ndarray) -> np.nda
 
 
 def _largest_window(image: np.ndarray) -> np.ndarray:
-    """(n, h, w) -> (n,): the largest mean of a 2x2 window."""
+    """Return the largest mean of a 2x2 window of each image: (n, h, w) -> (n,)."""
     sums = image[:, 1:, 1:] + image[:, 1:, :-1] + image[:, :-1, 1:] + image[:, :-1, :-1]
     return sums.max((1, 2)) / 4
 
 
 def group(similar: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
-    """(c, c) -> (c,): for each class the first class of its group.
+    """Group similar classes: (c, c) -> (c,), for each class the first class of its group.
 
-    Classes above the threshold are joined, and so is whatever is joined to them. Hence no two of the
-    classes that are their own first are above the threshold.
+    Groups are the connected components of the pairs above the threshold. Hence no two first classes are above the
+    threshold.
+
+    Args:
+      similar: (c, c), see `similarity`.
+      threshold: pairs above it are joined.
     """
     first = np.arange(len(similar))
     for a, b in np.argwhere(np.triu(similar > threshold, 1)):
@@ -205,7 +229,7 @@ def group(similar: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
 
 
 def write(drawing: Drawing, path: str | Path) -> None:
-    """The same arrays give the same bytes: the members of the archive carry no time."""
+    """Write the file. The same arrays give the same bytes, since the members of the archive have no time stamp."""
     arrays: dict[str, Any] = {
         'image': drawing.image,
         'label': drawing.label.astype(np.int16),

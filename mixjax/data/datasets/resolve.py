@@ -1,6 +1,6 @@
-"""From `config.target` or `config.source` to its data: of the catalogue by name, of a folder, or given in Python.
+"""Resolves `config.target` or `config.source` to its data: a set of the catalogue, or a folder of the user.
 
-`node` is one of these groups of settings. `cache` is the folder where it is kept what is known of a person's files.
+`node` is one of these groups of settings. `cache` is the folder of the cached checks of the user's files.
 """
 
 from __future__ import annotations
@@ -14,14 +14,19 @@ from mixjax.data.datasets.entries import PHOTO, Entry
 from mixjax.data.pixels import photo
 from mixjax.errors import UserError, nearest
 
-# What `:smoke` takes the place of a folder that was not named to be: as many classes as the digits.
+# Facts for `:smoke` with a folder that is not named: as many classes as the digits.
 UNNAMED = Entry(folder.NAME, 'your own images', 10, 400, 200, PHOTO, reader=folder.NAME)
 
 
 class Parts(NamedTuple):
-    """The parts of a data set; None where there is no such part.
+    """Parts of a data set; None for a part that does not exist.
 
-    notes: what a person should be told before anything is trained. unreadable: {file: why}, of those left out.
+    Attributes:
+      train: the train part.
+      val: the validation part.
+      test: the test part.
+      notes: messages to show before anything is trained.
+      unreadable: {file: reason} of files that were left out.
     """
 
     train: Dataset
@@ -32,19 +37,19 @@ class Parts(NamedTuple):
 
 
 def names() -> list[str]:
-    """All that `config.target.name` may be."""
+    """Return the allowed values of `config.target.name`."""
     return sorted([*catalog.names(), folder.NAME])
 
 
 def title(name: str) -> str:
-    """What a data set is, in a few words."""
+    """Return the title of a data set."""
     if name.startswith(given.PREFIX):
         return 'given in Python'
     return UNNAMED.title if name == folder.NAME else catalog.entry(name).title
 
 
 def check(node: Any) -> None:
-    """Refuse a name that is none."""
+    """Refuse an unknown name."""
     if node.name.startswith(given.PREFIX):
         given.find(node.name)
     elif node.name not in names():
@@ -64,21 +69,28 @@ def entry(node: Any, cache: Path, *, made_up: bool = False) -> Entry:
 
 
 def channels(node: Any) -> int:
-    """The colours of its images."""
+    """Return the number of colour channels of its images."""
     if node.name.startswith(given.PREFIX):
         return given.entry(node.name).image[2]
     return PHOTO[2] if node.name == folder.NAME else catalog.entry(node.name).image[2]
 
 
 def missing(node: Any, data_dir: str) -> str | None:
-    """What is missing, where it was looked for, and how to get it; None if the data are there."""
+    """Return a message on what is missing, the folders searched, and how to get it; None if the data exist."""
     if node.name.startswith(given.PREFIX):
         return given.missing(node.name)
     return None if node.name == folder.NAME else catalog.missing(node.name, data_dir)
 
 
 def load(node: Any, *, data_dir: str, rule: photo.Rule, cache: Path) -> Parts:
-    """All parts, their images of the size and colours of the rule."""
+    """Load all parts of a data set.
+
+    Args:
+      node: the group of settings.
+      data_dir: folder of prepared sets.
+      rule: the size and colours of the images.
+      cache: the cache folder of this machine.
+    """
     if node.name == folder.NAME:
         return _of_folder(_look(node, cache), rule)
     if node.name.startswith(given.PREFIX):

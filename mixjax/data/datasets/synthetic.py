@@ -1,12 +1,11 @@
-"""Made-up images that differ by class, made row by row when they are read.
+"""Synthetic images that differ by class, made row by row when they are read.
 
-An image is the smooth pattern of its class, a 4x4 grid of random colours enlarged bilinearly, plus
-noise of its own:
+An image is the smooth pattern of its class, a 4x4 grid of random colours enlarged bilinearly, plus noise:
 
     image = 128 + (pattern[class] - 128) / 2 + noise,  noise ~ U{-48 .. 48} for each value
 
-Everything is integer arithmetic on random numbers keyed by (seed, part, row), so a row has the same
-pixels on every machine and in whatever batch it is read, and no array of all images is ever made.
+Everything is integer arithmetic on random numbers keyed by (seed, part, row), so a row has the same pixels on every
+machine and in any batch, and no array of all images is ever made.
 """
 
 from __future__ import annotations
@@ -25,15 +24,18 @@ Read = Callable[[np.ndarray], np.ndarray]
 def synthetic(
     classes: int, per_class: int, shape: tuple[int, int, int], seed: int, *, part: int = 0
 ) -> tuple[Read, np.ndarray]:
-    """A made-up set of classes * per_class images.
+    """Return a synthetic set of classes * per_class images.
 
     Args:
+      classes: number of classes.
+      per_class: number of images of each class.
       shape: (H, W, C) of the images.
       seed: of the patterns of the classes, and of the noise.
-      part: parts of one set have the same patterns and different noise (train and test).
+      part: parts of one set (train and test) have the same patterns and different noise.
 
     Returns:
-      read: (k,) rows -> (k, H, W, C) uint8. labels: (n,) int32, the classes in turn: 0, 1, .., 0, 1, ..
+      read: rows (k,) -> images (k, H, W, C) uint8.
+      labels: (n,) int32, the classes in turn: 0, 1, .., 0, 1, ..
     """
     if classes < 1 or per_class < 1 or min(shape) < 1:
         raise UserError(f'made-up images need at least 1 class, image and pixel, not {classes}, {per_class}, {shape}')
@@ -57,6 +59,6 @@ def synthetic(
 
 
 def _weights(side: int) -> np.ndarray:
-    """(side, GRID) integers: what each grid point adds to each pixel in linear interpolation, summing to 256."""
+    """Return (side, GRID) integers, the weights of the grid points in linear interpolation, summing to 256."""
     at = np.arange(side) * (GRID - 1) * 256 // max(side - 1, 1)
     return np.maximum(256 - np.abs(at[:, None] - 256 * np.arange(GRID)), 0)

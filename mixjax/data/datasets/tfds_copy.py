@@ -1,7 +1,7 @@
-"""A prepared copy of a data set: its labels and names at once, its images as they are asked for.
+"""A reader of a prepared copy of a data set: labels and names at once, images when they are indexed.
 
-To collect the labels, every record has to be read, images and all. So they are kept beside the records, in
-`mixjax_index.npz`: `mixjax prepare` makes it, or the first run that meets a copy without it.
+To collect the labels, every record has to be read, including its image. So they are stored in an index,
+`mixjax_index.npz` beside the records: the command `prepare` makes it, or the first run with a copy that has none.
 """
 
 from __future__ import annotations
@@ -24,16 +24,19 @@ from mixjax.host.progress import Bar
 
 INDEX = 'mixjax_index.npz'
 SKIPPED = 'mixjax_skipped.json'
-NAMES = ('id', 'image/filename', 'file_name', 'filename')  # what builders call the name of an example
+NAMES = ('id', 'image/filename', 'file_name', 'filename')  # features in which builders store the name of an example
 FORMAT = 1
 CHUNK = 64  # records read at once
 
 
 class Index(NamedTuple):
-    """What is known of the examples of one part without reading their images.
+    """Index of the examples of one part, without their images.
 
-    number: (n,) int64, of their records, ascending; those that were left out as unreadable are not here.
-    label: (n,) int32. name: (n,) bytes, UTF-8.
+    Attributes:
+      number: (n,) int64, the numbers of their records, ascending; examples that were left out as unreadable are
+        missing.
+      label: (n,) int32.
+      name: (n,) bytes, UTF-8.
     """
 
     number: np.ndarray
@@ -42,7 +45,7 @@ class Index(NamedTuple):
 
 
 class Names(Sequence):
-    """The names of examples as strings, without a string in memory for each."""
+    """Names of examples as a sequence of strings, without a string in memory for each."""
 
     def __init__(self, encoded: np.ndarray) -> None:
         self._encoded = encoded
@@ -55,12 +58,16 @@ class Names(Sequence):
 
 
 class Images:
-    """rows -> (k, H, W, C) uint8: the images of one part, all brought to the size of a rule.
+    """A reader of the images of one part, at the size of a rule: rows (k,) -> (k, H, W, C) uint8.
 
     Threads may share it, and it can be sent to other processes.
 
-    banner: rows of pixels at the bottom of every stored photograph that do not belong to it.
-    shape: (H, W) of the stored images, where the rule keeps their size.
+    Args:
+      records: the records of the part.
+      known: the index of the part.
+      rule: the size and colours of the images.
+      banner: rows of pixels at the bottom of every stored photograph that are not part of it.
+      shape: (H, W) of the stored images, where the rule keeps their size.
     """
 
     def __init__(self, records: Records, known: Index, rule: photo.Rule, *, banner: int, shape: tuple[int, ...]):
@@ -69,7 +76,7 @@ class Images:
 
     @property
     def stamp(self) -> str:
-        """What the pixels depend on besides the rule: the records, and which of them are examples."""
+        """Text that identifies the pixels besides the rule: by the records, and the ones that are examples."""
         return f'{_stamp({self.records.part: self.records})} {zlib.crc32(self.known.number.tobytes())} {self.banner}'
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
@@ -100,7 +107,7 @@ class Images:
 
 
 def _bytes(record: bytes) -> bytes:
-    """The stored image of a record."""
+    """Return the stored image of a record; b'' if it has none."""
     try:
         return example(record, ('image',)).get('image', b'')
     except (ValueError, IndexError):
@@ -113,16 +120,19 @@ def _bytes(record: bytes) -> bytes:
 def index(
     folder: Path, counts: dict[str, int], classes: int, *, check: bool = False, skip: bool = False
 ) -> dict[str, Index]:
-    """The index of each part: the one that is kept, or a new one, which is kept then.
+    """Return the index of each part, read from its file, or made and stored.
 
-    With `check`, which is how a person prepares a set, it is kept beside the records; without, in the cache: where
-    records lie may come from the settings of somebody else's run, which choose no place to write to.
+    With `check`, which the command `prepare` sets, it is stored beside the records. Otherwise it is stored in the
+    cache: the folder of the records may come from the settings of somebody else's run, which must not choose where
+    files are written.
 
     Args:
-      counts: {part: how many examples it must have; 0 for any number}.
-      classes: labels must be below it.
-      check: every image must have been decoded once. Where some cannot be, this ends with a list of them, or
-        with `skip` leaves them out and lists them in `mixjax_skipped.json`.
+      folder: the folder of the records.
+      counts: {part: required number of examples; 0 for any number}.
+      classes: number of classes; labels must be below it.
+      check: decode every image once, unless it has been done before. If some cannot be decoded, raise an error that
+        lists them.
+      skip: with `check`, leave out the images that cannot be decoded, and list them in `mixjax_skipped.json`.
     """
     parts = {part: Records(folder, part) for part in counts}
     about = _stamp(parts)
@@ -166,8 +176,10 @@ def _complaint(folder: Path, bad: list[dict[str, str]], total: int) -> str:
 
 
 def _stamp(parts: dict[str, Records]) -> str:
-    """What an index belongs to: the size of every file, its beginning, and its end, where the places of the
-    records are."""
+    """Return a text that identifies the records of an index.
+
+    It has the size of every file and a checksum of its beginning and of its end, where the offsets of the records are.
+    """
     files: dict[str, list[int]] = {}
     for path in (path for records in parts.values() for path in records.files):
         try:
@@ -183,12 +195,12 @@ def _stamp(parts: dict[str, Records]) -> str:
 
 
 def _elsewhere(folder: Path) -> Path:
-    """The place in the cache of the index of a folder."""
+    """Return the path in the cache of the index of a folder."""
     return storage.kept() / f'index-{zlib.crc32(str(folder.resolve()).encode()):08x}.npz'
 
 
 def _write(path: Path, write: Callable[[BinaryIO], Any]) -> bool:
-    """Write a file whole or not at all; False where that is not allowed."""
+    """Write a file whole or not at all; return False if that fails."""
     path = storage.real_file(path)
     try:
         storage.make(path.parent)
@@ -200,7 +212,7 @@ def _write(path: Path, write: Callable[[BinaryIO], Any]) -> bool:
 
 
 def _load(path: Path, about: str, check: bool, parts: dict[str, Records]) -> dict[str, Index] | None:
-    """The index in a file, if it is one of these records, checked if it must be."""
+    """Read the index in a file; None unless it is of these records, and checked if `check` is set."""
     try:
         found = untrusted.arrays(path)
         if str(found['about']) != about or (check and not found['checked']):
@@ -211,7 +223,7 @@ def _load(path: Path, about: str, check: bool, parts: dict[str, Records]) -> dic
 
 
 def _collect(records: Records, classes: int, check: bool, bar: Bar) -> tuple[Index, list[dict[str, str]]]:
-    """The index of a part, and its unreadable examples as {name, why, where}; all processors decode."""
+    """Make the index of a part on all processors, and list its unreadable examples as {name, why, where}."""
 
     def look(start: int) -> list[tuple[int, bytes, str]]:
         numbers = range(start, min(start + CHUNK, len(records)))
@@ -253,7 +265,7 @@ def _label_and_name(records: Records, number: int, record: bytes, classes: int) 
 
 
 def _fault(record: bytes) -> str:
-    """Why the image of a record cannot be read; '' if it can."""
+    """Return the reason why the image of a record cannot be read; '' if it can."""
     try:
         photo.decode(_bytes(record))
     except photo.Unreadable as error:

@@ -1,1 +1,1 @@
-"""From arrays to batches: which examples a step sees, their crops, and how they reach the devices."""
+"""Batches of the training steps: the choice of examples, their crops, and their transfer to the devices."""

@@ -1,4 +1,4 @@
-"""From stored uint8 images to what a network sees, inside the jitted step.
+"""Augmentation: from stored uint8 images to inputs of the network, inside the jitted step.
 
 Training: black border, random crop, random flip, normalise. Test: centre crop, normalise.
 """
@@ -14,7 +14,7 @@ Array = jax.Array
 
 
 class Geometry(NamedTuple):
-    """The settings of `config.image`, as Python values."""
+    """Settings of `config.image`, as Python values."""
 
     crop: int
     pad: int
@@ -24,24 +24,30 @@ class Geometry(NamedTuple):
 
 
 def normalise(image: Array, geometry: Geometry) -> Array:
-    """(x / 255 - mean) / std for each colour; uint8 or float (B, H, W, C) -> float32."""
+    """Return (x / 255 - mean) / std for each colour: uint8 or float (B, H, W, C) -> float32."""
     mean, std = jnp.asarray(geometry.mean, jnp.float32), jnp.asarray(geometry.std, jnp.float32)
     return (image.astype(jnp.float32) / 255 - mean) / std
 
 
 def denormalise(image: Array, geometry: Geometry) -> Array:
-    """The inverse of `normalise`, rounded back to uint8."""
+    """Invert `normalise`, rounding to uint8."""
     mean, std = jnp.asarray(geometry.mean, jnp.float32), jnp.asarray(geometry.std, jnp.float32)
     return jnp.clip(jnp.round((image * std + mean) * 255), 0, 255).astype(jnp.uint8)
 
 
 def train(key: Array, image: Array, geometry: Geometry) -> Array:
-    """Random crop and flip of each image; (B, H, W, C) uint8 -> (B, crop, crop, C) float32."""
+    """Crop and flip each image at random: (B, H, W, C) uint8 -> (B, crop, crop, C) float32.
+
+    Args:
+      key: a jax key.
+      image: (B, H, W, C) uint8.
+      geometry: the settings.
+    """
     n, height, width, channels = image.shape
     pad, crop = geometry.pad, geometry.crop
     padded = jnp.pad(image, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     at_row, at_column, mirror = jax.random.split(key, 3)
-    # The type is part of the random numbers: a float64 run cuts where a float32 run does.
+    # The type affects the random numbers; with a fixed one a float64 run has the crops of a float32 run.
     row = jax.random.randint(at_row, (n,), 0, height + 2 * pad - crop + 1, jnp.int32)
     column = jax.random.randint(at_column, (n,), 0, width + 2 * pad - crop + 1, jnp.int32)
 
@@ -56,7 +62,7 @@ def train(key: Array, image: Array, geometry: Geometry) -> Array:
 
 
 def centre(image: Array, geometry: Geometry) -> Array:
-    """The centre crop of each image; (B, H, W, C) uint8 -> (B, crop, crop, C) float32.
+    """Return the centre crop of each image: (B, H, W, C) uint8 -> (B, crop, crop, C) float32.
 
     Images smaller than the crop get the training border around them.
     """
@@ -67,5 +73,5 @@ def centre(image: Array, geometry: Geometry) -> Array:
     return normalise(image[:, row : row + geometry.crop, column : column + geometry.crop], geometry)
 
 
-# Outside of other programs: one small program, where each operation would be compiled by itself.
+# For use outside of jit: one small program, instead of one for each operation.
 centred = jax.jit(centre, static_argnums=1)

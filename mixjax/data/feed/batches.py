@@ -1,15 +1,15 @@
-"""From the plan's rows to a batch on the devices.
+"""Feeds: from the rows of a plan to a batch on the devices.
 
-A feed has two sides. On the host, one for the seeds that are trained at once: `inputs(step, count)`, the tree of
-arrays that the program of `count` steps is given. On the devices, one for all seeds: `batch(inputs, key, step)`,
-which makes the batch of them inside that program:
+A feed has two sides. The host side, one for the seeds that are trained at once, is `inputs(step, count)`, which
+returns the tree of arrays for the program of `count` steps. The device side, one for all seeds, is
+`batch(inputs, key, step)`, which makes a batch of them inside that program:
 
-    image (B, H, W, C) float32, label (B,), index (B,), partner (g, B/g), and where source images are
-    drawn source_image and source_label
+    image (B, H, W, C) float32, label (B,), index (B,), partner (g, B/g), and if source images are drawn
+    source_image and source_label
 
-There are two kinds. `Resident`: all images lie on the devices, and the program makes the plan and gathers. `Stream`:
-the host makes the same plan and reads the rows, and the program is given the uint8 images of its steps. Both have
-the same bits, at any step and with any number of steps to a program.
+There are two kinds. `Resident`: all images are on the devices, and the program makes the plan and gathers. `Stream`:
+the host makes the same plan and reads the rows, and the program gets the uint8 images of its steps. Both give the same
+bits, at any step and with any number of steps in a program.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ KINDS = ('resident', 'stream')
 
 
 class Images(NamedTuple):
-    """Examples: image (n, H, W, C) uint8, an array or `Lazy`, and label (n,) int32."""
+    """Images with labels: image (n, H, W, C) uint8, an array or `Lazy`, and label (n,) int32."""
 
     image: Any
     label: np.ndarray
 
 
 class Lazy:
-    """Some images of a data set as an array of uint8, `rows.shape + (H, W, C)`, read when they are indexed.
+    """Images of a data set as an array of uint8, `rows.shape + (H, W, C)`, read when they are indexed.
 
     `images[3:9]` and `images[[0, 7]]` index the rows, by the first axis or all of them.
     """
@@ -68,7 +68,7 @@ class Lazy:
         return decoded_cache.Subset(self._read, self.rows)(places)
 
     def part(self, places: Any) -> Lazy:
-        """Some of them, still to be read."""
+        """Return the images at some places, without reading them."""
         return Lazy(self._read, self.rows[places])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -76,11 +76,11 @@ class Lazy:
         return self[...] if dtype is None else self[...].astype(dtype)
 
     def ensure(self) -> None:
-        """Decode all of them now, where they are kept on disk once decoded."""
+        """Decode all of them now, if decoded images are stored on disk."""
         decoded_cache.ensure(self._read, self.rows)
 
     def announce(self) -> None:
-        """Say how much may be kept on disk, where they are decoded when they are needed."""
+        """Print how much may be stored on disk, if they are decoded when they are needed."""
         decoded_cache.announce(self._read, self.rows)
 
 
@@ -88,15 +88,19 @@ class Lazy:
 
 
 def batch(geometry: Geometry, *, size: int, groups: int, shard: Callable[[Array], Array] = lambda x: x) -> Batch:
-    """The device side of both kinds; the tree of the inputs says which one it is.
+    """Return the device side of both kinds of feed; the tree of the inputs determines the kind.
 
-    size: B. shard: lays a batch out over the devices, by its first axis.
+    Args:
+      geometry: the crop and normalisation of images.
+      size: B.
+      groups: g, the number of groups within which partners are drawn.
+      shard: spreads the first axis of an array over the devices.
     """
 
     def make(inputs: Tree, key: Array, step: Array) -> dict[str, Array]:
         found = gathered(inputs, key, step, size, groups) if 'target' in inputs else handed(inputs, step)
         key_t, key_s = jax.random.split(plan.augmentation(key, step))
-        # What comes before is not fused with what comes after, so the floats of both kinds are equal bit for bit.
+        # The barrier prevents fusion, so that the floats of both kinds are equal bit for bit.
         found = jax.lax.optimization_barrier(found)
         out = {name: value if name == 'partner' else shard(value) for name, value in found.items()}
         out['image'] = augment.train(key_t, out['image'], geometry)
@@ -108,7 +112,15 @@ def batch(geometry: Geometry, *, size: int, groups: int, shard: Callable[[Array]
 
 
 def gathered(inputs: Tree, key: Array, step: Array, size: int, groups: int) -> dict[str, Array]:
-    """A step's examples out of all of them: the plan, and what lies at its rows."""
+    """Gather a step's examples from all examples, by the plan.
+
+    Args:
+      inputs: of a `Resident`.
+      key: the seed's key for the data.
+      step: ().
+      size: B.
+      groups: g.
+    """
     target, source, draw = inputs['target'], inputs.get('source'), inputs.get('draw')
     rows = plan.rows(
         key, step, target['label'], batch=size, groups=groups, draw=draw, epoch=inputs.get('epoch'),
@@ -124,16 +136,25 @@ def gathered(inputs: Tree, key: Array, step: Array, size: int, groups: int) -> d
 
 
 def of_shards(table: Array, places: Array, shards: int) -> Array:
-    """Rows of a table: (n, ..) at (B,) places; or of g shards (g, m, ..), each position in its own shard."""
+    """Gather rows of a table, or of the shards of a table.
+
+    Args:
+      table: (n, ..), or (g, m, ..) for g shards.
+      places: (B,), rows of the table; with shards, each position's row in its shard.
+      shards: g; 0 without shards.
+
+    Returns:
+      (B, ..)
+    """
     if not shards:
         return table[places]
-    # A gather with a batch axis: where that axis lies spread over the devices, none needs another's rows.
+    # A gather with a batch axis: if that axis is spread over the devices, none needs rows of another one.
     found = jax.vmap(lambda rows, here: rows[here])(table, places.reshape(shards, -1))
     return found.reshape(len(places), *table.shape[2:])
 
 
 def handed(inputs: Tree, step: Array) -> dict[str, Array]:
-    """A step's examples out of those of the `count` steps that begin with `first`."""
+    """Select a step's examples from those of a `Stream`, for the steps from `first` on."""
     place = step - inputs['first']
     return {
         name: jax.lax.dynamic_index_in_dim(x, place, keepdims=False) for name, x in inputs.items() if name != 'first'
@@ -144,10 +165,13 @@ def handed(inputs: Tree, step: Array) -> dict[str, Array]:
 
 
 def seed_inputs(target: Images, source: Images | None, draw: plan.Draw | None, epoch: np.ndarray | None = None) -> Tree:
-    """What the feed of one seed is made of, whatever its kind. The images may be `Lazy`.
+    """Return the inputs of one seed for a feed of any kind.
 
-    epoch: as in `plan.rows`.
-    `source` holds the images of the draw's rows, in their order; of g shards as (g, m, H, W, C) and (g, m).
+    Args:
+      target: the labelled images, which may be `Lazy`.
+      source: the images of the draw's rows, in this order; for g shards (g, m, H, W, C) with labels (g, m).
+      draw: the tables of the source draw.
+      epoch: as in `plan.rows`.
     """
 
     def arrays(images: Images) -> dict[str, Any]:
@@ -164,14 +188,14 @@ def seed_inputs(target: Images, source: Images | None, draw: plan.Draw | None, e
 
 
 def of_epoch(inputs: Tree) -> Any:
-    """What has an entry for each example of an epoch in its last axis."""
+    """Return an array of the inputs whose last axis has an entry for each example of an epoch."""
     return inputs['epoch'] if 'epoch' in inputs else inputs['target']['label']
 
 
 def padded(inputs: list[Tree]) -> list[Tree]:
-    """The inputs of several seeds with source tables of one size; no draw ever reaches what is filled up.
+    """Pad the source tables of several seeds to one size; no draw reaches the padding.
 
-    Images are left as they are: they are filled up where they are put.
+    Images are not padded here but where they are put on the devices.
     """
     if 'source' not in inputs[0]:
         return inputs
@@ -191,12 +215,16 @@ def padded(inputs: list[Tree]) -> list[Tree]:
 
 
 class Resident:
-    """All images and tables on the devices: the same tree at every step, but for the orders of long epochs.
+    """A feed with all images and tables on the devices: the same tree at every step, except for orders of long epochs.
 
-    To put many examples in order takes a good part of a step, and the order is the same for a whole epoch.
+    To permute many examples takes a large part of a step, and the order is the same for a whole epoch.
 
-    batch: B. count: examples of an epoch. orders: (first epoch, how many) -> `plan.Orders` on the devices, with an
-    axis of trials; None where an epoch is short, and the program makes them at every step.
+    Args:
+      tree: the inputs, on the devices.
+      batch: B.
+      count: number of examples in an epoch.
+      orders: (first epoch, number of epochs) -> `plan.Orders` on the devices, with an axis of trials; None if an
+        epoch is short and the program makes them at every step.
     """
 
     def __init__(

@@ -1,11 +1,10 @@
-"""Which examples a step sees: a pure function of the seed's key and the step. No pixels.
+"""The plan of a step, its choice of examples: a pure function of the seed's key and the step, without pixels.
 
-Written once in jax.numpy, it runs inside the training program or on the host, with the same
-result. Nothing in it depends on how many devices or processes there are.
+It is written once in jax.numpy and runs inside the training program or on the host, with the same result. Nothing in it
+depends on the number of devices or processes.
 
-Shards are part of it: with g of them, position i of a batch of B draws its source image from shard i // (B/g)
-and from no other, on any number of devices. So a device that has the images of its own positions only needs no
-other device's.
+Shards are part of it: with g of them, position i of a batch of B draws its source image from shard i // (B/g) only, on
+any number of devices. So a device needs only the images of the shards of its positions.
 """
 
 from __future__ import annotations
@@ -20,11 +19,14 @@ Array = jax.Array
 
 
 class Draw(NamedTuple):
-    """The tables of `method.Segments` that decide a draw.
+    """Tables of `method.Segments` that define a draw.
 
-    start, count: (c, k), or (g, c, k) of g shards: where each segment begins in the rows, or in those of a shard,
-        and its length there.
-    rounds: (c,). union: () bool. whole: (c, k) the length of each segment in all shards together; None for `count`.
+    Attributes:
+      start: (c, k), or (g, c, k) for g shards: the first position of each segment in the rows, or in those of a shard.
+      count: the length of each segment, with the shape of `start`.
+      rounds: (c,), the number of segments of each class.
+      union: () bool, draw from the union of the segments.
+      whole: (c, k), the length of each segment in all shards together; None for `count`.
     """
 
     start: Any
@@ -35,12 +37,13 @@ class Draw(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """A step's examples.
+    """Examples of a step.
 
-    target: (B,) rows of the labelled target set.
-    partner: (g, B/g) a permutation of each group of the batch (`mix.partner`).
-    source: (B,) positions in the draw's rows, or in those of the shard that a position draws from; or None.
-    augment: key of the step's crops and flips.
+    Attributes:
+      target: (B,), rows of the labelled target set.
+      partner: (g, B/g), a permutation of each group of the batch (`mix.partner`).
+      source: (B,), positions in the draw's rows, or in those of the shard that a position draws from; or None.
+      augment: key of the step's crops and flips.
     """
 
     target: Array
@@ -50,14 +53,19 @@ class Rows(NamedTuple):
 
 
 class Orders(NamedTuple):
-    """The orders of some epochs, made once for many steps. first: () uint32, the first of them. table: (e, n) int32."""
+    """Orders of consecutive epochs, made once for many steps.
+
+    Attributes:
+      first: () uint32, the first epoch.
+      table: (e, n) int32, the order of each epoch.
+    """
 
     first: Any
     table: Any
 
 
 class Streams(NamedTuple):
-    """The streams of random numbers that the key of the data is split into."""
+    """Keys that the key of the data is split into, one for each use."""
 
     order: Array
     pairing: Array
@@ -66,33 +74,60 @@ class Streams(NamedTuple):
 
 
 def streams(key: Array) -> Streams:
+    """Split the key of the data."""
     return Streams(*jax.random.split(key, len(Streams._fields)))
 
 
 def order(key: Array, epoch: Array | int, count: int) -> Array:
-    """(n,) int32: the examples in the order of one epoch. key: `Streams.order`."""
+    """Return the order of the examples in one epoch.
+
+    Args:
+      key: `Streams.order`.
+      epoch: the epoch.
+      count: n, the number of examples.
+
+    Returns:
+      (n,) int32
+    """
     return jax.random.permutation(jax.random.fold_in(key, epoch), count).astype(jnp.int32)
 
 
 def touched(step: int, steps: int, batch: int, count: int) -> tuple[int, int]:
-    """(first epoch of a step, how many epochs it and the steps after it, `steps` in all, can touch)."""
+    """Return the first epoch of a step, and the largest number of epochs in `steps` steps from there on.
+
+    Args:
+      step: the first step.
+      steps: number of steps.
+      batch: B.
+      count: number of examples in an epoch.
+    """
     return step * batch % 2**32 // count, (batch * steps - 1) // count + 2
 
 
 def orders(key: Array, first: Array, many: int, count: int) -> Orders:
-    """Those of `many` epochs from one on. key: `Streams.order`."""
+    """Return the orders of consecutive epochs.
+
+    Args:
+      key: `Streams.order`.
+      first: (), the first epoch.
+      many: number of epochs.
+      count: number of examples in an epoch.
+    """
     return Orders(first, jax.vmap(lambda i: order(key, first + i, count))(jnp.arange(many, dtype=jnp.uint32)))
 
 
 def epochs(key: Array, step: Array, batch: int, count: int, made: Orders | None = None) -> Array:
-    """Rows of one step's batch out of an endless series of epochs, each a new permutation.
+    """Return the rows of one step's batch in an endless series of epochs, each a new permutation.
 
-    Batches follow one another without a gap: every example comes once before any comes twice,
-    also where the batch is larger than the data set or does not divide it.
+    Batches follow one another without a gap: every example occurs once before any occurs twice, even if the batch is
+    larger than the data set or does not divide it.
 
     Args:
-      key: `Streams.order`. step: () int. batch: B. count: n examples.
-      made: the orders of all epochs that the step touches; None makes them here, again at every step.
+      key: `Streams.order`.
+      step: () int.
+      batch: B.
+      count: n, the number of examples.
+      made: the orders of all epochs that the step touches; None makes them here at every step.
 
     Returns:
       (B,) int32 in [0, n).
@@ -109,16 +144,18 @@ def epochs(key: Array, step: Array, batch: int, count: int, made: Orders | None 
 
 
 def sources(key: Array, label: Array, draw: Draw) -> Array:
-    """For each target label a row of a segment of its class, both uniform; or one of their union.
+    """Draw for each target label a row of a segment of its class, both uniformly; or a row of the segments' union.
 
-    A remainder of 32 random bits is taken: no row's probability is off by more than count / 2^32.
-    With shards, the segment is drawn by its whole length, and the row among those that the position's shard has.
+    The remainder of 32 random bits is taken, so the error of a probability is at most count / 2^32. With shards, the
+    segment is drawn by its whole length, and the row among those in the position's shard.
 
     Args:
-      label: (B,) int. draw: tables of (c, rounds), or of (g, c, rounds) where g divides B.
+      key: a jax key.
+      label: (B,) int.
+      draw: tables of (c, rounds), or of (g, c, rounds) where g divides B.
 
     Returns:
-      (B,) int32 positions in the draw's rows, or in those of the shard.
+      (B,) int32, positions in the draw's rows, or in those of the shard.
     """
     start, count = (jnp.reshape(table, (-1, *table.shape[-2:])) for table in (draw.start, draw.count))
     shards, whole = count.shape[0], count[0] if draw.whole is None else draw.whole
@@ -131,14 +168,14 @@ def sources(key: Array, label: Array, draw: Draw) -> Array:
     segment = jnp.where(draw.union, of_union, remainder(bits[0], draw.rounds[label]))
     here = count[shard, label, segment]
     within = remainder(bits[1], here)
-    if shards == 1:  # one number says both segment and row of a union
+    if shards == 1:  # one number determines both segment and row of a union
         before = jnp.take_along_axis(ends, segment[:, None], axis=1)[:, 0] - here
         within = jnp.where(draw.union, place - before, within)
     return start[shard, label, segment].astype(jnp.int32) + within
 
 
 def remainder(bits: Array, n: Array) -> Array:
-    """Uniform 32 bits -> int32 in [0, n)."""
+    """Map uniform 32 bits to int32 in [0, n)."""
     return (bits % n.astype(jnp.uint32)).astype(jnp.int32)
 
 
@@ -146,14 +183,16 @@ def rows(
     key: Array, step: Array, label: Array, *, batch: int, groups: int = 1, draw: Draw | None = None,
     epoch: Array | None = None, made: Orders | None = None,
 ) -> Rows:  # fmt: skip
-    """The plan of one step.
+    """Return the plan of one step.
 
     Args:
-      key: the seed's key for the data. step: () int.
-      label: (n,) labels of the labelled target set.
-      batch: B. groups: within which partners are drawn; it divides B.
-      draw: the law of the source batch, or None.
-      epoch: (m,) the rows of one epoch, where some come more than once; None for each of them once.
+      key: the seed's key for the data.
+      step: () int.
+      label: (n,), labels of the labelled target set.
+      batch: B.
+      groups: g, the number of groups within which partners are drawn; it divides B.
+      draw: the tables of the source draw, or None.
+      epoch: (m,), the rows of one epoch if some occur more than once; None if each occurs once.
       made: as in `epochs`.
     """
     target = epochs(streams(key).order, step, batch, (label if epoch is None else epoch).shape[0], made)
@@ -164,7 +203,16 @@ def rows(
 def of_target(
     key: Array, step: Array, target: Array, label: Array, *, groups: int = 1, draw: Draw | None = None
 ) -> Rows:
-    """The rest of a step's plan, where its target rows, and their labels, are known: (B,) both."""
+    """Return the plan of a step from its target rows.
+
+    Args:
+      key: the seed's key for the data.
+      step: () int.
+      target: (B,), the target rows.
+      label: (B,), their labels.
+      groups: g.
+      draw: the tables of the source draw, or None.
+    """
     _, pairing, sampling, augment = streams(key)
     keys = jax.random.split(jax.random.fold_in(pairing, step), groups)
     partner = jax.vmap(lambda k: jax.random.permutation(k, target.shape[0] // groups))(keys)
@@ -173,7 +221,7 @@ def of_target(
 
 
 def augmentation(key: Array, step: Array) -> Array:
-    """`Rows.augment` of a step, without the rest of its plan."""
+    """Return `Rows.augment` of a step, without the rest of its plan."""
     return jax.random.fold_in(streams(key).augment, step)
 
 
@@ -181,17 +229,19 @@ def augmentation(key: Array, step: Array) -> Array:
 
 
 def deal(rows: np.ndarray, draw: Draw, shards: int) -> tuple[np.ndarray, Draw]:
-    """Deal a draw's rows out to g shards, evenly from every segment, as cards are dealt. On the host.
+    """Deal the rows of a draw to g shards, evenly from every segment, as cards are dealt. On the host.
 
     Position p goes to shard p mod g, so of a segment of m rows each shard has floor(m/g) or ceil(m/g), and a row's
     expected probability is m / (g floor(m/g)) or m / (g ceil(m/g)) times the uniform one. A segment with fewer
     rows than shards is whole in every shard, and its probabilities are exact.
 
     Args:
-      rows: (n,). draw: tables of (c, k), positions in them.
+      rows: (n,).
+      draw: tables of (c, k), positions in the rows.
+      shards: g.
 
     Returns:
-      rows: (g, m); a line that is short is filled up with its first row, which is not drawn for it.
+      rows: (g, m); a short line is padded with its first row, which is never drawn from the padding.
       draw: tables of (g, c, k), positions in a line.
     """
     g, n = shards, len(rows)
@@ -199,7 +249,7 @@ def deal(rows: np.ndarray, draw: Draw, shards: int) -> tuple[np.ndarray, Draw]:
     shard = np.arange(g)[:, None, None]
 
     def before(position: np.ndarray) -> np.ndarray:
-        """How many positions below this one are the shard's."""
+        """Return the number of positions below this one that belong to the shard."""
         return (position - shard + g - 1) // g
 
     starts, counts = before(start), before(start + count) - before(start)

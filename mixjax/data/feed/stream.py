@@ -1,7 +1,7 @@
-"""The streamed feed, host side: reads the images of the steps to come while the devices train.
+"""The host side of a streamed feed, which reads images ahead while the devices train.
 
-The plan of a step is computed here by the same functions as on the devices. Several steps are read at once by
-threads (grain), and two calls of the program ahead the images are put on the devices, by one more thread.
+The plan of a step is computed here by the same functions as on the devices. Several steps are read at once by threads
+(grain), and one more thread puts the images on the devices, two calls of the program ahead.
 """
 
 from __future__ import annotations
@@ -21,13 +21,17 @@ from mixjax.data.feed import plan
 Array = jax.Array
 Tree = Any
 AHEAD = 2  # calls of the program
-MOST = 1 << 30  # bytes of images that are read ahead on the host, but for the calls above
+MOST = 1 << 30  # bytes of images that are read ahead on the host, besides the calls above
 
 
 class Planner:
-    """`plan.rows` of one seed on the host: the same numbers, with each epoch's order kept.
+    """`plan.rows` of one seed on the host: the same numbers, with a cache of the orders of epochs.
 
-    key: the seed's key for the data. inputs: of `feed.seed_inputs`.
+    Args:
+      key: the seed's key for the data.
+      inputs: of `batches.seed_inputs`.
+      batch: B.
+      groups: g.
     """
 
     def __init__(self, key: Array, inputs: Tree, *, batch: int, groups: int) -> None:
@@ -40,7 +44,7 @@ class Planner:
         self._order = functools.lru_cache(span + 1)(lambda epoch: np.asarray(_order(order, epoch, self._count)))
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """(target, partner, source) as `plan.Rows` has them."""
+        """Return (target, partner, source) of `plan.Rows` for a step."""
         first = step * self._batch % 2**32
         place = first % self._count + np.arange(self._batch)
         epochs = place // self._count
@@ -62,17 +66,21 @@ def _rest(key: Array, step: Any, target: Any, label: Any, draw: Any, groups: int
 
 @functools.cache
 def _processor() -> Any:
-    """The device of this machine's own processor, which has nothing else to do."""
+    """Return the device of the host's CPU, which does no training."""
     try:
         return jax.local_devices(backend='cpu')[0]
-    except RuntimeError:  # jax was told to leave it alone
+    except RuntimeError:  # jax is configured not to use it
         return jax.local_devices()[0]
 
 
 def examples(inputs: Tree, planner: Planner, step: int, part: slice = slice(None)) -> dict[str, np.ndarray]:
-    """What a step of one seed sees, read now; the names are those of a batch.
+    """Read the examples of a step of one seed; the names are those of a batch.
 
-    part: the places of the batch whose images are read.
+    Args:
+      inputs: of `batches.seed_inputs`.
+      planner: the plan of the seed.
+      step: the step.
+      part: the places of the batch whose images are read.
     """
     target, partner, place = planner(step)
     found = {'image': inputs['target']['image'][target[part]], 'label': inputs['target']['label'][target]}
@@ -80,7 +88,7 @@ def examples(inputs: Tree, planner: Planner, step: int, part: slice = slice(None
     if place is not None:
         source, shards = inputs['source'], inputs['source']['label'].shape[:-1]
         if shards:
-            # Position i of the batch draws from the shard that its part of the batch has.
+            # Position i of the batch draws from the shard of its part of the batch.
             shard = np.arange(len(place)) * shards[0] // len(place)
             found['source_image'] = source['image'][shard[part], place[part]]
             found['source_label'] = source['label'][shard, place]
@@ -90,7 +98,7 @@ def examples(inputs: Tree, planner: Planner, step: int, part: slice = slice(None
 
 
 def around(parts: Sequence[slice]) -> slice:
-    """The least part of a batch that these are in; empty ones do not count."""
+    """Return the smallest slice that covers these parts of a batch; empty ones do not count."""
     there = [part for part in parts if part.stop > part.start]
     return slice(min(part.start for part in there), max(part.stop for part in there)) if there else slice(0, 0)
 
@@ -98,12 +106,17 @@ def around(parts: Sequence[slice]) -> slice:
 class Stream:
     """The host side of a streamed feed, for the seeds that are trained at once.
 
-    inputs(step, count) may be called for any step; in the order of `calls` it does not have to wait.
+    inputs(step, count) may be called for any step; in the order of `calls` the images have been read ahead.
 
-    trees: `feed.seed_inputs` of each trial. keys: the seeds' keys for the data.
-    steps: of the run. calls: step -> (step, count) of the calls of the program from that step on.
-    put: puts a tree of (t, count, B, ..) arrays on the devices.
-    shares: which places of each trial's batch need images; all, if it does not say. Elsewhere anything may stand.
+    Args:
+      trees: `batches.seed_inputs` of each trial.
+      keys: the seeds' keys for the data.
+      batch: B.
+      groups: g.
+      steps: number of steps of the run.
+      calls: step -> (step, count) of the calls of the program from that step on.
+      put: puts a tree of (t, count, B, ..) arrays on the devices.
+      shares: places of each trial's batch that need images; () for all. Other places have arbitrary values.
     """
 
     def __init__(
@@ -111,7 +124,7 @@ class Stream:
         calls: Callable[[int], Iterable[tuple[int, int]]], put: Callable[[Tree], Tree],
         shares: Sequence[slice] = (),
     ) -> None:  # fmt: skip
-        # Trials without a seed of their own repeat the last one: it is read once.
+        # Trials that only fill up the mesh repeat the last seed, which is read once.
         found = {id(tree['target']): (tree, key) for tree, key in zip(trees, keys, strict=True)}
         self._trials = [list(found).index(id(tree['target'])) for tree in trees]
         self._shares = list(shares) or [slice(0, batch)] * len(trees)
@@ -147,17 +160,17 @@ class Stream:
             self._ahead = None
 
     def read(self, step: int) -> list[dict[str, np.ndarray]]:
-        """The examples of one step, of each seed; of the images, those that are needed."""
+        """Read the examples of one step for each seed, with only the images that are needed."""
         self._readers.add(threading.current_thread())
         return [examples(tree, planner, step, part) for tree, planner, part in self._seeds]
 
     def laid_out(self, read: list[list[dict[str, np.ndarray]]]) -> Tree:
-        """The examples of several steps as (t, count, B, ..) arrays."""
+        """Return the examples of several steps as (t, count, B, ..) arrays."""
 
         def one(name: str) -> np.ndarray:
             image = name.endswith('image')
             some = read[0][0][name]
-            # What is not needed is not written to, so that it takes no memory.
+            # Places that are not needed are not written to, so they take no memory.
             out = np.empty(
                 (len(self._trials), len(read), *((self._batch,) if image else some.shape[:1]), *some.shape[1:]),
                 some.dtype,
@@ -170,7 +183,7 @@ class Stream:
         return {name: one(name) for name in read[0][0]}
 
     def _from(self, step: int, count: int) -> Iterator[tuple[int, int, Tree]]:
-        """The calls of the program from this one on, with their inputs on the devices."""
+        """Yield the calls of the program from this one on, with their inputs on the devices."""
         import grain
 
         def calls() -> Iterator[tuple[int, int]]:
@@ -189,15 +202,15 @@ class Stream:
                 yield first, length, self._put(whole)
         finally:
             reader.close()
-            for thread in self._readers:  # grain's, which end now
+            for thread in self._readers:  # grain's threads, which end now
                 thread.join()
             self._readers.clear()
 
 
 class Ahead:
-    """An iterator whose items another thread makes, at most `size` of them before they are asked for.
+    """An iterator whose items are made by another thread, at most `size` of them ahead.
 
-    An error there is raised here. `close` ends the thread; also an iterator that is done, or failed, has ended it.
+    An error there is raised here. `close` ends the thread; it has ended too once the iterator is exhausted or failed.
     """
 
     def __init__(self, items: Iterator[Any], size: int) -> None:
@@ -212,7 +225,7 @@ class Ahead:
                 if not self._hand('item', item):
                     return
             self._hand('end', None)
-        except BaseException as error:  # the thread that asks is the one that must know
+        except BaseException as error:  # raised again in the thread that iterates
             self._hand('error', error)
         finally:
             close = getattr(items, 'close', None)
@@ -248,9 +261,11 @@ class Ahead:
 
 
 class Batches(Sequence):
-    """Items that are made anew each time they are asked for, in order, a few of them ahead.
+    """A sequence that can only be iterated over; its items are made again each time, a few of them ahead.
 
-    make: an iterator of them. count: how many.
+    Args:
+      make: returns an iterator of the items.
+      count: number of items.
     """
 
     def __init__(self, make: Callable[[], Iterator[Any]], count: int) -> None:

@@ -1,1 +1,1 @@
-"""Few labels: which examples of a data set are labelled, validated on and tested on."""
+"""The choice of labelled, validation and test examples of a data set."""

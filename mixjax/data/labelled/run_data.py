@@ -1,4 +1,4 @@
-"""The data sets of a run, and which of their examples each seed is given."""
+"""The data sets of a run, and the examples that each seed draws from them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,19 @@ from mixjax.host import storage
 
 
 class Sets(NamedTuple):
-    """The data sets of a run. `test` is None where all that is not labelled is the test set.
+    """Data sets of a run.
 
-    val: a validation part of the data set's own. rows: of `train` in the whole train part; None where it is whole.
-    whole: all classes of the target. stamps, digests: {part: what tells its examples from others}; the digests are
-    also of the classes, and of the files where these say what is in them.
-    notes, unreadable: what was found and left out, for people.
+    Attributes:
+      train: the target's train part, with the chosen classes only.
+      test: the target's test part; None if all examples that are not labelled are the test set.
+      source: the source's train part, or None.
+      val: the validation part that comes with the target, or None.
+      rows: rows of `train` in the whole train part; None if it is the whole part.
+      whole: all classes of the target.
+      stamps: {part: text that identifies its examples}.
+      digests: {part: digest of its examples and classes, and of its files if these determine the images}.
+      notes: messages to show.
+      unreadable: {file: reason} of files that were left out.
     """
 
     train: Dataset
@@ -40,13 +47,19 @@ class Sets(NamedTuple):
 
 
 def load_sets(config: Any, say: Say | None = None) -> Sets:
-    """The data sets, as `config` says. say: as `decoded_cache.stored` has it."""
+    """Load the data sets of a config. say: see `decoded_cache.stored`."""
     target = load(config, config.target, say)
     return chosen_sets(config, target, load(config, config.source, say).train if config.source.name else None)
 
 
 def chosen_sets(config: Any, target: sets_lib.Parts, source: Dataset | None) -> Sets:
-    """The target's parts, of the chosen classes only, and the source's train part."""
+    """Return the target's parts with the chosen classes only, and the source's train part.
+
+    Args:
+      config: the config.
+      target: all parts of the target.
+      source: the source's train part, or None.
+    """
     parts = {'train': target.train, 'test': target.test, 'val': target.val}
     stamps = {name: split_file.stamp(part) for name, part in parts.items() if part is not None}
     digests = {name: digest(part) for name, part in parts.items() if part is not None}
@@ -65,18 +78,24 @@ def chosen_sets(config: Any, target: sets_lib.Parts, source: Dataset | None) -> 
 
 
 def digest(data: Dataset) -> str:
-    """What tells a part of a data set from others: its name, labels and classes, and the files of its images."""
+    """Return a digest that identifies a part of a data set: by its name, labels, classes and image files."""
     about = json.dumps([split_file.stamp(data), list(data.classes), stamp_of(data.read)])
     return f'{data.name} {hashlib.sha256(about.encode()).hexdigest()}'
 
 
 def told_apart(sets: Sets) -> list[Any]:
-    """Plain data that differs where the data sets do."""
+    """Return plain data that differs if the data sets differ."""
     return [sorted(sets.digests.items()), digest(sets.source) if sets.source else '']
 
 
 def load(config: Any, node: Any, say: Say | None = None) -> sets_lib.Parts:
-    """The data set of `config.target` or `config.source`, with images as `config.image` says, or made-up ones."""
+    """Load a data set with images as set by `config.image`, or with synthetic ones.
+
+    Args:
+      config: the config.
+      node: `config.target` or `config.source`.
+      say: see `decoded_cache.stored`.
+    """
     known, image = storage.kept(config.cache_dir), config.image
     if config.synthetic.per_class:
         return sets_lib.made_up(node, known, per_class=config.synthetic.per_class, side=config.synthetic.side)
@@ -93,13 +112,13 @@ def load(config: Any, node: Any, say: Say | None = None) -> sets_lib.Parts:
 
 
 def colours(config: Any) -> int:
-    """Of the stored images: grey, where the network or a data set knows nothing else."""
+    """Return the number of colours of stored images: 1 if the network or a data set has only grey ones."""
     nodes = [node for node in (config.target, config.source) if node.name]
     return min([len(config.image.mean), *map(sets_lib.channels, nodes)])
 
 
 def choose_classes(config: Any, names: Sequence[str]) -> np.ndarray:
-    """The labels of the classes that a run is about, ascending; the same for all its seeds."""
+    """Return the labels of the classes that a run uses, ascending; the same for all its seeds."""
     target = config.target
     if target.splits:
         return split_file.classes(target.splits, target.name, names)
@@ -107,7 +126,7 @@ def choose_classes(config: Any, names: Sequence[str]) -> np.ndarray:
 
 
 def drawn(config: Any, sets: Sets, seed: int) -> splits.Drawn:
-    """What this seed learns from and validates on."""
+    """Return the rows that a seed learns from and validates on, drawn or from the file `config.target.splits`."""
     target, data = config.target, sets.train
     if target.splits:
         tested = () if sets.test is None else sets.test.ids
@@ -116,16 +135,18 @@ def drawn(config: Any, sets: Sets, seed: int) -> splits.Drawn:
         data.labels, data.classes, seed=seed, per_class=target.per_class, rate=target.rate,
         counts=target.counts, images=target.images, sampler=target.sampler,
     )  # fmt: skip
-    # A validation part of the data set's own needs no examples of the train part.
+    # If the data set has a validation part, none of the train part is held out.
     learned, val = splits.validation(data.labels, chosen, 0.0 if sets.val else target.val, seed)
     return splits.Drawn(learned, val, splits.rest(len(data.labels) if target.add_rest else 0, chosen))
 
 
 class SeedDraw(NamedTuple):
-    """Which examples of the train part one seed has.
+    """Examples of the train part that one seed draws.
 
-    rows: those that are labelled, validated on and added. train: the rows that it learns from.
-    epoch: which of `train` an epoch has; None where it has each of them once.
+    Attributes:
+      rows: the labelled, validation and added rows.
+      train: the rows that it learns from.
+      epoch: positions in `train` of the examples of an epoch; None if it has each of them once.
     """
 
     rows: splits.Drawn
@@ -138,7 +159,7 @@ class SeedDraw(NamedTuple):
 
 
 def draw_seed(config: Any, sets: Sets, seed: int) -> SeedDraw:
-    """Draw the examples of a seed, and those of its epochs."""
+    """Draw the examples of a seed and of its epochs."""
     found = drawn(config, sets, seed)
     balanced = config.target.balance == 'classes'
     epoch = splits.balanced(sets.train.labels[found.train], seed) if balanced else None
@@ -146,7 +167,7 @@ def draw_seed(config: Any, sets: Sets, seed: int) -> SeedDraw:
 
 
 def check_images(config: Any, sets: Sets) -> int:
-    """The number of colours, once it is sure that all images have one shape."""
+    """Return the number of colours of the network's input, after checking that all images have one shape."""
     shape = sets.train.read(np.arange(1)).shape
     if sets.source is not None and sets.source.read(np.arange(1)).shape != shape:
         raise UserError(
@@ -156,4 +177,4 @@ def check_images(config: Any, sets: Sets) -> int:
     colours = len(config.image.mean)
     if 1 not in (colours, shape[-1]) and colours != shape[-1]:
         raise UserError(f'config.image.mean has {colours} colours and the images have {shape[-1]}')
-    return max(shape[-1], colours)  # a grey image is given to a network for three colours three times
+    return max(shape[-1], colours)  # a network for three colours gets a grey image three times

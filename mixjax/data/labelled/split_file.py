@@ -1,11 +1,11 @@
-"""`splits.json`: which examples a run learned from, kept so that the same draw can be repeated anywhere.
+"""`splits.json`, the file of the examples that a run learned from, with which the draw can be repeated anywhere.
 
     {'target': 'digits', 'classes': [..], 'left out classes': [..], 'data': {'train': .., 'test': ..},
      'labelled rows': {'0': [4, 17, ..]}, 'labelled ids': {'0': [..]}, 'per class': {'0': [3, 3, ..]}, ..}
 
-Rows count in the whole train part. Where the examples have names (`ids`: of a folder, the paths of its files), these
-decide, and a folder on another machine may hold other files besides. `validation` and `added` are there
-where there are such examples.
+Rows are those of the whole train part. If the examples have names (`ids`: for a folder, the paths of its files), the
+names are used instead, and a folder on another machine may have more files. `validation` and `added` exist only if
+there are such examples.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from mixjax.data.labelled.splits import Drawn
 from mixjax.errors import UserError, require
 from mixjax.host import storage, untrusted
 
-KINDS = {'labelled': 'labelled', 'validation': 'val', 'added': 'added'}  # in the file, and of `Drawn`
+KINDS = {'labelled': 'labelled', 'validation': 'val', 'added': 'added'}  # {name in the file: field of `Drawn`}
 ROWS = tuple(f'{kind} rows' for kind in KINDS)
 
 
 def stamp(data: Dataset) -> str:
-    """What tells the examples of a part from others: its name, and a digest of its labels."""
+    """Return a text that identifies the examples of a part: its name, and a digest of its labels."""
     labels = np.ascontiguousarray(data.labels, np.int64).tobytes()
     return f'{data.name} {hashlib.blake2b(labels, digest_size=6).hexdigest()}'
 
@@ -38,11 +38,15 @@ def contents(
     target: str, whole: Sequence[str], data: Dataset, rows: np.ndarray | None, stamps: dict[str, str],
     drawn: dict[int, Drawn],
 ) -> dict[str, Any]:  # fmt: skip
-    """What the file holds.
+    """Return the contents of the file.
 
     Args:
-      whole: all classes of the data set. data: the train part of the chosen ones. rows: its rows in the whole
-        train part; None where they are all.
+      target: name of the data set.
+      whole: all classes of the data set.
+      data: the train part with the chosen classes.
+      rows: its rows in the whole train part; None if it is the whole part.
+      stamps: {part: stamp}.
+      drawn: {seed: its draw}.
     """
     out: dict[str, Any] = {
         'target': target,
@@ -65,7 +69,12 @@ def contents(
 
 
 def rows_of(rows: np.ndarray | None, drawn: dict[int, Drawn]) -> dict[str, dict[str, list[int]]]:
-    """{kind of example: {seed: rows of the whole train part}}, as in the file; without the kinds that no seed has."""
+    """Return {kind of example: {seed: rows of the whole train part}}, without the kinds that no seed has.
+
+    Args:
+      rows: see `contents`.
+      drawn: {seed: its draw}.
+    """
     out = {}
     for kind, field in KINDS.items():
         mine = {str(seed): getattr(one, field) for seed, one in drawn.items()}
@@ -76,11 +85,11 @@ def rows_of(rows: np.ndarray | None, drawn: dict[int, Drawn]) -> dict[str, dict[
     return out
 
 
-# --- given back -------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def read(path: str) -> dict[str, Any]:
-    """The file as data."""
+    """Read and check the file."""
     try:
         where = storage.of(path)
         if storage.remote(where):
@@ -100,7 +109,7 @@ def _read(path: Path, time: int) -> dict[str, Any]:
     found = untrusted.parse(untrusted.read_regular(path, untrusted.MOST_TEXT))
     if not isinstance(found, dict) or not isinstance(found.get('target'), str) or 'labelled rows' not in found:
         raise ValueError
-    # Rows are looked at one by one where they are used (`_rows`).
+    # Rows are checked one by one where they are used (`_rows`).
     kinds = {**{f'{kind} rows': object for kind in KINDS}, **{f'{kind} ids': str for kind in KINDS}, 'per class': int}
     for key, kind in kinds.items():
         by_seed = found.get(key, {})
@@ -116,7 +125,13 @@ def _list_of(kind: type, values: Any) -> bool:
 
 
 def classes(path: str, target: str, names: Sequence[str]) -> np.ndarray:
-    """The labels of the file's classes in the data set, ascending; both must know the same classes."""
+    """Return the labels of the file's classes in the data set, ascending; both must have the same classes.
+
+    Args:
+      path: the file.
+      target: name of the data set.
+      names: all classes of the data set.
+    """
     found = read(path)
     if found['target'] != target:
         raise UserError(f'config.target.splits: {path} is of the data set {found["target"]!r}, not of {target!r}')
@@ -132,12 +147,20 @@ def classes(path: str, target: str, names: Sequence[str]) -> np.ndarray:
 
 
 def count(path: str, total: int) -> int:
-    """How many classes the file draws from, of so many."""
+    """Return the number of classes that the file draws from; `total` if it has no list of classes."""
     return len(read(path).get('classes', range(total)))
 
 
 def drawn(path: str, data: Dataset, rows: np.ndarray | None, seed: int, tested: Sequence[str]) -> Drawn:
-    """The draw of one seed. data, rows: as in `contents`. tested: ids of the test part."""
+    """Return the draw of one seed from the file.
+
+    Args:
+      path: the file.
+      data: see `contents`.
+      rows: see `contents`.
+      seed: the seed.
+      tested: ids of the test part.
+    """
     found = read(path)
     if str(seed) not in found['labelled rows']:
         seeds = ', '.join(found['labelled rows'])
@@ -166,7 +189,7 @@ def drawn(path: str, data: Dataset, rows: np.ndarray | None, seed: int, tested: 
 def _rows(
     found: dict[str, Any], kind: str, data: Dataset, rows: np.ndarray | None, seed: int, where: str
 ) -> np.ndarray:
-    """Rows of the restricted train part, in the order of the file."""
+    """Return rows of the train part with the chosen classes, in the order of the file."""
     if len(data.ids) and f'{kind} ids' in found:
         place = {name: k for k, name in enumerate(data.ids)}
         wanted = found[f'{kind} ids'].get(str(seed), [])

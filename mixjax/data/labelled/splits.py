@@ -1,7 +1,6 @@
-"""Choosing the few labelled examples of a run, the classes they are of, and those that validate: seeded.
+"""Seeded choice of the classes, the labelled examples and the validation examples of a run.
 
-The classes are the same for all seeds of a run; the examples are drawn for each seed, and are the same whatever
-the method.
+The classes are the same for all seeds of a run; the examples are drawn for each seed, and are the same for all methods.
 """
 
 from __future__ import annotations
@@ -20,9 +19,12 @@ SAMPLERS = ('stratified', 'global_floor_plus_one')
 
 
 class Drawn(NamedTuple):
-    """Rows of one seed, of the train part.
+    """Rows of the train part that one seed draws.
 
-    labelled: what was chosen to learn from. val: to validate on. added: the rest, where it is learned from too.
+    Attributes:
+      labelled: rows that were chosen to learn from.
+      val: rows to validate on.
+      added: all other rows, if they are learned from too.
     """
 
     labelled: np.ndarray
@@ -31,12 +33,12 @@ class Drawn(NamedTuple):
 
     @property
     def train(self) -> np.ndarray:
-        """What is learned from; the chosen examples come first."""
+        """Rows that are learned from; the chosen ones come first."""
         return np.concatenate([self.labelled, self.added])
 
     @property
     def known(self) -> np.ndarray:
-        """All whose labels were seen: none of them may be tested on."""
+        """Rows whose labels are used: none of them may be in the test set."""
         return np.concatenate([self.labelled, self.added, self.val])
 
 
@@ -44,27 +46,31 @@ def draw(
     labels: np.ndarray, classes: Sequence[str], *, seed: int, per_class: int = 0, rate: float = 1.0,
     counts: Sequence[int] = (), images: int = 0, sampler: str = SAMPLERS[0],
 ) -> np.ndarray:  # fmt: skip
-    """Rows of the labelled examples, in class order.
+    """Draw the labelled examples.
+
+    The number is given by the first of `counts`, `images`, `per_class` and `rate` that is not empty or 0.
 
     Args:
-      labels: (n,) labels of all the examples there are to choose from.
+      labels: (n,), labels of all examples to choose from.
       classes: class names, for the error message.
-      seed: of the draw; the same seed gives the same rows whatever the method.
-      counts, images, per_class, rate: how many; the first that is not empty or 0 decides. `counts`: of each class.
-        `images`: of all together, as evenly as can be. `per_class`: of each class alike. `rate`: ceil(rate * n_c)
-        of the n_c examples of class c, or with the sampler `global_floor_plus_one` 1 + floor(rate * n) of all n
-        examples, whatever their class.
+      seed: of the draw; the same seed gives the same rows for all methods.
+      per_class: number of examples of each class.
+      rate: ceil(rate * n_c) of the n_c examples of class c, or with the sampler `global_floor_plus_one`
+        1 + floor(rate * n) of all n examples, regardless of class.
+      counts: number of examples of each class.
+      images: number of all examples, spread over the classes as evenly as possible.
+      sampler: one of SAMPLERS.
 
     Returns:
       (k,) int64 rows, sorted by class and then by row.
     """
-    # RandomState, because numpy promises that its streams never change.
+    # RandomState, because numpy guarantees that its streams never change.
     random = np.random.RandomState(seed)
     sizes = np.bincount(labels, minlength=len(classes))
     for size, name in zip(sizes, classes, strict=True):
         require(size > 0, f'class {name!r} has no example to learn from')
     if sampler == 'global_floor_plus_one' and not (len(counts) or images or per_class):
-        # As released: in floating point, where 0.29 * 100 is below 29.
+        # As in the released code: in floating point, where 0.29 * 100 is below 29.
         chosen = random.permutation(len(labels))[: 1 + int(rate * len(labels))]
         return chosen[np.lexsort((chosen, labels[chosen]))]
     wanted = _wanted(sizes, classes, counts, images, per_class, rate, seed)
@@ -83,7 +89,7 @@ def _wanted(
     rate: float,
     seed: int,
 ) -> Sequence[int]:
-    """How many of each class."""
+    """Return the number of examples to draw from each class."""
     if len(counts):
         require(
             len(counts) == len(classes),
@@ -100,14 +106,19 @@ def _wanted(
                 per_class <= size, f'config.target.per_class={per_class}, and class {name!r} has only {size} examples'
             )
         return [per_class] * len(classes)
-    # Rounded before the ceiling: 0.3 * 30 is 9.000000000000002 only if one multiplies otherwise.
+    # Rounded before the ceiling, so that rounding errors (0.07 * 100 > 7) add no example.
     return [max(1, math.ceil(round(rate * int(size), 9))) for size in sizes]
 
 
 def spread(total: int, sizes: np.ndarray, seed: int) -> list[int]:
-    """`total` examples over classes of these sizes, as evenly as can be: one more each in turn, while there are more.
+    """Spread `total` examples over classes of these sizes as evenly as possible: one each in turn while there are any.
 
-    Which classes get the last ones, where it does not come out even, is drawn.
+    If it does not divide evenly, the classes that get one more are drawn at random.
+
+    Args:
+      total: number of examples.
+      sizes: (c,), number of available examples of each class.
+      seed: of the draw.
     """
     if not len(sizes) <= total <= sizes.sum():
         raise UserError(
@@ -122,14 +133,20 @@ def spread(total: int, sizes: np.ndarray, seed: int) -> list[int]:
 
 
 def rest(count: int, chosen: np.ndarray) -> np.ndarray:
-    """All rows below `count` that were not chosen, ascending."""
+    """Return all rows below `count` that were not chosen, ascending."""
     return np.setdiff1d(np.arange(count), chosen)
 
 
 def validation(labels: np.ndarray, rows: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows to learn from, rows to validate on): of each class the share, at least one, and never its last one.
+    """Split rows into (rows to learn from, rows to validate on).
 
-    A class of one example has none to spare.
+    Of each class `share` is for validation, at least one but never all; a class of one example has none.
+
+    Args:
+      labels: (n,), labels of all examples.
+      rows: rows to split.
+      share: share of the validation part; 0 for none.
+      seed: of the split.
     """
     if not share:
         return rows, rows[:0]
@@ -144,11 +161,11 @@ def validation(labels: np.ndarray, rows: np.ndarray, share: float, seed: int) ->
 
 
 def balanced(labels: np.ndarray, seed: int) -> np.ndarray:
-    """The rows of an epoch: those of smaller classes repeated, until every class is there as often as the largest.
+    """Return the rows of a balanced epoch: rows of smaller classes are repeated up to the size of the largest class.
 
-    So every class is as likely as every other in a batch, whatever is done with the batch: images that are mixed
-    are balanced too, which weights in a loss of mixed labels would not do. Each row of a class is there equally
-    often, but for one time more: those that are it are drawn.
+    So all classes are equally likely in a batch, and mixed images are balanced too, which weights in a loss of mixed
+    labels would not achieve. All rows of a class occur equally often, up to one time; the rows that occur once more
+    are drawn at random.
     """
     random = np.random.RandomState([seed, 3])
     groups = [np.flatnonzero(labels == label) for label in np.unique(labels)]
@@ -160,11 +177,11 @@ def balanced(labels: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate(filled)
 
 
-# --- some of the classes ----------------------------------------------------------------------------------------------
+# --- choice of classes ------------------------------------------------------------------------------------------------
 
 
 def class_count(total: int, wanted: float) -> int:
-    """How many of `total` classes a number means: up to 1 it is a share, rounded up; above it is their number."""
+    """Return the number of classes that `wanted` means: up to 1 it is a share of `total`, rounded up."""
     count = math.ceil(round(wanted * total, 9)) if wanted <= 1 else int(wanted)
     require(
         2 <= count <= total,
@@ -174,12 +191,21 @@ def class_count(total: int, wanted: float) -> int:
 
 
 def choose_classes(total: int, wanted: float, seed: int) -> np.ndarray:
-    """The labels of the chosen classes, ascending."""
+    """Choose classes at random.
+
+    Args:
+      total: number of classes.
+      wanted: number or share of classes to choose, see `class_count`.
+      seed: of the choice.
+
+    Returns:
+      Their labels, ascending.
+    """
     return np.sort(np.random.RandomState(seed).permutation(total)[: class_count(total, wanted)])
 
 
 class Some(Sequence):
-    """Some of the names of another sequence, without a copy."""
+    """A view of some of the names in another sequence, without a copy."""
 
     def __init__(self, names: Sequence[str], rows: np.ndarray) -> None:
         self._names, self._rows = names, rows
@@ -192,7 +218,7 @@ class Some(Sequence):
 
 
 def restrict(data: Dataset, chosen: np.ndarray) -> tuple[Dataset, np.ndarray]:
-    """The examples of the chosen classes, their labels counted anew from 0; and their rows in the whole set."""
+    """Return the examples of the chosen classes, relabelled from 0, and their rows in the whole set."""
     rows = np.flatnonzero(np.isin(data.labels, chosen))
     labels = np.searchsorted(chosen, data.labels[rows]).astype(np.int32)
     names = tuple(data.classes[k] for k in chosen)

@@ -1,1 +1,1 @@
-"""From image files to arrays: decoding, resizing, and the cache of decoded images."""
+"""Decoding and resizing of image files, and the cache of decoded images."""

@@ -1,8 +1,8 @@
-"""Photographs that were decoded once, kept on disk at the size they are used in.
+"""A disk cache of decoded photographs, at the size at which they are used.
 
-One part of a data set at one size is a `RowFile` in `<cache>/images`, local to a host. Its name holds what the
-pixels depend on: the data set and part, the files they were read from, the rule. Runs may share it. All files of the
-folder together take no more than a limit; what comes after is decoded each time.
+One part of a data set at one size is a `RowFile` in `<cache>/images`, local to a host. Its name identifies the pixels:
+by the data set and part, the files they were read from, and the rule. Runs may share it. The size of all files of the
+folder together is limited; images beyond it are decoded each time.
 """
 
 from __future__ import annotations
@@ -35,53 +35,58 @@ Say = Callable[[str], None]
 
 
 def stored(dataset: Dataset, part: str, folder: Path, say: Say | None = None, limit: float = LIMIT) -> Dataset:
-    """The data set with a reader that decodes each image once; as it is, where there is nothing to decode.
+    """Return a data set whose reader decodes each image once; unchanged if its images need no decoding.
 
     Args:
-      part: which one it is, such as 'train'. folder: of the files.
-      say: takes a line for a person; None is silent.
-      limit: bytes that all files in the folder may take; up to 1, the share of what is free and what they take.
+      dataset: one part of a data set.
+      part: name of the part, such as 'train'.
+      folder: the folder of the cache files.
+      say: prints a message; None is silent.
+      limit: largest number of bytes of all files in the folder; up to 1, a share of the free space and theirs.
     """
-    # What decodes photographs follows a rule; what is embedded or made up costs less than a file.
+    # Readers that decode photographs have a rule; embedded and synthetic images are faster than a file.
     if not getattr(dataset.read, 'rule', None) or not len(dataset.labels):
         return dataset
     return dataset._replace(read=Stored(dataset, part, folder, say, limit))
 
 
 def ensure(read: Read, rows: Any, *, must: bool = True) -> None:
-    """Decode those rows that are not there yet, with all processors; for a reader that stores nothing, nothing.
+    """Decode the rows that are not stored yet, on all processors; does nothing for a reader without a cache.
 
-    must: whether it is an error that the disk has no room for them, or they will be decoded each time.
+    Args:
+      read: a reader.
+      rows: rows to decode.
+      must: raise an error if the disk has no space for them; otherwise they are then decoded each time.
     """
     if isinstance(read, Stored | Subset):
         read.ensure(rows, must=must)
 
 
 def announce(read: Read, rows: Any) -> None:
-    """Say how much may be written, and where, when those rows are read one after the other."""
+    """Print how much may be stored, and where, when these rows are read one after the other."""
     if isinstance(read, Stored | Subset):
         read.announce(rows)
 
 
 def passing(read: Read) -> Read:
-    """The same images from a reader that uses what is stored and stores nothing: for a single pass over the data."""
+    """Return a reader of the same images that reads the cache but adds nothing to it: for a single pass."""
     return read.passing() if isinstance(read, Stored | Subset) else read
 
 
 def stamp_of(read: Read) -> str:
-    """What pixels depend on besides the data set's name and the rule, such as its record files; '' for nothing."""
+    """Return a text that identifies pixels besides the data set's name and the rule, such as by its record files."""
     return getattr(read.dataset.read if isinstance(read, Stored) else read, 'stamp', '')
 
 
 class Subset:
-    """The reader of some rows of another one; `rows` may have any shape."""
+    """A reader of some rows of another reader; `rows` may have any shape."""
 
     def __init__(self, read: Read, rows: np.ndarray) -> None:
         self.read, self.rows = read, np.asarray(rows, np.int64)
 
     def __call__(self, places: Any) -> np.ndarray:
         rows = self.rows[places]
-        if not rows.size:  # of one image the shape is known
+        if not rows.size:  # the shape is that of the first image
             return np.empty((*rows.shape, *self.read(np.arange(1)).shape[1:]), np.uint8)
         images = self.read(rows.ravel())
         return images.reshape(*rows.shape, *images.shape[1:])
@@ -97,14 +102,21 @@ class Subset:
 
 
 class Stored:
-    """rows -> (k, H, W, C) uint8: from the disk where they are there, else decoded now and put there.
+    """A reader that decodes images once and stores them: rows (k,) -> (k, H, W, C) uint8.
 
     Threads may share it.
+
+    Args:
+      dataset: one part of a data set.
+      part: name of the part.
+      folder: the folder of the cache files.
+      say: prints a message; None is silent.
+      limit: see `stored`.
     """
 
     def __init__(self, dataset: Dataset, part: str, folder: Path, say: Say | None, limit: float) -> None:
         self.dataset, self._folder, self._say, self._limit = dataset, folder, say, limit
-        # A reader of files that may change under a run; see `folder.Images.check`.
+        # For files that may change during a run; see `folder.Images.check`.
         self._check: Callable[[np.ndarray], None] = getattr(dataset.read, 'check', lambda rows: None)
         self._keeps, self._writing = True, threading.Lock()
         rule = getattr(dataset.read, 'rule')  # noqa: B009
@@ -128,13 +140,13 @@ class Stored:
         return out
 
     def passing(self) -> Stored:
-        """The same reader, but it stores nothing."""
+        """Return the same reader without storing of new images."""
         other = copy.copy(self)
         other._keeps = False
         return other
 
     def announce(self, rows: Any) -> None:
-        """See `announce`."""
+        """Print how much may be stored: see `announce`."""
         missing = self._missing(self._rows(rows))
         if len(missing) and self._keeps and self._can_write():
             some = self._fitting(missing)
@@ -144,7 +156,7 @@ class Stored:
             )
 
     def ensure(self, rows: Any, *, must: bool = True) -> None:
-        """See `ensure`. It is told what is done, and how far it is."""
+        """Decode rows that are not stored yet, with messages and progress: see `ensure`."""
         missing = self._missing(self._rows(rows))
         if not self._keeps and len(missing):
             self._tell(f'decoding {len(missing):,} images of {self.dataset.name} for one pass over them; none is kept')
@@ -191,14 +203,14 @@ class Stored:
         return f'{size(len(rows) * self._size)}; {size(shutil.disk_usage(self._folder).free)} free'
 
     def _fitting(self, rows: np.ndarray) -> np.ndarray:
-        """Those of some missing rows that may still be stored; if they are not all, it is told."""
+        """Return the missing rows that may still be stored; print a message if these are not all."""
         many = max(self._left(), 0) // self._size
         if len(rows) > many:
             self._tell_limit()
         return rows[:many]
 
     def _left(self) -> int:
-        """How many bytes may still be written."""
+        """Return the number of bytes that may still be written."""
         taken = 0
         with contextlib.suppress(OSError):
             for item in os.scandir(self._folder):
@@ -207,7 +219,7 @@ class Stored:
         return int(self._limit if self._limit > 1 else self._limit * room) - taken
 
     def _found(self, row: int, out: np.ndarray) -> bool:
-        """Read a row into `out`, if it is there."""
+        """Read a row into `out`; return False if it is not stored."""
         if not self.file.is_there(row):
             return False
         if self.file.read(row, out):
@@ -219,12 +231,12 @@ class Stored:
         return np.array([row for row in rows if not self.file.is_there(int(row))], np.int64)
 
     def _in_chunks(self, work: Callable[[np.ndarray], Any], items: np.ndarray) -> Iterator[Any]:
-        """What `work` makes of the items, a chunk at a time; by as many threads as there are processors."""
+        """Yield `work` of the items, a chunk at a time, computed by as many threads as there are processors."""
         chunks = [items[start : start + CHUNK] for start in range(0, len(items), CHUNK)]
         if len(chunks) < 2:
             yield from map(work, chunks)
             return
-        # OpenCV and Pillow let other threads run while they decode.
+        # OpenCV and Pillow release the GIL while they decode.
         pool = ThreadPoolExecutor(min(os.cpu_count() or 1, len(chunks)), thread_name_prefix='mixjax-decode')
         try:
             yield from pool.map(work, chunks)
@@ -236,14 +248,14 @@ class Stored:
 
         try:
             images = self.dataset.read(rows)
-        except Unreadable as error:  # of a reader that does not say which one it was
+        except Unreadable as error:  # from a reader that does not name the image
             if len(rows) > 1:
                 return np.concatenate([self._decode(row) for row in rows[:, None]])
             name = self.dataset.ids[int(rows[0])] if len(self.dataset.ids) else f'image {rows[0]}'
             raise UserError(f'{self.dataset.name}: {name}: {error}') from None
         assert images.dtype == np.uint8 and images.shape == (len(rows), *self.shape), (images.dtype, images.shape)
         if self._keeps and self._can_write():
-            with self._writing:  # what one thread writes counts for the next
+            with self._writing:  # writes of one thread count for the next
                 for row, image in zip(self._fitting(rows), images, strict=False):
                     self.file.write(int(row), np.ascontiguousarray(image))
         return images
@@ -256,7 +268,7 @@ class Stored:
         )
 
     def _can_write(self) -> bool:
-        """Whether images can be kept; the first time that they cannot, it is told."""
+        """Return whether images can be stored; the first time that they cannot, print a message."""
         try:
             if self.file.fault is None and shutil.disk_usage(self._folder).free < RESERVE:
                 self.file.fault = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -270,14 +282,14 @@ class Stored:
         return self.file.fault is None
 
     def _tell(self, line: str) -> None:
-        """Say it, once."""
+        """Print a message once."""
         if line not in self._said and self._say is not None:
             self._say(line)
         self._said.add(line)
 
 
 def _name(dataset: Dataset, part: str, shape: Sequence[int]) -> str:
-    """A readable name, and the hash of all that the pixels depend on."""
+    """Return a readable name with the hash of everything that the pixels depend on."""
     rule = getattr(dataset.read, 'rule')._asdict()  # noqa: B009
     about = {
         'format': FORMAT,

@@ -1,8 +1,8 @@
-"""What the header of an image file says, and bounds on the work that decoding it takes.
+"""Reads the header of an image file, and refuses files that would take too much work to decode.
 
 Decoders trust a file: a few bytes can make them loop for minutes (empty scans of a JPEG, chunks of a PNG, tiles of a
-TIFF, blocks of a GIF) or take any amount of memory. So the parts of a file are counted here first, at the speed of a
-look through it. Limits are far above what encoders write.
+TIFF, blocks of a GIF) or take any amount of memory. So the parts of a file are counted here first, in one fast pass.
+The limits are far above what encoders write.
 """
 
 from __future__ import annotations
@@ -14,28 +14,34 @@ from typing import NamedTuple
 
 from mixjax.data.pixels import netpbm
 
-# A few bytes can claim any size. Pillow's own limit.
+# A few bytes can claim any size. This is Pillow's limit.
 MOST_PIXELS = 178_956_970
 MOST_PARTS = 1 << 16  # segments, chunks, blocks, strips or tiles of a file
-MOST_TEXTS = 256  # compressed texts and profiles of a PNG; each may unpack to 1 MB
+MOST_TEXTS = 256  # compressed texts and profiles of a PNG; each may decompress to 1 MB
 MOST_SCANS = 100  # of a JPEG; encoders write about 10
-# Scans times pixels, because each scan is a pass over the whole image: 16 over the largest.
+# Scans times pixels, because each scan is a pass over the whole image: 16 passes over the largest image.
 MOST_PASSES = 16 * MOST_PIXELS
 MOST_RUNS = 1 << 24  # pixels of a run-length encoded BMP, which Pillow unpacks in Python
 
 PNG = b'\x89PNG\r\n\x1a\n'
-MARKER = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]')  # also the one that ends the coded data of a scan
+MARKER = re.compile(rb'\xff[^\x00\xff\xd0-\xd7]')  # matches also the marker that ends the coded data of a scan
 
 
 class Fault(Exception):
-    """What is wrong with a file, as the end of a sentence: 'its PNG header is damaged'."""
+    """Fault of a file; the message is the end of a sentence: 'its PNG header is damaged'."""
 
 
 class Header(NamedTuple):
-    """kind: Pillow's name of the format. components, bits: of a JPEG (channels, and bits of each), 0 of others.
+    """Header of an image file.
 
-    tagged: whether a JPEG has metadata that may say how the camera was held. area: the most pixels that are held at
-    once, which tiles can make larger than the image.
+    Attributes:
+      kind: Pillow's name of the format.
+      height: in pixels.
+      width: in pixels.
+      components: number of channels of a JPEG; 0 for other formats.
+      bits: bits of a channel of a JPEG; 0 for other formats.
+      tagged: a JPEG has metadata that may contain the orientation of the camera.
+      area: largest number of pixels in memory at once, which tiles can make larger than the image.
     """
 
     kind: str
@@ -48,7 +54,12 @@ class Header(NamedTuple):
 
 
 def look(data: bytes, kinds: tuple[str, ...]) -> Header:
-    """The header of an image file; `Fault` if it has none, or would take too much work."""
+    """Read the header of an image file; raise `Fault` if it has none, or would take too much work.
+
+    Args:
+      data: the bytes of the file.
+      kinds: names of the formats, for the message.
+    """
     readers = {
         'JPEG': ((b'\xff\xd8',), _jpeg), 'PNG': ((PNG,), _png), 'GIF': ((b'GIF87a', b'GIF89a'), _gif),
         'WEBP': ((b'RIFF',), _webp), 'BMP': ((b'BM',), _bmp), 'TIFF': ((b'II', b'MM'), _tiff),
@@ -77,7 +88,7 @@ def _too_many(what: str, most: int) -> Fault:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """(marker, place of its length) of the parts of a JPEG file, up to its end mark; coded data are stepped over."""
+    """Yield (marker, place of its length) of the parts of a JPEG file, up to its end mark; coded data are skipped."""
     at = 2
     for _ in range(MOST_PARTS):
         found = MARKER.search(data, at)
@@ -107,7 +118,7 @@ def _jpeg(data: bytes) -> Header:
     if not bits:  # coded data without a frame
         raise ValueError
     allowed = min(MOST_SCANS, MOST_PASSES // max(min(height * width, MOST_PIXELS), 1))
-    # Coded data hold no marker. Thumbnails and what follows the image may, so what looks suspicious is gone through.
+    # Coded data contain no marker. Thumbnails and data after the image may, so only a suspicious file is parsed.
     scans = 0
     for mark, _ in _segments(data) if data.count(b'\xff\xda') > allowed else ():
         scans += mark == 0xDA
@@ -141,7 +152,7 @@ def _png(data: bytes) -> Header:
 
 
 def _gif(data: bytes) -> Header:
-    """The size is that of the screen, or of the first frame where that is larger."""
+    """Read the header of a GIF; the size is that of the screen, or of the first frame if that is larger."""
     width, height, flags = struct.unpack_from('<HHB', data, 6)
     at = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)
     blocks = iter(range(MOST_PARTS))
@@ -214,7 +225,7 @@ def _tiff(data: bytes) -> Header:
         if values == 1 and 0 < size <= inside:
             found.setdefault(tag, struct.unpack_from(order + CODES[size], held)[0])
     height, width = found.get(257, 0), found.get(256, 0)
-    # Tiles are unpacked whole, also where they reach beyond the image.
+    # Tiles are unpacked whole, even where they extend beyond the image.
     return Header('TIFF', height, width, area=found.get(322, 0) * found.get(323, 0))
 
 

@@ -1,7 +1,7 @@
 """A budget of memory that threads share, and the error for too little memory.
 
 Decoders take memory in proportion to the pixels. A thread holds its share of the budget while it decodes, so the sum
-over all threads of a process has a bound, however many there are.
+over all threads of a process is bounded for any number of threads.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from mixjax.errors import UserError
 
 
 class OutOfMemory(UserError):
-    """The process has too little memory for something. It says nothing about a file and is not remembered of one."""
+    """Too little memory for something. It is no property of a file, so it is not cached for one."""
 
 
 class Budget:
-    """Bytes that threads hold for some time, at most `total` at once; who asks first is served first."""
+    """Bytes that threads hold for some time, at most `total` at once; requests are served in order."""
 
     def __init__(self, total: int) -> None:
         self.total = total
         self._reset()
-        if hasattr(os, 'register_at_fork'):  # a child has none of the threads that hold something
+        if hasattr(os, 'register_at_fork'):  # a child process has none of the threads that hold bytes
             os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
@@ -37,7 +37,7 @@ class Budget:
 
     @contextlib.contextmanager
     def hold(self, count: int) -> Iterator[None]:
-        """Hold `count` bytes during the block; waits until there are so many."""
+        """Hold `count` bytes during the block; wait until they are available."""
         if count > self.total:
             raise ValueError(f'{count} bytes are more than the budget of {self.total}')
         ticket = object()
@@ -59,7 +59,7 @@ class Budget:
 
 
 def require(count: int, what: str) -> None:
-    """Raise `OutOfMemory` unless `count` bytes can be had now; `what` needs them."""
+    """Raise `OutOfMemory` unless `count` bytes can be allocated now; `what` needs them."""
     try:
         np.empty(count, np.uint8)
     except MemoryError:

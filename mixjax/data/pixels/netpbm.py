@@ -1,7 +1,7 @@
-"""Decode PBM, PGM, PPM and PFM files.
+"""A decoder of PBM, PGM, PPM and PFM files.
 
 Pillow decodes most of them value by value in Python: a minute for a large image, and longer for a small file of
-comments. This takes all values at once, and gives the same bytes.
+comments. This decodes all values at once, and gives the same bytes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,24 @@ from typing import NamedTuple
 import numpy as np
 
 SPACE = b' \t\n\v\f\r'
-# Possessive, so that no text makes it go back.
+# Possessive, so that no text makes it backtrack.
 HEADER = re.compile(rb'P([1-6fF])(?:[ \t\n\v\f\r]|#[^\r\n]*+[\r\n])++(\d{1,10})'
                     rb'(?:[ \t\n\v\f\r]|#[^\r\n]*+[\r\n])++(\d{1,10})')  # fmt: skip
 RANGE = re.compile(rb'(?:[ \t\n\v\f\r]|#[^\r\n]*+[\r\n])++([-+.0-9eE]{1,32})[ \t\n\v\f\r]')
 COMMENT = re.compile(rb'#[^\r\n]*+')
-BLOCK = 1 << 18  # bytes of text that are turned into numbers at once
+BLOCK = 1 << 18  # bytes of text that are parsed at once
 
 
 class Header(NamedTuple):
-    """kind: the character after `P`. most: the largest value; of a PFM its scale. start: of the values."""
+    """Header of a file.
+
+    Attributes:
+      kind: the character after `P`.
+      height: in pixels.
+      width: in pixels.
+      most: the largest value; for a PFM its scale.
+      start: position of the values in the file.
+    """
 
     kind: str
     height: int
@@ -36,7 +44,7 @@ class Header(NamedTuple):
 
 
 def header(data: bytes) -> Header:
-    """The header of a file; `ValueError` if it is none."""
+    """Parse the header of a file; raise `ValueError` if it is malformed."""
     found = HEADER.match(data)
     if found is None:
         raise ValueError('its header is cut short or damaged')
@@ -59,7 +67,7 @@ def header(data: bytes) -> Header:
 
 
 def values(data: bytes) -> np.ndarray:
-    """(H, W, C) as stored: uint8 or uint16 up to `Header.most`, float32 of a PFM; of a bitmap 1 is white."""
+    """Decode the values, (H, W, C): uint8 or uint16 up to `Header.most`, float32 for a PFM; 1 is white in a PBM."""
     about = header(data)
     height, width, channels = about.height, about.width, about.channels
     if about.kind == '1':
@@ -80,7 +88,7 @@ def values(data: bytes) -> np.ndarray:
 
 
 def table(about: Header) -> np.ndarray:
-    """(65536,) or (256,) uint8: the byte of each value, as Pillow rounds it; of 16 bits in grey the upper 8."""
+    """Return the byte of each value, (65536,) or (256,) uint8, as Pillow rounds it; of 16-bit grey the upper 8 bits."""
     most = int(about.most)
     if most > 255 and about.channels == 1:
         found = [min(65535, round(value / most * 65535)) >> 8 for value in range(most + 1)]
@@ -99,7 +107,7 @@ def _part(data: bytes, start: int, count: int) -> memoryview:
 
 
 def _digits(data: bytes, about: Header) -> np.ndarray:
-    """Of a plain bitmap, whose digits may stand without blanks between them."""
+    """Decode the values of a plain bitmap, whose digits need no blanks between them."""
     digits = COMMENT.sub(b'', memoryview(data)[about.start :]).translate(None, SPACE)
     part = np.frombuffer(_part(digits, 0, about.height * about.width), np.uint8)
     if ((part != 48) & (part != 49)).any():
@@ -108,7 +116,7 @@ def _digits(data: bytes, about: Header) -> np.ndarray:
 
 
 def _numbers(text: bytes, at: int, out: np.ndarray, most: int) -> None:
-    """Fill `out` with the first numbers of a text from a place on."""
+    """Fill `out` with the first numbers of a text, from a place on."""
     if b'#' in text:
         text, at = COMMENT.sub(b'', memoryview(text)[at:]), 0
     filled = 0
@@ -131,7 +139,7 @@ def _numbers(text: bytes, at: int, out: np.ndarray, most: int) -> None:
 
 
 def _parsed(text: bytes) -> np.ndarray:
-    """The numbers of a text of digits and blanks."""
+    """Parse a text of digits and blanks."""
     codes = np.frombuffer(text, np.uint8)
     digit = (codes >= 48) & (codes <= 57)
     if not (digit | np.isin(codes, np.frombuffer(SPACE, np.uint8))).all():
@@ -139,7 +147,7 @@ def _parsed(text: bytes) -> np.ndarray:
     places = np.flatnonzero(digit)
     if not len(places):
         return np.empty(0, np.int64)
-    first = np.diff(places, prepend=-2) != 1  # of a number
+    first = np.diff(places, prepend=-2) != 1  # first digits of numbers
     number = np.cumsum(first) - 1
     last = np.append(places[np.flatnonzero(first)[1:] - 1], places[-1])
     power = last[number] - places

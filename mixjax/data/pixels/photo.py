@@ -1,12 +1,12 @@
-"""From the bytes of a photograph to pixels: decode, and bring to one size as the papers' pipelines do.
+"""Decodes photographs, and resizes them to one size as the pipelines of the papers do.
 
 JPEG is decoded by OpenCV, which gives the pixels of Pillow in less time; PBM to PFM by `netpbm`; everything else by
-Pillow. The size is Pillow's antialiased one, with the rounding of torchvision's `Resize` and `CenterCrop`, because that
-is what the pretrained networks and the published numbers were made with.
+Pillow. Resizing is Pillow's antialiased one, with the rounding of torchvision's `Resize` and `CenterCrop`, because the
+pretrained networks and the published numbers were made with these.
 
-A picture that cannot be read whole raises `Unreadable`; nobody ever trains on black or grey pixels that
-stand for it. What no decoder can tell: JPEG has no checksum, so bytes that changed in the middle of a file
-and still make a picture go unseen. Too little memory raises `OutOfMemory`, which says nothing about the file.
+A picture that cannot be read whole raises `Unreadable`; it is never replaced by black or grey pixels. One kind of
+damage cannot be detected: JPEG has no checksum, so bytes that changed in the middle of a file and still give a picture
+go unnoticed. Too little memory raises `OutOfMemory`, which is no property of the file.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from mixjax.errors import require
 from mixjax.host import untrusted
 
 FITS = ('short', 'squash')
-# Of Pillow's filters: how far they reach, in source pixels at scale 1.
+# Radius of Pillow's filters, in source pixels at scale 1.
 REACH = {'nearest': 0.0, 'bilinear': 1.0, 'bicubic': 2.0, 'lanczos': 3.0}
-# What Pillow may be asked to open: EPS would start another program, and nobody keeps photographs in it.
+# Formats that are opened. EPS is not among them: it would start another program, and is no format for photographs.
 FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF', 'PPM')
 # Suffixes of their files.
 SUFFIXES = (
@@ -36,34 +36,38 @@ SUFFIXES = (
 )  # fmt: skip
 MOST_BYTES = 1 << 30  # of an image file
 END = b'\xff\xd9'  # of a JPEG
-GREY = 128  # what libjpeg puts where a picture has no data
+GREY = 128  # libjpeg's value for missing data
 
-# All threads of the process together decode within this. An image holds its file, and at most so many bytes a pixel:
-# what the decoder takes, the pixels, and a copy of them while they are turned or resized.
+# Bytes for decoding in all threads of the process together. An image takes its file, and at most PIXEL bytes a pixel:
+# for the decoder, the pixels, and a copy of them while they are turned or resized.
 MEMORY = memory.Budget(5 << 29)
-PIXEL = {'TIFF': 16, 'WEBP': 20}  # measured; the others:
+PIXEL = {'TIFF': 16, 'WEBP': 20}  # measured
 PIXEL_OF_OTHERS = 12
-ASIDE = 1 << 26  # bytes that decoders take whatever the size
+ASIDE = 1 << 26  # bytes that decoders take for any size
 STRIP = 1 << 20  # pixels that are converted at once
-STEPS = 1 << 22  # pixels of a row, from which on they are not summed up one by one
+STEPS = 1 << 22  # pixels of a row; longer ones are not summed one by one
 
 
 class Unreadable(Exception):
-    """Why bytes are not a picture, as the end of a sentence: 'it is empty'. The caller knows the file's name."""
+    """Error for bytes that are not a picture; the message is the end of a sentence: 'it is empty'.
+
+    The caller adds the name of the file.
+    """
 
 
 class _Failed(Unreadable):
-    """A decoder has failed, which may have been for lack of memory."""
+    """Failure of a decoder, perhaps for lack of memory."""
 
 
 class Rule(NamedTuple):
-    """How stored photographs become images of one size.
+    """Rule for the size and colours of images from photographs.
 
-    side: of the square; 0 keeps the stored size.
-    fit: 'short': the shorter side becomes `side`, and the square in the middle is kept; 'squash': both sides do.
-    interpolation: a filter of Pillow (`REACH`), antialiased but for 'nearest'.
-    upright: turn by the EXIF tag of the camera. The papers' pipelines do not.
-    channels: 3 (RGB) or 1 (grey, 0.299 R + 0.587 G + 0.114 B as Pillow rounds it).
+    Attributes:
+      side: side of the square; 0 keeps the stored size.
+      fit: 'short' resizes the shorter side to `side` and keeps the square in the middle; 'squash' resizes both sides.
+      interpolation: a filter of Pillow (`REACH`), antialiased except for 'nearest'.
+      upright: turn by the EXIF tag of the camera. The papers' pipelines do not.
+      channels: 3 (RGB) or 1 (grey, 0.299 R + 0.587 G + 0.114 B as Pillow rounds it).
     """
 
     side: int = 256
@@ -74,7 +78,7 @@ class Rule(NamedTuple):
 
 
 def check(rule: Rule) -> Rule:
-    """The rule, if it can be followed."""
+    """Return the rule, or raise a `UserError` for an impossible value."""
     require(rule.side >= 0, f'the side of stored images must be at least 0, not {rule.side}')
     require(rule.fit in FITS, f'fit must be one of {", ".join(FITS)}, not {rule.fit!r}')
     require(rule.interpolation in REACH, f'interpolation must be one of {", ".join(REACH)}, not {rule.interpolation!r}')
@@ -83,7 +87,7 @@ def check(rule: Rule) -> Rule:
 
 
 def file_bytes(path: str | Path) -> bytes:
-    """The bytes of an image file. `OSError` if it cannot be opened or is no regular file."""
+    """Read an image file; raise `OSError` if it cannot be opened or is not a regular file."""
     try:
         return untrusted.read_regular(path, MOST_BYTES)
     except ValueError as error:
@@ -93,7 +97,16 @@ def file_bytes(path: str | Path) -> bytes:
 
 
 def read(data: bytes, rule: Rule, *, banner: int = 0) -> np.ndarray:
-    """Bytes of a picture -> (side, side, channels) uint8. banner: rows at its bottom that are no part of it."""
+    """Decode and resize a picture.
+
+    Args:
+      data: the bytes of the file.
+      rule: the size and colours.
+      banner: rows at its bottom that are not part of it.
+
+    Returns:
+      (side, side, channels) uint8
+    """
 
     def work(about: Header) -> np.ndarray:
         image = _decoded(data, about, rule.channels, rule.upright)
@@ -106,12 +119,20 @@ def read(data: bytes, rule: Rule, *, banner: int = 0) -> np.ndarray:
 
 
 def decode(data: bytes, *, channels: int = 3, upright: bool = False) -> np.ndarray:
-    """Bytes of a picture -> (H, W, channels) uint8, as Pillow's `convert('RGB')` and then `convert('L')` give it.
+    """Decode a picture, with the pixels of Pillow's `convert('RGB')` and then `convert('L')`.
 
-    The content decides the format, not the name of the file. Of an animation the first frame is taken;
-    transparency is dropped, and the colour that was stored under it shows. Values of other types become bytes by the
-    range of their type: of 16 bits the upper 8 are kept, and floats go from 0 to 1. What would lose all of its contrast
-    by that is refused.
+    The content determines the format, not the name of the file. Of an animation the first frame is taken; transparency
+    is dropped, and the colour that was stored under it shows. Values of other types become bytes by the range of their
+    type: the upper 8 of 16 bits are kept, and floats are from 0 to 1. An image that would lose all of its contrast by
+    that is refused.
+
+    Args:
+      data: the bytes of the file.
+      channels: 3 or 1.
+      upright: turn by the EXIF tag of the camera.
+
+    Returns:
+      (H, W, channels) uint8
     """
     return _within_memory(data, lambda about: _decoded(data, about, channels, upright), None)
 
@@ -126,10 +147,15 @@ def of_picture(picture: Any, *, channels: int = 3, upright: bool = False) -> np.
 
 
 def _within_memory(data: bytes, work: Callable[[Header], np.ndarray], rule: Rule | None) -> np.ndarray:
-    """What `work` returns, done while this thread holds its share of `MEMORY`.
+    """Return `work(header)`, computed while this thread holds its share of `MEMORY`.
 
-    Decoders report a lack of memory as damage. So what fails is tried once more when no other thread decodes; if it
-    fails again, it is the file, provided that the memory can be had.
+    Decoders report a lack of memory as damage. So a failure is tried once more when no other thread decodes; if it
+    fails again, the file is damaged, provided that the memory can be allocated.
+
+    Args:
+      data: the bytes of the file.
+      work: the computation.
+      rule: the rule by which `work` resizes; None if it does not.
     """
     if not data:
         raise Unreadable('it is empty')
@@ -172,8 +198,10 @@ def _decoded(data: bytes, about: Header, channels: int, upright: bool) -> np.nda
 
 
 def _jpeg(data: bytes, about: Header, channels: int) -> np.ndarray:
-    """(H, W, channels) of a grey or colour JPEG. CMYK is not for OpenCV, which converts it with other numbers than
-    Pillow."""
+    """Decode a grey or colour JPEG by OpenCV: (H, W, channels).
+
+    CMYK is left to Pillow, since OpenCV converts it with different numbers.
+    """
     import cv2
 
     if about.bits != 8:
@@ -186,14 +214,14 @@ def _jpeg(data: bytes, about: Header, channels: int) -> np.ndarray:
             image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         except cv2.error:
             image = None
-        if image is None:  # OpenCV's way to report a fault, and a lack of memory
+        if image is None:  # OpenCV reports errors, and a lack of memory, this way
             raise _Failed('its JPEG data are cut short or damaged')
         return image
 
     image = opencv(data)
     if (image[-1, -1] == GREY).all():
-        # Perhaps a part is missing and libjpeg filled up with grey. A decoder that still wants data uses what is put
-        # before the end mark, and gives other pixels; one that has its picture ignores it.
+        # Perhaps a part is missing and libjpeg padded with grey. A decoder that needs more data uses bytes that are
+        # inserted before the end mark, and gives other pixels; one that has its picture ignores them.
         end = data.rfind(END) if END in data else len(data)
         if not np.array_equal(opencv(data[:end] + b'\x5a' * 4096 + (data[end:] or END)), image):
             raise Unreadable('its JPEG data end before the picture does')
@@ -225,7 +253,7 @@ def _pnm(data: bytes, channels: int) -> np.ndarray:
 
 
 def _by_pillow(data: bytes, kind: str, channels: int, upright: bool) -> tuple[np.ndarray, int]:
-    """(H, W, channels), and the EXIF orientation by which it has yet to be turned."""
+    """Decode by Pillow: (H, W, channels), and the EXIF orientation by which it must still be turned."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -233,14 +261,14 @@ def _by_pillow(data: bytes, kind: str, channels: int, upright: bool) -> tuple[np
             asked = _tag(picture) if kind == 'TIFF' else 1
             deep = _deep(picture)
             picture.load()
-            # Pillow turns TIFF files while it loads them, and then they have no tag any more.
+            # Pillow turns TIFF files while it loads them, and removes the tag.
             left = _tag(picture) if upright or kind == 'TIFF' else 1
             image = _of_deep(_Rows(picture), *deep, channels) if deep else _converted(picture, channels)
     except (Unreadable, MemoryError):
         raise
     except UnidentifiedImageError:
         raise _Failed(f'it is a {kind} of a kind that is not decoded, or damaged; save it as PNG') from None
-    except Exception as error:  # bytes of a stranger: decoders fail on them in every way there is
+    except Exception as error:  # decoders raise many types on malformed data
         raise _Failed(f'it is cut short or damaged ({error})') from None
     if upright:
         return image, left
@@ -248,8 +276,8 @@ def _by_pillow(data: bytes, kind: str, channels: int, upright: bool) -> tuple[np
 
 
 def _converted(picture: Any, channels: int) -> np.ndarray:
-    """(H, W, channels) of an image of Pillow, some rows at a time: a conversion holds several copies of them."""
-    picture.info.pop('transparency', None)  # convert() would warn that RGB has none
+    """Convert an image of Pillow to (H, W, channels), some rows at a time, since a conversion makes several copies."""
+    picture.info.pop('transparency', None)  # convert() would warn that RGB has no transparency
     if picture.mode == 'LAB':
         raise Unreadable('its colours are L*a*b*, which are not decoded; save it as RGB')
     out = np.empty((picture.height, picture.width, channels), np.uint8)
@@ -261,7 +289,7 @@ def _converted(picture: Any, channels: int) -> np.ndarray:
 
 
 def _strips(image: np.ndarray | _Rows) -> Iterator[slice]:
-    """Parts of the rows, of `STRIP` pixels or one row."""
+    """Yield slices of the rows, of `STRIP` pixels or one row."""
     height, width = image.shape[:2]
     step = max(STRIP // width, 1)
     for start in range(0, height, step):
@@ -269,7 +297,7 @@ def _strips(image: np.ndarray | _Rows) -> Iterator[slice]:
 
 
 def grey(image: np.ndarray) -> np.ndarray:
-    """(H, W, 3) -> (H, W, 1): ITU-R 601, in Pillow's integers."""
+    """Convert to grey, (H, W, 3) -> (H, W, 1): ITU-R 601, in Pillow's integers."""
     from PIL import Image
 
     out = np.empty((*image.shape[:2], 1), np.uint8)
@@ -282,9 +310,9 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 
 def _deep(picture: Any) -> tuple[str, int, bool] | None:
-    """(type, bits, whether 0 is white) of an image of Pillow whose values are no bytes yet; None if they are.
+    """Return (type, bits, whether 0 is white) of an image of Pillow whose values are not bytes; None if they are.
 
-    Pillow keeps such values as they are, without regard to their type or to what white is, and clips them to 255 where
+    Pillow keeps such values unchanged, regardless of their type and of the value of white, and clips them to 255 when
     it converts them.
     """
     mode = picture.mode
@@ -310,7 +338,7 @@ def _deep(picture: Any) -> tuple[str, int, bool] | None:
 
 
 class _Rows:
-    """Rows of an image of Pillow as arrays, without a second copy of the whole."""
+    """Rows of an image of Pillow as arrays, without a second copy of the whole image."""
 
     def __init__(self, picture: Any) -> None:
         self._picture = picture
@@ -321,11 +349,19 @@ class _Rows:
 
 
 def _of_deep(values: _Rows, kind: str, bits: int, white: bool, channels: int) -> np.ndarray:
-    """(H, W) -> (H, W, channels) uint8, by the range of the type."""
+    """Convert values to bytes by the range of their type: (H, W) -> (H, W, channels) uint8.
+
+    Args:
+      values: (H, W).
+      kind: 'float', 'signed' or 'unsigned'.
+      bits: number of bits of a value.
+      white: 0 is white.
+      channels: 3 or 1.
+    """
     if kind == 'float':
         image = _of_floats(values)
     else:
-        # Pillow has 32 unsigned bits as int32, and 8 signed ones as uint8.
+        # Pillow stores 32 unsigned bits as int32, and 8 signed ones as uint8.
         middle, mask = (1 << bits - 1 if kind == 'signed' else 0), (1 << bits) - 1
         shift = bits - 8
         image = _as_bytes(values, lambda some: ((some.astype(np.int64) + middle & mask) >> shift).astype(np.uint8))
@@ -335,9 +371,9 @@ def _of_deep(values: _Rows, kind: str, bits: int, white: bool, channels: int) ->
 
 
 def _of_floats(values: np.ndarray | _Rows) -> np.ndarray:
-    """Floats from 0 to 1 as bytes."""
+    """Convert floats from 0 to 1 to bytes."""
     low, high = _range(values)
-    if not 0 <= low <= high <= 1:  # so does NaN
+    if not 0 <= low <= high <= 1:  # also true for NaN
         raise Unreadable(
             f'its values are floats from {low:g} to {high:g}, and only 0 to 1 have a meaning: divide them by their '
             'largest, or save it as 8 or 16 bit'
@@ -346,7 +382,7 @@ def _of_floats(values: np.ndarray | _Rows) -> np.ndarray:
 
 
 def _as_bytes(values: np.ndarray | _Rows, convert: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The values as bytes, refused where they all become the same one: 8 bits kept in 32 would be black."""
+    """Convert values to bytes; refuse an image that becomes uniform, as 8-bit values stored in 32 bits would."""
     out = np.empty(values.shape, np.uint8)
     for rows in _strips(out):
         out[rows] = convert(values[rows])
@@ -361,13 +397,13 @@ def _as_bytes(values: np.ndarray | _Rows, convert: Callable[[np.ndarray], np.nda
 
 
 def _range(values: np.ndarray | _Rows) -> tuple[float, float]:
-    """The least and the greatest value; NaN if there is one."""
+    """Return the smallest and the largest value; NaN if there is one."""
     ends = [(some.min(), some.max()) for some in (values[rows] for rows in _strips(values))]
     low, high = np.array(ends, np.float64).T
     return float(low.min()), float(high.max())
 
 
-# --- how the camera was held ------------------------------------------------------------------------------------------
+# --- orientation ------------------------------------------------------------------------------------------------------
 
 
 def _orientation(data: bytes) -> int:
@@ -376,12 +412,12 @@ def _orientation(data: bytes) -> int:
     try:
         with Image.open(io.BytesIO(data), formats=('JPEG',)) as picture:
             return _tag(picture)
-    except Exception:  # the pixels are good; only what a camera wrote beside them is not
+    except Exception:  # the pixels are valid; only the metadata are not
         return 1
 
 
 def _tag(picture: Any) -> int:
-    """The EXIF orientation, 1 to 8; 1, upright, where there is none that makes sense."""
+    """Return the EXIF orientation, 1 to 8; 1, upright, if there is no valid one."""
     try:
         turn = picture.getexif().get(0x0112, 1)
     except Exception:
@@ -393,23 +429,30 @@ _BACK = (1, 1, 2, 3, 4, 5, 8, 7, 6)  # the orientation that undoes each one
 
 
 def _turned(image: np.ndarray, turn: int) -> np.ndarray:
-    """The image as it was seen, by the EXIF orientation."""
+    """Turn an image upright by the EXIF orientation."""
     if turn >= 5:  # 5 to 8 have rows and columns exchanged
         image = image.swapaxes(0, 1)
-    # What 1 to 8 mirror after that: up and down, left and right.
+    # The flips of 1 to 8 after that: up and down, left and right.
     down = turn in (3, 4, 7, 8)
     right = turn in (2, 3, 6, 7)
     return image[:: -1 if down else 1, :: -1 if right else 1]
 
 
-# --- one size ---------------------------------------------------------------------------------------------------------
+# --- resizing ---------------------------------------------------------------------------------------------------------
 
 
 def fit(image: np.ndarray, rule: Rule) -> np.ndarray:
-    """(H, W, C) uint8 -> (side, side, C): torchvision's Resize(side), CenterCrop(side), or Resize((side, side)).
+    """Resize an image as torchvision's Resize(side), CenterCrop(side), or Resize((side, side)).
 
-    Only the square is computed: the same as cropping afterwards, but for the last bits of the weights
+    Only the square is computed: the same as cropping afterwards, except for the last bits of the weights
     (one value in a thousand differs, by 1).
+
+    Args:
+      image: (H, W, C) uint8.
+      rule: the rule.
+
+    Returns:
+      (side, side, C) uint8
     """
     if not rule.side:
         return image
@@ -424,7 +467,7 @@ def fit(image: np.ndarray, rule: Rule) -> np.ndarray:
 
 
 class _Span(NamedTuple):
-    """One axis: `length` after resizing, and the first of the `side` pixels that are kept."""
+    """Resizing of one axis: its `length` after resizing, and the first of the `side` pixels that are kept."""
 
     length: int
     first: int
@@ -438,9 +481,9 @@ def _span(size: int, short: int, rule: Rule) -> _Span:
 
 
 def _nearest(size: int, span: _Span, side: int) -> np.ndarray:
-    """(side,) source pixels; summed up step by step, as Pillow does, because that decides at exact halves."""
+    """Return the source pixels, (side,), summed step by step as in Pillow, since that decides at exact halves."""
     step = size / span.length
-    if span.first > STEPS:  # a strip that Pillow could not hold
+    if span.first > STEPS:  # a strip that is too long for Pillow
         return ((span.first + np.arange(side) + 0.5) * step).astype(np.int64)
     at = np.cumsum(np.concatenate([[step * 0.5], np.full(span.first + side - 1, step)]))
     return at[span.first :].astype(np.int64)
@@ -453,14 +496,14 @@ def _resample(image: np.ndarray, rows: _Span, columns: _Span, rule: Rule) -> np.
         (span.first * size / span.length, (span.first + rule.side) * size / span.length)
         for span, size in ((rows, image.shape[0]), (columns, image.shape[1]))
     )
-    # Pillow copies what it is given: give it only what the filter can reach.
+    # Pillow copies its input, so it gets only the part that the filter can reach.
     reach = [1 + REACH[rule.interpolation] * max(1.0, edge / rule.side) for edge in (bottom - top, right - left)]
     row, column = max(math.floor(top - reach[0]), 0), max(math.floor(left - reach[1]), 0)
     part = image[row : math.ceil(bottom + reach[0]), column : math.ceil(right + reach[1])]
     picture = Image.fromarray(part[..., 0] if part.shape[2] == 1 else part)
     how = Image.Resampling[rule.interpolation.upper()]
-    # Along the rows first, as published: since 13 Pillow goes the other way where the height shrinks more, which moves
-    # values by up to 3.
+    # Along the rows first, as in the published pipelines: Pillow 13 begins with the columns if the height shrinks more,
+    # which changes values by up to 3.
     box = (left - column, 0, min(right - column, part.shape[1]), part.shape[0])
     picture = picture.resize((rule.side, part.shape[0]), how, box=box)
     out = np.asarray(

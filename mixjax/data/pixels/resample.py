@@ -1,14 +1,14 @@
-"""Pillow's antialiased bilinear resize in less time: as products of small matrices.
+"""A faster version of Pillow's antialiased bilinear resize, by products of small matrices.
 
 Each pixel is a weighted mean of the few source pixels around it: first along the rows and then along the columns,
 rounded to a byte both times. Neighbours share most of those, so a block of them is one product of matrices.
 
-A weight is a multiple of 2**-16 (Pillow's are of 2**-22), and the weights of a pixel sum up to 1. So every sum on the
-way is a float32 without any rounding: the result is the same in whatever order a machine adds, and differs from
-Pillow's by 1 in about one value in a thousand, where that was near a half.
+A weight is a multiple of 2**-16 (Pillow's are of 2**-22), and the weights of a pixel sum to 1. So every partial sum is
+an exact float32: the result does not depend on the order of addition, and differs from Pillow's by 1 in about one value
+in a thousand, where that was near a half.
 
-Pillow 13 goes along the columns first where the height shrinks more than the width (pull request 9549), which
-moves one value in five by 1. The published pipelines used earlier ones; this keeps their order.
+Pillow 13 begins with the columns if the height shrinks more than the width (pull request 9549), which changes one
+value in five by 1. The published pipelines used earlier versions; this keeps their order.
 """
 
 from __future__ import annotations
@@ -17,21 +17,24 @@ import functools
 
 import numpy as np
 
-BLOCKS = (8, 4)  # pixels, the most that can be
-TOGETHER = 8  # blocks
-# Multiplications in a product from which on BLAS would start threads; images are resized in threads already.
+BLOCKS = (8, 4)  # pixels; the first one that fits is used
+TOGETHER = 8  # blocks in one product
+# Multiplications in a product above which BLAS would start threads; images are already resized in threads.
 ALONE = 1 << 18
-KEPT = 1 << 16  # weights of an axis that are kept for the next image
+KEPT = 1 << 16  # largest number of weights of an axis that are cached
 
 
 def bilinear(image: np.ndarray, rows: tuple[int, int], columns: tuple[int, int], side: int) -> np.ndarray | None:
-    """(H, W, C) uint8 -> (side, side, C): the image resized and then cropped.
+    """Resize and then crop an image.
 
     Args:
-      rows, columns: the length after resizing, and the first of the `side` pixels that are kept.
+      image: (H, W, C) uint8.
+      rows: the height after resizing, and the first of the `side` rows that are kept.
+      columns: the width after resizing, and the first of the `side` columns that are kept.
+      side: side of the result.
 
     Returns:
-      None for an image that is so large that there is nothing to be gained.
+      (side, side, C) uint8, or None for an image that is too large to gain anything.
     """
     import cv2
 
@@ -42,14 +45,22 @@ def bilinear(image: np.ndarray, rows: tuple[int, int], columns: tuple[int, int],
             break
     else:
         return None
-    # What is combined is the first axis. Of one channel OpenCV drops the last one.
+    # The first axis is combined. OpenCV drops the last axis if there is one channel.
     part = cv2.transpose(image[down.begin : down.end, across.begin : across.end])
     part = cv2.transpose(_combined(across, part.reshape(*part.shape[:2], depth)))
     return _combined(down, part.reshape(*part.shape[:2], depth))
 
 
 class _Blocks:
-    """How one axis is combined: which of its pixels are taken, and with which weights."""
+    """Resizing of one axis: the source pixels of each block, and their weights.
+
+    Args:
+      size: length of the axis.
+      length: its length after resizing.
+      first: the first of the pixels that are kept.
+      side: number of pixels that are kept.
+      block: number of pixels in a block.
+    """
 
     def __init__(self, size: int, length: int, first: int, side: int, block: int) -> None:
         step = size / length
@@ -65,9 +76,9 @@ class _Blocks:
         self._kept: tuple[np.ndarray, np.ndarray] | None = None
 
     def table(self) -> tuple[np.ndarray, np.ndarray]:
-        """(places, weights): (n, k) of the source, for n blocks, and (n, block, k) float32.
+        """Return the source pixels (n, k) of n blocks, and the weights (n, block, k) float32.
 
-        Made when it is used, because most of it is only looked at, and of a long strip it is large.
+        They are computed on use, because many instances are only compared, and those of a long strip are large.
         """
         if self._kept is not None:
             return self._kept
@@ -89,11 +100,11 @@ def _blocks(size: int, length: int, first: int, side: int, block: int) -> _Block
 
 
 def _combined(how: _Blocks, image: np.ndarray) -> np.ndarray:
-    """(m, n, C) uint8 -> (side, n, C)."""
+    """Resize the first axis: (m, n, C) uint8 -> (side, n, C)."""
     flat = image.reshape(len(image), -1)
     places, weights = how.table()
     out = np.empty((*weights.shape[:2], flat.shape[1]), np.uint8)
-    # As many blocks at once as a cache holds; not one by one: after each call a thread waits for the interpreter.
+    # As many blocks at once as fit into a CPU cache; not one by one, since each call waits for the GIL afterwards.
     for start in range(0, len(out), TOGETHER):
         some = slice(start, start + TOGETHER)
         sums = np.matmul(weights[some], flat.take(places[some], axis=0).astype(np.float32))

@@ -1,11 +1,11 @@
-"""Rows of bytes in two sparse files that several processes may fill at once.
+"""`RowFile`: rows of bytes in two sparse files that several processes may fill at once.
 
-    NAME.pixels    row after row; a row takes room on the disk when it is there
-    NAME.sums      uint32 of each row, its CRC; 0 where it is not there yet
+    NAME.pixels    row after row; a row takes space on the disk once it is written
+    NAME.sums      uint32 of each row, its CRC; 0 for a row that is not written yet
 
-A row is written before its sum, and all who write it write the same bytes: whoever is killed leaves rows that are
-whole, or that count as missing. `pread` and `pwrite` and not a map: of a full disk, or of a file that somebody cuts
-short, a map makes a signal that kills the process, and these make an error.
+A row is written before its sum, and all processes that write it write the same bytes: a killed process leaves rows
+that are complete, or that count as missing. `pread` and `pwrite` are used instead of a memory map: on a full disk, or
+for a file that is truncated, a map raises a signal that kills the process, and these raise an error.
 """
 
 from __future__ import annotations
@@ -19,20 +19,22 @@ from pathlib import Path
 
 import numpy as np
 
-RESERVE = 1 << 30  # bytes of a disk that are left to others
+RESERVE = 1 << 30  # bytes of a disk that are left free
 
 
 def size(count: int) -> str:
-    """Bytes as people say it: '2.4 GB', '3 MB'."""
+    """Format a number of bytes: '2.4 GB', '3 MB'."""
     if count >= 1e9:
         return f'{count / 1e9:.1f} GB'
     return f'{count / 1e6:.0f} MB' if count >= 1e6 else f'{count / 1e3:.0f} kB'
 
 
 class RowFile:
-    """`count` rows of `size` bytes. Threads may share it. Opened when it is first used.
+    """A file of `count` rows of `size` bytes, which is opened on first use. Threads may share it.
 
-    fault: why nothing can be written, an OSError; None as long as it can.
+    Attributes:
+      path: the file of the rows.
+      fault: the `OSError` for which nothing can be written; None as long as writing works.
     """
 
     def __init__(self, path: Path, count: int, size: int) -> None:
@@ -40,12 +42,12 @@ class RowFile:
         self.fault: OSError | None = None
         self._count, self._size = count, size
         self._sums = np.zeros(count, np.uint32)
-        self._known = np.zeros(count, bool)  # rows whose sum was compared in this process
+        self._known = np.zeros(count, bool)  # rows whose sum was checked in this process
         self._files: tuple[int, int] | None = None
         self._opened, self._lock = False, threading.Lock()
 
     def is_there(self, row: int) -> bool:
-        """Whether the row was written, by this process or another one."""
+        """Return whether the row was written, by this process or another one."""
         files = self._open()
         if not self._sums[row] and files is not None:
             found = os.pread(files[1], 4, 4 * row)
@@ -53,9 +55,9 @@ class RowFile:
         return bool(self._sums[row])
 
     def read(self, row: int, out: np.ndarray) -> bool:
-        """Read a row that is there into `out`; False where it is not what was written, and it counts as missing now.
+        """Read a row that was written into `out`; if it is damaged, return False and count it as missing from now on.
 
-        Its sum is compared the first time that this process reads it.
+        Its sum is checked the first time that this process reads it.
         """
         files = self._open()
         assert files is not None
@@ -70,7 +72,7 @@ class RowFile:
         return True
 
     def write(self, row: int, data: np.ndarray) -> None:
-        """Write a row; where that cannot be done, `fault` is set and nothing is written any more."""
+        """Write a row; if that fails, set `fault` and write nothing any more."""
         files, summed = self._open(), _sum(data)
         if files is None or self.fault is not None:
             return
@@ -83,7 +85,7 @@ class RowFile:
             self._sums[row], self._known[row] = summed, True
 
     def _open(self) -> tuple[int, int] | None:
-        """Descriptors of both files; None where there are none."""
+        """Return the descriptors of both files; None if they cannot be opened."""
         with self._lock:
             if not self._opened:
                 self._opened = True
@@ -92,7 +94,7 @@ class RowFile:
                     self._take(os.O_RDWR | os.O_CREAT)
                 except OSError as error:
                     self.fault = error
-                    with contextlib.suppress(OSError):  # what is there may be read all the same
+                    with contextlib.suppress(OSError):  # existing rows can still be read
                         self._take(os.O_RDONLY)
             return self._files
 
@@ -114,7 +116,7 @@ class RowFile:
 
 
 def _sum(data: np.ndarray) -> int:
-    """The CRC; 0 stands for a row that is not there, so it becomes 1."""
+    """Return the CRC; 0 means a row that is not written, so it becomes 1."""
     return zlib.crc32(data.data) or 1
 
 

@@ -1,14 +1,15 @@
-"""PuzzleMix: which blocks of which image, and where to put them (Kim et al. 2020,
-https://arxiv.org/abs/2009.06962).
+"""PuzzleMix: the choice of blocks from two images, and of their places (Kim et al. 2020).
+
+https://arxiv.org/abs/2009.06962
 
 Pure functions on batches, for use inside jit: no host callback, no convolution, no network.
 
-    saliency    how much each pixel matters
+    saliency    the importance of each pixel
     masks       the share of self in each block: the labels of least cost (`problem`, `mincut`)
     combined    the mixed image: salient blocks moved (`transport`), and blended
-    mix         all of it, with the number of blocks drawn anew for each batch
+    mix         all of it, with a random number of blocks for each batch
 
-`self` is an example's own image, `partner` the other one.
+`self` is the image of an example, `partner` the image that it is mixed with.
 """
 
 from __future__ import annotations
@@ -30,17 +31,19 @@ Array = jax.Array
 
 
 class Settings(NamedTuple):
-    """The released code's numbers.
+    """Settings of PuzzleMix; the defaults are those of the released code.
 
-    beta, gamma, eta: weights of the smoothness of the labels, of the images' differences in it, and of
-        the labels' prior; beta is divided by 16 n, eta by n^2.
-    neighbourhood: images are pooled by this many pixels before neighbours are compared.
-    transport: whether salient blocks are moved.
-    transport_size: side of the blocks that are moved, in pixels; at most that of a block with a label,
-        which -1 stands for; 0 is an eighth of the image: the released 4 of 32 pixels.
-    transport_eps: the price of moving a block along the whole image; it grows with the squared distance.
+    Sizes that do not divide a block are replaced by the next smaller one that does.
 
-    Sizes that do not divide a block give way to the next smaller one that does.
+    Attributes:
+      beta: weight of the smoothness of the labels; it is divided by 16 n.
+      gamma: weight of the images' differences in the smoothness.
+      eta: weight of the labels' prior; it is divided by n^2.
+      neighbourhood: images are pooled by this many pixels before neighbours are compared.
+      transport: move salient blocks.
+      transport_size: side of the blocks that are moved, in pixels; at most the side of a block with a label. -1 is
+        that side; 0 is an eighth of the image, as the released 4 of 32 pixels.
+      transport_eps: cost of moving a block along the whole image; it grows with the squared distance.
     """
 
     beta: float = 1.2
@@ -52,7 +55,7 @@ class Settings(NamedTuple):
     transport_eps: float = 0.8
 
     def checked(self) -> Settings:
-        """These settings, if they are possible ones."""
+        """Return these settings, or raise a `UserError` for a value out of range."""
         require(0 <= self.beta <= 100, f'beta must be between 0 and 100, not {self.beta}')
         require(0 <= self.gamma <= 1, f'gamma must be between 0 and 1, not {self.gamma}')  # else weights below 0
         require(0 <= self.eta <= 10, f'eta must be between 0 and 10, not {self.eta}')
@@ -66,17 +69,18 @@ RELEASED = Settings()
 
 
 def rms(gradient: Array) -> Array:
-    """Root mean square over the channels: (B, H, W, C) -> (B, H, W)."""
+    """Return the root mean square over the channels: (B, H, W, C) -> (B, H, W)."""
     return jnp.sqrt(jnp.mean(jnp.square(gradient), axis=-1))
 
 
 def saliency(logits: Callable[[Array], Array], image: Array, label: Array) -> Array:
-    """How much each pixel matters: `rms` of the gradient of the cross-entropy by the image.
+    """Return the importance of each pixel: `rms` of the gradient of the cross-entropy by the image.
 
     Args:
-      logits: maps images to (B, c), with `stop_gradient` around its parameters: an outer gradient by
-        these would otherwise run through this one.
-      image: (B, H, W, C). label: (B,) int, or (B, c) soft targets.
+      logits: maps images to (B, c), with `stop_gradient` around its parameters: an outer gradient with respect to
+        them would otherwise pass through this one.
+      image: (B, H, W, C).
+      label: (B,) int, or (B, c) soft targets.
 
     Returns:
       (B, H, W)
@@ -86,12 +90,12 @@ def saliency(logits: Callable[[Array], Array], image: Array, label: Array) -> Ar
 
 
 def fitting(size: int, block: int) -> int:
-    """The largest size, at most `size`, that divides a block."""
+    """Return the largest number of at most `size` that divides `block`."""
     return max(k for k in range(1, min(size, block) + 1) if block % k == 0)
 
 
 def repeated(x: Array, times: int) -> Array:
-    """(B, n, n) -> (B, n times, n times)."""
+    """Repeat each entry in a square: (B, n, n) -> (B, n * times, n * times)."""
     return jnp.repeat(jnp.repeat(x, times, axis=1), times, axis=2)
 
 
@@ -112,13 +116,19 @@ def masks(
     blocks: int,
     settings: Settings = RELEASED,
 ) -> Array:
-    """The share of self in each block, 0, 1/2 or 1: (B, n, n).
+    """Return the share of self in each block, 0, 1/2 or 1.
 
     Args:
-      image_self, image_partner: (B, H, H, C) in [0, 1].
-      u_self, u_partner: (B, H, H) saliency.
-      lam: () the share of self that the prior asks for.
-      blocks: n.
+      image_self: (B, H, H, C) in [0, 1].
+      image_partner: (B, H, H, C) in [0, 1].
+      u_self: (B, H, H), the saliency of `image_self`.
+      u_partner: (B, H, H), the saliency of `image_partner`.
+      lam: (), the share of self in the prior.
+      blocks: n, the number of blocks a side.
+      settings: of PuzzleMix.
+
+    Returns:
+      (B, n, n)
     """
     _check_images(image_self, image_partner, u_self, u_partner)
     chex.assert_rank(lam, 0, custom_message='lam must be one number')
@@ -140,11 +150,18 @@ def masks(
 def combined(
     image_self: Array, image_partner: Array, u_self: Array, u_partner: Array, mask: Array, settings: Settings
 ) -> tuple[Array, Array]:
-    """The mixed image (B, H, H, C) and the label weight of self (B,), the mean of the mask.
+    """Move salient blocks, and blend two images by a mask.
 
     Args:
-      image_self, image_partner: (B, H, H, C), normalised: 0 is the mean colour.
-      u_self, u_partner: (B, H, H) saliency. mask: (B, n, n).
+      image_self: (B, H, H, C), normalised: 0 is the mean colour.
+      image_partner: (B, H, H, C), normalised too.
+      u_self: (B, H, H), the saliency of `image_self`.
+      u_partner: (B, H, H), the saliency of `image_partner`.
+      mask: (B, n, n), the share of self in each block.
+      settings: of PuzzleMix.
+
+    Returns:
+      The mixed images (B, H, H, C), and the label weight of self (B,), the mean of the mask.
     """
     _check_images(image_self, image_partner, u_self, u_partner)
     chex.assert_shape(mask, (len(image_self), mask.shape[-1], mask.shape[-1]), custom_message='mask must be (B, n, n)')
@@ -172,13 +189,17 @@ def mix(
     std: tuple[float, ...],
     settings: Settings = RELEASED,
 ) -> tuple[Array, Array]:
-    """PuzzleMix of a batch, with a random number of blocks a side for the whole batch: 2, 4, 8 or 16.
+    """Apply PuzzleMix to a batch, with a random number of blocks a side for the whole batch: 2, 4, 8 or 16.
 
     Args:
       rng: draws the number of blocks, among those that divide the image.
-      image: (B, H, H, C), normalised by `mean` and `std`. u: (B, H, H) saliency.
+      image: (B, H, H, C), normalised by `mean` and `std`.
+      u: (B, H, H), the saliency of `image`.
       partner: (g, B/g) or (B,), see `mix.partner`.
-      lam: () the share of self that is asked for; what comes of it is the weight.
+      lam: (), the share of self in the prior; the actual share is returned.
+      mean: mean of each colour.
+      std: standard deviation of each colour.
+      settings: of PuzzleMix.
 
     Returns:
       The mixed images (B, H, H, C), and the label weight of self (B,), the mean of its mask.
@@ -202,5 +223,5 @@ def mix(
 
     drawn = jax.random.randint(rng, (), 0, len(numbers))
     other, u_other = mix_lib.partner(image, partner), mix_lib.partner(u, partner)
-    # One program for all numbers, of which only the drawn one runs.
+    # One program has the branches of all numbers, and runs only the one that was drawn.
     return jax.lax.switch(drawn, [branch(n) for n in numbers], image, other, u, u_other, jnp.asarray(lam))

@@ -1,17 +1,17 @@
-"""Labels of least cost on a grid, on the device and for a whole batch at once.
+"""Minimum-cost labels on a grid, on the device and for a whole batch at once.
 
     minimise over l in {0, 1, 2}^(n x n)   sum_i unary[i, l_i] + sum_(i, j) weight_ij (l_i - l_j)^2 / 4
 
 with edges between neighbours. With weights >= 0 this is a minimum cut: the energy is submodular, and the dual
-of its linear relaxation has no gap. So the dual is solved, and its value proves the labels.
+of its linear relaxation has no gap. So the dual is solved, and its value proves that the labels are optimal.
 
 `sweeps` is sequential tree-reweighted message passing (Kolmogorov 2006, TRW-S); rows and columns are the trees.
 The nodes of an anti-diagonal do not depend on each other, so a pass over the grid takes 2 n - 1 steps, each of
 them a few elementwise operations on n B numbers. `exact` is dynamic programming over the 3^n labellings of a
-row: for n <= 8, whatever the weights.
+row: for n <= 8, with any weights.
 
-Everything is computed for 4 times the energy, which is a whole number: labels less than 1 above a lower bound
-are optimal.
+Everything is computed for 4 times the energy, which is an integer: labels less than 1 above a lower bound are
+optimal.
 """
 
 from __future__ import annotations
@@ -23,13 +23,19 @@ import jax.numpy as jnp
 
 Array = jax.Array
 
-CHECK_EVERY = 4  # passes forth and back between two proofs
+CHECK_EVERY = 4  # passes in both directions between two proofs
 MOST_SWEEPS = 200
-PROVEN = 0.5  # and 1/2 for the tilt that breaks ties
+PROVEN = 0.5  # the other 1/2 is for the tilt that breaks ties
 
 
 class Costs(NamedTuple):
-    """unary: (B, n, n, 3). down: (B, n - 1, n), right: (B, n, n - 1): the weights of the edges. int32."""
+    """Costs of a labelling problem, int32.
+
+    Attributes:
+      unary: (B, n, n, 3), the cost of each label of each node.
+      down: (B, n - 1, n), the weights of the vertical edges.
+      right: (B, n, n - 1), the weights of the horizontal edges.
+    """
 
     unary: Array
     down: Array
@@ -37,19 +43,19 @@ class Costs(NamedTuple):
 
 
 def solve(costs: Costs) -> Array:
-    """The labels (B, n, n) int32 of least energy."""
+    """Return the labels (B, n, n) int32 of least energy."""
     n = costs.unary.shape[1]
     if n <= 4:
         return exact(costs)
     labels, gap = sweeps(costs)
     if n <= 8:
-        # Costs nothing as long as every proof succeeds.
+        # This is free as long as every proof succeeds.
         labels = jax.lax.cond(jnp.all(gap < PROVEN), lambda: labels, lambda: exact(costs))
     return labels
 
 
 def distance(dtype: Any) -> Array:
-    """(l - l')^2 for all pairs of labels: (3, 3)."""
+    """Return (l - l')^2 for all pairs of labels: (3, 3)."""
     label = jnp.arange(3, dtype=dtype)
     return jnp.square(label[:, None] - label)
 
@@ -60,9 +66,14 @@ def distance(dtype: Any) -> Array:
 class Grid(NamedTuple):
     """The problem, skewed: node (i, j) at [i + j, ..., j, :], so that each step of a scan is an anti-diagonal.
 
-    unary: (2n - 1, 3, n, B), 4 times the cost, less that of label 1, and tilted. right, down: (2n - 1, n, B), the
-    weights of the edges that leave the node; left, up: of those that enter it. What lies outside of
-    the n x n nodes has no costs and no edges.
+    Positions outside of the n x n nodes have no costs and no edges.
+
+    Attributes:
+      unary: (2n - 1, 3, n, B), 4 times the cost, minus that of label 1, and tilted.
+      right: (2n - 1, n, B), the weight of the edge from the node to its right neighbour.
+      down: (2n - 1, n, B), the same for the node below.
+      left: (2n - 1, n, B), the same for the left neighbour.
+      up: (2n - 1, n, B), the same for the node above.
     """
 
     unary: Array
@@ -73,16 +84,16 @@ class Grid(NamedTuple):
 
 
 def skewed(x: Array) -> Array:
-    """(n, n, ...) -> (2n - 1, n, ...), node (i, j) at [i + j, j]; zeros elsewhere."""
+    """Skew a grid, (n, n, ...) -> (2n - 1, n, ...), with node (i, j) at [i + j, j] and zeros elsewhere."""
     n, rest = x.shape[0], x.shape[2:]
-    # Columns of length 2n, read as columns of length 2n - 1: each begins one element later than the one before.
+    # Columns of length 2n, read as columns of length 2n - 1, so that each starts one element later than the last.
     wide = jnp.pad(jnp.swapaxes(x, 0, 1), [(0, 0), (0, n)] + [(0, 0)] * len(rest))
     flat = wide.reshape(2 * n * n, *rest)[: n * (2 * n - 1)]
     return jnp.swapaxes(flat.reshape(n, 2 * n - 1, *rest), 0, 1)
 
 
 def straight(x: Array) -> Array:
-    """The inverse of `skewed`."""
+    """Invert `skewed`."""
     n, rest = x.shape[1], x.shape[2:]
     flat = jnp.swapaxes(x, 0, 1).reshape(n * (2 * n - 1), *rest)
     wide = jnp.pad(flat, [(0, n)] + [(0, 0)] * len(rest)).reshape(n, 2 * n, *rest)
@@ -90,16 +101,16 @@ def straight(x: Array) -> Array:
 
 
 def grid(costs: Costs) -> Grid:
-    """Lay a batch of problems out as a grid, with the batch as the last axis."""
+    """Skew and scale the costs for `sweep`."""
 
     def last(x: Array) -> Array:
-        """The batch, last: the axis that every operation runs along."""
+        """Move the batch to the last axis, along which every operation is vectorised."""
         return jnp.moveaxis(x, 0, -1).astype(jnp.float32)
 
     none, one = (0, 0), (0, 1)
     n = costs.unary.shape[1]
     # Differences, because they are small numbers. The tilt breaks ties, at which the messages would stall: of
-    # several optima the one with the lowest labels is best now. It changes no difference by more than 1/2.
+    # several optima the one with the lowest labels is now the best. It changes no difference by more than 1/2.
     tilt = jnp.arange(-1, 2, dtype=jnp.float32)[:, None] / (4 * n * n)
     unary = last(4 * (costs.unary - costs.unary[..., 1:2])) + tilt
     right = last(jnp.pad(costs.right, (none, none, one)))
@@ -109,28 +120,33 @@ def grid(costs: Costs) -> Grid:
 
 
 def next_column(x: Array) -> Array:
-    """(..., n, B) -> the same, one column later; zeros enter."""
+    """Shift (..., n, B) to the next column, filling with zeros."""
     return jnp.concatenate([jnp.zeros_like(x[..., :1, :]), x[..., :-1, :]], axis=-2)
 
 
 def last_column(x: Array) -> Array:
-    """(..., n, B) -> the same, one column earlier; zeros enter."""
+    """Shift (..., n, B) to the previous column, filling with zeros."""
     return jnp.concatenate([x[..., 1:, :], jnp.zeros_like(x[..., :1, :])], axis=-2)
 
 
 def across(cost: Array, weight: Array) -> Array:
-    """min_l cost[l] + weight (l - l')^2: what an edge passes on. (3, n, B), (n, B) -> (3, n, B)."""
+    """Return the message over an edge, min_l cost[l] + weight (l - l')^2: (3, n, B), (n, B) -> (3, n, B)."""
     return jnp.min(cost[:, None] + distance(cost.dtype)[..., None, None] * weight, axis=0)
 
 
-Messages = tuple[Array, Array]  # along rows, along columns, as they reach the node: (2n - 1, 3, n, B)
+Messages = tuple[Array, Array]  # along rows and along columns, into each node: (2n - 1, 3, n, B)
 
 
 def sweep(grid: Grid, against: Messages, *, back: bool) -> Messages:
-    """One pass over the grid, from its first node to its last or back, given the messages the other way.
+    """Pass messages over the grid once, from its first node to its last or back.
 
-    Every node adds up what it knows, keeps half for its row and half for its column, and passes on
-    what these halves and an edge cost at least.
+    Every node adds up its costs and incoming messages, gives half to its row and half to its column, and passes on the
+    least cost of each half with an edge.
+
+    Args:
+      grid: the problem.
+      against: the messages in the other direction.
+      back: pass from the last node to the first.
     """
     weights = (grid.left, grid.up) if back else (grid.right, grid.down)
 
@@ -147,14 +163,19 @@ def sweep(grid: Grid, against: Messages, *, back: bool) -> Messages:
 
 
 def proof(grid: Grid, forth: Messages, back: Messages) -> tuple[Array, Array]:
-    """Labels, and how far above a lower bound of the energy they are at most.
+    """Return labels, and the gap between their energy and a lower bound.
 
     A node takes the label that is best given those of the nodes above and to its left. The bound is the sum of the
     least costs of all rows and all columns with their halves of the nodes, each by dynamic programming.
-    Its values are kept relative to those of the chosen labels, so that float32 loses next to nothing.
+    Its values are kept relative to those of the chosen labels, so that float32 loses almost no precision.
+
+    Args:
+      grid: the problem.
+      forth: the messages from the first node to the last.
+      back: the messages in the other direction.
 
     Returns:
-      labels (2n - 1, n, B) float32, skewed, and (B,) the gap, four times that of the energy.
+      Labels (2n - 1, n, B) float32, skewed, and the gap (B,), four times that of the energy.
     """
     label = jnp.arange(3, dtype=grid.unary.dtype)[:, None, None]
 
@@ -185,7 +206,7 @@ def proof(grid: Grid, forth: Messages, back: Messages) -> tuple[Array, Array]:
 
 
 def sweeps(costs: Costs) -> tuple[Array, Array]:
-    """Labels (B, n, n) int32, and (B,) the most by which four times their energy exceeds the least."""
+    """Return labels (B, n, n) int32, and (B,) a bound on the excess of four times their energy over the minimum."""
     problem = grid(costs)
 
     def go_on(state: Any) -> Array:
@@ -212,16 +233,16 @@ def sweeps(costs: Costs) -> tuple[Array, Array]:
 
 
 def exact(costs: Costs) -> Array:
-    """Optimal labels (B, n, n) int32, in n^2 steps over 3^n states: for n <= 8, whatever the weights.
+    """Return optimal labels (B, n, n) int32, in n^2 steps over 3^n states: for n <= 8, with any weights.
 
-    A state is the labels of the last n nodes, the digits of a number: its first digit belongs to the node
-    above the next one, its last to the node at its left. A step drops the first and appends the new label.
+    A state is the labels of the last n nodes, the digits of a number: its first digit belongs to the node above the
+    next one, its last to the node to its left. A step drops the first digit and appends the new label.
     """
     n = costs.unary.shape[1]
     d = distance(jnp.int32)[..., None]
 
     def nodes(x: Array) -> Array:
-        """(B, n, n, ...) -> (n^2, ..., B)."""
+        """Reshape (B, n, n, ...) to (n^2, ..., B)."""
         return jnp.moveaxis(x, 0, -1).reshape(n * n, *x.shape[3:], -1)
 
     up = nodes(jnp.pad(costs.down, ((0, 0), (1, 0), (0, 0))))

@@ -1,7 +1,7 @@
-"""The labelling problem of PuzzleMix: what each label of a block costs, and what neighbours cost that differ.
+"""The labelling problem of PuzzleMix: costs of the labels of blocks, and of neighbours with different labels.
 
-B examples of n x n blocks. `self` is an example's own image, `partner` the other one; label l in {0, 1, 2} shows
-the share l / 2 of the partner. Everything is computed in the type of the images; costs are int32.
+B examples of n x n blocks. `self` is the image of an example, `partner` the image that it is mixed with; label l in
+{0, 1, 2} gives the partner the share l / 2. Everything is computed in the type of the images; costs are int32.
 """
 
 from __future__ import annotations
@@ -20,8 +20,11 @@ Array = jax.Array
 class Terms(NamedTuple):
     """The labelling problem before scaling and rounding.
 
-    unary_self, unary_partner: (B, n, n), what a block costs where self or partner is *not* shown.
-    down: (B, n - 1, n), right: (B, n, n - 1), what neighbours cost that differ, besides beta.
+    Attributes:
+      unary_self: (B, n, n), the cost of each block where self is *not* shown.
+      unary_partner: (B, n, n), the cost of each block where the partner is *not* shown.
+      down: (B, n - 1, n), the cost of different labels of vertical neighbours, besides beta.
+      right: (B, n, n - 1), the same for horizontal neighbours.
     """
 
     unary_self: Array
@@ -31,33 +34,35 @@ class Terms(NamedTuple):
 
 
 def pool(x: Array, size: int) -> Array:
-    """Means of size x size squares: (B, H, W, ...) -> (B, H/size, W/size, ...)."""
+    """Return the means of size x size squares: (B, H, W, ...) -> (B, H/size, W/size, ...)."""
     b, h, w, *rest = x.shape
     return x.reshape(b, h // size, size, w // size, size, *rest).mean((2, 4))
 
 
 def added(parts: Sequence[Array]) -> Array:
-    """The mean of a few arrays, added one after another.
+    """Return the mean of a few arrays, added one after another.
 
-    Differences of 8-bit images are multiples of 1/255, so costs fall on integers exactly, and which way
-    they are then rounded hangs on the last bit: the order of the sums is that of the released code.
+    Differences of 8-bit images are multiples of 1/255, so costs can be integers exactly, and their rounding then
+    depends on the last bit: the order of the sums is that of the released code.
     """
     total = sum(parts[1:], parts[0])
     return total / jax.lax.optimization_barrier(jnp.full_like(total, len(parts)))
 
 
 def normalised(u: Array) -> Array:
-    """u (B, n, n) divided by its sum; uniform where that is 0: then every block is as good as any other."""
+    """Divide u (B, n, n) by its sum; where that is 0 the result is uniform, since all blocks are equally good."""
     total = u.sum((1, 2), keepdims=True)
     blank = total <= 0
     return jnp.where(blank, 1 / (u.shape[1] * u.shape[2]), u / jnp.where(blank, 1, total))
 
 
 def step_down(a: Array, b: Array, k: int) -> Array:
-    """Mean |a(row above) - b(row below)| along each border between vertical neighbours.
+    """Return the mean of |a(row above) - b(row below)| along each border between vertical neighbours.
 
     Args:
-      a, b: (B, n k, n k, C), k x k pixels of each block.
+      a: (B, n k, n k, C), the image above.
+      b: (B, n k, n k, C), the image below.
+      k: side of a block in pixels.
 
     Returns:
       (B, n - 1, n)
@@ -77,17 +82,20 @@ def terms(
     beta: float,
     gamma: float,
 ) -> Terms:
-    """The data and smoothness terms of n x n blocks.
+    """Return the data and smoothness terms of n x n blocks.
+
+    p_ab, beta gamma times the difference along the border, is the cost of an edge with image a above (or to the left)
+    and image b below (or to the right). Written as unaries and a distance of labels, the halves of the four p go to
+    the unaries of both sides, and (p_sp + p_ps - p_ss - p_pp) / 2 to the edge's weight.
 
     Args:
-      image_self, image_partner: (B, H, W, C) in [0, 1].
-      u_self, u_partner: (B, n, n) saliency of the blocks, sums 1.
+      image_self: (B, H, W, C) in [0, 1].
+      image_partner: (B, H, W, C) in [0, 1].
+      u_self: (B, n, n), the saliency of the blocks of `image_self`, of sum 1.
+      u_partner: (B, n, n), the saliency of the blocks of `image_partner`, of sum 1.
       neighbourhood: images are pooled by this many pixels before neighbours are compared.
-      beta, gamma: smoothness of the labels, and the share that depends on the images' differences.
-
-    p_ab, beta gamma times the difference along the border, is what an edge costs that has image a above (at its
-    left) and image b below (at its right). Written as unaries and a distance of labels, the halves of the
-    four p go to the unaries of both sides, and (p_sp + p_ps - p_ss - p_pp) / 2 to the edge's weight.
+      beta: weight of the smoothness of the labels.
+      gamma: the share of it that depends on the images' differences.
     """
     n = u_self.shape[1]
     i = range(neighbourhood)
@@ -98,7 +106,7 @@ def terms(
     k = a['s'].shape[1] // n
 
     def edges(a: dict[str, Array]) -> tuple[Array, Array, Array]:
-        """Shares of the vertical edges: to the unaries of self and of partner (B, n, n), and the weights."""
+        """Return the terms of the vertical edges in the unaries of self and partner (B, n, n), and the weights."""
         p = {x + y: beta * gamma * step_down(a[x], a[y], k) for x in 'ps' for y in 'ps'}
         above, below = ((0, 0), (0, 1), (0, 0)), ((0, 0), (1, 0), (0, 0))  # pad to (B, n, n)
         own = jnp.pad((p['ps'] + p['pp']) / 2, above) + jnp.pad((p['sp'] + p['pp']) / 2, below)
@@ -114,11 +122,12 @@ def terms(
 
 
 def costs(terms: Terms, lam: Array, *, beta: float, eta: float) -> Costs:
-    """Integer costs: the terms, and a prior of the labels, times 1000 n^2, rounded towards zero.
+    """Return integer costs: the terms, and a prior of the labels, times 1000 n^2, rounded towards zero.
 
     Args:
+      terms: the data and smoothness terms.
       lam: () in [0, 1]. Label l costs -(eta / n^2) log Binomial(2, 1 - lam)(l) besides its unary.
-      beta: added to every weight; weights are never negative as long as gamma <= 1 and images lie in [0, 1].
+      beta: added to every weight; weights are never negative as long as gamma <= 1 and images are in [0, 1].
       eta: weight of the prior, before it is divided by n^2.
     """
     own, partner, down, right = terms

@@ -1,4 +1,4 @@
-"""Where PuzzleMix moves the salient blocks of an image: to the places in which the mask shows it."""
+"""The transport of PuzzleMix: moves the salient blocks of an image to the places where the mask shows it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Array = jax.Array
 
 
 def first_bits(bits: Array, count: int) -> Array:
-    """Where the first set bits of each line are: (..., n) bool -> (..., count) int32, n where there are no more.
+    """Return the indices of the first set bits of each line: (..., n) bool -> (..., count) int32, padded with n.
 
-    Lines are packed into words of 32 bits, of which the lowest set bits are taken off one by one: a sort would
-    be much slower, and is not split over the devices of a batch.
+    Lines are packed into words of 32 bits, of which the lowest set bits are removed one by one: a sort would be much
+    slower, and is not split over the devices of a batch.
     """
     n = bits.shape[-1]
     bits = jnp.pad(bits, [(0, 0)] * (bits.ndim - 1) + [(0, -n % 32)])
@@ -33,16 +33,21 @@ def first_bits(bits: Array, count: int) -> Array:
 
 
 def best_columns(mask: Array, u: Array, eps: float) -> tuple[Array, Array]:
-    """The q nearest places of each block inside the mask and the q nearest outside, and their costs.
+    """Return the q nearest places of each block inside the mask and the q nearest outside, and their costs.
 
-    Both are (B, q^2, 2 q); missing places cost infinity. No other place comes into play in q rounds, because a
-    block is driven from one place in each at most.
+    Both are (B, q^2, 2 q); missing places cost infinity. No other place can be claimed in q rounds, because a block
+    loses at most one place in each.
+
+    Args:
+      mask: (B, q, q), the share of this image in each place.
+      u: (B, q, q), the saliency of its blocks.
+      eps: the cost of distance.
     """
     b, q, _ = mask.shape
     rows = q * q
     at = np.stack(np.divmod(np.arange(rows), q), axis=-1)
     distance = np.square(at[:, None] - at).sum(-1) / max(q - 1, 1) ** 2
-    # Constants, so that no compiler fuses a rounding away: equal costs must stay equal.
+    # Constants, so that no compiler fuses a rounding away, since equal costs must stay equal.
     far = np.asarray(eps, u.dtype) * distance.astype(u.dtype)
     order = np.argsort(far, axis=1, kind='stable').astype(np.int32)
     column = jnp.asarray(np.pad(order, ((0, 0), (0, 1)), constant_values=rows))
@@ -59,18 +64,18 @@ def best_columns(mask: Array, u: Array, eps: float) -> tuple[Array, Array]:
 
 
 def plan(mask: Array, u: Array, eps: float) -> Array:
-    """Which block to put where: (B, q^2) int32, the block that goes to each place, -1 where none does.
+    """Return the block to put at each place, (B, q^2) int32; -1 where there is none.
+
+    Block i at place j costs eps |i - j|^2 / (q - 1)^2 - u_i [mask_j > 0]. In each of q rounds every block claims its
+    cheapest place, and in every place one claimant stays; for the others that place costs 1 more from then on. As in
+    the released code, a place compares its claimants' costs with a 0 for every block that does not claim it, and takes
+    the first block of least cost: a claim at cost > 0 loses, one at cost 0 loses unless its block is the first of the
+    zeros. The result is not a bijection: blocks may be lost, and places may stay empty.
 
     Args:
       mask: (B, q, q), the share of this image in each place.
       u: (B, q, q), the saliency of its blocks.
-      eps: the price of distance.
-
-    Block i at place j costs eps |i - j|^2 / (q - 1)^2 - u_i [mask_j > 0]. In each of q rounds every block claims its
-    cheapest place, and in every place one claimant stays; the others pay 1 more there from now on. As released, a
-    place compares its claimants' costs with a 0 for every block that does not claim it, and takes the first block
-    of least cost: a claim at cost > 0 loses, one at cost 0 loses unless its block is the first of the zeros. The
-    result is no bijection: blocks get lost, and places stay empty.
+      eps: the cost of distance.
     """
     b, q, _ = mask.shape
     rows = q * q
@@ -78,7 +83,7 @@ def plan(mask: Array, u: Array, eps: float) -> Array:
     columns, costs = best_columns(mask, u, eps)
 
     def least(values: Array, column: Array, nothing: Any) -> Array:
-        """The least value of those who claim the same place, for each claimant: (B, q^2)."""
+        """Return for each claimant the least value among the claimants of its place: (B, q^2)."""
 
         def one(values: Array, column: Array) -> Array:
             return jnp.full_like(values, nothing).at[column].min(values)[column]
@@ -86,7 +91,7 @@ def plan(mask: Array, u: Array, eps: float) -> Array:
         return jax.vmap(one)(values, column)
 
     def claim(cost: Array) -> tuple[Array, Array]:
-        """The place that each block claims, the first of the cheapest, and who gets it: (B, q^2)."""
+        """Return the place that each block claims, the first of the cheapest, and whether it gets it: (B, q^2)."""
         lowest = cost.min(axis=-1)
         column = jnp.where(cost == lowest[..., None], columns, rows).min(axis=-1)
         best = least(lowest, column, jnp.inf)
@@ -105,10 +110,11 @@ def plan(mask: Array, u: Array, eps: float) -> Array:
 
 
 def moved(image: Array, source: Array) -> Array:
-    """The image with block source[j] at place j, 0 (the mean colour) where that is -1.
+    """Return the image with block source[j] at place j, and 0 (the mean colour) where that is -1.
 
     Args:
-      image: (B, H, W, C). source: (B, q^2) int.
+      image: (B, H, W, C).
+      source: (B, q^2) int.
     """
     b, h, w, c = image.shape
     q = round(source.shape[1] ** 0.5)

@@ -1,1 +1,1 @@
-"""Builders of the data sets that TensorFlow Datasets has not, or cannot fetch any more; one file for each."""
+"""Builders of data sets that TensorFlow Datasets does not have or can no longer fetch; one file for each."""

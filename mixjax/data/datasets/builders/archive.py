@@ -1,10 +1,10 @@
-"""Files inside an archive, or of the folder that it was unpacked to, read one after the other.
+"""A reader of the files in an archive, or in the folder that it was unpacked to, one after the other.
 
-Nothing is unpacked: an archive is read through as often as it has to be, so it takes no room and cannot
-write anywhere. All the same, members that would leave the folder they are unpacked to are refused.
+Nothing is unpacked to disk: an archive is read as often as necessary, so it takes no space and cannot write anywhere.
+All the same, members with names outside of the folder that they would be unpacked to are refused.
 
-Tar files are read here and not by `tarfile`, which searches its headers with patterns that take the square of their
-length, and keeps every member in memory. What is unpacked has a limit in proportion to the archive.
+Tar files are read here and not by `tarfile`, which searches its headers with patterns that take quadratic time, and
+keeps every member in memory. The unpacked size is limited in proportion to the archive.
 """
 
 from __future__ import annotations
@@ -28,19 +28,25 @@ from mixjax.host import untrusted
 
 LARGEST = 1 << 28  # bytes of a member; photographs and lists of them are far smaller
 LARGEST_HEADER = 1 << 16  # bytes of a long name, or of the attributes, of a member of a tar file
-LARGEST_DIRECTORY = 1 << 25  # bytes of the directory of a zip file; of 100,000 photographs it has 12 MB
-MOST_ALIKE = 1 << 14  # headers of a tar file in a row without a file
-# What photographs and lists of them are unpacked to: so many times the archive, and some more.
+LARGEST_DIRECTORY = 1 << 25  # bytes of the directory of a zip file; for 100,000 photographs it has 12 MB
+MOST_ALIKE = 1 << 14  # consecutive headers of a tar file without a file
+# Limit of the unpacked size: RATIO times the archive, plus SLACK bytes.
 RATIO = 20
 SLACK = 1 << 28
-WINDOW = 1 << 28  # bytes of memory in which an .xz may unpack
+WINDOW = 1 << 28  # bytes of memory for unpacking an .xz
 SUFFIXES = ('', '.tar.gz', '.tgz', '.tar', '.zip')  # '' for the folder
-BLOCK = 512  # bytes, of which a tar file is made
+BLOCK = 512  # bytes of a block of a tar file
 Member = tuple[PurePosixPath, Callable[[], bytes]]
 
 
 def find(folder: Path, *stems: str, get: str) -> Path:
-    """The first of folder/STEM (unpacked), folder/STEM.tar.gz, .. that is there. get: what to do if none is."""
+    """Return the first of folder/STEM (unpacked), folder/STEM.tar.gz, .. that exists.
+
+    Args:
+      folder: the folder to search.
+      *stems: names without suffix, in order.
+      get: how to get the archive, for the message if there is none.
+    """
     for stem in stems:
         for suffix in SUFFIXES:
             path = folder / (stem + suffix)
@@ -50,8 +56,10 @@ def find(folder: Path, *stems: str, get: str) -> Path:
 
 
 def members(path: Path) -> Iterator[Member]:
-    """(name, function that reads it) of each file, in the order in which they are stored. A function works until
-    the next member is asked for. What a Mac adds to archives is left out."""
+    """Yield (name, function that reads it) for each file, in the order in which they are stored.
+
+    A function works until the next member is asked for. Files that macOS adds to archives are skipped.
+    """
     if path.is_dir():
         files: Iterator[Member] = _of_folder(path)
     else:
@@ -63,7 +71,7 @@ def members(path: Path) -> Iterator[Member]:
 
 
 def read_list(path: Path) -> bytes:
-    """The bytes of a file that lies beside the archives, such as a list of names."""
+    """Read a file beside the archives, such as a list of names."""
     return _read(path, lambda: untrusted.read_regular(path, LARGEST))
 
 
@@ -80,13 +88,13 @@ def _whole(path: Path) -> Iterator[None]:
         raise
     except MemoryError:
         raise OutOfMemory(f'there is too little memory to read {path}; close other programs') from None
-    except Exception as error:  # bytes of a stranger: zipfile and what unpacks fail in many ways
+    except Exception as error:  # zipfile and the decompressors raise many types on malformed data
         why = str(error).partition('\n')[0].rstrip(':')
         raise UserError(f'{path} is damaged or not whole ({why}); fetch it again') from error
 
 
 def text(data: bytes) -> str:
-    """A list of file names; bytes that are no UTF-8 stay as they are, so that they still name their files."""
+    """Decode a list of file names; bytes that are not UTF-8 are kept as surrogates, so that names still match files."""
     return data.decode('utf-8', 'surrogateescape')
 
 
@@ -101,7 +109,7 @@ def _of_folder(path: Path) -> Iterator[Member]:
 
 
 class _Unpacked:
-    """The bytes of a file that may be packed by gzip, bzip2 or xz, from its beginning to its end."""
+    """A reader of a file that may be compressed by gzip, bzip2 or xz, from its beginning to its end."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -119,7 +127,7 @@ class _Unpacked:
         self._input = b''
 
     def read(self, count: int) -> bytes:
-        """So many bytes, or fewer at the end."""
+        """Read `count` bytes, or fewer at the end."""
         out = bytearray()
         while len(out) < count:
             some = self._some(min(count - len(out), 1 << 20))
@@ -141,11 +149,11 @@ class _Unpacked:
             count -= len(some)
 
     def _some(self, most: int) -> bytes:
-        """At least one byte and at most `most`; none at the end."""
+        """Read at least one byte and at most `most`; none at the end."""
         if self._unpacker is None:
             return self._file.read(most)
         while True:
-            if self._unpacker.eof:  # another packed stream may follow
+            if self._unpacker.eof:  # another compressed stream may follow
                 rest = self._unpacker.unused_data.lstrip(b'\0') or self._file.read(1 << 16).lstrip(b'\0')
                 if not rest:
                     return b''
@@ -155,7 +163,7 @@ class _Unpacked:
                 self._input = self._file.read(1 << 16)
             ended = not self._input
             out = self._unpacker.decompress(self._input, most)
-            # Of zlib alone it is the caller who keeps what is not unpacked yet.
+            # Only zlib leaves it to the caller to keep the input that is not consumed yet.
             self._input = getattr(self._unpacker, 'unconsumed_tail', b'')
             if ended and not out and not self._unpacker.eof:
                 raise EOFError('it ends early')
@@ -172,8 +180,8 @@ def _of_tar(path: Path) -> Iterator[Member]:
 
 
 def _tar_members(path: Path, file: _Unpacked) -> Iterator[Member]:
-    """Each file of a tar archive (ustar, GNU and pax)."""
-    own: dict[str, bytes] = {}  # what extra headers say of the next member
+    """Yield each file of a tar archive (ustar, GNU and pax)."""
+    own: dict[str, bytes] = {}  # attributes of the next member from extra headers
     alike, begun = 0, False
     while True:
         alike += 1
@@ -215,7 +223,7 @@ def _tar_members(path: Path, file: _Unpacked) -> Iterator[Member]:
 
 
 class _Once:
-    """Reads a member of a tar file, which lies where the file is now; more than once too."""
+    """A function that reads the member at the current position of a tar file, once or several times."""
 
     def __init__(self, file: _Unpacked, size: int, path: Path, name: str) -> None:
         self._file, self._size, self._path, self._name = file, size, path, name
@@ -235,7 +243,7 @@ class _Once:
 
 
 def _field(data: bytes) -> int:
-    """A number of a header: octal digits, or binary where the first bit is set."""
+    """Parse a number of a header: octal digits, or binary if the first bit is set."""
     if data[0] & 0x80:
         if data[0] != 0x80:
             raise ValueError('a header has a negative number')
@@ -245,14 +253,17 @@ def _field(data: bytes) -> int:
 
 
 def _number(data: bytes) -> int:
-    """A decimal number of an attribute."""
+    """Parse a decimal number of an attribute."""
     if len(data) > 20 or not data.isdigit():
         raise ValueError('a header has no number where one should be')
     return int(data)
 
 
 def _is_sum(number: int, head: bytes) -> bool:
-    """Whether a number is the sum of a header, whose own field counts as blanks; some programs give bytes a sign."""
+    """Return whether a number is the checksum of a header, whose checksum field counts as blanks.
+
+    Some programs sum signed bytes.
+    """
     blank = head[:148] + b' ' * 8 + head[156:]
     return number == sum(blank) or number == sum(struct.unpack(f'{BLOCK}b', blank))
 
@@ -263,7 +274,7 @@ def _name(head: bytes) -> bytes:
 
 
 def _attributes(data: bytes) -> dict[str, bytes]:
-    """{keyword: value} of the lines 'LENGTH KEYWORD=VALUE', whose length counts all of the line."""
+    """Parse lines 'LENGTH KEYWORD=VALUE', where LENGTH is that of the whole line: {keyword: value}."""
     out, at = {}, 0
     while at < len(data) and data[at]:
         blank = data.find(b' ', at, at + 20)
@@ -280,7 +291,7 @@ def _attributes(data: bytes) -> dict[str, bytes]:
 
 
 class _Bounded:
-    """A file of which nobody can have more than `LARGEST_DIRECTORY` bytes at once, whatever a header says."""
+    """A file that returns at most `LARGEST_DIRECTORY` bytes at once, whatever a header claims."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -316,7 +327,7 @@ def _small(archive: Path, name: str, size: int) -> None:
 
 
 def _safe(archive: Path, name: str) -> PurePosixPath:
-    """The name of a member, if it stays below the folder that it would be unpacked to."""
+    """Return the name of a member; refuse one outside of the folder that it would be unpacked to."""
     path = PurePosixPath(name.replace('\\', '/'))
     if not path.parts or '\0' in name:
         raise UserError(f'{archive} is refused: its member {name!r} has no name that a file can have')

@@ -3,8 +3,8 @@
     fgvc-aircraft-2013b/data/images/1514522.jpg
     fgvc-aircraft-2013b/data/images_variant_trainval.txt     lines '1514522 F/A-18': names have blanks and slashes
 
-The train part is the published train and validation parts together. The last 20 rows of an image say
-whose it is; the catalogue's reader cuts them off, the records have the images as they are.
+The train part is the published train and validation parts together. The last 20 rows of an image name its owner; the
+catalogue's reader cuts them off, the records have the whole images.
 """
 
 from __future__ import annotations

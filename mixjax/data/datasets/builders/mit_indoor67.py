@@ -3,8 +3,8 @@
     indoorCVPR_09.tar: Images/airport_inside/airport_inside_0001.jpg
     TrainImages.txt, TestImages.txt: lines 'airport_inside/airport_inside_0001.jpg', 80 and 20 of each class
 
-Of the 15,620 images only those of the lists are used. Some are PNG or GIF whatever their names say, and
-names are not spelt alike everywhere.
+Only those of the 15,620 images that are in the lists are used. Some are PNG or GIF despite their names, and the
+spelling of names differs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class MitIndoor67(Original):
             if name.name in LISTS.values():
                 lists.setdefault(name.name, read())
         exact = set(stored)
-        # Upper and lower case differ between lists and files; where a name has its own file, that is the one.
+        # Upper and lower case differ between lists and files; a file with the exact name is preferred.
         folded = {name.casefold(): name for name in stored}
 
         def labels(file: str) -> dict[str, int]:

@@ -1,7 +1,7 @@
-"""What our builders have in common: published files in, records of TensorFlow Datasets out, without TensorFlow.
+"""`Original`, the base class of our builders: from published files to records of TensorFlow Datasets.
 
-The bytes of the images are stored as they are. Counts and class names are compared with the catalogue before
-anything is written.
+It needs no TensorFlow. The bytes of the images are stored unchanged. Counts and class names are compared with the
+catalogue before anything is written.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ Image = tuple[str, Callable[[], bytes]]
 class Part(NamedTuple):
     """One part of a data set.
 
-    labels: {name of an example: its label}, of all that belong to it.
-    images: () -> (name, function that reads it) of each, in any order, and of others, which are passed over.
+    Attributes:
+      labels: {name of an example: its label} of all examples of the part.
+      images: () -> (name, function that reads it) for each, in any order; images of other parts are ignored.
     """
 
     labels: Mapping[str, int]
@@ -31,9 +32,11 @@ class Part(NamedTuple):
 
 
 class Original(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """A data set from its published files. A subclass is named after its entry of the catalogue.
+    """A builder of a data set from its published files. A subclass has the name of its entry in the catalogue.
 
-    archives: the folder with the published files. any_counts: do not compare the numbers of examples.
+    Args:
+      archives: the folder with the published files.
+      any_counts: do not compare the numbers of examples with the catalogue.
     """
 
     VERSION = tfds.core.Version('1.0.0')
@@ -45,16 +48,16 @@ class Original(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     @abstractmethod
     def parts(self) -> dict[str, Part]:
-        """{the name of the part in the catalogue: its examples}."""
+        """Return {name of the part in the catalogue: its examples}."""
 
     @property
     def get(self) -> str:
-        """What to do where files are missing."""
+        """Instructions for getting missing files."""
         line = next(line for line in self.facts.get if line.startswith('# '))
         return line.removeprefix('# ').replace('DIR/downloads/manual', str(self.archives))
 
     def label(self, name: str) -> int:
-        """The label of a class of the published files."""
+        """Return the label of a class, given its name in the published files."""
         names = catalog.class_names(self.name)
         if name not in names:
             raise UserError(f'{self.name}: the files have a class {name!r}, which is none of the {len(names)} known')
@@ -85,7 +88,7 @@ class Original(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for name, read in part.images():
             if name in left:
                 left.remove(name)
-                # A name may hold bytes that are no text (see `archive.text`).
+                # A name may contain bytes that are not UTF-8 (see `archive.text`).
                 shown = name.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
                 yield shown, {'image': read(), 'label': part.labels[name], 'id': shown}
         if left:

@@ -4,8 +4,8 @@
     devkit/cars_train_annos.mat                               in car_devkit.tgz
     cars_test_annos_withlabels.mat                            beside them
 
-The site that published them has closed, and copies differ in how many zeros the names of the images begin
-with: images are known by their number. Classes count from 1 in the files.
+The site that published them has closed, and copies differ in the number of leading zeros in the names of the images:
+images are identified by their number. Classes count from 1 in the files.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ANNOTATIONS = {'train': 'cars_train_annos.mat', 'test': 'cars_test_annos_withlab
 
 
 class StanfordCars(Original):
-    """Stanford Cars from the published archives, or from what they unpack to."""
+    """Stanford Cars from the published archives, or from the folders that they unpack to."""
 
     def parts(self) -> dict[str, Part]:
         kit = archive.find(self.archives, 'car_devkit', 'devkit', get=self.get)
@@ -49,7 +49,7 @@ class StanfordCars(Original):
 
 
 def _annotations(file: str, data: bytes) -> dict[str, int]:
-    """{file name: class} of a table of the devkit."""
+    """Read {file name: class} from a table of the devkit."""
     from scipy.io import loadmat
 
     try:
@@ -57,7 +57,7 @@ def _annotations(file: str, data: bytes) -> dict[str, int]:
         return {str(row['fname']): int(row['class']) for row in table}
     except MemoryError:
         raise
-    except Exception as error:  # the many ways in which a foreign file can be wrong
+    except Exception as error:  # loadmat raises many types on malformed data
         raise UserError(
             f'{file} is not a table with fname and class ({type(error).__name__}); fetch it again'
         ) from None
