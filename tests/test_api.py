@@ -16,6 +16,7 @@ from PIL import Image
 import mixjax
 from mixjax import losses
 from mixjax.api import Results
+from mixjax.commands import predict
 from mixjax.config import defaults, method_registry
 from mixjax.data.dataset import Dataset
 from mixjax.errors import UserError
@@ -298,7 +299,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path):
 # --- methods that are given -------------------------------------------------------------------------------------------
 
 
-def test_a_function_is_asked_for_where_it_is_needed(several):
+def test_a_function_is_asked_for_where_it_is_needed(several, tmp_path, capsys):
     folder, results = several
     assert results.runs['mine']['method'] == 'two_heads'
     image = pictures(2)[0][1]
@@ -306,6 +307,9 @@ def test_a_function_is_asked_for_where_it_is_needed(several):
         UserError, match=r"'two_heads' of .*model.json was given in Python .* mixjax.load\(workdir, met"
     ):
         mixjax.load(folder / 'mine')
+    Image.fromarray(image).save(tmp_path / 'image.png')
+    assert predict.main([f'--workdir={folder / "mine"}', str(tmp_path / 'image.png')]) == 2
+    assert 'give it again, in mixjax.load(workdir, method=make)' in capsys.readouterr().err
     want = results.model('mine')(image)
     assert mixjax.load(folder / 'mine', method=two_heads)(image) == want and len(want) == 2
     with pytest.raises(UserError, match='the method finetune, which needs no method='):
