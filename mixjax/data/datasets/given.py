@@ -110,7 +110,7 @@ def parts(name: str, rule: photo.Rule, holdout: float) -> tuple[Dataset, Dataset
         both = [_some(train, known, rule, np.arange(len(known))), whole]
     made = both[0]
     assert made is not None
-    return made, both[1], tuple(getattr(train.read, 'notes', ()))
+    return made, both[1], train.read.notes if isinstance(train.read, folder.Images) else ()
 
 
 def digests(data: Dataset) -> list[str]:
