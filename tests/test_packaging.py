@@ -109,8 +109,15 @@ def test_wheel_imports_in_an_empty_folder(python, tmp_path):
 
 
 @pytest.mark.install
+def test_wheel_has_the_command(python, tmp_path):
+    assert run(python.with_name('mixjax'), '--version', cwd=tmp_path) == f'mixjax {mixjax.__version__}\n'
+    script = run(python.with_name('mixjax'), 'completion', 'bash', cwd=tmp_path)
+    assert ' quickstart ' in script and ' digits/grid ' in script
+
+
+@pytest.mark.install
 def test_wheel_tries_the_quickstart_in_an_empty_folder(python, tmp_path):
-    run(python, '-m', 'mixjax.main', '--config=quickstart:smoke', '--workdir=out', cwd=tmp_path)
+    run(python.with_name('mixjax'), 'train', '--config=quickstart:smoke', '--workdir=out', cwd=tmp_path)
     assert json.loads((tmp_path / 'out' / 'results.json').read_text())['kind'] == 'comparison'
     assert os.listdir(tmp_path) == ['out']
 

@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,8 @@ def test_the_installed_command_is_this_function():
     setup = configparser.ConfigParser()
     setup.read(ROOT / 'setup.cfg')
     assert setup['options.entry_points']['console_scripts'].strip() == 'mixjax = mixjax.commands.cli:main'
+    # Else setuptools passes over it.
+    assert 'scripts' in tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['dynamic']
 
 
 def test_overview_and_version(capsys):

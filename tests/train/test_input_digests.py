@@ -227,7 +227,7 @@ def test_changed_code_of_a_finished_run_and_of_a_longer_one(made, killed):
     told = json.loads((made / 'run' / 'inputs.json').read_text())
     # The network of these tests is not one of mixjax either.
     own = {'code_of_mine', 'code_of_mine.method'}
-    assert found['code'].keys() == own | {'tests', 'tests.common'}
+    assert found['code'].keys() == own | {'tests', 'tests.support', 'tests.support.common'}
     assert found['earlier code'] == [told['code']] and found['code'] != told['code']
     experiment.run(mine(steps=6), 'run')  # accepted once
     with pytest.raises(UserError, match="must be 'refuse' or 'accept', not 'yes'"):
