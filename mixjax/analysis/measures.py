@@ -181,8 +181,8 @@ def auxiliary_rows(folder: Place, seed: int, count: int) -> np.ndarray:
         if draw is not None and (draw.rows.size == 0 or draw.rows.max() < count):
             return np.unique(draw.rows)
     raise UserError(
-        f'{folder} chose no source images for seed {seed}, and no run beside it did: name a run that did with '
-        '--auxiliary=RUN (one of xmixup, say)'
+        f'{folder} chose no source images for seed {seed}, and neither did a run beside it; name a run that did with '
+        '--auxiliary=RUN, such as one of xmixup'
     )
 
 

@@ -165,7 +165,7 @@ def open_run(folder: Place, batch: int = 256) -> Run:
       batch: number of images in a forward pass.
     """
     if not (folder / 'config.json').exists():
-        raise UserError(f'{folder} is no work directory: it has no config.json')
+        raise UserError(f'{folder} is not a work directory: it has no config.json')
     config = config_lib.from_data(files.read_json(folder / 'config.json'))
     if files.finished(folder, config.steps) is None:
         raise UserError(f'{folder} is not finished: give the command that began it again')
@@ -190,8 +190,8 @@ def drawn(run: Run, seed: int) -> Any:
         told = files.read_json(path).get('labelled rows', {}).get(str(seed))
         if told is not None and told != rows.tolist():
             raise UserError(
-                f'{path} says that seed {seed} learned from other examples than are drawn now: the data, or the '
-                'version of mixjax, is another one'
+                f'according to {path} seed {seed} learned from other examples than are drawn now: the data or the '
+                'version of mixjax have changed'
             )
     return found
 

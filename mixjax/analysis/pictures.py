@@ -154,7 +154,7 @@ def activation(run: Run, asked: Asked) -> Found:
                 'predicted': np.asarray(found['logits'].argmax(-1))[rows],
             }
     if all(map(math.isnan, areas)):
-        raise UserError(f'{run.folder}: no map of a test image speaks anywhere for its class')
+        raise UserError(f'{run.folder}: no class activation map of a test image is positive anywhere')
     area = spread([one for one in areas if not math.isnan(one)])
     about_them = {'images': int(keep.sum()), 'left out': empty, 'level': 0.5, 'classes': list(asked.classes) or 'all'}
     return Found({'area': area, **about(networks, **about_them)}, {**arrays, 'area': np.array(areas)}, notes)

@@ -52,7 +52,7 @@ def knob(methods: Mapping[str, Mapping[str, Any]], notes: Mapping[str, Mapping[s
     if not found:
         what = f'in {over!r}' if over else 'in one setting, a number (name it, or a note, with --over)'
         raise UserError(
-            f'no two runs of this comparison have one method and differ {what}, so there is no sweep; '
+            f'no two runs of this comparison have the same method and differ {what}, so there is no sweep; '
             f'it has {", ".join(methods)}'
         )
     return max(found, key=lambda one: len(one.values))

@@ -258,7 +258,7 @@ def _how_many(target: Any) -> None:
         raise UserError(f'config.target.sampler={target.sampler} draws a share: set config.target.rate below 1 too')
     for key, none in (('classes', 1), ('val', 0), ('add_rest', False)):
         if target.splits and target[key] != none:
-            raise UserError(f'config.target.splits says which examples; leave config.target.{key} as it is')
+            raise UserError(f'config.target.splits lists the examples; leave config.target.{key} as it is')
 
 
 def _build_methods(config: Any) -> None:

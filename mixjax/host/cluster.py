@@ -141,7 +141,7 @@ def meet(place: Place) -> None:
 
     waiting = (
         f'mixjax: process {place.process} of {place.processes} waits for the others at {place.coordinator}; '
-        f'if they have not come in {MEETING // 60} minutes jax ends it'
+        f'if they do not connect within {MEETING // 60} minutes jax ends it'
     )
     late = threading.Timer(LATE, print, [waiting], {'file': sys.stderr, 'flush': True})
     late.daemon = True

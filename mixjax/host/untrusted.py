@@ -134,7 +134,7 @@ def _unpacked(file: Any, most: int) -> dict[str, np.ndarray]:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError('it is compressed as no array is')
             if member.file_size > RATIO * (member.compress_size + 1):
-                raise ValueError('it says that it holds more than it can')
+                raise ValueError('it claims to hold more than it can')
             data = bytearray(member.file_size)
             with archive.open(member) as unpacked:
                 opened, at = cast(io.BufferedIOBase, unpacked), 0

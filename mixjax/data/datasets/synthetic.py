@@ -38,7 +38,7 @@ def synthetic(
       labels: (n,) int32, the classes in turn: 0, 1, .., 0, 1, ..
     """
     if classes < 1 or per_class < 1 or min(shape) < 1:
-        raise UserError(f'made-up images need at least 1 class, image and pixel, not {classes}, {per_class}, {shape}')
+        raise UserError(f'synthetic images need at least 1 class, image and pixel, not {classes}, {per_class}, {shape}')
     labels = np.tile(np.arange(classes, dtype=np.int32), per_class)
     height, width, channels = shape
     rise, run = _weights(height), _weights(width)

@@ -169,7 +169,7 @@ class Stored:
                 return
             raise UserError(
                 f'{len(missing):,} images of {self.dataset.name} take {size(needed)}, and {self._folder} has '
-                f'{size(free)} free; set config.cache_dir to a folder on a larger disk, or decode them anew each time '
+                f'{size(free)} free; set config.cache_dir to a folder on a larger disk, or decode them each time '
                 'with config.store=False'
             )
         if not len(missing):
@@ -263,7 +263,7 @@ class Stored:
     def _tell_limit(self) -> None:
         limit = f'{self._limit:g} of the room there' if self._limit <= 1 else size(int(self._limit))
         self._tell(
-            f'decoded images in {self._folder} take all that config.cache_limit lets them ({limit}); the others are '
+            f'decoded images in {self._folder} take all that config.cache_limit allows ({limit}); the others are '
             'decoded anew each time. Raise the limit, or delete the files there that no run needs'
         )
 

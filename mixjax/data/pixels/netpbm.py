@@ -60,7 +60,7 @@ def header(data: bytes) -> Header:
     most = float(limit[1])
     if kind in 'fF':
         if not math.isfinite(most) or not most:
-            raise ValueError('its scale is no number')
+            raise ValueError('its scale is not a number')
     elif not limit[1].isdigit() or not 0 < most < 65536:
         raise ValueError('its largest value is not between 1 and 65,535')
     return Header(kind, height, width, most, limit.end())
@@ -143,7 +143,7 @@ def _parsed(text: bytes) -> np.ndarray:
     codes = np.frombuffer(text, np.uint8)
     digit = (codes >= 48) & (codes <= 57)
     if not (digit | np.isin(codes, np.frombuffer(SPACE, np.uint8))).all():
-        raise ValueError('its values are no numbers')
+        raise ValueError('its values are not numbers')
     places = np.flatnonzero(digit)
     if not len(places):
         return np.empty(0, np.int64)

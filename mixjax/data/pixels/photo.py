@@ -321,7 +321,7 @@ def _deep(picture: Any) -> tuple[str, int, bool] | None:
     bits, kind = picture.tag_v2.get(258, (1,))[0], picture.tag_v2.get(339, (1,))[0]
     raw = picture.info.get('compression') == 'raw'
     if raw and bits > 8 and picture.tag_v2.get(284, 1) == 2 and len(picture.getbands()) > 1:
-        raise Unreadable(f'its colours lie in planes of {bits} bits, which Pillow mistakes for bytes: save it as PNG')
+        raise Unreadable(f'its colours are in planes of {bits} bits, which Pillow mistakes for bytes: save it as PNG')
     white = picture.tag_v2.get(262, 0) == 0
     if (
         not raw and picture.tag_v2.prefix == b'MM' and mode in ('F', 'I')

@@ -197,10 +197,10 @@ def _tar_members(path: Path, file: _Unpacked) -> Iterator[Member]:
             raise EOFError('it ends early')
         kind, size = head[156:157], _number(own['size']) if 'size' in own else _field(head[124:136])
         if not _is_sum(_field(head[148:156]), head):
-            raise ValueError('a header has another sum')
+            raise ValueError('a header has a wrong checksum')
         if kind in b'LKxgX' and kind:
             if size > LARGEST_HEADER:
-                raise ValueError(f'a header says that it is larger than {LARGEST_HEADER:,} bytes')
+                raise ValueError(f'a header claims more than {LARGEST_HEADER:,} bytes')
             data = file.read(-(-size // BLOCK) * BLOCK)[:size]
             if len(data) < size:
                 raise EOFError('it ends early')
@@ -281,7 +281,7 @@ def _attributes(data: bytes) -> dict[str, bytes]:
         length = _number(data[at:blank]) if blank > 0 else 0
         keyword, equals, value = data[blank + 1 : at + length - 1].partition(b'=')
         if not equals or at + length > len(data) or data[at + length - 1 : at + length] != b'\n':
-            raise ValueError('a header has attributes that are none')
+            raise ValueError('a header has malformed attributes')
         out[text(keyword)] = value
         at += length
     return out
@@ -323,7 +323,7 @@ def _of_zip(path: Path) -> Iterator[Member]:
 
 def _small(archive: Path, name: str, size: int) -> None:
     if size > LARGEST:
-        raise UserError(f'{archive} is refused: its member {name!r} says that it has {size:,} bytes')
+        raise UserError(f'{archive} is refused: its member {name!r} claims to have {size:,} bytes')
 
 
 def _safe(archive: Path, name: str) -> PurePosixPath:

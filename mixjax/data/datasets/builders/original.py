@@ -60,7 +60,7 @@ class Original(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Return the label of a class, given its name in the published files."""
         names = catalog.class_names(self.name)
         if name not in names:
-            raise UserError(f'{self.name}: the files have a class {name!r}, which is none of the {len(names)} known')
+            raise UserError(f'{self.name}: the files have a class {name!r}, which is not one of the {len(names)} known')
         return names.index(name)
 
     def _info(self) -> Any:
@@ -79,7 +79,7 @@ class Original(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             if found != expected and not self.any_counts:
                 raise UserError(
                     f'{self.name}: the published files list {found:,} images for the {split} part, and the '
-                    f'catalogue says {expected:,}; --allow-counts takes them all the same'
+                    f'catalogue {expected:,}; --allow-counts accepts them anyway'
                 )
         return {split: self._generate_examples(split, part) for split, part in parts.items()}
 

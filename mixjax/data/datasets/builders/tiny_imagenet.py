@@ -36,7 +36,7 @@ class TinyImagenet(Original):
             raise UserError(f'{path} has no val/val_annotations.txt; {self.get}')
         unknown = {*train.values(), *validation.values()} - set(label)
         if unknown:
-            raise UserError(f'{path} has a class {min(unknown)!r}, which is none of the {len(label)} known')
+            raise UserError(f'{path} has a class {min(unknown)!r}, which is not one of the {len(label)} known')
         return {
             'train': Part({name: label[one] for name, one in train.items()}, lambda: _images(path)),
             'validation': Part({name: label[one] for name, one in validation.items()}, lambda: _images(path)),
