@@ -208,7 +208,7 @@ class Predictor:
                 yield np.stack(list(pool.map(self._read, [one for one, _ in some[start : start + self.batch]])))
 
     def _batched(self, function: Callable[[np.ndarray], Array], images: Any) -> Floats:
-        """What a compiled function gives for all images."""
+        """Apply a compiled function to all images, a batch at a time."""
         out = []
         for block in self._blocks(images):
             # Filled up with repeats: one size, one compilation.
@@ -323,7 +323,7 @@ def _given(workdir: Any, about: Mapping[str, Any], method: Callable[..., Method]
 
 
 def _described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What `model.json` says, and the settings of images; it may be any file."""
+    """Read `model.json` and the settings of images; it may be any file."""
     about = {'channels': 1, 'method': {}, **said}
     try:
         if not isinstance(about['model'], str) or not about['classes']:

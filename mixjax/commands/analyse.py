@@ -14,7 +14,7 @@ from mixjax.host.storage import Place
 
 
 def of_config(text: str, workdir: str | Place) -> Arguments:
-    """What `config.analyse` asks for, in the words of this command."""
+    """Parse `config.analyse` as arguments of this command."""
     try:
         arguments = parse(ANALYSE, [f'--workdir={workdir}', *shlex.split(text)])
         if arguments['import']:  # the words of a config, which may come from a file

@@ -104,7 +104,7 @@ def named(config: Any, unsaid: set[str]) -> str:
 
 
 def split(target: Any) -> str:
-    """Which images are labelled: `all`, `3` a class, the share `0.15`, `c25_n400` of a part of the classes."""
+    """Name the labelled images of a run: `all`, `3` a class, the share `0.15`, `c25_n400` of a part of the classes."""
     parts = []
     if target.classes != 1:
         parts.append(f'c{100 * target.classes:g}' if target.classes < 1 else f'{target.classes:g}classes')
@@ -145,7 +145,7 @@ def lock_of(run: Run) -> Path:
 
 @contextlib.contextmanager
 def alone(run: Run) -> Iterator[bool]:
-    """Whether no other process has this run, until the block ends; in a job of several the first one locks it.
+    """Lock a run for the block; yields whether no other process has it. In a job of several the first process locks it.
 
     The lock belongs to the process: however that ends, the system frees it.
     """

@@ -76,7 +76,7 @@ def _said(argument: str) -> list[tuple[str, str]]:
 
 
 def found(metric: str, folder: Path, steps: int) -> tuple[Spread | None, str]:
-    """What a run's folder has of a metric; else why there is nothing."""
+    """Read a metric from a run's folder, or the reason why it is not there."""
     from mixjax.rundir import files
 
     results = files.finished(folder, steps)
@@ -95,7 +95,7 @@ def found(metric: str, folder: Path, steps: int) -> tuple[Spread | None, str]:
 
 
 def spread(value: Any, by: float) -> Spread | None:
-    """Of a number, or of {'mean', 'std', 'n'}, times `by`; None of anything else."""
+    """Scale a number, or {'mean', 'std', 'n'}, by `by`; None for anything else."""
     value = value if isinstance(value, Mapping) else {'mean': value}
     mean, std, n = value.get('mean'), value.get('std'), value.get('n')
     if not _number(mean):
@@ -133,7 +133,7 @@ def head(found: Sequence[Line]) -> list[str]:
 
 
 def cells(line: Line, dimensions: Sequence[str], mark: str) -> list[str]:
-    """What stands in a line: its dimensions, ours with (n), the paper's, the difference."""
+    """Format the cells of a line: its dimensions, ours with (n), the paper's, the difference."""
     number, ours = line.number, line.ours
     names = [getattr(number, key) for key in dimensions]
     paper = '' if number.value is None else _pair(number.value, number.std, number.digits, mark)
@@ -150,7 +150,7 @@ def _pair(mean: float, std: float | None, digits: int, mark: str) -> str:
 
 
 def summary(found: Sequence[Line]) -> str:
-    """How much of the table is there, and how far it is from the paper."""
+    """Summarise how much of the table is there, and how far it is from the paper."""
     measured = [(line.ours.mean, line.number.value) for line in found if line.ours is not None]
     told = f'{len(measured)} of {count(len(found), "number")}'
     known = [round(mean, 2) - value for mean, value in measured if value is not None]

@@ -110,7 +110,7 @@ class Command(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """What a command line says.
+    """The parsed words of a command line.
 
     Attributes:
       values: of every flag by its name, what was given or its default; read by `arguments['workdir']`.
@@ -134,7 +134,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 def asks_for_help(words: Sequence[str]) -> bool:
-    """Whether `--help` or `-h` is among the flags."""
+    """Return whether `--help` or `-h` is among the flags."""
     return any(word in ('--help', '-h') for word in words[: words.index('--') if '--' in words else None])
 
 
@@ -233,7 +233,7 @@ def _value(flag: Flag, text: str | None) -> Any:
 
 
 def short(text: str) -> str:
-    """What somebody typed, for a message."""
+    """Shorten typed text for a message."""
     return text if len(text) <= 60 else f'{text[:60]}..'
 
 
@@ -246,7 +246,7 @@ def either(choices: Sequence[str]) -> str:
 
 
 def overview(commands: Sequence[Command], version: str) -> str:
-    """What `mixjax --help` prints."""
+    """Return the text of `mixjax --help`."""
     width = max(len(command.name) for command in commands)
     return '\n'.join([
         f'mixjax {version}: transfer learning and mixup in JAX/Flax',
@@ -261,7 +261,7 @@ def overview(commands: Sequence[Command], version: str) -> str:
 
 
 def help_text(command: Command) -> str:
-    """What `mixjax NAME --help` prints."""
+    """Return the text of `mixjax NAME --help`."""
     taken: list[tuple[str, str, str]] = []  # (group, what is typed, what it is)
     if command.positional is not None:
         taken.append(('', command.positional.metavar, command.positional.help))

@@ -19,7 +19,7 @@ from mixjax.report.words import cell, plain
 
 
 class Answer(NamedTuple):
-    """What came out: a row for each image; of those with a known class how many are right; what was left out."""
+    """Predictions: a row for each image, the number that are right of those with a known class, and the files left out."""
 
     rows: list[dict[str, Any]]
     correct: int
@@ -91,7 +91,7 @@ def as_text(answer: Answer) -> str:
 
 
 def summary(answer: Answer) -> list[str]:
-    """What was found and left out, and the accuracy where the classes are known."""
+    """Summarise the files that were left out, and the accuracy where the classes are known."""
     lines = []
     if answer.others:
         what = 'that is no image' if answer.others == 1 else 'that are no images'

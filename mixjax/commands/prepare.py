@@ -137,7 +137,7 @@ def _what_failed(error: Exception, builder: Any, facts: Entry, by_hand: Path) ->
 
 
 def _of_network(error: BaseException) -> bool:
-    """Whether a download failed: the classes are those of requests, urllib3 and TensorFlow Datasets."""
+    """Return whether a download failed: the classes are those of requests, urllib3 and TensorFlow Datasets."""
     names = {one.__name__ for one in type(error).__mro__}
     return bool(
         names & {'DownloadError', 'RequestException', 'HTTPError', 'NonMatchingChecksumError', 'ConnectionError'}

@@ -36,7 +36,7 @@ def run(arguments: Arguments) -> int:
 
 
 def listing() -> str:
-    """What ships with mixjax, by name and with a line on each."""
+    """List everything that ships with mixjax, by name and with a line on each."""
     from mixjax import config, models
     from mixjax.config import files, method_registry
     from mixjax.data.datasets import resolve
@@ -125,7 +125,7 @@ def carried_out(arguments: Arguments) -> int:
 
 
 def measure(what: str, workdir: Place, trained: bool) -> None:
-    """What `config.analyse` asks for; of a finished run that was given again, unless it is there."""
+    """Measure what `config.analyse` asks for; of a finished run that was given again, only what is missing."""
     from mixjax.commands import analyse
     from mixjax.host import processes
 

@@ -73,7 +73,7 @@ class SweepSettings(Settings, Protocol):
 
 
 class MixSettings(Settings, Protocol):
-    """How partners and source images are dealt out over parts of the batch."""
+    """Settings of the parts of a batch that partners and source images are dealt out over."""
 
     groups: int = 1  # partners are drawn within this many parts of the batch
     shards: int = 1  # source images are dealt out into so many parts, each for its part of the batch
@@ -122,7 +122,7 @@ class SyntheticSettings(Settings, Protocol):
 
 
 class ImageSettings(Settings, Protocol):
-    """How images are stored and cropped."""
+    """Settings of stored images and their crops."""
 
     # Five settings that belong to the pretrained network; 0, '' and () take its own (see `settle`).
     resize: int = 0  # side of the stored images, from which the crops are cut

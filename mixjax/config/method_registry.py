@@ -65,7 +65,7 @@ def given(makes: Mapping[str, Callable[..., Method]]) -> Iterator[None]:
 
 
 def given_name(make: Callable[..., Method]) -> str:
-    """What a config calls a method that was given as a function.
+    """Return the name by which a config refers to a method that was given as a function.
 
     A module's `make` has the module's name, as ever, so that all commands find it; another function has its own.
     """

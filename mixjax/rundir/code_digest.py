@@ -113,7 +113,7 @@ def _imported(code: CodeType) -> list[str]:
 
 
 def _is_set(cell: CellType) -> bool:
-    """Whether a variable of an outer function has a value yet."""
+    """Return whether a variable of an outer function has a value yet."""
     try:
         return cell.cell_contents is not cell
     except ValueError:

@@ -228,7 +228,7 @@ class Images:
         return other
 
     def digests(self) -> list[str]:
-        """What tells each image from others."""
+        """Digests that distinguish each image from others."""
         return [one.digest for one in self._part]
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:

@@ -114,7 +114,7 @@ def parts(name: str, rule: photo.Rule, holdout: float) -> tuple[Dataset, Dataset
 
 
 def digests(data: Dataset) -> list[str]:
-    """What tells each image of a data set from others; all of them are read where its reader does not know."""
+    """Digests that distinguish each image of a data set; all images are read if the reader has none."""
     if isinstance(data.read, folder.Images | arrays.Arrays):
         return data.read.digests()
     rows = np.array_split(np.arange(len(data.labels)), -(-len(data.labels) // CHUNK))

@@ -34,12 +34,12 @@ class Arrays:
         return Arrays([self._images[row] for row in rows], rule, stamp)
 
     def digests(self) -> list[str]:
-        """What tells each image from others."""
+        """Digests that distinguish each image from others."""
         return [digest(image) for image in self._images]
 
 
 def digest(image: np.ndarray) -> str:
-    """What tells an image from others, whatever its size."""
+    """Digest an image, whatever its size."""
     return blake2b(f'{image.shape} '.encode() + np.ascontiguousarray(image).tobytes(), digest_size=16).hexdigest()
 
 
@@ -52,7 +52,7 @@ def as_stored(image: Any) -> np.ndarray:
 
 
 def is_picture(image: object) -> TypeGuard[Image]:
-    """Whether something is an image of Pillow."""
+    """Return whether something is an image of Pillow."""
     from PIL import Image
 
     return isinstance(image, Image.Image)
