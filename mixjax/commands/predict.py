@@ -19,7 +19,7 @@ from mixjax.report.words import cell, plain
 
 
 class Answer(NamedTuple):
-    """Predictions: a row for each image, the number that are right of those with a known class, and the files left out."""
+    """Predictions: a row for each image, how many with a known class are right, and the files left out."""
 
     rows: list[dict[str, Any]]
     correct: int
