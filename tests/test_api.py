@@ -16,7 +16,7 @@ from PIL import Image
 import mixjax
 from mixjax import losses
 from mixjax.api import Results
-from mixjax.commands import predict
+from mixjax.commands import cli
 from mixjax.config import defaults, method_registry
 from mixjax.data.dataset import Dataset
 from mixjax.errors import UserError
@@ -308,7 +308,7 @@ def test_a_function_is_asked_for_where_it_is_needed(several, tmp_path, capsys):
     ):
         mixjax.load(folder / 'mine')
     Image.fromarray(image).save(tmp_path / 'image.png')
-    assert predict.main([f'--workdir={folder / "mine"}', str(tmp_path / 'image.png')]) == 2
+    assert cli.run('predict', [f'--workdir={folder / "mine"}', str(tmp_path / 'image.png')]) == 2
     assert 'give it again, in mixjax.load(workdir, method=make)' in capsys.readouterr().err
     want = results.model('mine')(image)
     assert mixjax.load(folder / 'mine', method=two_heads)(image) == want and len(want) == 2

@@ -73,7 +73,7 @@ def test_extras_are_those_the_documentation_names():
     setup.read(ROOT / 'setup.cfg')
     extras = set(setup['options.extras_require'])
     assert extras == {
-        'tpu', 'tpu-plan', 'cuda', 'prepare', 'hub', 'gcs', 'tensorboard', 'report', 'test', 'parity', 'lint',
+        'tpu', 'tpu-plan', 'cuda', 'prepare', 'hub', 'gcs', 'tensorboard', 'report', 'test', 'parity', 'lint', 'docs',
     }  # fmt: skip
     assert set(importlib.metadata.metadata('mixjax').get_all('Provides-Extra') or []) == extras
 

@@ -391,7 +391,7 @@ def test_nothing_is_compiled_twice(code, again, most, tmp_path):
 def test_methods_share_evaluation_and_init_programs(on):
     one, other, own = (program.build(settings(name), on) for name in ('finetune', 'mixup', 'xmixup'))
     assert one.evaluate is other.evaluate and one.evaluate is not own.evaluate
-    assert one.initialisers is own.initialisers
+    assert one.shared.initialisers is own.shared.initialisers
 
 
 # --- programs on disk -------------------------------------------------------------------------------------------------

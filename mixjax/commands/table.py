@@ -70,7 +70,7 @@ def check_analyse(arguments: Arguments) -> None:
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 TRAIN = Command(
-    'train', 'train networks as a config says, or continue a stopped run', 'mixjax.commands.train:run',
+    'train', 'train networks from a config, or continue a stopped run', 'mixjax.commands.train:run',
     (
         'mixjax train --config=quickstart --workdir=runs/quickstart',
         'mixjax train --config=xmixup_dogs:smoke --workdir=runs/trial',

@@ -120,16 +120,19 @@ def test_file_size_limit_is_reported(tmp_path):
 
 
 def test_write_errors_are_explained():
-    with pytest.raises(UserError, match='run cannot be written to: No space left on device'), disk_full.told('run'):
+    with (
+        pytest.raises(UserError, match='run cannot be written to: No space left on device'),
+        disk_full.explain_write_errors('run'),
+    ):
         try:
             raise OSError(errno.ENOSPC, 'no room')
         except OSError as error:
             raise RuntimeError('saving failed') from error
-    with pytest.raises(UserError, match='Disk quota exceeded'), disk_full.told('run'):
+    with pytest.raises(UserError, match='Disk quota exceeded'), disk_full.explain_write_errors('run'):
         raise ValueError(f'INTERNAL: write: {os.strerror(errno.EDQUOT)} [source locations]')
-    with pytest.raises(UserError, match='too little memory'), disk_full.told('run'):
+    with pytest.raises(UserError, match='too little memory'), disk_full.explain_write_errors('run'):
         raise MemoryError
-    with pytest.raises(UserError, match='^as it was$'), disk_full.told('run'):
+    with pytest.raises(UserError, match='^as it was$'), disk_full.explain_write_errors('run'):
         raise UserError('as it was')
-    with pytest.raises(KeyError), disk_full.told('run'):
+    with pytest.raises(KeyError), disk_full.explain_write_errors('run'):
         raise KeyError('a fault of ours is none of the disk')

@@ -2,7 +2,7 @@ import numpy as np
 
 from mixjax.host import array_cache, storage
 from mixjax.models import net as net_lib
-from mixjax.train import prepare, program, seeds
+from mixjax.train import program, seeds, shared
 from tests.support.toy import settings, tiny  # noqa: F401
 
 
@@ -70,7 +70,7 @@ def test_source_means_are_of_the_network_the_weights_and_the_data(tmp_path, monk
     """They are computed once for all runs that share these, and again for other weights or images."""
     passes = []
     monkeypatch.setattr(
-        prepare, 'view', lambda net, start: (net_lib.bind(net, start), lambda x: passes.append(1) or x.mean((1, 2)))
+        shared, 'view', lambda net, start: (net_lib.bind(net, start), lambda x: passes.append(1) or x.mean((1, 2)))
     )
 
     def means(**changes):

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mixjax.errors import UserError
+from mixjax.models.weights import loading
 from mixjax.rundir import files, integrity, lock
 from mixjax.train import input_digests, prepare
 from tests.hostile.checkpoint_readers import READERS as OF_CHECKPOINTS
@@ -142,9 +143,8 @@ def read_model(path: Path) -> None:
 
 
 def weights_described(path: Path) -> dict[str, Any]:
-    from mixjax.models import weights
 
-    return weights._described('run', path.with_name('model.safetensors'))
+    return loading._described('run', path.with_name('model.safetensors'))
 
 
 READERS: dict[str, Reader] = {

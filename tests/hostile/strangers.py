@@ -107,7 +107,7 @@ def visited(path: Path, what: Any) -> None:
 def train(run: Path) -> None:
     """All that training writes."""
     lock.LOST = 0.5  # seconds for which a lock that may be half-written is watched
-    with disk_full.told(run), lock.held(run, lambda _: None):
+    with disk_full.explain_write_errors(run), lock.held(run, lambda _: None):
         files.create(run / 'first')
         for name in ('metrics.jsonl', 'first/metrics.jsonl'):
             files.rewind(run / name, [0], 100)

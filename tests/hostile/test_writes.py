@@ -261,7 +261,7 @@ def test_checkpoints_are_not_kept_through_links(name, tiny, tmp_path, victim):
     (run / 'results.json').unlink()
     shutil.move(run / name, victim.parent / 'moved')
     (run / name).symlink_to(victim.parent / 'moved')
-    with untouched(victim.parent), pytest.raises(UserError, match='is a link'), disk_full.told(run):
+    with untouched(victim.parent), pytest.raises(UserError, match='is a link'), disk_full.explain_write_errors(run):
         integrity.look(run, [0], print)
         checkpoint.open_folder(run / 'checkpoints' / '0')
 

@@ -382,6 +382,9 @@ def test_reserved_or_nonscalar_metrics_are_refused(metrics, tmp_path, monkeypatc
         walk(built, data, ts, 1)
 
 
+load_finetune = method_registry.load('finetune')
+
+
 def test_an_init_that_works_on_the_host(tmp_path, monkeypatch):
     """It cannot be tried beforehand, and is none the worse for it."""
 
@@ -390,9 +393,8 @@ def test_an_init_that_works_on_the_host(tmp_path, monkeypatch):
             batch = next(data.target.batches(4))
             return {'means': jnp.asarray(data.target.class_means()), 'first': np.asarray(batch['label'])}
 
-        return method_registry.load_finetune(classes_t)._replace(init=init)
+        return load_finetune(classes_t)._replace(init=init)
 
-    monkeypatch.setattr(method_lib, 'load_finetune', method_registry.load('finetune'), raising=False)
     monkeypatch.setattr(method_registry, 'load', lambda name, *_: make)
     built = seeds.build_and_try(settings('mine'), tmp_path)
     assert seeds.open_seed(built, 0, tmp_path).state.state['means'].shape == (10, 8)
@@ -425,10 +427,9 @@ def test_seeds_go_on_together_from_one_step_only(tmp_path):
 
 def test_head_with_its_own_initializer(tmp_path, monkeypatch):
     def make(classes_t):
-        finetune = method_registry.load_finetune(classes_t)
+        finetune = load_finetune(classes_t)
         return finetune._replace(heads=lambda t, s, prepared: {'target': method_lib.Head(t, std=0.01), 'wide': 300})
 
-    monkeypatch.setattr(method_lib, 'load_finetune', method_registry.load('finetune'), raising=False)
     monkeypatch.setattr(method_registry, 'load', lambda name, *_: make)
     built, data, ts = opened(settings('mine'), tmp_path)
     heads = mesh.take(ts.params['heads'], 0)

@@ -140,7 +140,9 @@ def test_conv_adds_its_bias_and_takes_flaxs_padding():
 def test_conv_in_as_many_groups_as_channels_is_depthwise():
     x, kernel = RNG.standard_normal((2, 7, 7, 3)), RNG.standard_normal((3, 3, 1, 3))
     with jax.enable_x64(True):
-        y = conv(3, 3, 2, groups=3, name='conv').apply({'params': {'kernel': jnp.asarray(kernel)}}, jnp.asarray(x))
+        y = conv(3, 3, 2, feature_group_count=3, name='conv').apply(
+            {'params': {'kernel': jnp.asarray(kernel)}}, jnp.asarray(x)
+        )
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (1, 2))[:, ::2, ::2]
     np.testing.assert_allclose(y, np.einsum('bhwcij,ijc->bhwc', windows, kernel[:, :, 0]), rtol=1e-10, atol=1e-10)

@@ -237,8 +237,8 @@ def test_no_pixel_and_no_weight_is_read():
     assert sum(x.size for x in jax.tree.leaves(ground.start['params'])) == 25_557_032
     assert any('by the catalogue' in line for line in told)
     built = program.build(config, ground)
-    rows, data, made = assumed.prepared(built)
-    assert len(rows) == 12_000 and len(made.frozen['chosen']) == 120
+    data, made = assumed.prepared(built)
+    assert len(data.target.labels) == 12_000 and len(made.frozen['chosen']) == 120
     # One round of pairing, of classes of the mean size.
     assert abs(len(made.draw.rows) - 120 * 1281.167) < 60
     state = arguments.state(built, data, made)

@@ -74,7 +74,7 @@ def analysed(monkeypatch):
     asked = []
 
     def analyse(given):
-        folder, (what,) = Path(given.workdir), given.what
+        folder, (what,) = Path(given['workdir']), given['what']
         asked.append((folder.name, what))
         path = folder / 'analysis.json'
         said = files.read_json(path) if path.exists() else {}
@@ -84,7 +84,7 @@ def analysed(monkeypatch):
         files.write_arrays(folder / f'analysis-{what}.npz', dict.fromkeys(names[what], rows))
         return 0
 
-    monkeypatch.setattr(digits.analyse, 'run', analyse)
+    monkeypatch.setattr(digits.analyse, 'measure', analyse)
     return asked
 
 
@@ -115,7 +115,7 @@ def test_measures_are_read_from_the_folders_of_the_runs(tmp_path, analysed):
 
 def test_missing_measurements_are_reported_and_the_rest_kept(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(digits, 'KEPT', tmp_path / 'digits.csv')
-    monkeypatch.setattr(digits.analyse, 'run', lambda given: 2)
+    monkeypatch.setattr(digits.analyse, 'measure', lambda given: 2)
     runs = digits.Runs(str(tmp_path / 'runs'))
     made(runs.cells['smile_table4', '10', 'smile'], [0.5])
     assert digits.keep(str(tmp_path / 'runs')) == 5

@@ -46,10 +46,10 @@ def test_a_figure_says_what_it_trains_and_measures(name):
         assert (len(config.compare), config.steps, config.num_seeds) == (methods, steps, seeds)
         assert config.target.name == (data or config.target.name)
         if what:
-            assert analyse.of_config(config.analyse, 'run').what == (what,)
+            assert analyse.of_config(config.analyse, 'run')['what'] == (what,)
     twin = config_lib.load(f'digits/{name}')
     assert twin.target.name == 'digits' and twin.model.name.startswith('glyphnet')
-    assert (analyse.of_config(twin.analyse, 'run').what if twin.analyse else ('',)) == (what,)
+    assert (analyse.of_config(twin.analyse, 'run')['what'] if twin.analyse else ('',)) == (what,)
     if methods:
         kinds = {node['name'] for node in config.compare.values()}
         assert kinds == {node['name'] for node in twin.compare.values()}

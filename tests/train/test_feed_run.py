@@ -184,7 +184,7 @@ def test_a_pass_over_the_source_stores_only_what_is_trained_on(feed_kind, tmp_pa
         (path,) = (tmp_path / 'cache/images').glob(f'{name}-*.sums')
         return np.flatnonzero(np.fromfile(path, np.uint32))
 
-    _, data, _ = seeds.method_data(built, 0)
+    data, _ = seeds.method_data(built, 0)
     data.source.class_means()
     list(data.source.batches(32))
     assert len(kept()) <= 8  # the first ones, which tell the source from others
@@ -241,12 +241,12 @@ def test_feed_auto_chooses_by_size_and_logs_it(tmp_path, monkeypatch):
     assert chosen('auto', training - 1)[:2] == ('stream', 'stream')
     assert chosen('resident', 0)[:2] == ('resident', 'resident')
     assert chosen('stream', 10**12)[:2] == ('stream', 'stream')
-    assert chosen('auto', 20_000).told == 'images: 11 kB on each device (there is room for 20 kB)'
-    assert chosen('auto', training).told.startswith('images: 11 kB on each device; the test images, 640 bytes'[:46])
-    assert chosen('auto', 5000).told == (
+    assert chosen('auto', 20_000).note == 'images: 11 kB on each device (there is room for 20 kB)'
+    assert chosen('auto', training).note.startswith('images: 11 kB on each device; the test images, 640 bytes'[:46])
+    assert chosen('auto', 5000).note == (
         'images: read as they are needed, 11 kB on each device are too many (there is room for 5 kB)'
     )
-    assert chosen('stream', 1).told == 'images: read as they are needed, as config.feed says'
+    assert chosen('stream', 1).note == 'images: read as they are needed, as config.feed says'
 
 
 def test_resident_budget_is_a_share_of_device_memory():
@@ -354,7 +354,7 @@ def test_no_image_leaves_its_device_where_the_source_is_dealt_out(tmp_path, monk
 
     # The test would see it: rows out of one table that lies spread over the devices.
     monkeypatch.setattr(batches, 'of_shards', naive)
-    again = program.build(built.config, built.ground)
+    again = program.build(built.config, built.shared)
     assert of_images(compiled(again, placed, ts))
 
 

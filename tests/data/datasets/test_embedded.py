@@ -13,7 +13,7 @@ from mixjax.errors import UserError
 
 @pytest.fixture(scope='module')
 def shipped() -> dict[str, np.ndarray]:
-    with resources.files('mixjax.data').joinpath('glyphs.npz').open('rb') as file, np.load(file) as arrays:
+    with resources.files('mixjax.data.datasets').joinpath('glyphs.npz').open('rb') as file, np.load(file) as arrays:
         return dict(arrays)
 
 

@@ -18,6 +18,7 @@ from mixjax.data.datasets import catalog, tfds_copy
 from mixjax.data.datasets.array_record import Records, example
 from mixjax.data.pixels import photo
 from mixjax.errors import UserError
+from mixjax.host import progress
 from tests.support import miniature
 from tests.support.miniature import record
 from tests.support.prepared import index, make, stored
@@ -294,7 +295,7 @@ def test_an_unreadable_image_is_named_and_never_black(tmp_path):
     read = catalog.load('cifar10', 'train', data_dir=str(tmp_path)).read
     assert read(np.array([0, 2, 4])).shape[0] == 3
     with pytest.raises(
-        UserError, match=r'^cut \(.*train.array_record-00000-of-00002, record 1\): it is cut.*skip_corrupt'
+        UserError, match=r'^cut \(.*train.array_record-00000-of-00002, record 1\): it is cut.*skip-corrupt'
     ):
         read(np.array([0, 1]))
 
@@ -336,7 +337,7 @@ def test_a_file_whose_bytes_have_changed(tmp_path):
 
 def test_progress_of_a_pass(tmp_path, monkeypatch, capsys):
     clock = iter(range(0, 1000, 20))
-    monkeypatch.setattr(tfds_copy.time, 'monotonic', lambda: next(clock))
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: next(clock))
     index('cifar10', make('cifar10', tmp_path, count=130))
     lines = capsys.readouterr().err.splitlines()
     assert [line.split(', ')[1] for line in lines][-1] == '260 of 260'
