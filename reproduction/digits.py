@@ -239,11 +239,12 @@ def write() -> None:
         line = lines.get((runs.cells[cell].folder.name, metric))
         return line and line.values
 
+    numbers = f'reproduction/results/{KEPT.name}'
     ran = {key: ', '.join(sorted({getattr(line, key) for line in lines.values()})) for key in RAN}
     about = f"""    make results-full
 
 {which} runs of `{GRID}`, ten seeds each (mixjax {ran['mixjax']}, jax {ran['jax']}, commit
-{ran['commit']}); the numbers seed by seed: `reproduction/results/{KEPT.name}`. Transfer begins with the shipped network,
+{ran['commit']}); the numbers seed by seed: `{numbers}`. Transfer begins with the shipped network,
 400 steps (`_other`: with the other one that is shipped); LaMix's tables are from scratch, 100 labels per class, of the
 letters 8, 1,000 steps (`_long`: 5,000). No setting was searched (configs/digits/tables.py says
 which method has other settings than its defaults, and why)."""

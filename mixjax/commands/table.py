@@ -114,7 +114,7 @@ PREDICT = Command(
 )  # fmt: skip
 
 REPORT = Command(
-    'report', "write the report of finished runs, or a paper's table beside ours", 'mixjax.commands.report:run',
+    'report', "write the report of finished runs, or a paper's table beside them", 'mixjax.commands.report:run',
     (
         'mixjax report runs/smile runs/xmixup --out=both.html',
         'mixjax report --table=smile_table2 runs/tables',
@@ -132,7 +132,7 @@ REPORT = Command(
 )  # fmt: skip
 
 GRID = Command(
-    'grid', 'count, list, train and follow the runs of a grid file', 'mixjax.commands.grid:run',
+    'grid', 'count, list, train and monitor the runs of a grid file', 'mixjax.commands.grid:run',
     (
         'mixjax grid configs/digits/grid.py --list',
         'mixjax grid configs/digits/grid.py --run=0',
@@ -199,7 +199,7 @@ PREPARE = Command(
 )  # fmt: skip
 
 ANALYSE = Command(
-    'analyse', 'measure what the papers measure of a finished run', 'mixjax.commands.analyse:run',
+    'analyse', "compute the papers' measures of a finished run", 'mixjax.commands.analyse:run',
     ('mixjax analyse --workdir=runs/quickstart --what=interpolation,spectrum',),
     (
         Flag('workdir', 'the work directory of a finished run, comparison or sweep', 'DIR', required=True),
@@ -239,7 +239,7 @@ ANALYSE = Command(
 )  # fmt: skip
 
 COMPLETION = Command(
-    'completion', 'print the completion script of a shell', 'mixjax.commands.completion:run',
+    'completion', 'print the completion script for a shell', 'mixjax.commands.completion:run',
     (
         'eval "$(mixjax completion bash)"              # in ~/.bashrc',
         'eval "$(mixjax completion zsh)"               # in ~/.zshrc, after compinit',

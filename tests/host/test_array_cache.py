@@ -84,7 +84,7 @@ def test_source_means_are_of_the_network_the_weights_and_the_data(tmp_path, monk
                 node = node[part]
             node[last] = value
         before = len(passes)
-        seeds.method_data(program.build(config), 0)[1].source.class_means(2)
+        seeds.method_data(program.build(config), 0)[0].source.class_means(2)
         return len(passes) - before
 
     assert means() > 0
