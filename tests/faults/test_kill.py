@@ -115,8 +115,11 @@ def test_killed_between_the_checkpoints_of_two_seeds_that_are_trained_at_once(tm
     assert_same_run(straight / 'run', killed / 'run', range(2), 20)
     left, right = kills.written(straight / 'run'), kills.written(killed / 'run')
     assert left.keys() == right.keys()
-    # The command that began it is another file's.
-    assert {name for name in left if left[name] != right[name]} <= {'env.json', 'report.html'}
+    # The command that began it is another file's, and these three show it.
+    assert {name for name in left if left[name] != right[name]} <= {'env.json', 'report.html', 'results.md'}
+    tables = [(folder / 'run' / 'results.md').read_text().splitlines() for folder in (straight, killed)]
+    other = [pair for pair in zip(*tables, strict=True) if len(set(pair)) > 1]
+    assert len(other) == 1 and all('--config=' in line for line in other[0])
 
 
 @pytest.mark.faults
