@@ -14,7 +14,7 @@ Four lifetimes, four places:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +26,9 @@ Array = jax.Array
 Tree = Any
 
 
+Groups = Mapping[str, tuple[float, float]] | Callable[[tuple[str, ...], Tree], tuple[float, float]]
+
+
 class Head(NamedTuple):
     """A classifier on the pooled features.
 
@@ -34,11 +37,14 @@ class Head(NamedTuple):
         classifier whose weights it starts from, with -1 for a fresh one.
     std: None draws fresh weights and biases by torch's default for a linear layer; a number draws
         weights from N(0, std^2) with biases 0.
+    kernel, bias: (d, width) and (width,), the weights to start from, such as those that `prepare` fitted.
     """
 
     width: int
     rows: np.ndarray | None = None
     std: float | None = None
+    kernel: np.ndarray | None = None
+    bias: np.ndarray | None = None
 
 
 class Segments(NamedTuple):
@@ -77,19 +83,25 @@ class Prepared(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Constants of the run that a method may use: Python numbers, the same at every step."""
+    """Constants of the run that a method may use: Python numbers, the same at every step of a phase.
+
+    phase: the number of the phase, from 0. starts: the first step of each phase.
+    """
 
     total_steps: int
     steps_per_epoch: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    phase: int = 0
+    starts: tuple[int, ...] = (0,)
 
 
 class Ctx(NamedTuple):
     """Everything that a loss may read besides the parameters; read-only.
 
     batch: image (B, H, W, C) float, label (B,), index (B,) row of the example in the labelled
-        target set, partner (see `mix.partner`); with a `draw` also source_image, source_label.
+        target set, partner (see `mix.partner`); with a `draw` also source_image, source_label; the method's
+        `views` by their names; with `unlabelled` also unlabelled_index, rows of the unlabelled images.
     rng: a key of this step, for the loss; `after_step` sees another one.
     """
 
@@ -122,7 +134,9 @@ class Aux(NamedTuple):
 class Part(NamedTuple):
     """The training examples of the target or the source, as `prepare` and `init` see them.
 
-    classes: class names in label order. labels: (n,) int. sizes: (classes,) images of each class.
+    classes: class names in label order. labels: (n,) int. sizes: (classes,) images of each class. Unlabelled images
+        have the label -1, and no classes.
+    names: of the examples, such as the paths of their files; empty where they have none.
     batches(size, augmented=False, per_class=None): batches with image, label, index; in order and each
         example once (the last one may be short), or without end and augmented as in training. With
         `per_class`, at most so many examples of each class, always the same ones.
@@ -135,13 +149,18 @@ class Part(NamedTuple):
     sizes: np.ndarray
     batches: Callable[..., Iterator[dict[str, Array]]]
     class_means: Callable[..., np.ndarray]
+    names: Sequence[str] = ()
 
 
 class Data(NamedTuple):
-    """The target and source data. `source` is None if the config names no source data set."""
+    """The target, source and unlabelled data.
+
+    `source` is None if the config names no source data set, and `unlabelled` if the run has no unlabelled images.
+    """
 
     target: Part
     source: Part | None = None
+    unlabelled: Part | None = None
 
 
 def _target_head(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
@@ -154,6 +173,11 @@ def _keep(net: Net, old: Tree, new: Tree, aux: Aux, ctx: Ctx) -> tuple[Tree, Tre
     return new, ctx.state
 
 
+def _network(net: Net, variables: Tree, state: Tree) -> Tree:
+    del net, state
+    return {**variables, 'params': {name: variables['params'][name] for name in ('backbone', 'heads')}}
+
+
 class First(NamedTuple):
     """Training on the source images that `draw` selects, before the run itself (mid-tuning).
 
@@ -164,6 +188,36 @@ class First(NamedTuple):
 
     method: Callable[[int], Method]
     share: float = 1.0
+
+
+class Phase(NamedTuple):
+    """A stretch of the run's steps in which other parts of the network learn, or at another rate.
+
+    share: its length, as a share of the run's steps; the shares of all phases sum to 1.
+    groups: factors on the learning rate and the weight decay, as in `Method.groups`, by which they are multiplied.
+    lr: a factor on the learning rate of all parts.
+    restart: whether the learning rate schedule begins anew and lasts for this phase. Otherwise it is the part of the
+        run's schedule that belongs to these steps.
+    statistics: whether BatchNorm uses the statistics of the batch, and its running ones follow. If not, it uses the
+        running ones, as in evaluation, and they stay. Dropout is on in both.
+    """
+
+    share: float
+    groups: Groups = {}
+    lr: float = 1.0
+    restart: bool = False
+    statistics: bool = True
+
+
+class View(NamedTuple):
+    """A further augmentation of the images in a batch, under a name of its own.
+
+    of: `image` for the labelled images, (B, H, W, C), or `unlabelled`, (`Method.unlabelled` * B, H, W, C).
+    augment: operations after the crop and flip, as in `config.image.augment`; None for those of the config.
+    """
+
+    of: str = 'image'
+    augment: str | None = None
 
 
 class Method(NamedTuple):
@@ -182,9 +236,21 @@ class Method(NamedTuple):
         The method's state at step 0. Default: ().
     predict(out) -> (B, classes_t) logits
         The logits that evaluation uses. Default: the head `target`.
-    groups: {part: (lr factor, decay factor)}
-        Parts are `stem`, `stage1` .., `head:<name>`, or `trunk` and `heads` for all of a kind; the
-        more exact name wins. (0, 0) freezes. Default: 1 and 1 everywhere.
+    groups: {part: (lr factor, decay factor)}, or a function (path, params) -> (lr factor, decay factor)
+        Parts are `stem`, `stage1` .., `head:<name>`, or `trunk` and `heads` for all of a kind, or a sub-tree that
+        `parameters` adds; the more exact name wins. (0, 0) freezes. A function gets the path of each parameter, a tuple
+        of its keys, and all parameters. Default: 1 and 1 everywhere.
+    parameters(net, params, rng) -> params
+        The parameters at step 0, made of those of the network: `backbone` and `heads` keep their shapes, and further
+        sub-trees are trained beside them (adapters, a projection). Default: those of the network.
+    evaluated(net, variables, state) -> variables
+        The variables of the network that is evaluated, kept, exported and predicted with: a pure function of the
+        checkpoint, inside jit. `variables` are {'params': .., **model_state}, with all sub-trees of `parameters`; the
+        result has those of the network only. Default: the parameters `backbone` and `heads`, and the model state.
+    phases: stretches of the steps in which other parts learn, see `Phase`. Default: one phase.
+    views: {name: View}, further views of the images, in `ctx.batch` under these names.
+    unlabelled: number of unlabelled images in a batch for each labelled one; they come from `config.unlabelled`.
+    trains: whether there are any steps of training. If not, the network is evaluated as `heads` and `init` leave it.
     first: a `First`, or None.
     whole_batch: whether the loss is more than a mean over the examples of a batch (a norm of all its features, a
         softmax over it), so that a batch must not be split into parts (`config.accumulate`).
@@ -201,7 +267,13 @@ class Method(NamedTuple):
     heads: Callable[[int, int, Prepared], dict[str, Head]] = _target_head
     init: Callable[[Net, Tree, Prepared, Data], Tree] = lambda net, params, prepared, data: ()
     predict: Callable[[Out], Array] = lambda out: out.logits['target']
-    groups: Mapping[str, tuple[float, float]] = {}
+    groups: Groups = {}
+    parameters: Callable[[Net, Tree, Array], Tree] = lambda net, params, rng: params
+    evaluated: Callable[[Net, Tree, Tree], Tree] = _network
+    phases: tuple[Phase, ...] = ()
+    views: Mapping[str, View] = {}
+    unlabelled: int = 0
+    trains: bool = True
     first: First | None = None
     whole_batch: bool = False
     soft_labels: bool = False

@@ -114,6 +114,14 @@ class SourceSettings(Settings, Protocol):
     dir: str = ''  # of the data set `folder`
 
 
+class UnlabelledSettings(Settings, Protocol):
+    """Images without labels, for the methods that learn from them too."""
+
+    name: str = ''  # rest: of the train part; folder; or a data set's train part. '' is rest for a method that needs it
+    dir: str = ''  # of `folder`: where the images are, in any folders
+    share: float = 0.5  # of the rest, where it is also what is tested on; the images are not tested on then
+
+
 class SyntheticSettings(Settings, Protocol):
     """Made-up images in the place of all others (`:smoke`)."""
 
@@ -189,6 +197,7 @@ class Config(Settings, Protocol):
     model: ModelSettings
     target: TargetSettings
     source: SourceSettings
+    unlabelled: UnlabelledSettings
     data_dir: str = ''  # where data sets lie, a folder or gs://..; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
     cache_dir: str = ''  # where what costs a pass over the source data is kept; '' is ~/.cache/mixjax
     feed: str = 'auto'  # resident: all images on the devices; stream: read as needed; auto: by their bytes

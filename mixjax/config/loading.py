@@ -191,9 +191,14 @@ def from_data(data: dict[str, Any]) -> Config:
 
 
 def settle(config: Config) -> Config:
-    """Fill in the image settings that are unset with those of the weights or the network."""
+    """Fill in what follows from other settings.
+
+    Image settings that are unset become those of the weights or the network; if a method learns from unlabelled images
+    and no others are named, they are the rest of the train part.
+    """
     from mixjax import models
-    from mixjax.config import validate
+    from mixjax.config import validate, variants
+    from mixjax.data.labelled import splits
     from mixjax.models import preprocessing, weights
 
     validate.types(config, base())
@@ -205,6 +210,8 @@ def settle(config: Config) -> Config:
         for key in preprocessing.KEYS:
             if not image[key]:
                 image[key] = tuple(own[key]) if isinstance(own[key], list) else own[key]
+    if not config.unlabelled.name and any(map(method_registry.needs_unlabelled, variants.methods(config).values())):
+        config.unlabelled.name = splits.REST
     return config
 
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixjax.errors import UserError, UserFunction, nearest, user_code
-from mixjax.method import First, Method
+from mixjax.method import First, Method, Phase, View
 
 
 class Kind(NamedTuple):
@@ -240,6 +240,14 @@ def build(config: Mapping[str, Any], classes_t: int, told_by: str = '') -> Metho
     return method
 
 
+def needs_unlabelled(config: Mapping[str, Any]) -> bool:
+    """Return whether a method learns from unlabelled images; False if it cannot be built, which is reported later."""
+    try:
+        return build(config, 2, 'this config').unlabelled > 0
+    except UserError:
+        return False
+
+
 def checked(made: Any, name: str, kind: Kind = METHOD) -> Method:
     """Check the fields of a `Method`, and wrap its functions so that their errors name the function and its file.
 
@@ -262,12 +270,21 @@ def checked(made: Any, name: str, kind: Kind = METHOD) -> Method:
         if not isinstance(first, First) or not callable(first.method) or not 0 < first.share < math.inf:
             raise UserError(f'method {name}: Method(first=..) must be First(method, share), share a number above 0')
         first = first._replace(method=_FirstMethod(first.method, name))
-    _check_groups(made.groups, name)
-    guarded = {key: UserFunction(function, f'method {name}: {key}') for key, function in functions.items()}
+    _check_phases(made, name)
+    _check_views(made, name)
+    for groups in (made.groups, *(phase.groups for phase in made.phases)):
+        if not callable(groups):
+            _check_groups(groups, name)
+    guarded: dict[str, Any] = {
+        key: UserFunction(function, f'method {name}: {key}') for key, function in functions.items()
+    }
+    if callable(made.groups):
+        guarded['groups'] = UserFunction(made.groups, f'method {name}: groups')
     return made._replace(**guarded, first=first)
 
 
-FUNCTIONS = ('loss', 'after_step', 'prepare', 'heads', 'init', 'predict')
+BATCH = ('image', 'label', 'index', 'partner', 'source_image', 'source_label', 'unlabelled_index')
+FUNCTIONS = ('loss', 'after_step', 'prepare', 'heads', 'init', 'predict', 'parameters', 'evaluated')
 
 
 class _FirstMethod(NamedTuple):
@@ -297,6 +314,49 @@ def _check_groups(groups: Any, name: str) -> None:
             raise UserError(
                 f'method {name}: groups[{part!r}] must be (learning rate factor, weight decay factor), two numbers of '
                 f'at least 0, not {pair!r}'
+            )
+
+
+def _check_phases(made: Method, name: str) -> None:
+    phases: Any = made.phases
+    if not isinstance(phases, tuple) or not all(isinstance(phase, Phase) for phase in phases):
+        raise UserError(
+            f'method {name}: Method(phases=..) must be a tuple such as (Phase(0.5, {{"trunk": (0, 0)}}), Phase(0.5)), '
+            f'not {phases!r}'
+        )
+    for phase in phases:
+        numbers = phase.share, phase.lr
+        if not all(isinstance(x, int | float) and 0 <= x < math.inf for x in numbers) or not phase.share:
+            raise UserError(
+                f'method {name}: the share of a phase must be a number above 0, and its lr one of at least 0, not '
+                f'{phase.share!r} and {phase.lr!r}'
+            )
+    total = sum(phase.share for phase in phases)
+    if phases and abs(total - 1) > 1e-6:
+        raise UserError(f'method {name}: the shares of the phases must sum to 1, not {total:g}')
+
+
+def _check_views(made: Method, name: str) -> None:
+    views: Any = made.views
+    if not isinstance(views, Mapping) or not all(isinstance(view, View) for view in views.values()):
+        raise UserError(
+            f"method {name}: Method(views=..) must be a dict such as {{'strong': View('unlabelled', 'randaugment')}}, "
+            f'not {views!r}'
+        )
+    if not (type(made.unlabelled) is int and made.unlabelled >= 0):
+        raise UserError(
+            f'method {name}: Method(unlabelled=..) must be the number of unlabelled images for each labelled one, not '
+            f'{made.unlabelled!r}'
+        )
+    for key, view in views.items():
+        if not isinstance(key, str) or not key.isidentifier() or key in BATCH:
+            raise UserError(
+                f'method {name}: the name of a view must be a word other than {", ".join(BATCH)}, not {key!r}'
+            )
+        if view.of not in ('image', 'unlabelled') or (view.of == 'unlabelled' and not made.unlabelled):
+            raise UserError(
+                f"method {name}: the view {key!r} must be of 'image' or, in a method with Method(unlabelled=1) or "
+                f"more, of 'unlabelled', not of {view.of!r}"
             )
 
 

@@ -82,6 +82,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'target.images': _at_least(0),
     'target.counts': (lambda v: all(type(x) is int and x > 0 for x in v), 'whole numbers above 0'),
     'target.balance': _one_of('images', 'classes'),
+    'unlabelled.share': (lambda v: 0 < v < 1, 'above 0 and below 1'),
     'target.val': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
     'synthetic.per_class': _within(0, 10_000),
     'synthetic.side': _within(0, preprocessing.LARGEST),
@@ -141,6 +142,10 @@ def check(config: Any, base: Any) -> None:
     for place in ('target', 'source'):
         if config[place].name or place == 'target':
             _told(f'config.{place}.name', resolve.check, config[place])
+    if config.unlabelled.name not in ('', splits.REST):
+        _told('config.unlabelled.name', resolve.check, config.unlabelled)
+    elif config.unlabelled.dir:
+        raise UserError('config.unlabelled.dir is where the images of config.unlabelled.name=folder are; set that too')
     for label in config.compare:
         if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', label):
             raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')

@@ -22,9 +22,10 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from mixjax.errors import UserError
-from mixjax.models.net import Tap
+from mixjax.models.net import Net, Out, Tap
 
 Array = jax.Array
+Tree = Any
 Initializer = Callable[..., Array]
 Mark = Callable[[Array], Array]  # reads the output of a block's last convolution, or replaces it
 
@@ -158,6 +159,27 @@ class BatchNorm(nn.Module):
     def _move(self, old: Array, new: Array) -> Array:
         """Return the running statistic after this batch, in its type: a loop must not change it."""
         return (self.momentum * old + (1 - self.momentum) * new).astype(old.dtype)
+
+
+def fixed_statistics(net: Net) -> Net:
+    """Return the network with BatchNorm on its running statistics in train mode too, which stay; dropout stays on.
+
+    It is for networks of linen, with the BatchNorm of this module or flax's.
+    """
+
+    def fixed(call: Callable[..., Any], given: Any, named: Any, context: nn.module.InterceptorContext) -> Any:
+        if context.method_name == '__call__' and isinstance(context.module, BatchNorm):
+            return call(given[0], False)
+        if context.method_name == '__call__' and isinstance(context.module, nn.BatchNorm):
+            return call(*given[:1], **{**named, 'use_running_average': True})
+        return call(*given, **named)
+
+    def apply(variables: Tree, *given: Any, **named: Any) -> tuple[Out, Tree]:
+        with nn.intercept_methods(fixed):
+            out, _ = net.apply(variables, *given, **named)
+        return out, {name: tree for name, tree in variables.items() if name != 'params'}
+
+    return net._replace(apply=apply)
 
 
 class PlainStem(nn.Module):

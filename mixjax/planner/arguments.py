@@ -69,24 +69,34 @@ def inputs(built: Program, given: Tree, kind: str) -> Tree:
     config = built.config
     if kind == 'resident':
         out = of_trials(built, given)
-        for name in [name for name in ('target', 'source') if name in given]:
+        for name in [name for name in placement.IMAGES if name in given]:
             spec = mesh.shard_spec(built.mesh, config.mix.shards if name == 'source' else 1)
             image = out[name]['image']
             out[name]['image'] = _laid(built, image.shape, image.dtype, spec)
-        count = len(batches.of_epoch(given))
-        if placement.orders_apart(config, count):
-            _, many = plan.touched(0, 1, config.batch_size, count)
-            orders = plan.Orders(Shape((), jnp.uint32), Shape((many, count), jnp.int32))
-            out['orders'] = of_trials(built, orders)
+        size = unlabelled_batch(built)
+        epochs = {'orders': (config.batch_size, len(batches.of_epoch(given)))}
+        epochs |= {'unlabelled_orders': (size, len(given['unlabelled']['image']))} if size else {}
+        for name, (batch, count) in epochs.items():
+            if placement.orders_apart(config, count, batch):
+                _, many = plan.touched(0, 1, batch, count)
+                orders = plan.Orders(Shape((), jnp.uint32), Shape((many, count), jnp.int32))
+                out[name] = of_trials(built, orders)
         return out
     key = step.keys(jax.random.key(config.seed)).data
-    planner = stream.Planner(key, given, batch=config.batch_size, groups=config.mix.groups)
+    planner = stream.Planner(
+        key, given, batch=config.batch_size, groups=config.mix.groups, unlabelled=unlabelled_batch(built)
+    )
     found: dict[str, Any] = {name: x[None] for name, x in stream.examples(given, planner, 0).items()}
     found['first'] = np.zeros((), np.int32)
     t = built.mesh.shape['trial']
     return jax.tree_util.tree_map_with_path(
         lambda path, x: _laid(built, (t, *x.shape), x.dtype, mesh.step_spec(path)), found
     )
+
+
+def unlabelled_batch(built: Program) -> int:
+    """Return the number of unlabelled images in a batch."""
+    return built.method.unlabelled * built.config.batch_size
 
 
 def where(built: Program, given: Tree, room: int | None) -> placement.Where:
@@ -131,7 +141,7 @@ def holds(built: Program, ts: Tree, start: Tree, frozen: Tree, given: Tree, imag
     """
     config, test = built.config, _tests(built).image
     ahead = stream.AHEAD + 1  # calls of the program whose images are held, including the current one
-    most = schedule.steps_a_call(config, built.method.period) if mesh.accelerated(built.mesh) else 1
+    most = schedule.steps_a_call(config, built.method.period, built.starts) if mesh.accelerated(built.mesh) else 1
     steps = 1 if images.train == 'resident' else ahead * (config.dispatch or most)
     one = test.nbytes // max(len(test), 1)
     tested = test.nbytes if images.test == 'resident' else ahead * config.eval_batch_size * one

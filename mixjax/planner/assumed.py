@@ -19,7 +19,7 @@ import numpy as np
 from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import catalog, folder
 from mixjax.data.datasets import resolve as sets_lib
-from mixjax.data.labelled import run_data, split_file
+from mixjax.data.labelled import run_data, split_file, splits
 from mixjax.method import Data, Part, Prepared
 from mixjax.models import weights
 from mixjax.models.net import Net, Out, bind
@@ -42,7 +42,12 @@ def sets(config: Any) -> tuple[Sets, list[str]]:
     parts = [_parts(config, node) for node in nodes]
     source = parts[1].train if len(parts) > 1 else None
     told = [f'{node.name}: {_how(config, node, one)}' for node, one in zip(nodes, parts, strict=True)]
-    return run_data.chosen_sets(config, parts[0], source), told
+    found = run_data.chosen_sets(config, parts[0], source)
+    if config.unlabelled.name not in ('', splits.REST):
+        more = _parts(config, config.unlabelled).train
+        labels = np.full(len(more.labels), -1, np.int32)
+        found = found._replace(unlabelled=more._replace(labels=labels, classes=()))
+    return found, told
 
 
 def _here(config: Any, node: Any) -> bool:
@@ -172,9 +177,11 @@ def prepared(built: Program, per_class: int | None = None) -> tuple[Data, Prepar
         sizes = seeds.class_sizes(config, data.source)
         source = _part(built, data.source, np.arange(len(data.source.labels)), sizes)
     few = rows[prepare.some_of_each(data.train.labels[rows], len(data.train.classes), per_class)]
-    looked_at = Data(target if per_class is None else _part(built, data.train, few), source)
+    more = seeds.unlabelled_images(built, config.seed)
+    unlabelled = None if more is None else _part(built, more, np.arange(len(more.labels)))
+    looked_at = Data(target if per_class is None else _part(built, data.train, few), source, unlabelled)
     made = built.method.prepare(built.shared.view[0], looked_at, jax.random.key(config.seed))
-    return Data(target, source), made
+    return Data(target, source, unlabelled), made
 
 
 def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray | None = None) -> Part:
@@ -196,7 +203,7 @@ def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray 
         wide = np.asarray(built.shared.view[1](built.shared.image)).shape[-1]
         return np.random.default_rng(len(classes)).standard_normal((len(classes), wide))
 
-    counted = np.bincount(labels, minlength=len(classes)) if sizes is None else sizes
+    counted = np.bincount(labels[labels >= 0], minlength=len(classes)) if sizes is None else sizes
     return Part(classes, labels, counted, batches, class_means)
 
 

@@ -20,6 +20,7 @@ from mixjax.models.net import Out
 
 Array = jax.Array
 Tree = Any
+NETWORK = ('backbone', 'heads')  # the sub-trees of a network's parameters
 RESERVED = ('seed', 'step', 'kind', 'batch_kind', 'loss', 'lr', 'grad_norm', 'skipped')  # names in a line of metrics
 SHOWN = 3  # maximum number of differences of two trees in a message
 
@@ -96,6 +97,40 @@ def after_step(method: Method, returned: Any, params: Tree, state: Tree) -> None
             )
 
 
+def evaluated(method: Method, returned: Any, params: Tree, model_state: Tree) -> None:
+    """Check the return value of `evaluated`: the variables of the network, without what the method trains beside it.
+
+    Args:
+      method: the method.
+      returned: the value that `evaluated` returned.
+      params, model_state: of the training state.
+    """
+    where, wanted = place(method.evaluated, 'evaluated'), "return {'params': {'backbone': .., 'heads': ..}, ..}"
+    if not isinstance(returned, Mapping) or not isinstance(returned.get('params'), Mapping):
+        raise UserError(f'{where} returned {kind(returned)}; {wanted}')
+    before = {'params': {name: params[name] for name in NETWORK}, **model_state}
+    found = difference(before, returned)
+    if found:
+        raise UserError(
+            f'{where} returned other variables than those of the network ({found}); {wanted}, each array like the one '
+            'it replaces'
+        )
+
+
+def parameters(method: Method, returned: Any, params: Tree) -> None:
+    """Check the return value of `parameters`: the network's own, perhaps with further sub-trees."""
+    where = place(method.parameters, 'parameters')
+    if not isinstance(returned, Mapping) or not all(isinstance(key, str) for key in returned):
+        raise UserError(f'{where} returned {kind(returned)}; return a dict such as {{**params, name: ..}}')
+    found = difference(params, {name: returned[name] for name in params if name in returned})
+    if found:
+        raise UserError(
+            f"{where} returned another network ({found}); keep the sub-trees {' and '.join(params)} as they are, and "
+            'add others beside them'
+        )
+    state(method, {name: tree for name, tree in returned.items() if name not in params}, 'parameters')
+
+
 def predicted_head(method: Method, heads: Mapping[str, Any]) -> None:
     """Refuse a method that leaves `predict` at its default and has no head `target`."""
     plain = method.predict.function if isinstance(method.predict, UserFunction) else method.predict
@@ -151,6 +186,13 @@ def heads(method: Method, returned: Any, classes_s: int) -> dict[str, Head]:
             raise UserError(f'{where}: {key!r} must be a Head of at least one class, not {head!r}; {wanted}')
         if head.std is not None and not (isinstance(head.std, int | float | np.number) and 0 <= head.std < math.inf):
             raise UserError(f'{where}: the std of {key!r} must be None or a number of at least 0, not {head.std!r}')
+        own = {'kernel': head.kernel, 'bias': head.bias}
+        fits = all(is_number(value) and np.shape(value)[-1:] == (head.width,) for value in own.values())
+        if not fits and any(value is not None for value in own.values()):
+            raise UserError(
+                f'{where}: {key!r} of width {head.width} must have both a kernel of shape (d, {head.width}) and a '
+                f'bias of shape ({head.width},), not {kind(head.kernel)} and {kind(head.bias)}'
+            )
         if head.rows is not None:
             rows = np.asarray(head.rows)
             if rows.ndim != 1 or rows.dtype.kind not in 'iu' or len(rows) != head.width:
@@ -167,13 +209,13 @@ def heads(method: Method, returned: Any, classes_s: int) -> dict[str, Head]:
     return out
 
 
-def state(method: Method, returned: Any) -> None:
-    """Check the return value of `init`."""
+def state(method: Method, returned: Any, name: str = 'init') -> None:
+    """Check that a value that `init`, or another function, returned holds arrays only."""
     wrong = not_arrays(returned)
     if wrong:
         raise UserError(
-            f'{place(method.init, "init")} returned a state with {wrong}; a state may hold arrays and numbers only, '
-            'in dicts, lists or tuples'
+            f'{place(method._asdict()[name], name)} returned a state with {wrong}; a state may hold arrays and numbers '
+            'only, in dicts, lists or tuples'
         )
 
 

@@ -19,7 +19,7 @@ from mixjax.rundir import files
 from mixjax.train import evaluate, export, mesh, nan_guard, predictions
 from mixjax.train.program import Program
 from mixjax.train.seed_batch import SeedBatch
-from mixjax.train.step import TrainState, variables
+from mixjax.train.step import TrainState
 
 Tree = Any
 
@@ -52,18 +52,19 @@ def evaluate_and_log(built: Program, folder: Place, step: int, ts: TrainState, p
       placed: the seeds on the devices.
     """
     metrics, config, together = folder / 'metrics.jsonl', built.config, placed.seeds
+    variables = built.evaluated(ts)
     said: list[evaluate.Each] = []
     for kind, program_of, images in (('eval', built.evaluate, placed.test), ('val', built.validate, placed.val)):
         if kind == 'eval' and images.count and (config.keep == 'best' or step == config.steps):
-            found, said = evaluate.run_each(program_of, variables(ts), *images)
+            found, said = evaluate.run_each(program_of, variables, *images)
         else:
-            found = evaluate.run(program_of, variables(ts), *images) if images.count else []
+            found = evaluate.run(program_of, variables, *images) if images.count else []
         for seed, line in zip(together, found, strict=False):
             files.append(metrics, {'seed': seed, 'step': step, 'kind': kind, **nan_guard.plain(line)})
     result = [seed for seed, at in kept(config, folder, together).items() if said and at == step]
     predictions.keep(built, folder, step, {seed: said[together.index(seed)] for seed in result})
     if config.keep == 'best' and config.seed in result:
-        keep(built, folder, mesh.take(ts, together.index(config.seed)), step)
+        keep(built, folder, mesh.take(variables, together.index(config.seed)), step)
 
 
 @by_first
@@ -80,26 +81,26 @@ def kept(config: Any, folder: Place, seeds: Sequence[int]) -> dict[int, int]:
     return {seed: known[seed] if config.keep == 'best' else config.steps for seed in seeds}
 
 
-def keep(built: Program, folder: Place, ts: TrainState, step: int, whole: bool = False) -> None:
+def keep(built: Program, folder: Place, variables: Tree, step: int, whole: bool = False) -> None:
     """Export a network.
 
     Args:
       built: the run's programs.
       folder: the run's folder.
-      ts: the state of one seed.
+      variables: the evaluated variables of one seed.
       step: the step of the network.
       whole: export all heads, and not only the ones that prediction needs.
     """
     images = built.sets.train
     channels = images.read(np.arange(1)).shape[-1]
-    export.model(folder, built.config, built.method, mesh.here(ts), images.classes, channels, step, whole)
+    export.model(folder, built.config, built.method, mesh.here(variables), images.classes, channels, step, whole)
 
 
-def snapshot(built: Program, folder: Place, ts: TrainState, step: int) -> None:
+def snapshot(built: Program, folder: Place, together: Sequence[int], ts: TrainState, step: int) -> None:
     """Keep the first seed's network of this step, with all its heads, in a folder for this step."""
     place = folder / 'snapshots' / str(step)
     files.create(place)
-    keep(built, place, ts, step, whole=True)
+    keep(built, place, mesh.take(built.evaluated(ts), together.index(built.config.seed)), step, whole=True)
 
 
 def export_last(built: Program, folder: Place, together: list[int], ts: TrainState) -> None:
@@ -108,7 +109,7 @@ def export_last(built: Program, folder: Place, together: list[int], ts: TrainSta
     if export.is_of(folder, config.steps):
         return
     if config.keep == 'last':
-        keep(built, folder, mesh.take(ts, together.index(config.seed)), config.steps)
+        keep(built, folder, mesh.take(built.evaluated(ts), together.index(config.seed)), config.steps)
     else:
         still(folder, config.steps)
 

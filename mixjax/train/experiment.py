@@ -120,9 +120,7 @@ def plan_experiment(config: Any, folder: Place, progress: Progress, left: bool, 
         programs[label] = seeds.build_and_try(*runs[label], setup)
     for program in programs.values():
         evaluation.check(program)
-    # A method may have a first stage, whose steps come before those of the run.
-    firsts = [program.method.first for program in programs.values()]
-    steps = config.steps * len(runs) + sum(seeds.first_steps(first, config) for first in firsts if first is not None)
+    steps = config.steps * len(runs) + sum(seeds.first_steps(program) for program in programs.values())
     return Plan(config, folder, runs, extended, inputs, programs, config.num_seeds * steps, note)
 
 
@@ -186,7 +184,5 @@ def run_training(
     loop.train_run(program, folder, progress)
     found = results.summary(program, folder, label)
     files.write_json(folder / 'results.json', found)
-    accuracy = found['accuracy']
-    std = '' if accuracy['std'] is None else f' +- {100 * accuracy["std"]:.2f}'
-    progress.say(f'{label}: {100 * accuracy["mean"]:.2f}{std} % correct (n={accuracy["n"]})')
+    progress.say(f'{label}: {results.sentence(found)}')
     return found

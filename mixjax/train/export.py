@@ -54,7 +54,7 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
 
 @only_first
 def model(
-    folder: Place, config: Any, method: Method, ts: TrainState, classes: tuple[str, ...], channels: int, step: int,
+    folder: Place, config: Any, method: Method, variables: Tree, classes: tuple[str, ...], channels: int, step: int,
     whole: bool = False,
 ) -> None:  # fmt: skip
     """Write `model.safetensors` and `model.json`: everything that prediction, or another run, needs.
@@ -63,15 +63,16 @@ def model(
       folder: the run's folder.
       config: the run's config.
       method: the method.
-      ts: the state with the network.
+      variables: those of the network.
       classes: names of the target classes.
       channels: number of channels of the stored images that the network was trained on.
       step: the step of the network.
       whole: keep all heads, and not only the ones that prediction needs.
     """
-    params = ts.params if whole else {**ts.params, 'heads': plain_heads(method, ts.params['heads'])}
-    variables = jax.tree.map(np.asarray, {'params': params, **ts.model_state})
-    files.write(folder / 'model.safetensors', weights.to_bytes(variables))
+    params = variables['params']
+    params = params if whole else {**params, 'heads': plain_heads(method, params['heads'])}
+    kept = jax.tree.map(np.asarray, {**variables, 'params': params})
+    files.write(folder / 'model.safetensors', weights.to_bytes(kept))
     about = {
         'format': 1,
         'model': config.model.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from mixjax.config.validate import TINY
 from mixjax.errors import UserError, user_code
 from mixjax.method import Aux, Ctx, Data, Head, Method, Prepared
 from mixjax.models.net import Net
-from mixjax.train import contract, optim
+from mixjax.train import contract
 from mixjax.train.accumulate import check_carry
 from mixjax.train.program import Program
 from mixjax.train.shared import float_type
@@ -89,14 +90,18 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
     key = keys(jax.random.key(config.seed)).init
     init, dtype = initialiser(net, wanted, image, start is not None), float_type(config)
 
-    def begin(key: Array) -> tuple[Tree, Tree, Tree]:
+    def begin_params(key: Array) -> tuple[Tree, Tree]:
         params, model_state = initial_params(init, wanted, key, start, dtype)
+        return method_params(net, method, params, key), model_state
+
+    def begin(key: Array) -> tuple[Tree, Tree, Tree]:
+        params, model_state = begin_params(key)
         state = method.init(net, params, prepared, data)
         contract.state(method, state)
         return params, model_state, state
 
-    params, model_state = jax.eval_shape(lambda key: initial_params(init, wanted, key, start, dtype), key)
-    _require_something_learns(net, method, params, config)
+    params, model_state = jax.eval_shape(begin_params, key)
+    _require_something_learns(program, method, params, config)
     try:
         state = jax.eval_shape(begin, key)[2]
     except UserError as error:
@@ -106,12 +111,17 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
     batch = config.batch_size // config.accumulate
     groups = config.mix.groups // config.accumulate or 1
 
-    def step(params: Tree, model_state: Tree, state: Tree, key: Array, images: Array, label: Array) -> Any:
+    def step(params: Tree, model_state: Tree, state: Tree, key: Array, images: Array, label: Array, phase: int) -> Any:
         example = {'image': images, 'label': label, 'index': label, 'partner': label.reshape(groups, -1)}
         if prepared.draw is not None and method.first is None:
             example |= {'source_image': images, 'source_label': label}
-        frozen = jax.tree.map(jnp.asarray, prepared.frozen)
-        ctx = Ctx(model_state, state, frozen, example, key, jnp.zeros((), jnp.int32), program.run)
+        more = {'image': (images, label)}
+        if method.unlabelled:
+            more['unlabelled'] = jax.tree.map(lambda x: jnp.concatenate([x] * method.unlabelled), (images, label))
+            example['unlabelled_index'] = more['unlabelled'][1]
+        example |= {name: more[view.of][0] for name, view in method.views.items()}
+        frozen, run = jax.tree.map(jnp.asarray, prepared.frozen), program.run._replace(phase=phase)
+        ctx = Ctx(model_state, state, frozen, example, key, jnp.zeros((), jnp.int32), run)
 
         def loss(params: Tree) -> tuple[Array, Aux]:
             returned = method.loss(net, params, ctx)
@@ -121,20 +131,26 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
 
         with user_code(contract.place(method.loss, 'loss'), method.loss):
             (_, aux), _ = jax.value_and_grad(loss, has_aux=True)(params)
-        out, _ = net.apply({'params': params, **model_state}, images, train=False)
+        variables = method.evaluated(net, {'params': params, **model_state}, state)
+        contract.evaluated(method, variables, params, model_state)
+        out, _ = net.apply(variables, images, train=False)
         contract.predicted_head(method, out.logits)
         contract.predict(method, method.predict(out), batch, len(data.target.classes))
         contract.after_step(method, method.after_step(net, params, params, aux, ctx), params, state)
 
     images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), image.dtype)
     label = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    jax.eval_shape(step, params, model_state, state, jax.random.key(0), images, label)
+    for phase in range(len(program.starts)):
+        given = params, model_state, state, jax.random.key(0), images, label
+        jax.eval_shape(partial(step, phase=phase), *given)
 
 
-def _require_something_learns(net: Net, method: Method, params: Tree, config: Any) -> None:
+def _require_something_learns(program: Program, method: Method, params: Tree, config: Any) -> None:
     """Refuse a run in which the optimiser moves no parameter, unless the method moves them itself."""
-    factors = optim.factors(method.groups, net.group, params, config.optim)
-    rates = jax.tree.leaves(jax.tree.map(lambda _, pair: pair[0], params, factors))
+    if not method.trains:
+        return
+    tables = [program.factors(phase)(params) for phase in range(len(program.starts))]
+    rates = [rate for table in tables for rate in jax.tree.leaves(jax.tree.map(lambda _, pair: pair[0], params, table))]
     if any(config.optim.lr * rate >= TINY for rate in rates):
         return
     said = [f'config.optim.{key}={",".join(config.optim[key])}' for key in ('freeze', 'factors') if config.optim[key]]
@@ -169,7 +185,7 @@ def wanted_heads(net: Net, method: Method, prepared: Prepared, data: Data, start
 
 
 def initial_head(drawn: Tree, head: Head, key: Array, start: Tree | None) -> Tree:
-    """Initialise a head: drawn by torch's default or the head's `std`, with the pretrained rows it names.
+    """Initialise a head: its own weights, or drawn by torch's default or its `std`, with the pretrained rows it names.
 
     Args:
       drawn: kernel and bias drawn by torch's default.
@@ -177,6 +193,14 @@ def initial_head(drawn: Tree, head: Head, key: Array, start: Tree | None) -> Tre
       key: key of its draw.
       start: variables of the pretrained network; None from scratch.
     """
+    if head.kernel is not None and head.bias is not None:
+        given = {'kernel': head.kernel, 'bias': head.bias}
+        for name, value in given.items():
+            if np.shape(value) != drawn[name].shape:
+                raise UserError(
+                    f'the {name} of a head must be of shape {drawn[name].shape} for this network, not {np.shape(value)}'
+                )
+        return {name: jnp.asarray(value, drawn[name].dtype) for name, value in given.items()}
     if head.std is not None:
         kernel = head.std * jax.random.normal(key, drawn['kernel'].shape, drawn['kernel'].dtype)
         drawn = {'kernel': kernel, 'bias': jnp.zeros_like(drawn['bias'])}
@@ -233,9 +257,19 @@ def initial_variables(
         shared.initialisers[widths] = initialiser(net, wanted, shared.image, start is not None)
     init = shared.initialisers[widths]
     params, model_state = initial_params(init, wanted, key, start, float_type(program.config), trunk)
+    params = method_params(net, method, params, key)
     state = method.init(net, params, prepared, data)
     contract.state(method, state)
     return params, model_state, state
+
+
+def method_params(net: Net, method: Method, params: Tree, key: Array) -> Tree:
+    """Return the parameters that the method trains, made of those of the network at step 0."""
+    if contract.is_default(method, 'parameters'):
+        return params
+    made = method.parameters(net, params, jax.random.fold_in(key, zlib.crc32(b'parameters')))
+    contract.parameters(method, made, params)
+    return made
 
 
 def width(start: Tree) -> int:

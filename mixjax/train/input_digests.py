@@ -3,6 +3,7 @@
     weights        the tensors of the pretrained network's file; '' from scratch
     target         {part: digest}, its examples and their labels: train, test, val
     source         the source data set's examples and their labels; '' if there is none
+    unlabelled     the images of `config.unlabelled`, where they are a data set of their own; else there is no entry
     splits         the content of `config.target.splits`; '' if there is none
     code           {module: digest} of a user's method and network, and of the modules they import; of a
                    method that is a function, of that and what it uses
@@ -35,7 +36,8 @@ from mixjax.rundir import code_digest, files
 from mixjax.train.shared import Shared
 
 FILE = 'inputs.json'
-TEXTS, TABLES = ('weights', 'source', 'splits'), ('target', 'code')  # entries that are a digest, or {name: digest}
+TEXTS = ('weights', 'source', 'unlabelled', 'splits')  # entries that are a digest
+TABLES = ('target', 'code')  # entries that are {name: digest}
 EARLIER = 'earlier code'
 CHANGED_CODE = ('refuse', 'accept')
 ACCEPT = "--changed-code=accept (in Python: changed_code='accept')"
@@ -78,6 +80,8 @@ def find_inputs(config: Any, shared: Shared | None, changed_code: str = CHANGED_
             'source': '' if shared.sets.source is None else run_data.digest(shared.sets.source),
             'splits': sha256(_sorted(split_file.read(splits)).encode()).hexdigest() if splits else '',
         }
+        if shared.sets.unlabelled is not None:
+            digests['unlabelled'] = run_data.digest(shared.sets.unlabelled)
     processes.agree("the method's code or config.target.splits", lambda: _sorted(digests))
     return Inputs(config, digests, shared.sets if shared else None, changed_code == CHANGED_CODE[1])
 
@@ -189,6 +193,8 @@ def _data_differences(folder: Place, now: Inputs, sets: Sets, before: Mapping[st
         'source': f'the images of the source data set have changed: {config.source.dir or config.source.name}',
         'splits': f'config.target.splits has changed: {config.target.splits}',
     }
+    if 'unlabelled' in now.digests:
+        lines['unlabelled'] = f'the unlabelled images have changed: {config.unlabelled.dir or config.unlabelled.name}'
     changed = [line for key, line in lines.items() if before.get(key, now.digests[key]) != now.digests[key]]
     where = config.target.dir or config.target.name
     changed += [f'{line}: {where}' for line in _part_differences(folder, before, sets)]

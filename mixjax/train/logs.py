@@ -24,11 +24,11 @@ def log_step(
       folder: the run's folder.
       together: the seeds that are trained side by side.
       step: number of steps done.
-      last: the metrics of the last step, with a leading axis of trials.
+      last: the metrics of the last step, with a leading axis of trials; {} of a method that does not train.
       took: (seconds, number of steps) since the last logged step.
     """
     kinds = program.method.batch_kinds
-    if not schedule.logged(program.config, step, program.method.period):
+    if not last or not schedule.logged(program.config, step, program.method.period):
         return
     batch_kind = {'batch_kind': kinds[(step - 1) % len(kinds)]} if kinds else {}
     last, (seconds, steps) = mesh.whole(last), took

@@ -24,7 +24,7 @@ from mixjax.train.logs import log_step
 from mixjax.train.nan_guard import NanGuard
 from mixjax.train.program import Program
 from mixjax.train.seed_batch import SeedBatch
-from mixjax.train.step import TrainState, variables
+from mixjax.train.step import TrainState
 
 Tree = Any
 
@@ -58,7 +58,7 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
         if program.method.first is not None:
             # A run that has begun does not need its first stage again, even if it is being extended.
             if step:
-                progress.skip(seeds.first_steps(program.method.first, config) * len(together))
+                progress.skip(seeds.first_steps(program) * len(together))
             else:
                 trunks = train_first_stage(program, together, folder, progress)
 
@@ -94,7 +94,7 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
                 progress.phase(f'seed {placed.name}  step {step}/{config.steps}  evaluating', often=True)
                 evaluation.evaluate_and_log(program, folder, step, ts, placed)
             if first and placed.test.count and step in schedule.snapshots(config):
-                evaluation.snapshot(program, folder, mesh.take(ts, together.index(config.seed)), step)
+                evaluation.snapshot(program, folder, together, ts, step)
             if schedule.saved(config, step) or signals.stopping():
                 lock.check(folder)  # a process that lost the work directory while it slept must not write there
                 guard.check_state(ts, step)
@@ -109,7 +109,8 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
         if first and placed.test.count:
             evaluation.export_last(program, folder, together, ts)
         checkpoint.finish(managers)
-    return [mesh.here(mesh.take(variables(ts), i)) for i in range(len(together))]
+    ended = program.evaluated(ts)
+    return [mesh.here(mesh.take(ended, i)) for i in range(len(together))]
 
 
 def train_first_stage(program: Program, together: list[int], folder: Place, progress: Progress) -> list[Tree]:
@@ -130,15 +131,18 @@ def advance(
     program: Program, placed: SeedBatch, ts: TrainState, step: int, progress: Progress, guard: NanGuard
 ) -> tuple[TrainState, Tree, int]:
     """Train up to the next step at which something is due, or all stop; the metrics are those of the last step."""
-    config, period = program.config, program.method.period
-    stop = schedule.next_stop(config, step, period)
+    config = program.config
+    if not program.method.trains:  # the network is as `prepare` and `heads` made it
+        progress.skip((config.steps - step) * len(placed.seeds))
+        return seed_batch.at_step(program, ts, config.steps), {}, config.steps
+    stop = schedule.next_stop(config, step, program.method.period, program.starts)
     last: Any = {}
-    for first, count in schedule.calls(config, step, period):
+    for first, count in program.calls(step):
         before = last
         inputs = placed.feed.inputs(first, count)
         # A value that a loss keeps from an earlier trace is only noticed at the end of this one.
         with user_code(contract.place(program.method.loss, 'loss'), program.method.loss, UnexpectedTracerError):
-            ts, last = program.advance(count)(ts, program.shared.start, placed.frozen, inputs)
+            ts, last = program.steps(first, count)(ts, program.shared.start, placed.frozen, inputs)
         # Calls return before the devices are done. The host stays one call ahead of them, which keeps them busy, and
         # no more than one, so that the progress line is accurate.
         jax.block_until_ready(before)

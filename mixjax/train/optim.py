@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import optax
 
 from mixjax.errors import UserError, nearest
+from mixjax.method import Groups
 
 Array = jax.Array
 Tree = Any
+NETWORK = ('backbone', 'heads')  # the sub-trees of a network's parameters
 
 
 def schedule(optim: Any, steps: int) -> Callable[[Array], Array]:
@@ -30,17 +32,15 @@ def schedule(optim: Any, steps: int) -> Callable[[Array], Array]:
     return lambda step: jnp.asarray(rates)[sum((step >= drop for drop in drops), jnp.zeros((), jnp.int32))]
 
 
-def factors(
-    groups: Mapping[str, tuple[float, float]], group: Callable[[tuple[str, ...]], str], params: Tree, optim: Any = None
-) -> Tree:
+def factors(groups: Groups, group: Callable[[tuple[str, ...]], str], params: Tree, optim: Any = None) -> Tree:
     """Return (learning rate factor, decay factor) for each parameter.
 
     A part's exact name (`stage1`, `head:target`) goes before its kind (`trunk`, `heads`); parts without
     an entry have (1, 1).
 
     Args:
-      groups: the method's `groups`.
-      group: maps a parameter's path to its part.
+      groups: the `groups` of a method or phase.
+      group: maps a parameter's path to its part. Sub-trees that a method adds are parts of their name.
       params: the parameters.
       optim: the config's `freeze` and `factors`. The learning rate factors of both are multiplied, and a part that
         either of them freezes does not change.
@@ -48,9 +48,14 @@ def factors(
     given = {} if optim is None else dict(one.split('=') for one in optim.factors)
     own = {name: (float(factor), 1.0) for name, factor in given.items()}
     frozen = {} if optim is None else dict.fromkeys(optim.freeze, (0.0, 0.0))
-    named = {'the method': groups, 'config.optim.factors': own, 'config.optim.freeze': frozen}
+    table = {} if callable(groups) else groups
+    named = {'the method': table, 'config.optim.factors': own, 'config.optim.freeze': frozen}
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    parts = {group(tuple(key.key for key in path)) for path, _ in leaves} | {'trunk', 'heads'}
+
+    def part(path: tuple[str, ...]) -> str:
+        return group(path) if path[0] in NETWORK else path[0]
+
+    parts = {part(_keys(path)) for path, _ in leaves} | {'trunk', 'heads'}
     for who, some in named.items():
         for name in some:
             if name not in parts:
@@ -61,14 +66,20 @@ def factors(
 
     def of(path: Any, leaf: Array) -> tuple[float, float]:
         del leaf
-        name = group(tuple(key.key for key in path))
+        name = part(_keys(path))
         kind = 'heads' if name.startswith('head:') else 'trunk'
-        found = [some.get(name, some.get(kind, (1.0, 1.0))) for some in (groups, own)]
+        found = [some.get(name, some.get(kind, (1.0, 1.0))) for some in (table, own)]
+        if callable(groups):
+            found.append(groups(_keys(path), params))
         found += [frozen[part] for part in (name, kind) if part in frozen]
         rate, decay = (math.prod(each) for each in zip(*found, strict=True))
         return (rate, decay) if rate else (0.0, 0.0)
 
     return jax.tree_util.tree_map_with_path(of, params)
+
+
+def _keys(path: Any) -> tuple[str, ...]:
+    return tuple(key.key for key in path)
 
 
 def _each(function: Callable[..., Array], factor_tree: Tree, which: int, *trees: Tree) -> Tree:
@@ -85,7 +96,7 @@ def freeze(grads: Tree, factor_tree: Tree) -> Tree:
 
 
 def make(
-    optim: Any, steps: int, factor_of: Callable[[Tree], Tree]
+    optim: Any, steps: int, factor_of: Callable[[Tree], Tree], rate: Callable[[Array], Array] | None = None
 ) -> tuple[optax.GradientTransformation, Callable[[Array], Array]]:
     """Make the optimiser and its schedule. Decay is added to the gradient (torch), not decoupled.
 
@@ -96,8 +107,9 @@ def make(
       optim: the config's settings.
       steps: number of steps of the run.
       factor_of: params -> the tree of `factors`.
+      rate: step -> learning rate, in the place of the config's schedule.
     """
-    rate = schedule(optim, steps)
+    rate = rate or schedule(optim, steps)
     core = _sgd(optim) if optim.name == 'sgd' else _adam(optim, amsgrad=optim.name == 'amsgrad')
 
     def decay(updates: Tree, params: Tree) -> Tree:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,17 +18,18 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from mixjax.data.feed import batches, plan
-from mixjax.data.feed.batches import Images, Lazy, Resident
+from mixjax.data.feed.batches import Images, Lazy, LongEpochs, Resident
 from mixjax.data.feed.stream import Batches, Stream
 from mixjax.data.pixels.rowfile import size
 from mixjax.host import processes
-from mixjax.train import evaluate, mesh, schedule
+from mixjax.train import evaluate, mesh
 from mixjax.train.program import Program
 
 Array = jax.Array
 Tree = Any
 PIECE = 1 << 28  # bytes of images that the host holds at once on their way to a device
 SHARE = 0.5  # maximum share of a device's memory for images; the rest is for the network
+IMAGES = ('target', 'source', 'unlabelled')  # tables with images among the inputs of a seed
 LONG = 4096  # from this number of examples on, the order is made once an epoch, and not at every step
 
 
@@ -54,6 +55,8 @@ def choose(built: Program, inputs: list[Tree], tests: list[Images], budget: int 
     needed = max(one['target']['image'].nbytes for one in inputs)
     if 'source' in inputs[0]:
         needed += max(one['source']['image'].nbytes for one in inputs) // shards
+    if 'unlabelled' in inputs[0]:
+        needed += max(one['unlabelled']['image'].nbytes for one in inputs)
     test = max(one.image.nbytes for one in tests) // mesh.parts_of(built.mesh, built.config.eval_batch_size)
     fits = wanted == 'resident' or (wanted == 'auto' and needed <= budget)
     all_fits = fits and (wanted == 'resident' or needed + test <= budget)
@@ -72,7 +75,7 @@ def announce(where: Where, inputs: list[Tree], tests: list[Images]) -> None:
     """Announce the size of the cache files that may be written while images are streamed."""
     streamed = [] if where.test == 'resident' else [one.image for one in tests]
     if where.train == 'stream':
-        streamed += [one[name]['image'] for one in inputs for name in ('target', 'source') if name in one]
+        streamed += [one[name]['image'] for one in inputs for name in IMAGES if name in one]
     for images in streamed:
         images.announce()
 
@@ -91,9 +94,10 @@ def training_feed(built: Program, where: Where, inputs: list[Tree], data_keys: l
     config = built.config
     return Stream(
         inputs, data_keys, batch=config.batch_size, groups=config.mix.groups,
-        steps=config.steps, calls=partial(schedule.calls, config, period=built.method.period),
+        steps=config.steps, calls=built.calls,
         put=partial(mesh.of_steps, built.mesh),
         shares=mesh.shares(built.mesh, PartitionSpec('trial', 'data'), config.batch_size),
+        unlabelled=built.method.unlabelled * config.batch_size,
     )  # fmt: skip
 
 
@@ -101,7 +105,7 @@ def images_on_devices(built: Program, inputs: list[Tree]) -> Tree:
     """Put all images and tables on the devices, as one tree with a leading axis of trials."""
     kinds = {
         name: mesh.shard_spec(built.mesh, built.config.mix.shards if name == 'source' else 1)
-        for name in ('target', 'source')
+        for name in IMAGES
         if name in inputs[0]
     }
     for name, spec in kinds.items():
@@ -113,29 +117,39 @@ def images_on_devices(built: Program, inputs: list[Tree]) -> Tree:
     return out
 
 
-def orders_apart(config: Any, count: int) -> bool:
+def orders_apart(config: Any, count: int, batch: int) -> bool:
     """Return whether the order of an epoch of so many examples is made apart from the steps."""
-    return count >= LONG and config.steps * config.batch_size <= 2**32  # beyond that, the count of examples overflows
+    return count >= LONG and config.steps * batch <= 2**32  # beyond that, the count of examples overflows
 
 
 def resident_feed(built: Program, tree: Tree, data_keys: list[Any]) -> Resident:
     """Make the feed of images on the devices; the orders of long epochs are made there too, once an epoch."""
-    count = batches.of_epoch(tree).shape[1]
-    if not orders_apart(built.config, count):
-        return Resident(tree)
-    every, place = mesh.shard_over_trials(built.mesh, data_keys), mesh.of_trials(built.mesh)
+    count, place = batches.of_epoch(tree).shape[1], mesh.of_trials(built.mesh)
+    every = mesh.shard_over_trials(built.mesh, data_keys)
+    long: dict[str, LongEpochs] = {}
 
-    @partial(jax.jit, static_argnums=2, out_shardings=place)
-    def made(every: Any, first: Any, many: int) -> plan.Orders:
-        return jax.vmap(lambda key: plan.orders(plan.streams(key).order, first, many, count))(every)
+    def orders(of: Callable[[Array], Array], count: int) -> Callable[[int, int], plan.Orders]:
+        @partial(jax.jit, static_argnums=2, out_shardings=place)
+        def made(every: Any, first: Any, many: int) -> plan.Orders:
+            return jax.vmap(lambda key: plan.orders(of(key), first, many, count))(every)
 
-    return Resident(
-        tree, batch=built.config.batch_size, count=count, orders=lambda first, many: made(every, np.uint32(first), many)
-    )
+        return lambda first, many: made(every, np.uint32(first), many)
+
+    size = built.config.batch_size
+    if orders_apart(built.config, count, size):
+        long['orders'] = LongEpochs(size, count, orders(lambda key: plan.streams(key).order, count))
+    more = built.method.unlabelled * size
+    count = tree['unlabelled']['image'].shape[1] if more else 0
+    if orders_apart(built.config, count, more):
+        long['unlabelled_orders'] = LongEpochs(more, count, orders(plan.unlabelled_order, count))
+    return Resident(tree, long)
 
 
 def _without_images(inputs: Tree) -> Tree:
-    return {name: {'label': table['label']} if isinstance(table, dict) else table for name, table in inputs.items()}
+    return {
+        name: {key: value for key, value in table.items() if key != 'image'} if isinstance(table, dict) else table
+        for name, table in inputs.items()
+    }
 
 
 class EvalImages(NamedTuple):

@@ -16,7 +16,7 @@ from mixjax.data.dataset import Dataset
 from mixjax.data.feed import augment, plan
 from mixjax.data.feed.augment import Geometry
 from mixjax.data.pixels import decoded_cache
-from mixjax.errors import UserError
+from mixjax.errors import UserError, require
 from mixjax.host import untrusted
 from mixjax.host.array_cache import Cache
 from mixjax.host.progress import Bar
@@ -69,6 +69,7 @@ def part(
             step += 1
 
     def means(per_class: int | None) -> np.ndarray:
+        require(len(classes) > 0, 'unlabelled images have no class means')
         rows = some_of_each(labels, len(classes), per_class)
         decoded_cache.ensure(read, rows, must=False)
 
@@ -97,7 +98,7 @@ def part(
     def class_means(per_class: int | None = None) -> np.ndarray:
         return kept.get(f'class means of {per_class or "all"}', lambda: means(per_class or None))
 
-    counted = np.bincount(labels, minlength=len(classes)) if sizes is None else sizes
+    counted = np.bincount(labels[labels >= 0], minlength=len(classes)) if sizes is None else sizes
     return Part(classes, labels, counted, batches, class_means)
 
 

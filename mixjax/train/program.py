@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import optax
 from jax.sharding import Mesh
 
 from mixjax.config import method_registry
@@ -15,9 +16,10 @@ from mixjax.data.feed.batches import Batch
 from mixjax.data.labelled import run_data
 from mixjax.data.labelled.run_data import SeedDraw, Sets
 from mixjax.errors import UserError
-from mixjax.method import Method, Prepared, Run
-from mixjax.models.net import Net
-from mixjax.train import evaluate, export, mesh, optim, step
+from mixjax.method import Method, Phase, Prepared, Run
+from mixjax.models.layers import fixed_statistics
+from mixjax.models.net import Net, bind
+from mixjax.train import contract, evaluate, export, mesh, optim, schedule, step
 from mixjax.train.shared import Shared, shared_setup
 from mixjax.train.step import TrainState, TrainStep
 
@@ -29,8 +31,9 @@ class Program(NamedTuple):
     """One method with everything that its seeds share.
 
     feed: the device side of the data, for one trial.
-    tx: the optimiser.
-    advance(count), evaluate, validate: compiled for all trials at once.
+    optimisers: of each phase; their states are the same.
+    advance(count, phase), evaluated, evaluate, validate: compiled for all trials at once.
+    starts: the first step of each phase of the method.
     seen: compiled for one trial.
     draws, prepared: those of each seed, made on first use.
     firsts: programs of the method's first stage, by (classes, examples).
@@ -41,8 +44,10 @@ class Program(NamedTuple):
     method: Method
     feed: Batch
     run: Run
-    tx: Any
-    advance: Callable[[int], Callable]
+    optimisers: Sequence[step.Optimiser]
+    advance: Callable[..., Callable]
+    starts: tuple[int, ...]
+    evaluated: Callable[[TrainState], Tree]
     evaluate: Callable
     validate: Callable
     seen: Callable
@@ -61,6 +66,22 @@ class Program(NamedTuple):
     @property
     def mesh(self) -> Mesh:
         return self.shared.mesh
+
+    @property
+    def tx(self) -> optax.GradientTransformation:
+        return self.optimisers[0].tx
+
+    def factors(self, phase: int) -> Callable[[Tree], Tree]:
+        """Return the function from parameters to their (learning rate factor, decay factor) in a phase."""
+        return self.optimisers[phase].factors
+
+    def calls(self, step: int) -> Iterator[tuple[int, int]]:
+        """Yield (step, count) for each call of the training program from `step` on."""
+        return schedule.calls(self.config, step, self.method.period, self.starts)
+
+    def steps(self, first: int, count: int) -> Callable:
+        """Return the compiled program of `count` steps from `first` on, which are all of one phase."""
+        return self.advance(count, schedule.phase_at(self.starts, first))
 
     def draw(self, seed: int) -> SeedDraw:
         """Return the examples this seed learns from and validates on; drawn once."""
@@ -81,36 +102,47 @@ def build(config: Any, shared: Shared | None = None) -> Program:
 
 def build_program(shared: Shared, config: Any, method: Method) -> Program:
     """Build the programs around a method; nothing is compiled yet."""
-    feed = partial(batches.batch, shared.geometry, size=config.batch_size, groups=config.mix.groups)
+    views = {
+        name: (view.of, shared.geometry if view.augment is None else shared.geometry._replace(augment=view.augment))
+        for name, view in method.views.items()
+    }
+    feed = partial(
+        batches.batch, shared.geometry, size=config.batch_size, groups=config.mix.groups, views=views,
+        unlabelled=method.unlabelled * config.batch_size,
+    )  # fmt: skip
     check_whole_batches(config, method)
     check_batch_kinds(method)
     draw = run_data.draw_seed(config, shared.sets, config.seed)
-    run = Run(config.steps, draw.epoch_length / config.batch_size, shared.geometry.mean, shared.geometry.std)
+    phases = method.phases or (Phase(1.0),)
+    starts = schedule.phase_starts(phases, config.steps)
+    epoch, geometry = draw.epoch_length / config.batch_size, shared.geometry
+    runs = [Run(config.steps, epoch, geometry.mean, geometry.std, k, starts) for k in range(len(phases))]
 
-    def factor_of(params: Tree) -> Tree:
-        return optim.factors(method.groups, shared.net.group, params, config.optim)
-
-    tx, rate = optim.make(config.optim, config.steps, factor_of)
-    optimiser = step.Optimiser(tx, rate, factor_of)
     cut = config.shard_params and shared.mesh.shape['data'] > 1
     layout = step.Layout(mesh.shard_batch, mesh.gathered if cut else lambda tree: tree, mesh.accelerated(shared.mesh))
-    train_step = step.make(
-        shared.net, method, feed(shard=mesh.shard_batch), run, optimiser, layout,
-        accumulate=config.accumulate, skip=config.on_nan == 'skip',
-    )  # fmt: skip
-    compiled: dict[int, Callable] = {}
+    optimisers = [phase_optimiser(config, method, shared.net, starts, k) for k in range(len(phases))]
+    compiled: dict[tuple[int, int], Callable] = {}
 
-    def advance(count: int) -> Callable:
-        """Return the compiled program of `count` steps: (state, pretrained, frozen, inputs) -> (state, metrics)."""
-        if count not in compiled:
+    def advance(count: int, phase: int = 0) -> Callable:
+        """Return the compiled program of `count` steps of a phase.
+
+        (state, pretrained, frozen, inputs) -> (state, metrics)
+        """
+        if (count, phase) not in compiled:
+            net = shared.net if phases[phase].statistics else fixed_statistics(shared.net)
+            train_step = step.make(
+                net, method, feed(shard=mesh.shard_batch), runs[phase], optimisers[phase], layout,
+                accumulate=config.accumulate, skip=config.on_nan == 'skip',
+            )  # fmt: skip
             steps = train_step if count == 1 else several(train_step, count)
             every = mesh.each_trial(shared.mesh, steps, shared=(False, True, False, False))
             # The state has the same sharding before and after: one program, not two for the first call and the rest.
             if cut:
-                compiled[count] = jax.jit(mesh.with_sharded_state(shared.mesh, every), donate_argnums=0)
+                made = jax.jit(mesh.with_sharded_state(shared.mesh, every), donate_argnums=0)
             else:
-                compiled[count] = jax.jit(every, donate_argnums=0, out_shardings=mesh.of_trials(shared.mesh))
-        return compiled[count]
+                made = jax.jit(every, donate_argnums=0, out_shardings=mesh.of_trials(shared.mesh))
+            compiled[count, phase] = made
+        return compiled[count, phase]
 
     even = config.eval_batch_size % shared.mesh.shape['data'] == 0
     placed = layout if even else layout._replace(shard=lambda x: x)
@@ -124,9 +156,64 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
         return shared.evaluators[key]
 
     tested, validated = (evaluator(part is not None) for part in (shared.sets.test, shared.sets.val))
-    seen = export.seen(shared.net, method, feed(), run, shared.geometry)
+    seen = export.seen(shared.net, method, feed(), runs[0], shared.geometry)
+    evaluated = evaluated_variables(shared, method, layout)
     draws = {config.seed: draw}
-    return Program(shared, config, method, feed(), run, tx, advance, tested, validated, seen, draws, {}, {})
+    return Program(
+        shared, config, method, feed(), runs[0], optimisers, advance, starts, evaluated, tested, validated, seen,
+        draws, {}, {},
+    )  # fmt: skip
+
+
+def phase_optimiser(config: Any, method: Method, net: Net, starts: Sequence[int], number: int) -> step.Optimiser:
+    """Return the optimiser of a phase. The state of all phases is the same, so that momentum goes from one to the next.
+
+    Args:
+      config: the run's config.
+      method: the method.
+      net: the network, for the parts of its parameters.
+      starts: the first step of each phase.
+      number: the number of the phase.
+    """
+    phase = method.phases[number] if method.phases else Phase(1.0)
+    first, *later = starts[number:]
+    length = (later[0] if later else config.steps) - first
+
+    def factor_of(params: Tree) -> Tree:
+        own = optim.factors(method.groups, net.group, params, config.optim)
+        more = optim.factors(phase.groups, net.group, params)
+
+        def both(_: Array, pair: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+            rate = pair[0] * other[0] * phase.lr
+            return (rate, pair[1] * other[1]) if rate else (0.0, 0.0)
+
+        return jax.tree.map(both, params, own, more)
+
+    rate = None
+    if phase.restart:
+        anew = optim.schedule(config.optim, max(length, 1))
+
+        def rate(step: Array) -> Array:
+            return anew(step - first)
+
+    tx, rate = optim.make(config.optim, config.steps, factor_of, rate)
+    shown = rate if phase.lr == 1 else lambda step: phase.lr * rate(step)
+    return step.Optimiser(tx, shown, factor_of)
+
+
+def evaluated_variables(shared: Shared, method: Method, layout: step.Layout) -> Callable[[TrainState], Tree]:
+    """Return the function from the states of all trials to the variables that are evaluated and exported."""
+    if contract.is_default(method, 'evaluated') and contract.is_default(method, 'parameters'):
+        return step.variables
+
+    def one(params: Tree, model_state: Tree, state: Tree, start: Tree | None) -> Tree:
+        params, state = layout.whole((params, state))
+        return method.evaluated(bind(shared.net, start), {'params': params, **model_state}, state)
+
+    every = jax.jit(
+        mesh.each_trial(shared.mesh, one, shared=(False, False, False, True)), out_shardings=mesh.of_trials(shared.mesh)
+    )
+    return lambda ts: every(ts.params, ts.model_state, ts.state, shared.start)
 
 
 def several(train_step: TrainStep, count: int) -> TrainStep:

@@ -59,6 +59,13 @@ def summary(built: Program, folder: Place, label: str) -> dict[str, Any]:
     }
 
 
+def sentence(found: dict[str, Any]) -> str:
+    """Return the accuracy of a run's results as text: `81.48 +- 1.20 % correct (n=3)`."""
+    accuracy = found['accuracy']
+    std = '' if accuracy['std'] is None else f' +- {100 * accuracy["std"]:.2f}'
+    return f'{100 * accuracy["mean"]:.2f}{std} % correct (n={accuracy["n"]})'
+
+
 @by_first
 def describe_data(built: Program, folder: Place) -> None:
     """Write `splits.json`, and `data.json` if there are notes on the data."""

@@ -7,36 +7,39 @@ same steps as one that was never stopped.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import jax
 
+from mixjax.method import Phase
+
 MOST_STEPS_A_CALL = 25  # where convolutions in a loop are not slow
 
 
-def calls(config: Any, step: int, period: int = 1) -> Iterator[tuple[int, int]]:
+def calls(config: Any, step: int, period: int = 1, starts: Sequence[int] = ()) -> Iterator[tuple[int, int]]:
     """Yield (step, count) for each call of the training program from `step` on: `count` steps that begin with `step`.
 
     Args:
       config: the run's config.
       step: the first step.
       period: the method's `Method.period`.
+      starts: the first steps of the method's phases (`phase_starts`).
     """
-    most = config.dispatch or (1 if jax.default_backend() == 'cpu' else steps_a_call(config, period))
+    most = config.dispatch or (1 if jax.default_backend() == 'cpu' else steps_a_call(config, period, starts))
     while step < config.steps:
-        stop = next_stop(config, step, period)
+        stop = next_stop(config, step, period, starts)
         count = most if step + most <= stop else 1
         yield step, count
         step += count
 
 
-def steps_a_call(config: Any, period: int = 1) -> int:
+def steps_a_call(config: Any, period: int = 1, starts: Sequence[int] = ()) -> int:
     """Return the steps of a call, up to `MOST_STEPS_A_CALL`, with the fewest calls: 20 if every 20th step is logged."""
     stops = [0]
     while stops[-1] < config.steps:
-        stops.append(next_stop(config, stops[-1], period))
+        stops.append(next_stop(config, stops[-1], period, starts))
     stretches = Counter(b - a for a, b in pairwise(stops))
 
     def number(count: int) -> int:
@@ -45,10 +48,10 @@ def steps_a_call(config: Any, period: int = 1) -> int:
     return min(range(1, MOST_STEPS_A_CALL + 1), key=number)
 
 
-def next_stop(config: Any, step: int, period: int = 1) -> int:
-    """Return the next step after which the host has something to do between two calls."""
+def next_stop(config: Any, step: int, period: int = 1, starts: Sequence[int] = ()) -> int:
+    """Return the next step after which the host has something to do between two calls, or another phase begins."""
     every = (config.eval_every, config.checkpoint_every)
-    later = [at for at in snapshots(config) if at > step]
+    later = [at for at in (*snapshots(config), *starts) if at > step]
     next_line = max(step + 1, window_end(config, step + 1) - period + 1)
     return min(config.steps, next_line, *((step // n + 1) * n for n in every), *later)
 
@@ -80,3 +83,16 @@ def saved(config: Any, step: int) -> bool:
 def snapshots(config: Any) -> list[int]:
     """Return the steps after which the first seed's network is kept, apart from the checkpoints."""
     return sorted({max(1, round(share * config.steps)) for share in config.snapshots})
+
+
+# --- phases -----------------------------------------------------------------------------------------------------------
+
+
+def phase_starts(phases: Sequence[Phase], steps: int) -> tuple[int, ...]:
+    """Return the first step of each phase of a run of so many steps; a phase may be too short to have a step."""
+    return tuple(round(sum(phase.share for phase in phases[:k]) * steps) for k in range(len(phases)))
+
+
+def phase_at(starts: Sequence[int], step: int) -> int:
+    """Return the number of the phase that a step belongs to."""
+    return max(k for k, start in enumerate(starts) if start <= step)

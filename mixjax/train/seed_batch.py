@@ -14,7 +14,7 @@ from mixjax.train import mesh, placement, seeds
 from mixjax.train.placement import EvalImages
 from mixjax.train.program import Program
 from mixjax.train.seeds import SeedData
-from mixjax.train.step import keys
+from mixjax.train.step import TrainState, keys
 
 Tree = Any
 
@@ -75,6 +75,12 @@ def place_seeds(built: Program, opened: list[SeedData]) -> SeedBatch:
 def stack_states(built: Program, states: list[Tree]) -> Tree:
     """Put the states of the seeds on the devices as one tree that shares no memory."""
     return mesh.shard_over_trials(built.mesh, fill_trials(built, states), built.config.shard_params)
+
+
+def at_step(built: Program, ts: TrainState, step: int) -> TrainState:
+    """Return the states of all trials with another number of steps done."""
+    steps = mesh.shard_over_trials(built.mesh, [np.asarray(step, np.int32)] * built.mesh.shape['trial'])
+    return ts._replace(step=steps)
 
 
 def fill_trials(built: Program, items: list[Any]) -> list[Any]:

@@ -25,7 +25,7 @@ from mixjax.host import storage
 from mixjax.host.processes import by_first, from_first
 from mixjax.host.progress import duration
 from mixjax.host.storage import Place
-from mixjax.method import Data, First, Prepared
+from mixjax.method import Data, Prepared
 from mixjax.rundir import checkpoint
 from mixjax.train import contract, export, init, prepare, program, step
 from mixjax.train.program import Program
@@ -101,14 +101,30 @@ def method_data(built: Program, seed: int) -> tuple[Data, Array]:
     labelled = sets.train._replace(labels=sets.train.labels[rows], read=decoded_cache.Subset(sets.train.read, rows))
     batch = config.eval_batch_size
     target = prepare.part(labelled, features, shared.geometry, batch=batch, key=key_t)
+    target = target._replace(names=splits.Some(sets.train.ids, rows) if len(sets.train.ids) else ())
+    unlabelled = unlabelled_images(built, seed)
+    if unlabelled is not None:
+        key_u = jax.random.fold_in(key_t, 1)
+        more = prepare.part(unlabelled, features, shared.geometry, batch=batch, key=key_u)
+        unlabelled = more._replace(names=unlabelled.ids)
     if sets.source is None:
-        return Data(target), key
+        return Data(target, None, unlabelled), key
     # Only the images that are drawn are read again, so a pass over the source stores nothing.
     source = prepare.part(
         sets.source._replace(read=decoded_cache.passing(sets.source.read)), features, shared.geometry,
         batch=batch, key=key_s, sizes=class_sizes(config, sets.source), cache=shared.means,
     )  # fmt: skip
-    return Data(target, source), key
+    return Data(target, source._replace(names=sets.source.ids), unlabelled), key
+
+
+def unlabelled_images(built: Program, seed: int) -> Dataset | None:
+    """Return the unlabelled images of a seed, with the label -1; None if `config.unlabelled` names none."""
+    sets, rows = built.sets, built.draw(seed).rows.unlabelled
+    if sets.unlabelled is not None or not len(rows):
+        return sets.unlabelled
+    ids = splits.Some(sets.train.ids, rows) if len(sets.train.ids) else ()
+    labels, read = np.full(len(rows), -1, np.int32), decoded_cache.Subset(sets.train.read, rows)
+    return Dataset(f'{sets.train.name}:unlabelled', (), labels, read, ids)
 
 
 def class_sizes(config: Any, source: Dataset) -> np.ndarray | None:
@@ -184,7 +200,15 @@ def program_inputs(built: Program, seed: int, made: Prepared) -> tuple[Images, T
         if config.mix.shards > 1:
             rows_s, law = plan.deal(rows_s, law, config.mix.shards)
         drawn = images(sets.source, rows_s)
-    return train, batches.seed_inputs(train, drawn, law, draw.epoch)
+    unlabelled = None
+    if built.method.unlabelled:
+        found = unlabelled_images(built, seed)
+        if found is None:
+            raise UserError(
+                'the method learns from unlabelled images: set config.unlabelled.name (rest, folder or a data set)'
+            )
+        unlabelled = everything(found).image
+    return train, batches.seed_inputs(train, drawn, law, draw.epoch, unlabelled)
 
 
 def images(dataset: Dataset, rows: np.ndarray) -> Images:
@@ -236,7 +260,8 @@ def _shapes(built: Program, seed: int, made: Prepared) -> Any:
     frozen = [(jax.tree_util.keystr(path), np.shape(x)) for path, x in jax.tree_util.tree_leaves_with_path(made.frozen)]
     first = None if built.method.first is None else len(selected(built, made).labels)
     widths = tuple((name, head.width) for name, head in heads.items())
-    return (len(draw.train), draw.epoch_length), widths, tuple(frozen), first
+    unlabelled = len(draw.rows.unlabelled) if built.method.unlabelled else 0
+    return (len(draw.train), draw.epoch_length, unlabelled), widths, tuple(frozen), first
 
 
 # --- a stage before the run -------------------------------------------------------------------------------------------
@@ -255,9 +280,10 @@ def selected(built: Program, made: Prepared) -> Dataset:
     )  # fmt: skip
 
 
-def first_steps(first: First, config: Any) -> int:
-    """Return the number of steps of a method's first stage."""
-    return max(1, round(first.share * config.steps))
+def first_steps(built: Program) -> int:
+    """Return the number of steps of a method's first stage, which come before those of the run; 0 without one."""
+    first = built.method.first
+    return 0 if first is None else max(1, round(first.share * built.config.steps))
 
 
 def first_stage(built: Program, made: Prepared) -> Program:
@@ -268,8 +294,9 @@ def first_stage(built: Program, made: Prepared) -> Program:
     size = (classes, len(chosen.labels))  # the length of an epoch is part of the program
     if size not in built.firsts:
         config = built.config.copy_and_resolve_references().unlock()
-        config.steps, config.snapshots = first_steps(first, config), ()
+        config.steps, config.snapshots = first_steps(built), ()
         config.target.update(base().target)  # all of the selected images
+        config.unlabelled.update(base().unlabelled)
         shared = built.shared._replace(sets=sets)
         built.firsts[size] = program.build_program(shared, config.lock(), first.method(classes))
     return built.firsts[size].on(sets)
@@ -286,7 +313,10 @@ def pictures(built: Program, one: SeedData, folder: Place) -> None:
         labelled = Dataset('', built.sets.train.classes, one.train.label, lambda rows: one.train.image[rows])
         export.pairs(folder, one.seed, one.prepared, labelled, source)
     frozen, config, shared = jax.tree.map(jnp.asarray, one.prepared.frozen), built.config, built.shared
-    planner = Planner(step.keys(one.state.key).data, one.inputs, batch=config.batch_size, groups=config.mix.groups)
+    planner = Planner(
+        step.keys(one.state.key).data, one.inputs, batch=config.batch_size, groups=config.mix.groups,
+        unlabelled=built.method.unlabelled * config.batch_size,
+    )  # fmt: skip
 
     def look(step: int) -> Tree:
         found = examples(one.inputs, planner, step)

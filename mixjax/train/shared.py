@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from mixjax import models
 from mixjax.data.datasets import resolve
 from mixjax.data.feed.augment import Geometry
-from mixjax.data.labelled import run_data
+from mixjax.data.labelled import run_data, splits
 from mixjax.data.labelled.run_data import Sets
 from mixjax.data.pixels import decoded_cache
 from mixjax.data.pixels.decoded_cache import Say
@@ -69,7 +69,8 @@ def preflight(config: Any) -> None:
     """Refuse a run whose data or weights are missing, all in one message, before anything is read or made."""
     problems = [weights.missing(config.model.weights)]
     if not config.synthetic.per_class:
-        nodes = {node.name: node for node in (config.target, config.source) if node.name}
+        nodes = {node.name: node for node in (config.target, config.source, config.unlabelled) if node.name}
+        nodes.pop(splits.REST, None)
         problems += [resolve.missing(node, config.data_dir) for node in nodes.values()]
     found = [problem for problem in problems if problem]
     if found:

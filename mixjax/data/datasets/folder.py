@@ -116,6 +116,23 @@ def look(root: str, *, holdout: float, cache: Path) -> Folder:
     return Folder(top, cache, classes, train, val, test, notes, unreadable)
 
 
+def unlabelled(root: str, cache: Path) -> Folder:
+    """List all images below a folder, in whatever folders they are, without classes: label -1, all in `train`."""
+    top = _opened(root, cache)
+    paths = [path for path, _ in folder_scan.everything(top)[0]]
+    known = folder_scan.known(top, paths, cache)
+    unreadable = {path: known[path].fault for path in paths if known[path].fault}
+    good = [path for path in paths if not known[path].fault]
+    if not good:
+        raise UserError(f'{root} has no image that can be read (config.unlabelled.dir)')
+    ids = _ids(good)
+    found = [Found(path, ids[path], -1, known[path].digest, known[path].stamp) for path in good]
+    notes = [f'{root}: {counted(len(found), "unlabelled image")}']
+    notes += [f'left out, {counted(len(unreadable), "image")} that cannot be read'] * bool(unreadable)
+    train = tuple(sorted(found, key=lambda one: one.id))
+    return Folder(top, cache, (), train, (), (), tuple(notes), unreadable)
+
+
 def _opened(root: str, cache: Path) -> Path:
     if not root:
         raise UserError('data set folder: say where your images are, config.target.dir=PATH (or config.source.dir)')

@@ -1,6 +1,7 @@
 """Resolves `config.target` or `config.source` to its data: a set of the catalogue, or a folder of the user.
 
-`node` is one of these groups of settings. `cache` is the folder of the cached checks of the user's files.
+`node` is one of these groups of settings, or `config.unlabelled`. `cache` is the folder of the cached checks of the
+user's files.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ def load(node: Any, *, data_dir: str, rule: photo.Rule, cache: Path) -> Parts:
       rule: the size and colours of the images.
       cache: the cache folder of this machine.
     """
+    if node.name == folder.NAME and 'share' in node:  # config.unlabelled: images in any folders, without classes
+        return _of_folder(folder.unlabelled(node.dir, cache), rule)
     if node.name == folder.NAME:
         return _of_folder(_look(node, cache), rule)
     if node.name.startswith(given.PREFIX):
@@ -112,7 +115,7 @@ def made_up(node: Any, cache: Path, *, per_class: int, side: int) -> Parts:
             catalog.synthetic_like(node.name, split, per_class=per_class, side=side) for split in catalog.SPLITS
         )
         return Parts(train, None, test)
-    elif node.dir:
+    elif node.dir and 'share' not in node:
         classes = _look(node, cache).classes
     else:
         classes = tuple(f'class-{k}' for k in range(UNNAMED.classes))
@@ -133,5 +136,5 @@ def _of_folder(found: folder.Folder, rule: photo.Rule) -> Parts:
         return of_folder(found, some, rule) if some else None
 
     train = part(found.train)
-    assert train is not None  # there are two classes at least
+    assert train is not None  # there is an image at least
     return Parts(train, part(found.val), part(found.test), found.notes, found.unreadable)

@@ -21,6 +21,7 @@ class Geometry(NamedTuple):
     flip: bool
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    augment: str = ''
 
 
 def normalise(image: Array, geometry: Geometry) -> Array:

@@ -4,8 +4,9 @@ A feed has two sides. The host side, one for the seeds that are trained at once,
 returns the tree of arrays for the program of `count` steps. The device side, one for all seeds, is
 `batch(inputs, key, step)`, which makes a batch of them inside that program:
 
-    image (B, H, W, C) float32, label (B,), index (B,), partner (g, B/g), and if source images are drawn
-    source_image and source_label
+    image (B, H, W, C) float32, label (B,), index (B,), partner (g, B/g); if source images are drawn
+    source_image and source_label; further views of images under their own names; with unlabelled images
+    unlabelled_index
 
 There are two kinds. `Resident`: all images are on the devices, and the program makes the plan and gathers. `Stream`:
 the host makes the same plan and reads the rows, and the program gets the uint8 images of its steps. Both give the same
@@ -15,7 +16,8 @@ bits, at any step and with any number of steps in a program.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -87,7 +89,10 @@ class Lazy:
 # --- on the devices ---------------------------------------------------------------------------------------------------
 
 
-def batch(geometry: Geometry, *, size: int, groups: int, shard: Callable[[Array], Array] = lambda x: x) -> Batch:
+def batch(
+    geometry: Geometry, *, size: int, groups: int, shard: Callable[[Array], Array] = lambda x: x,
+    views: Mapping[str, tuple[str, Geometry]] = {}, unlabelled: int = 0,  # noqa: B006, never changed
+) -> Batch:  # fmt: skip
     """Return the device side of both kinds of feed; the tree of the inputs determines the kind.
 
     Args:
@@ -95,14 +100,24 @@ def batch(geometry: Geometry, *, size: int, groups: int, shard: Callable[[Array]
       size: B.
       groups: g, the number of groups within which partners are drawn.
       shard: spreads the first axis of an array over the devices.
+      views: {name: (the images it is a view of, `image` or `unlabelled`, and their crop and augmentation)}.
+      unlabelled: number of unlabelled images in a batch.
     """
 
     def make(inputs: Tree, key: Array, step: Array) -> dict[str, Array]:
-        found = gathered(inputs, key, step, size, groups) if 'target' in inputs else handed(inputs, step)
+        found = handed(inputs, step)
+        if 'target' in inputs:
+            found = gathered(inputs, key, step, size, groups)
+            found |= gathered_unlabelled(inputs, key, step, unlabelled) if unlabelled else {}
         key_t, key_s = jax.random.split(plan.augmentation(key, step))
         # The barrier prevents fusion, so that the floats of both kinds are equal bit for bit.
         found = jax.lax.optimization_barrier(found)
         out = {name: value if name == 'partner' else shard(value) for name, value in found.items()}
+        stored = {'image': out['image'], 'unlabelled': out.pop('unlabelled_image', None)}
+        for name, (of, own) in views.items():
+            # A key for each name, so that the images of a batch do not depend on what else is in it.
+            key_v = jax.random.fold_in(plan.augmentation(key, step), zlib.crc32(name.encode()))
+            out[name] = augment.train(key_v, stored[of], own)
         out['image'] = augment.train(key_t, out['image'], geometry)
         if 'source_image' in out:
             out['source_image'] = augment.train(key_s, out['source_image'], geometry)
@@ -135,6 +150,13 @@ def gathered(inputs: Tree, key: Array, step: Array, size: int, groups: int) -> d
     return found
 
 
+def gathered_unlabelled(inputs: Tree, key: Array, step: Array, size: int) -> dict[str, Array]:
+    """Gather a step's unlabelled images from all of them, by the plan."""
+    image = inputs['unlabelled']['image']
+    rows = plan.unlabelled(key, step, size, image.shape[0], inputs.get('unlabelled_orders'))
+    return {'unlabelled_image': image[rows], 'unlabelled_index': rows}
+
+
 def of_shards(table: Array, places: Array, shards: int) -> Array:
     """Gather rows of a table, or of the shards of a table.
 
@@ -154,7 +176,9 @@ def of_shards(table: Array, places: Array, shards: int) -> Array:
 
 
 def handed(inputs: Tree, step: Array) -> dict[str, Array]:
-    """Select a step's examples from those of a `Stream`, for the steps from `first` on."""
+    """Select a step's examples from those of a `Stream`, for the steps from `first` on; none from another feed."""
+    if 'first' not in inputs:
+        return {}
     place = step - inputs['first']
     return {
         name: jax.lax.dynamic_index_in_dim(x, place, keepdims=False) for name, x in inputs.items() if name != 'first'
@@ -164,7 +188,10 @@ def handed(inputs: Tree, step: Array) -> dict[str, Array]:
 # --- on the host ------------------------------------------------------------------------------------------------------
 
 
-def seed_inputs(target: Images, source: Images | None, draw: plan.Draw | None, epoch: np.ndarray | None = None) -> Tree:
+def seed_inputs(
+    target: Images, source: Images | None, draw: plan.Draw | None, epoch: np.ndarray | None = None,
+    unlabelled: Lazy | None = None,
+) -> Tree:  # fmt: skip
     """Return the inputs of one seed for a feed of any kind.
 
     Args:
@@ -172,6 +199,7 @@ def seed_inputs(target: Images, source: Images | None, draw: plan.Draw | None, e
       source: the images of the draw's rows, in this order; for g shards (g, m, H, W, C) with labels (g, m).
       draw: the tables of the source draw.
       epoch: as in `plan.rows`.
+      unlabelled: the unlabelled images.
     """
 
     def arrays(images: Images) -> dict[str, Any]:
@@ -180,6 +208,8 @@ def seed_inputs(target: Images, source: Images | None, draw: plan.Draw | None, e
     inputs: dict[str, Any] = {'target': arrays(target)}
     if epoch is not None:
         inputs['epoch'] = epoch.astype(np.int32)
+    if unlabelled is not None:
+        inputs['unlabelled'] = {'image': unlabelled}
     if source is not None and draw is not None:
         inputs['source'] = arrays(source)
         whole = draw.count if draw.whole is None else draw.whole
@@ -214,6 +244,18 @@ def padded(inputs: list[Tree]) -> list[Tree]:
     ]
 
 
+class LongEpochs(NamedTuple):
+    """Epochs that are so long that their orders are made apart from the steps, once an epoch.
+
+    batch: number of examples of a batch. count: number of examples of an epoch.
+    orders: (first epoch, number of epochs) -> `plan.Orders` on the devices, with an axis of trials.
+    """
+
+    batch: int
+    count: int
+    orders: Callable[[int, int], plan.Orders]
+
+
 class Resident:
     """A feed with all images and tables on the devices: the same tree at every step, except for orders of long epochs.
 
@@ -221,25 +263,19 @@ class Resident:
 
     Args:
       tree: the inputs, on the devices.
-      batch: B.
-      count: number of examples in an epoch.
-      orders: (first epoch, number of epochs) -> `plan.Orders` on the devices, with an axis of trials; None if an
-        epoch is short and the program makes them at every step.
+      long: {name of the orders among the inputs: the epochs that they are of}.
     """
 
-    def __init__(
-        self, tree: Tree, *, batch: int = 0, count: int = 0, orders: Callable[[int, int], plan.Orders] | None = None
-    ) -> None:
-        self._tree, self._batch, self._count, self._orders = tree, batch, count, orders
-        self._made: tuple[tuple[int, int], plan.Orders] | None = None
+    def __init__(self, tree: Tree, long: Mapping[str, LongEpochs] = {}) -> None:  # noqa: B006, never changed
+        self._tree, self._long = tree, long
+        self._made: dict[str, tuple[tuple[int, int], plan.Orders]] = {}
 
     def inputs(self, step: int, count: int) -> Tree:
-        if self._orders is None:
-            return self._tree
-        wanted = plan.touched(step, count, self._batch, self._count)
-        if self._made is None or self._made[0] != wanted:
-            self._made = wanted, self._orders(*wanted)
-        return {**self._tree, 'orders': self._made[1]}
+        for name, one in self._long.items():
+            wanted = plan.touched(step, count, one.batch, one.count)
+            if name not in self._made or self._made[name][0] != wanted:
+                self._made[name] = wanted, one.orders(*wanted)
+        return {**self._tree, **{name: orders for name, (_, orders) in self._made.items()}}
 
     def close(self) -> None:
         pass

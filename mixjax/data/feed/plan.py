@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array
+UNLABELLED = 2**32 - 1  # folded into the key of the orders; no epoch has this number
 
 
 class Draw(NamedTuple):
@@ -172,6 +173,24 @@ def sources(key: Array, label: Array, draw: Draw) -> Array:
         before = jnp.take_along_axis(ends, segment[:, None], axis=1)[:, 0] - here
         within = jnp.where(draw.union, place - before, within)
     return start[shard, label, segment].astype(jnp.int32) + within
+
+
+def unlabelled(key: Array, step: Array, batch: int, count: int, made: Orders | None = None) -> Array:
+    """Return the rows of one step's unlabelled images, in an endless series of epochs of their own.
+
+    Args:
+      key: the seed's key for the data.
+      step: () int.
+      batch: number of unlabelled images in a batch.
+      count: number of all of them.
+      made: as in `epochs`.
+    """
+    return epochs(unlabelled_order(key), step, batch, count, made)
+
+
+def unlabelled_order(key: Array) -> Array:
+    """Return the key of the orders of the unlabelled images."""
+    return jax.random.fold_in(streams(key).order, UNLABELLED)
 
 
 def remainder(bits: Array, n: Array) -> Array:

@@ -24,32 +24,53 @@ AHEAD = 2  # calls of the program
 MOST = 1 << 30  # bytes of images that are read ahead on the host, besides the calls above
 
 
+class Epochs:
+    """`plan.epochs` on the host: the same numbers, with a cache of the orders of epochs.
+
+    Args:
+      key: the key of the orders.
+      batch: B.
+      count: number of examples in an epoch.
+    """
+
+    def __init__(self, key: Array, batch: int, count: int) -> None:
+        self._batch, self._count = batch, count
+        span = (batch - 1) // count + 2
+        self._order = functools.lru_cache(span + 1)(lambda epoch: np.asarray(_order(key, epoch, count)))
+
+    def __call__(self, step: int) -> np.ndarray:
+        """Return the rows of a step's batch, (B,)."""
+        first = step * self._batch % 2**32
+        place = first % self._count + np.arange(self._batch)
+        epochs = place // self._count
+        orders = [self._order(np.uint32(first // self._count + epoch)) for epoch in range(int(epochs[-1]) + 1)]
+        return np.stack(orders)[epochs, place % self._count]
+
+
 class Planner:
-    """`plan.rows` of one seed on the host: the same numbers, with a cache of the orders of epochs.
+    """`plan.rows` of one seed on the host: the same numbers.
 
     Args:
       key: the seed's key for the data.
       inputs: of `batches.seed_inputs`.
       batch: B.
       groups: g.
+      unlabelled: number of unlabelled images in a batch.
     """
 
-    def __init__(self, key: Array, inputs: Tree, *, batch: int, groups: int) -> None:
+    def __init__(self, key: Array, inputs: Tree, *, batch: int, groups: int, unlabelled: int = 0) -> None:
         self._label = np.asarray(inputs['target']['label'])
         self._epoch = inputs.get('epoch', np.arange(len(self._label), dtype=np.int32))
-        self._batch, self._count, self._groups = batch, len(self._epoch), groups
+        self._groups, self.unlabelled = groups, unlabelled
         self._key, self._draw = jax.device_put((key, inputs.get('draw')), _processor())
-        order = plan.streams(self._key).order
-        span = (batch - 1) // self._count + 2
-        self._order = functools.lru_cache(span + 1)(lambda epoch: np.asarray(_order(order, epoch, self._count)))
+        self._target = Epochs(plan.streams(self._key).order, batch, len(self._epoch))
+        if unlabelled:
+            count = len(inputs['unlabelled']['image'])
+            self.more = Epochs(plan.unlabelled_order(self._key), unlabelled, count)
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Return (target, partner, source) of `plan.Rows` for a step."""
-        first = step * self._batch % 2**32
-        place = first % self._count + np.arange(self._batch)
-        epochs = place // self._count
-        orders = [self._order(np.uint32(first // self._count + epoch)) for epoch in range(int(epochs[-1]) + 1)]
-        target = self._epoch[np.stack(orders)[epochs, place % self._count]]
+        target = self._epoch[self._target(step)]
         rest = _rest(self._key, np.int32(step), target, self._label[target], self._draw, self._groups)
         partner, source = jax.tree.map(np.asarray, rest)
         return target, partner.astype(np.int32), source
@@ -85,6 +106,12 @@ def examples(inputs: Tree, planner: Planner, step: int, part: slice = slice(None
     target, partner, place = planner(step)
     found = {'image': inputs['target']['image'][target[part]], 'label': inputs['target']['label'][target]}
     found |= {'index': target, 'partner': partner}
+    if planner.unlabelled:
+        rows = planner.more(step)
+        times = len(rows) // len(target)  # of each position of the batch
+        first, last, _ = part.indices(len(target))
+        some = rows[first * times : last * times]
+        found |= {'unlabelled_image': inputs['unlabelled']['image'][some], 'unlabelled_index': rows}
     if place is not None:
         source, shards = inputs['source'], inputs['source']['label'].shape[:-1]
         if shards:
@@ -117,12 +144,13 @@ class Stream:
       calls: step -> (step, count) of the calls of the program from that step on.
       put: puts a tree of (t, count, B, ..) arrays on the devices.
       shares: places of each trial's batch that need images; () for all. Other places have arbitrary values.
+      unlabelled: number of unlabelled images in a batch, a multiple of B.
     """
 
     def __init__(
         self, trees: list[Tree], keys: list[Array], *, batch: int, groups: int, steps: int,
         calls: Callable[[int], Iterable[tuple[int, int]]], put: Callable[[Tree], Tree],
-        shares: Sequence[slice] = (),
+        shares: Sequence[slice] = (), unlabelled: int = 0,
     ) -> None:  # fmt: skip
         # Trials that only fill up the mesh repeat the last seed, which is read once.
         found = {id(tree['target']): (tree, key) for tree, key in zip(trees, keys, strict=True)}
@@ -132,14 +160,15 @@ class Stream:
             [share for share, i in zip(self._shares, self._trials, strict=True) if i == k] for k in range(len(found))
         ]
         self._seeds = [
-            (tree, Planner(key, tree, batch=batch, groups=groups), around(those))
+            (tree, Planner(key, tree, batch=batch, groups=groups, unlabelled=unlabelled), around(those))
             for (tree, key), those in zip(found.values(), needed, strict=True)
         ]
         self._steps, self._calls, self._put, self._batch = steps, calls, put, batch
+        self._times = {'unlabelled': unlabelled // batch}  # images of each position of the batch, if not one
         self._bytes = sum(
-            (part.stop - part.start) * int(np.prod(table['image'].shape[-3:]))
+            (part.stop - part.start) * self._times.get(name, 1) * int(np.prod(table['image'].shape[-3:]))
             for tree, _, part in self._seeds
-            for table in tree.values()
+            for name, table in tree.items()
             if isinstance(table, dict)
         )  # of one step
         self._ahead: Ahead | None = None
@@ -168,16 +197,18 @@ class Stream:
         """Return the examples of several steps as (t, count, B, ..) arrays."""
 
         def one(name: str) -> np.ndarray:
-            image = name.endswith('image')
+            image, times = name.endswith('image'), self._times.get(name.removesuffix('_image'), 1)
             some = read[0][0][name]
             # Places that are not needed are not written to, so they take no memory.
             out = np.empty(
-                (len(self._trials), len(read), *((self._batch,) if image else some.shape[:1]), *some.shape[1:]),
+                (len(self._trials), len(read), *((times * self._batch,) if image else some.shape[:1]), *some.shape[1:]),
                 some.dtype,
             )
             for t, k in enumerate(self._trials):
+                part = self._seeds[k][2]
                 for i, step in enumerate(read):
-                    out[t, i][self._seeds[k][2] if image else slice(None)] = step[k][name]
+                    place = slice(part.start * times, part.stop * times) if image else slice(None)
+                    out[t, i][place] = step[k][name]
             return out
 
         return {name: one(name) for name in read[0][0]}

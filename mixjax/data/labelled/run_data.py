@@ -32,6 +32,7 @@ class Sets(NamedTuple):
       digests: {part: digest of its examples and classes, and of its files if these determine the images}.
       notes: messages to show.
       unreadable: {file: reason} of files that were left out.
+      unlabelled: a data set of images without labels, or None.
     """
 
     train: Dataset
@@ -44,12 +45,19 @@ class Sets(NamedTuple):
     digests: Mapping[str, str] = {}
     notes: tuple[str, ...] = ()
     unreadable: Mapping[str, str] = {}
+    unlabelled: Dataset | None = None
 
 
 def load_sets(config: Any, say: Say | None = None) -> Sets:
     """Load the data sets of a config. say: see `decoded_cache.stored`."""
     target = load(config, config.target, say)
-    return chosen_sets(config, target, load(config, config.source, say).train if config.source.name else None)
+    source = load(config, config.source, say).train if config.source.name else None
+    sets = chosen_sets(config, target, source)
+    if config.unlabelled.name in ('', splits.REST):
+        return sets
+    more = load(config, config.unlabelled, say)
+    images = more.train._replace(labels=np.full(len(more.train.labels), -1, np.int32), classes=())
+    return sets._replace(unlabelled=images, notes=(*sets.notes, *more.notes))
 
 
 def chosen_sets(config: Any, target: sets_lib.Parts, source: Dataset | None) -> Sets:
@@ -85,7 +93,8 @@ def digest(data: Dataset) -> str:
 
 def told_apart(sets: Sets) -> list[Any]:
     """Return plain data that differs if the data sets differ."""
-    return [sorted(sets.digests.items()), digest(sets.source) if sets.source else '']
+    others = [digest(part) if part else '' for part in (sets.source, sets.unlabelled)]
+    return [sorted(sets.digests.items()), *(others if others[1] else others[:1])]
 
 
 def load(config: Any, node: Any, say: Say | None = None) -> sets_lib.Parts:
@@ -114,6 +123,7 @@ def load(config: Any, node: Any, say: Say | None = None) -> sets_lib.Parts:
 def colours(config: Any) -> int:
     """Return the number of colours of stored images: 1 if the network or a data set has only grey ones."""
     nodes = [node for node in (config.target, config.source) if node.name]
+    nodes += [config.unlabelled] if config.unlabelled.name not in ('', splits.REST) else []
     return min([len(config.image.mean), *map(sets_lib.channels, nodes)])
 
 
@@ -130,14 +140,32 @@ def drawn(config: Any, sets: Sets, seed: int) -> splits.Drawn:
     target, data = config.target, sets.train
     if target.splits:
         tested = () if sets.test is None else sets.test.ids
-        return split_file.drawn(target.splits, data, sets.rows, seed, tested)
+        return with_unlabelled(config, sets, split_file.drawn(target.splits, data, sets.rows, seed, tested), seed)
     chosen = splits.draw(
         data.labels, data.classes, seed=seed, per_class=target.per_class, rate=target.rate,
         counts=target.counts, images=target.images, sampler=target.sampler,
     )  # fmt: skip
     # If the data set has a validation part, none of the train part is held out.
     learned, val = splits.validation(data.labels, chosen, 0.0 if sets.val else target.val, seed)
-    return splits.Drawn(learned, val, splits.rest(len(data.labels) if target.add_rest else 0, chosen))
+    found = splits.Drawn(learned, val, splits.rest(len(data.labels) if target.add_rest else 0, chosen))
+    return with_unlabelled(config, sets, found, seed)
+
+
+def with_unlabelled(config: Any, sets: Sets, found: splits.Drawn, seed: int) -> splits.Drawn:
+    """Return the draw of a seed with the rest of the train part, if that is what `config.unlabelled` names.
+
+    If the rest is the test set too, a share of it is learned from without labels, and the others are tested on.
+    """
+    if config.unlabelled.name != splits.REST:
+        return found
+    share = config.unlabelled.share if sets.test is None else 1.0
+    rows = splits.unlabelled(len(sets.train.labels), found, share, seed)
+    if not len(rows):
+        raise UserError(
+            'config.unlabelled.name=rest: every example of the train part is labelled, so no image is left to learn '
+            'from without its label; label fewer (config.target.per_class), or name other images (config.unlabelled)'
+        )
+    return found._replace(unlabelled=rows)
 
 
 class SeedDraw(NamedTuple):
@@ -173,6 +201,11 @@ def check_images(config: Any, sets: Sets) -> int:
         raise UserError(
             f'images of {sets.source.name} are {sets.source.read(np.arange(1)).shape[1:]} and those of '
             f'{sets.train.name} {shape[1:]}; source and target images must have one size and number of colours'
+        )
+    if sets.unlabelled is not None and sets.unlabelled.read(np.arange(1)).shape != shape:
+        raise UserError(
+            f'unlabelled images are {sets.unlabelled.read(np.arange(1)).shape[1:]} and those of {sets.train.name} '
+            f'{shape[1:]}; they must have one size and number of colours'
         )
     colours = len(config.image.mean)
     if 1 not in (colours, shape[-1]) and colours != shape[-1]:

@@ -15,6 +15,7 @@ from mixjax.data.dataset import Dataset
 from mixjax.data.pixels.decoded_cache import Subset
 from mixjax.errors import UserError, require
 
+REST = 'rest'  # a value of `config.unlabelled.name`: the examples that are not drawn
 SAMPLERS = ('stratified', 'global_floor_plus_one')
 
 
@@ -25,11 +26,13 @@ class Drawn(NamedTuple):
       labelled: rows that were chosen to learn from.
       val: rows to validate on.
       added: all other rows, if they are learned from too.
+      unlabelled: rows whose images are learned from without their labels.
     """
 
     labelled: np.ndarray
     val: np.ndarray
     added: np.ndarray
+    unlabelled: np.ndarray = np.zeros(0, np.int64)  # noqa: RUF012, never changed
 
     @property
     def train(self) -> np.ndarray:
@@ -38,8 +41,8 @@ class Drawn(NamedTuple):
 
     @property
     def known(self) -> np.ndarray:
-        """Rows whose labels are used: none of them may be in the test set."""
-        return np.concatenate([self.labelled, self.added, self.val])
+        """Rows that are used in training: none of them may be in the test set."""
+        return np.concatenate([self.labelled, self.added, self.val, self.unlabelled])
 
 
 def draw(
@@ -158,6 +161,21 @@ def validation(labels: np.ndarray, rows: np.ndarray, share: float, seed: int) ->
         held.append(random.permutation(mine)[:count])
     val = np.concatenate(held)
     return rows[~np.isin(rows, val)], rows[np.isin(rows, val)]
+
+
+def unlabelled(count: int, drawn: Drawn, share: float, seed: int) -> np.ndarray:
+    """Return rows to learn from without their labels: of those that are not drawn, a random share, ascending.
+
+    Args:
+      count: number of all examples.
+      drawn: the draw of the seed.
+      share: share of the rest, rounded down; 1 for all of it.
+      seed: of the choice.
+    """
+    left = rest(count, drawn.known)
+    if share == 1:
+        return left
+    return np.sort(np.random.RandomState([seed, 4]).permutation(left)[: int(share * len(left))])
 
 
 def balanced(labels: np.ndarray, seed: int) -> np.ndarray:
