@@ -145,6 +145,7 @@ class Results(dict[str, Any]):
 def run(
     config: Config | ConfigDict, workdir: str | Path, *,
     target: Dataset | None = None, test: Dataset | None = None, source: Dataset | None = None,
+    unlabelled: Dataset | None = None,
     method: str | Make | Mapping[str, str | Make] | None = None,
     progress: Progress | bool = True, changed_code: str = 'refuse',
 ) -> Results:  # fmt: skip
@@ -157,6 +158,8 @@ def run(
       test: images to test on. Without them a share of each class of the target is held out (`config.target.holdout`);
         if that is 0, the images that are not labelled are tested on.
       source: the images that the weights were trained on, in the place of `config.source.name`.
+      unlabelled: images to learn from without labels, in the place of `config.unlabelled.name`; its labels and classes
+        are not used.
       method: a method of your own, `make(classes_t, *, <settings>) -> mixjax.method.Method`, or the name of one, in the
         place of `config.method`; or several to compare, {label: function or name}, in the place of `config.compare`.
         Settings of a function are its keyword-only arguments; `functools.partial(make, weight=0.5)` sets them.
@@ -191,6 +194,8 @@ def run(
     require(test is None or target is not None, 'test= goes with target=: the images to test on')
     if source is not None:
         _give_data(changed.source, sets, *given.named(source))
+    if unlabelled is not None:
+        _give_data(changed.unlabelled, sets, *given.named(unlabelled))
     if method is not None:
         _give_method(changed, makes, method)
     with contextlib.ExitStack() as stack:
@@ -206,7 +211,7 @@ def _give_data(node: Any, sets: dict[str, given.Given], name: str, data: given.G
     """Let a group of settings name a data set that was given."""
     if name in sets and sets[name].train is not data.train:
         raise UserError(
-            f'target and source are both called {data.train.name!r}; name one otherwise, as in '
+            f'two of the data sets are called {data.train.name!r}; name one otherwise, as in '
             "mixjax.Dataset.from_arrays(.., name='letters')"
         )
     node.name, node.dir = name, ''

@@ -258,9 +258,11 @@ def _read(run: Run, seed: int) -> Network | None:
 
 
 def checkpointed(run: Run, seed: int, step: int) -> Network:
-    """Return the network in a checkpoint of the run."""
-    state = checkpoint.read(run.folder / 'checkpoints' / str(seed), step)
-    return Network(seed, step, {'params': state['params'], **(state.get('model_state') or {})})
+    """Return the network that a checkpoint of the run evaluates: the trained one, or what the method makes of it."""
+    saved = checkpoint.read(run.folder / 'checkpoints' / str(seed), step)
+    variables = {'params': saved['params'], **(saved.get('model_state') or {})}
+    method = method_registry.build(run.config.method, len(run.classes))
+    return Network(seed, step, method.evaluated(run.net, variables, saved.get('state')))
 
 
 def saved(run: Run, last: Network) -> list[int]:

@@ -171,6 +171,8 @@ def fixed_statistics(net: Net) -> Net:
         if context.method_name == '__call__' and isinstance(context.module, BatchNorm):
             return call(given[0], False)
         if context.method_name == '__call__' and isinstance(context.module, nn.BatchNorm):
+            # Given as a field or in the call, never both.
+            object.__setattr__(context.module, 'use_running_average', None)
             return call(*given[:1], **{**named, 'use_running_average': True})
         return call(*given, **named)
 

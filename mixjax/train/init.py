@@ -131,7 +131,7 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
 
         with user_code(contract.place(method.loss, 'loss'), method.loss):
             (_, aux), _ = jax.value_and_grad(loss, has_aux=True)(params)
-        variables = method.evaluated(net, {'params': params, **model_state}, state)
+        variables = method.evaluated(program.net, {'params': params, **model_state}, state)
         contract.evaluated(method, variables, params, model_state)
         out, _ = net.apply(variables, images, train=False)
         contract.predicted_head(method, out.logits)

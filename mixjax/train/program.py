@@ -18,7 +18,7 @@ from mixjax.data.labelled.run_data import SeedDraw, Sets
 from mixjax.errors import UserError
 from mixjax.method import Method, Phase, Prepared, Run
 from mixjax.models.layers import fixed_statistics
-from mixjax.models.net import Net, bind
+from mixjax.models.net import Net
 from mixjax.train import contract, evaluate, export, mesh, optim, schedule, step
 from mixjax.train.shared import Shared, shared_setup
 from mixjax.train.step import TrainState, TrainStep
@@ -206,14 +206,14 @@ def evaluated_variables(shared: Shared, method: Method, layout: step.Layout) -> 
     if contract.is_default(method, 'evaluated') and contract.is_default(method, 'parameters'):
         return step.variables
 
-    def one(params: Tree, model_state: Tree, state: Tree, start: Tree | None) -> Tree:
+    def one(params: Tree, model_state: Tree, state: Tree) -> Tree:
         params, state = layout.whole((params, state))
-        return method.evaluated(bind(shared.net, start), {'params': params, **model_state}, state)
+        # The network is not bound: analyses evaluate checkpoints without the pretrained weights.
+        return method.evaluated(shared.net, {'params': params, **model_state}, state)
 
-    every = jax.jit(
-        mesh.each_trial(shared.mesh, one, shared=(False, False, False, True)), out_shardings=mesh.of_trials(shared.mesh)
-    )
-    return lambda ts: every(ts.params, ts.model_state, ts.state, shared.start)
+    every = mesh.each_trial(shared.mesh, one, shared=(False, False, False))
+    compiled = jax.jit(every, out_shardings=mesh.of_trials(shared.mesh))
+    return lambda ts: compiled(ts.params, ts.model_state, ts.state)
 
 
 def several(train_step: TrainStep, count: int) -> TrainStep:

@@ -1,11 +1,14 @@
 """A toy task of 16-pixel images on a network of two convolutions: its config, its program, and steps of training."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
 from mixjax import config as config_lib
 from mixjax import models
-from mixjax.train import program, seed_batch, seeds
+from mixjax.config import method_registry
+from mixjax.train import experiment, program, seed_batch, seeds
 from tests.support.common import Tiny
 
 
@@ -30,6 +33,18 @@ def settings(method, **changes):
     config.batch_size, config.steps, config.devices = 16, 40, 1
     config.update(changes)
     return config_lib.settle(config_lib.complete(config))
+
+
+@contextlib.contextmanager
+def given(make):
+    """The name of a method that is a function, for the configs inside of the block."""
+    name = method_registry.given_name(make)
+    with method_registry.given({name: make}):
+        yield name
+
+
+def train(config, folder):
+    return experiment.run(config, folder, progress=False)
 
 
 def opened(config, folder, every=(0,)):
