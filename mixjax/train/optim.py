@@ -52,7 +52,7 @@ def schedule(optim: Any, steps: int) -> Callable[[Array], Array]:
 
 def warmup_steps(warmup: float, steps: int) -> int:
     """Return the number of steps of a warm-up: a share up to 1 is rounded up, and there are never more than `steps`."""
-    return min(math.ceil(warmup * steps - 1e-6) if warmup <= 1 else int(warmup), steps)
+    return min(max(math.ceil(warmup * steps - 1e-6), warmup > 0) if warmup <= 1 else int(warmup), steps)
 
 
 def _main(optim: Any, steps: int, warm: int) -> Callable[[Array], Array]:
