@@ -125,12 +125,8 @@ def factors(
         found += [frozen[part] for part in (name, kind) if part in frozen]
         rate, decay = (math.prod(each) for each in zip(*found, strict=True))
         if rate and path in scale:
-            if optim.lr * rate * scale[path] < TINY:
-                raise UserError(
-                    f'config.optim.layer_decay={optim.layer_decay:g} gives {name} a learning rate that is 0 in '
-                    f'float32; raise it, or freeze parts by name (config.optim.freeze={name})'
-                )
             rate *= scale[path]
+            _require_a_rate(optim, rate, name)
         if exempt and len(leaf.shape) <= 1:
             decay = 0.0
         return (rate, decay) if rate else (0.0, 0.0)
@@ -148,6 +144,14 @@ def _layer_scales(optim: Any, paths: list[tuple[str, ...]]) -> dict[tuple[str, .
         raise UserError(f'config.optim.layer_decay={optim.layer_decay:g}: {error}') from error
     most = max(depth.values(), default=0)
     return {path: optim.layer_decay ** (most - depth[path]) for path in paths}
+
+
+def _require_a_rate(optim: Any, factor: float, part: str) -> None:
+    if optim.lr * factor < TINY:
+        raise UserError(
+            f'config.optim.layer_decay={optim.layer_decay:g} gives {part} a learning rate that is 0 in float32; raise '
+            f'it, or freeze parts by name (config.optim.freeze={part})'
+        )
 
 
 def _exempts(optim: Any) -> bool:
