@@ -146,18 +146,22 @@ class ImageSettings(Settings, Protocol):
 class OptimSettings(Settings, Protocol):
     """The optimiser and the schedule of its learning rate."""
 
-    name: str = 'sgd'  # sgd, adam or amsgrad, as torch has them
+    name: str = 'sgd'  # sgd, adam or amsgrad, as torch has them; adamw, lion or muon, as optax has them
     lr: float = 0.01
-    betas: tuple[float, ...] = (0.9, 0.999)  # of adam and amsgrad
+    betas: tuple[float, ...] = ()  # of all but sgd; () is (0.9, 0.999), lion's (0.9, 0.99), muon's (0.9, 0.95)
     eps: float = 1e-8
     momentum: float = 0.9  # of sgd
     nesterov: bool = True
     weight_decay: float = 1e-4
-    schedule: str = 'step'  # step: times `factor` at each of `drops`; cosine: to 0; constant
+    decayed: str = ''  # all parameters, or matrices (more than one dimension); '' is matrices for adamw, lion, muon
+    clip: float = 0.0  # the largest norm of the gradient of all parameters; 0 is none
+    schedule: str = 'step'  # step: times `factor` at each of `drops`; cosine or linear: to 0; one_cycle; constant
+    warmup: float = 0.0  # up to 1 a share of the steps, above it steps, in which the learning rate rises linearly
     drops: tuple[float, ...] = (2 / 3,)  # as shares of `steps`
     factor: float = 0.1
     freeze: tuple[str, ...] = ()  # parts that stay as they are: stem, stage1 .., head:target; all are trunk and heads
     factors: tuple[str, ...] = ()  # of the learning rate of parts: ('trunk=0.1', 'stem=0')
+    layer_decay: float = 1.0  # factor of the learning rate from each block to the one before it; 1 is none
 
 
 class Config(Settings, Protocol):

@@ -232,6 +232,7 @@ def make_smoke(config: Config, *, full: bool) -> None:
     config.batch_size = config.eval_batch_size = 8
     config.eval_every = config.checkpoint_every = 2
     config.log_every = 1
+    config.optim.warmup = min(config.optim.warmup, 1)  # more would be a number of steps, and there are two
     config.mix.groups = config.mix.shards = config.accumulate = 1
     for key in ('per_class', 'rate', 'images', 'counts', 'splits'):
         config.target[key] = base().target[key]

@@ -93,16 +93,22 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'image.pad': _within(0, preprocessing.LARGEST),
     'image.mean': _COLOURS,
     'image.std': _SPREADS,
-    'optim.name': _one_of('sgd', 'adam', 'amsgrad'),
+    'optim.name': _one_of('sgd', 'adam', 'amsgrad', 'adamw', 'lion', 'muon'),
     'optim.lr': _POSITIVE,
     'optim.betas': (
-        lambda v: len(v) == 2 and all(0 <= x < ONE for x in v),
-        'two numbers of at least 0 and below 1 (as float32 too)',
+        lambda v: len(v) in (0, 2) and all(0 <= x < ONE for x in v),
+        "two numbers of at least 0 and below 1 (as float32 too), or () for the optimiser's own",
     ),
     'optim.eps': _POSITIVE,
     'optim.momentum': (lambda v: 0 <= v < ONE, 'at least 0 and below 1 (as float32 too)'),
     'optim.weight_decay': _NOT_NEGATIVE,
-    'optim.schedule': _one_of('step', 'cosine', 'constant'),
+    'optim.decayed': (lambda v: v in ('', 'all', 'matrices'), "one of all, matrices, or '' for the optimiser's own"),
+    'optim.clip': _NOT_NEGATIVE,
+    'optim.schedule': _one_of('step', 'cosine', 'constant', 'linear', 'one_cycle'),
+    'optim.warmup': (
+        lambda v: 0 <= v < 2**31 and (v <= 1 or v == int(v)),
+        'a share of the steps up to 1, or a whole number of steps',
+    ),
     'optim.drops': (
         lambda v: all(0 < x < 1 for x in v) and list(v) == sorted(v),
         'rising shares of the steps, each above 0 and below 1',
@@ -113,6 +119,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: all(isinstance(x, str) and _factor(x) for x in v),
         'words like trunk=0.1, each factor 0 or a number from 1.2e-38 to 3.4e38',
     ),
+    'optim.layer_decay': _SHARE,
     'steps': _at_least(1),
     'batch_size': _within(1, MOST_BATCH),
     'accumulate': _at_least(1),
@@ -138,7 +145,7 @@ def check(config: Any, base: Any) -> None:
     for key, (allowed, sentence) in RULES.items():
         value = _get(config, key)
         if not _holds(allowed, value):
-            raise UserError(f'config.{key} must be {sentence}, not {_short(value)}')
+            raise UserError(f'config.{key} must be {sentence}, not {_short(value)}{_close(sentence, value)}')
     for place in ('target', 'source'):
         if config[place].name or place == 'target':
             _told(f'config.{place}.name', resolve.check, config[place])
@@ -157,6 +164,12 @@ def check(config: Any, base: Any) -> None:
     for one in swept(config).values():
         _together(one)
     _build_methods(config)
+
+
+def _close(sentence: str, value: Any) -> str:
+    """Return the nearest of the names that a rule's sentence lists, as a hint; '' if it lists none."""
+    names = re.findall(r'\w+', sentence.removeprefix('one of ').partition(', or ')[0])
+    return nearest(value, names) if sentence.startswith('one of ') and isinstance(value, str) else ''
 
 
 def _holds(allowed: Callable[[Any], bool], value: Any) -> bool:
@@ -217,6 +230,7 @@ def _together(config: Any) -> None:
             f'a part of the batch; set config.mix.groups={config.accumulate} too'
         )
     _rates(config.optim)
+    _warmup(config.optim, config.steps)
     if config.steps * batch >= MOST_EXAMPLES:
         raise UserError(f'config.steps x config.batch_size must stay below 2^32, not {config.steps} x {batch}')
     if config.seed + config.num_seeds > 2**31:
@@ -252,6 +266,19 @@ def _rates(optim: Any) -> None:
                 f'config.optim.factors: {part} learns at {optim.lr:g} (config.optim.lr) times {factor}, which is no '
                 'learning rate (in float32 it must be from 1.2e-38 to 3.4e38); give 0 to freeze it'
             )
+
+
+def _warmup(optim: Any, steps: int) -> None:
+    if optim.warmup and optim.schedule == 'one_cycle':
+        raise UserError(
+            f'config.optim.warmup={optim.warmup:g}: config.optim.schedule=one_cycle begins with a warm-up of its own; '
+            'set config.optim.warmup=0, or another schedule, such as cosine'
+        )
+    if optim.warmup > max(steps, 1):
+        raise UserError(
+            f'config.optim.warmup={optim.warmup:g} steps are more than config.steps={steps}; a number up to 1 is a '
+            'share of the steps'
+        )
 
 
 def _how_many(target: Any) -> None:

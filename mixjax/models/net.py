@@ -12,7 +12,8 @@ dictionaries with one layout for all families::
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -221,6 +222,52 @@ class Network(nn.Module):
 def group(path: tuple[str, ...]) -> str:
     """Return the part of a parameter: `stage1` for `('backbone', 'stage1', ..)`, `head:a` for `('heads', 'a', ..)`."""
     return f'head:{path[1]}' if path[0] == 'heads' else path[1]
+
+
+def depths(paths: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
+    """Return the depth of each parameter by the names of its modules: 0 for the first layer, the most for the heads.
+
+    The layers are `stem`, the blocks `stage1/block0`, `stage1/block1` .., `stage2/block0` .. in the order of their
+    numbers, and the heads together. A name in a stage that has no number belongs to the stage's first block, a stage
+    without numbers is one layer, and so is a numbered part that is no stage (`block7`). `final` belongs to the last
+    block.
+
+    Args:
+      paths: the keys of every parameter of the network.
+    """
+    places = {path: _place(path) for path in paths}
+    first: dict[int, int] = {}
+    for stage, block in (place for place in places.values() if isinstance(place, tuple)):
+        if block is not None:
+            first[stage] = min(block, first.get(stage, block))
+    blocks = {
+        path: (place[0], first.get(place[0], 0) if place[1] is None else place[1])
+        for path, place in places.items()
+        if isinstance(place, tuple)
+    }
+    order = {place: i for i, place in enumerate(sorted(set(blocks.values())))}
+    named = {'final': max(len(order) - 1, 0), 'heads': len(order)}
+    return {path: order[blocks[path]] if path in blocks else named[str(place)] for path, place in places.items()}
+
+
+def _place(path: tuple[str, ...]) -> tuple[int, int | None] | str:
+    """Return (number of the stage, number of the block or None) of a parameter, or `heads` or `final`."""
+    if path[0] == 'heads':
+        return 'heads'
+    part, *inside = (str(name) for name in path[1:])
+    if part in ('stem', 'final'):
+        return (-1, None) if part == 'stem' else part
+    number = re.search(r'\d+$', part)
+    if number is None:
+        raise UserError(
+            f"nothing in the name of the network's part {part!r} says how deep it is; name the parts of the backbone "
+            'stem, stage1, stage2 .. and final'
+        )
+    if not part.startswith('stage') or not inside:
+        return int(number[0]), None
+    name = inside[1] if len(inside) > 1 and inside[1].isdigit() else inside[0]  # of a list `blocks`, or `block0`
+    block = re.search(r'\d+$', name)
+    return int(number[0]), None if block is None else int(block[0])
 
 
 def redraw(rng: Array, params: Tree, head: str, law: str = '') -> Tree:

@@ -29,8 +29,10 @@ KEYS = (
     ('Random flip', 'image.flip'),
     ('Steps', 'steps'),
     ('Batch size', 'batch_size'),
+    ('Optimiser', 'optim.name'),
     ('Learning rate', 'optim.lr'),
     ('Schedule', 'optim.schedule'),
+    ('Warm-up', 'optim.warmup'),
     ('Momentum', 'optim.momentum'),
     ('Weight decay', 'optim.weight_decay'),
     ('First seed', 'seed'),
@@ -131,8 +133,10 @@ def settings_html(folder: Folder, whole: bool = True) -> str:
 
 def _said(config: Mapping[str, Any], place: str) -> bool:
     value = lookup(config, place)
-    if place in ('target.per_class', 'target.images', 'target.val'):
+    if place in ('target.per_class', 'target.images', 'target.val', 'optim.warmup'):
         return bool(value)
+    if place == 'optim.momentum' and lookup(config, 'optim.name') not in (None, 'sgd'):
+        return False
     if place == 'target.rate' and (lookup(config, 'target.per_class') or lookup(config, 'target.images')):
         return False
     return value is not None and value != ''

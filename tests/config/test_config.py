@@ -80,7 +80,7 @@ WRONG = [
     ('optm.lr', '1', "unknown config key 'optm.lr'; did you mean 'optim.lr'"),
     ('optim.lrr', '1', "did you mean 'optim.lr'"),
     ('lr', '1', "unknown config key 'lr'; did you mean"),
-    ('optim', '1', 'config.optim is a group; set one of optim.betas, optim.drops'),
+    ('optim', '1', 'config.optim is a group; set one of optim.betas, optim.clip, optim.decayed, optim.drops'),
     ('steps', 'ten', "config.steps must be a whole number, not 'ten'"),
     ('steps', '2.5', 'config.steps must be a whole number, not 2.5'),
     ('steps', '-1', 'config.steps must be a whole number of at least 1, not -1'),
@@ -101,7 +101,21 @@ WRONG = [
     ('optim.momentum', '1', 'config.optim.momentum must be'),
     ('optim.drops', '0.9,0.5', 'rising shares'),
     ('optim.drops', 'late', 'numbers separated by commas'),
-    ('optim.schedule', 'linear', 'one of step, cosine, constant'),
+    ('optim.schedule', 'linaer', "constant, linear, one_cycle, not 'linaer'; did you mean 'linear'"),
+    ('optim.name', 'adamv', "one of sgd, adam, amsgrad, adamw, lion, muon, not 'adamv'; did you mean 'adam"),
+    ('optim.name', 'nothing', 'config.optim.name must be one of .*, not .nothing.$'),
+    ('optim.betas', '0.9', 'config.optim.betas must be two numbers of at least 0'),
+    ('optim.warmup', '-0.1', 'config.optim.warmup must be a share of the steps up to 1, or a whole number'),
+    ('optim.warmup', '1.5', 'config.optim.warmup must be a share of the steps up to 1, or a whole number'),
+    ('optim.warmup', 'nan', 'config.optim.warmup must be a'),
+    ('optim.warmup', '1e20', 'config.optim.warmup must be a share of the steps up to 1, or a whole number'),
+    ('optim.warmup', '100000', 'config.optim.warmup=100000 steps are more than config.steps='),
+    ('optim.clip', '-1', 'config.optim.clip must be a number of at least 0'),
+    ('optim.clip', 'inf', 'config.optim.clip must be'),
+    ('optim.layer_decay', '0', 'config.optim.layer_decay must be above 0 and at most 1'),
+    ('optim.layer_decay', '1.1', 'config.optim.layer_decay must be above 0 and at most 1'),
+    ('optim.layer_decay', 'nan', 'config.optim.layer_decay must be'),
+    ('optim.decayed', 'matrix', "optim.decayed must be one of all, matrices, or '' for .*did you mean 'matrices'"),
     ('image.flip', 'maybe', 'true or false'),
     ('image.resize', '8', 'larger than the stored images'),
     ('image.interpolation', 'lanczos', 'one of bilinear, bicubic'),
@@ -240,6 +254,19 @@ def test_a_comparison_of_an_earlier_version_is_read_and_goes_on(tmp_path):
         config.optim.lr = 0.5
     with pytest.raises(UserError, match='optim.lr: 0.01 there, 0.5 now'):
         files.look(tmp_path, config)
+
+
+def test_one_cycle_has_its_own_warmup():
+    words = [('optim.schedule', 'one_cycle'), ('optim.warmup', '0.1')]
+    with pytest.raises(UserError, match=r'^config.optim.warmup=0.1: .*one_cycle begins with a warm-up of its own; set'):
+        config_lib.load('quickstart', words)
+    assert config_lib.load('quickstart', words[:1]).optim.warmup == 0
+
+
+def test_trial_of_a_config_shortens_its_warmup(tmp_path):
+    (tmp_path / 'long.py').write_text(START + '  c.optim.warmup = 500\n  return c')
+    assert config_lib.load(str(tmp_path / 'long.py')).optim.warmup == 500
+    assert config_lib.load(f'{tmp_path}/long.py:smoke').optim.warmup == 1  # all of its two steps
 
 
 # --- settings that would train nothing ---

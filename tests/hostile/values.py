@@ -18,7 +18,8 @@ STRANGE = (
     '/nowhere/at/all', '/proc/self/mem', '.', 'random://3', 'random://' + '9' * 30, 'hf://x', 'embedded://x', 'digits',
     'folder', 'synthetic', 'glyphs', 'tiny', 'glyphnet', 'sgd', 'adam', 'cosine', 'step', 'stream', 'resident', 'best',
     'last', 'stop', 'skip', 'classes', 'bfloat16', 'float64', 'bicubic', 'squash', 'trunk=0.1', 'stem', 'stage1,stem',
-    'head:target', 'per_class', 'target.per_class', 'optim.lr', 'trunk=1e999', 'stem=nan',
+    'head:target', 'per_class', 'target.per_class', 'optim.lr', 'trunk=1e999', 'stem=nan', 'adamw', 'lion', 'muon',
+    'linear', 'one_cycle', 'matrices', 'all', 'optim.warmup',
 )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def test_the_average_is_evaluated_exported_and_analysed(tmp_path):
         np.testing.assert_array_equal(leaf, state["['state']['average']" + key])
     assert any((state["['params']" + key] != state["['state']['average']" + key]).any() for key in keys_of(exported))
     assert found['loss'] != trained['loss']
-    (line,) = [line for line in lines(tmp_path / 'run' / 'metrics.jsonl') if line['kind'] == 'eval' and line['step'] == 9]
+    *_, line = [line for line in lines(tmp_path / 'run' / 'metrics.jsonl') if line['kind'] == 'eval']
     assert line['loss'] == found['loss'] and results['accuracy']['mean'] == found['accuracy']
     assert_trees_equal(jax.tree.map(np.asarray, network.variables['params']), exported['params'])
 
@@ -191,7 +191,7 @@ def replaced(**functions):
 @pytest.mark.parametrize(
     ('fields', 'sentence'),
     [
-        ({'evaluated': lambda net, variables, state: state['average']}, r"evaluated returned a dict of 2; return {'params'"),
+        ({'evaluated': lambda net, variables, state: state['average']}, "evaluated returned a dict of 2; return {'params'"),
         (
             {'evaluated': lambda net, variables, state: {**variables, 'params': {'heads': state['average']['heads']}}},
             'other variables than those of the network',

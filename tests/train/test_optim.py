@@ -88,6 +88,68 @@ def test_two_drops_and_cosine():
     np.testing.assert_allclose([cosine(jnp.asarray(i)) for i in (0, 50, 100)], [1, 0.5, 0], atol=1e-7)
 
 
+def rates(steps, of=None, **changes):
+    rate = optim.schedule(settings(lr=1.0, **changes), steps)
+    return [float(rate(jnp.asarray(i))) for i in (range(steps) if of is None else of)]
+
+
+def test_linear_schedule_by_hand():
+    np.testing.assert_allclose(rates(5, schedule='linear'), [1, 0.8, 0.6, 0.4, 0.2], rtol=1e-6)
+
+
+def test_one_cycle_by_hand():
+    """torch's OneCycleLR: 20 steps rise to step 5 from 1/25, and fall to 1/250000 at step 19."""
+    low, end = 1 / 25, 1 / 250_000
+    found = rates(20, (0, 5, 12, 19), schedule='one_cycle')
+    np.testing.assert_allclose(found, [low, 1, (1 + end) / 2, end], rtol=1e-6, atol=1e-7)
+    third = low + (1 - low) * (1 - np.cos(np.pi * 2 / 5)) / 2
+    np.testing.assert_allclose(rates(20, (2,), schedule='one_cycle'), [third], rtol=1e-6)
+    every = rates(20, schedule='one_cycle')
+    assert every[:6] == sorted(every[:6]) and every[5:] == sorted(every[5:], reverse=True) and min(every) > 0
+    for steps in (1, 2, 3, 4):  # too few to rise
+        assert np.isfinite(rates(steps, schedule='one_cycle')).all()
+    np.testing.assert_allclose(rates(3, schedule='one_cycle')[-1], end, atol=1e-7)
+
+
+def test_one_cycle_equals_optax():
+    """`optax.cosine_onecycle_schedule` rises one step longer: the rises and falls are the same cosines."""
+    ours = optim.schedule(settings(lr=0.3, schedule='one_cycle'), 10_000)
+    theirs = optax.cosine_onecycle_schedule(9_999, 0.3, 2_999 / 9_999, 25, 1e4)
+    for i in (0, 1, 1500, 2999, 3000, 6000, 9000, 9998):
+        np.testing.assert_allclose(ours(jnp.asarray(i)), theirs(i), rtol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['cosine', 'linear', 'constant'])
+@pytest.mark.parametrize('warmup', [5.0, 0.25, 0.201])
+def test_warmup_equals_optax(name, warmup):
+    """A ramp from lr / (w + 1), never 0, to lr at step w; then the schedule over the remaining steps."""
+    main = {
+        'cosine': optax.cosine_decay_schedule(0.3, 15),
+        'linear': optax.linear_schedule(0.3, 0.0, 15),
+        'constant': optax.constant_schedule(0.3),
+    }
+    expected = optax.join_schedules([optax.linear_schedule(0.3 / 6, 0.3, 5), main[name]], [5])
+    rate = optim.schedule(settings(lr=0.3, schedule=name, warmup=warmup), 20)
+    for i in range(20):
+        np.testing.assert_allclose(rate(jnp.asarray(i)), expected(i), rtol=1e-5)
+    assert float(rate(jnp.asarray(0))) == pytest.approx(0.05)
+
+
+def test_warmup_and_drops_by_hand():
+    """Drops stay at their shares of all steps."""
+    found = rates(8, warmup=3.0, drops=(0.5, 0.75))
+    np.testing.assert_allclose(found, [0.25, 0.5, 0.75, 1, 0.1, 0.1, 0.01, 0.01], rtol=1e-6)
+    assert [optim.warmup_steps(w, 9) for w in (0, 1e-9, 1 / 3, 0.5, 1, 2, 9, 50)] == [0, 1, 3, 5, 9, 2, 9, 9]
+
+
+@pytest.mark.parametrize('name', ['step', 'cosine', 'linear', 'constant'])
+def test_warmup_of_all_steps_and_more_is_a_ramp(name):
+    """The parts of a run may be shorter than its warm-up in steps."""
+    for warmup in (1.0, 4.0, 9.0):
+        found = rates(4, warmup=warmup, schedule=name, drops=())
+        np.testing.assert_allclose(found, [0.2, 0.4, 0.6, 0.8], rtol=1e-6)
+
+
 PARAMS = {
     'backbone': {'stem': {'w': jnp.ones(2)}, 'stage1': {'w': jnp.ones(2)}},
     'heads': {'target': {'bias': jnp.ones(2)}, 'source': {'bias': jnp.ones(2)}},
