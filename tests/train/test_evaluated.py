@@ -191,7 +191,7 @@ def replaced(**functions):
 @pytest.mark.parametrize(
     ('fields', 'sentence'),
     [
-        ({'evaluated': lambda net, variables, state: state['average']}, "evaluated returned a dict of 2; return {'params'"),
+        ({'evaluated': lambda net, variables, state: state['average']}, 'evaluated returned a dict of 2; return'),
         (
             {'evaluated': lambda net, variables, state: {**variables, 'params': {'heads': state['average']['heads']}}},
             'other variables than those of the network',
