@@ -131,6 +131,10 @@ class Aux(NamedTuple):
     carry: Tree = ()
 
 
+def _no_features() -> np.ndarray:
+    raise NotImplementedError
+
+
 class Part(NamedTuple):
     """The training examples of the target or the source, as `prepare` and `init` see them.
 
@@ -142,6 +146,7 @@ class Part(NamedTuple):
         `per_class`, at most so many examples of each class, always the same ones.
     class_means(per_class=None): (classes, d) mean pretrained feature of each class, over at most
         `per_class` of its images; computed once and shared by all seeds.
+    features(): (n, d) float32 pretrained features of all images, centre-cropped; computed once, and kept on disk.
     """
 
     classes: tuple[str, ...]
@@ -149,6 +154,7 @@ class Part(NamedTuple):
     sizes: np.ndarray
     batches: Callable[..., Iterator[dict[str, Array]]]
     class_means: Callable[..., np.ndarray]
+    features: Callable[[], np.ndarray] = _no_features
     names: Sequence[str] = ()
 
 

@@ -198,13 +198,17 @@ def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray 
             yield {'image': image, 'label': jnp.asarray(labels[here]), 'index': jnp.asarray(here)}
             start += size
 
+    def features() -> np.ndarray:
+        wide = np.asarray(built.shared.view[1](built.shared.image)).shape[-1]
+        return np.broadcast_to(np.zeros((), np.float32), (len(labels), wide))
+
     def class_means(per_class: int | None = None) -> np.ndarray:
         del per_class
         wide = np.asarray(built.shared.view[1](built.shared.image)).shape[-1]
         return np.random.default_rng(len(classes)).standard_normal((len(classes), wide))
 
     counted = np.bincount(labels[labels >= 0], minlength=len(classes)) if sizes is None else sizes
-    return Part(classes, labels, counted, batches, class_means)
+    return Part(classes, labels, counted, batches, class_means, features)
 
 
 def drawn(made: Prepared) -> str:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from mixjax.config import method_registry
+from mixjax.data.dataset import Dataset
 from mixjax.errors import UserError
 from mixjax.host.array_cache import Cache
 from mixjax.host.progress import duration
@@ -86,8 +88,12 @@ def ground(config: Any, on: Slice) -> tuple[Shared, list[str]]:
             'divides it; change config.batch_size or --topology'
         )
     view = assumed.hollow(net, start)
-    means = Cache(Path(), None)
-    return Shared(data, net, geometry, devices, start, image, view, means, '', '', {}, {}, silent), told
+
+    def features(data: Dataset, rows: np.ndarray | None) -> Cache:
+        del data, rows
+        return Cache(Path(), None)
+
+    return Shared(data, net, geometry, devices, start, image, view, features, '', '', {}, {}, silent), told
 
 
 def plans(config: Any, on: Slice, label: str, shared: tuple[Shared, list[str]], say: Say) -> Iterator[Plan]:

@@ -45,7 +45,7 @@ def part(
       batch: size of the passes over the data.
       key: key of augmentation.
       sizes: (classes,) images of each class, if `data` does not have all of them.
-      cache: cache of the means, shared by the seeds if they share the examples.
+      cache: cache of the features and means, shared by the seeds if they share the examples.
     """
 
     classes, labels, read = data.classes, data.labels, data.read
@@ -68,12 +68,11 @@ def part(
             yield make(rows, lambda x, crop=crop: augment.train(crop, x, geometry))
             step += 1
 
-    def means(per_class: int | None) -> np.ndarray:
-        require(len(classes) > 0, 'unlabelled images have no class means')
-        rows = some_of_each(labels, len(classes), per_class)
+    def passed(rows: np.ndarray, what: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (features, labels) of these rows, a batch at a time, under a progress bar."""
         decoded_cache.ensure(read, rows, must=False)
 
-        def passed() -> Iterator[tuple[Array, np.ndarray]]:
+        def forward() -> Iterator[tuple[Array, np.ndarray]]:
             for start in range(0, len(rows), batch):
                 here = rows[start : start + batch]
                 images = read(here)
@@ -81,17 +80,23 @@ def part(
                 filled = images[np.arange(batch) % len(here)]  # one shape, one compilation
                 yield features(augment.centred(jnp.asarray(filled), geometry)), labels[here]
 
-        def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        bar = Bar(len(rows), what)
+        try:
             # The next batch is read while the one before it is on its way through the network.
             end: list[Any] = [()]
-            for (found, own), _ in itertools.pairwise(itertools.chain(passed(), end)):
+            for (found, own), _ in itertools.pairwise(itertools.chain(forward(), end)):
                 yield np.asarray(found)[: len(own)], own
-
-        bar = Bar(len(rows), f'mean features of {len(classes):,} classes')
-        try:
-            return class_pairing.centroids_of(parts(), len(classes))
         finally:
             bar.close()
+
+    def means(per_class: int | None) -> np.ndarray:
+        require(len(classes) > 0, 'unlabelled images have no class means')
+        rows = some_of_each(labels, len(classes), per_class)
+        return class_pairing.centroids_of(passed(rows, f'mean features of {len(classes):,} classes'), len(classes))
+
+    def every() -> np.ndarray:
+        rows = np.arange(len(labels))
+        return np.concatenate([found for found, _ in passed(rows, f'features of {len(rows):,} images')])
 
     kept = Cache(Path(), None) if cache is None else cache
 
@@ -99,7 +104,7 @@ def part(
         return kept.get(f'class means of {per_class or "all"}', lambda: means(per_class or None))
 
     counted = np.bincount(labels[labels >= 0], minlength=len(classes)) if sizes is None else sizes
-    return Part(classes, labels, counted, batches, class_means)
+    return Part(classes, labels, counted, batches, class_means, features=lambda: kept.get('features', every))
 
 
 def some_of_each(labels: np.ndarray, classes: int, per_class: int | None) -> np.ndarray:

@@ -100,19 +100,24 @@ def method_data(built: Program, seed: int) -> tuple[Data, Array]:
     _, features = shared.view
     labelled = sets.train._replace(labels=sets.train.labels[rows], read=decoded_cache.Subset(sets.train.read, rows))
     batch = config.eval_batch_size
-    target = prepare.part(labelled, features, shared.geometry, batch=batch, key=key_t)
+    target = prepare.part(
+        labelled, features, shared.geometry, batch=batch, key=key_t, cache=shared.features(sets.train, rows)
+    )
     target = target._replace(names=splits.Some(sets.train.ids, rows) if len(sets.train.ids) else ())
     unlabelled = unlabelled_images(built, seed)
     if unlabelled is not None:
         key_u = jax.random.fold_in(key_t, 1)
-        more = prepare.part(unlabelled, features, shared.geometry, batch=batch, key=key_u)
+        whole = (sets.train, built.draw(seed).rows.unlabelled) if sets.unlabelled is None else (unlabelled, None)
+        more = prepare.part(
+            unlabelled, features, shared.geometry, batch=batch, key=key_u, cache=shared.features(*whole)
+        )
         unlabelled = more._replace(names=unlabelled.ids)
     if sets.source is None:
         return Data(target, None, unlabelled), key
     # Only the images that are drawn are read again, so a pass over the source stores nothing.
     source = prepare.part(
         sets.source._replace(read=decoded_cache.passing(sets.source.read)), features, shared.geometry,
-        batch=batch, key=key_s, sizes=class_sizes(config, sets.source), cache=shared.means,
+        batch=batch, key=key_s, sizes=class_sizes(config, sets.source), cache=shared.features(sets.source, None),
     )  # fmt: skip
     return Data(target, source._replace(names=sets.source.ids), unlabelled), key
 

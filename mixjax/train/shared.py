@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mixjax import models
+from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import resolve
 from mixjax.data.feed.augment import Geometry
 from mixjax.data.labelled import run_data, splits
@@ -38,7 +39,7 @@ class Shared(NamedTuple):
     start: the pretrained network's variables, whole on every device; None from scratch.
     image: zeros of a training image's shape.
     view: the network as `prepare` and `init` see it, and a function from images to pretrained features.
-    means: a cache of class means over the source data.
+    features: (data set, rows or None for all) -> a cache of what the pretrained network says of these examples.
     note: how the weights were loaded, as a message.
     weights_digest: digest of the weights' tensors; '' without a file.
     initialisers, evaluators: compiled programs that methods share, by the settings in which they differ.
@@ -52,7 +53,7 @@ class Shared(NamedTuple):
     start: Tree | None
     image: Array
     view: tuple[Net, Callable[[Array], Array]]
-    means: Cache
+    features: Callable[[Dataset, np.ndarray | None], Cache]
     note: str
     weights_digest: str
     initialisers: dict
@@ -99,9 +100,16 @@ def shared_setup(config: Any, say: Say | None = None) -> Shared:
     if start is not None:
         start = mesh.replicate(devices, jax.tree.map(lambda x: x.astype(floats), start))
     own = mesh.here(start)
-    means = Cache(storage.kept(config.cache_dir), source_key(config, sets, own, digest))
+    known: dict[tuple[str, str], Cache] = {}
+
+    def features(data: Dataset, rows: np.ndarray | None = None) -> Cache:
+        name = data.name, '' if rows is None else array_cache.digest(rows)
+        if name not in known:
+            known[name] = Cache(storage.kept(config.cache_dir), features_key(config, data, name[1], own, digest))
+        return known[name]
+
     return Shared(
-        sets, net, geometry, devices, start, image, view(net, own), means, note, digest, {}, {}, say or silent
+        sets, net, geometry, devices, start, image, view(net, own), features, note, digest, {}, {}, say or silent
     )
 
 
@@ -148,30 +156,32 @@ def view(net: Net, start: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
     return bound._replace(source=lambda image: compiled(start, image)), lambda image: features(start, image)
 
 
-def source_key(config: Any, sets: Sets, start: Tree | None, digest: str) -> Any:
-    """Return the cache key of the source's class means; None if they are not worth keeping.
+def features_key(config: Any, data: Dataset, rows: str, start: Tree | None, digest: str) -> Any:
+    """Return the cache key of what the pretrained network says of some examples; None if it is not worth keeping.
 
     Args:
       config: the run's config.
-      sets: the data sets.
+      data: the data set.
+      rows: digest of the rows of the examples; '' for all.
       start: variables of the pretrained network; None from scratch.
       digest: digest of the weights' file; '' without a file.
     """
-    if sets.source is None or start is None or config.synthetic.per_class:
+    if start is None or config.synthetic.per_class:
         return None
-    records = decoded_cache.stamp_of(sets.source.read)
-    first = np.arange(min(8, len(sets.source.labels)))
+    records = decoded_cache.stamp_of(data.read)
+    first = np.arange(min(8, len(data.labels)))
     return {
         **({'records': records} if records else {}),
+        **({'rows': rows} if rows else {}),
         'version': __version__,
         'backend': jax.default_backend(),
         'network': config.model.name,
         'dtype': config.model.dtype,
         'weights': digest or array_cache.digest(start),
-        'data': sets.source.name,
+        'data': data.name,
         'split': 'train',
-        'examples': array_cache.digest((sets.source.labels, sets.source.read(first))),
-        'classes': sets.source.classes,
+        'examples': array_cache.digest((data.labels, data.read(first))),
+        'classes': data.classes,
         'image': files.as_data(config.image),
         'batch': config.eval_batch_size,
     }
