@@ -287,7 +287,7 @@ def load(
     loaded = weights.load(str(workdir))
     if not loaded.own:
         raise UserError(f'{workdir} is no run of mixjax: its model.safetensors has the tensors of another library')
-    about, image = _described(workdir, loaded.about)
+    about, image = described(workdir, loaded.about)
     geometry = augment.Geometry(image['crop'], image.get('pad', 0), False, tuple(image['mean']), tuple(image['std']))
     rule = photo.check(photo.Rule(image['resize'], image['fit'], image['interpolation'], True, about['channels']))
     net = models.build(about['model'], dtype='bfloat16' if about.get('dtype') == 'bfloat16' else 'float32')
@@ -318,7 +318,7 @@ def _given(workdir: Any, about: Mapping[str, Any], method: Callable[..., Method]
     return {name: method}
 
 
-def _described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read `model.json` and the settings of images; it may be any file."""
     about = {'channels': 1, 'method': {}, **said}
     try:
@@ -420,6 +420,8 @@ def test_set(workdir: str | Path) -> Images:
     from mixjax.train import input_digests, seeds
 
     folder = storage.of(workdir)
+    if not (folder / 'config.json').exists():
+        raise UserError(f'{workdir} has no config.json, which names the images that a run was tested on; give images')
     config = config_lib.from_data(files_of.read_json(folder / 'config.json'))
     # Neither the pretrained weights nor the source data are needed, so neither is fetched.
     lost = None if config.synthetic.per_class else sets_lib.missing(config.target, config.data_dir)

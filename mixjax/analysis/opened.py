@@ -259,7 +259,20 @@ def _read(run: Run, seed: int) -> Network | None:
 
 def checkpointed(run: Run, seed: int, step: int) -> Network:
     """Return the network in a checkpoint of the run."""
-    state = checkpoint.read(run.folder / 'checkpoints' / str(seed), step)
+    return from_checkpoint(run.folder, run.config, len(run.classes), seed, step)
+
+
+def from_checkpoint(folder: Place, config: Any, classes: int, seed: int, step: int) -> Network:
+    """Return the variables that evaluation uses, with all heads, from a checkpoint.
+
+    Args:
+      folder: the run's work directory.
+      config: the run's config.
+      classes: number of target classes.
+      seed, step: of the checkpoint.
+    """
+    del config, classes  # the evaluated variables are those that are trained
+    state = checkpoint.read(folder / 'checkpoints' / str(seed), step)
     return Network(seed, step, {'params': state['params'], **(state.get('model_state') or {})})
 
 
