@@ -109,7 +109,8 @@ class Judge(NamedTuple):
         for rows in np.array_split(np.arange(count), -(-count // size)):
             image = augment.centred(jnp.asarray(images.image[rows]), built.shared.geometry)
             share = len(rows) / count
-            batch = weight_average.from_zero_and_slope(*moved(variables['params'], image), state)
+            zero, slope = moved(variables['params'], image)
+            batch = weight_average.from_zero_and_slope(zero, slope, state)
             total = jax.tree.map(lambda sum, one, share=share: sum + share * one, total, batch)
         return {'params': variables['params'], **jax.tree.map(lambda x, old: x.astype(old.dtype), total, state)}
 
@@ -141,7 +142,7 @@ def of(members: Sequence[tuple[Place, int | None]], predict: Callable[..., Array
         test = seeds.everything(sets.test)
     else:
         test = seeds.remaining(sets, known) if len(known) < len(labels) else None
-    placed = [_placed(built, images, same) for images, same in ((val, sets.val), (test, sets.test))]
+    placed = _placed(built, val, sets.val), _placed(built, test, sets.test)
     try:
         yield Judge(built, *placed, seeds.images(sets.train, learned))
     finally:

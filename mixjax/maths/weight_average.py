@@ -40,7 +40,7 @@ def mean(trees: Sequence[Tree]) -> Tree:
     require(len(trees) > 0, 'a mean is of at least one network')
     if len(trees) == 1:
         return trees[0]
-    return jax.tree.map(lambda *each: _cast(sum(map(_wide, each)) / len(each), each[0]), *trees)
+    return jax.tree.map(lambda *each: _cast(np.sum([_wide(x) for x in each], axis=0) / len(each), each[0]), *trees)
 
 
 def greedy(scores: Sequence[float], score_of: Callable[[tuple[int, ...]], float]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 
-from mixjax.errors import UserError
+from mixjax.errors import UserError, require
 from mixjax.host import array_cache
 from mixjax.models import preprocessing, registry, weights
 from mixjax.models.model import About, Model
@@ -43,6 +43,7 @@ def read(spec: str | Path, name: str = '', *, classes: Sequence[str] = (), dtype
       (2, 160)
     """
     spec = str(spec)
+    require(bool(spec), "name the weights to read: a run's folder, a file, hf://OWNER/NAME or embedded://glyphnet")
     loaded = None if spec.startswith(weights.RANDOM) else weights.load(spec)
     said = loaded.about if loaded is not None and loaded.own else {}
     made_for = str(said.get('model', ''))

@@ -28,7 +28,8 @@ def stored(folder, channels=1, mean=(0.4,), std=(0.2,), heads=None, **about):
     """A folder with a network of random weights, as a run exports it, and its variables."""
     net = models.build('glyphnet')
     colours = max(channels, len(mean))
-    made = jax.jit(lambda key: net.init(key, jnp.zeros((1, 16, 16, colours)), heads or {'target': 3}))(jax.random.key(1))
+    image = jnp.zeros((1, 16, 16, colours))
+    made = jax.jit(lambda key: net.init(key, image, heads or {'target': 3}))(jax.random.key(1))
     variables = jax.tree.map(np.asarray, made)
     folder.mkdir(exist_ok=True)
     (folder / 'model.safetensors').write_bytes(weights.to_bytes(variables))
@@ -128,6 +129,7 @@ def test_inputs_that_are_right_already_stay_bit_for_bit():
 @pytest.mark.parametrize(
     ('words', 'more', 'sentence'),
     [
+        (('',), {}, 'name the weights to read'),
         (('nowhere',), {}, 'the weights nowhere are missing'),
         (('embedded://glyphnot',), {}, 'the embedded weights are glyphnet'),
         (('random://7',), {}, 'do not say which network they are of; give its name'),
