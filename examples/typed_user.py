@@ -104,6 +104,15 @@ def comparison(workdir: Path) -> None:
     assert_type(mixjax.load(workdir / 'smooth', method=smooth), mixjax.Predictor)
 
 
+def merged(workdir: Path) -> None:
+    """The mean of both networks of the comparison; their images were given, so no accuracy is told."""
+    out = mixjax.merge(workdir, workdir.parent / f'{workdir.name}-merged', uniform=True)
+    assert_type(out.parts, dict[str, float])
+    assert_type(out.workdir, Path)
+    assert_type(out.model(), mixjax.Predictor)
+    print(f'merged: {len(out.parts)} networks')
+
+
 def own_loop() -> None:
     """The network alone, in a loop of one's own."""
     network, variables = mixjax.create_model('glyphnet', 'embedded://glyphnet', classes=2)
@@ -120,6 +129,7 @@ def main(folder: Path) -> None:
     """Do all of it in a folder."""
     one_run(folder / 'one')
     comparison(folder / 'two')
+    merged(folder / 'two')
     own_loop()
 
 

@@ -24,6 +24,7 @@ _NAMES = {
     'Results': 'mixjax.api',
     'create_model': 'mixjax.models.create',
     'load': 'mixjax.inference',
+    'merge': 'mixjax.analysis.merge',
 }
 
 

@@ -15,6 +15,7 @@ from mixjax import report as report
 from mixjax import rundir as rundir
 from mixjax import train as train
 from mixjax import wrappers as wrappers
+from mixjax.analysis.merge import merge as merge
 from mixjax.api import Results as Results
 from mixjax.config import Config as Config
 from mixjax.data.dataset import Dataset as Dataset

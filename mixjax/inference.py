@@ -287,18 +287,14 @@ def load(
     loaded = weights.load(str(workdir))
     if not loaded.own:
         raise UserError(f'{workdir} is no run of mixjax: its model.safetensors has the tensors of another library')
-    about, image = _described(workdir, loaded.about)
+    about, image = described(workdir, loaded.about)
     geometry = augment.Geometry(image['crop'], image.get('pad', 0), False, tuple(image['mean']), tuple(image['std']))
     rule = photo.check(photo.Rule(image['resize'], image['fit'], image['interpolation'], True, about['channels']))
     net = models.build(about['model'], dtype='bfloat16' if about.get('dtype') == 'bfloat16' else 'float32')
-    heads = loaded.variables['params'].get('heads', {})
     shown = jnp.zeros((1, geometry.crop, geometry.crop, max(rule.channels, len(geometry.mean))))
-    widths = {name: len(head['bias']) for name, head in heads.items()}
-    wanted = jax.eval_shape(lambda key: net.init(key, shown, widths), jax.random.key(0))
-    weights.fit(str(workdir), loaded.variables, wanted)
+    variables, _ = weights.into(str(workdir), net, about['model'], shown, loaded)
     with method_registry.given(_given(workdir, about, method)):
-        predict = predictor_of(workdir, about, heads)
-    variables = jax.tree.map(jnp.asarray, loaded.variables)
+        predict = predictor_of(workdir, about, variables['params'].get('heads', {}))
 
     def forward(variables: Tree, images: Array) -> Out:
         return net.apply(variables, augment.centre(images, geometry), train=False)[0]
@@ -322,7 +318,7 @@ def _given(workdir: Any, about: Mapping[str, Any], method: Callable[..., Method]
     return {name: method}
 
 
-def _described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read `model.json` and the settings of images; it may be any file."""
     about = {'channels': 1, 'method': {}, **said}
     try:
@@ -424,6 +420,8 @@ def test_set(workdir: str | Path) -> Images:
     from mixjax.train import input_digests, seeds
 
     folder = storage.of(workdir)
+    if not (folder / 'config.json').exists():
+        raise UserError(f'{workdir} has no config.json, which names the images that a run was tested on; give images')
     config = config_lib.from_data(files_of.read_json(folder / 'config.json'))
     # Neither the pretrained weights nor the source data are needed, so neither is fetched.
     lost = None if config.synthetic.per_class else sets_lib.missing(config.target, config.data_dir)

@@ -131,6 +131,22 @@ def test_the_method_with_a_memory_trains(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_method_with_a_teacher_trains(tmp_path):
+    code = next(block for block in blocks('docs/contract.md', 'python') if 'models.read' in block)
+    (tmp_path / 'my_methods').mkdir()
+    (tmp_path / 'my_methods' / 'distil.py').write_text(code)
+    words = ['--config=quickstart', '--config.num_seeds=1', *SHORT]
+    done = call(tmp_path, *words, '--config.method.name=finetune', '--workdir=teacher')
+    assert done.returncode == 0, done.stderr
+    student = [*words, '--config.method.name=my_methods.distil', '--workdir=student']
+    done = call(tmp_path, *student, '--config.method.teacher=teacher')
+    assert done.returncode == 0, done.stderr
+    assert {'ce', 'pull'} <= lines(tmp_path / 'student' / 'metrics.jsonl')[0].keys()
+    other = call(tmp_path, *student[:-1], '--workdir=other', '--config.method.teacher=embedded://glyphnet')
+    assert other.returncode == 2 and 'know 160 classes, which are not the 10 that are needed' in other.stderr
+
+
+@pytest.mark.slow
 def test_the_example_wrapper_trains(tmp_path):
     code = next(block for block in blocks('docs/methods.md', 'python') if 'def wrap' in block)
     (tmp_path / 'my_methods').mkdir()
@@ -154,7 +170,7 @@ COMMANDS = {
     r'mixjax train --list': 'tests/test_main.py',
     r'mixjax train .*(FILE|HOST)': 'a pattern, not a command: names in capitals are to be filled in',
     r'(XLA_FLAGS=\S+ )?mixjax train': 'test_commands_load_their_config',
-    r'mixjax (predict|report|grid|plan|prepare|analyse) ': 'test_flags_that_are_asked_for_exist',
+    r'mixjax (predict|report|grid|plan|prepare|analyse|merge) ': 'test_flags_that_are_asked_for_exist',
     r'mixjax (completion|--help)|eval "\$\(mixjax completion': 'tests/commands',
     r'python -m (benchmarks|reproduction)\.': 'test_modules_and_targets_exist; they run for minutes to hours',
     r'(\w+=\S+ )*make ': 'test_modules_and_targets_exist; they run for minutes to hours',
@@ -190,7 +206,7 @@ def shell() -> list[tuple[str, str]]:
 def test_blocks_are_found():
     counts = {page.name: len(python_of(page)) for page in PAGES if page.parent.name != 'launch'}
     assert {name: n for name, n in counts.items() if n} == {
-        'README.md': 2, 'contract.md': 7, 'data.md': 1, 'methods.md': 1, 'networks.md': 5, 'pods.md': 1, 'python.md': 4,
+        'README.md': 2, 'contract.md': 8, 'data.md': 1, 'methods.md': 1, 'networks.md': 5, 'pods.md': 1, 'python.md': 4,
         'runs.md': 1, 'start.md': 1,
     }  # fmt: skip
     assert len(shell()) > 80

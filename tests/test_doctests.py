@@ -11,6 +11,7 @@ MODULES = {
     'mixjax.data.dataset': {'Dataset.from_arrays', 'Dataset.from_folder'},
     'mixjax.inference': {'Prediction', 'Predictor.__call__', 'Predictor.features', 'load'},
     'mixjax.models.create': {'create_model'},
+    'mixjax.models.reading': {'read'},
 }
 
 

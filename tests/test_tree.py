@@ -46,7 +46,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'train': (*MATHEMATICS, 'config', 'data', 'host', 'method', 'models', 'rundir', 'version'),
     'inference': ('config', 'data', 'errors', 'host', 'method', 'models', 'rundir', 'train'),
     'api': ('config', 'data', 'errors', 'host', 'inference', 'method', 'report', 'rundir', 'train'),
-    'analysis': (*MATHEMATICS, 'config', 'data', 'host', 'inference', 'models', 'report', 'rundir', 'train'),
+    'analysis': (
+        *MATHEMATICS, 'config', 'data', 'host', 'inference', 'method', 'models', 'report', 'rundir', 'train', 'version',
+    ),
     'planner': ('config', 'data', 'errors', 'host', 'method', 'models', 'train'),
     'commands': (
         'analysis', 'config', 'data', 'errors', 'host', 'inference', 'models', 'planner', 'report', 'rundir', 'train',

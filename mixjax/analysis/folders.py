@@ -73,7 +73,7 @@ def measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measur
 
 
 def _measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measured]:
-    kind = _results(folder)['kind']
+    kind = results_of(folder)['kind']
     if kind == 'run':
         run = opened.open_run(folder)
         for name in what:
@@ -84,7 +84,7 @@ def _measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measu
         return
     if 'sweep' in what:
         yield _kept(folder, folder.name, 'sweep', lambda: swept(folder, asked))
-    for name in _results(folder)['runs']:
+    for name in results_of(folder)['runs']:
         for one in _measure(folder / name, [one for one in what if one in OF_RUNS], asked):
             yield one if kind == 'comparison' else one._replace(label=f'{name}/{one.label}'.removesuffix(f'/{name}'))
 
@@ -109,11 +109,11 @@ def _kept(folder: Place, label: str, what: str, make: Callable[[], Found]) -> Me
 def known(folder: Place, what: Sequence[str]) -> bool:
     """Return whether each of the measures is stored in this folder or, for a measure of runs, in one of its runs."""
     own = set(files.read_json(folder / FILE)) if (folder / FILE).exists() else set()
-    inside = [folder / name for name in _results(folder).get('runs', {})]
+    inside = [folder / name for name in results_of(folder).get('runs', {})]
     return all(name in own or name in OF_RUNS and any(known(one, [name]) for one in inside) for name in what)
 
 
-def _results(folder: Place) -> dict[str, Any]:
+def results_of(folder: Place) -> dict[str, Any]:
     if not folder.is_dir():
         raise UserError(f'{folder} is not a folder; give the --workdir of a finished run')
     path = folder / 'results.json'
@@ -135,8 +135,8 @@ def swept(folder: Place, asked: Asked) -> Found:
 
     In the result `curves` has a list for each method that was swept, `others` the other runs of a comparison.
     """
-    if _results(folder)['kind'] == 'sweep':
-        key, found = _results(folder)['key'], read([folder])
+    if results_of(folder)['kind'] == 'sweep':
+        key, found = results_of(folder)['key'], read([folder])
         numbers = [float(_at(one.config, key)) for one in found]
         curves = {run.label: [one.runs[k].results['accuracy'] for one in found] for k, run in enumerate(found[0].runs)}
         others: dict[str, Any] = {}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax import config as config_lib
-from mixjax import inference
+from mixjax import inference, models
 from mixjax.config import method_registry
 from mixjax.data.datasets import resolve as sets_lib
 from mixjax.data.feed import augment
@@ -258,11 +258,24 @@ def _read(run: Run, seed: int) -> Network | None:
 
 
 def checkpointed(run: Run, seed: int, step: int) -> Network:
-    """Return the network that a checkpoint of the run evaluates: the trained one, or what the method makes of it."""
-    saved = checkpoint.read(run.folder / 'checkpoints' / str(seed), step)
-    variables = {'params': saved['params'], **(saved.get('model_state') or {})}
-    method = method_registry.build(run.config.method, len(run.classes))
-    return Network(seed, step, method.evaluated(run.net, variables, saved.get('state')))
+    """Return the network that a checkpoint of the run evaluates."""
+    return from_checkpoint(run.folder, run.config, len(run.classes), seed, step)
+
+
+def from_checkpoint(folder: Place, config: Any, classes: int, seed: int, step: int) -> Network:
+    """Return the network that a checkpoint evaluates, with all heads: the trained one, or what the method makes of it.
+
+    Args:
+      folder: the run's work directory.
+      config: the run's config.
+      classes: number of target classes.
+      seed, step: of the checkpoint.
+    """
+    found = checkpoint.read(folder / 'checkpoints' / str(seed), step)
+    variables = {'params': found['params'], **(found.get('model_state') or {})}
+    method = method_registry.build(config.method, classes)
+    net = models.build(config.model.name, dtype=config.model.dtype)
+    return Network(seed, step, method.evaluated(net, variables, found.get('state')))
 
 
 def saved(run: Run, last: Network) -> list[int]:

@@ -266,7 +266,7 @@ def help_text(command: Command) -> str:
     if command.positional is not None:
         taken.append(('', command.positional.metavar, command.positional.help))
     for flag in command.flags:
-        default = ','.join(flag.default) if isinstance(flag.default, tuple) else flag.default
+        default = ','.join(map(str, flag.default)) if isinstance(flag.default, tuple) else flag.default
         shown = '' if flag.switch or default == '' else f' (default {default})'
         taken.append((flag.group, flag.usage, f'{flag.help}{shown}'))
     if command.settings:

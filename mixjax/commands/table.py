@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from mixjax.commands.parser import Arguments, Command, Flag, Positional, names
+import re
+
+from mixjax.commands.parser import Arguments, Command, Flag, Positional, names, short
 from mixjax.errors import UserError, nearest
 
 MEASURES = ('interpolation', 'spectrum', 'probe', 'targets', 'cam', 'plane', 'curves', 'sweep')
@@ -65,6 +67,35 @@ def check_analyse(arguments: Arguments) -> None:
             )
     if not arguments['what']:
         raise UserError(f'--what needs one of {", ".join(MEASURES)}, or all')
+
+
+def check_merge(arguments: Arguments) -> None:
+    """One rule, and shares for the rule that has them."""
+    if arguments['with'] and arguments['uniform']:
+        raise UserError('--with=start merges one run with its start, and --uniform several; give one of them')
+    if arguments['with'] and arguments['seeds']:
+        raise UserError('--with=start merges one network with its start; leave --seeds out')
+    if 'share' in arguments.given and not arguments['with']:
+        raise UserError('--share goes with --with=start: the share of the run between its start and it')
+    if not arguments['share']:
+        raise UserError('--share needs a number from 0 to 1, or several with commas')
+
+
+def shares(text: str) -> tuple[float, ...]:
+    """The `type` of a flag whose value is several shares with commas; `0,0.1,..,1` fills in the numbers between."""
+    words = names(text)
+    for number in (word for word in words if word != '..'):
+        if not re.fullmatch(r'[0-9]+(\.[0-9]*)?|\.[0-9]+', number) or float(number) > 1:
+            raise UserError(f'--share must be numbers from 0 to 1 with commas, not {short(number)!r}')
+    if '..' not in words:
+        return tuple(map(float, words))
+    if len(words) != 4 or words.index('..') != 2:
+        raise UserError(f'--share={short(text)}: of a row write the first two and the last number, as in 0,0.1,..,1')
+    first, second, last = (float(word) for word in words if word != '..')
+    count = round((last - first) / (second - first)) if second > first else 0
+    if not 1 <= count <= 1000 or abs(first + count * (second - first) - last) > 1e-9:
+        raise UserError(f'--share={short(text)}: the numbers do not lead to the last one in equal steps')
+    return tuple(round(first + k * (last - first) / count, 12) for k in range(count + 1))
 
 
 # --- the commands -----------------------------------------------------------------------------------------------------
@@ -238,6 +269,32 @@ ANALYSE = Command(
     exits='Exit codes: 0 done, 2 wrong input or nothing of it can be measured (messages say why).',
 )  # fmt: skip
 
+MERGE = Command(
+    'merge', 'make one network of finished runs, by averages of their weights', 'mixjax.commands.merge:run',
+    (
+        'mixjax merge runs/a --with=start --share=0,0.1,..,1',
+        'mixjax merge runs/a runs/b runs/c',
+        'mixjax merge runs/compare --seeds --uniform',
+    ),
+    (
+        Flag('workdir', 'an empty or new folder for the merged network (NAME-merged beside the first run)', 'DIR'),
+        Flag('with', 'start: merge one run with the pretrained network that it began from', 'WHAT', choices=('start',)),
+        Flag('share', 'with --with=start, the share of the run, from 0 to 1; of several, 0,0.1,..,1, the best on the '
+             'validation part is kept', 'SHARES', shares, (0.5,)),
+        Flag('uniform', 'the plain mean of all networks, instead of a choice by their validation accuracy'),
+        Flag('seeds', 'merge all seeds of the runs, and not only the first of each'),
+        Flag('statistics', 'of BatchNorm: recompute takes them from the training images under the merged weights, '
+             'average averages them like the weights', 'HOW', choices=('recompute', 'average'), default='recompute'),
+        IMPORT,
+    ),
+    Positional('WORKDIR', 'the work directory of a finished run, or of a comparison or a sweep for all of its runs', 1),
+    check=check_merge,
+    details='Several networks become a greedy soup: the best on the validation part, and each of the others that does '
+    'not lower the accuracy of the mean. Prints the accuracy of each on the validation part, by which the choice is '
+    'made, and on the test part, for information. Writes model.safetensors, model.json and merge.json; the folder '
+    'serves mixjax predict and config.model.weights as a run does. Runs stay as they are.',
+)  # fmt: skip
+
 COMPLETION = Command(
     'completion', 'print the completion script for a shell', 'mixjax.commands.completion:run',
     (
@@ -250,4 +307,5 @@ COMPLETION = Command(
     details='It completes commands, flags, and the names of shipped configs after --config; elsewhere, files.',
 )  # fmt: skip
 
-COMMANDS = {command.name: command for command in (TRAIN, PREDICT, REPORT, GRID, PLAN, PREPARE, ANALYSE, COMPLETION)}
+EVERY = (TRAIN, PREDICT, REPORT, GRID, PLAN, PREPARE, ANALYSE, MERGE, COMPLETION)
+COMMANDS = {command.name: command for command in EVERY}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -111,6 +112,19 @@ def shared_setup(config: Any, say: Say | None = None) -> Shared:
     return Shared(
         sets, net, geometry, devices, start, image, view(net, own), features, note, digest, {}, {}, say or silent
     )
+
+
+def setup_to_evaluate(config: Any, sets: Sets) -> Shared:
+    """Return what the evaluation of a finished run needs: its network and devices; no weights are read.
+
+    Args:
+      config: the run's config.
+      sets: its data sets.
+    """
+    net, geometry, image = build_network(config, sets)
+    devices = mesh.make(config.batch_size // config.accumulate, config.num_seeds, config.devices)
+    nothing = Cache(Path(), None)
+    return Shared(sets, net, geometry, devices, None, image, view(net, None), nothing, '', '', {}, {}, silent)
 
 
 def silent(line: str) -> None:
