@@ -274,7 +274,7 @@ def from_checkpoint(folder: Place, config: Any, classes: int, seed: int, step: i
     found = checkpoint.read(folder / 'checkpoints' / str(seed), step)
     variables = {'params': found['params'], **(found.get('model_state') or {})}
     method = method_registry.build(config.method, classes)
-    net = models.build(config.model.name, dtype=config.model.dtype)
+    net = models.build(config.model.name)
     return Network(seed, step, method.evaluated(net, variables, found.get('state')))
 
 
