@@ -16,6 +16,11 @@ LUMA = (19595, 38470, 7471)  # ITU-R 601-2, as shares of 65536
 BLUR_RADIUS = 6  # of a blur's taps: three times the largest standard deviation, 2
 
 
+def fixed(x: Array) -> Array:
+    """Return numbers in 65536ths, int32: sums and products of these are exact, in whatever way they are compiled."""
+    return jnp.floor(x * 65536 + jnp.float32(0.5)).astype(jnp.int32)
+
+
 # --- colours ----------------------------------------------------------------------------------------------------------
 
 
@@ -42,8 +47,9 @@ def blend(base: Array, image: Array, factor: Array) -> Array:
       image: (H, W, C) uint8.
       factor: () float32.
     """
-    base, image = base.astype(jnp.float32), image.astype(jnp.float32)
-    return jnp.floor(jnp.clip(base + factor * (image - base), 0, 255)).astype(jnp.uint8)
+    base, image = base.astype(jnp.int32), image.astype(jnp.int32)
+    # The rounding of the factor changes a product by less than 128, so none that should be whole falls below it.
+    return jnp.clip(base + ((fixed(factor) * (image - base) + 128) >> 16), 0, 255).astype(jnp.uint8)
 
 
 def smooth(image: Array) -> Array:
@@ -142,18 +148,18 @@ def look_up(image: Array, table: Array) -> Array:
 # --- places -----------------------------------------------------------------------------------------------------------
 
 
-def affine(image: Array, matrix: Array) -> Array:
+def affine(image: Array, across: tuple[Array, Array, Array], down: tuple[Array, Array, Array]) -> Array:
     """Sample an image at transformed places: the nearest pixel, and black outside of the image.
 
     Args:
       image: (H, W, C) uint8.
-      matrix: (2, 3) float32; the output at (x, y), counted from the corner of the image to the centre of a pixel, shows
-        the input at `matrix @ (x, y, 1)`.
+      across: of the input's column, counted from the left edge, in 65536ths (`fixed`): how much it grows from a column
+        of the output to the next, from a row to the next, and where it is for the first pixel; each () int32.
+      down: the same of the input's row, counted from the upper edge.
     """
     height, width, channels = image.shape
-    x = jnp.arange(width, dtype=jnp.float32) + jnp.float32(0.5)
-    y = jnp.arange(height, dtype=jnp.float32)[:, None] + jnp.float32(0.5)
-    column, row = (jnp.floor(a * x + b * y + c).astype(jnp.int32) for a, b, c in matrix)
+    x, y = jnp.arange(width, dtype=jnp.int32), jnp.arange(height, dtype=jnp.int32)[:, None]
+    column, row = ((of_x * x + of_y * y + first) >> 16 for of_x, of_y, first in (across, down))
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     place = jnp.where(inside, row * width + column, 0)
     return jnp.where(inside[..., None], image.reshape(-1, channels)[place], 0).astype(jnp.uint8)

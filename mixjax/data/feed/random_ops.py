@@ -141,7 +141,7 @@ def operate(image: Array, kind: Array, level: Array, sign: Array, space: Space) 
         return jnp.where(kind == KINDS.index(name), sign * share * jnp.float32(most), jnp.float32(0))
 
     # Barriers between the stages: fused into one loop, the later ones would compute the earlier ones several times.
-    moved = jax.lax.optimization_barrier(pixel_ops.affine(image, _matrix(image.shape, amount, space)))
+    moved = jax.lax.optimization_barrier(pixel_ops.affine(image, *_places(image.shape, amount, space)))
 
     factor = 1 + sum(amount(name, space.factor) for name in ('brightness', 'color', 'contrast', 'sharpness'))
     grey = pixel_ops.grey(image)
@@ -166,15 +166,23 @@ def operate(image: Array, kind: Array, level: Array, sign: Array, space: Space) 
     return pixel_ops.look_up(blended, jax.lax.optimization_barrier(table.astype(jnp.uint8)))
 
 
-def _matrix(shape: tuple[int, ...], amount: Callable[[str, float], Array], space: Space) -> Array:
-    """Return the matrix for `pixel_ops.affine`: shear about the corner, rotation about the centre, whole pixels."""
-    x, y = jnp.float32(shape[1] / 2), jnp.float32(shape[0] / 2)
+def _places(
+    shape: tuple[int, ...], amount: Callable[[str, float], Array], space: Space
+) -> tuple[tuple[Array, Array, Array], tuple[Array, Array, Array]]:
+    """Return `across` and `down` of `pixel_ops.affine`: shear from the corner, rotation about the centre, translation.
+
+    Pixels are at their centres, half a pixel from the edges.
+    """
+    height, width = shape[:2]
+    fixed = pixel_ops.fixed
     angle = -amount('rotate', math.radians(space.rotate))
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    across, down = (jnp.trunc(amount(name, space.translate)) for name in ('translate_x', 'translate_y'))
-    row_x = cos, sin + amount('shear_x', space.shear), x - cos * x - sin * y - across
-    row_y = amount('shear_y', space.shear) - sin, cos, y + sin * x - cos * y - down
-    return jnp.stack([jnp.stack(row_x), jnp.stack(row_y)])
+    cos, sin = fixed(jnp.cos(angle)), fixed(jnp.sin(angle))
+    shear_x, shear_y = fixed(amount('shear_x', space.shear)), fixed(amount('shear_y', space.shear))
+    shift_x, shift_y = (fixed(jnp.trunc(amount(name, space.translate))) for name in ('translate_x', 'translate_y'))
+    first_x = (width * 65536 - cos * (width - 1) - sin * (height - 1)) >> 1
+    first_y = (height * 65536 + sin * (width - 1) - cos * (height - 1)) >> 1
+    across = cos, sin + shear_x, first_x + (shear_x >> 1) - shift_x
+    return across, (shear_y - sin, cos, first_y + (shear_y >> 1) - shift_y)
 
 
 def jitter(key: Array, image: Array, brightness: float, contrast: float, saturation: float, hue: float) -> Array:
@@ -185,7 +193,8 @@ def jitter(key: Array, image: Array, brightness: float, contrast: float, saturat
     """
     drawn = _uniform(key, 4)
     if brightness:
-        image = pixel_ops.blend(jnp.zeros_like(image), image, _between(drawn[0], max(0, 1 - brightness), 1 + brightness))
+        factor = _between(drawn[0], max(0, 1 - brightness), 1 + brightness)
+        image = pixel_ops.blend(jnp.zeros_like(image), image, factor)
     if contrast:
         mean = pixel_ops.mean(pixel_ops.grey(image))
         image = pixel_ops.blend(mean, image, _between(drawn[1], max(0, 1 - contrast), 1 + contrast))
@@ -255,7 +264,7 @@ def _between(drawn: Array, low: float, high: float) -> Array:
 
 
 def _which(drawn: Array, many: Array | int) -> Array:
-    """Return a whole number from 0 to below `many`, int32; the largest draw is 1 - 2^-23, and does not round up to it."""
+    """Return whole numbers from 0 to below `many`, int32; the largest draw, 1 - 2^-23, does not round up to it."""
     return jnp.floor(drawn * jnp.asarray(many, jnp.float32)).astype(jnp.int32)
 
 

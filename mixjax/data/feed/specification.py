@@ -1,4 +1,4 @@
-"""Reads the settings `config.image.augment` and `config.image.tta`: operations with numbers, as `grey(0.1),erase(0.25)`.
+"""Reads `config.image.augment` and `config.image.tta`: operations with numbers, as `grey(0.1),erase(0.25)`.
 
 An operation may have numbers in brackets; operations are separated by commas, and apply in the order given.
 """
