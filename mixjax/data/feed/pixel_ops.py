@@ -206,8 +206,9 @@ def blur(image: Array, sigma: Array) -> Array:
     for axis in (0, 1):
         border = [(BLUR_RADIUS, BLUR_RADIUS) if a == axis else (0, 0) for a in range(3)]
         wide = jnp.pad(x, border, mode='edge')
-        many = x.shape[axis]
-        x = sum(weight[k] * jax.lax.slice_in_dim(wide, k, k + many, axis=axis) for k in range(len(tap)))
+        many = image.shape[axis]
+        shifted = [jax.lax.slice_in_dim(wide, k, k + many, axis=axis) for k in range(len(tap))]
+        x = jnp.asarray(sum(part * weight[k] for k, part in enumerate(shifted)))
     return jnp.clip(jnp.round(x), 0, 255).astype(jnp.uint8)
 
 

@@ -143,11 +143,12 @@ def operate(image: Array, kind: Array, level: Array, sign: Array, space: Space) 
     # Barriers between the stages: fused into one loop, the later ones would compute the earlier ones several times.
     moved = jax.lax.optimization_barrier(pixel_ops.affine(image, *_places(image.shape, amount, space)))
 
-    factor = 1 + sum(amount(name, space.factor) for name in ('brightness', 'color', 'contrast', 'sharpness'))
+    blends = 'brightness', 'color', 'contrast', 'sharpness'
+    factor = jnp.float32(1) + jnp.asarray(sum(amount(name, space.factor) for name in blends))
     grey = pixel_ops.grey(image)
     bases = [jnp.zeros_like(image), grey, jnp.full_like(image, pixel_ops.mean(grey)), pixel_ops.smooth(image)]
     base = moved
-    for place, other in enumerate(bases, KINDS.index('brightness')):
+    for place, other in enumerate(bases, KINDS.index(blends[0])):
         base = jnp.where(kind == place, other, base)
     blended = jax.lax.optimization_barrier(pixel_ops.blend(base, moved, factor))
 
