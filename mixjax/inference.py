@@ -26,7 +26,7 @@ import numpy as np
 from mixjax import models
 from mixjax.config import method_registry
 from mixjax.data.datasets import folder_scan
-from mixjax.data.feed import augment
+from mixjax.data.feed import augment, specification, tta
 from mixjax.data.feed.batches import Images
 from mixjax.data.pixels import arrays, photo
 from mixjax.errors import UserError, require
@@ -139,11 +139,14 @@ class Predictor:
         return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(images)), axis=-1))
 
     def logits(self, images: Source | Sequence[Source]) -> Floats:
-        """Compute the outputs of the classifier before the softmax; see `probabilities`."""
+        """Compute the outputs of the classifier before the softmax; see `probabilities`.
+
+        With `config.image.tta` they are the logarithms of the mean probabilities over the views.
+        """
         return self._batched(self.apply, images)
 
     def features(self, images: Source | Sequence[Source]) -> Floats:
-        """Compute the inputs of the classifier: the pooled last map of the network.
+        """Compute the inputs of the classifier: the pooled last map of the network, for the centre crop.
 
         Args:
           images: as in `probabilities`.
@@ -296,11 +299,16 @@ def load(
     with method_registry.given(_given(workdir, about, method)):
         predict = predictor_of(workdir, about, variables['params'].get('heads', {}))
 
-    def forward(variables: Tree, images: Array) -> Out:
-        return net.apply(variables, augment.centre(images, geometry), train=False)[0]
+    def forward(variables: Tree, inputs: Array) -> Out:
+        return net.apply(variables, inputs, train=False)[0]
 
-    logits = jax.jit(lambda variables, images: predict(forward(variables, images)))
-    features = jax.jit(lambda variables, images: forward(variables, images).features.astype(jnp.float32))
+    def averaged(variables: Tree, images: Array) -> Array:
+        return tta.logits(lambda inputs: predict(forward(variables, inputs)), images, geometry, image['tta'])
+
+    logits = jax.jit(averaged)
+    features = jax.jit(
+        lambda variables, images: forward(variables, augment.centre(images, geometry)).features.astype(jnp.float32)
+    )
     return Predictor(
         tuple(about['classes']), about, rule, lambda images: logits(variables, jnp.asarray(images)), batch,
         lambda images: features(variables, jnp.asarray(images)),
@@ -333,6 +341,7 @@ def described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], di
         more = {'fit': about['image'].get('fit', 'short'), 'pad': about['image'].get('pad', 0)}
         if more['fit'] not in photo.FITS or type(more['pad']) is not int or not 0 <= more['pad'] <= own_images.LARGEST:
             raise ValueError('its image.fit or image.pad cannot be')
+        more['tta'] = _sound_tta(about['image'].get('tta', ''))
         image = {**own, **found, **more}
         colours = len(image['mean'])
         if colours != len(image['std']) or colours not in (1, about['channels']) and about['channels'] != 1:
@@ -342,6 +351,17 @@ def described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], di
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f'{workdir}: model.json is damaged ({error}); give a run folder') from None
     return about, image
+
+
+def _sound_tta(text: Any) -> str:
+    """Return `config.image.tta` as a file has it; raise `ValueError` for anything that it cannot be."""
+    if not isinstance(text, str):
+        raise ValueError('its image.tta is no text')
+    try:
+        specification.views(text)
+    except UserError as error:
+        raise ValueError(f'its image.tta cannot be: {error}') from error
+    return text
 
 
 def predictor_of(workdir: Any, about: dict[str, Any], heads: Tree) -> Callable[..., Array]:

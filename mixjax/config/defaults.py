@@ -141,6 +141,8 @@ class ImageSettings(Settings, Protocol):
     fit: str = 'short'  # short: the shorter side becomes `resize`, centre square; squash: both sides do
     pad: int = 0  # black border before the random crop
     flip: bool = True  # random horizontal flip
+    augment: str = ''  # more of it, in this order: 'randaugment(2,9),erase(0.25)'
+    tta: str = ''  # predictions of several views are averaged: flip, crops, or 'flip,crops'
 
 
 class OptimSettings(Settings, Protocol):

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mixjax.data.feed import specification
 from mixjax.errors import UserError, UserFunction, nearest, user_code
 from mixjax.method import First, Method, Phase, View
 
@@ -358,6 +359,10 @@ def _check_views(made: Method, name: str) -> None:
                 f"method {name}: the view {key!r} must be of 'image' or, in a method with Method(unlabelled=1) or "
                 f"more, of 'unlabelled', not of {view.of!r}"
             )
+        try:
+            specification.augmentations(view.augment or '')
+        except UserError as error:
+            raise UserError(f'method {name}: the view {key!r}: {error}') from error
 
 
 def title(config: Mapping[str, Any]) -> str:

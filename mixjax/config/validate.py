@@ -16,6 +16,7 @@ from mixjax.config import method_registry
 from mixjax.config.overrides import LARGEST
 from mixjax.config.overrides import short as _short
 from mixjax.data.datasets import resolve
+from mixjax.data.feed import specification
 from mixjax.data.labelled import split_file, splits
 from mixjax.errors import UserError, nearest
 from mixjax.host import storage
@@ -153,6 +154,8 @@ def check(config: Any, base: Any) -> None:
         _told('config.unlabelled.name', resolve.check, config.unlabelled)
     elif config.unlabelled.dir:
         raise UserError('config.unlabelled.dir is where the images of config.unlabelled.name=folder are; set that too')
+    _told('config.image.augment', specification.augmentations, config.image.augment)
+    _told('config.image.tta', specification.views, config.image.tta)
     for label in config.compare:
         if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', label):
             raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')
@@ -246,6 +249,11 @@ def _together(config: Any) -> None:
         raise UserError(
             f'config.image.crop={config.image.crop} is larger than the stored images '
             f'(config.{stored}={side}) with a border of config.image.pad={config.image.pad}'
+        )
+    if 'crops' in specification.views(config.image.tta) and config.image.crop >= side and not config.synthetic.side:
+        raise UserError(
+            f'config.image.tta={config.image.tta}: the crops of {config.image.crop} are all the same in stored images '
+            f'of {side}; set config.image.resize above config.image.crop'
         )
 
 

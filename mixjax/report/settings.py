@@ -27,6 +27,8 @@ KEYS = (
     ('Image crop', 'image.crop'),
     ('Border before the crop', 'image.pad'),
     ('Random flip', 'image.flip'),
+    ('Augmentation', 'image.augment'),
+    ('Views of a test image', 'image.tta'),
     ('Steps', 'steps'),
     ('Batch size', 'batch_size'),
     ('Optimiser', 'optim.name'),

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax import losses
-from mixjax.data.feed import augment
+from mixjax.data.feed import augment, tta
 from mixjax.data.feed.batches import Images
 from mixjax.method import Method
 from mixjax.models.net import Net
@@ -69,6 +69,7 @@ def make(
     method: Method,
     geometry: augment.Geometry,
     layout: Layout = Layout(),  # noqa: B008, a constant
+    views: str = '',
 ) -> Callable[[Tree, Array, Array, Array], Found]:
     """Make the evaluation of one batch: (variables, image, label, mask) -> `Sums` over the mask, and `Each`.
 
@@ -77,11 +78,20 @@ def make(
       method: the method, for its `predict`.
       geometry: preprocessing of the images.
       layout: layout of arrays on the devices.
+      views: `config.image.tta`; '' evaluates the centre crop alone.
     """
 
+    def forward(variables: Tree, image: Array) -> Array:
+        """Return the logits of stored images."""
+        whole = layout.whole(variables)
+
+        def predict(inputs: Array) -> Array:
+            return method.predict(net.apply(whole, inputs, train=False)[0])
+
+        return tta.logits(predict, layout.shard(image), geometry, views)
+
     def batch(variables: Tree, image: Array, label: Array, mask: Array) -> Found:
-        out, _ = net.apply(layout.whole(variables), augment.centre(layout.shard(image), geometry), train=False)
-        logits = method.predict(out)
+        logits = forward(variables, image)
         predicted = jnp.argmax(logits, axis=-1)
         correct = (predicted == label) & mask
         near = (rank(logits, label) < 5) & mask

@@ -151,7 +151,7 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
         """Return the evaluation of a batch. same: whether all seeds have the same images."""
         key = method.predict, even, cut, same
         if key not in shared.evaluators:
-            batch = evaluate.make(shared.net, method, shared.geometry, placed)
+            batch = evaluate.make(shared.net, method, shared.geometry, placed, config.image.tta)
             shared.evaluators[key] = jax.jit(mesh.each_trial(shared.mesh, batch, shared=(False, same, same, same)))
         return shared.evaluators[key]
 

@@ -142,8 +142,9 @@ def build_network(config: Any, sets: Sets) -> tuple[Net, Geometry, Array]:
     if config.model.name not in models.SHIPPED:
         check_network(config.model.name, net, jnp.zeros((2, side, side, channels), jnp.float32))
     geometry = Geometry(
-        config.image.crop, config.image.pad, config.image.flip, tuple(config.image.mean), tuple(config.image.std)
-    )
+        config.image.crop, config.image.pad, config.image.flip, tuple(config.image.mean), tuple(config.image.std),
+        config.image.augment,
+    )  # fmt: skip
     return net, geometry, jnp.zeros((1, geometry.crop, geometry.crop, channels), jnp.float32)
 
 
@@ -196,7 +197,7 @@ def features_key(config: Any, data: Dataset, rows: str, start: Tree | None, dige
         'split': 'train',
         'examples': array_cache.digest((data.labels, data.read(first))),
         'classes': data.classes,
-        'image': files.as_data(config.image),
+        'image': {key: value for key, value in files.as_data(config.image).items() if key not in ('augment', 'tta')},
         'batch': config.eval_batch_size,
     }
 
