@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mixjax import losses
 from mixjax.models.net import Net, Out
 
 Array = jax.Array
 Tree = Any
+TASKS = ('classification', 'multi_label', 'regression')
 
 
 class Head(NamedTuple):
@@ -77,19 +79,23 @@ class Prepared(NamedTuple):
 
 
 class Run(NamedTuple):
-    """Constants of the run that a method may use: Python numbers, the same at every step."""
+    """Constants of the run that a method may use: Python numbers, the same at every step.
+
+    loss: the loss of the run's task, (logits, label) -> (B,); `Ctx.loss` calls it.
+    """
 
     total_steps: int
     steps_per_epoch: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    loss: Callable[[Array, Array], Array] = losses.cross_entropy
 
 
 class Ctx(NamedTuple):
     """Everything that a loss may read besides the parameters; read-only.
 
-    batch: image (B, H, W, C) float, label (B,), index (B,) row of the example in the labelled
-        target set, partner (see `mix.partner`); with a `draw` also source_image, source_label.
+    batch: image (B, H, W, C) float, label (B,) int32 (or of other tasks (B, outputs) float32), index (B,) row of the
+        example in the labelled target set, partner (see `mix.partner`); with a `draw` also source_image, source_label.
     rng: a key of this step, for the loss; `after_step` sees another one.
     """
 
@@ -104,6 +110,13 @@ class Ctx(NamedTuple):
     def variables(self, params: Tree) -> Tree:
         """Return the variables for `net.apply`: these parameters with the current model state."""
         return {'params': params, **self.model_state}
+
+    def loss(self, logits: Array, label: Array) -> Array:
+        """Return the loss of the run's task, (B,): for classification `losses.cross_entropy`.
+
+        logits: (B, outputs). label: `batch['label']`, or soft targets (B, outputs) such as mixed labels.
+        """
+        return self.run.loss(logits, label)
 
 
 class Aux(NamedTuple):
@@ -122,7 +135,8 @@ class Aux(NamedTuple):
 class Part(NamedTuple):
     """The training examples of the target or the source, as `prepare` and `init` see them.
 
-    classes: class names in label order. labels: (n,) int. sizes: (classes,) images of each class.
+    classes: class names in label order; of other tasks those of the outputs. labels: as in a batch, (n,) int or (n,
+        outputs). sizes: (classes,) images of each class, or of each output those that are not 0.
     batches(size, augmented=False, per_class=None): batches with image, label, index; in order and each
         example once (the last one may be short), or without end and augmented as in training. With
         `per_class`, at most so many examples of each class, always the same ones.
@@ -138,10 +152,14 @@ class Part(NamedTuple):
 
 
 class Data(NamedTuple):
-    """The target and source data. `source` is None if the config names no source data set."""
+    """The target and source data. `source` is None if the config names no source data set.
+
+    loss: as `Run.loss`, for a `prepare` that trains.
+    """
 
     target: Part
     source: Part | None = None
+    loss: Callable[[Array, Array], Array] = losses.cross_entropy
 
 
 def _target_head(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
@@ -182,6 +200,9 @@ class Method(NamedTuple):
         The method's state at step 0. Default: ().
     predict(out) -> (B, classes_t) logits
         The logits that evaluation uses. Default: the head `target`.
+    measures(out, label) -> {name: (B,)}
+        Numbers of each test example besides the accuracy, inside jit: `out` of the network in eval mode, `label` as in
+        a batch. Their means over the test part are logged, and are in the results and the report. Default: None.
     groups: {part: (lr factor, decay factor)}
         Parts are `stem`, `stage1` .., `head:<name>`, or `trunk` and `heads` for all of a kind; the
         more exact name wins. (0, 0) freezes. Default: 1 and 1 everywhere.
@@ -190,6 +211,8 @@ class Method(NamedTuple):
         softmax over it), so that a batch must not be split into parts (`config.accumulate`).
     soft_labels: whether the loss takes soft targets (B, classes_t) in the place of the labels (B,), as
         `losses.cross_entropy` does; wrappers that mix labels need it.
+    tasks: names of the tasks that the method is for, of 'classification', 'multi_label' and 'regression'. A loss that
+        calls `ctx.loss` in the place of `losses.cross_entropy` is right for all three. Default: classification.
     batch_kinds: names of the kinds of batch that the loss alternates between; step i has the kind
         batch_kinds[i % len(batch_kinds)]. Every kind is logged, and shown as a separate curve. Default: all steps
         are alike.
@@ -201,11 +224,13 @@ class Method(NamedTuple):
     heads: Callable[[int, int, Prepared], dict[str, Head]] = _target_head
     init: Callable[[Net, Tree, Prepared, Data], Tree] = lambda net, params, prepared, data: ()
     predict: Callable[[Out], Array] = lambda out: out.logits['target']
+    measures: Callable[[Out, Array], Mapping[str, Array]] | None = None
     groups: Mapping[str, tuple[float, float]] = {}
     first: First | None = None
     whole_batch: bool = False
     soft_labels: bool = False
     batch_kinds: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ('classification',)
 
     @property
     def period(self) -> int:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mixjax.errors import UserError, UserFunction, nearest, user_code
-from mixjax.method import First, Method
+from mixjax.method import TASKS, First, Method
 
 
 class Kind(NamedTuple):
@@ -254,6 +254,7 @@ def checked(made: Any, name: str, kind: Kind = METHOD) -> Method:
             f'with return {kind.example}'
         )
     functions = {key: made._asdict()[key] for key in FUNCTIONS}
+    functions |= {'measures': made.measures} if made.measures is not None else {}
     for key, function in functions.items():
         if not callable(function):
             raise UserError(f'method {name}: Method({key}=..) must be a function, not {type(function).__name__}')
@@ -263,6 +264,11 @@ def checked(made: Any, name: str, kind: Kind = METHOD) -> Method:
             raise UserError(f'method {name}: Method(first=..) must be First(method, share), share a number above 0')
         first = first._replace(method=_FirstMethod(first.method, name))
     _check_groups(made.groups, name)
+    if not isinstance(made.tasks, tuple) or not made.tasks or not set(made.tasks) <= set(TASKS):
+        raise UserError(
+            f"method {name}: Method(tasks=..) must be a tuple of some of {', '.join(TASKS)}, such as "
+            f"('classification', 'regression'), not {made.tasks!r}"
+        )
     guarded = {key: UserFunction(function, f'method {name}: {key}') for key, function in functions.items()}
     return made._replace(**guarded, first=first)
 
@@ -298,6 +304,11 @@ def _check_groups(groups: Any, name: str) -> None:
                 f'method {name}: groups[{part!r}] must be (learning rate factor, weight decay factor), two numbers of '
                 f'at least 0, not {pair!r}'
             )
+
+
+def for_task(task: str) -> list[str]:
+    """Return the names of the methods that ship with mixjax and are for a task."""
+    return [name for name in names() if task in build({'name': name}, 10).tasks]
 
 
 def title(config: Mapping[str, Any]) -> str:

@@ -186,7 +186,5 @@ def run_training(
     loop.train_run(program, folder, progress)
     found = results.summary(program, folder, label)
     files.write_json(folder / 'results.json', found)
-    accuracy = found['accuracy']
-    std = '' if accuracy['std'] is None else f' +- {100 * accuracy["std"]:.2f}'
-    progress.say(f'{label}: {100 * accuracy["mean"]:.2f}{std} % correct (n={accuracy["n"]})')
+    progress.say(f'{label}: {results.sentence(found)}')
     return found

@@ -106,10 +106,12 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
     batch = config.batch_size // config.accumulate
     groups = config.mix.groups // config.accumulate or 1
 
-    def step(params: Tree, model_state: Tree, state: Tree, key: Array, images: Array, label: Array) -> Any:
-        example = {'image': images, 'label': label, 'index': label, 'partner': label.reshape(groups, -1)}
+    def step(
+        params: Tree, model_state: Tree, state: Tree, key: Array, images: Array, label: Array, index: Array
+    ) -> Any:  # fmt: skip
+        example = {'image': images, 'label': label, 'index': index, 'partner': index.reshape(groups, -1)}
         if prepared.draw is not None and method.first is None:
-            example |= {'source_image': images, 'source_label': label}
+            example |= {'source_image': images, 'source_label': index}
         frozen = jax.tree.map(jnp.asarray, prepared.frozen)
         ctx = Ctx(model_state, state, frozen, example, key, jnp.zeros((), jnp.int32), program.run)
 
@@ -124,11 +126,15 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
         out, _ = net.apply({'params': params, **model_state}, images, train=False)
         contract.predicted_head(method, out.logits)
         contract.predict(method, method.predict(out), batch, len(data.target.classes))
+        if method.measures is not None:
+            contract.measures(method, method.measures(out, label), batch)
         contract.after_step(method, method.after_step(net, params, params, aux, ctx), params, state)
 
     images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), image.dtype)
-    label = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    jax.eval_shape(step, params, model_state, state, jax.random.key(0), images, label)
+    index = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    rows = jax.ShapeDtypeStruct((batch, len(data.target.classes)), jnp.float32)
+    label = rows if program.task.rows else index
+    jax.eval_shape(step, params, model_state, state, jax.random.key(0), images, label, index)
 
 
 def _require_something_learns(net: Net, method: Method, params: Tree, config: Any) -> None:

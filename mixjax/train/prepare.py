@@ -69,6 +69,8 @@ def part(
             step += 1
 
     def means(per_class: int | None) -> np.ndarray:
+        if labels.ndim > 1:
+            raise UserError('class_means needs one class for each image, and config.target.task has none')
         rows = some_of_each(labels, len(classes), per_class)
         decoded_cache.ensure(read, rows, must=False)
 
@@ -97,14 +99,18 @@ def part(
     def class_means(per_class: int | None = None) -> np.ndarray:
         return kept.get(f'class means of {per_class or "all"}', lambda: means(per_class or None))
 
-    counted = np.bincount(labels, minlength=len(classes)) if sizes is None else sizes
-    return Part(classes, labels, counted, batches, class_means)
+    if sizes is None:
+        # Of several labels an image, the images with each; of numbers, all of them.
+        sizes = np.bincount(labels, minlength=len(classes)) if labels.ndim == 1 else (labels != 0).sum(0)
+    return Part(classes, labels, sizes, batches, class_means)
 
 
 def some_of_each(labels: np.ndarray, classes: int, per_class: int | None) -> np.ndarray:
     """Return at most `per_class` rows of each class, always the same ones, ascending; None takes all."""
     if per_class is None:
         return np.arange(len(labels))
+    if labels.ndim > 1:
+        raise UserError('per_class needs one class for each image, and config.target.task has none')
     shuffled = np.random.RandomState(0).permutation(len(labels))
     by_class = [shuffled[labels[shuffled] == c][:per_class] for c in range(classes)]
     return np.sort(np.concatenate(by_class))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from mixjax import tasks
 from mixjax.config import method_registry
 from mixjax.data.feed import batches
 from mixjax.data.feed.batches import Batch
@@ -17,6 +18,7 @@ from mixjax.data.labelled.run_data import SeedDraw, Sets
 from mixjax.errors import UserError
 from mixjax.method import Method, Prepared, Run
 from mixjax.models.net import Net
+from mixjax.tasks import Scale, Task
 from mixjax.train import evaluate, export, mesh, optim, step
 from mixjax.train.shared import Shared, shared_setup
 from mixjax.train.step import TrainState, TrainStep
@@ -59,6 +61,24 @@ class Program(NamedTuple):
         return self.shared.net
 
     @property
+    def task(self) -> Task:
+        return tasks.of(self.config.target.task)
+
+    @property
+    def one_test(self) -> bool:
+        """Whether all seeds have the same test examples with the same labels."""
+        return self.sets.test is not None and not self.task.scaled
+
+    @property
+    def one_val(self) -> bool:
+        """Whether all seeds have the same validation examples with the same labels."""
+        return self.sets.val is not None and not self.task.scaled
+
+    def scale(self, seed: int) -> Scale | None:
+        """Return the standardisation of a seed's labels, by those that it learns from."""
+        return self.task.scale(self.sets.train.labels[self.draw(seed).train])
+
+    @property
     def mesh(self) -> Mesh:
         return self.shared.mesh
 
@@ -85,7 +105,9 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
     check_whole_batches(config, method)
     check_batch_kinds(method)
     draw = run_data.draw_seed(config, shared.sets, config.seed)
-    run = Run(config.steps, draw.epoch_length / config.batch_size, shared.geometry.mean, shared.geometry.std)
+    task = tasks.of(config.target.task)
+    epochs = draw.epoch_length / config.batch_size
+    run = Run(config.steps, epochs, shared.geometry.mean, shared.geometry.std, task.loss)
 
     def factor_of(params: Tree) -> Tree:
         return optim.factors(method.groups, shared.net.group, params, config.optim)
@@ -117,13 +139,15 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
 
     def evaluator(same: bool) -> Callable:
         """Return the evaluation of a batch. same: whether all seeds have the same images."""
-        key = method.predict, even, cut, same
+        key = method.predict, method.measures, even, cut, same
         if key not in shared.evaluators:
-            batch = evaluate.make(shared.net, method, shared.geometry, placed)
+            batch = evaluate.make(shared.net, method, shared.geometry, placed, task)
             shared.evaluators[key] = jax.jit(mesh.each_trial(shared.mesh, batch, shared=(False, same, same, same)))
         return shared.evaluators[key]
 
-    tested, validated = (evaluator(part is not None) for part in (shared.sets.test, shared.sets.val))
+    tested, validated = (
+        evaluator(part is not None and not task.scaled) for part in (shared.sets.test, shared.sets.val)
+    )
     seen = export.seen(shared.net, method, feed(), run, shared.geometry)
     draws = {config.seed: draw}
     return Program(shared, config, method, feed(), run, tx, advance, tested, validated, seen, draws, {}, {})
