@@ -354,7 +354,7 @@ def load(
 
 def _task(workdir: Any, about: Mapping[str, Any]) -> tuple[Task, Scale | None]:
     """Read the task of `model.json` and the units of its numbers; it may be any file."""
-    name, found = about.get('task', ''), about.get('scale')
+    name, found = about.get('task', ''), about.get('scale', {})
     if not isinstance(name, str) or name and name not in tasks.NAMES:
         raise UserError(f'{workdir}: model.json is of a task {str(name)[:80]!r} that this mixjax does not know')
     task = tasks.of(name)

@@ -79,6 +79,7 @@ def _of(arrays: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> Outputs
         raise ValueError("'shown' is out of range")
     if image.dtype != np.uint8 or image.shape[-1] not in (1, 3) or 0 in image.shape[1:]:
         raise ValueError(f"'image' holds no pictures ({image.dtype} {image.shape})")
+    value, label = (array.astype(np.float64) for array in (value, label))
     return Outputs(tuple(seed.tolist()), value, np.broadcast_to(label, value.shape), shown.astype(int), image)
 
 
@@ -163,7 +164,7 @@ def _in_words(task: str, names: Sequence[str], value: np.ndarray, label: np.ndar
         order = [k for k in np.argsort(-value, kind='stable').tolist() if value[k] > 0.5]
         sure = [f'<span class="value">{100 * float(value[k]):.0f} %</span>' for k in order]
         said = ', '.join(f'<b>{bdi(names[k])}</b> {text}' for k, text in zip(order, sure, strict=True))
-        return said or 'no label', ', '.join(bdi(names[k]) for k in np.flatnonzero(label > 0)) or 'none'
+        return said or 'no label', ', '.join(bdi(names[k]) for k in np.flatnonzero(label > 0).tolist()) or 'none'
     both = zip(names, value.tolist(), label.tolist(), strict=True)
     shown = [(f'{bdi(name)} <b>{escape(short(a))}</b>', escape(short(b))) for name, a, b in both]
     return ', '.join(said for said, _ in shown), ', '.join(true for _, true in shown)

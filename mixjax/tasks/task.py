@@ -48,7 +48,7 @@ class Task(NamedTuple):
     loss: Callable[[Array, Array], Array]
     tally: Callable[[Array, Array, Array], Tree]
     each: Callable[[Array], Tree]
-    measures: Callable[[Tree, Tree, np.ndarray, Sequence[str]], dict[str, float]]
+    measures: Callable[[Tree, Tree, Any, Sequence[str]], dict[str, float]]
     values: Callable[[np.ndarray, Scale | None], np.ndarray]
 
     @property
@@ -64,7 +64,7 @@ class Task(NamedTuple):
         if not self.scaled:
             return None
         std = np.std(labels, axis=0, dtype=np.float64)
-        return Scale(np.mean(labels, axis=0, dtype=np.float64), np.where(std > 0, std, 1.0))
+        return Scale(np.asarray(np.mean(labels, axis=0, dtype=np.float64)), np.where(std > 0, std, 1.0))
 
     def fed(self, labels: np.ndarray, scale: Scale | None) -> np.ndarray:
         """Return labels as they are in a batch: (n,) int32, or (n, k) float32, standardised if there is a scale."""

@@ -99,10 +99,9 @@ def part(
     def class_means(per_class: int | None = None) -> np.ndarray:
         return kept.get(f'class means of {per_class or "all"}', lambda: means(per_class or None))
 
-    if sizes is None:
-        # Of several labels an image, the images with each; of numbers, all of them.
-        sizes = np.bincount(labels, minlength=len(classes)) if labels.ndim == 1 else (labels != 0).sum(0)
-    return Part(classes, labels, sizes, batches, class_means)
+    by_class = labels.ndim == 1
+    counted = np.bincount(labels, minlength=len(classes)) if by_class else np.asarray((labels != 0).sum(0))
+    return Part(classes, labels, counted if sizes is None else sizes, batches, class_means)
 
 
 def some_of_each(labels: np.ndarray, classes: int, per_class: int | None) -> np.ndarray:

@@ -18,6 +18,11 @@ def test_a_method_may_name_every_task():
         tasks.of('multilabel')
 
 
+def test_the_loss_of_classes_is_the_cross_entropy_itself():
+    assert method.Run(1, 1.0, (), ()).loss is CLASSIFICATION.loss is losses.cross_entropy
+    assert method.Data(None).loss is losses.cross_entropy
+
+
 # --- classification ---------------------------------------------------------------------------------------------------
 
 

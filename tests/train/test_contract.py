@@ -90,6 +90,10 @@ MISTAKES = {
         MEASURES.format("{'x': out.logit}"),
         r'measures raised AttributeError: .*\(MODULE.py, line \d+',
     ),
+    'a task that is none': (
+        "def make(classes_t):\n    return Method(plain, tasks=('labels',))",
+        r'Method\(tasks=..\) must be a tuple of some of classification, multi_label, regression',
+    ),
     'measures that are no function': (
         'def make(classes_t):\n    return Method(plain, measures=3)',
         r'Method\(measures=..\) must be a function, not int',

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -15,6 +16,7 @@ from mixjax import models, report
 from mixjax.api import Results
 from mixjax.commands import cli
 from mixjax.errors import UserError
+from mixjax.method import Aux, Method
 from mixjax.rundir import files
 from mixjax.train import evaluation, experiment, loop
 from tests.support.common import Tiny, lines
@@ -182,7 +184,8 @@ def test_the_commands_show_it(done, capsys, tmp_path):
 def test_the_report_shows_it(done):
     task, here, results = done
     page = report.write(here / 'run').read_text()
-    assert '>Largest losses<' in page and 'Confused classes' not in page and 'accuracy' not in page.replace('s-accuracy', '').casefold()
+    assert '>Largest losses<' in page and 'Confused classes' not in page
+    assert 'accuracy' not in page.replace('s-accuracy', '').casefold()
     assert f'Test {results["primary"]} over steps' in page
     assert ('precision %' in page and '<td>' in page) if task == 'multi_label' else 'predicted and true' in page
     assert f'| method | {results["primary"]} | n |' in (here / 'run/results.md').read_text()
@@ -254,6 +257,35 @@ def test_a_comparison_is_of_the_primary_measure(done, tmp_path, capsys):
     page = report.write(tmp_path / 'run').read_text()
     assert ('mixup scored' in page) == better and ('No method scored' in page) == (not better)
     report.write(here / 'run', tmp_path / 'run', out=tmp_path / 'both.html')
+
+
+def test_a_method_is_for_classes_unless_it_says_otherwise(done, tmp_path):
+    task, here, _ = done
+
+    def make(classes_t):
+        def loss(net, params, ctx):
+            out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True)
+            assert ctx.batch['label'].shape == (6, classes_t)
+            return ctx.loss(out.logits['target'], ctx.batch['label']).mean(), Aux(model_state)
+
+        def measures(out, label):
+            return {'gap': jnp.abs(out.logits['target'] - label).mean(-1)}
+
+        return Method(loss, measures=measures, tasks=('classification', task) if allowed else ('classification',))
+
+    allowed = False
+    given = config(here / 'photos', task, num_seeds='1', steps='2', keep='last')
+    with pytest.raises(UserError, match='make is for classification only .its loss needs one class for each image'):
+        mixjax.train.run(given, tmp_path / 'run', method=make, progress=False)
+    assert not (tmp_path / 'run').exists()
+    allowed = True
+    found = mixjax.train.run(given, tmp_path / 'run', method=make, progress=False)
+    (seed,) = found['seeds']
+    if task == 'regression':  # the measure is in standardised units, as the loss is
+        kept, about = np.load(tmp_path / 'run/predictions.npz'), files.read_json(tmp_path / 'run/model.json')
+        gap = np.abs(kept['value'][0] - kept['label'].reshape(kept['value'][0].shape)) / about['scale']['std']
+        np.testing.assert_allclose(seed['measures']['gap'], gap.mean(), rtol=1e-4)
+    assert found['measures']['gap']['n'] == 1
 
 
 METHODS = ['finetune', 'feature_extraction', 'l2sp', 'delta', 'bss', 'rifle', 'mixup']
