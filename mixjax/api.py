@@ -31,7 +31,7 @@ Kind: TypeAlias = Literal['run', 'comparison', 'sweep']
 
 
 class Accuracy(NamedTuple):
-    """The share of the test images that are classified correctly.
+    """The share of the test images that are classified correctly, or the primary measure of another task.
 
     mean: over the seeds. std: their sample standard deviation; None of one seed. n: how many seeds. per_seed: of each.
     """
@@ -105,8 +105,24 @@ class Results(dict[str, Any]):
                 f'a {self.kind} has no accuracy of its own, its runs have: results.runs[{first!r}].accuracy; the runs '
                 f'are {", ".join(self.runs)}'
             )
-        found = self['accuracy']
-        return Accuracy(found['mean'], found['std'], found['n'], tuple(seed['accuracy'] for seed in self['seeds']))
+        if 'primary' in self:
+            raise UserError(
+                f"the run is of the task {self['task']} and has no accuracy; results.primary is its {self['primary']}"
+            )
+        return self.primary
+
+    @property
+    def primary(self) -> Accuracy:
+        """The primary measure of a run on the test part: the accuracy, mAP of several labels, or MAE of numbers."""
+        if self.kind != 'run':
+            first = next(iter(self.runs))
+            raise UserError(
+                f'a {self.kind} has no measure of its own, its runs have: results.runs[{first!r}].primary; the runs '
+                f'are {", ".join(self.runs)}'
+            )
+        name = self.get('primary', 'accuracy')
+        found = self[name]
+        return Accuracy(found['mean'], found['std'], found['n'], tuple(seed[name] for seed in self['seeds']))
 
     @property
     def runs(self) -> dict[str, Results]:

@@ -6,6 +6,9 @@
     dogs.probabilities(images)            # (n, H, W, C), uint8 or floats from 0 to 1 -> (n, classes)
     dogs.features(['one.jpg', 'two.jpg'])  # (2, d), what the classifier sees
 
+Of a run with several labels an image (`config.target.task`) a call gives all labels whose probability is above 0.5; of
+one with numbers, `ages.numbers(images)` gives them.
+
 A photograph is prepared as the run prepared its test images: the same resize, crop and colours.
 """
 
@@ -23,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixjax import models
+from mixjax import models, tasks
 from mixjax.config import method_registry
 from mixjax.data.datasets import folder_scan
 from mixjax.data.feed import augment, specification, tta
@@ -35,6 +38,7 @@ from mixjax.method import Method
 from mixjax.models import preprocessing as own_images
 from mixjax.models import weights
 from mixjax.models.net import Out
+from mixjax.tasks import CLASSIFICATION, Scale, Task
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,6 +46,7 @@ if TYPE_CHECKING:
 Array = jax.Array
 Tree = Any
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
+Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]] | np.ndarray[Any, np.dtype[np.floating[Any]]] | jax.Array
 Source: TypeAlias = 'str | Path | bytes | Pixels | Image'
 
@@ -55,6 +60,8 @@ class Ranked(NamedTuple):
 
 class Prediction(list[Ranked]):
     """The likeliest classes of one image, the likeliest first: a list of `(name, probability)`.
+
+    Of a network for several labels an image it has those above 0.5, and may be empty.
 
     file: where the image was read from; None where it was no file.
 
@@ -71,12 +78,16 @@ class Prediction(list[Ranked]):
     @property
     def name(self) -> str:
         """The likeliest class."""
-        return self[0].name
+        return self._first().name
 
     @property
     def probability(self) -> float:
         """The probability of the likeliest class."""
-        return self[0].probability
+        return self._first().probability
+
+    def _first(self) -> Ranked:
+        require(bool(self), 'no label of the image has a probability above 0.5')
+        return self[0]
 
 
 @dataclass(frozen=True)
@@ -86,6 +97,7 @@ class Predictor:
     classes: their names. about: all that `model.json` says. rule: how a file becomes a stored image.
     apply: (B, H, W, C) uint8 stored images -> (B, classes) logits, compiled for one batch size.
     batch: that size. embed: the same images -> (B, d) features.
+    task: what the classes and the logits are. scale: the units of numbers.
     """
 
     classes: tuple[str, ...]
@@ -94,6 +106,8 @@ class Predictor:
     apply: Callable[[np.ndarray], Array]
     batch: int
     embed: Callable[[np.ndarray], Array]
+    task: Task = CLASSIFICATION
+    scale: Scale | None = None
 
     @overload
     def __call__(self, source: Source, top: int = 5) -> Prediction: ...
@@ -108,7 +122,8 @@ class Predictor:
           top: how many classes to give.
 
         Returns:
-          The `top` likeliest classes, the likeliest first; of a list a list of these.
+          The `top` likeliest classes, the likeliest first; of a list a list of these. Of a network for several labels
+          an image all labels with a probability above 0.5.
 
         Example:
           >>> import mixjax, numpy as np
@@ -136,7 +151,32 @@ class Predictor:
         Returns:
           (n, classes) float32, n = 1 for one image; classes in the order of `classes`.
         """
-        return np.asarray(jax.nn.softmax(jnp.asarray(self.logits(images)), axis=-1))
+        if self.task.scaled:
+            raise UserError(
+                f'this network predicts numbers ({", ".join(self.classes[:5])}), which have no probabilities; '
+                'predictor.numbers(images) gives them'
+            )
+        return self.task.values(self.logits(images), self.scale)
+
+    def numbers(self, images: Source | Sequence[Source]) -> Numbers:
+        """The numbers that a network for regression predicts, in the units of its labels.
+
+        Args:
+          images: as in `probabilities`.
+
+        Returns:
+          (n, outputs) float64, n = 1 for one image; outputs in the order of `classes`, which are their names.
+        """
+        if not self.task.scaled:
+            raise UserError(
+                f'this network predicts {"labels" if self.task.rows else "classes"} and no numbers; '
+                'predictor.probabilities(images) gives their probabilities'
+            )
+        return self.task.values(self.logits(images), self.scale)
+
+    def values(self, images: Source | Sequence[Source]) -> np.ndarray:
+        """Compute what a user sees: the numbers of a network for regression, else the probabilities."""
+        return self.task.values(self.logits(images), self.scale)
 
     def logits(self, images: Source | Sequence[Source]) -> Floats:
         """Compute the outputs of the classifier before the softmax; see `probabilities`.
@@ -231,8 +271,9 @@ class Predictor:
             )
 
     def ranked(self, probabilities: np.ndarray, top: int = 5) -> Prediction:
-        """The `top` likeliest classes of one row of probabilities."""
-        order = np.argsort(-probabilities, kind='stable')[:top]
+        """The `top` likeliest classes of one row of probabilities; of several labels an image all above 0.5."""
+        order = np.argsort(-probabilities, kind='stable')
+        order = [k for k in order if probabilities[k] > 0.5] if self.task.rows else order[:top]
         return Prediction(Ranked(self.classes[k], float(probabilities[k])) for k in order)
 
     def _named(self, probabilities: np.ndarray, top: int, file: Path | None) -> Prediction:
@@ -241,7 +282,7 @@ class Predictor:
         return found
 
     def stream(self, files: Iterable[Path]) -> Iterator[tuple[Path, np.ndarray | str]]:
-        """Each file with its probabilities, or with the reason why it cannot be read; in the files' order."""
+        """Each file with its probabilities or numbers, or the reason why it cannot be read; in the files' order."""
 
         def attempt(path: Path) -> np.ndarray | str:
             try:
@@ -255,7 +296,7 @@ class Predictor:
         with ThreadPoolExecutor() as pool:
             while some := list(islice(queue, self.batch)):
                 images = list(pool.map(attempt, some))
-                rows = iter(self.probabilities(np.stack(good)) if (good := _arrays(images)) else ())
+                rows = iter(self.values(np.stack(good)) if (good := _arrays(images)) else ())
                 yield from (
                     (path, image if isinstance(image, str) else next(rows))
                     for path, image in zip(some, images, strict=True)
@@ -311,8 +352,27 @@ def load(
     )
     return Predictor(
         tuple(about['classes']), about, rule, lambda images: logits(variables, jnp.asarray(images)), batch,
-        lambda images: features(variables, jnp.asarray(images)),
+        lambda images: features(variables, jnp.asarray(images)), *_task(workdir, about),
     )  # fmt: skip
+
+
+def _task(workdir: Any, about: Mapping[str, Any]) -> tuple[Task, Scale | None]:
+    """Read the task of `model.json` and the units of its numbers; it may be any file."""
+    name, found = about.get('task', ''), about.get('scale', {})
+    if not isinstance(name, str) or name and name not in tasks.NAMES:
+        raise UserError(f'{workdir}: model.json is of a task {str(name)[:80]!r} that this mixjax does not know')
+    task = tasks.of(name)
+    if not task.scaled:
+        return task, None
+    try:
+        mean, std = (np.array(found[key], np.float64) for key in ('mean', 'std'))
+        fits = mean.shape == std.shape == (len(about['classes']),)
+        good = fits and np.isfinite([mean, std]).all() and (std > 0).all()
+    except (KeyError, TypeError, ValueError):
+        good = False
+    if not good:
+        raise UserError(f'{workdir}: model.json is damaged (its scale cannot be); give a run folder')
+    return task, Scale(mean, std)
 
 
 def _given(workdir: Any, about: Mapping[str, Any], method: Callable[..., Method] | None) -> dict[str, Any]:

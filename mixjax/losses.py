@@ -87,6 +87,50 @@ def soft_cross_entropy(logits: Array, target: Array) -> Array:
     return -jnp.sum(target * jax.nn.log_softmax(logits), axis=-1)
 
 
+def sigmoid_cross_entropy(logits: Array, target: Array) -> Array:
+    """Compute the loss of several labels an image: the binary cross-entropy of each label, mean over the labels.
+
+    The mean over the labels is that of `torch.nn.BCEWithLogitsLoss`.
+
+    Args:
+      logits: Unnormalised scores, of shape (B, c).
+      target: Of each label 1 or 0, or a number between for mixed images, of shape (B, c).
+
+    Returns:
+      The loss of each example, of shape (B,).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> print(losses.sigmoid_cross_entropy(jnp.array([[0.0, 2.0]]), jnp.array([[1.0, 0.0]])).round(4))
+      [1.41]
+    """
+    _check_logits(logits)
+    chex.assert_equal_shape([logits, target], custom_message='target must be (B, c) label rows, as logits')
+    return -jnp.mean(target * jax.nn.log_sigmoid(logits) + (1 - target) * jax.nn.log_sigmoid(-logits), axis=-1)
+
+
+def squared_error(output: Array, target: Array) -> Array:
+    """Compute the loss of regression: the squared error, mean over the numbers of an example.
+
+    Args:
+      output: What the network says, of shape (B, k).
+      target: What it should say, of shape (B, k).
+
+    Returns:
+      The loss of each example, of shape (B,).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> print(losses.squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[1.0, 1.0]])))
+      [2.]
+    """
+    chex.assert_rank(output, 2, custom_message='output must be (B, k)')
+    chex.assert_equal_shape([output, target], custom_message='target must be (B, k), as output')
+    return jnp.mean(jnp.square(output - target), axis=-1)
+
+
 def one_hot(label: Array, classes: int, smoothing: float = 0.0) -> Array:
     """Encode labels as rows of class probabilities, smoothed if asked: (1 - e) y + e / c with e = `smoothing`.
 

@@ -20,10 +20,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mixjax import losses
 from mixjax.models.net import Net, Out
 
 Array = jax.Array
 Tree = Any
+TASKS = ('classification', 'multi_label', 'regression')
 
 
 Groups = Mapping[str, tuple[float, float]] | Callable[[tuple[str, ...], Tree], tuple[float, float]]
@@ -86,6 +88,7 @@ class Run(NamedTuple):
     """Constants of the run that a method may use: Python numbers, the same at every step of a phase.
 
     phase: the number of the phase, from 0. starts: the first step of each phase.
+    loss: the loss of the run's task, (logits, label) -> (B,); `Ctx.loss` calls it.
     """
 
     total_steps: int
@@ -94,14 +97,15 @@ class Run(NamedTuple):
     std: tuple[float, ...]
     phase: int = 0
     starts: tuple[int, ...] = (0,)
+    loss: Callable[[Array, Array], Array] = losses.cross_entropy
 
 
 class Ctx(NamedTuple):
     """Everything that a loss may read besides the parameters; read-only.
 
-    batch: image (B, H, W, C) float, label (B,), index (B,) row of the example in the labelled
-        target set, partner (see `mix.partner`); with a `draw` also source_image, source_label; the method's
-        `views` by their names; with `unlabelled` also unlabelled_index, rows of the unlabelled images.
+    batch: image (B, H, W, C) float, label (B,) int32 (or of other tasks (B, outputs) float32), index (B,) row of the
+        example in the labelled target set, partner (see `mix.partner`); with a `draw` also source_image, source_label;
+        the method's `views` by their names; with `unlabelled` also unlabelled_index, rows of the unlabelled images.
     rng: a key of this step, for the loss; `after_step` sees another one.
     """
 
@@ -116,6 +120,13 @@ class Ctx(NamedTuple):
     def variables(self, params: Tree) -> Tree:
         """Return the variables for `net.apply`: these parameters with the current model state."""
         return {'params': params, **self.model_state}
+
+    def loss(self, logits: Array, label: Array) -> Array:
+        """Return the loss of the run's task, (B,): for classification `losses.cross_entropy`.
+
+        logits: (B, outputs). label: `batch['label']`, or soft targets (B, outputs) such as mixed labels.
+        """
+        return self.run.loss(logits, label)
 
 
 class Aux(NamedTuple):
@@ -138,7 +149,8 @@ def _no_features() -> np.ndarray:
 class Part(NamedTuple):
     """The training examples of the target or the source, as `prepare` and `init` see them.
 
-    classes: class names in label order. labels: (n,) int. sizes: (classes,) images of each class. Unlabelled images
+    classes: class names in label order; of other tasks those of the outputs. labels: as in a batch, (n,) int or (n,
+        outputs). sizes: (classes,) images of each class, or of each output those that are not 0. Unlabelled images
         have the label -1, and no classes.
     names: of the examples, such as the paths of their files; empty where they have none.
     batches(size, augmented=False, per_class=None): batches with image, label, index; in order and each
@@ -162,11 +174,13 @@ class Data(NamedTuple):
     """The target, source and unlabelled data.
 
     `source` is None if the config names no source data set, and `unlabelled` if the run has no unlabelled images.
+    loss: as `Run.loss`, for a `prepare` that trains.
     """
 
     target: Part
     source: Part | None = None
     unlabelled: Part | None = None
+    loss: Callable[[Array, Array], Array] = losses.cross_entropy
 
 
 def _target_head(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
@@ -242,6 +256,9 @@ class Method(NamedTuple):
         The method's state at step 0. Default: ().
     predict(out) -> (B, classes_t) logits
         The logits that evaluation uses. Default: the head `target`.
+    measures(out, label) -> {name: (B,)}
+        Numbers of each test example besides the accuracy, inside jit: `out` of the network in eval mode, `label` as in
+        a batch. Their means over the test part are logged, and are in the results and the report. Default: None.
     groups: {part: (lr factor, decay factor)}, or a function (path, params) -> (lr factor, decay factor)
         Parts are `stem`, `stage1` .., `head:<name>`, or `trunk` and `heads` for all of a kind, or a sub-tree that
         `parameters` adds; the more exact name wins. (0, 0) freezes. A function gets the path of each parameter, a tuple
@@ -262,6 +279,8 @@ class Method(NamedTuple):
         softmax over it), so that a batch must not be split into parts (`config.accumulate`).
     soft_labels: whether the loss takes soft targets (B, classes_t) in the place of the labels (B,), as
         `losses.cross_entropy` does; wrappers that mix labels need it.
+    tasks: names of the tasks that the method is for, of 'classification', 'multi_label' and 'regression'. A loss that
+        calls `ctx.loss` in the place of `losses.cross_entropy` is right for all three. Default: classification.
     batch_kinds: names of the kinds of batch that the loss alternates between; step i has the kind
         batch_kinds[i % len(batch_kinds)]. Every kind is logged, and shown as a separate curve. Default: all steps
         are alike.
@@ -273,6 +292,7 @@ class Method(NamedTuple):
     heads: Callable[[int, int, Prepared], dict[str, Head]] = _target_head
     init: Callable[[Net, Tree, Prepared, Data], Tree] = lambda net, params, prepared, data: ()
     predict: Callable[[Out], Array] = lambda out: out.logits['target']
+    measures: Callable[[Out, Array], Mapping[str, Array]] | None = None
     groups: Groups = {}
     parameters: Callable[[Net, Tree, Array], Tree] = lambda net, params, rng: params
     evaluated: Callable[[Net, Tree, Tree], Tree] = _network
@@ -284,6 +304,7 @@ class Method(NamedTuple):
     whole_batch: bool = False
     soft_labels: bool = False
     batch_kinds: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ('classification',)
 
     @property
     def period(self) -> int:

@@ -57,6 +57,7 @@ def test_commands_load_their_config(line, monkeypatch, tmp_path):
     for name in ('cat/1.png', 'cat/12.png', 'dog/123.png', 'dog/1234.png'):
         (tmp_path / 'photos' / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((9, 9), len(name), np.uint8)).save(tmp_path / 'photos' / name)
+    (tmp_path / 'photos/labels.csv').write_text('file,labels\ncat/1.png,fur;cat\ndog/123.png,fur\n')
     (tmp_path / 'splits.json').write_text(json.dumps({'target': 'digits', 'labelled rows': {'0': list(range(10))}}))
     monkeypatch.setenv('HOME', str(tmp_path))
     line = re.sub(r'runs/\S*/splits.json', str(tmp_path / 'splits.json'), line)

@@ -125,8 +125,11 @@ def results_of(folder: Place) -> dict[str, Any]:
     kind = results.get('kind') if isinstance(results, dict) else None
     if kind not in ('run', 'comparison', 'sweep') or kind != 'run' and not isinstance(results.get('runs'), dict):
         raise UserError(f'{path} is not a result of mixjax; give the --workdir of a finished run')
-    for name in results.get('runs', {}):
-        check_name(name, path)  # arrays and numbers are written there
+    for name, one in [('', results), *results.get('runs', {}).items()]:
+        if isinstance(one, dict) and 'task' in one:
+            raise UserError(f'{path} is of the task {one["task"]}; what is measured needs one class for each image')
+        if name:
+            check_name(name, path)  # arrays and numbers are written there
     return results
 
 

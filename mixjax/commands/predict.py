@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,10 @@ from mixjax.report.words import cell, plain
 
 
 class Answer(NamedTuple):
-    """Predictions: a row for each image, how many with a known class are right, and the files left out."""
+    """Predictions: a row for each image, how many with a known class are right, and the files left out.
+
+    measures: those of the run's task on its test images, of another task than classification.
+    """
 
     rows: list[dict[str, Any]]
     correct: int
@@ -27,6 +31,7 @@ class Answer(NamedTuple):
     unreadable: dict[str, str]
     others: int
     irregular: int = 0
+    measures: Mapping[str, float] = {}
 
     @property
     def accuracy(self) -> float | None:
@@ -50,13 +55,12 @@ def of_files(predictor: Any, given: Sequence[str], top: int) -> Answer:
             unreadable[str(path)] = result
             continue
         row: dict[str, Any] = {'file': str(path)}
-        label = inference.label_of(below[path], predictor.classes)
-        ranked = predictor.ranked(result, top)
+        label = None if predictor.task.rows else inference.label_of(below[path], predictor.classes)
         if label is not None:
             row['label'] = label
             labelled += 1
             correct += predictor.classes[int(np.argmax(result))] == label
-        rows.append({**row, 'top': [{'class': name, 'probability': p} for name, p in ranked]})
+        rows.append({**row, **said(predictor, result, top)})
     return Answer(rows, correct, labelled, unreadable, others, irregular)
 
 
@@ -65,16 +69,46 @@ def of_test_set(predictor: Any, workdir: str, top: int) -> Answer:
     from mixjax import inference
 
     test = inference.test_set(workdir)
+    if predictor.task.rows:
+        return _of_rows(predictor, test, top)
     probabilities = predictor.probabilities(test.image)
     rows = [
         {
             'file': f'test image {k}',
             'label': predictor.classes[label],
-            'top': [{'class': name, 'probability': p} for name, p in predictor.ranked(probabilities[k], top)],
+            **said(predictor, probabilities[k], top),
         }
         for k, label in enumerate(test.label)
     ]
     return Answer(rows, int(np.sum(probabilities.argmax(1) == test.label)), len(test.label), {}, 0)
+
+
+def said(predictor: Any, values: np.ndarray, top: int) -> dict[str, Any]:
+    """What is predicted of one image: the likeliest classes, the labels above 0.5, or the numbers.
+
+    values: its probabilities, or numbers.
+    """
+    if predictor.task.scaled:
+        return {'numbers': dict(zip(predictor.classes, map(float, values), strict=True))}
+    if predictor.task.rows:
+        every = dict(zip(predictor.classes, map(float, values), strict=True))
+        return {'labels': [name for name, _ in predictor.ranked(values)], 'probabilities': every}
+    return {'top': [{'class': name, 'probability': p} for name, p in predictor.ranked(values, top)]}
+
+
+def _of_rows(predictor: Any, test: Any, top: int) -> Answer:
+    """The answer for the test images of a run with several labels an image, or with numbers."""
+    logits = predictor.logits(test.image)
+    values, task = predictor.task.values(logits, predictor.scale), predictor.task
+    measures = task.measures((), task.told(logits, predictor.scale), test.label, predictor.classes)
+    rows = []
+    for k, label in enumerate(test.label):
+        if task.scaled:
+            true: Any = dict(zip(predictor.classes, map(float, label), strict=True))
+        else:
+            true = [predictor.classes[place] for place in np.flatnonzero(label)]
+        rows.append({'file': f'test image {k}', 'true': true, **said(predictor, values[k], top)})
+    return Answer(rows, 0, 0, {}, 0, measures={name: float(value) for name, value in measures.items()})
 
 
 # --- what it looks like -----------------------------------------------------------------------------------------------
@@ -83,11 +117,20 @@ def of_test_set(predictor: Any, workdir: str, top: int) -> Answer:
 def as_text(answer: Answer) -> str:
     width = min(max((len(row['file']) for row in answer.rows), default=0), 60)
     lines = [
-        f'{plain(row["file"]):{width}}  '
-        + ', '.join(f'{plain(one["class"])} {100 * one["probability"]:.1f} %' for one in row['top'])
+        f'{plain(row["file"]):{width}}  {_in_words(row)}'
         for row in answer.rows
     ]
     return '\n'.join([*lines, *summary(answer)])
+
+
+def _in_words(row: Mapping[str, Any]) -> str:
+    """What is predicted of one image, on a line."""
+    if 'numbers' in row:
+        return ', '.join(f'{plain(name)} {value:.6g}' for name, value in row['numbers'].items())
+    if 'labels' in row:
+        found = row['probabilities']
+        return ', '.join(f'{plain(name)} {100 * found[name]:.1f} %' for name in row['labels']) or 'no label'
+    return ', '.join(f'{plain(one["class"])} {100 * one["probability"]:.1f} %' for one in row['top'])
 
 
 def summary(answer: Answer) -> list[str]:
@@ -107,6 +150,9 @@ def summary(answer: Answer) -> list[str]:
     if answer.accuracy is not None:
         part = '' if answer.labelled == len(answer.rows) else ' whose folder names their class'
         lines.append(f'accuracy {100 * answer.accuracy:.2f} % ({answer.correct} of {answer.labelled} images{part})')
+    if answer.measures:
+        shown = ', '.join(f'{plain(name)} {value:.4g}' for name, value in answer.measures.items())
+        lines.append(f'{shown} ({counted(len(answer.rows), "image")})')
     return lines
 
 
@@ -118,6 +164,8 @@ def as_json(answer: Answer) -> str:
     whole: dict[str, Any] = {'predictions': answer.rows}
     if answer.accuracy is not None:
         whole |= {'accuracy': answer.accuracy, 'correct': answer.correct, 'labelled': answer.labelled}
+    if answer.measures:
+        whole['measures'] = {name: value if math.isfinite(value) else None for name, value in answer.measures.items()}
     if answer.unreadable:
         whole['unreadable'] = answer.unreadable
     return json.dumps(whole, indent=2)
@@ -126,15 +174,32 @@ def as_json(answer: Answer) -> str:
 def write_csv(path: str, answer: Answer) -> None:
     """One line for each image: file, its label if it is known, then class and probability of each rank.
 
-    Names are cells that a spreadsheet takes for text.
+    Of several labels an image a column has the probability of each; of numbers, each. What is true of a test image is
+    in one column, apart by semicolons. Names are cells that a spreadsheet takes for text.
     """
-    ranks = len(answer.rows[0]['top']) if answer.rows else 0
     file = io.StringIO()
     out = csv.writer(file)
+    if answer.rows and 'top' not in answer.rows[0]:
+        kind = 'numbers' if 'numbers' in answer.rows[0] else 'probabilities'
+        known = 'true' in answer.rows[0]
+        out.writerow(['file', *['true'] * known, *map(cell, answer.rows[0][kind])])
+        for row in answer.rows:
+            digits = '.9g' if kind == 'numbers' else '.6f'
+            true = row.get('true', {})
+            true = ';'.join(f'{value:.9g}' for value in true.values()) if kind == 'numbers' else cell(';'.join(true))
+            values = [f'{value:{digits}}' for value in row[kind].values()]
+            out.writerow([cell(row['file']), *[true] * known, *values])
+        _write(path, file)
+        return
+    ranks = len(answer.rows[0]['top']) if answer.rows else 0
     out.writerow(['file', 'label', *(f'{what}{k + 1}' for k in range(ranks) for what in ('class', 'probability'))])
     for row in answer.rows:
         top = [x for one in row['top'] for x in (cell(one['class']), f'{one["probability"]:.6f}')]
         out.writerow([cell(row['file']), cell(row.get('label', '')), *top])
+    _write(path, file)
+
+
+def _write(path: str, file: io.StringIO) -> None:
     try:
         storage.write_named(storage.of(path), file.getvalue().encode())
     except OSError as error:

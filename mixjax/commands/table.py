@@ -130,7 +130,7 @@ PREDICT = Command(
     ),
     (
         Flag('workdir', 'the work directory of a run (of a comparison: RUN/METHOD)', 'DIR', required=True),
-        Flag('top', 'how many classes to show', 'N', int, 5, least=1),
+        Flag('top', 'how many classes to show; of several labels an image all above 0.5 are', 'N', int, 5, least=1),
         Flag('batch', 'images that are predicted at once', 'N', int, 64, least=1),
         Flag('test', "predict the run's own test set"),
         Flag('json', 'print JSON'),

@@ -94,6 +94,8 @@ class TargetSettings(Settings, Protocol):
 
     name: str = 'synthetic'
     dir: str = ''  # of the data set `folder`: where your images are
+    labels: str = ''  # of a folder: a CSV file in it with the labels; '' takes its class folders
+    task: str = ''  # one class an image; multi_label: several labels an image; regression: numbers
     holdout: float = 0.2  # of a folder without a test part: share of each class that is tested on
     classes: float = 1.0  # up to 1 the share of the classes, above it their number
     per_class: int = 0  # labelled examples of each class; 0 takes `rate` of them

@@ -23,7 +23,7 @@ import numpy as np
 
 from mixjax.data.feed import specification
 from mixjax.errors import UserError, UserFunction, nearest, user_code
-from mixjax.method import First, Method, Phase, View
+from mixjax.method import TASKS, First, Method, Phase, View
 
 
 class Kind(NamedTuple):
@@ -263,6 +263,7 @@ def checked(made: Any, name: str, kind: Kind = METHOD) -> Method:
             f'with return {kind.example}'
         )
     functions = {key: made._asdict()[key] for key in FUNCTIONS}
+    functions |= {'measures': made.measures} if made.measures is not None else {}
     for key, function in functions.items():
         if not callable(function):
             raise UserError(f'method {name}: Method({key}=..) must be a function, not {type(function).__name__}')
@@ -271,6 +272,11 @@ def checked(made: Any, name: str, kind: Kind = METHOD) -> Method:
         if not isinstance(first, First) or not callable(first.method) or not 0 < first.share < math.inf:
             raise UserError(f'method {name}: Method(first=..) must be First(method, share), share a number above 0')
         first = first._replace(method=_FirstMethod(first.method, name))
+    if not isinstance(made.tasks, tuple) or not made.tasks or not set(made.tasks) <= set(TASKS):
+        raise UserError(
+            f"method {name}: Method(tasks=..) must be a tuple of some of {', '.join(TASKS)}, such as "
+            f"('classification', 'regression'), not {made.tasks!r}"
+        )
     _check_phases(made, name)
     _check_views(made, name)
     for groups in (made.groups, *(phase.groups for phase in made.phases)):
@@ -363,6 +369,11 @@ def _check_views(made: Method, name: str) -> None:
             specification.augmentations(view.augment or '')
         except UserError as error:
             raise UserError(f'method {name}: the view {key!r}: {error}') from error
+
+
+def for_task(task: str) -> list[str]:
+    """Return the names of the methods that ship with mixjax and are for a task."""
+    return [name for name in names() if task in build({'name': name}, 10).tasks]
 
 
 def title(config: Mapping[str, Any]) -> str:

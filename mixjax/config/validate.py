@@ -11,7 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mixjax import models
+from mixjax import models, tasks
 from mixjax.config import method_registry
 from mixjax.config.overrides import LARGEST
 from mixjax.config.overrides import short as _short
@@ -75,6 +75,10 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         f"one of {', '.join(initializers.LAWS)}, or '' for the network's own",
     ),
     'model.head': _one_of('source', 'keep', 'reset'),
+    'target.task': (
+        lambda v: v in [task.setting for task in tasks.TASKS.values()],
+        "multi_label or regression, or '' for one class an image",
+    ),
     'target.per_class': _at_least(0),
     'target.rate': _SHARE,
     'target.holdout': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
@@ -239,6 +243,7 @@ def _together(config: Any) -> None:
     if config.seed + config.num_seeds > 2**31:
         raise UserError('config.seed + config.num_seeds must stay below 2^31')
     _how_many(config.target)
+    _task(config)
     if len(config.image.mean) != len(config.image.std):
         raise UserError('config.image.mean and config.image.std must have the same number of colours')
     if bool(config.synthetic.per_class) != bool(config.synthetic.side):
@@ -301,6 +306,50 @@ def _how_many(target: Any) -> None:
             raise UserError(f'config.target.splits lists the examples; leave config.target.{key} as it is')
 
 
+def _task(config: Any) -> None:
+    """Refuse settings that have no meaning for the task."""
+    target, task = config.target, config.target.task
+    if target.labels and target.name != 'folder':
+        raise UserError(
+            f'config.target.labels={target.labels} is the file of labels of a folder of images; set '
+            'config.target.name=folder and config.target.dir'
+        )
+    if not task:
+        return
+    if target.name != 'folder' or not (target.labels or config.synthetic.per_class):
+        raise UserError(
+            f'config.target.task={task} needs a folder of images with a file of labels: set config.target.name=folder, '
+            'config.target.dir, and config.target.labels=labels.csv'
+        )
+    for key, none in (('per_class', 0), ('counts', ()), ('classes', 1), ('balance', 'images')):
+        if target[key] != none:
+            raise UserError(
+                f'config.target.{key} needs one class for each image, and config.target.task={task} has none; the '
+                'labelled images are chosen at random, by config.target.rate or config.target.images'
+            )
+    if config.analyse:
+        raise UserError(f'config.analyse measures runs of one class an image, and config.target.task is {task}')
+    if tasks.of(task).scaled and config.model.head == 'keep':
+        raise UserError(
+            f'config.model.head=keep: the numbers of config.target.task={task} are standardised by the images of each '
+            'run, so a head is of no use in another one; use source or reset'
+        )
+
+
+def _for_task(place: str, node: Any, method: Any, task: str) -> None:
+    """Refuse a method that is not for the task."""
+    if task in method.tasks:
+        return
+    title, only = method_registry.title(node), ' and '.join(method.tasks)
+    one_class = method.tasks == ('classification',)
+    why = 'its loss needs one class for each image' if one_class else 'it mixes labels that numbers do not have'
+    raise UserError(
+        f'config.{place}: {title} is for {only or "no task"} only ({why}), and config.target.task is '
+        f'{task if task != "classification" else "not set"}; the methods for {task} are '
+        f'{", ".join(method_registry.for_task(task))}'
+    )
+
+
 def _build_methods(config: Any) -> None:
     """Build every method, so that each checks its knobs."""
     from mixjax.config.variants import methods
@@ -309,11 +358,13 @@ def _build_methods(config: Any) -> None:
     made_up = bool(config.synthetic.per_class)
     classes = resolve.entry(target, storage.kept(config.cache_dir), made_up=made_up).classes
     given = target.splits
-    classes = split_file.count(given, classes) if given else splits.class_count(classes, target.classes)
+    if not target.task:
+        classes = split_file.count(given, classes) if given else splits.class_count(classes, target.classes)
     for place, node in methods(config).items():
         for key, value in node.items():
             _plain(f'{place}.{key}', value)
-        _told(f'config.{place}', method_registry.build, node, classes)
+        method = _told(f'config.{place}', method_registry.build, node, classes)
+        _for_task(place, node, method, tasks.of(target.task).name)
 
 
 def _get(config: Any, key: str) -> Any:

@@ -27,7 +27,7 @@ class Dataset(NamedTuple):
     Attributes:
       name: name of the data set.
       classes: names of the classes, in label order.
-      labels: (n,) int32.
+      labels: (n,) int32; of images with several labels (n, labels) of 1 and 0, and with numbers (n, numbers).
       read: rows (k,) int -> their images (k, H, W, C) uint8; threads may share it.
       ids: names of the examples, for messages; empty where they have none.
     """
@@ -117,8 +117,7 @@ def of_folder(found: folder.Folder, part: Sequence[folder.Found], rule: photo.Ru
       rule: how its photographs are made to one size.
     """
     read = folder.Images(found, part, rule._replace(upright=True))
-    labels = np.array([one.label for one in part], np.int32)
-    return Dataset(read.name, found.classes, labels, read, tuple(one.id for one in part))
+    return Dataset(read.name, found.classes, found.labels(part), read, tuple(one.id for one in part))
 
 
 def checked(data: Dataset, images: int | None = None) -> Dataset:

@@ -25,6 +25,7 @@ from mixjax.maths import jaxpr_split
 Array = jax.Array
 Tree = Any
 Batch = Mapping[str, Array]
+Loss = Callable[[Array, Array], Array]
 Net = Any  # a `mixjax.models.net.Net`; `init`, `apply` and `pretrained` of it are used
 
 
@@ -36,8 +37,9 @@ def conv_layers(names: Iterable[str]) -> list[str]:
 
 
 def train_head(
-    net: Net, batches: Iterator[Batch], classes: int, rng: Array, *, epochs: int, steps: int, drift: bool
-) -> Tree:
+    net: Net, batches: Iterator[Batch], classes: int, rng: Array, *, epochs: int, steps: int, drift: bool,
+    loss: Loss = losses.cross_entropy,
+) -> Tree:  # fmt: skip
     """Train a new head `target` on the pretrained network, and return all variables.
 
     SGD as in the released code: learning rate 0.01, momentum 0.9, weight decay 1e-4 (towards zero, the
@@ -50,6 +52,7 @@ def train_head(
       rng: draws the initial head.
       epochs: number of epochs.
       steps: number of batches in each epoch.
+      loss: (logits, label) -> (b,).
       drift: run the trunk in train mode: its BatchNorm statistics then follow the new data.
     """
     start = net.pretrained()
@@ -69,11 +72,11 @@ def train_head(
 
     @jax.jit
     def step(trunk: Tree, head: Tree, opt: Any, state: Tree, image: Array, label: Array) -> tuple[Tree, Any, Tree]:
-        def loss(head: Tree) -> tuple[Array, Tree]:
+        def mean(head: Tree) -> tuple[Array, Tree]:
             out, moved = net.apply(_variables(trunk, head, state), image, train=drift)
-            return losses.cross_entropy(out.logits['target'], label).mean(), moved
+            return loss(out.logits['target'], label).mean(), moved
 
-        grads, moved = jax.grad(loss, has_aux=True)(head)
+        grads, moved = jax.grad(mean, has_aux=True)(head)
         updates, opt = tx.update(grads, opt, head)
         return optax.apply_updates(head, updates), opt, moved
 
@@ -90,9 +93,10 @@ def _variables(trunk: Tree, head: Tree, state: Tree) -> Tree:
 
 
 def channel_scores(
-    net: Net, variables: Tree, batches: Iterable[Batch], layer: str, *, head: str = 'target', chunk: int = 16
-) -> np.ndarray:
-    """Return score_j = mean over the batches of [CE with channel j of `layer` set to zero - CE], in eval mode.
+    net: Net, variables: Tree, batches: Iterable[Batch], layer: str, *, head: str = 'target', chunk: int = 16,
+    loss: Loss = losses.cross_entropy,
+) -> np.ndarray:  # fmt: skip
+    """Return score_j = mean over the batches of [loss with channel j of `layer` set to zero - loss], in eval mode.
 
     Setting a convolution's output channel to zero is the same as setting its filter to zero, where it has no bias. The
     computation before the layer does not depend on the channel: it is done once for a batch, and the computation
@@ -105,6 +109,7 @@ def channel_scores(
       layer: name of the tap; `net.apply` also returns it in `maps`.
       head: name of the head.
       chunk: number of channels of one forward pass.
+      loss: (logits, label) -> (b,).
 
     Returns:
       (C,)
@@ -113,7 +118,7 @@ def channel_scores(
     width = jax.eval_shape(partial(net.apply, train=False), *seen[0][:2])[0].maps[layer].shape[-1]
     count = -(-width // chunk)  # the last chunk is padded with masks that hide nothing
     masks = np.arange(count * chunk)[:, None] != np.arange(width)
-    first, rest = map(jax.jit, jaxpr_split.split(rises(net, layer, head), seen[0], masks[:chunk]))
+    first, rest = map(jax.jit, jaxpr_split.split(rises(net, layer, head, loss), seen[0], masks[:chunk]))
     total = 0.0
     for given in seen:
         once = first(given)
@@ -122,7 +127,9 @@ def channel_scores(
     return np.asarray(total / len(seen))
 
 
-def rises(net: Net, layer: str, head: str) -> Callable[[tuple[Tree, Array, Array], Array], Array]:
+def rises(
+    net: Net, layer: str, head: str, loss: Loss = losses.cross_entropy
+) -> Callable[[tuple[Tree, Array, Array], Array], Array]:
     """Return the function from ((variables, image, label), masks (m, C)) to the increase of the mean loss, (m,).
 
     Masks are the batch axis of a `vmap`.
@@ -131,6 +138,7 @@ def rises(net: Net, layer: str, head: str) -> Callable[[tuple[Tree, Array, Array
       net: the network.
       layer: name of the tap; a mask is true for the channels of its output that are kept.
       head: name of the head.
+      loss: (logits, label) -> (b,).
     """
 
     def each(given: tuple[Tree, Array, Array], masks: Array) -> Array:
@@ -141,7 +149,7 @@ def rises(net: Net, layer: str, head: str) -> Callable[[tuple[Tree, Array, Array
                 return hidden if mask is None or name != layer else jnp.where(mask, hidden, 0)
 
             out, _ = net.apply(variables, image, train=False, tap=tap)
-            return losses.cross_entropy(out.logits[head], label)
+            return loss(out.logits[head], label)
 
         # Subtract for each example first: the scores are far smaller than the loss.
         plain = ce(None)

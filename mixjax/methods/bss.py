@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from mixjax import losses
 from mixjax.errors import require
-from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
+from mixjax.method import TASKS, Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, weight: float = 0.001, k: int = 1, trunk_factor: float = 1.0) -> Method:
@@ -32,8 +32,8 @@ def make(classes_t: int, *, weight: float = 0.001, k: int = 1, trunk_factor: flo
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
         out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True)
-        ce = losses.cross_entropy(out.logits['target'], ctx.batch['label']).mean()
+        ce = ctx.loss(out.logits['target'], ctx.batch['label']).mean()
         shrinkage = losses.batch_spectral_shrinkage(out.features, k)
         return ce + weight * shrinkage, Aux(model_state, {'ce': ce, 'shrinkage': shrinkage})
 
-    return Method(loss, groups={'trunk': (trunk_factor, 1.0)}, whole_batch=weight > 0, soft_labels=True)
+    return Method(loss, groups={'trunk': (trunk_factor, 1.0)}, whole_batch=weight > 0, soft_labels=True, tasks=TASKS)

@@ -24,7 +24,7 @@ import numpy as np
 from mixjax import losses
 from mixjax.errors import require
 from mixjax.maths import channel_attention as attention_lib
-from mixjax.method import Array, Aux, Ctx, Data, Method, Net, Prepared, Tree
+from mixjax.method import TASKS, Array, Aux, Ctx, Data, Method, Net, Prepared, Tree
 
 
 def make(
@@ -63,7 +63,7 @@ def make(
         size = min(32, n)
         stream = data.target.batches(size, augmented=True)
         variables = attention_lib.train_head(
-            net, stream, classes_t, rng, epochs=head_epochs, steps=-(-n // size), drift=head_drift
+            net, stream, classes_t, rng, epochs=head_epochs, steps=-(-n // size), drift=head_drift, loss=data.loss
         )
         seen = [next(stream) for _ in range(batches)]
         maps = jax.eval_shape(net.source, seen[0]['image']).maps
@@ -74,14 +74,14 @@ def make(
         )
         weights = {}
         for layer in layers[-1:] if form == 'smile' else layers:
-            score = attention_lib.channel_scores(net, variables, seen, layer)
+            score = attention_lib.channel_scores(net, variables, seen, layer, loss=data.loss)
             weights[layer] = np.asarray(losses.attention(jnp.asarray(score)))
         return Prepared({'attention': weights})
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
         out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True)
         start = net.source(ctx.batch['image'])
-        ce = losses.cross_entropy(out.logits['target'], ctx.batch['label']).mean()
+        ce = ctx.loss(out.logits['target'], ctx.batch['label']).mean()
         distance = between(out.maps, start.maps, ctx.frozen).sum()
         total = ce + alpha * distance
         if form == 'delta':
@@ -101,4 +101,4 @@ def make(
 
     groups = {'trunk': (1.0, 0.0), 'heads': (1.0, 0.0)} if form == 'delta' else {}
     # The distance is a sum over the examples of a batch, not a mean.
-    return Method(loss, prepare=prepare, groups=groups, whole_batch=alpha > 0, soft_labels=True)
+    return Method(loss, prepare=prepare, groups=groups, whole_batch=alpha > 0, soft_labels=True, tasks=TASKS)

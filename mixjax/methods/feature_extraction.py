@@ -10,9 +10,8 @@ the running ones, by which the network is evaluated, drift to the target data, s
 
 from __future__ import annotations
 
-from mixjax import losses
 from mixjax.errors import require
-from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
+from mixjax.method import TASKS, Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, bn: str = 'frozen') -> Method:
@@ -27,6 +26,6 @@ def make(classes_t: int, *, bn: str = 'frozen') -> Method:
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
         out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=bn == 'leak')
-        return losses.cross_entropy(out.logits['target'], ctx.batch['label']).mean(), Aux(model_state)
+        return ctx.loss(out.logits['target'], ctx.batch['label']).mean(), Aux(model_state)
 
-    return Method(loss, groups={'trunk': (0.0, 0.0)}, soft_labels=True)
+    return Method(loss, groups={'trunk': (0.0, 0.0)}, soft_labels=True, tasks=TASKS)

@@ -8,8 +8,7 @@ mixup-cifar10, whose settings LaMix uses.
 
 from __future__ import annotations
 
-from mixjax import losses
-from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
+from mixjax.method import TASKS, Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int) -> Method:
@@ -17,6 +16,6 @@ def make(classes_t: int) -> Method:
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
         out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True)
-        return losses.cross_entropy(out.logits['target'], ctx.batch['label']).mean(), Aux(model_state)
+        return ctx.loss(out.logits['target'], ctx.batch['label']).mean(), Aux(model_state)
 
-    return Method(loss, soft_labels=True)
+    return Method(loss, soft_labels=True, tasks=TASKS)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from mixjax import losses
 from mixjax.errors import require
-from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
+from mixjax.method import TASKS, Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, form: str = 'delta', alpha: float = 0.01, beta: float = 0.01) -> Method:
@@ -32,11 +32,12 @@ def make(classes_t: int, *, form: str = 'delta', alpha: float = 0.01, beta: floa
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
         out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True)
-        ce = losses.cross_entropy(out.logits['target'], ctx.batch['label']).mean()
+        ce = ctx.loss(out.logits['target'], ctx.batch['label']).mean()
         distance = losses.l2sp(params['backbone'], net.pretrained()['params']['backbone'])
         total = ce + alpha * distance
         if form == 'delta':
             total = total + beta * 0.5 * losses.squared_norm(params['heads'])
         return total, Aux(model_state, {'ce': ce, 'distance': distance})
 
-    return Method(loss, groups={'trunk': (1.0, 0.0), 'heads': (1.0, 0.0)} if form == 'delta' else {}, soft_labels=True)
+    groups = {'trunk': (1.0, 0.0), 'heads': (1.0, 0.0)} if form == 'delta' else {}
+    return Method(loss, groups=groups, soft_labels=True, tasks=TASKS)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from mixjax import losses, mix
 from mixjax.errors import require
-from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
+from mixjax.method import TASKS, Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, alpha: float = 1.0, fold: bool = False, label_smoothing: float = 0.0) -> Method:
@@ -34,6 +34,7 @@ def make(classes_t: int, *, alpha: float = 1.0, fold: bool = False, label_smooth
         out, model_state = net.apply(ctx.variables(params), image_mix, train=True)
         y = losses.one_hot(ctx.batch['label'], classes_t, label_smoothing)
         target = mix.blend(lam, y, mix.partner(y, partner))
-        return losses.soft_cross_entropy(out.logits['target'], target).mean(), Aux(model_state, {'lam': lam})
+        return ctx.loss(out.logits['target'], target).mean(), Aux(model_state, {'lam': lam})
 
-    return Method(loss)
+    # A label is smoothed over classes of which one is right.
+    return Method(loss, tasks=TASKS[:1] if label_smoothing else TASKS)

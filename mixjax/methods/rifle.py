@@ -14,9 +14,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mixjax import losses
 from mixjax.errors import require
-from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
+from mixjax.method import TASKS, Array, Aux, Ctx, Method, Net, Tree
 
 
 def make(classes_t: int, *, resets: int = 2) -> Method:
@@ -31,7 +30,7 @@ def make(classes_t: int, *, resets: int = 2) -> Method:
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
         out, model_state = net.apply(ctx.variables(params), ctx.batch['image'], train=True)
-        return losses.cross_entropy(out.logits['target'], ctx.batch['label']).mean(), Aux(model_state)
+        return ctx.loss(out.logits['target'], ctx.batch['label']).mean(), Aux(model_state)
 
     def after_step(net: Net, old: Tree, new: Tree, aux: Aux, ctx: Ctx) -> tuple[Tree, Tree]:
         del old, aux
@@ -42,4 +41,4 @@ def make(classes_t: int, *, resets: int = 2) -> Method:
         heads = jax.tree.map(lambda fresh, kept: jnp.where(due, fresh, kept), redrawn['heads'], new['heads'])
         return {**new, 'heads': heads}, ctx.state
 
-    return Method(loss, after_step=after_step, soft_labels=True)
+    return Method(loss, after_step=after_step, soft_labels=True, tasks=TASKS)

@@ -75,6 +75,8 @@ class Compiled(NamedTuple):
 
 def ground(config: Any, on: Slice) -> tuple[Shared, list[str]]:
     """Build the shared parts of a config's methods, and a message on each assumption."""
+    if config.target.task:
+        raise UserError(f'mixjax plan knows runs of one class an image, and config.target.task is {config.target.task}')
     data, told = assumed.sets(config)
     net, geometry, image = build_network(config, data)
     start = assumed.start(config, net, image, data)

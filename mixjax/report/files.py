@@ -18,7 +18,7 @@ from mixjax.report.answer import Answer, answer
 from mixjax.report.gather import Found
 from mixjax.report.overview import Line
 from mixjax.report.read import Folder
-from mixjax.report.words import TYPESET, cell, count, markdown, percent, plain, spread
+from mixjax.report.words import TYPESET, cell, count, markdown, plain
 
 MARK = '<!-- written by mixjax.report, and again with each report -->'
 # The first two identify a file of this kind.
@@ -26,6 +26,8 @@ COLUMNS: tuple[str, ...] = (
     'run', 'dataset', 'labels', 'network', 'label', 'method', 'settings', 'seed', 'step', 'accuracy', 'top5',
     'mean_per_class', 'loss', 'val_accuracy', 'baseline', 'difference', 'train_examples', 'test_examples', 'classes',
 )  # fmt: skip
+
+OWN = 'measure '  # begins the columns of the methods' own measures, which follow
 
 
 def contents(found: Found, page: Place) -> dict[Place, str]:
@@ -68,14 +70,18 @@ def document(found: Found) -> str:
     told = [f'# {count(len(found.folders), "run")} of mixjax', '', MARK, '', _words(overview.answer(lines)), '']
     if found.unfinished:
         told += [f'Not finished, and left out: {", ".join(map(markdown, found.unfinished))}.', '']
+    primary = overview.shared_primary(lines)
+    percent = primary is not None and primary.percent
     note = (
-        f'Test accuracy in percent: mean {TYPESET} standard deviation over n seeds. Difference: percentage points to '
-        f'the baseline of the same data, labels and network, paired over seeds, {TYPESET} standard error.'
+        f'Test {primary.name if primary else "results"}{" in percent" if percent else ""}: mean {TYPESET} standard '
+        f'deviation over n seeds. Difference{": percentage points" if percent else ""} to the baseline of the same '
+        f'data, labels and network, paired over seeds, {TYPESET} standard error.'
     )
-    head = ['data', 'labels', 'network', 'method', 'accuracy %', 'n', 'difference', 'run']
+    column = primary.column if primary else 'primary measure'
+    head = ['data', 'labels', 'network', 'method', column, 'n', 'difference', 'run']
     rows = [
         [
-            *line.setting, line.method, spread(percent(line.row.mean), line.row.std, TYPESET), str(line.row.n),
+            *line.setting, line.method, line.row.primary.spread(line.row.text, line.row.std, TYPESET), str(line.row.n),
             overview.difference_text(line), line.name,
         ]
         for line in lines
@@ -96,9 +102,12 @@ def _words(found: Answer) -> str:
 def values(folders: Sequence[Folder]) -> str:
     """Return the CSV file."""
     file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, lineterminator='\n')
+    found = overview.lines(folders)
+    task = dict.fromkeys(name for line in found for name in _of_task(line))
+    own = [cell(f'{OWN}{name}') for name in tables.own_measures([line.row for line in found])]
+    writer = csv.DictWriter(file, [*COLUMNS, *map(cell, task), *own], lineterminator='\n')
     writer.writeheader()
-    for line in overview.lines(folders):
+    for line in found:
         for seed in line.run.results['seeds']:
             writer.writerow({key: _clean(value) for key, value in _row(line, seed).items()})
     return file.getvalue()
@@ -119,7 +128,21 @@ def _row(line: Line, seed: dict[str, Any]) -> dict[str, Any]:
         'difference': line.gaps.get(seed['seed']),
         **{key: results[key] for key in ('train_examples', 'test_examples')},
         'classes': len(results['classes']),
+        **{cell(name): seed.get(name) for name in _of_task(line)},
+        **{cell(f'{OWN}{name}'): value for name, value in _own(seed).items()},
     }
+
+
+def _of_task(line: Line) -> list[str]:
+    """Return the names of the measures of another task than classification, its primary one and that of val first."""
+    primary = line.row.primary.name
+    return [] if line.row.primary.percent else [primary, f'val_{primary}', *line.row.more]
+
+
+def _own(seed: dict[str, Any]) -> dict[str, float | None]:
+    """Return the method's own measures of one seed."""
+    found = seed.get('measures', {})
+    return found if isinstance(found, dict) else {}
 
 
 def _clean(value: Any) -> Any:

@@ -5,6 +5,7 @@ A pure function of the files in the folders: the same files give the same bytes.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,11 @@ from mixjax.report import curves, files, measured, mistakes, pictures, settings,
 from mixjax.report.answer import answer
 from mixjax.report.gather import Found, gather
 from mixjax.report.read import Folder, Run
-from mixjax.report.words import bdi, count, escape, isolate, number, percent
+from mixjax.report.words import bdi, count, escape, isolate, number
 
 BUDGET = 1_800_000  # bytes for the pictures of the whole page
 LEAST = ('accuracy', 'curves', 'settings', 'repeat')  # the sections of each of very many runs
+MEASURES = 8  # number of a method's own measures that have a curve
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing can be fetched or run
 
 
@@ -95,12 +97,16 @@ def _section(many: int) -> several.Section:
 
 def _folder(folder: Folder, prefix: str, level: int, budget: int, much: int = several.ALL) -> str:
     """Return all blocks of one folder, or some. prefix: of the ids; level: of the headings; much: see `several`."""
-    plan = pictures.plan(folder, budget)
+    plan, primary = pictures.plan(folder, budget), tables.primary_of(folder.results)
     blocks = {
-        'accuracy': ('Accuracy', _accuracy(folder, prefix)),
+        'accuracy': (primary.title, _accuracy(folder, prefix)),
         'curves': ('Learning curves', _curves(folder, prefix)),
-        'confusion': ('Confused classes', mistakes.confusion(folder, prefix)),
-        'mistakes': ('Surest mistakes', mistakes.surest(folder, folder.runs[: plan.runs], plan.side)),
+        'measures': ('Measures', _measures(folder, prefix)),
+        'confusion': (mistakes.title(folder), mistakes.confusion(folder, prefix)),
+        'mistakes': (
+            'Surest mistakes' if primary.percent else 'Largest losses',
+            mistakes.surest(folder, folder.runs[: plan.runs], plan.side),
+        ),
         **measured.blocks(folder, prefix, budget // 4),
         'pairs': ('Class pairs', _pairs(folder.runs[: plan.runs], plan)),
         'samples': ('What the network saw', _samples(folder.runs[: plan.runs], plan)),
@@ -108,11 +114,11 @@ def _folder(folder: Folder, prefix: str, level: int, budget: int, much: int = se
         'repeat': ('Repeat it', settings.repeat_html(folder)),
     }
     kept = {name: block for name, block in blocks.items() if block[1] and (much > several.LEAST or name in LEAST)}
-    links = ''.join(f'<li><a href="#{prefix}-{name}">{title}</a></li>' for name, (title, _) in kept.items())
+    links = ''.join(f'<li><a href="#{prefix}-{name}">{escape(title)}</a></li>' for name, (title, _) in kept.items())
     label = f' aria-label="Contents of {escape(folder.name)}"' if level > 2 else ' aria-label="Contents"'
     parts = [_found(folder), several.answered(answer(folder.results)), f'<nav{label}><ul>{links}</ul></nav>']
     for name, (title, block) in kept.items():
-        parts.append(f'<h{level} id="{prefix}-{name}">{title}</h{level}>\n{block}')
+        parts.append(f'<h{level} id="{prefix}-{name}">{escape(title)}</h{level}>\n{block}')
         if name == 'curves' and plan.runs < len(folder.runs) and much == several.ALL:
             parts.append(f'<p class="note">{_left_out(len(folder.runs) - plan.runs)}</p>')
     return '\n'.join(parts)
@@ -132,20 +138,25 @@ def _found(folder: Folder) -> str:
 def _accuracy(folder: Folder, prefix: str) -> str:
     rows = tables.accuracy_rows(folder.results)
     table = f'<div>{tables.accuracy_html(folder.results)}{_each_seed(rows)}{_kept(folder)}</div>'
-    if sum(len(row.seeds) for row in rows) == 1:  # one dot shows nothing
+    primary, values = rows[0].primary, [value for row in rows for _, value in row.seeds]
+    if len(values) == 1 or any(map(math.isnan, values)):  # one dot shows nothing
         return table
     colours = curves.colours(folder.runs, folder.baseline)
-    reference = next((100 * row.mean for row in rows if row.baseline), None)
+    factor = primary.factor
+    reference = next((factor * row.mean for row in rows if row.baseline), None)
     dots = [
-        svg.Dots(row.label, colours[row.label], tuple((seed, 100 * value) for seed, value in row.seeds), 100 * row.mean)
+        svg.Dots(
+            row.label, colours[row.label], tuple((seed, factor * value) for seed, value in row.seeds), factor * row.mean
+        )
         for row in rows
     ]
-    desc = '; '.join(f'{isolate(row.label)} {percent(row.mean)}' for row in rows)
-    text = svg.Text(f'{prefix}-dots', 'Test accuracy of each seed, in percent', f'Means: {desc}.')
+    desc = '; '.join(f'{isolate(row.label)} {row.text}' for row in rows)
+    title = f'Test {primary.name} of each seed' + (', in percent' if primary.percent else '')
+    text = svg.Text(f'{prefix}-dots', title, f'Means: {desc}.')
     several = len({row.n for row in rows} - {1}) > 0
     note = 'Each dot is a seed, the bar their mean' if several else 'One seed each'
     note += '; the dashed line is the mean of the baseline.' if reference is not None else '.'
-    chart = svg.dot_chart(dots, text, 'test accuracy (%)', reference)
+    chart = svg.dot_chart(dots, text, primary.axis, reference)
     return f'<div class="two broad">{table}<figure class="plot">{chart}<figcaption>{note}</figcaption></figure></div>'
 
 
@@ -155,7 +166,8 @@ def _kept(folder: Folder) -> str:
         return ''
     steps = {run.label: [str(seed.get('step', '?')) for seed in run.results['seeds']] for run in folder.runs}
     told = '; '.join(f'{isolate(label)} {", ".join(chosen)}' for label, chosen in steps.items())
-    return f'<p class="note">For each seed the step with the best validation accuracy was kept: {escape(told)}.</p>'
+    name = escape(tables.primary_of(folder.results).name)
+    return f'<p class="note">For each seed the step with the best validation {name} was kept: {escape(told)}.</p>'
 
 
 def _each_seed(rows: Sequence[tables.Row]) -> str:
@@ -166,19 +178,22 @@ def _each_seed(rows: Sequence[tables.Row]) -> str:
     body = []
     for row in rows:
         found = dict(row.seeds)
-        body.append([row.label, *(percent(found[seed]) if seed in found else '-' for seed in seeds)])
-    head = ['accuracy %', *(f'seed {seed}' for seed in seeds)]
-    table = tables.html_table('Test accuracy of each seed', head, body, numbers=len(seeds))
-    return f'<details><summary>Accuracy of each seed</summary>{table}</details>'
+        body.append([row.label, *(row.primary.text(found[seed]) if seed in found else '-' for seed in seeds)])
+    primary = rows[0].primary
+    head = [primary.column, *(f'seed {seed}' for seed in seeds)]
+    table = tables.html_table(f'Test {primary.name} of each seed', head, body, numbers=len(seeds))
+    return f'<details><summary>{escape(primary.title)} of each seed</summary>{table}</details>'
 
 
 def _curves(folder: Folder, prefix: str) -> str:
     several = any(len(run.results['seeds']) > 1 for run in folder.runs)
     band = ' Lines are means over seeds, bands one standard deviation to each side.' if several else ''
+    primary = tables.primary_of(folder.results)
     losses = ' Each method minimises a loss of its own: compare shapes, not heights.' if len(folder.runs) > 1 else ''
     charts = [
         _curve(
-            folder, f'{prefix}-test', 'eval', 'accuracy', 'Test accuracy over steps', 'test accuracy (%)', 100.0, band
+            folder, f'{prefix}-test', 'eval', primary.name, f'Test {primary.name} over steps', primary.axis,
+            primary.factor, band,
         ),
         _curve(folder, f'{prefix}-train', 'train', 'loss', 'Training loss over steps', 'training loss', 1.0, losses),
     ]
@@ -186,6 +201,19 @@ def _curves(folder: Folder, prefix: str) -> str:
     if not found:
         return '<p>No curves: there is no metrics.jsonl with evaluations or losses in this folder.</p>'
     return f'<div class="two">{"".join(found)}</div>'
+
+
+def _measures(folder: Folder, prefix: str) -> str:
+    """Return the table of the methods' own measures, with a curve of each over the steps."""
+    table = tables.measures_html(folder.results)
+    if not table:
+        return ''
+    names = tables.own_measures(tables.accuracy_rows(folder.results))
+    charts = [
+        _curve(folder, f'{prefix}-measure-{i}', 'eval', name, f'{isolate(name)} over steps', isolate(name), 1.0, '')
+        for i, name in enumerate(names[:MEASURES])
+    ]
+    return f'{table}<div class="two">{"".join(charts)}</div>'
 
 
 def _curve(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixjax.report import pictures, png, tables
+from mixjax.report import outputs, pictures, png, tables
+from mixjax.report.outputs import Outputs
 from mixjax.report.predictions import Confused, Predictions, confused, matrix
 from mixjax.report.read import Folder, Run
 from mixjax.report.svg import CHAR, WIDTH, Text, frame, short
@@ -16,12 +17,26 @@ NUMBERS = 12  # number of classes up to which each cell of the matrix has its nu
 CELLS = 300  # number of classes up to which the matrix is a picture; beyond, there is only the list
 LISTED, TOLD = 12, 5  # confused pairs in the table, and in words
 FULL = 0.5  # opacity of the darkest cell, which has its number on it
+SUREST = (
+    'Test images on which the network of the first seed was wrong and surest of it: what it took them for, with '
+    'what probability, and what they are.'
+)
+LARGEST = 'Test images with the largest loss of the first seed: what the network says of them, and what is true.'
 # From none to all: dark blue, grey, yellow. It reads the same with every kind of sight, and on light and dark ground.
 SCALE = np.array([(0, 32, 77), (124, 123, 120), (255, 234, 70)], float)
 
 
+def title(folder: Folder) -> str:
+    """Return the title of the section that `confusion` makes."""
+    titles = {'multi_label': 'Labels', 'regression': 'Predicted and true'}
+    return titles.get(str(folder.runs[0].results.get('task')), 'Confused classes')
+
+
 def confusion(folder: Folder, prefix: str) -> str:
     """Return the matrix of each method, and the pairs that are confused most."""
+    several = [_of_rows(run, run.outputs, f'{prefix}-outputs-{i}') for i, run in enumerate(folder.runs) if run.outputs]
+    if several:
+        return f'<div class="stack">{"".join(several)}</div>'
     runs = [run for run in folder.runs if run.predictions]
     if not runs:
         return ''
@@ -32,6 +47,13 @@ def confusion(folder: Folder, prefix: str) -> str:
     if rest:
         parts.append(f'<details><summary>The other methods</summary><div class="two">{rest}</div></details>')
     return f'<div class="stack">{"".join(parts)}</div>'
+
+
+def _of_rows(run: Run, found: Outputs, prefix: str) -> str:
+    """Return the table of the labels, or the charts of the numbers."""
+    if run.results['task'] == 'multi_label':
+        return outputs.labels_html(run.results, found)
+    return outputs.charts(run.results, found, prefix)
 
 
 def _first(folder: Folder, labels: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -145,8 +167,13 @@ def surest(folder: Folder, runs: Sequence[Run], side: int) -> str:
       runs: its runs with predictions.
       side: maximum side of a picture.
     """
-    shown = {}
+    shown, note = {}, SUREST
     for run in runs:
+        if run.outputs and len(run.outputs.image):
+            note = LARGEST
+            each = outputs.cards(run.results, run.outputs, lambda image, alt: pictures.picture(image, alt, side))
+            heading = f'<p><b>{bdi(run.label)}</b></p>\n' if len(runs) > 1 else ''
+            shown[run.label] = f'{heading}<ul class="mistakes">\n{chr(10).join(each)}\n</ul>'
         if run.predictions and len(run.predictions.image):
             cards = '\n'.join(_cards(run, run.predictions, side))
             heading = f'<p><b>{bdi(run.label)}</b></p>\n' if len(runs) > 1 else ''
@@ -154,10 +181,6 @@ def surest(folder: Folder, runs: Sequence[Run], side: int) -> str:
     if not shown:
         return ''
     first, rest = ('\n'.join(shown[label] for label in part) for part in _first(folder, list(shown)))
-    note = (
-        'Test images on which the network of the first seed was wrong and surest of it: what it took them for, with '
-        'what probability, and what they are.'
-    )
     more = f'\n<details><summary>The other methods</summary>{rest}</details>' if rest else ''
     return f'<p>{note}</p>\n{first}{more}'
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from mixjax.report import settings
 from mixjax.report.answer import Answer, paired, sure
 from mixjax.report.read import Folder, Run
-from mixjax.report.tables import Difference, Row, accuracy_rows
-from mixjax.report.words import TYPESET, count, percent, points, spread
+from mixjax.report.tables import Difference, Primary, Row, accuracy_rows
+from mixjax.report.words import TYPESET, count
 
 BASELINE = 'finetune'  # the method that every paper compares with; a comparison names another baseline
 # Settings of a method, or without influence on the numbers; and those that a setting has in words.
@@ -68,7 +68,7 @@ class Line(NamedTuple):
 
 
 def lines(folders: Sequence[Folder]) -> list[Line]:
-    """Return every method of every run, setting by setting: the baseline, then the others by accuracy."""
+    """Return every method of every run, setting by setting: the baseline, then the others, the best first."""
     runs = [
         (place, folder, row, run)
         for place, folder in enumerate(folders)
@@ -91,13 +91,14 @@ def _order(line: Line) -> tuple[Any, ...]:
     setting = line.setting
     return (
         setting.dataset, line.run.results['train_examples'], setting.labels, setting.network, not line.is_base,
-        -line.row.mean, line.name,
+        -line.row.rank, line.name,
     )  # fmt: skip
 
 
 def _setting(folder: Folder, run: Run) -> Setting:
     network = settings.value_text(settings.lookup(run.config, 'model.name') or '')
-    return Setting(settings.target(folder), settings.labels(run.config), network)
+    task = run.results.get('task')
+    return Setting(settings.target(folder) + (f', {task}' if task else ''), settings.labels(run.config), network)
 
 
 def _base(folder: Folder, run: Run, row: Row, runs: Sequence[tuple[int, Folder, Row, Run]]) -> Row | None:
@@ -115,9 +116,14 @@ def _base(folder: Folder, run: Run, row: Row, runs: Sequence[tuple[int, Folder, 
 def _same(run: Run, other: Run, whole: bool) -> bool:
     """Return whether two runs have the same setting. whole: compare all settings but those of their methods."""
     keys = run.config.keys() - set(OWN) if whole else {'target', 'model', 'synthetic'}
-    mine, his = ({key: config.get(key) for key in keys} for config in (run.config, other.config))
+    mine, his = ({key: _plainly(config.get(key)) for key in keys} for config in (run.config, other.config))
     same_tests = run.results['test_examples'] == other.results['test_examples']
     return same_tests and json.dumps(mine, sort_keys=True) == json.dumps(his, sort_keys=True)
+
+
+def _plainly(value: Any) -> Any:
+    """Return a group of settings without the texts that are not set: earlier versions had fewer of them."""
+    return {key: one for key, one in value.items() if one != ''} if isinstance(value, Mapping) else value
 
 
 def told_apart(runs: Sequence[Run], where: Sequence[Setting]) -> list[str]:
@@ -161,8 +167,14 @@ def groups(found: Sequence[Line]) -> list[tuple[Setting, list[Line]]]:
 
 
 def best(found: Sequence[Line]) -> Line | None:
-    """Return the line with the highest mean of a setting; None if there is no choice."""
-    return max(found, key=lambda line: (line.row.mean, line.is_base)) if len(found) > 1 else None
+    """Return the line with the best mean of a setting; None if there is no choice."""
+    return max(found, key=lambda line: (line.row.rank, line.is_base)) if len(found) > 1 else None
+
+
+def shared_primary(found: Sequence[Line]) -> Primary | None:
+    """Return the primary measure of all lines; None if they are of several tasks."""
+    every = {line.row.primary for line in found}
+    return every.pop() if len(every) == 1 else None
 
 
 # --- the answer -------------------------------------------------------------------------------------------------------
@@ -175,10 +187,14 @@ def answer(found: Sequence[Line]) -> Answer:
     for line in found:
         if line.difference is not None:
             by_method.setdefault(line.method, []).append(line)
+    primary = shared_primary(found)
+    if primary is None:
+        return Answer('The runs are of several tasks, which have no measure in common.', (figures,), ())
     if not by_method:
-        top = max(found, key=lambda line: line.row.mean)
+        top = max(found, key=lambda line: line.row.rank)
         where = f' on {top.setting.dataset}' if len({line.setting.dataset for line in found}) > 1 else ''
-        headline = f'The highest accuracy is that of {top.method}{where}: {percent(top.row.mean)} %.'
+        most, unit = 'highest' if primary.higher else 'lowest', ' %' if primary.percent else ''
+        headline = f'The {most} {primary.name} is that of {top.method}{where}: {top.row.text}{unit}.'
         told = f'No two of the runs can be compared: none has a baseline ({BASELINE}) with the same data and network.'
         return Answer(headline, (figures,), (told,) if len(found) > 1 else ())
     reach = {method: len({line.setting for line in those}) for method, those in by_method.items()}
@@ -192,13 +208,13 @@ def answer(found: Sequence[Line]) -> Answer:
     where = count(len(those), 'setting' if len(those) == most else 'comparison')
     bases = ', '.join(dict.fromkeys(line.base for line in those))
     ahead, clear = sum(_gap(line) > 0 for line in those), sum(_gap(line) > 0 and _clear(line) for line in those)
-    by = percent(abs(mean[first]))
+    by = primary.text(abs(mean[first])) + (' points' if primary.percent else f' in {primary.name}')
     if mean[first] <= 0:
         headline = f'No method is ahead of {bases}' + (' on average.' if len(those) > 1 else '.')
     elif len(those) == 1:
-        headline = f'{first} is ahead of {bases} by {by} points'
+        headline = f'{first} is ahead of {bases} by {by}'
     else:
-        headline = f'{first} is ahead of {bases} in {ahead} of {where}, by {by} points on average'
+        headline = f'{first} is ahead of {bases} in {ahead} of {where}, by {by} on average'
     stderr = _stderr(those)
     if mean[first] > 0:
         beyond = clear > 0 if len(those) == 1 else stderr is not None and mean[first] > 2 * stderr
@@ -212,9 +228,10 @@ def answer(found: Sequence[Line]) -> Answer:
         remarks.append(f'Methods that were run in fewer settings are left out of this: {len(by_method) - len(mean)}.')
     if len(groups(found)) > 1:
         remarks.append('A setting is a data set with its labelled part, and a network.')
-    what = f'percentage points of {first} to {bases}' + (f', mean over {where}' if len(those) > 1 else '')
+    what = f'{primary.unit} of {first} to {bases}' + (f', mean over {where}' if len(those) > 1 else '')
     what += f', {TYPESET} standard error' if stderr is not None else ''
-    return Answer(headline, ((spread(points(mean[first], True), stderr, TYPESET), what), figures), tuple(remarks))
+    lead = primary.spread(primary.gap(primary.gain(mean[first]), True), stderr, TYPESET)
+    return Answer(headline, ((lead, what), figures), tuple(remarks))
 
 
 def _stderr(found: Sequence[Line]) -> float | None:
@@ -225,8 +242,9 @@ def _stderr(found: Sequence[Line]) -> float | None:
 
 
 def _gap(line: Line) -> float:
+    """Return what a line is better by than its baseline."""
     assert line.difference is not None
-    return line.difference.mean
+    return line.row.primary.gain(line.difference.mean)
 
 
 def _clear(line: Line) -> bool:
@@ -239,5 +257,5 @@ def difference_text(line: Line, mark: str = TYPESET) -> str:
         return 'baseline'
     if line.difference is None:
         return '-'
-    text, stderr = points(line.difference.mean, mark == TYPESET), line.difference.stderr
-    return text if stderr is None else f'{text} {mark} {percent(stderr)}'
+    primary = line.row.primary
+    return primary.spread(primary.gap(line.difference.mean, mark == TYPESET), line.difference.stderr, mark)

@@ -47,7 +47,7 @@ def plan(folder: Folder, budget: int) -> Plan:
 def _arrays(run: Run) -> list[np.ndarray]:
     found = [run.pairs.target, run.pairs.source] if run.pairs else []
     found += [run.samples.image] if run.samples else []
-    found += [run.predictions.image] if run.predictions else []
+    found += [one.image for one in (run.predictions, run.outputs) if one]
     return [array for array in found if array is not None and array.size]
 
 
@@ -57,8 +57,8 @@ def _planes(run: Run, columns: int, cards: int) -> int:
     if run.samples:
         rows = sample_rows(run.samples)
         total += sum(min(columns, len(images)) * images.shape[-1] for _, images in rows)
-    if run.predictions:
-        total += len(run.predictions.image) * run.predictions.image.shape[-1]
+    for found in (run.predictions, run.outputs):
+        total += len(found.image) * found.image.shape[-1] if found else 0
     if run.pairs and run.pairs.target is not None:
         rows = pair_rows(run.pairs.table)[:cards]
         total += sum(1 + len(row.sources) for row in rows) * run.pairs.target.shape[-1]
@@ -149,7 +149,7 @@ def samples(run: Run, plan: Plan) -> str:
     rows = sample_rows(run.samples)
     columns = min(plan.columns, len(run.samples.label))
     names = [_class_name(run.results['classes'], int(label)) for label in run.samples.label[:columns]]
-    body = [_words('label', names)]
+    body = [_words('label', names)] if any(names) else []
     body += [_row(title, images[:columns], names, plan.side) for title, images in rows]
     found = ['' if share is None else f'{100 * share:.0f} %' for share in shares(rows)[:columns]]
     body += [_words('target\u2019s share', found)] if found else []
@@ -162,7 +162,8 @@ def samples(run: Run, plan: Plan) -> str:
 
 
 def _class_name(classes: Sequence[str], label: int) -> str:
-    return classes[label] if 0 <= label < len(classes) else str(label)
+    # A picture of another task than classification has no class.
+    return classes[label] if 0 <= label < len(classes) else '' if label == -1 else str(label)
 
 
 def _words(title: str, words: Sequence[str]) -> str:
@@ -171,5 +172,6 @@ def _words(title: str, words: Sequence[str]) -> str:
 
 
 def _row(title: str, images: np.ndarray, names: Sequence[str], side: int) -> str:
-    cells = [picture(image, f'{title}, label {isolate(one)}', side) for image, one in zip(images, names, strict=True)]
+    alts = [f'{title}, label {isolate(one)}' if one else title for one in names]
+    cells = [picture(image, alt, side) for image, alt in zip(images, alts, strict=True)]
     return f'<div class="row"><span class="what">{title}</span>{"".join(cells)}</div>'

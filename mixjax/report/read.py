@@ -14,8 +14,9 @@ import numpy as np
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 from mixjax.host.storage import Place
-from mixjax.report import kept, predictions
+from mixjax.report import kept, outputs, predictions, tables
 from mixjax.report.kept import Kept
+from mixjax.report.outputs import Outputs
 from mixjax.report.predictions import Predictions
 
 
@@ -53,7 +54,7 @@ class Run(NamedTuple):
     metrics: the lines of `metrics.jsonl`.
     notes: messages on its data.
     measured: the results of `mixjax analyse`.
-    predictions: predictions on the test examples.
+    predictions: predictions on the test examples, of classes. outputs: of several labels, or of numbers.
     """
 
     label: str
@@ -65,6 +66,7 @@ class Run(NamedTuple):
     notes: tuple[str, ...] = ()
     measured: Kept = Kept()
     predictions: Predictions | None = None
+    outputs: Outputs | None = None
 
 
 class Folder(NamedTuple):
@@ -85,8 +87,9 @@ class Folder(NamedTuple):
 
 NUMBER = (int, float)
 LARGEST = 2**53
+HUGE = 1e300  # of a measure
 RUN = {'label': str, 'method': str, 'steps': int, 'classes': list, 'test_examples': int, 'train_examples': int}
-RUN_KINDS = {**RUN, 'seeds': list, 'accuracy': dict}
+RUN_KINDS = {**RUN, 'seeds': list}
 
 
 class Unfinished(UserError):
@@ -143,8 +146,10 @@ def _folder(path: Place, name: str) -> Folder:
 
 def _run(path: Place, label: str, results: dict[str, Any]) -> Run:
     metrics = tuple(_lines(path / 'metrics.jsonl'))
-    more = _pairs(path), _samples(path), _notes(path), kept.read(path), predictions.read(path, results)
-    return Run(label, results, _json(path / 'config.json'), metrics, *more)
+    more = _pairs(path), _samples(path), _notes(path), kept.read(path)
+    rows = 'task' in results
+    found = (None, outputs.read(path, results)) if rows else (predictions.read(path, results), None)
+    return Run(label, results, _json(path / 'config.json'), metrics, *more, *found)
 
 
 def _notes(path: Place) -> tuple[str, ...]:
@@ -189,15 +194,46 @@ def _check(data: Mapping[str, Any], kinds: Mapping[str, Any], file: Place) -> No
 
 def _check_run(results: Mapping[str, Any], file: Place) -> None:
     _check(results, RUN_KINDS, file)
-    _check(results['accuracy'], {'mean': NUMBER, 'std': (*NUMBER, type(None)), 'n': int}, file)
+    if 'task' in results or 'primary' in results:
+        _check_task(results, file)
+    else:
+        _check(results, {'accuracy': dict}, file)
+        _check(results['accuracy'], {'mean': NUMBER, 'std': (*NUMBER, type(None)), 'n': int}, file)
+        for seed in results['seeds']:
+            _check(seed, {'seed': int, 'accuracy': NUMBER}, file)
     for name in ('top5', 'mean_per_class'):  # not in runs of older versions
         if name in results:
             _check(results, {name: dict}, file)
             _check(results[name], {'mean': NUMBER}, file)
-    for seed in results['seeds']:
-        _check(seed, {'seed': int, 'accuracy': NUMBER}, file)
+    own = results.get('measures', {})
+    _check({'measures': own}, {'measures': dict}, file)
+    for name, found in own.items():
+        _check(own, {name: dict}, file)
+        _check_measure(name, found, file)
     if not results['seeds'] or not all(isinstance(name, str) for name in results['classes']):
         raise UserError(f"{file} is damaged: 'seeds' is empty, or 'classes' is not a list of names")
+
+
+def _check_task(results: Mapping[str, Any], file: Place) -> None:
+    """Check the measures of a task other than classification."""
+    _check(results, {'task': str, 'primary': str, 'higher_is_better': bool}, file)
+    if results['task'] not in ('multi_label', 'regression') or results['primary'] == 'accuracy':
+        raise UserError(f'{file} is of a task {results["task"][:80]!r}, which this version of mixjax does not know')
+    for name in (results['primary'], *tables.more_of(results)):
+        _check(results, {name: dict}, file)
+        _check_measure(name, results[name], file)
+    for seed in results['seeds']:
+        _check(seed, {'seed': int}, file)
+        _check_measure(results['primary'], {'mean': seed.get(results['primary']), 'std': None, 'n': 1}, file)
+
+
+def _check_measure(name: str, found: Mapping[str, Any], file: Place) -> None:
+    """Check mean, deviation and n of a measure, which may be any finite number, or not known."""
+    _check(found, {'n': int}, file)
+    for value in (found.get('mean'), found.get('std')):
+        number = isinstance(value, NUMBER) and not isinstance(value, bool) and abs(value) < HUGE
+        if value is not None and not number:
+            raise UserError(f'{file} is damaged: {name[:80]!r} is no number; remove it and run again')
 
 
 def check_name(name: str, file: Place) -> None:

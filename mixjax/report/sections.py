@@ -29,14 +29,21 @@ def body(folders: Sequence[Folder]) -> list[str]:
     lines = [
         f'    {plain(settings.command_of(folders[0]))}'.rstrip(),
         '',
-        f'{_versions(env)}. Accuracy in percent: mean and standard deviation over n seeds; difference: percentage '
-        'points, paired over seeds, with its standard error.',
+        f'{_versions(env)}. {_measure(folders[0])}: mean and standard deviation over n seeds; difference: '
+        f'{tables.primary_of(folders[0].results).unit}, paired over seeds, with its standard error.',
         '',
     ]
     for folder in folders:
         lines += ([f'### {_heading(folder)}', ''] if len(folders) > 1 else []) + [_about(folder), '']
         lines += [tables.accuracy_markdown(folder.results)]
+        own = tables.measures_markdown(folder.results)
+        lines += ['Measures of the methods, mean and standard deviation over the seeds:', '', own] if own else []
     return lines
+
+
+def _measure(folder: Folder) -> str:
+    primary = tables.primary_of(folder.results)
+    return 'Accuracy in percent' if primary.percent else f'Test {primary.name}'
 
 
 def _versions(env: Mapping[str, Any]) -> str:
@@ -55,7 +62,7 @@ def _about(folder: Folder) -> str:
     one = folder.runs[0].results
     return (
         f'{count(one["train_examples"], "labelled image")}, {count(one["test_examples"], "test image")}, '
-        f'{count(len(one["classes"]), "class", "classes")}, {count(one["steps"], "step")}.'
+        f'{settings.outputs(one)}, {count(one["steps"], "step")}.'
     )
 
 

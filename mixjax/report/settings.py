@@ -15,6 +15,7 @@ from mixjax.report.words import count, escape, isolate
 # The settings that matter most to readers, by their place in the config.
 KEYS = (
     ('Target data', 'target.name'),
+    ('Task', 'target.task'),
     ('Labels per class', 'target.per_class'),
     ('Share of labels', 'target.rate'),
     ('Labels in all', 'target.images'),
@@ -81,7 +82,13 @@ def subtitle(folder: Folder) -> str:
     labelled = count(results['train_examples'], 'labelled image')
     test = count(results['test_examples'], 'test image')
     seeds, steps = count(len(results['seeds']), 'seed'), count(results['steps'], 'step')
-    return f'{count(len(results["classes"]), "class", "classes")}, {labelled}, {test}; {seeds} of {steps}'
+    return f'{outputs(results)}, {labelled}, {test}; {seeds} of {steps}'
+
+
+def outputs(results: Mapping[str, Any]) -> str:
+    """Return the number of outputs of a run in words: `10 classes`, `2 labels`, `1 number`."""
+    words = {'multi_label': ('label', 'labels'), 'regression': ('number', 'numbers')}
+    return count(len(results['classes']), *words.get(str(results.get('task')), ('class', 'classes')))
 
 
 def labels(config: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from mixjax.report.answer import Answer
 from mixjax.report.filters import Kind
 from mixjax.report.overview import Line
 from mixjax.report.read import Folder
-from mixjax.report.words import TYPESET, bdi, count, escape, isolate, percent, spread
+from mixjax.report.words import TYPESET, bdi, count, escape, isolate
 
 OPEN = 4  # number of runs up to which the details of each are open
 LIMIT = 2_900_000  # bytes of the page
@@ -109,12 +109,14 @@ def table(found: Sequence[Line], by: Sequence[Kind], there: set[int]) -> str:
         rows = '\n'.join(_row(line, by, there, line is top) for line in those)
         head = f'<tr><th scope="rowgroup" colspan="5"><span>{escape(heading(setting, those))}</span></th></tr>'
         bodies.append(f'<tbody class="t{place} {filters.classes(by, own)}">\n{head}\n{rows}\n</tbody>')
-    numbers = ('accuracy %', 'n', 'difference')
+    primary = overview.shared_primary(found)
+    numbers = (primary.column if primary else 'primary measure', 'n', 'difference')
     titles = ''.join(f'<th scope="col" class="num">{title}</th>' for title in numbers)
     head = f'<thead><tr><th scope="col">method</th>{titles}<th scope="col">run</th></tr></thead>'
     caption = (
-        f'Test accuracy, mean {TYPESET} standard deviation over n seeds; difference to the baseline of the same '
-        f'setting in percentage points, paired over seeds, {TYPESET} standard error'
+        f'Test {primary.name if primary else "results"}, mean {TYPESET} standard deviation over n seeds; difference to '
+        f'the baseline of the same setting{" in percentage points" if primary and primary.percent else ""}, paired '
+        f'over seeds, {TYPESET} standard error'
     )
     shown = f'<p class="shown note"><span class="now"></span> of {count(len(found), "result")} shown</p>'
     return (
@@ -124,7 +126,7 @@ def table(found: Sequence[Line], by: Sequence[Kind], there: set[int]) -> str:
 
 
 def _row(line: Line, by: Sequence[Kind], there: set[int], best: bool) -> str:
-    accuracy = spread(percent(line.row.mean), line.row.std, TYPESET)
+    accuracy = line.row.primary.spread(line.row.text, line.row.std, TYPESET)
     cells = (accuracy, str(line.row.n), overview.difference_text(line))
     label, place = bdi(line.row.label), line.folder + 1
     link = f'<a href="#s{place}">{label}</a>' if place in there else label

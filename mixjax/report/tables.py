@@ -1,23 +1,85 @@
-"""The accuracy table and the pair table: as data, and as plain text, Markdown and HTML.
+"""The accuracy table, that of other measures, and the pair table: as data, and as plain text, Markdown and HTML.
 
 `results` are the contents of `results.json`, of a run or of a comparison; `pairs` those of `pairs.json`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from mixjax.report.words import PLAIN, TYPESET, escape, isolate, markdown, percent, plain, points, spread
+from mixjax.report.words import PLAIN, TYPESET, escape, isolate, markdown, percent, plain, points, short, short_spread
 
 NOTE = 'accuracy: mean +- standard deviation over seeds'
 NOTE_BEST = '; of the step with the best validation accuracy'
 MORE = {'top5': 'top-5 %', 'mean_per_class': 'per class %'}  # the mean accuracy of the classes
+FIXED = ('measures', 'prepared')  # groups of the results of a run that are no measures of the task
 NOTE_DIFFERENCE = '; difference: percentage points, paired over seeds, +- standard error'
 
 
+class Primary(NamedTuple):
+    """The measure by which methods are compared: the accuracy, shown in percent, or that of another task.
+
+    name: in `results.json`. higher: whether more of it is better.
+    """
+
+    name: str = 'accuracy'
+    higher: bool = True
+
+    @property
+    def percent(self) -> bool:
+        return self.name == 'accuracy'
+
+    @property
+    def factor(self) -> float:
+        """The factor from a stored value to a shown one."""
+        return 100.0 if self.percent else 1.0
+
+    @property
+    def column(self) -> str:
+        """Its name as the head of a column."""
+        return 'accuracy %' if self.percent else self.name
+
+    @property
+    def title(self) -> str:
+        """Its name at the beginning of a sentence."""
+        return 'Accuracy' if self.percent else self.name
+
+    @property
+    def axis(self) -> str:
+        """Its name at an axis of a chart."""
+        return 'test accuracy (%)' if self.percent else f'test {self.name}'
+
+    @property
+    def unit(self) -> str:
+        """The unit of differences in words."""
+        return 'percentage points' if self.percent else self.name
+
+    def text(self, value: float) -> str:
+        return percent(value) if self.percent else short(None if math.isnan(value) else value)
+
+    def deviation(self, value: float) -> str:
+        return percent(value) if self.percent else f'{value:.2g}'
+
+    def gap(self, value: float, typeset: bool = False) -> str:
+        """Return a difference, always signed."""
+        if self.percent:
+            return points(value, typeset)
+        text = short(value + 0.0)
+        text = text if text.startswith('-') else f'+{text}'
+        return text.replace('-', '\u2212', 1) if typeset else text
+
+    def spread(self, text: str, value: float | None, mark: str = PLAIN) -> str:
+        return text if value is None else f'{text} {mark} {self.deviation(value)}'
+
+    def gain(self, value: float) -> float:
+        """Return a difference as what it is better by."""
+        return value if self.higher else -value
+
+
 class Difference(NamedTuple):
-    """The difference of two accuracies, paired over seeds. stderr: None for one seed."""
+    """The difference of two values of the primary measure, paired over seeds. stderr: None for one seed."""
 
     mean: float
     stderr: float | None
@@ -25,9 +87,10 @@ class Difference(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One method. std: None for one seed. seeds: (seed, accuracy). difference: to the baseline.
+    """One method. mean, std: of the primary measure; std None for one seed. seeds: (seed, value). difference: to the
+    baseline.
 
-    more: means of other measures, by their name in `MORE`.
+    more: means of other measures, by their name in `MORE`. own: (mean, std) of the method's own measures, by name.
     """
 
     label: str
@@ -38,6 +101,18 @@ class Row(NamedTuple):
     difference: Difference | None
     baseline: bool
     more: Mapping[str, float] = {}
+    own: Mapping[str, tuple[float | None, float | None]] = {}
+    primary: Primary = Primary()
+
+    @property
+    def text(self) -> str:
+        """The mean as it is shown."""
+        return self.primary.text(self.mean)
+
+    @property
+    def rank(self) -> float:
+        """The mean as a number of which more is better."""
+        return -math.inf if math.isnan(self.mean) else self.primary.gain(self.mean)
 
 
 class PairRow(NamedTuple):
@@ -54,19 +129,40 @@ def accuracy_rows(results: Mapping[str, Any]) -> tuple[Row, ...]:
     runs = results['runs'] if comparison else {results['label']: results}
     rows = []
     for label, run in runs.items():
-        accuracy = run['accuracy']
-        seeds = tuple((entry['seed'], entry['accuracy']) for entry in run['seeds'])
+        primary, rest = primary_of(run), more_of(run)
+        value = run[primary.name]
+        seeds = tuple((entry['seed'], _known(entry[primary.name])) for entry in run['seeds'])
         found = results['differences'].get(label) if comparison else None
         difference = Difference(found['mean'], found['stderr'], found['n']) if found else None
         baseline = comparison and label == results['baseline']
-        more = {name: run[name]['mean'] for name in MORE if name in run}
-        rows.append(Row(label, accuracy['mean'], accuracy['std'], accuracy['n'], seeds, difference, baseline, more))
+        more = {name: _known(run[name]['mean']) for name in rest}
+        own = {name: (found['mean'], found['std']) for name, found in run.get('measures', {}).items()}
+        mean = _known(value['mean'])
+        rows.append(Row(label, mean, value['std'], value['n'], seeds, difference, baseline, more, own, primary))
     return tuple(rows)
 
 
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def primary_of(run: Mapping[str, Any]) -> Primary:
+    """Return the primary measure of the results of a run, or of a comparison."""
+    run = next(iter(run['runs'].values())) if run['kind'] == 'comparison' else run
+    return Primary(run['primary'], run['higher_is_better']) if 'primary' in run else Primary()
+
+
+def more_of(run: Mapping[str, Any]) -> list[str]:
+    """Return the names of the other measures of the task in the results of a run."""
+    if 'primary' not in run:
+        return [name for name in MORE if name in run]
+    fixed = (*FIXED, run['primary'])
+    return [name for name, found in run.items() if isinstance(found, Mapping) and 'mean' in found and name not in fixed]
+
+
 def best_row(rows: Sequence[Row]) -> Row:
-    """Return the row with the highest mean; among equals the baseline, then the first."""
-    return max(rows, key=lambda row: (row.mean, row.baseline))
+    """Return the row with the best mean; among equals the baseline, then the first."""
+    return max(rows, key=lambda row: (row.rank, row.baseline))
 
 
 def pair_rows(pairs: Mapping[str, Any]) -> tuple[PairRow, ...]:
@@ -74,18 +170,34 @@ def pair_rows(pairs: Mapping[str, Any]) -> tuple[PairRow, ...]:
     return tuple(PairRow(p['target'], tuple(p['sources']), tuple(p['similarity'])) for p in pairs['pairs'])
 
 
-def _column(values: Sequence[tuple[str, float | None]], mark: str) -> list[str]:
+def _column(values: Sequence[tuple[str, str | None]], mark: str) -> list[str]:
     """Return `mean +- spread` for each of `values`, padded so that points and marks are aligned."""
     wide = max((len(mean) for mean, _ in values), default=0)
-    wide_spread = max((len(percent(value)) for _, value in values if value is not None), default=0)
-    return [spread(mean.rjust(wide), value, mark, wide_spread) for mean, value in values]
+    wide_spread = max((len(value) for _, value in values if value is not None), default=0)
+    return [
+        mean.rjust(wide) if value is None else f'{mean.rjust(wide)} {mark} {value.rjust(wide_spread)}'
+        for mean, value in values
+    ]
 
 
 def shown_more(rows: Sequence[Row]) -> list[str]:
     """Return the other measures that all rows have, without a mean over classes that equals the accuracy everywhere."""
-    known = [name for name in MORE if all(name in row.more for row in rows)]
+    known = [name for name in rows[0].more if all(name in row.more for row in rows)]
     same = all(percent(row.more.get('mean_per_class', row.mean)) == percent(row.mean) for row in rows)
     return [name for name in known if not (same and name == 'mean_per_class')]
+
+
+def own_measures(rows: Sequence[Row]) -> list[str]:
+    """Return the names of the methods' own measures, in the order in which they are first there."""
+    return list(dict.fromkeys(name for row in rows for name in row.own))
+
+
+def measures_cells(results: Mapping[str, Any], mark: str) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of the table of the methods' own measures; no rows if there are none."""
+    rows = accuracy_rows(results)
+    names = own_measures(rows)
+    cells = [[row.label, *(short_spread(*row.own.get(name, (None, None)), mark) for name in names)] for row in rows]
+    return ['method', *names], cells if names else []
 
 
 def best_kept(results: Mapping[str, Any]) -> bool:
@@ -96,22 +208,28 @@ def best_kept(results: Mapping[str, Any]) -> bool:
 def _accuracy_cells(results: Mapping[str, Any], mark: str, more: bool = False) -> tuple[list[str], list[list[str]]]:
     """Return head and rows of the accuracy table; with `more`, the other measures too."""
     rows = accuracy_rows(results)
-    head = ['method', 'accuracy %', 'n']
-    accuracy = _column([(percent(row.mean), row.std) for row in rows], mark)
+    primary = rows[0].primary
+    head = ['method', primary.column, 'n']
+    accuracy = _column([(row.text, _deviation(primary, row.std)) for row in rows], mark)
     wide = max(len(str(row.n)) for row in rows)
     cells = [[row.label, text, str(row.n).rjust(wide)] for row, text in zip(rows, accuracy, strict=True)]
     for name in shown_more(rows) if more else ():
-        head.append(MORE[name])
+        head.append(MORE.get(name, name))
         for row, line in zip(rows, cells, strict=True):
-            line.append(percent(row.more[name]).rjust(5))
+            line.append(primary.text(row.more[name]).rjust(5))
     baseline = next((row.label for row in rows if row.baseline), None)
     if baseline is None:
         return head, cells
     known = [row.difference for row in rows if row.difference]
-    numbers = iter(_column([(points(d.mean, mark == TYPESET), d.stderr) for d in known], mark))
+    gaps = [(primary.gap(d.mean, mark == TYPESET), _deviation(primary, d.stderr)) for d in known]
+    numbers = iter(_column(gaps, mark))
     for row, line in zip(rows, cells, strict=True):
         line.append(next(numbers) if row.difference else 'baseline' if row.baseline else '-')
     return [*head, f'difference to {baseline}'], cells
+
+
+def _deviation(primary: Primary, value: float | None) -> str | None:
+    return None if value is None else primary.deviation(value)
 
 
 def _compares(head: Sequence[str]) -> bool:
@@ -125,12 +243,18 @@ def _pair_cells(row: PairRow) -> tuple[str, str, str]:
 def accuracy_text(results: Mapping[str, Any]) -> str:
     """Return the table for a terminal: aligned columns, and a last line that explains the numbers."""
     head, rows = _accuracy_cells(results, PLAIN, more=True)
+    primary = primary_of(results)
+    note = NOTE + (NOTE_BEST if best_kept(results) else '') + (NOTE_DIFFERENCE if _compares(head) else '')
+    note = note.replace('accuracy', primary.name).replace('percentage points', primary.unit)
+    own, cells = measures_cells(results, PLAIN)
+    return '\n'.join([*_aligned(head, rows), note, *(['', *_aligned(own, cells)] if cells else [])])
+
+
+def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table for a terminal."""
     lines = [[plain(cell) for cell in line] for line in (head, *rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
-    note = NOTE + (NOTE_BEST if best_kept(results) else '') + (NOTE_DIFFERENCE if _compares(head) else '')
-
-    aligned = ['  '.join(cell.ljust(wide) for cell, wide in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return '\n'.join([*aligned, note])
+    return ['  '.join(cell.ljust(wide) for cell, wide in zip(line, widths, strict=True)).rstrip() for line in lines]
 
 
 def pairs_text(pairs: Mapping[str, Any], width: int = 80) -> str:
@@ -210,8 +334,21 @@ def accuracy_html(results: Mapping[str, Any]) -> str:
     rows = accuracy_rows(results)
     head, cells = _accuracy_cells(results, TYPESET, more=True)
     best = rows.index(best_row(rows)) if len(rows) > 1 else -1
-    caption = 'Test accuracy' + (' and difference to the baseline' if _compares(head) else '')
+    caption = f'Test {primary_of(results).name}' + (' and difference to the baseline' if _compares(head) else '')
     return html_table(caption, head, cells, best, numbers=len(head) - 1)
+
+
+def measures_html(results: Mapping[str, Any]) -> str:
+    """Return an HTML table of the methods' own measures; '' if there are none."""
+    head, cells = measures_cells(results, TYPESET)
+    caption = 'Measures of the methods over the test images'
+    return html_table(caption, head, cells, numbers=len(head) - 1) if cells else ''
+
+
+def measures_markdown(results: Mapping[str, Any]) -> str:
+    """Return a Markdown table of the methods' own measures; '' if there are none."""
+    head, cells = measures_cells(results, TYPESET)
+    return markdown_table(head, cells, '-' + ':' * (len(head) - 1)) if cells else ''
 
 
 def pairs_html(pairs: Mapping[str, Any]) -> str:

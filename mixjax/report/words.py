@@ -31,6 +31,18 @@ def spread(text: str, fraction: float | None, mark: str = PLAIN, width: int = 0)
     return text if fraction is None else f'{text} {mark} {percent(fraction).rjust(width)}'
 
 
+def short(value: float | None) -> str:
+    """Return a measure with four digits, `0.03127 -> 0.03127`, `12345.6 -> 12346`; `-` if it is not known."""
+    if value is None:
+        return '-'
+    return f'{value:.0f}' if 1e4 <= abs(value) < 1e15 else f'{value:.4g}'
+
+
+def short_spread(value: float | None, std: float | None, mark: str = PLAIN) -> str:
+    """Return `mean +- deviation` of a measure; one seed has no deviation, and shows none."""
+    return short(value) if value is None or std is None else f'{short(value)} {mark} {std:.2g}'
+
+
 def number(value: float) -> str:
     """Return a count with thousands set off, `1767` -> `1,767`; other numbers in their shortest form."""
     return f'{value:,}' if isinstance(value, int) else f'{value:g}'

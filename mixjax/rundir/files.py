@@ -29,6 +29,8 @@ Tree = Any
 SETTLE = 30.0  # seconds after which logged lines are written to a store
 # Settings of places, or of steps after the run, that do not change any number.
 ELSEWHERE = ('results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store')
+# Settings that earlier versions had not, with the value that they stand for in a config without them.
+ADDED = {'target.labels': '', 'target.task': ''}
 LOCK = 'lock.json'  # the process that trains there (rundir/lock.py)
 
 
@@ -114,6 +116,7 @@ def look(folder: Place, config: Any) -> bool:
     keys = (before.keys() | after.keys()) - set(ELSEWHERE)
     if len(config.compare):  # a comparison does not train it; earlier versions named a method there all the same
         keys -= {key for key in keys if key.startswith('method.')}
+    before = {**ADDED, **before}
     changed = sorted(key for key in keys if before.get(key) != after.get(key))
     if changed == ['steps'] and after['steps'] > before['steps']:
         if finished(folder, before['steps']) is None:

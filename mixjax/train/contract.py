@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixjax import tasks
 from mixjax.errors import UserError, UserFunction
 from mixjax.method import Aux, Head, Method, Prepared, Segments
 from mixjax.models.net import Out
@@ -22,6 +23,8 @@ Array = jax.Array
 Tree = Any
 NETWORK = ('backbone', 'heads')  # the sub-trees of a network's parameters
 RESERVED = ('seed', 'step', 'kind', 'batch_kind', 'loss', 'lr', 'grad_norm', 'skipped')  # names in a line of metrics
+# Names of what an evaluation finds by itself; a measure of a method would hide it.
+EVALUATED = tuple(name for task in tasks.TASKS.values() for name in task.named)
 SHOWN = 3  # maximum number of differences of two trees in a message
 
 
@@ -158,6 +161,36 @@ def predict(method: Method, returned: Any, batch: int, classes_t: int) -> None:
         f'{place(method.predict, "predict")} returned {kind(returned)}; it must be the logits of the '
         f'{classes_t} target classes, float and of shape (B, {classes_t}), here (B = {batch}) ({batch}, {classes_t})'
     )
+
+
+def measures(method: Method, returned: Any, batch: int) -> None:
+    """Check the return value of `measures` for a batch.
+
+    Args:
+      method: the method.
+      returned: the value that `measures` returned.
+      batch: number of examples.
+    """
+    where = place(method.measures, 'measures')
+    if not isinstance(returned, Mapping):
+        raise UserError(f'{where} returned {kind(returned)}; it must be a dict of numbers of each example, (B,)')
+    taken = (*RESERVED, *EVALUATED)
+    for key, value in returned.items():
+        named = isinstance(key, str) and key.isprintable() and 0 < len(key) < 100
+        if not named or key.partition(' ')[0] in taken:
+            raise UserError(
+                f'{where}: the name {key!r} must be a short printable text, and not one of {", ".join(taken)}'
+            )
+        real = is_number(value) and (
+            jnp.issubdtype(spec(value).dtype, jnp.floating)
+            or jnp.issubdtype(spec(value).dtype, jnp.integer)
+            or spec(value).dtype == jnp.bool_
+        )
+        if not real or spec(value).shape != (batch,):
+            raise UserError(
+                f'{where}: {key!r} is {kind(value)}; it must be a real number of each example, of shape (B,), here '
+                f'({batch},)'
+            )
 
 
 def is_default(method: Method, name: str) -> bool:

@@ -1,20 +1,20 @@
-"""Accuracy on the test examples, each counted exactly once."""
+"""The measures of a task, and of a method, over the test examples, each counted exactly once."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixjax import losses
 from mixjax.data.feed import augment, tta
 from mixjax.data.feed.batches import Images
 from mixjax.method import Method
 from mixjax.models.net import Net
+from mixjax.tasks import CLASSIFICATION, Scale, Task
 from mixjax.train import transfer
 from mixjax.train.step import Layout
 
@@ -23,45 +23,34 @@ Tree = Any
 
 
 class Sums(NamedTuple):
-    """The counts of correct predictions over some examples.
+    """Sums over some examples.
 
-    correct, seen: (classes,) numbers of correct examples, and of all examples, of each class.
-    near: number of examples with their class among the five likeliest.
+    tally: what the task counts.
+    loss: () sum of the losses.
+    measures: {name: () sum} of the method's own measures.
     """
 
-    correct: Any
-    seen: Any
-    near: Any
+    tally: Any
     loss: Any
+    measures: Any = {}
 
 
-class Each(NamedTuple):
-    """The predicted class of each example, (B,), and its probability, (B,)."""
+class Labels(NamedTuple):
+    """The labels of one seed's examples on the host, of a task whose labels are rows.
 
-    predicted: Any
-    probability: Any
+    rows: (n, k). scale: their standardisation, if there is one. names: those of the outputs.
+    """
+
+    rows: np.ndarray
+    scale: Scale | None
+    names: Sequence[str]
 
 
 class Found(NamedTuple):
-    """The result of evaluating a batch."""
+    """The result of evaluating a batch: sums, and what the task keeps of each example, (B, ..)."""
 
     sums: Sums
-    each: Each
-
-
-def rank(logits: Array, label: Array) -> Array:
-    """Return how many classes are likelier than the label, (B,); of equal ones the lower counts, as in argmax.
-
-    A row with a nan has no likeliest classes: its rank is c.
-
-    Args:
-      logits: (B, c).
-      label: (B,).
-    """
-    own = jnp.take_along_axis(logits, label[:, None], axis=-1)
-    before = jnp.arange(logits.shape[-1]) < label[:, None]
-    likelier = (logits > own) | ((logits == own) & before)
-    return jnp.where(jnp.isnan(logits).any(-1), logits.shape[-1], likelier.sum(-1))
+    each: Any
 
 
 def make(
@@ -70,41 +59,53 @@ def make(
     geometry: augment.Geometry,
     layout: Layout = Layout(),  # noqa: B008, a constant
     views: str = '',
+    task: Task = CLASSIFICATION,
 ) -> Callable[[Tree, Array, Array, Array], Found]:
-    """Make the evaluation of one batch: (variables, image, label, mask) -> `Sums` over the mask, and `Each`.
+    """Make the evaluation of one batch: (variables, image, label, mask) -> `Found`, its sums over the mask.
 
     Args:
       net: the network.
-      method: the method, for its `predict`.
+      method: the method, for its `predict` and `measures`.
       geometry: preprocessing of the images.
       layout: layout of arrays on the devices.
       views: `config.image.tta`; '' evaluates the centre crop alone.
+      task: the task.
     """
 
     def forward(variables: Tree, image: Array) -> Array:
-        """Return the logits of stored images."""
-        whole = layout.whole(variables)
+        """Return the logits of stored images, over all views."""
 
         def predict(inputs: Array) -> Array:
-            return method.predict(net.apply(whole, inputs, train=False)[0])
+            return method.predict(net.apply(variables, inputs, train=False)[0])
 
-        return tta.logits(predict, layout.shard(image), geometry, views)
+        return tta.logits(predict, image, geometry, views)
 
     def batch(variables: Tree, image: Array, label: Array, mask: Array) -> Found:
-        logits = forward(variables, image)
-        predicted = jnp.argmax(logits, axis=-1)
-        correct = (predicted == label) & mask
-        near = (rank(logits, label) < 5) & mask
-        each = jnp.zeros(logits.shape[-1], jnp.int32)
+        whole, seen = layout.whole(variables), layout.shard(image)
+        out = None
+        if not views or method.measures is not None:
+            out, _ = net.apply(whole, augment.centre(seen, geometry), train=False)
+        logits = forward(whole, seen) if views or out is None else method.predict(out)
         sums = Sums(
-            each.at[label].add(correct),
-            each.at[label].add(mask),
-            near.sum(),
-            jnp.where(mask, losses.cross_entropy(logits, label), 0.0).sum(),
+            task.tally(logits, label, mask),
+            jnp.where(mask, task.loss(logits, label), 0.0).sum(),
+            {} if method.measures is None or out is None else own_sums(method.measures(out, label), mask),
         )
-        return Found(sums, Each(predicted, jax.nn.softmax(logits, axis=-1).max(-1)))
+        return Found(sums, task.each(logits))
 
     return batch
+
+
+def own_sums(found: Mapping[str, Array], mask: Array) -> dict[str, Array]:
+    """Return the sums of a method's measures over the examples of the mask.
+
+    Args:
+      found: {name: (B,)}.
+      mask: (B,) bool.
+    """
+    # Half precision and whole numbers are summed as float32.
+    each = {name: jnp.asarray(value, jnp.promote_types(value.dtype, jnp.float32)) for name, value in found.items()}
+    return {name: jnp.where(mask, value, 0).sum() for name, value in each.items()}
 
 
 def batches(test: Images, size: int, part: slice | None = None) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
@@ -123,49 +124,72 @@ def batches(test: Images, size: int, part: slice | None = None) -> Iterator[tupl
         read = test.image[start + first : min(start + last, len(test.label))]
         image = np.empty((size, *read.shape[1:]), read.dtype)  # takes memory only where it is written to
         image[first : first + len(read)], image[first + len(read) : last] = read, 0
-        yield image, np.pad(label, (0, short)), mask
+        yield image, np.pad(label, [(0, short), *[(0, 0)] * (label.ndim - 1)]), mask
 
 
-def run(evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int) -> list[dict[str, float]]:
-    """Return {'accuracy', 'loss', 'mean_per_class'} of each trial over all `count` test examples.
+def run(
+    evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int, task: Task = CLASSIFICATION,
+    labels: Sequence[Labels] = (),
+) -> list[dict[str, float]]:  # fmt: skip
+    """Return the measures of each trial over all `count` test examples.
 
-    With more than five classes also 'top5'. 'mean_per_class': the mean of the accuracies of the classes that
-    have test examples.
+    The task's primary measure comes first, then 'loss', its other ones, and the method's own by their names.
 
     Args:
       evaluate: the compiled result of `make` for all trials.
       variables: the variables of all trials.
       test: the batches, (image, label, mask) each.
       count: number of test examples.
+      task: the task.
+      labels: those of each trial, if the task's labels are rows; there may be fewer than trials.
     """
+    if task.rows:  # whose measures are not sums over the examples
+        return run_each(evaluate, variables, test, count, task, labels)[0]
     # The result of a batch is fetched when the next one is on its way.
     found = itertools.chain((evaluate(variables, *batch).sums for batch in test), [None])
-    return _over(count, [transfer.whole(one) for one, _ in itertools.pairwise(found)])
+    sums = _over(count, [transfer.whole(one) for one, _ in itertools.pairwise(found)])
+    return [_line(task.measures(one.tally, None, None, ()), one) for one in sums]
 
 
 def run_each(
-    evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int
-) -> tuple[list[dict[str, float]], list[Each]]:
-    """Return the measures of `run`, and for each trial the predictions of each test example, (count,) arrays."""
+    evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int, task: Task = CLASSIFICATION,
+    labels: Sequence[Labels] = (),
+) -> tuple[list[dict[str, float]], list[Any]]:  # fmt: skip
+    """Return the measures of `run`, and for each trial what the task keeps of each test example, (count, ..) arrays."""
     found = itertools.chain((evaluate(variables, *batch) for batch in test), [None])
     whole = [transfer.whole(one) for one, _ in itertools.pairwise(found)]
-    columns = (np.concatenate(parts, axis=1)[:, :count] for parts in zip(*(one.each for one in whole), strict=True))
-    return _over(count, [one.sums for one in whole]), [Each(*row) for row in zip(*columns, strict=True)]
+    sums = _over(count, [one.sums for one in whole])
+    columns = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :count], *(one.each for one in whole))
+    each = [jax.tree.map(lambda column, trial=trial: column[trial], columns) for trial in range(len(sums))]
+    if not task.rows:
+        return [_line(task.measures(one.tally, None, None, ()), one) for one in sums], each
+    lines = [
+        _line(task.measures(one.tally, task.told(mine, known.scale), known.rows, known.names), one)
+        for one, mine, known in zip(sums, each, labels, strict=False)
+    ]
+    return lines, each[: len(lines)]
 
 
-def _over(count: int, sums: Sequence[Sums]) -> list[dict[str, float]]:
-    """Return the measures of each trial."""
-    correct, seen, near = (np.sum([one[k].astype(np.int64) for one in sums], axis=0) for k in range(3))
-    loss = np.sum([one.loss.astype(np.float64) for one in sums], axis=0)
-    return [_means(*each, count) for each in zip(correct, seen, near, loss, strict=True)]
+def _over(count: int, sums: Sequence[Sums]) -> list[Sums]:
+    """Return the tally of each trial, and its means of the loss and of the method's measures."""
+    tally = jax.tree.map(lambda *parts: np.sum([x.astype(np.int64) for x in parts], axis=0), *(x.tally for x in sums))
+    means = {'loss': [one.loss for one in sums]}
+    own = {name: [one.measures[name] for one in sums] for name in sums[0].measures}
+    totals, mine = (
+        {name: np.sum([x.astype(np.float64) for x in parts], axis=0) for name, parts in some.items()}
+        for some in (means, own)
+    )
+    return [
+        Sums(
+            jax.tree.map(lambda x, trial=trial: x[trial], tally),
+            float(totals['loss'][trial]) / count,
+            {name: float(total[trial]) / count for name, total in mine.items()},
+        )
+        for trial in range(len(totals['loss']))
+    ]
 
 
-def _means(correct: np.ndarray, seen: np.ndarray, near: int, loss: float, count: int) -> dict[str, float]:
-    """Return the measures of one trial from its sums."""
-    there = seen > 0
-    out = {
-        'accuracy': int(correct.sum()) / count,
-        'loss': float(loss) / count,
-        'mean_per_class': float(np.mean(correct[there] / seen[there])),
-    }
-    return out | ({'top5': int(near) / count} if len(seen) > 5 else {})
+def _line(found: dict[str, float], means: Sums) -> dict[str, float]:
+    """Return the measures of one trial in their order."""
+    (first, value), *rest = found.items()
+    return {first: value, 'loss': means.loss, **dict(rest), **means.measures}

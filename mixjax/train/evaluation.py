@@ -1,8 +1,8 @@
 """Evaluations during training, and the choice of the step whose network is kept.
 
 The validation part, if there is one, is evaluated at the same steps as the test part. With `keep='best'` the
-network of the step with the highest validation accuracy, the last of equals, is the result of the run: its accuracy
-is reported, and it is exported.
+network of the step with the best primary measure on the validation part (for classification the highest accuracy), the
+last of equals, is the result of the run: its measures are reported, and it is exported.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
+from mixjax import tasks
 from mixjax.errors import UserError
 from mixjax.host.processes import by_first, only_first
 from mixjax.host.storage import Place
 from mixjax.rundir import files
+from mixjax.tasks import CLASSIFICATION, Task
 from mixjax.train import evaluate, export, mesh, nan_guard, predictions
 from mixjax.train.program import Program
 from mixjax.train.seed_batch import SeedBatch
+from mixjax.train.seeds import test_images, val_images
 from mixjax.train.step import TrainState
 
 Tree = Any
@@ -29,8 +32,8 @@ def check(built: Program) -> None:
     config = built.config
     if config.keep == 'best' and not val_count(built, config.seed):
         raise UserError(
-            'config.keep=best chooses by the accuracy on a validation part, and there is none; hold out a share of '
-            'the labelled examples (config.target.val=0.2), or keep the last (config.keep=last)'
+            f'config.keep=best chooses by the {built.task.primary} on a validation part, and there is none; hold out a '
+            'share of the labelled examples (config.target.val=0.2), or keep the last (config.keep=last)'
         )
 
 
@@ -53,12 +56,15 @@ def evaluate_and_log(built: Program, folder: Place, step: int, ts: TrainState, p
     """
     metrics, config, together = folder / 'metrics.jsonl', built.config, placed.seeds
     variables = built.evaluated(ts)
-    said: list[evaluate.Each] = []
+    said: list[Any] = []
     for kind, program_of, images in (('eval', built.evaluate, placed.test), ('val', built.validate, placed.val)):
+        labels = labels_of(built, together, kind) if images.count else ()
         if kind == 'eval' and images.count and (config.keep == 'best' or step == config.steps):
-            found, said = evaluate.run_each(program_of, variables, *images)
+            found, said = evaluate.run_each(program_of, variables, *images, built.task, labels)
+        elif images.count:
+            found = evaluate.run(program_of, variables, *images, built.task, labels)
         else:
-            found = evaluate.run(program_of, variables, *images) if images.count else []
+            found = []
         for seed, line in zip(together, found, strict=False):
             files.append(metrics, {'seed': seed, 'step': step, 'kind': kind, **nan_guard.plain(line)})
     result = [seed for seed, at in kept(config, folder, together).items() if said and at == step]
@@ -67,17 +73,37 @@ def evaluate_and_log(built: Program, folder: Place, step: int, ts: TrainState, p
         keep(built, folder, mesh.take(variables, together.index(config.seed)), step)
 
 
+def labels_of(built: Program, together: Sequence[int], kind: str) -> list[evaluate.Labels]:
+    """Return the labels of each seed's test or validation examples; none for a task whose measures need none.
+
+    Args:
+      built: the run's programs.
+      together: the seeds.
+      kind: 'eval' or 'val'.
+    """
+    if not built.task.rows:
+        return []
+    images = test_images if kind == 'eval' else val_images
+    found = [(seed, images(built, seed)) for seed in together]
+    names = built.sets.train.classes
+    return [evaluate.Labels(some.label, built.scale(seed), names) for seed, some in found if some is not None]
+
+
 @by_first
-def best(folder: Place) -> dict[int, int]:
-    """Return {seed: the step of its highest validation accuracy, the last of equals}."""
-    found = [line for line in files.lines(folder / 'metrics.jsonl') if line['kind'] == 'val']
-    found.sort(key=lambda line: (line['accuracy'], line['step']))
-    return {line['seed']: line['step'] for line in found}
+def best(folder: Place, task: Task = CLASSIFICATION) -> dict[int, int]:
+    """Return {seed: the step at which its primary measure on the validation part is best, the last of equals}."""
+    found: dict[int, dict[str, Any]] = {}
+    for line in sorted(files.lines(folder / 'metrics.jsonl'), key=lambda line: line['step']):
+        if line['kind'] == 'val':
+            before = found.setdefault(line['seed'], line)
+            if not task.better(before[task.primary], line[task.primary]):
+                found[line['seed']] = line
+    return {seed: line['step'] for seed, line in found.items()}
 
 
 def kept(config: Any, folder: Place, seeds: Sequence[int]) -> dict[int, int]:
     """Return {seed: the step of its resulting network}; so far, for a seed in training that keeps the best."""
-    known = best(folder) if config.keep == 'best' else {}
+    known = best(folder, tasks.of(config.target.task)) if config.keep == 'best' else {}
     return {seed: known[seed] if config.keep == 'best' else config.steps for seed in seeds}
 
 
@@ -93,7 +119,8 @@ def keep(built: Program, folder: Place, variables: Tree, step: int, whole: bool 
     """
     images = built.sets.train
     channels = images.read(np.arange(1)).shape[-1]
-    export.model(folder, built.config, built.method, mesh.here(variables), images.classes, channels, step, whole)
+    about = export.About(images.classes, channels, built.task, built.scale(built.config.seed))
+    export.model(folder, built.config, built.method, mesh.here(variables), about, step, whole)
 
 
 def snapshot(built: Program, folder: Place, together: Sequence[int], ts: TrainState, step: int) -> None:

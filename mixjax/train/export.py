@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from mixjax.method import Method, Prepared, Run
 from mixjax.models import weights
 from mixjax.models.net import BOUND, Net, Out, Tap, bind, no_tap
 from mixjax.rundir import files
+from mixjax.tasks import Scale, Task
 from mixjax.train.step import TrainState, context
 
 Array = jax.Array
@@ -52,11 +53,24 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
     return dict(heads)
 
 
+class About(NamedTuple):
+    """Facts of the data that a network was trained on.
+
+    classes: names of the target classes, or of the outputs of another task.
+    channels: number of channels of the stored images.
+    scale: the standardisation of the labels of the first seed, if there is one.
+    """
+
+    classes: tuple[str, ...]
+    channels: int
+    task: Task
+    scale: Scale | None
+
+
 @only_first
 def model(
-    folder: Place, config: Any, method: Method, variables: Tree, classes: tuple[str, ...], channels: int, step: int,
-    whole: bool = False,
-) -> None:  # fmt: skip
+    folder: Place, config: Any, method: Method, variables: Tree, data: About, step: int, whole: bool = False
+) -> None:
     """Write `model.safetensors` and `model.json`: everything that prediction, or another run, needs.
 
     Args:
@@ -64,8 +78,7 @@ def model(
       config: the run's config.
       method: the method.
       variables: those of the network.
-      classes: names of the target classes.
-      channels: number of channels of the stored images that the network was trained on.
+      data: facts of the data.
       step: the step of the network.
       whole: keep all heads, and not only the ones that prediction needs.
     """
@@ -77,14 +90,18 @@ def model(
         'format': 1,
         'model': config.model.name,
         'dtype': config.model.dtype,
-        'classes': list(classes),
+        'classes': list(data.classes),
         'data': config.target.name,
         'image': files.as_data(config.image),
-        'channels': channels,
+        'channels': data.channels,
         'method': files.as_data(config.method),
         'steps': config.steps,
         'step': step,
     }
+    if data.task.rows:
+        about['task'] = data.task.name
+    if data.scale is not None:
+        about['scale'] = {name: values.tolist() for name, values in data.scale._asdict().items()}
     files.write_json(folder / 'model.json', about)
 
 
@@ -135,7 +152,9 @@ def seen(
         if 'source_image' in ctx.batch:
             pictures['source'] = ctx.batch['source_image']
         pictures = {name: augment.denormalise(x[:SHOWN], geometry) for name, x in pictures.items()}
-        return {**pictures, 'label': ctx.batch['label'][:SHOWN]}
+        # Of a task whose labels are rows, the pictures have none.
+        label = ctx.batch['label'][:SHOWN]
+        return {**pictures, 'label': label if label.ndim == 1 else jnp.full(len(label), -1)}
 
     return jax.jit(look)
 

@@ -111,15 +111,17 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
     batch = config.batch_size // config.accumulate
     groups = config.mix.groups // config.accumulate or 1
 
-    def step(params: Tree, model_state: Tree, state: Tree, key: Array, images: Array, label: Array, phase: int) -> Any:
-        example = {'image': images, 'label': label, 'index': label, 'partner': label.reshape(groups, -1)}
+    def step(
+        params: Tree, model_state: Tree, state: Tree, key: Array, images: Array, label: Array, index: Array, phase: int
+    ) -> Any:  # fmt: skip
+        example = {'image': images, 'label': label, 'index': index, 'partner': index.reshape(groups, -1)}
         if prepared.draw is not None and method.first is None:
-            example |= {'source_image': images, 'source_label': label}
-        more = {'image': (images, label)}
+            example |= {'source_image': images, 'source_label': index}
+        more = {'image': images}
         if method.unlabelled:
-            more['unlabelled'] = jax.tree.map(lambda x: jnp.concatenate([x] * method.unlabelled), (images, label))
-            example['unlabelled_index'] = more['unlabelled'][1]
-        example |= {name: more[view.of][0] for name, view in method.views.items()}
+            more['unlabelled'] = jnp.concatenate([images] * method.unlabelled)
+            example['unlabelled_index'] = jnp.concatenate([index] * method.unlabelled)
+        example |= {name: more[view.of] for name, view in method.views.items()}
         frozen, run = jax.tree.map(jnp.asarray, prepared.frozen), program.run._replace(phase=phase)
         ctx = Ctx(model_state, state, frozen, example, key, jnp.zeros((), jnp.int32), run)
 
@@ -136,12 +138,16 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
         out, _ = net.apply(variables, images, train=False)
         contract.predicted_head(method, out.logits)
         contract.predict(method, method.predict(out), batch, len(data.target.classes))
+        if method.measures is not None:
+            contract.measures(method, method.measures(out, label), batch)
         contract.after_step(method, method.after_step(net, params, params, aux, ctx), params, state)
 
     images = jax.ShapeDtypeStruct((batch, *image.shape[1:]), image.dtype)
-    label = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    index = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    rows = jax.ShapeDtypeStruct((batch, len(data.target.classes)), jnp.float32)
+    label = rows if program.task.rows else index
     for phase in range(len(program.starts)):
-        given = params, model_state, state, jax.random.key(0), images, label
+        given = params, model_state, state, jax.random.key(0), images, label, index
         jax.eval_shape(partial(step, phase=phase), *given)
 
 

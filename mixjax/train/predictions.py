@@ -6,6 +6,12 @@
   label            (k, n) the true classes; (n,) if all seeds are tested on the same examples
   shown, image     the first seed's most confident mistakes: which examples, (m,), and pictures, (m, H, W, C) uint8
 
+Of a task whose labels are rows it has, in the place of the predicted class and its probability,
+
+  value            (k, n, outputs) float32 probabilities of labels, or float64 numbers in their units
+  label            (k, n, outputs) or (n, outputs) true ones
+  shown, image     the first seed's examples with the largest loss
+
 It is written with its evaluation, before the checkpoint of that step, a few seeds at a time.
 """
 
@@ -14,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from mixjax.host import untrusted
@@ -21,25 +28,27 @@ from mixjax.host.processes import only_first
 from mixjax.host.storage import Place
 from mixjax.rundir import files
 from mixjax.rundir.thumbnail import shrink
+from mixjax.tasks import CLASSIFICATION, Task
+from mixjax.tasks.classification import Each
 from mixjax.train import seeds
-from mixjax.train.evaluate import Each
 from mixjax.train.program import Program
 
 FILE = 'predictions.npz'
+# The arrays of each example, of classes and of a task whose labels are rows.
+FIELDS = {False: ('predicted', 'probability'), True: ('value',)}
 SHOWN, SIDE = 12, 96  # maximum number of pictures, and maximum height and width of each
 
 
 class Row(NamedTuple):
-    """The predictions of one seed."""
+    """The predictions of one seed. found: {name in the file: of each example}."""
 
     step: int
-    predicted: np.ndarray
-    probability: np.ndarray
+    found: dict[str, np.ndarray]
     label: np.ndarray
 
 
 @only_first
-def keep(built: Program, folder: Place, step: int, said: Mapping[int, Each]) -> None:
+def keep(built: Program, folder: Place, step: int, said: Mapping[int, Any]) -> None:
     """Write the predictions of some seeds at a step into the file, in place of their earlier ones.
 
     Args:
@@ -50,36 +59,52 @@ def keep(built: Program, folder: Place, step: int, said: Mapping[int, Each]) -> 
     """
     if not said:
         return
-    path, shared = folder / FILE, built.sets.test is not None
-    rows, pictures = before(path)
+    path, shared, task = folder / FILE, built.sets.test is not None, built.task
+    rows, pictures = before(path, task)
     for seed, each in said.items():
         test = seeds.test_images(built, seed)
-        sure = np.nan_to_num(np.asarray(each.probability, np.float32))
-        rows[seed] = Row(step, np.asarray(each.predicted), sure, test.label)
+        rows[seed] = of_rows(built, seed, step, each, test.label) if task.rows else of_classes(step, each, test.label)
         if seed == built.config.seed:
-            worst = mistakes(rows[seed])
+            worst = largest_losses(built, seed, each, test.label) if task.rows else mistakes(rows[seed])
             pictures = {'shown': worst.astype(np.int32), 'image': thumbnails(test.image[worst])}
     many = len(seeds.test_images(built, next(iter(said))).label)
     rows = {seed: rows[seed] for seed in sorted(rows) if len(rows[seed].label) == many}
-    small = np.min_scalar_type(len(built.sets.train.classes) - 1)
-    labels = [row.label for row in rows.values()]
+    labels, found = [row.label for row in rows.values()], [row.found for row in rows.values()]
+    small = labels[0].dtype if task.rows else np.min_scalar_type(len(built.sets.train.classes) - 1)
+    each = {name: np.stack([one[name] for one in found]) for name in FIELDS[task.rows]}
     files.write_arrays(
         path,
         {
             'seed': np.array(list(rows), np.int64),
             'step': np.array([row.step for row in rows.values()], np.int64),
-            'predicted': np.stack([row.predicted for row in rows.values()]).astype(small),
-            'probability': np.stack([row.probability for row in rows.values()]),
+            **{name: values.astype(small) if name == 'predicted' else values for name, values in each.items()},
             'label': (labels[0] if shared else np.stack(labels)).astype(small),
             **pictures,
         },
     )
 
 
+def of_classes(step: int, each: Each, label: np.ndarray) -> Row:
+    """Return the predictions of one seed: the likeliest class of each example, and its probability."""
+    sure = np.nan_to_num(np.asarray(each.probability, np.float32))
+    return Row(step, {'predicted': np.asarray(each.predicted), 'probability': sure}, label)
+
+
+def of_rows(built: Program, seed: int, step: int, each: Any, label: np.ndarray) -> Row:
+    """Return the predictions of one seed: what a user sees of each example, (n, outputs)."""
+    return Row(step, {'value': built.task.values(np.asarray(each), built.scale(seed))}, label)
+
+
+def largest_losses(built: Program, seed: int, each: Any, label: np.ndarray) -> np.ndarray:
+    """Return the indices of the examples with the largest loss; of equal ones the first comes first."""
+    loss = built.task.loss(jnp.asarray(each), jnp.asarray(built.task.fed(label, built.scale(seed))))
+    return np.argsort(-np.nan_to_num(np.asarray(loss)), kind='stable')[:SHOWN]
+
+
 def mistakes(row: Row, most: int = SHOWN) -> np.ndarray:
     """Return the indices of wrong predictions, the most confident first; of equal ones the first comes first."""
-    wrong = np.flatnonzero(row.predicted != row.label)
-    return wrong[np.argsort(-row.probability[wrong], kind='stable')][:most]
+    wrong = np.flatnonzero(row.found['predicted'] != row.label)
+    return wrong[np.argsort(-row.found['probability'][wrong], kind='stable')][:most]
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
@@ -87,14 +112,18 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
     return np.stack([shrink(image, SIDE) for image in images]) if len(images) else images[:, :1, :1]
 
 
-def before(path: Place) -> tuple[dict[int, Row], dict[str, Any]]:
+def before(path: Place, task: Task = CLASSIFICATION) -> tuple[dict[int, Row], dict[str, Any]]:
     """Read the seeds and the pictures of a file; nothing if it is missing or cannot be read."""
+    names = FIELDS[task.rows]
     try:
         found = untrusted.arrays(path) if path.exists() else {}
-        label = np.broadcast_to(found['label'], found['predicted'].shape) if found else []
-        each = zip(found['step'], found['predicted'], found['probability'], label, strict=True) if found else ()
+        label = np.broadcast_to(found['label'], found[names[0]].shape) if found else []
+        each = zip(found['step'], *(found[name] for name in names), label, strict=True) if found else ()
         every = zip(found.get('seed', ()), each, strict=True)
-        rows = {int(seed): Row(int(step), *rest) for seed, (step, *rest) in every}
+        rows = {
+            int(seed): Row(int(step), dict(zip(names, values, strict=True)), its)
+            for seed, (step, *values, its) in every
+        }
     except (OSError, ValueError, KeyError, TypeError):
         return {}, {}
     return rows, {name: found[name] for name in ('shown', 'image') if name in found}

@@ -91,6 +91,7 @@ def part(
 
     def means(per_class: int | None) -> np.ndarray:
         require(len(classes) > 0, 'unlabelled images have no class means')
+        require(labels.ndim == 1, 'class_means needs one class for each image, and config.target.task has none')
         rows = some_of_each(labels, len(classes), per_class)
         return class_pairing.centroids_of(passed(rows, f'mean features of {len(classes):,} classes'), len(classes))
 
@@ -103,7 +104,9 @@ def part(
     def class_means(per_class: int | None = None) -> np.ndarray:
         return kept.get(f'class means of {per_class or "all"}', lambda: means(per_class or None))
 
-    counted = np.bincount(labels[labels >= 0], minlength=len(classes)) if sizes is None else sizes
+    known = labels[labels >= 0] if labels.ndim == 1 else labels  # those of unlabelled images are -1
+    counted = np.bincount(known, minlength=len(classes)) if labels.ndim == 1 else np.asarray((labels != 0).sum(0))
+    counted = counted if sizes is None else sizes
     return Part(classes, labels, counted, batches, class_means, features=lambda: kept.get('features', every))
 
 
@@ -111,6 +114,8 @@ def some_of_each(labels: np.ndarray, classes: int, per_class: int | None) -> np.
     """Return at most `per_class` rows of each class, always the same ones, ascending; None takes all."""
     if per_class is None:
         return np.arange(len(labels))
+    if labels.ndim > 1:
+        raise UserError('per_class needs one class for each image, and config.target.task has none')
     shuffled = np.random.RandomState(0).permutation(len(labels))
     by_class = [shuffled[labels[shuffled] == c][:per_class] for c in range(classes)]
     return np.sort(np.concatenate(by_class))

@@ -10,6 +10,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from mixjax import tasks
 from mixjax.config import method_registry
 from mixjax.data.feed import batches
 from mixjax.data.feed.batches import Batch
@@ -19,6 +20,7 @@ from mixjax.errors import UserError
 from mixjax.method import Method, Phase, Prepared, Run
 from mixjax.models.layers import fixed_statistics
 from mixjax.models.net import Net
+from mixjax.tasks import Scale, Task
 from mixjax.train import contract, evaluate, export, mesh, optim, schedule, step
 from mixjax.train.shared import Shared, shared_setup
 from mixjax.train.step import TrainState, TrainStep
@@ -62,6 +64,24 @@ class Program(NamedTuple):
     @property
     def net(self) -> Net:
         return self.shared.net
+
+    @property
+    def task(self) -> Task:
+        return tasks.of(self.config.target.task)
+
+    @property
+    def one_test(self) -> bool:
+        """Whether all seeds have the same test examples with the same labels."""
+        return self.sets.test is not None and not self.task.scaled
+
+    @property
+    def one_val(self) -> bool:
+        """Whether all seeds have the same validation examples with the same labels."""
+        return self.sets.val is not None and not self.task.scaled
+
+    def scale(self, seed: int) -> Scale | None:
+        """Return the standardisation of a seed's labels, by those that it learns from."""
+        return self.task.scale(self.sets.train.labels[self.draw(seed).train])
 
     @property
     def mesh(self) -> Mesh:
@@ -113,10 +133,11 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
     check_whole_batches(config, method)
     check_batch_kinds(method)
     draw = run_data.draw_seed(config, shared.sets, config.seed)
+    task = tasks.of(config.target.task)
     phases = method.phases or (Phase(1.0),)
     starts = schedule.phase_starts(phases, config.steps)
     epoch, geometry = draw.epoch_length / config.batch_size, shared.geometry
-    runs = [Run(config.steps, epoch, geometry.mean, geometry.std, k, starts) for k in range(len(phases))]
+    runs = [Run(config.steps, epoch, geometry.mean, geometry.std, k, starts, task.loss) for k in range(len(phases))]
 
     cut = config.shard_params and shared.mesh.shape['data'] > 1
     layout = step.Layout(mesh.shard_batch, mesh.gathered if cut else lambda tree: tree, mesh.accelerated(shared.mesh))
@@ -149,13 +170,15 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
 
     def evaluator(same: bool) -> Callable:
         """Return the evaluation of a batch. same: whether all seeds have the same images."""
-        key = method.predict, even, cut, same
+        key = method.predict, method.measures, even, cut, same
         if key not in shared.evaluators:
-            batch = evaluate.make(shared.net, method, shared.geometry, placed, config.image.tta)
+            batch = evaluate.make(shared.net, method, shared.geometry, placed, config.image.tta, task)
             shared.evaluators[key] = jax.jit(mesh.each_trial(shared.mesh, batch, shared=(False, same, same, same)))
         return shared.evaluators[key]
 
-    tested, validated = (evaluator(part is not None) for part in (shared.sets.test, shared.sets.val))
+    tested, validated = (
+        evaluator(part is not None and not task.scaled) for part in (shared.sets.test, shared.sets.val)
+    )
     seen = export.seen(shared.net, method, feed(), runs[0], shared.geometry)
     evaluated = evaluated_variables(shared, method, layout)
     draws = {config.seed: draw}

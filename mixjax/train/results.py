@@ -31,7 +31,15 @@ def summary(built: Program, folder: Place, label: str) -> dict[str, Any]:
     )
     drawn = built.draw(config.seed).rows
     test = len(built.sets.test.labels) if built.sets.test else len(built.sets.train.labels) - len(drawn.known)
-    more = [name for name in ('top5', 'mean_per_class') if name in final[seeds[0]]]
+    task, logged = built.task, final[seeds[0]]
+    if task.rows:
+        # Those of each output follow their common ones, as in 'MAE age'.
+        more = [name for name in logged if name.partition(' ')[0] in task.named and name != task.primary]
+        about = {'task': task.name, 'primary': task.primary, 'higher_is_better': task.higher}
+    else:
+        more, about = [name for name in ('top5', 'mean_per_class') if name in logged], {}
+    known = {'seed', 'step', 'kind', 'loss', task.primary, *more}
+    own = [name for name in logged if name not in known]
     return {
         'kind': 'run',
         'label': label,
@@ -42,28 +50,24 @@ def summary(built: Program, folder: Place, label: str) -> dict[str, Any]:
         'val_examples': evaluation.val_count(built, config.seed),
         'test_examples': test,
         'keep': config.keep,
+        **about,
         'seeds': [
             {
                 'seed': seed,
                 'step': steps[seed],
-                'accuracy': final[seed]['accuracy'],
+                task.primary: final[seed][task.primary],
                 'loss': final[seed]['loss'],
                 **{name: final[seed][name] for name in more},
-                **({'val_accuracy': val[seed]['accuracy']} if seed in val else {}),
+                **({f'val_{task.primary}': val[seed][task.primary]} if seed in val else {}),
+                **({'measures': {name: final[seed][name] for name in own}} if own else {}),
                 'prepared': dict(prepare.load_prepared(folder / f'prepared-{seed}.npz').notes),
             }
             for seed in seeds
         ],
-        'accuracy': spread([final[seed]['accuracy'] for seed in seeds]),
-        **{name: spread([final[seed][name] for seed in seeds]) for name in more},
+        task.primary: known_spread([final[seed][task.primary] for seed in seeds]),
+        **{name: known_spread([final[seed][name] for seed in seeds]) for name in more},
+        **({'measures': {name: known_spread([final[seed][name] for seed in seeds]) for name in own}} if own else {}),
     }
-
-
-def sentence(found: dict[str, Any]) -> str:
-    """Return the accuracy of a run's results as text: `81.48 +- 1.20 % correct (n=3)`."""
-    accuracy = found['accuracy']
-    std = '' if accuracy['std'] is None else f' +- {100 * accuracy["std"]:.2f}'
-    return f'{100 * accuracy["mean"]:.2f}{std} % correct (n={accuracy["n"]})'
 
 
 @by_first
@@ -84,13 +88,34 @@ def spread(values: list[float]) -> dict[str, Any]:
     return {'mean': float(np.mean(values)), 'std': std, 'n': len(values)}
 
 
+def known_spread(values: list[float | None]) -> dict[str, Any]:
+    """Return `spread`, without mean and deviation if a value is not known, because it was not finite."""
+    found = [value for value in values if value is not None]
+    return spread(found) if len(found) == len(values) else {'mean': None, 'std': None, 'n': len(values)}
+
+
 def differences(runs: dict[str, dict[str, Any]], baseline: str) -> dict[str, Any]:
-    """Return the accuracy minus the baseline's, paired over seeds: mean, standard error and n."""
-    base = [seed['accuracy'] for seed in runs[baseline]['seeds']]
+    """Return the primary measure minus the baseline's, paired over seeds: mean, standard error and n."""
+    primary = runs[baseline].get('primary', 'accuracy')
+    base = [seed[primary] for seed in runs[baseline]['seeds']]
     out = {}
     for label, results in runs.items():
         if label != baseline:
-            over = spread([seed['accuracy'] - b for seed, b in zip(results['seeds'], base, strict=True)])
+            pairs = [(seed[primary], b) for seed, b in zip(results['seeds'], base, strict=True)]
+            if any(None in pair for pair in pairs):  # a measure that was not finite
+                continue
+            over = spread([one - b for one, b in pairs])
             stderr = None if over['std'] is None else over['std'] / over['n'] ** 0.5
             out[label] = {'mean': over['mean'], 'stderr': stderr, 'n': over['n']}
     return out
+
+
+def sentence(found: dict[str, Any]) -> str:
+    """Return the result of a run in words: `81.50 +- 0.70 % correct (n=3)`, `mAP 0.7134 +- 0.012 (n=3)`."""
+    primary = found.get('primary', 'accuracy')
+    mean, std, n = (found[primary][key] for key in ('mean', 'std', 'n'))
+    if primary == 'accuracy':
+        return f'{100 * mean:.2f}{"" if std is None else f" +- {100 * std:.2f}"} % correct (n={n})'
+    if mean is None:
+        return f'{primary} not known, it was not finite (n={n})'
+    return f'{primary} {mean:.4g}{"" if std is None else f" +- {std:.2g}"} (n={n})'

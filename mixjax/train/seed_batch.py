@@ -56,19 +56,23 @@ class SeedBatch(NamedTuple):
 def place_seeds(built: Program, opened: list[SeedData]) -> SeedBatch:
     """Put the seeds' data on the devices, or begin to stream it."""
     filled, sets = fill_trials(built, opened), built.sets
+    same_test, same_val, seed = built.one_test, built.one_val, opened[0].seed
     frozen = [jax.tree.map(np.asarray, one.prepared.frozen) for one in filled]
     inputs = batches.padded([one.inputs for one in filled])
-    if sets.test is not None:
-        tests = [seeds.everything(sets.test)]
+    if sets.test is not None and same_test:
+        tests = [seeds.fed(built, seed, seeds.everything(sets.test))]
     else:
         tests = [one.test for one in filled if one.test is not None]
-    vals = [seeds.everything(sets.val)] if sets.val is not None else [one.val for one in filled if one.val]
+    if sets.val is not None and same_val:
+        vals = [seeds.fed(built, seed, seeds.everything(sets.val))]
+    else:
+        vals = [one.val for one in filled if one.val]
     where = placement.choose(built, inputs, tests)
     placement.announce(where, inputs, tests)
     feed = placement.training_feed(built, where, inputs, [keys(one.state.key).data for one in filled])
-    test = placement.eval_images(built, tests, same=sets.test is not None, resident=where.test == 'resident')
+    test = placement.eval_images(built, tests, same=same_test, resident=where.test == 'resident')
     frozen = mesh.shard_over_trials(built.mesh, frozen)
-    val = placement.eval_images(built, vals, same=sets.val is not None, resident=True)
+    val = placement.eval_images(built, vals, same=same_val, resident=True)
     return SeedBatch(tuple(one.seed for one in opened), frozen, feed, test, val, where.note)
 
 

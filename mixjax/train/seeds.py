@@ -42,7 +42,7 @@ class SeedData(NamedTuple):
 
     train: its labelled images.
     test: its test images; None if all seeds share them.
-    val: its validation images, drawn for it alone; None if there are none.
+    val: its validation images; None if there are none, or all seeds share them.
     inputs: the inputs of its training program.
     state: the `TrainState` at step 0.
     """
@@ -98,7 +98,8 @@ def method_data(built: Program, seed: int) -> tuple[Data, Array]:
     rows = built.draw(seed).train
     key_t, key_s, key = jax.random.split(step.keys(jax.random.key(seed)).prepare, 3)
     _, features = shared.view
-    labelled = sets.train._replace(labels=sets.train.labels[rows], read=decoded_cache.Subset(sets.train.read, rows))
+    labels = built.task.fed(sets.train.labels[rows], built.scale(seed))
+    labelled = sets.train._replace(labels=labels, read=decoded_cache.Subset(sets.train.read, rows))
     batch = config.eval_batch_size
     target = prepare.part(
         labelled, features, shared.geometry, batch=batch, key=key_t, cache=shared.features(sets.train, rows)
@@ -113,13 +114,13 @@ def method_data(built: Program, seed: int) -> tuple[Data, Array]:
         )
         unlabelled = more._replace(names=unlabelled.ids)
     if sets.source is None:
-        return Data(target, None, unlabelled), key
+        return Data(target, None, unlabelled, built.task.loss), key
     # Only the images that are drawn are read again, so a pass over the source stores nothing.
     source = prepare.part(
         sets.source._replace(read=decoded_cache.passing(sets.source.read)), features, shared.geometry,
         batch=batch, key=key_s, sizes=class_sizes(config, sets.source), cache=shared.features(sets.source, None),
     )  # fmt: skip
-    return Data(target, source._replace(names=sets.source.ids), unlabelled), key
+    return Data(target, source._replace(names=sets.source.ids), unlabelled, built.task.loss), key
 
 
 def unlabelled_images(built: Program, seed: int) -> Dataset | None:
@@ -182,11 +183,12 @@ def open_seed(built: Program, seed: int, folder: Place, trunk: Tree | None = Non
       folder: the run's folder.
       trunk: variables of a first stage, to start from.
     """
-    sets, shared, draw = built.sets, built.shared, built.draw(seed)
+    shared = built.shared
     made = prepared(built, seed, folder)
     train, inputs = program_inputs(built, seed, made)
-    test = None if sets.test is not None else remaining(sets, draw.rows.known)
-    val = images(sets.train, draw.rows.val) if len(draw.rows.val) else None
+    test = None if built.one_test else fed(built, seed, test_images(built, seed))
+    val = None if built.one_val else val_images(built, seed)
+    val = val and fed(built, seed, val)
     data, _ = method_data(built, seed)
     key = jax.random.key(seed)
     state = init.initial_state(shared.view[0], shared.start_here, built, key, made, data, trunk)
@@ -196,7 +198,7 @@ def open_seed(built: Program, seed: int, folder: Place, trunk: Tree | None = Non
 def program_inputs(built: Program, seed: int, made: Prepared) -> tuple[Images, Tree]:
     """Return the labelled images of a seed, and the inputs of its training program."""
     config, sets, draw = built.config, built.sets, built.draw(seed)
-    train, drawn, law = images(sets.train, draw.train), None, None
+    train, drawn, law = fed(built, seed, images(sets.train, draw.train)), None, None
     # If there is a first stage, the drawn images are its data, and the run itself has none.
     if made.draw is not None and built.method.first is None:
         if sets.source is None:
@@ -221,6 +223,11 @@ def images(dataset: Dataset, rows: np.ndarray) -> Images:
     return Images(Lazy(dataset.read, rows), dataset.labels[rows])
 
 
+def fed(built: Program, seed: int, some: Images) -> Images:
+    """Return examples with their labels as they are in a batch of a seed."""
+    return some._replace(label=built.task.fed(some.label, built.scale(seed)))
+
+
 def everything(dataset: Dataset) -> Images:
     """Return all examples of a data set."""
     return images(dataset, np.arange(len(dataset.labels)))
@@ -235,6 +242,14 @@ def test_images(built: Program, seed: int) -> Images:
     """Return the test examples of a seed, in the order of evaluation."""
     sets = built.sets
     return everything(sets.test) if sets.test is not None else remaining(sets, built.draw(seed).rows.known)
+
+
+def val_images(built: Program, seed: int) -> Images | None:
+    """Return the validation examples of a seed, in the order of evaluation; None if there are none."""
+    sets, rows = built.sets, built.draw(seed).rows.val
+    if sets.val is not None:
+        return everything(sets.val)
+    return images(sets.train, rows) if len(rows) else None
 
 
 # --- seeds that are trained at once -----------------------------------------------------------------------------------

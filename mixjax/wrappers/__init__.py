@@ -13,7 +13,7 @@ import jax
 
 from mixjax import losses, mix
 from mixjax.errors import require
-from mixjax.method import Array, Aux, Ctx, Method, Net, Tree
+from mixjax.method import TASKS, Array, Aux, Ctx, Method, Net, Tree
 
 
 class Mixed(NamedTuple):
@@ -31,7 +31,9 @@ class Mixed(NamedTuple):
     check: Callable[[], None] = lambda: None
 
 
-def mixing(name: str, method: Method, classes_t: int, mixed: Callable[[Net, Tree, Ctx], Mixed]) -> Method:
+def mixing(
+    name: str, method: Method, classes_t: int, mixed: Callable[[Net, Tree, Ctx], Mixed], tasks: tuple[str, ...] = TASKS
+) -> Method:
     """Return the method with mixed images and labels: in its loss, `label` is (B, classes_t) soft targets.
 
         t = share y_i + (1 - share) y_j,   j the partner of i
@@ -41,6 +43,7 @@ def mixing(name: str, method: Method, classes_t: int, mixed: Callable[[Net, Tree
       method: the method to wrap.
       classes_t: number of target classes.
       mixed: (net, params, ctx) -> Mixed. Labels may be mixed already, where the method is wrapped twice.
+      tasks: names of the tasks for which the mixed labels are right; the method must be for them too.
     """
     require(
         method.soft_labels,
@@ -60,4 +63,4 @@ def mixing(name: str, method: Method, classes_t: int, mixed: Callable[[Net, Tree
         made.check()
         return value, aux._replace(metrics={**aux.metrics, f'{name}_lam': made.share.mean()})
 
-    return method._replace(loss=loss)
+    return method._replace(loss=loss, tasks=tuple(task for task in method.tasks if task in tasks))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from mixjax import mix
 from mixjax.errors import require
-from mixjax.method import Ctx, Method, Net, Tree
+from mixjax.method import TASKS, Ctx, Method, Net, Tree
 from mixjax.wrappers import Mixed, mixing
 
 
@@ -30,4 +30,5 @@ def wrap(method: Method, classes_t: int, *, beta: float = 1.0, probability: floa
         del params
         return Mixed(net, *mix.cutmix(ctx.rng, ctx.batch['image'], ctx.batch['partner'], beta, probability))
 
-    return mixing('cutmix', method, classes_t, mixed)
+    # A number is not the mean of those of the pieces of an image.
+    return mixing('cutmix', method, classes_t, mixed, TASKS[:2])

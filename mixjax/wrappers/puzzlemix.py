@@ -14,7 +14,7 @@ import jax
 from mixjax import mix
 from mixjax.errors import require
 from mixjax.maths import puzzle
-from mixjax.method import Array, Ctx, Method, Net, Tree
+from mixjax.method import TASKS, Array, Ctx, Method, Net, Tree
 from mixjax.wrappers import Mixed, mixing
 
 
@@ -55,4 +55,5 @@ def wrap(
         shown = puzzle.mix(for_blocks, image, u, partner, lam, mean=ctx.run.mean, std=ctx.run.std, settings=settings)
         return Mixed(net, *shown)
 
-    return mixing('puzzlemix', method, classes_t, mixed)
+    # The saliency is that of one class.
+    return mixing('puzzlemix', method, classes_t, mixed, TASKS[:1])

@@ -60,6 +60,12 @@ PREDICT = """
             return {}
         return Method(plain, predict=predict)
 """
+MEASURES = """
+    def make(classes_t):
+        def measures(out, label):
+            return {}
+        return Method(plain, measures=measures)
+"""
 HEADS = """
     def make(classes_t):
         return Method(plain, heads=lambda t, s, prepared: {})
@@ -67,6 +73,31 @@ HEADS = """
 
 # name: (source, what the sentence says). A sentence on an exception of the user's code ends with the file and line.
 MISTAKES = {
+    'measures that are no dict': (
+        MEASURES.format('label'),
+        r'measures returned int32 of shape \(16,\); it must be a dict',
+    ),
+    'a measure of the batch': (
+        MEASURES.format("{'x': jnp.float32(1)}"),
+        r"measures: 'x' is float32 of shape \(\); it must be a real number of each example, of shape \(B,\), here \(16",
+    ),
+    'a measure of each class': (MEASURES.format("{'x': out.logits['target']}"), r"'x' is float32 of shape \(16, 10\)"),
+    'a measure in complex numbers': (MEASURES.format("{'x': label * 1j}"), r"'x' is complex64 of shape \(16,\)"),
+    'a measure that hides another': (MEASURES.format("{'accuracy': label}"), "measures: the name 'accuracy' must be"),
+    'a measure with a name of the log': (MEASURES.format("{'step': label}"), "measures: the name 'step' must be"),
+    'a measure without a text as name': (MEASURES.format('{3: label}'), 'measures: the name 3 must be'),
+    'measures that raise': (
+        MEASURES.format("{'x': out.logit}"),
+        r'measures raised AttributeError: .*\(MODULE.py, line \d+',
+    ),
+    'a task that is none': (
+        "def make(classes_t):\n    return Method(plain, tasks=('labels',))",
+        r'Method\(tasks=..\) must be a tuple of some of classification, multi_label, regression',
+    ),
+    'measures that are no function': (
+        'def make(classes_t):\n    return Method(plain, measures=3)',
+        r'Method\(measures=..\) must be a function, not int',
+    ),
     'no aux': (LOSS.format('return ce.mean()'), r'loss returned float32 of shape \(\); return \(loss, Aux\('),
     'three values': (
         LOSS.format('return ce.mean(), model_state, {}'),

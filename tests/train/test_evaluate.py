@@ -13,20 +13,6 @@ from mixjax.train import evaluate
 GEOMETRY = Geometry(1, 0, False, (0.0,), (1.0,))
 
 
-def test_rank_by_hand():
-    logits = jnp.array([[3.0, 1.0, 2.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [0.0, jnp.nan, 2.0], [jnp.inf, 0.0, 1.0]])
-    label = jnp.array([2, 0, 2, 2, 0])
-    assert evaluate.rank(logits, label).tolist() == [1, 0, 2, 3, 0]
-
-
-def test_rank_agrees_with_argmax_and_a_stable_sort():
-    logits = jnp.asarray(np.random.RandomState(0).randint(0, 4, (200, 9)), jnp.float32)  # many are equal
-    label = jnp.asarray(np.random.RandomState(1).randint(0, 9, 200))
-    order = np.argsort(-np.asarray(logits), axis=1, kind='stable')
-    np.testing.assert_array_equal(evaluate.rank(logits, label), np.argmax(order == np.asarray(label)[:, None], axis=1))
-    np.testing.assert_array_equal(evaluate.rank(logits, label) == 0, jnp.argmax(logits, -1) == label)
-
-
 def evaluated(logits, label, size):
     """The measures of given logits: an image holds the number of its row in two bytes."""
     table = jnp.asarray(logits, jnp.float32)

@@ -3,6 +3,8 @@
     root/{train,val,test}/<class>/**     given parts; training, valid, test_set, .. are understood too
     root/<class>/**                      one level: a share of each class is held out as the test part
 
+or of a folder with a file of labels (`label_table`), whose images lie anywhere in it.
+
 Every file is read and decoded once, and the result is cached under its `folder_scan.Stamp`, so that the next start
 only has to list the folder. A file that cannot be read is left out and named in a note; it never becomes a black
 picture. The bytes that are decoded later are compared with those that were checked.
@@ -18,12 +20,13 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mixjax.data.datasets import bucket_copy, folder_scan
+from mixjax.data.datasets import bucket_copy, folder_scan, label_table
 from mixjax.data.datasets.entries import PHOTO, Entry
+from mixjax.data.datasets.label_table import Table
 from mixjax.data.pixels import photo
 from mixjax.errors import UserError
 
@@ -38,14 +41,14 @@ class Found(NamedTuple):
     Attributes:
       path: its path below the root.
       id: the path with `/` and composed letters, the same on every system.
-      label: its class.
+      label: its class; of a file of labels, as `label_table.Table.of` has it.
       digest: a digest of its bytes.
       stamp: the stamp of its file.
     """
 
     path: str
     id: str
-    label: int
+    label: Any
     digest: str
     stamp: folder_scan.Stamp
 
@@ -56,12 +59,13 @@ class Folder(NamedTuple):
     Attributes:
       root: the folder.
       cache: the folder of the cached checks of its files.
-      classes: names of the classes, sorted.
+      classes: names of the classes, sorted; of other tasks those of the labels or the numbers.
       train: images of the train part.
       val: images of the validation part; may be empty.
       test: images of the test part; may be empty.
       notes: messages on the files that were found and left out.
       unreadable: {path: reason} of the files that cannot be read.
+      table: the file of labels, if there is one.
     """
 
     root: Path
@@ -72,6 +76,12 @@ class Folder(NamedTuple):
     test: tuple[Found, ...]
     notes: tuple[str, ...]
     unreadable: dict[str, str]
+    table: Table | None = None
+
+    def labels(self, part: Sequence[Found]) -> np.ndarray:
+        """Return the labels of some images as a data set has them."""
+        found = [one.label for one in part]
+        return np.array(found, np.int32) if self.table is None else self.table.array(found)
 
 
 def entry(folder: Folder) -> Entry:
@@ -80,15 +90,19 @@ def entry(folder: Folder) -> Entry:
     return Entry(NAME, shown, len(folder.classes), len(folder.train), len(folder.test), PHOTO, reader=NAME)
 
 
-def look(root: str, *, holdout: float, cache: Path) -> Folder:
+def look(root: str, *, holdout: float, cache: Path, labels: str = '', task: str = '') -> Folder:
     """List a folder, check the files that are new, and find its parts.
 
     Args:
       root: the folder.
       holdout: share of each class that becomes the test part if the folder has none; 0 holds out nothing.
       cache: the folder of the cached checks of files.
+      labels: a CSV file of labels in the folder, see `label_table`; '' takes the class folders.
+      task: `config.target.task`, for a file of labels.
     """
     top = _opened(root, cache)
+    if labels:
+        return _look_in_table(root, top, label_table.read(top, labels, task), labels, holdout, cache)
     inside = folder_scan.listed(top)
     known = folder_scan.known(top, inside.files, cache)
     unreadable = {path: known[path].fault for path in inside.files if known[path].fault}
@@ -131,6 +145,51 @@ def unlabelled(root: str, cache: Path) -> Folder:
     notes += [f'left out, {counted(len(unreadable), "image")} that cannot be read'] * bool(unreadable)
     train = tuple(sorted(found, key=lambda one: one.id))
     return Folder(top, cache, (), train, (), (), tuple(notes), unreadable)
+
+
+def _look_in_table(root: str, top: Path, table: Table, name: str, holdout: float, cache: Path) -> Folder:
+    """Find the images that a file of labels names, and their parts."""
+    walked = folder_scan.walk(top, [''])
+    ids = _ids(walked.files[''])
+    place = {file: path for path, file in ids.items()}
+    lost = [file for file in table.of if file not in place]
+    if lost:
+        more = f' and {len(lost) - 1:,} more' if len(lost) > 1 else ''
+        raise UserError(
+            f'{top / name} names {lost[0][: folder_scan.SHOWN]!r}{more}, and there is no such image in {top}; paths '
+            'count from that folder'
+        )
+    named = sorted(place[file] for file in table.of)
+    known = folder_scan.known(top, named, cache)
+    unreadable = {path: known[path].fault for path in named if known[path].fault}
+    good = [Found(p, ids[p], table.of[ids[p]], known[p].digest, known[p].stamp) for p in named if p not in unreadable]
+    good.sort(key=lambda one: (one.label if not table.kind else 0, one.id))
+    parts = folder_scan.parts_of([one.id for one in good])
+    train, val, test = (
+        tuple(one for one, its in zip(good, parts, strict=True) if its == part) for part in ('train', 'val', 'test')
+    )
+    if not table.kind:
+        by_part = {name: part for name, part in (('train', train), ('val', val), ('test', test)) if part}
+        named_classes = {part: [(one.path, table.names[one.label]) for one in some] for part, some in by_part.items()}
+        _classes(top, {'train': [], **named_classes})
+        lacking = set(range(len(table.names))) - {one.label for one in train}
+        if lacking:
+            raise UserError(f'{top}: no image to learn from can be read of {_some([table.names[k] for k in lacking])}')
+    how = ''
+    if not test:
+        train, test = _held_out(train, holdout)
+        how = f', {holdout:g} of {"each class" if not table.kind else "them"}, held out' if test else ''
+    if not train or holdout and not test:
+        raise UserError(f'{root} has not two different images that can be read, so none can be held out to test on')
+    found = Folder(top, cache, table.names, train, val, test, (), unreadable, table)
+    left = walked.others.copy()
+    left.subtract({os.path.splitext(name)[1].lower() or 'without an ending': 1})
+    inside = folder_scan.Listing(
+        {}, [], +left, walked.hidden, 0, [], walked.irregular, walked.again,
+        unnamed=len(walked.files['']) - len(named), table=name,
+    )  # fmt: skip
+    about = _notes if not table.kind else _notes_of_rows
+    return found._replace(notes=about(root, table.names, (train, val, test), how, inside, unreadable))
 
 
 def _opened(root: str, cache: Path) -> Path:
@@ -183,7 +242,9 @@ def _some(names: set[str] | list[str]) -> str:
 
 def _held_out(found: Sequence[Found], share: float) -> tuple[tuple[Found, ...], tuple[Found, ...]]:
     """(train, test) of the images of a folder without a test part."""
-    labels, digests = [one.label for one in found], [one.digest for one in found]
+    # Without classes, all images are held out from as one.
+    labels = [one.label if isinstance(one.label, int) else 0 for one in found]
+    digests = [one.digest for one in found]
     out = held_out(labels, digests, [one.id for one in found], share) if share else set()
     return (
         tuple(one for row, one in enumerate(found) if row not in out),
@@ -318,6 +379,44 @@ def _notes(
         f'{root}: {sum(map(len, parts)):,} images of {len(classes):,} classes: {", ".join(said)}',
         f'images to learn from of each class: {sizes.min():,} ({classes[least]}) to {sizes.max():,} ({classes[most]})',
     ]
+    lines += _left_out(inside, unreadable)
+    untested = set(range(len(classes))) - {one.label for one in test} if test else set()
+    lines += [f'classes without an image to test on: {_some([classes[k] for k in untested])}'] * bool(untested)
+    doubles = _doubles(train, val, test, 'have two classes' if inside.table else 'lie in the folders of two classes')
+    return _printable([*lines, *doubles])
+
+
+def _notes_of_rows(
+    root: str, names: tuple[str, ...], parts: tuple[Sequence[Found], ...], how: str, inside: folder_scan.Listing,
+    unreadable: dict[str, str],
+) -> tuple[str, ...]:  # fmt: skip
+    """Return the notes on images with several labels or with numbers."""
+    train, val, test = parts
+    several = not any(isinstance(value, float) for one in train for value in one.label)
+    said = [f'{len(train):,} to learn from']
+    said += [f'{len(val):,} to validate on'] * bool(val)
+    said += [f'{len(test):,} to test on{how}'] * bool(test)
+    what = counted(len(names), 'label' if several else 'number')
+    lines = [f'{root}: {sum(map(len, parts)):,} images with {what} ({inside.table}): {", ".join(said)}']
+    if several:
+        sizes = np.bincount([k for one in train for k in one.label], minlength=len(names))
+        least, most = int(sizes.argmin()), int(sizes.argmax())
+        lines.append(
+            f'images to learn from with each label: {sizes.min():,} ({names[least]}) to {sizes.max():,} '
+            f'({names[most]}); with none of them: {sum(not one.label for one in train):,}'
+        )
+    else:
+        rows = np.array([one.label for one in train])
+        each = zip(names, rows.min(0), rows.max(0), rows.mean(0), strict=True)
+        shown = [f'{name} {low:g} to {high:g}, on average {mean:.4g}' for name, low, high, mean in each]
+        lines.append(f'of those to learn from: {"; ".join(shown[:SHOWN])}')
+    doubles = _doubles(train, val, test, 'have two different labels')
+    return _printable([*lines, *_left_out(inside, unreadable), *doubles])
+
+
+def _left_out(inside: folder_scan.Listing, unreadable: dict[str, str]) -> list[str]:
+    """Return lines on the files that were left out."""
+    lines = []
     if unreadable:
         shown = '; '.join(f'{path}: {why}' for path, why in list(unreadable.items())[:SHOWN])
         more = f'; and {len(unreadable) - SHOWN:,} more' if len(unreadable) > SHOWN else ''
@@ -326,6 +425,7 @@ def _notes(
     others = ', '.join(f'{suffix} {count:,}' for suffix, count in by_count[:SHOWN])
     no_image = 'that is no image' if inside.others.total() == 1 else 'that are no images'
     passed = [f'{counted(inside.others.total(), "file")} {no_image} ({others})'] * bool(inside.others)
+    passed += [f'{counted(inside.unnamed, "image")} that {inside.table} does not name'] * bool(inside.unnamed)
     passed += [f'{counted(inside.hidden, "hidden file")}'] * bool(inside.hidden)
     passed += [f'{counted(inside.outside, "file")} outside of the class folders'] * bool(inside.outside)
     not_regular = 'that is not a regular file' if inside.irregular == 1 else 'that are not regular files'
@@ -333,15 +433,16 @@ def _notes(
     passed += [f'empty folders: {_some(inside.empty)}'] * bool(inside.empty)
     passed += [f'folders that were reached by another path: {_some(inside.again)}'] * bool(inside.again)
     passed += [f'folders that are not used: {_some(inside.unused)}'] * bool(inside.unused)
-    lines += [f'left out, {"; ".join(passed)}'] * bool(passed)
-    untested = set(range(len(classes))) - {one.label for one in test} if test else set()
-    lines += [f'classes without an image to test on: {_some([classes[k] for k in untested])}'] * bool(untested)
-    # A name must not move the cursor of a terminal.
-    return tuple(''.join(c if c.isprintable() else '?' for c in line) for line in (*lines, *_doubles(train, val, test)))
+    return [*lines, *[f'left out, {"; ".join(passed)}'] * bool(passed)]
 
 
-def _doubles(train: Sequence[Found], val: Sequence[Found], test: Sequence[Found]) -> list[str]:
-    """Return warnings about equal files in two parts, and about equal files with two labels."""
+def _printable(lines: Sequence[str]) -> tuple[str, ...]:
+    """Return lines that do not move the cursor of a terminal."""
+    return tuple(''.join(c if c.isprintable() else '?' for c in line) for line in lines)
+
+
+def _doubles(train: Sequence[Found], val: Sequence[Found], test: Sequence[Found], differ: str) -> list[str]:
+    """Return warnings about equal files in two parts, and about equal files with two labels, which `differ` says."""
     lines = []
     learned = {one.digest: one for one in train}
     for part, found in (('test', test), ('val', val)):
@@ -352,10 +453,10 @@ def _doubles(train: Sequence[Found], val: Sequence[Found], test: Sequence[Found]
                 f'warning: {counted(len(twins), "image")} of the {part} part {"is" if len(twins) == 1 else "are"} in '
                 f'the train part too, byte for byte ({first}): accuracy will look better than it is'
             )
-    label: dict[str, int] = {}
+    label: dict[str, Any] = {}
     twofold = {one.digest for one in (*train, *val, *test) if label.setdefault(one.digest, one.label) != one.label}
     if twofold:
-        lines.append(f'warning: {counted(len(twofold), "image")} lie in the folders of two classes')
+        lines.append(f'warning: {counted(len(twofold), "image")} {differ}')
     return lines
 
 

@@ -185,6 +185,8 @@ class Listing(NamedTuple):
       unused: folders beside the parts.
       irregular: see `Walked`.
       again: see `Walked`.
+      unnamed: number of images that the file of labels does not name.
+      table: name of the file of labels; '' without one.
     """
 
     parts: dict[str, list[tuple[str, str]]]
@@ -195,6 +197,8 @@ class Listing(NamedTuple):
     unused: list[str]
     irregular: int
     again: list[str]
+    unnamed: int = 0
+    table: str = ''
 
     @property
     def files(self) -> list[str]:
@@ -268,6 +272,21 @@ def _places(top: Path) -> tuple[dict[str, str], list[str]]:
     # A fixed order, independent of the names of the folders.
     places = {part: places[part] for part in ('train', 'val', 'test') if part in places}
     return places, [f'{name} (no class folders in it)' for name in unlabelled] + others
+
+
+def parts_of(files: list[str]) -> list[str]:
+    """Return the part of each file by the folder that its path begins with; all are `train` unless each lies in one.
+
+    As of class folders, a validation part without a test part is the test part.
+
+    Args:
+      files: paths below the root.
+    """
+    parts = [_part(file.partition('/')[0]) if '/' in file else '' for file in files]
+    there = set(parts)
+    if '' in there or 'train' not in there or len(there) == 1:
+        return ['train'] * len(files)
+    return parts if 'test' in there else ['test' if part == 'val' else part for part in parts]
 
 
 def _part(name: str) -> str:

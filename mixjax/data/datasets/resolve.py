@@ -9,6 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from mixjax.data.dataset import Dataset, of_folder
 from mixjax.data.datasets import catalog, folder, given, synthetic
 from mixjax.data.datasets.entries import PHOTO, Entry
@@ -121,14 +123,27 @@ def made_up(node: Any, cache: Path, *, per_class: int, side: int) -> Parts:
         classes = tuple(f'class-{k}' for k in range(UNNAMED.classes))
 
     def part(number: int) -> Dataset:
-        read, labels = synthetic.synthetic(len(classes), per_class, (side, side, PHOTO[2]), 0, part=number)
-        return Dataset(f'synthetic:{node.name}', classes, labels, read)
+        patterns = max(2, len(classes))  # there may be a single number to learn
+        read, labels = synthetic.synthetic(patterns, per_class, (side, side, PHOTO[2]), 0, part=number)
+        return Dataset(f'synthetic:{node.name}', classes, _made_up_labels(node, labels, len(classes)), read)
 
     return Parts(part(0), None, part(1))
 
 
+def _made_up_labels(node: Any, labels: np.ndarray, outputs: int) -> np.ndarray:
+    """Return the labels of made-up images for the task: classes, one label each, or the same number for all outputs."""
+    if not node.get('task', ''):
+        return labels
+    if node.task == 'regression':
+        return np.repeat(labels[:, None].astype(np.float64), outputs, axis=1)
+    return np.eye(max(outputs, 2), dtype=np.float32)[labels][:, :outputs]
+
+
 def _look(node: Any, cache: Path) -> folder.Folder:
-    return folder.look(node.dir, holdout=node.get('holdout', 0.0), cache=cache)
+    return folder.look(
+        node.dir, holdout=node.get('holdout', 0.0), cache=cache, labels=node.get('labels', ''),
+        task=node.get('task', ''),
+    )  # fmt: skip
 
 
 def _of_folder(found: folder.Folder, rule: photo.Rule) -> Parts:

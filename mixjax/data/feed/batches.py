@@ -4,7 +4,7 @@ A feed has two sides. The host side, one for the seeds that are trained at once,
 returns the tree of arrays for the program of `count` steps. The device side, one for all seeds, is
 `batch(inputs, key, step)`, which makes a batch of them inside that program:
 
-    image (B, H, W, C) float32, label (B,), index (B,), partner (g, B/g); if source images are drawn
+    image (B, H, W, C) float32, label (B,) or (B, outputs), index (B,), partner (g, B/g); if source images are drawn
     source_image and source_label; further views of images under their own names; with unlabelled images
     unlabelled_index
 
@@ -34,7 +34,7 @@ KINDS = ('resident', 'stream')
 
 
 class Images(NamedTuple):
-    """Images with labels: image (n, H, W, C) uint8, an array or `Lazy`, and label (n,) int32."""
+    """Images with labels: image (n, H, W, C) uint8, an array or `Lazy`, label (n,) int32 or (n, outputs) float32."""
 
     image: Any
     label: np.ndarray
@@ -203,9 +203,12 @@ def seed_inputs(
     """
 
     def arrays(images: Images) -> dict[str, Any]:
-        return {'image': images.image, 'label': images.label.astype(np.int32)}
+        kind = np.int32 if images.label.dtype.kind in 'iu' else np.float32
+        return {'image': images.image, 'label': images.label.astype(kind)}
 
     inputs: dict[str, Any] = {'target': arrays(target)}
+    if target.label.ndim > 1 and epoch is None:  # the axis of the examples is that of an epoch, see `of_epoch`
+        epoch = np.arange(len(target.label))
     if epoch is not None:
         inputs['epoch'] = epoch.astype(np.int32)
     if unlabelled is not None:

@@ -73,6 +73,8 @@ def chosen_sets(config: Any, target: sets_lib.Parts, source: Dataset | None) -> 
     digests = {name: digest(part) for name, part in parts.items() if part is not None}
     whole, rows = target.train.classes, None
     chosen = choose_classes(config, whole)
+    if target.train.labels.ndim > 1 and len(chosen) < len(whole):
+        raise UserError(f'config.target.splits: {config.target.splits} has other labels than {target.train.name}')
     if len(chosen) < len(whole):
         rows = splits.restrict(target.train, chosen)[1]
         parts = {name: part and splits.restrict(part, chosen)[0] for name, part in parts.items()}
@@ -132,6 +134,8 @@ def choose_classes(config: Any, names: Sequence[str]) -> np.ndarray:
     target = config.target
     if target.splits:
         return split_file.classes(target.splits, target.name, names)
+    if target.task:
+        return np.arange(len(names))
     return splits.choose_classes(len(names), target.classes, config.seed)
 
 
@@ -141,12 +145,13 @@ def drawn(config: Any, sets: Sets, seed: int) -> splits.Drawn:
     if target.splits:
         tested = () if sets.test is None else sets.test.ids
         return with_unlabelled(config, sets, split_file.drawn(target.splits, data, sets.rows, seed, tested), seed)
+    labels, classes = splits.strata(data)
     chosen = splits.draw(
-        data.labels, data.classes, seed=seed, per_class=target.per_class, rate=target.rate,
+        labels, classes, seed=seed, per_class=target.per_class, rate=target.rate,
         counts=target.counts, images=target.images, sampler=target.sampler,
     )  # fmt: skip
     # If the data set has a validation part, none of the train part is held out.
-    learned, val = splits.validation(data.labels, chosen, 0.0 if sets.val else target.val, seed)
+    learned, val = splits.validation(labels, chosen, 0.0 if sets.val else target.val, seed)
     found = splits.Drawn(learned, val, splits.rest(len(data.labels) if target.add_rest else 0, chosen))
     return with_unlabelled(config, sets, found, seed)
 

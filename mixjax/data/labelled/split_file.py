@@ -30,7 +30,7 @@ ROWS = tuple(f'{kind} rows' for kind in KINDS)
 
 def stamp(data: Dataset) -> str:
     """Return a text that identifies the examples of a part: its name, and a digest of its labels."""
-    labels = np.ascontiguousarray(data.labels, np.int64).tobytes()
+    labels = np.ascontiguousarray(data.labels, np.int64 if data.labels.ndim == 1 else np.float64).tobytes()
     return f'{data.name} {hashlib.blake2b(labels, digest_size=6).hexdigest()}'
 
 
@@ -61,10 +61,11 @@ def contents(
             out[kind.replace('rows', 'ids')] = {
                 str(seed): [data.ids[int(r)] for r in getattr(one, field)] for seed, one in drawn.items()
             }
-    out['per class'] = {
-        str(seed): np.bincount(data.labels[one.labelled], minlength=len(data.classes)).tolist()
-        for seed, one in drawn.items()
-    }
+    if data.labels.ndim == 1:
+        out['per class'] = {
+            str(seed): np.bincount(data.labels[one.labelled], minlength=len(data.classes)).tolist()
+            for seed, one in drawn.items()
+        }
     return out
 
 
@@ -175,6 +176,8 @@ def drawn(path: str, data: Dataset, rows: np.ndarray | None, seed: int, tested: 
         overlap = {data.ids[int(row)] for row in known}.intersection(tested)
         if overlap:
             raise UserError(f'{where}: {sorted(overlap)[0]!r} is in the test part, and cannot be learned from')
+    if data.labels.ndim > 1:  # without classes
+        return out
     per_class = np.bincount(data.labels[out.labelled], minlength=len(data.classes))
     wanted = found.get('per class', {}).get(str(seed), per_class)
     require(len(wanted) == len(per_class), f'{where}: per class has {len(wanted)} numbers for {len(per_class)} classes')

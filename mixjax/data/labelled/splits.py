@@ -45,6 +45,13 @@ class Drawn(NamedTuple):
         return np.concatenate([self.labelled, self.added, self.val, self.unlabelled])
 
 
+def strata(data: Dataset) -> tuple[np.ndarray, Sequence[str]]:
+    """Return the labels and the classes that examples are drawn by; without classes all examples are one."""
+    if data.labels.ndim == 1:
+        return data.labels, data.classes
+    return np.zeros(len(data.labels), np.int32), ('all images',)
+
+
 def draw(
     labels: np.ndarray, classes: Sequence[str], *, seed: int, per_class: int = 0, rate: float = 1.0,
     counts: Sequence[int] = (), images: int = 0, sampler: str = SAMPLERS[0],
