@@ -244,6 +244,11 @@ def _together(config: Any) -> None:
         raise UserError('config.seed + config.num_seeds must stay below 2^31')
     _how_many(config.target)
     _task(config)
+    if config.image.tta and config.target.task not in ('', 'classification'):
+        raise UserError(
+            f'config.image.tta averages the probabilities of classes, and config.target.task={config.target.task} has '
+            "none; leave it ''"
+        )
     if len(config.image.mean) != len(config.image.std):
         raise UserError('config.image.mean and config.image.std must have the same number of colours')
     if bool(config.synthetic.per_class) != bool(config.synthetic.side):
