@@ -291,14 +291,10 @@ def load(
     geometry = augment.Geometry(image['crop'], image.get('pad', 0), False, tuple(image['mean']), tuple(image['std']))
     rule = photo.check(photo.Rule(image['resize'], image['fit'], image['interpolation'], True, about['channels']))
     net = models.build(about['model'], dtype='bfloat16' if about.get('dtype') == 'bfloat16' else 'float32')
-    heads = loaded.variables['params'].get('heads', {})
     shown = jnp.zeros((1, geometry.crop, geometry.crop, max(rule.channels, len(geometry.mean))))
-    widths = {name: len(head['bias']) for name, head in heads.items()}
-    wanted = jax.eval_shape(lambda key: net.init(key, shown, widths), jax.random.key(0))
-    weights.fit(str(workdir), loaded.variables, wanted)
+    variables, _ = weights.into(str(workdir), net, about['model'], shown, loaded)
     with method_registry.given(_given(workdir, about, method)):
-        predict = predictor_of(workdir, about, heads)
-    variables = jax.tree.map(jnp.asarray, loaded.variables)
+        predict = predictor_of(workdir, about, variables['params'].get('heads', {}))
 
     def forward(variables: Tree, images: Array) -> Out:
         return net.apply(variables, augment.centre(images, geometry), train=False)[0]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
 
 from mixjax import models
 from mixjax.errors import UserError, require
-from mixjax.models import preprocessing
 from mixjax.models import weights as weights_lib
 from mixjax.models.net import Net
 
@@ -53,18 +52,12 @@ def create_model(
     net, spec = models.build(name, dtype=dtype), str(weights)
     if spec.startswith(weights_lib.RANDOM):
         raise UserError(f'weights {spec} are a stand-in for trials; leave the weights out to draw them at random')
-    expected = weights_lib.image(spec, name) if spec else preprocessing.of_network(name)
-    image = jnp.zeros((1, expected['crop'], expected['crop'], len(expected['mean'])))
+    found = models.read(spec, name, dtype=dtype) if spec else None
+    image = jnp.zeros(models.about(name).shape if found is None else found.about.shape)
     heads = {'target': classes} if classes else {}
-    if not spec:
+    if found is None:
         return net, cast(Variables, jax.jit(lambda key: net.init(key, image, heads))(jax.random.key(seed)))
-    loaded = weights_lib.load(spec)
-    widths = weights_lib.widths(loaded, name)
-    wanted: Any = jax.eval_shape(lambda key: net.init(key, image, widths), jax.random.key(0))
-    found = jax.tree.map(jnp.asarray, weights_lib.fitted(spec, loaded, name, wanted))
-    own = dict(found['params'].get('heads', {}))
+    params = dict(found.variables['params'])
     if classes:
-        own = jax.jit(lambda key: net.init(key, image, heads)['params']['heads'])(jax.random.key(seed))
-    elif 'source' in own:
-        own = {'target': own.pop('source'), **own}
-    return net, cast(Variables, {**found, 'params': {**found['params'], 'heads': own}})
+        params['heads'] = jax.jit(lambda key: net.init(key, image, heads)['params']['heads'])(jax.random.key(seed))
+    return net, cast(Variables, {**found.variables, 'params': params})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from mixjax.errors import UserError
 from mixjax.host import array_cache
@@ -48,16 +47,13 @@ def pretrained(
     """
     if not spec:
         return Start(None)
+    found, loaded = weights.into(spec, net, name, image)
+    variables = weights.with_classifier(found, 'source')
     if spec.startswith(weights.RANDOM):
-        width = int(spec.removeprefix(weights.RANDOM))
-        made = jax.jit(lambda key: net.init(key, image, {'source': width}))(jax.random.key(0))
-        return Start(treated(spec, made, head, len(classes_t)))
-    loaded = weights.load(spec)
-    widths = weights.widths(loaded, name)
-    wanted = jax.eval_shape(lambda key: net.init(key, image, widths), jax.random.key(0))
-    variables = weights.fitted(spec, loaded, name, wanted)
+        return Start(treated(spec, variables, head, len(classes_t)))
     known = tuple(loaded.about['classes']) if loaded.own else ()
-    width = widths.get('source', 0)
+    heads = variables['params']['heads']
+    width = len(heads['source']['bias']) if 'source' in heads else 0
     if classes_s and (known != classes_s if known else width != len(classes_s)):
         raise UserError(
             f'weights {spec} know {width} classes that are not the {len(classes_s)} of the source data set in '
@@ -75,7 +71,7 @@ def pretrained(
     }[head]
     classifier = f'its classifier of {width} classes {fate}' if width else 'without a classifier'
     told = f'weights {spec}: {len(jax.tree.leaves(variables))} tensors; {classifier}'
-    start = treated(spec, jax.tree.map(jnp.asarray, variables), head, len(classes_t))
+    start = treated(spec, variables, head, len(classes_t))
     return Start(start, told, array_cache.digest(loaded.tensors))
 
 

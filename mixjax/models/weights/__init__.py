@@ -9,18 +9,21 @@ from mixjax.models.weights.loading import (
     EMBEDDED_PREFIX,
     PUBLISHED,
     RANDOM,
+    Fitted,
     Weights,
     classes,
     fit,
     fitted,
     image,
+    into,
     load,
     missing,
     to_bytes,
     widths,
+    with_classifier,
 )
 
 __all__ = [
-    'EMBEDDED', 'EMBEDDED_PREFIX', 'PUBLISHED', 'RANDOM', 'Weights', 'classes', 'fit', 'fitted', 'image', 'load',
-    'missing', 'to_bytes', 'widths',
+    'EMBEDDED', 'EMBEDDED_PREFIX', 'PUBLISHED', 'RANDOM', 'Fitted', 'Weights', 'classes', 'fit', 'fitted', 'image',
+    'into', 'load', 'missing', 'to_bytes', 'widths', 'with_classifier',
 ]  # fmt: skip

@@ -22,6 +22,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from flax import traverse_util
@@ -31,8 +33,10 @@ from safetensors.numpy import save as save_tensors
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 from mixjax.models import preprocessing
+from mixjax.models.net import Net
 from mixjax.models.weights import hub, tensor_names, torch_file
 
+Array = jax.Array
 Tree = Any
 EMBEDDED = ('glyphnet', 'glyphnet_deep')
 EMBEDDED_PREFIX = 'embedded://'
@@ -254,16 +258,55 @@ def image(spec: str, network: str) -> dict[str, Any]:
 # --- into a network ---------------------------------------------------------------------------------------------------
 
 
+class Fitted(NamedTuple):
+    """Weights that were read into a network.
+
+    variables: those of the network; heads have the names of the file, and a foreign classifier is the head `source`.
+    loaded: the contents of the file; without tensors for random ones.
+    """
+
+    variables: Tree
+    loaded: Weights
+
+
+def into(spec: str, net: Net, network: str, image: Array, loaded: Weights | None = None) -> Fitted:
+    """Read weights into a network. Every use of weights, in training, prediction and own loops, comes by here.
+
+    Args:
+      spec: the weights, one of those at the top of this file.
+      net: the network.
+      network: its name.
+      image: zeros of the shape of its images, (1, H, W, C).
+      loaded: the contents of the file, if they are read already.
+    """
+    if spec.startswith(RANDOM):
+        problem = missing(spec)
+        if problem:
+            raise UserError(problem)
+        width = int(spec.removeprefix(RANDOM))
+        made = jax.jit(lambda key: net.init(key, image, {'source': width}))(jax.random.key(0))
+        return Fitted(made, Weights({}, False, {}))
+    loaded = load(spec) if loaded is None else loaded
+    heads = widths(loaded, network)
+    wanted = jax.eval_shape(lambda key: net.init(key, image, heads), jax.random.key(0))
+    return Fitted(jax.tree.map(jnp.asarray, fitted(spec, loaded, network, wanted)), loaded)
+
+
 def widths(loaded: Weights, network: str) -> dict[str, int]:
-    """Return {head: number of classes}; a foreign file's classifier, and our `target`, is the head `source`."""
+    """Return {head: number of classes}; a foreign file's classifier is the head `source`."""
     if not loaded.own:
         return {'source': tensor_names.classes_in(network, loaded.tensors)}
     heads = loaded.variables['params'].get('heads', {})
-    return {_renamed(name): int(np.shape(head['bias'])[0]) for name, head in heads.items()}
+    return {name: int(np.shape(head['bias'])[0]) for name, head in heads.items()}
 
 
-def _renamed(head: str) -> str:
-    return 'source' if head == 'target' else head
+def with_classifier(variables: Tree, name: str) -> Tree:
+    """Return the variables with the weights' classifier, the head `target` or else `source`, under another name."""
+    heads = dict(variables['params'].get('heads', {}))
+    here = next((head for head in ('target', 'source') if head in heads), None)
+    if here is not None:
+        heads[name] = heads.pop(here)
+    return {**variables, 'params': {**variables['params'], 'heads': heads}}
 
 
 def fitted(spec: str, loaded: Weights, network: str, wanted: Tree) -> Tree:
@@ -284,12 +327,8 @@ def fitted(spec: str, loaded: Weights, network: str, wanted: Tree) -> Tree:
             return tensor_names.from_torch(network, loaded.tensors, wanted)
         except UserError as error:
             raise UserError(f'weights {spec}: {error}') from error
-    variables = loaded.variables
-    params = dict(variables['params'])
-    params['heads'] = {_renamed(head): tree for head, tree in params.get('heads', {}).items()}
-    variables = {**variables, 'params': params}
-    fit(spec, variables, wanted)
-    return variables
+    fit(spec, loaded.variables, wanted)
+    return loaded.variables
 
 
 def fit(spec: str, given: Tree, wanted: Tree) -> None:

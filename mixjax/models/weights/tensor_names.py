@@ -20,8 +20,8 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from mixjax import models
 from mixjax.errors import UserError, require
+from mixjax.models import registry
 from mixjax.models.efficientnet import EfficientNet
 from mixjax.models.weights import layer_names
 from mixjax.models.weights.layer_names import Dialect, Keys
@@ -147,7 +147,7 @@ def _known(network: str | nn.Module) -> dict[str, Dialect]:
 
 
 def _backbone(network: str | nn.Module) -> nn.Module:
-    return models.BACKBONES[network]() if isinstance(network, str) else network
+    return registry.BACKBONES[network]() if isinstance(network, str) else network
 
 
 def _called(network: str | nn.Module) -> str:
@@ -164,7 +164,7 @@ def _refuse_a_sibling(network: str | nn.Module, tensors: Iterable[str]) -> None:
         return
     tensors = set(tensors)
     mine = dialects(backbone)
-    for sibling, build in models.BACKBONES.items():
+    for sibling, build in registry.BACKBONES.items():
         other = build()
         if not isinstance(other, EfficientNet) or other.clone(padding=backbone.padding) != backbone:
             continue
