@@ -156,11 +156,14 @@ class Data(NamedTuple):
     """The target, source and unlabelled data.
 
     `source` is None if the config names no source data set, and `unlabelled` if the run has no unlabelled images.
+    mean, std: of each colour, by which the images of all batches are normalised.
     """
 
     target: Part
     source: Part | None = None
     unlabelled: Part | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
 
 def _target_head(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:

@@ -107,14 +107,15 @@ def method_data(built: Program, seed: int) -> tuple[Data, Array]:
         key_u = jax.random.fold_in(key_t, 1)
         more = prepare.part(unlabelled, features, shared.geometry, batch=batch, key=key_u)
         unlabelled = more._replace(names=unlabelled.ids)
+    mean, std = shared.geometry.mean, shared.geometry.std
     if sets.source is None:
-        return Data(target, None, unlabelled), key
+        return Data(target, None, unlabelled, mean, std), key
     # Only the images that are drawn are read again, so a pass over the source stores nothing.
     source = prepare.part(
         sets.source._replace(read=decoded_cache.passing(sets.source.read)), features, shared.geometry,
         batch=batch, key=key_s, sizes=class_sizes(config, sets.source), cache=shared.means,
     )  # fmt: skip
-    return Data(target, source._replace(names=sets.source.ids), unlabelled), key
+    return Data(target, source._replace(names=sets.source.ids), unlabelled, mean, std), key
 
 
 def unlabelled_images(built: Program, seed: int) -> Dataset | None:
