@@ -49,6 +49,12 @@ CLAIMS: dict[str, Claim] = {
     'seqtrain': Claim(2.0, 2.10),  # both of its stages, each as long as a run of the others
     'cotrain': Claim(2.0),
     'feature_extraction': Claim(1 / 3),
+    'xcutmix': PLAIN,
+    'rdrop': PLAIN,  # of a network without dropout of its own; of another one two passes
+    'distill': Claim(4 / 3),
+    'supcon': Claim(2.0),
+    'selftrain': Claim(2.0),
+    'fixmatch': Claim(15.0),
 }
 HALF = 0.55  # ratio of XMixup to Co-Train
 SOLVER = ('puzzlemix', 'lamix_puzzle')  # solve for a mask besides their passes

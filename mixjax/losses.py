@@ -312,6 +312,68 @@ def binary_cross_entropy(logits: Array, target: Array) -> Array:
     return -jnp.mean(target * jnp.maximum(log_p, -100.0) + (1 - target) * jnp.maximum(log_q, -100.0), axis=-1)
 
 
+def divergence(target: Array, logits: Array) -> Array:
+    """Compute the Kullback-Leibler divergence of two predictions, sum_k p_k (log p_k - log q_k), from their logits.
+
+    p = softmax(target) and q = softmax(logits). Gradients flow into both; stop that of `target` where it is a teacher.
+
+    Args:
+      target: Logits of p, of shape (B, c).
+      logits: Logits of q, of shape (B, c).
+
+    Returns:
+      The divergence of each example, of shape (B,), at least 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> target, logits = jnp.zeros((1, 2)), jnp.log(jnp.array([[0.9, 0.1]]))
+      >>> print(losses.divergence(target, logits).round(4))  # log(0.5 / 0.9) / 2 + log(0.5 / 0.1) / 2
+      [0.5108]
+    """
+    _check_logits(logits)
+    chex.assert_equal_shape([target, logits], custom_message='both predictions must be logits of shape (B, c)')
+    log_p, log_q = jax.nn.log_softmax(target), jax.nn.log_softmax(logits)
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def supervised_contrastive(features: Array, label: Array, temperature: float = 0.07) -> Array:
+    """Compute the supervised contrastive loss, in which the examples of a class attract each other.
+
+    With f the features at length 1, P(i) the other examples of i's class and A(i) all other examples:
+
+        l_i = - mean_{p in P(i)} log( exp(f_i f_p / T) / sum_{a in A(i)} exp(f_i f_a / T) )
+
+    It is 0 for an example that is alone in its class. Khosla et al. 2020, Supervised Contrastive Learning,
+    https://arxiv.org/abs/2004.11362, L_out; their code multiplies it by T / 0.07.
+
+    Args:
+      features: Features of all views of a batch, of shape (N, d), of any length.
+      label: Class indices of shape (N,).
+      temperature: T, above 0.
+
+    Returns:
+      The loss of each example, of shape (N,).
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from mixjax import losses
+      >>> features, label = jnp.array([[2.0, 0.0], [1.0, 0.0], [0.0, 3.0]]), jnp.array([0, 0, 1])
+      >>> print(losses.supervised_contrastive(features, label, 1.0).round(4))  # log(1 + 1 / e), twice
+      [0.3133 0.3133 0.    ]
+    """
+    chex.assert_rank(features, 2, custom_message='features must be (N, d)')
+    chex.assert_shape(label, (len(features),), custom_message='label must be (N,) class indices, one for each row')
+    square = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
+    unit = features * jax.lax.rsqrt(jnp.maximum(square, 1e-12))
+    logits = jnp.matmul(unit, unit.T, precision=HIGHEST) / temperature
+    itself = jnp.eye(len(features), dtype=bool)
+    # A finite number and not -inf, so that a batch of one example has no NaN.
+    log_p = jax.nn.log_softmax(jnp.where(itself, jnp.finfo(logits.dtype).min, logits))
+    positive = (label[:, None] == label) & ~itself
+    return -jnp.sum(jnp.where(positive, log_p, 0), axis=-1) / jnp.maximum(positive.sum(axis=-1), 1)
+
+
 def squared_norm(tree: Tree) -> Array:
     """Sum the squares of all arrays of a pytree.
 

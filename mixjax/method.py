@@ -175,12 +175,15 @@ class Data(NamedTuple):
 
     `source` is None if the config names no source data set, and `unlabelled` if the run has no unlabelled images.
     loss: as `Run.loss`, for a `prepare` that trains.
+    mean, std: of each colour, by which the images of all batches are normalised.
     """
 
     target: Part
     source: Part | None = None
     unlabelled: Part | None = None
     loss: Callable[[Array, Array], Array] = losses.cross_entropy
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
 
 def _target_head(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:

@@ -179,9 +179,10 @@ def prepared(built: Program, per_class: int | None = None) -> tuple[Data, Prepar
     few = rows[prepare.some_of_each(data.train.labels[rows], len(data.train.classes), per_class)]
     more = seeds.unlabelled_images(built, config.seed)
     unlabelled = None if more is None else _part(built, more, np.arange(len(more.labels)))
-    looked_at = Data(target if per_class is None else _part(built, data.train, few), source, unlabelled)
+    every = Data(target, source, unlabelled, built.shared.geometry.mean, built.shared.geometry.std)
+    looked_at = every if per_class is None else every._replace(target=_part(built, data.train, few))
     made = built.method.prepare(built.shared.view[0], looked_at, jax.random.key(config.seed))
-    return Data(target, source, unlabelled), made
+    return every, made
 
 
 def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray | None = None) -> Part:

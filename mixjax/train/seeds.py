@@ -113,14 +113,15 @@ def method_data(built: Program, seed: int) -> tuple[Data, Array]:
             unlabelled, features, shared.geometry, batch=batch, key=key_u, cache=shared.features(*whole)
         )
         unlabelled = more._replace(names=unlabelled.ids)
+    mean, std = shared.geometry.mean, shared.geometry.std
     if sets.source is None:
-        return Data(target, None, unlabelled, built.task.loss), key
+        return Data(target, None, unlabelled, built.task.loss, mean, std), key
     # Only the images that are drawn are read again, so a pass over the source stores nothing.
     source = prepare.part(
         sets.source._replace(read=decoded_cache.passing(sets.source.read)), features, shared.geometry,
         batch=batch, key=key_s, sizes=class_sizes(config, sets.source), cache=shared.features(sets.source, None),
     )  # fmt: skip
-    return Data(target, source._replace(names=sets.source.ids), unlabelled, built.task.loss), key
+    return Data(target, source._replace(names=sets.source.ids), unlabelled, built.task.loss, mean, std), key
 
 
 def unlabelled_images(built: Program, seed: int) -> Dataset | None:

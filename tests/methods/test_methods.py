@@ -44,7 +44,9 @@ def test_every_method_has_a_variant_here():
 
 
 # Those that between them use every part of the contract; all others run with `make test-parity`.
-ALWAYS = ('finetune', 'smile', 'xmixup', 'lamix', 'puzzlemix', 'regsl', 'seqtrain', 'cotrain')
+ALWAYS = (
+    'finetune', 'smile', 'xmixup', 'lamix', 'puzzlemix', 'regsl', 'seqtrain', 'cotrain', 'fixmatch', 'supcon projected',
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -186,7 +188,7 @@ def test_several_steps_in_one_program_are_the_same_steps(tmp_path):
 
 FROM_SCRATCH = {
     'finetune', 'feature_extraction', 'bss', 'rifle', 'label_smoothing', 'mixup', 'cutmix', 'manifold_mixup',
-    'puzzlemix', 'lamix',
+    'puzzlemix', 'lamix', 'rdrop', 'supcon', 'fixmatch',
 }  # fmt: skip
 
 

@@ -42,6 +42,12 @@ def setting(name, *, dtype=jnp.float32, groups=1, rng=0, moved=0.1, **knobs):
         'index': jnp.arange(B),
         'partner': jnp.stack([jax.random.permutation(k, size) for k in jax.random.split(keys[2], groups)]),
     }
+    more = method.unlabelled * B
+    if more:
+        batch['unlabelled_index'] = jnp.arange(more) % 7
+    for i, (view, one) in enumerate(sorted(method.views.items())):
+        count = more if one.of == 'unlabelled' else B
+        batch[view] = jax.random.normal(jax.random.key(20 + i), (count, 8, 8, 3), dtype)
     state = {key: tree for key, tree in start.items() if key != 'params'}
     run = Run(total_steps=12, steps_per_epoch=3.0, mean=(0.5,), std=(0.5,))
     ctx = Ctx(state, (), (), batch, jax.random.key(rng), jnp.zeros((), jnp.int32), run)

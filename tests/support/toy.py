@@ -31,6 +31,8 @@ def settings(method, **changes):
     config.optim.schedule = 'constant'
     config.optim.lr = 0.03
     config.batch_size, config.steps, config.devices = 16, 40, 1
+    if method_registry.needs_unlabelled(config.method):
+        config.unlabelled.name = 'synthetic'
     config.update(changes)
     return config_lib.settle(config_lib.complete(config))
 

@@ -14,6 +14,9 @@ VARIANTS = {
     'xmixup random': {'name': 'xmixup', 'auxiliary': 'random', 'rounds': 2},
     'xmixup in domain': {'name': 'xmixup', 'auxiliary': 'target'},
     'xmixup without labels': {'name': 'xmixup', 'labels': 'target'},
+    'xcutmix': {},
+    'xcutmix two heads': {'name': 'xcutmix', 'labels': 'two_heads', 'alpha': 1.0},
+    'xcutmix in domain': {'name': 'xcutmix', 'auxiliary': 'target'},
     'seqtrain': {},
     'cotrain': {},
     'lamix': {},
@@ -41,6 +44,13 @@ VARIANTS = {
     'bss': {},
     'bss official': {'name': 'bss', 'k': 2, 'trunk_factor': 0.1},
     'rifle': {},
+    # consistency and contrast
+    'distill': {},
+    'distill of a network': {'name': 'distill', 'teacher': 'random://10', 'network': 'tiny', 'hard_weight': 1.0},
+    'rdrop': {},
+    'rdrop without dropout': {'name': 'rdrop', 'rate': 0.0},
+    'supcon': {},
+    'supcon projected': {'name': 'supcon', 'projection': 4, 'weight': 0.5, 'temperature': 0.1},
     # relation and constraint
     'cotuning': {},
     'cotuning direct': {'name': 'cotuning', 'relation': 'direct', 'calibration': 1.0},
@@ -54,4 +64,9 @@ VARIANTS = {
         'correct_epoch': 8,
         'threshold': 0.13,
     },
+    # unlabelled images
+    'fixmatch': {'mu': 2, 'threshold': 0.2},
+    'fixmatch plain': {'name': 'fixmatch', 'mu': 1, 'strong': '', 'threshold': 0.0, 'weight': 0.5},
+    'selftrain': {},
+    'selftrain hard': {'name': 'selftrain', 'labels': 'hard', 'threshold': 0.3, 'mu': 2, 'members': 5},
 }
