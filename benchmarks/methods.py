@@ -49,6 +49,10 @@ CLAIMS: dict[str, Claim] = {
     'seqtrain': Claim(2.0, 2.10),  # both of its stages, each as long as a run of the others
     'cotrain': Claim(2.0),
     'feature_extraction': Claim(1 / 3),
+    **{name: Claim(2 / 3) for name in ('bitfit', 'lntune')},
+    'lora': Claim(1.0),
+    **{name: PLAIN for name in ('ema', 'wiseft')},
+    'sam': Claim(2.0, 2.10),
 }
 HALF = 0.55  # ratio of XMixup to Co-Train
 SOLVER = ('puzzlemix', 'lamix_puzzle')  # solve for a mask besides their passes

@@ -82,10 +82,16 @@ class Prepared(NamedTuple):
     notes: Mapping[str, float] = {}
 
 
+def _alike(params: Tree) -> Tree:
+    return jax.tree.map(lambda _: (1.0, 1.0), params)
+
+
 class Run(NamedTuple):
     """Constants of the run that a method may use: Python numbers, the same at every step of a phase.
 
     phase: the number of the phase, from 0. starts: the first step of each phase.
+    factors: parameters -> the tree of their (learning rate factor, decay factor) in this phase, as the method, its
+        phases and the config set them; (0, 0) is frozen.
     """
 
     total_steps: int
@@ -94,6 +100,7 @@ class Run(NamedTuple):
     std: tuple[float, ...]
     phase: int = 0
     starts: tuple[int, ...] = (0,)
+    factors: Callable[[Tree], Tree] = _alike
 
 
 class Ctx(NamedTuple):
@@ -156,11 +163,13 @@ class Data(NamedTuple):
     """The target, source and unlabelled data.
 
     `source` is None if the config names no source data set, and `unlabelled` if the run has no unlabelled images.
+    model_state: the model state at step 0, for `init` only; `prepare` sees none.
     """
 
     target: Part
     source: Part | None = None
     unlabelled: Part | None = None
+    model_state: Tree = {}
 
 
 def _target_head(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:

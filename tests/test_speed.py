@@ -36,7 +36,8 @@ WORK = {
     'l2sp': (1.0, 1.02), 'rifle': (1.0, 1.02), 'label_smoothing': (1.0, 1.02), 'seqtrain': (1.0, 1.02),
     'cotuning': (1.0, 1.02), 'regsl': (1.0, 1.05), 'bss': (1.0, 1.05), 'manifold_mixup': (1.0, 1.02),
     'smile': (4 / 3, 1.40), 'delta': (4 / 3, 1.40), 'puzzlemix': (5 / 3, 1.90), 'cotrain': (2.0, 2.05),
-    'feature_extraction': (1 / 3, 0.5),
+    'feature_extraction': (1 / 3, 0.5), 'bitfit': (2 / 3, 0.7), 'lntune': (2 / 3, 0.7), 'lora': (1.0, 1.05),
+    'sam': (2.0, 2.05), 'ema': (1.0, 1.02), 'wiseft': (1.0, 1.02),
 }  # fmt: skip
 # Temporary memory to that of fine-tuning, where a pass without a gradient leaves at most some maps behind.
 MEMORY = {'smile': 1.05, 'delta': 1.2, 'xmixup': 1.05, 'mixup': 1.05}

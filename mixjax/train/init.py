@@ -96,7 +96,7 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
 
     def begin(key: Array) -> tuple[Tree, Tree, Tree]:
         params, model_state = begin_params(key)
-        state = method.init(net, params, prepared, data)
+        state = method.init(net, params, prepared, data._replace(model_state=model_state))
         contract.state(method, state)
         return params, model_state, state
 
@@ -120,7 +120,8 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
             more['unlabelled'] = jax.tree.map(lambda x: jnp.concatenate([x] * method.unlabelled), (images, label))
             example['unlabelled_index'] = more['unlabelled'][1]
         example |= {name: more[view.of][0] for name, view in method.views.items()}
-        frozen, run = jax.tree.map(jnp.asarray, prepared.frozen), program.run._replace(phase=phase)
+        frozen = jax.tree.map(jnp.asarray, prepared.frozen)
+        run = program.run._replace(phase=phase, factors=program.factors(phase))
         ctx = Ctx(model_state, state, frozen, example, key, jnp.zeros((), jnp.int32), run)
 
         def loss(params: Tree) -> tuple[Array, Aux]:
@@ -258,7 +259,7 @@ def initial_variables(
     init = shared.initialisers[widths]
     params, model_state = initial_params(init, wanted, key, start, float_type(program.config), trunk)
     params = method_params(net, method, params, key)
-    state = method.init(net, params, prepared, data)
+    state = method.init(net, params, prepared, data._replace(model_state=model_state))
     contract.state(method, state)
     return params, model_state, state
 

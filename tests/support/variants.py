@@ -41,6 +41,17 @@ VARIANTS = {
     'bss': {},
     'bss official': {'name': 'bss', 'k': 2, 'trunk_factor': 0.1},
     'rifle': {},
+    # which parameters learn, how, and which are evaluated
+    'bitfit': {},
+    'bitfit frozen': {'name': 'bitfit', 'bn': 'frozen'},
+    'lntune': {},
+    'lora': {'rank': 2},
+    'lora norms': {'name': 'lora', 'rank': 4, 'alpha': 16.0, 'parts': ('stage1',), 'norms': True},
+    'sam': {},
+    'sam adaptive': {'name': 'sam', 'rho': 0.5, 'adaptive': True},
+    'ema': {},
+    'wiseft': {},
+    'lora averaged': {'name': 'lora', 'rank': 2, 'wrappers': ('sam', 'ema', 'wiseft')},
     # relation and constraint
     'cotuning': {},
     'cotuning direct': {'name': 'cotuning', 'relation': 'direct', 'calibration': 1.0},
