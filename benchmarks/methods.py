@@ -55,6 +55,10 @@ CLAIMS: dict[str, Claim] = {
     'supcon': Claim(2.0),
     'selftrain': Claim(2.0),
     'fixmatch': Claim(15.0),
+    **{name: Claim(2 / 3) for name in ('bitfit', 'lntune')},
+    'lora': Claim(1.0),
+    **{name: PLAIN for name in ('ema', 'wiseft')},
+    'sam': Claim(2.0, 2.10),
 }
 HALF = 0.55  # ratio of XMixup to Co-Train
 SOLVER = ('puzzlemix', 'lamix_puzzle')  # solve for a mask besides their passes

@@ -84,11 +84,17 @@ class Prepared(NamedTuple):
     notes: Mapping[str, float] = {}
 
 
+def _alike(params: Tree) -> Tree:
+    return jax.tree.map(lambda _: (1.0, 1.0), params)
+
+
 class Run(NamedTuple):
     """Constants of the run that a method may use: Python numbers, the same at every step of a phase.
 
     phase: the number of the phase, from 0. starts: the first step of each phase.
     loss: the loss of the run's task, (logits, label) -> (B,); `Ctx.loss` calls it.
+    factors: parameters -> the tree of their (learning rate factor, decay factor) in this phase, as the method, its
+        phases and the config set them; (0, 0) is frozen.
     """
 
     total_steps: int
@@ -98,6 +104,7 @@ class Run(NamedTuple):
     phase: int = 0
     starts: tuple[int, ...] = (0,)
     loss: Callable[[Array, Array], Array] = losses.cross_entropy
+    factors: Callable[[Tree], Tree] = _alike
 
 
 class Ctx(NamedTuple):
@@ -176,6 +183,7 @@ class Data(NamedTuple):
     `source` is None if the config names no source data set, and `unlabelled` if the run has no unlabelled images.
     loss: as `Run.loss`, for a `prepare` that trains.
     mean, std: of each colour, by which the images of all batches are normalised.
+    model_state: the model state at step 0, for `init` only; `prepare` sees none.
     """
 
     target: Part
@@ -184,6 +192,7 @@ class Data(NamedTuple):
     loss: Callable[[Array, Array], Array] = losses.cross_entropy
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    model_state: Tree = {}
 
 
 def _target_head(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:

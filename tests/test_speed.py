@@ -37,7 +37,9 @@ WORK = {
     'cotuning': (1.0, 1.02), 'regsl': (1.0, 1.05), 'bss': (1.0, 1.05), 'manifold_mixup': (1.0, 1.02),
     'smile': (4 / 3, 1.40), 'delta': (4 / 3, 1.40), 'puzzlemix': (5 / 3, 1.90), 'cotrain': (2.0, 2.05),
     'feature_extraction': (1 / 3, 0.5), 'xcutmix': (1.0, 1.02), 'rdrop': (1.0, 1.02), 'distill': (4 / 3, 1.40),
-    'supcon': (2.0, 2.05), 'selftrain': (2.0, 2.05), 'fixmatch': (15.0, 15.3),
+    'supcon': (2.0, 2.05), 'selftrain': (2.0, 2.05), 'fixmatch': (15.0, 15.3), 'bitfit': (2 / 3, 0.7),
+    'lntune': (2 / 3, 0.7), 'lora': (1.0, 1.05), 'sam': (2.0, 2.05), 'ema': (1.0, 1.02), 'wiseft': (1.0, 1.02),
+    'lpft': (1.0, 1.02),
 }  # fmt: skip
 # Temporary memory to that of fine-tuning, where a pass without a gradient leaves at most some maps behind.
 MEMORY = {'smile': 1.05, 'delta': 1.2, 'xmixup': 1.05, 'mixup': 1.05}
@@ -111,7 +113,7 @@ def base(on, tmp_path_factory):
 def test_every_method_has_a_work_bound():
     from mixjax.config import method_registry
 
-    assert set(method_registry.names()) == {'finetune', *WORK}
+    assert set(method_registry.names()) == {'finetune', 'probe', *WORK}  # probe takes no steps
 
 
 @pytest.mark.parametrize(

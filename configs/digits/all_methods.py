@@ -23,6 +23,13 @@ METHODS = {
     'cotrain': {},
     'smile': {},
     'xmixup': {},
+    # which parameters learn, how, and which are evaluated
+    'bitfit': {},
+    'lntune': {},
+    'lora': {},
+    'sam': {},
+    'ema': {},
+    'wiseft': {},
     # mixing
     'label_smoothing': {},
     'mixup': {},

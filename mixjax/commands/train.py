@@ -42,10 +42,11 @@ def listing() -> str:
     from mixjax.data.datasets import resolve
 
     methods, wrappers = resources.files('mixjax.methods'), resources.files('mixjax.wrappers')
+    own = [name for name in method_registry.names() if methods.joinpath(f'{name}.py').is_file()]
     about = {
         'configs': {name: first_line(files.folder().joinpath(f'{name}.py')) for name in config.shipped()},
-        'methods': {name: first_line(methods.joinpath(f'{name}.py')) for name in method_registry.names()},
-        'wrappers, around methods': {
+        'methods': {name: first_line(methods.joinpath(f'{name}.py')) for name in own},
+        'wrappers, around methods; by another name than these, a method too': {
             name: first_line(wrappers.joinpath(f'{name}.py')) for name in method_registry.names(method_registry.WRAPPER)
         },
         'data sets': {name: resolve.title(name) for name in resolve.names()},

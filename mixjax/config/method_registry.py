@@ -1,8 +1,9 @@
 """Methods and wrappers by name: the module path is the registry.
 
 `load('xmixup')` is the function `make` of the module `mixjax.methods.xmixup`, `load('my_package.my_method')` that of
-your module; its keyword-only arguments are the settings that a config may set. `build` makes the `Method` that a
-config describes, with its wrappers around it, and checks the result.
+your module; its keyword-only arguments are the settings that a config may set. A module that has `wrap` and no `make`
+is, as a method, that wrapper around plain fine-tuning. `build` makes the `Method` that a config describes, with its
+wrappers around it, and checks the result.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ METHOD = Kind('method', 'mixjax.methods', 'make', 'make(classes_t, *, ...) -> Me
 WRAPPER = Kind(
     'wrapper', 'mixjax.wrappers', 'wrap', 'wrap(method, classes_t, *, ...) -> Method', 'method._replace(loss=loss)'
 )
+WRAPPED = 'finetune'  # the method that the name of a wrapper alone stands for, wrapped
 RESERVED = ('name', 'wrappers')  # keys of a method's config that are not settings of the method
 
 
@@ -87,9 +89,15 @@ def given_function(name: str) -> Callable[..., Method] | None:
 
 
 def names(kind: Kind = METHOD) -> list[str]:
-    """Return the names of the methods (or wrappers) that ship with mixjax: the modules of `mixjax.methods`."""
-    found = pkgutil.iter_modules(importlib.import_module(kind.package).__path__)
-    return sorted(info.name for info in found if not info.name.startswith('_'))
+    """Return the names of the methods (or wrappers) that ship with mixjax; a wrapper's name is one of a method too."""
+    return sorted(places(kind))
+
+
+def places(kind: Kind = METHOD) -> dict[str, str]:
+    """Return {name: module} of the methods (or wrappers) that ship with mixjax."""
+    found = places(WRAPPER) if kind is METHOD else {}
+    modules = pkgutil.iter_modules(importlib.import_module(kind.package).__path__)
+    return found | {info.name: f'{kind.package}.{info.name}' for info in modules if not info.name.startswith('_')}
 
 
 def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Method]:
@@ -104,7 +112,7 @@ def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Met
         module of another package runs it, and a file must not cause that: it must have been imported before.
       kind: METHOD or WRAPPER.
     """
-    noun, known = kind.noun, names(kind)
+    noun, known = kind.noun, places(kind)
     if name.startswith(GIVEN) and kind is METHOD:
         if name not in _given.get({}):
             where = f' of {told_by}' if told_by else ''
@@ -115,18 +123,30 @@ def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Met
         return _given.get({})[name]
     if not all(part.isidentifier() for part in name.split('.')):
         raise UserError(f'{name!r} is no name of a {noun} or of a module')
-    path = name if '.' in name else f'{kind.package}.{name}'
+    path = known.get(name, name)
     if told_by and '.' in name and path not in sys.modules:
         raise UserError(
             f'{told_by} names the {noun} {name}, which is not a part of mixjax, and a file may not say what is run; '
             f'import {name} first (the commands have --import={name} for it)'
         )
     if '.' not in name and name not in known:
-        raise UserError(f'unknown {noun} {name!r}{nearest(name, known)}; the {noun}s are {", ".join(known)}')
+        raise UserError(f'unknown {noun} {name!r}{nearest(name, known)}; the {noun}s are {", ".join(sorted(known))}')
     module = import_module(path, f'{noun} {name!r}')
+    if kind is METHOD and not hasattr(module, kind.function) and callable(getattr(module, WRAPPER.function, None)):
+        return around(module.wrap)
     if not callable(getattr(module, kind.function, None)):
         raise UserError(f'{noun} {name!r}: the module has no function {kind.signature}')
     return getattr(module, kind.function)
+
+
+def around(wrap: Callable[..., Method]) -> Callable[..., Method]:
+    """Return the `make` of a wrapper alone: the wrapper around plain fine-tuning, with the wrapper's settings."""
+
+    @functools.wraps(wrap)
+    def make(classes_t: int, **settings: Any) -> Method:
+        return wrap(load(WRAPPED)(classes_t), classes_t, **settings)
+
+    return make
 
 
 def import_module(path: str, what: str) -> Any:

@@ -96,7 +96,7 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
 
     def begin(key: Array) -> tuple[Tree, Tree, Tree]:
         params, model_state = begin_params(key)
-        state = method.init(net, params, prepared, data)
+        state = method.init(net, params, prepared, data._replace(model_state=model_state))
         contract.state(method, state)
         return params, model_state, state
 
@@ -122,7 +122,8 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
             more['unlabelled'] = jnp.concatenate([images] * method.unlabelled)
             example['unlabelled_index'] = jnp.concatenate([index] * method.unlabelled)
         example |= {name: more[view.of] for name, view in method.views.items()}
-        frozen, run = jax.tree.map(jnp.asarray, prepared.frozen), program.run._replace(phase=phase)
+        frozen = jax.tree.map(jnp.asarray, prepared.frozen)
+        run = program.run._replace(phase=phase, factors=program.factors(phase))
         ctx = Ctx(model_state, state, frozen, example, key, jnp.zeros((), jnp.int32), run)
 
         def loss(params: Tree) -> tuple[Array, Aux]:
@@ -264,7 +265,7 @@ def initial_variables(
     init = shared.initialisers[widths]
     params, model_state = initial_params(init, wanted, key, start, float_type(program.config), trunk)
     params = method_params(net, method, params, key)
-    state = method.init(net, params, prepared, data)
+    state = method.init(net, params, prepared, data._replace(model_state=model_state))
     contract.state(method, state)
     return params, model_state, state
 

@@ -137,11 +137,14 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
     phases = method.phases or (Phase(1.0),)
     starts = schedule.phase_starts(phases, config.steps)
     epoch, geometry = draw.epoch_length / config.batch_size, shared.geometry
-    runs = [Run(config.steps, epoch, geometry.mean, geometry.std, k, starts, task.loss) for k in range(len(phases))]
+    optimisers = [phase_optimiser(config, method, shared.net, starts, k) for k in range(len(phases))]
+    runs = [
+        Run(config.steps, epoch, geometry.mean, geometry.std, k, starts, task.loss, optimiser.factors)
+        for k, optimiser in enumerate(optimisers)
+    ]
 
     cut = config.shard_params and shared.mesh.shape['data'] > 1
     layout = step.Layout(mesh.shard_batch, mesh.gathered if cut else lambda tree: tree, mesh.accelerated(shared.mesh))
-    optimisers = [phase_optimiser(config, method, shared.net, starts, k) for k in range(len(phases))]
     compiled: dict[tuple[int, int], Callable] = {}
 
     def advance(count: int, phase: int = 0) -> Callable:

@@ -46,6 +46,7 @@ def test_every_method_has_a_variant_here():
 # Those that between them use every part of the contract; all others run with `make test-parity`.
 ALWAYS = (
     'finetune', 'smile', 'xmixup', 'lamix', 'puzzlemix', 'regsl', 'seqtrain', 'cotrain', 'fixmatch', 'supcon projected',
+    'ema', 'lora averaged', 'lpft',
 )  # fmt: skip
 
 
@@ -82,9 +83,9 @@ def test_contract(variant, tmp_path):
     assert jax.eval_shape(lambda x: x, straight) == shapes
     # The declared heads exist, and predictions are over the target's classes.
     heads = built.method.heads(10, 160, fresh.prepared)
-    one = mesh.take(straight, 0)
+    one, network = mesh.take(straight, 0), mesh.take(built.evaluated(straight), 0)
     assert {n: h['bias'].shape[0] for n, h in one.params['heads'].items()} == {n: h.width for n, h in heads.items()}
-    out, _ = built.net.apply({'params': one.params, **one.model_state}, jnp.zeros((3, 16, 16, 1)), train=False)
+    out, _ = built.net.apply(network, jnp.zeros((3, 16, 16, 1)), train=False)
     assert built.method.predict(out).shape == (3, 10)
 
 
@@ -121,9 +122,10 @@ def test_one_device_and_eight_agree_in_float32(method, tmp_path):
     np.testing.assert_allclose(eight[0], one[0], rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    'method', [pytest.param(name, marks=pytest.mark.parity) for name in ('smile', 'xmixup', 'delta', 'lamix')]
-)
+CUT = ('smile', 'xmixup', 'delta', 'lamix', 'lora averaged')
+
+
+@pytest.mark.parametrize('method', [pytest.param(name, marks=pytest.mark.parity) for name in CUT])
 def test_sharded_parameters_give_the_same_experiment(method, tmp_path, monkeypatch):
     """Two seeds on four devices each: whole parameters on each, and parameters that are cut over the four."""
     monkeypatch.setattr(mesh, 'SMALL', 8)  # the network is tiny
@@ -139,7 +141,7 @@ def test_sharded_parameters_give_the_same_experiment(method, tmp_path, monkeypat
             for _ in range(20):
                 ts, metrics = built.advance(1)(ts, built.shared.start, data.frozen, data.inputs)
                 losses.append(np.array(metrics['loss']))
-            correct = evaluate.run(built.evaluate, step.variables(ts), *data.test)
+            correct = evaluate.run(built.evaluate, built.evaluated(ts), *data.test)
             found[cut] = np.array(losses), correct, jax.tree.map(np.array, ts.params)
             sizes = [
                 (x.addressable_shards[0].data.size, x.size)
@@ -188,7 +190,7 @@ def test_several_steps_in_one_program_are_the_same_steps(tmp_path):
 
 FROM_SCRATCH = {
     'finetune', 'feature_extraction', 'bss', 'rifle', 'label_smoothing', 'mixup', 'cutmix', 'manifold_mixup',
-    'puzzlemix', 'lamix', 'rdrop', 'supcon', 'fixmatch',
+    'puzzlemix', 'lamix', 'rdrop', 'supcon', 'fixmatch', 'bitfit', 'lntune', 'lora', 'sam', 'ema',
 }  # fmt: skip
 
 

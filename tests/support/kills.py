@@ -44,6 +44,8 @@ KINDS = {
     'xmixup': ['xmixup'],
     'rifle': ['rifle'],
     'regsl self-labelling': ['regsl', *SELF_LABELLING],
+    'ema': ['ema'],
+    'lora': ['lora', '--config.method.rank=2'],
     'seqtrain, two stages': ['seqtrain'],
 }
 NEEDED = (

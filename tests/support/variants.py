@@ -44,6 +44,9 @@ VARIANTS = {
     'bss': {},
     'bss official': {'name': 'bss', 'k': 2, 'trunk_factor': 0.1},
     'rifle': {},
+    'lpft': {},
+    'probe': {},
+    'lpft at one strength': {'name': 'lpft', 'strength': 0.1, 'standardize': False},
     # consistency and contrast
     'distill': {},
     'distill of a network': {'name': 'distill', 'teacher': 'random://10', 'network': 'tiny', 'hard_weight': 1.0},
@@ -51,6 +54,17 @@ VARIANTS = {
     'rdrop without dropout': {'name': 'rdrop', 'rate': 0.0},
     'supcon': {},
     'supcon projected': {'name': 'supcon', 'projection': 4, 'weight': 0.5, 'temperature': 0.1},
+    # which parameters learn, how, and which are evaluated
+    'bitfit': {},
+    'bitfit frozen': {'name': 'bitfit', 'bn': 'frozen'},
+    'lntune': {},
+    'lora': {'rank': 2},
+    'lora norms': {'name': 'lora', 'rank': 4, 'alpha': 16.0, 'parts': ('stage1',), 'norms': True},
+    'sam': {},
+    'sam adaptive': {'name': 'sam', 'rho': 0.5, 'adaptive': True},
+    'ema': {},
+    'wiseft': {},
+    'lora averaged': {'name': 'lora', 'rank': 2, 'wrappers': ('sam', 'ema', 'wiseft')},
     # relation and constraint
     'cotuning': {},
     'cotuning direct': {'name': 'cotuning', 'relation': 'direct', 'calibration': 1.0},

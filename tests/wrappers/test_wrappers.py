@@ -247,10 +247,11 @@ def test_a_tap_comes_after_that_of_the_method_and_in_every_pass():
 
 # --- what cannot be wrapped -------------------------------------------------------------------------------------------
 
-TAKES_SOFT_LABELS = {*SIX, 'finetune', 'feature_extraction', 'label_smoothing', 'seqtrain'}
+OTHERS = set(method_registry.names(WRAPPER)) - set(MIXING)  # those that leave images and labels as they are
+TAKES_SOFT_LABELS = {*SIX, *OTHERS, 'finetune', 'feature_extraction', 'label_smoothing', 'seqtrain'}
 
 
-@pytest.mark.parametrize('wrapper', method_registry.names(WRAPPER))
+@pytest.mark.parametrize('wrapper', MIXING)
 def test_methods_that_need_integer_labels_refuse(wrapper):
     for name in method_registry.names():
         settings = {'name': name, 'wrappers': (wrapper,)}
@@ -274,7 +275,7 @@ def test_methods_that_need_integer_labels_refuse(wrapper):
             'manifold_mixup: layers must be different names',
         ),
         ({'wrappers': ('puzzlemix',), 'puzzlemix_gamma': 2.0}, 'puzzlemix: gamma must be between'),
-        ({'wrappers': ('mixupp',)}, "unknown wrapper 'mixupp'; did you mean 'mixup'.; the wrappers are cutmix, "),
+        ({'wrappers': ('mixupp',)}, "unknown wrapper 'mixupp'; did you mean 'mixup'.; the wrappers are bitfit, "),
         ({'wrappers': ('mixup', 'mixup')}, "wrappers has 'mixup' twice"),
         ({'wrappers': 'mixup'}, "names of wrappers, as in ..mixup',., not 'mixup'"),
         ({'wrappers': (1,)}, 'names of wrappers'),
