@@ -74,8 +74,9 @@ SHORT = (Case('glyphnet', 16, 8),)
 
 
 def ways_of() -> dict[str, dict[str, Any]]:
-    """Return {name: method config} of all measured methods besides fine-tuning."""
+    """Return {name: method config} of all measured methods besides fine-tuning: those that take steps."""
     every = {name: {'name': name} for name in method_registry.names() if name != BASE}
+    every = {name: method for name, method in every.items() if method_registry.build(method, 10).trains}
     return {**every, 'lamix_puzzle': {'name': 'lamix', 'mixing': 'puzzle', 'beta': 1.0}}
 
 
