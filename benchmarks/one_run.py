@@ -57,7 +57,7 @@ def watched(phases: Phases) -> Iterator[None]:
 
     from mixjax import report
     from mixjax.rundir import checkpoint
-    from mixjax.train import evaluate, evaluation, predictions, program, seeds
+    from mixjax.train import evaluate, evaluation, predictions, program, seeds, shared
 
     def built(*args: Any, **kwargs: Any) -> Any:
         found = build(*args, **kwargs)
@@ -77,14 +77,14 @@ def watched(phases: Phases) -> Iterator[None]:
 
     build = program.build
     wrapped = (
-        ('data and weights', program, 'ground'),
+        ('data and weights', shared, 'shared_setup'),
         ('evaluation', evaluate, 'run'),
         ('evaluation', evaluate, 'run_each'),
         ('checkpoints', checkpoint, 'save'),
         ('checkpoints', ocp.CheckpointManager, 'wait_until_finished'),
         ('checkpoints', ocp.CheckpointManager, 'close'),
         ('pictures and export', seeds, 'pictures'),
-        ('pictures and export', evaluation, 'end'),
+        ('pictures and export', evaluation, 'export_last'),
         ('pictures and export', predictions, 'keep'),
         ('report', report, 'write'),
     )
