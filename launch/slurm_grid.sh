@@ -17,7 +17,7 @@
 # own variables change them, such as SBATCH_ACCOUNT, SBATCH_PARTITION and SBATCH_TIMELIMIT. INDICES=3,7-9 takes
 # those runs only. Give the same command again whenever you like: finished runs are skipped.
 #
-# A run that was told to stop puts itself back into the queue and goes on from its last checkpoint.
+# A run that was asked to stop puts itself back into the queue and goes on from its last checkpoint.
 
 set -euo pipefail
 

@@ -18,7 +18,7 @@
 # SBATCH_ACCOUNT, SBATCH_PARTITION and SBATCH_TIMELIMIT, and so does `sbatch --nodes=2 launch/slurm_job.sh ..`.
 # The work directory must be on a disk that all hosts share.
 #
-# A job that was told to stop puts itself back into the queue and goes on from its last checkpoint.
+# A job that was asked to stop puts itself back into the queue and goes on from its last checkpoint.
 
 set -euo pipefail
 
@@ -37,7 +37,7 @@ fi
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 status=0
 # When a process ends, the others notice by themselves. Slurm gives them time, because those that it ends itself
-# (SIGTERM) look as if the job had been told to stop.
+# (SIGTERM) look as if the job had been asked to stop.
 srun --kill-on-bad-exit=0 --wait=90 "$PYTHON" -m mixjax train "$@" || status=$?
 
 # 42: stopped after a save. 143: ended by SIGTERM before it could.

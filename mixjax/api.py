@@ -85,7 +85,7 @@ class Results(dict[str, Any]):
         """
         folder = storage.given(workdir)
         if not storage.is_file(folder / 'results.json'):
-            raise UserError(f'{workdir} has no results.json: it is no work directory of a finished run')
+            raise UserError(f'{workdir} has no results.json: it is not the work directory of a finished run')
         found = files.read_json(folder / 'results.json')
         known = isinstance(found, dict) and found.get('kind') in ('run', 'comparison', 'sweep')
         require(known, f'{folder / "results.json"} was not written by mixjax')
@@ -102,7 +102,7 @@ class Results(dict[str, Any]):
         if self.kind != 'run':
             first = next(iter(self.runs))
             raise UserError(
-                f'a {self.kind} has no accuracy of its own, its runs have: results.runs[{first!r}].accuracy; the runs '
+                f'a {self.kind} itself has no accuracy, its runs have: results.runs[{first!r}].accuracy; the runs '
                 f'are {", ".join(self.runs)}'
             )
         if 'primary' in self:

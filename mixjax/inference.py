@@ -330,7 +330,7 @@ def load(
     """
     loaded = weights.load(str(workdir))
     if not loaded.own:
-        raise UserError(f'{workdir} is no run of mixjax: its model.safetensors has the tensors of another library')
+        raise UserError(f'{workdir} was not written by mixjax: model.safetensors has the tensors of another library')
     about, image = described(workdir, loaded.about)
     geometry = augment.Geometry(image['crop'], image.get('pad', 0), False, tuple(image['mean']), tuple(image['std']))
     rule = photo.check(photo.Rule(image['resize'], image['fit'], image['interpolation'], True, about['channels']))
@@ -395,12 +395,12 @@ def described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], di
         if about['model'] not in models.names():
             raise UserError(f'{workdir}: {models.unknown(about["model"])}')
         if type(about['channels']) is not int or not isinstance(about['method'], dict):
-            raise ValueError('its channels or its method cannot be')
+            raise ValueError('its channels or its method are invalid')
         # What a run recorded before it knew of a setting is what its network was published with.
         own, found = own_images.of_network(about['model']), own_images.sound(about['image'])
         more = {'fit': about['image'].get('fit', 'short'), 'pad': about['image'].get('pad', 0)}
         if more['fit'] not in photo.FITS or type(more['pad']) is not int or not 0 <= more['pad'] <= own_images.LARGEST:
-            raise ValueError('its image.fit or image.pad cannot be')
+            raise ValueError('its image.fit or image.pad is invalid')
         more['tta'] = _sound_tta(about['image'].get('tta', ''))
         image = {**own, **found, **more}
         colours = len(image['mean'])
@@ -450,7 +450,7 @@ class Files(NamedTuple):
     """Image files, and how many other files were left out.
 
     found: (file, its path from its class folder on; from the folder that was given on, where it lies in none).
-    others: files that are no images. irregular: pipes, sockets and devices.
+    others: files that are not images. irregular: pipes, sockets and devices.
     """
 
     found: list[tuple[Path, Path]]

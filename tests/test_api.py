@@ -126,7 +126,7 @@ def test_results_of_a_comparison(several):
     for label, one in results.runs.items():
         assert one == json.loads((folder / label / 'results.json').read_text())
         assert one.workdir == folder / label and one.kind == 'run' and 0 <= one.accuracy.mean <= 1
-    with pytest.raises(UserError, match=r"a comparison has no accuracy of its own.*runs\['mine'\].*mine, plain"):
+    with pytest.raises(UserError, match=r"a comparison itself has no accuracy.*runs\['mine'\].*mine, plain"):
         _ = results.accuracy
     with pytest.raises(UserError, match='say which run of the comparison; the runs are mine, plain'):
         results.model()

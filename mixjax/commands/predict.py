@@ -137,7 +137,7 @@ def summary(answer: Answer) -> list[str]:
     """Summarise the files that were left out, and the accuracy where the classes are known."""
     lines = []
     if answer.others:
-        what = 'that is no image' if answer.others == 1 else 'that are no images'
+        what = 'that is not an image' if answer.others == 1 else 'that are not images'
         lines.append(f'left out, {counted(answer.others, "file")} {what}')
     if answer.irregular:
         what = 'that is not a regular file' if answer.irregular == 1 else 'that are not regular files'

@@ -118,7 +118,7 @@ TRAIN = Command(
     ),
     settings=True,
     exits='Exit codes: 0 done, 2 wrong input (one message says what to do), 3 another process trains in that work '
-    'directory, 42 told to stop by SIGTERM and saved, 130 interrupted (of the last two, run it again to go on).',
+    'directory, 42 stopped by SIGTERM, and saved, 130 interrupted (of the last two, run it again to go on).',
     resume=SAME_COMMAND,
 )  # fmt: skip
 

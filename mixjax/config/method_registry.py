@@ -122,7 +122,7 @@ def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Met
             )
         return _given.get({})[name]
     if not all(part.isidentifier() for part in name.split('.')):
-        raise UserError(f'{name!r} is no name of a {noun} or of a module')
+        raise UserError(f'{name!r} is not the name of a {noun} or of a module')
     path = known.get(name, name)
     if told_by and '.' in name and path not in sys.modules:
         raise UserError(
@@ -155,7 +155,7 @@ def import_module(path: str, what: str) -> Any:
     Only for names that the user gave (on a command line or in a config): importing a module runs it.
     """
     if not all(part.isidentifier() for part in path.split('.')):
-        raise UserError(f'{what}: {path!r} is no name of a module, such as my_package.my_module')
+        raise UserError(f'{what}: {path!r} is not the name of a module, such as my_package.my_module')
     try:
         with user_code(f'{what}: the import'):
             return importlib.import_module(path)

@@ -275,14 +275,14 @@ def _rates(optim: Any) -> None:
         if not TINY <= rate <= FLOAT:
             raise UserError(
                 f'config.optim.lr={optim.lr:g} is {rate:g} after {k} drops by config.optim.factor={optim.factor:g}, '
-                'which is no learning rate (in float32 it must be from 1.2e-38 to 3.4e38)'
+                'which is not a valid learning rate (in float32 it must be from 1.2e-38 to 3.4e38)'
             )
     for word in optim.factors:
         part, _, factor = word.partition('=')
         if float(factor) and not TINY <= optim.lr * float(factor) <= FLOAT:
             raise UserError(
-                f'config.optim.factors: {part} learns at {optim.lr:g} (config.optim.lr) times {factor}, which is no '
-                'learning rate (in float32 it must be from 1.2e-38 to 3.4e38); give 0 to freeze it'
+                f'config.optim.factors: {part} learns at {optim.lr:g} (config.optim.lr) times {factor}, which is not a '
+                'valid learning rate (in float32 it must be from 1.2e-38 to 3.4e38); give 0 to freeze it'
             )
 
 

@@ -149,7 +149,7 @@ class _Listener(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if name in KNOWN.get(module, ()):
             return super().find_class(module, name)
-        raise UserError(f'another process said {module}.{name}, which is no part of what processes tell each other')
+        raise UserError(f'another process said {module}.{name}, which is not a type that processes send each other')
 
 
 def heard(message: bytes) -> Any:

@@ -22,7 +22,7 @@ from mixjax.host import processes
 
 EVERY = 0.5  # seconds between two reads of the other processes' messages
 PLACE = f'{processes.ROOT}/stop'
-SENTENCE = 'told to stop; the same command goes on from the last checkpoint'
+SENTENCE = 'stopped by SIGTERM; the same command goes on from the last checkpoint'
 
 
 class _State:
@@ -100,7 +100,7 @@ def stopping() -> bool:
 
 def stop(step: int) -> None:
     """Raise `Stopped` for a run whose state at this step is saved."""
-    raise Stopped(f'told to stop; saved at step {step}, and the same command goes on from there')
+    raise Stopped(f'stopped by SIGTERM; saved at step {step}, and the same command goes on from there')
 
 
 # --- several processes ------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ def of(text: str | os.PathLike[str]) -> Place:
         return _expanded(text)
     where = os.fspath(text)
     if not where.startswith(STORE):
-        raise UserError(f'{where}: of object stores gs://BUCKET/FOLDER is understood; mount another one as a disk')
+        raise UserError(f'{where}: the only object store that works is gs://BUCKET/FOLDER; mount another one as a disk')
     if not where.removeprefix(STORE).strip('/'):
         raise UserError(f'{where}: the bucket is missing, write gs://BUCKET/FOLDER')
     _client()
@@ -159,7 +159,7 @@ def real_file(place: Place) -> Place:
     with contextlib.suppress(OSError):
         kind = stat.S_IFMT(os.lstat(place).st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):
-            raise UserError(f'{place} is no regular file, and would be replaced by one; name another file')
+            raise UserError(f'{place} is not a regular file, and would be replaced by one; name another file')
     return place
 
 

@@ -132,7 +132,7 @@ def _unpacked(file: Any, most: int) -> dict[str, np.ndarray]:
             raise ValueError(f'its arrays are larger than {most:,} bytes')
         for member in members:
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ValueError('it is compressed as no array is')
+                raise ValueError('it is compressed in a way that numpy does not use')
             if member.file_size > RATIO * (member.compress_size + 1):
                 raise ValueError('it claims to hold more than it can')
             data = bytearray(member.file_size)

@@ -86,8 +86,8 @@ def ground(config: Any, on: Slice) -> tuple[Shared, list[str]]:
     each = min(config.devices or len(on.devices), len(on.devices)) // t
     if d == 1 and each > 1:
         raise UserError(
-            f'a batch of {batch} cannot be shared out over the {each} devices of a seed: no number of them but 1 '
-            'divides it; change config.batch_size or --topology'
+            f'a batch of {batch} cannot be split over the {each} devices of a seed: no number of devices '
+            'but 1 divides it; change config.batch_size or --topology'
         )
     view = assumed.hollow(net, start)
 

@@ -155,7 +155,7 @@ def libtpu() -> str:
     get = f"pip install 'mixjax[{EXTRA}]', that is libtpu=={wanted} for jax {jax}"
     if importlib.util.find_spec('libtpu') is None:
         raise UserError(
-            f'to compile for a TPU libtpu is needed, and no TPU: {get} (Linux x86-64, Python 3.11 to 3.13); '
+            f'compiling for a TPU needs libtpu, but no TPU: {get} (Linux x86-64, Python 3.11 to 3.13); '
             'without it --topology=cpu:8 takes virtual devices'
         )
     here = importlib.metadata.version('libtpu')

@@ -39,7 +39,7 @@ def _facts(plan: Plan, on: Slice) -> list[str]:
     left = ''
     if idle:
         each = (len(on.devices) - idle) // t
-        left = f'; {idle} have nothing to do (a batch of {config.batch_size} is shared out over {each} a seed)'
+        left = f'; {idle} have nothing to do (a batch of {config.batch_size} is split over {each} a seed)'
     out = [
         f'{len(on.devices)} {_chip(on)}: {seeds}{left}',
         f'{config.model.name} in {config.model.dtype}, batch {config.batch_size} of {plan.examples:,} labelled images',

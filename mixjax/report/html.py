@@ -189,7 +189,7 @@ def _curves(folder: Folder, prefix: str) -> str:
     several = any(len(run.results['seeds']) > 1 for run in folder.runs)
     band = ' Lines are means over seeds, bands one standard deviation to each side.' if several else ''
     primary = tables.primary_of(folder.results)
-    losses = ' Each method minimises a loss of its own: compare shapes, not heights.' if len(folder.runs) > 1 else ''
+    losses = ' Each method minimises its own loss: compare shapes, not heights.' if len(folder.runs) > 1 else ''
     charts = [
         _curve(
             folder, f'{prefix}-test', 'eval', primary.name, f'Test {primary.name} over steps', primary.axis,

@@ -26,7 +26,7 @@ def encode(pixels: np.ndarray) -> bytes:
     """Return a PNG file of (H, W), (H, W, 1) or (H, W, 3) uint8 pixels, with the best of three filters."""
     pixels = pixels[:, :, None] if pixels.ndim == 2 else pixels
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-        raise ValueError(f'no 8-bit grey or RGB picture: {pixels.dtype} {pixels.shape}')
+        raise ValueError(f'not an 8-bit grey or RGB picture: {pixels.dtype} {pixels.shape}')
     height, width, channels = pixels.shape
     header = struct.pack('>IIBBBBB', width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
     body = min((zlib.compress(rows, 9) for rows in _filtered(pixels)), key=len)

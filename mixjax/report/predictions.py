@@ -65,8 +65,8 @@ def read(folder: Place, results: Mapping[str, Any]) -> Predictions | None:
         share = np.count_nonzero(found.predicted[i] == found.label[i]) / found.label.shape[1]
         if abs(share - right[found.seeds[i]]) > 1e-9:
             raise UserError(
-                f'{path} does not fit results.json: of seed {found.seeds[i]} {share:.6f} is right there, and '
-                f'{right[found.seeds[i]]:.6f} here; {AWAY}'
+                f'{path} does not fit results.json: the accuracy of seed {found.seeds[i]} is '
+                f'{right[found.seeds[i]]:.6f} there, and {share:.6f} here; {AWAY}'
             )
     if not there:
         return None
@@ -87,11 +87,11 @@ def _of(arrays: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> Predict
     _whole('predicted', predicted, (len(seed), n), 0, classes)
     _whole('label', label, predicted.shape if label.ndim > 1 else (n,), 0, classes)
     if len(set(seed.tolist())) < len(seed):
-        raise ValueError('a seed is there twice')
+        raise ValueError('a seed is listed twice')
     if probability.dtype.kind != 'f' or probability.shape != predicted.shape:
         raise ValueError("'probability' is not one number for each prediction")
     if not ((probability >= 0) & (probability <= 1.001)).all():  # rounded; NaN is neither
-        raise ValueError("'probability' holds what is none")
+        raise ValueError("'probability' holds values that are not probabilities")
     shown, image = arrays.get('shown', np.zeros(0, int)), arrays.get('image', np.zeros((0, 1, 1, 1), np.uint8))
     _whole('shown', shown, (len(image) if image.ndim == 4 else -1,), 0, n)
     if image.dtype != np.uint8 or image.shape[-1] not in (1, 3) or 0 in image.shape[1:]:

@@ -98,7 +98,7 @@ def fault(place: Place) -> str:
             return f'{name[:80]} is missing'
         try:
             if digest(there[name]) != wanted:
-                return f'{name} is not what was written: its SHA-256 is another'
+                return f'{name} is not what was written: its SHA-256 differs'
         except OSError as error:
             return f'{name} cannot be read ({_why(error)})'
     more = sorted(there.keys() - sums.keys())
@@ -115,7 +115,7 @@ def _notes(place: Place) -> str:
         return f'{ABOUT} holds no notes'
     times = [value for key, value in said.items() if key.endswith('_nsecs') and value is not None]
     sound = all(type(value) is int and 0 <= value < 2**63 for value in times)
-    return '' if sound else f'{ABOUT} has times that are none'
+    return '' if sound else f'{ABOUT} has invalid times'
 
 
 def _why(error: Exception) -> str:

@@ -169,7 +169,7 @@ def alive(path: Place, found: dict[str, Any], say: Callable[[str], None]) -> boo
         return _started(found['pid']) == found['started'] != ''
     say(
         f'{path.parent} was in use by process {found["pid"]} on {found["host"]}; '
-        f'{LOST:.0f} s are waited for a sign of life'
+        f'waiting {LOST:.0f} s for a sign of life'
     )
     until = time.monotonic() + LOST
     while time.monotonic() < until:

@@ -263,7 +263,7 @@ def check_whole_batches(config: Any, method: Method) -> None:
     if config.accumulate > 1 and method.whole_batch:
         raise UserError(
             f'config.accumulate={config.accumulate}: the loss of {method_registry.title(config.method)} is not a mean '
-            'over the examples of a batch, so with these settings that of its parts is another one; set '
+            'over the examples of a batch, so with these settings the loss of its parts is different; set '
             'config.accumulate=1 (and a smaller config.batch_size, to save memory)'
         )
 

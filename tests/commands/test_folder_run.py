@@ -57,7 +57,7 @@ def test_scan_of_the_folder_is_printed_first(done):
     found = [
         'photos: 93 images of 5 classes: 75 to learn from, 18 to test on, 0.2 of each class, held out',
         'left out, 1 image that cannot be read: drei/broken.jpg: its JPEG header is cut short or damaged',
-        'left out, 1 file that is no image (.txt 1); 1 hidden file; 1 file outside of the class folders',
+        'left out, 1 file that is not an image (.txt 1); 1 hidden file; 1 file outside of the class folders',
     ]
     page = (here / 'run' / 'report.html').read_text()
     body = page[page.index('<main>') :]

@@ -280,7 +280,7 @@ def test_the_processes_of_one_job_share_the_lock(here, monkeypatch):
 
 def test_runs_in_a_store(here, capsys, store):
     assert cli.run('grid', ['mine.py', '--runs=s3://bucket/runs', '--list']) == 2
-    assert 's3://bucket/runs: of object stores gs://BUCKET/FOLDER is understood' in capsys.readouterr().err
+    assert 's3://bucket/runs: the only object store that works is gs://BUCKET/FOLDER' in capsys.readouterr().err
     where = '--runs=gs://bucket/grid'
     every = [line.split()[-1] for line in said(capsys, 'mine.py', where, '--list')]
     assert len(every) == 3 and all(folder.startswith('gs://bucket/grid/') for folder in every)

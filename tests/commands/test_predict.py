@@ -160,7 +160,7 @@ def test_a_folder_with_all_sorts_of_files(run, digits, tmp_path, capsys):
     assert cli.run('predict', [f'--workdir={run / "finetune"}', str(tmp_path)]) == 0
     text = capsys.readouterr().out
     # The table is there now, too.
-    assert 'left out, 2 files that are no images' in text and 'left out, 1 image that cannot be read:' in text
+    assert 'left out, 2 files that are not images' in text and 'left out, 1 image that cannot be read:' in text
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ def test_an_unknown_network_says_what_to_import_and_only_the_command_line_may(ru
     assert cli.run('predict', [*words, '--import=nothing_there']) == 2
     assert "--import: there is no module 'nothing_there' on the Python path" in capsys.readouterr().err
     assert cli.run('predict', [*words, '--import=os;x']) == 2
-    assert "--import: 'os;x' is no name of a module" in capsys.readouterr().err
+    assert "--import: 'os;x' is not the name of a module" in capsys.readouterr().err
     assert cli.run('predict', [*words, '--import=evil']) == 2
     assert '--import: the import raised SystemError: ran (evil.py, line 1' in capsys.readouterr().err
     with pytest.raises(UserError, match='--import belongs on the command line'):

@@ -32,7 +32,7 @@ def test_a_stopped_run_goes_on_from_that_step(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match='^42$'), harm.terminated(harm.logged(folder, 100)):
         main(words)
     said = capsys.readouterr().err
-    assert 'told to stop; saved at step' in said and 'Traceback' not in said
+    assert 'stopped by SIGTERM; saved at step' in said and 'Traceback' not in said
     step = int(said.rpartition('saved at step ')[2].split(',')[0])
     assert 100 <= step < 400 and (folder / 'run' / 'checkpoints' / '0' / f'step_{step}').is_dir()
     assert not (folder / 'run' / 'lock.json').exists()
@@ -81,7 +81,7 @@ def test_two_processes_stop_at_one_step(who, tmp_path):
         began = time.monotonic()
         assert job.ends(60) == [42, 42], [job.says(i, 'err') for i in range(2)]
         assert time.monotonic() - began < WITHIN
-        assert job.says(0, 'err').count('told to stop; saved at step') == 1 and job.says(1, 'err') == ''
+        assert job.says(0, 'err').count('stopped by SIGTERM; saved at step') == 1 and job.says(1, 'err') == ''
     steps = {path.name for path in (folder / 'run' / 'checkpoints').glob('*/step_*')}
     assert len(steps) == 1
     again = run(folder, 2, 1, *words)

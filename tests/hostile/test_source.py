@@ -107,7 +107,7 @@ class Evil:
 
 @pytest.mark.parametrize('message', [Evil(), [Evil()], {'a': PACKAGE}])
 def test_process_messages_are_parsed_as_data(message, capsys):
-    with pytest.raises(UserError, match='which is no part of what processes tell each other'):
+    with pytest.raises(UserError, match='which is not a type that processes send each other'):
         processes.heard(pickle.dumps(message))
     assert capsys.readouterr().out == ''
 

@@ -362,8 +362,8 @@ def test_a_device_is_not_replaced_by_a_file(tmp_path, capsys):
     os.mkfifo(tmp_path / 'fifo.html')
     for name in ('/dev/null', str(tmp_path / 'fifo.html')):
         assert cli.run('report', [str(run), '--out', name]) == 2
-        assert 'is no regular file, and would be replaced by one' in capsys.readouterr().err
-        with pytest.raises(UserError, match='no regular file'):
+        assert 'is not a regular file, and would be replaced by one' in capsys.readouterr().err
+        with pytest.raises(UserError, match='not a regular file'):
             sections.write(name, 'a', 'b')
     assert Path('/dev/null').is_char_device() and (tmp_path / 'fifo.html').is_fifo()
 

@@ -404,7 +404,7 @@ def test_a_batch_that_cannot_be_shared_out(tmp_path, capsys):
     words = ['--config=quickstart', '--topology=cpu:4', '--config.num_seeds=1', '--config.batch_size=7']
     assert cli.run('plan', words) == 2
     told = capsys.readouterr().err.splitlines()
-    assert 'a batch of 7 cannot be shared out over the 4 devices' in told[-1] and not any(
+    assert 'a batch of 7 cannot be split over the 4 devices' in told[-1] and not any(
         'Traceback' in x for x in told
     )
 

@@ -39,7 +39,7 @@ def test_pillow_agrees_where_it_is_there():
 
 @pytest.mark.parametrize('pixels', [np.zeros((4, 4)), np.zeros((4, 4, 2), np.uint8), np.zeros((0, 4, 1), np.uint8)])
 def test_other_arrays_are_refused(pixels):
-    with pytest.raises(ValueError, match='no 8-bit'):
+    with pytest.raises(ValueError, match='not an 8-bit'):
         png.encode(pixels)
 
 

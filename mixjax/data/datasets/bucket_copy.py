@@ -66,7 +66,7 @@ def _copy(where: storage.Place, top: Path) -> None:
     versions = {name: _version(about) for name, about in found.items() if not name.endswith('/')}
     for name in versions:
         if os.path.isabs(name) or '..' in Path(name).parts:
-            raise UserError(f'{where} has an object called {name!r}, which is no name of a file')
+            raise UserError(f'{where} has an object called {name!r}, which is not a file name')
     files, memory = top / where.name, top / LIST
     known = _known(memory)
     before = {name: version for name, version in known.items() if (files / name).is_file()}

@@ -228,7 +228,7 @@ def _classes(top: Path, good: dict[str, list[tuple[str, str]]]) -> tuple[str, ..
             lost = train - there if part == 'test' else set()
             if there - train:
                 raise UserError(
-                    f'{top}: the {part} part has images of classes that train has not: {_some(there - train)}'
+                    f'{top}: the {part} part has images of classes that train does not have: {_some(there - train)}'
                 )
             if lost:
                 raise UserError(f'{top}: the {part} part has no image that can be read of {_some(lost)}, and train has')
@@ -382,7 +382,9 @@ def _notes(
     lines += _left_out(inside, unreadable)
     untested = set(range(len(classes))) - {one.label for one in test} if test else set()
     lines += [f'classes without an image to test on: {_some([classes[k] for k in untested])}'] * bool(untested)
-    doubles = _doubles(train, val, test, 'have two classes' if inside.table else 'lie in the folders of two classes')
+    place = 'in the folders of two classes'
+    differ = ('has two classes', 'have two classes') if inside.table else (f'is {place}', f'are {place}')
+    doubles = _doubles(train, val, test, differ)
     return _printable([*lines, *doubles])
 
 
@@ -410,7 +412,7 @@ def _notes_of_rows(
         each = zip(names, rows.min(0), rows.max(0), rows.mean(0), strict=True)
         shown = [f'{name} {low:g} to {high:g}, on average {mean:.4g}' for name, low, high, mean in each]
         lines.append(f'of those to learn from: {"; ".join(shown[:SHOWN])}')
-    doubles = _doubles(train, val, test, 'have two different labels')
+    doubles = _doubles(train, val, test, ('has two different labels', 'have two different labels'))
     return _printable([*lines, *_left_out(inside, unreadable), *doubles])
 
 
@@ -423,7 +425,7 @@ def _left_out(inside: folder_scan.Listing, unreadable: dict[str, str]) -> list[s
         lines.append(f'left out, {counted(len(unreadable), "image")} that cannot be read: {shown}{more}')
     by_count = sorted(inside.others.items(), key=lambda item: (-item[1], item[0]))
     others = ', '.join(f'{suffix} {count:,}' for suffix, count in by_count[:SHOWN])
-    no_image = 'that is no image' if inside.others.total() == 1 else 'that are no images'
+    no_image = 'that is not an image' if inside.others.total() == 1 else 'that are not images'
     passed = [f'{counted(inside.others.total(), "file")} {no_image} ({others})'] * bool(inside.others)
     passed += [f'{counted(inside.unnamed, "image")} that {inside.table} does not name'] * bool(inside.unnamed)
     passed += [f'{counted(inside.hidden, "hidden file")}'] * bool(inside.hidden)
@@ -441,8 +443,8 @@ def _printable(lines: Sequence[str]) -> tuple[str, ...]:
     return tuple(''.join(c if c.isprintable() else '?' for c in line) for line in lines)
 
 
-def _doubles(train: Sequence[Found], val: Sequence[Found], test: Sequence[Found], differ: str) -> list[str]:
-    """Return warnings about equal files in two parts, and about equal files with two labels, which `differ` says."""
+def _doubles(train: Sequence[Found], val: Sequence[Found], test: Sequence[Found], differ: tuple[str, str]) -> list[str]:
+    """Return warnings about equal files in two parts, and with two labels: `differ` says so of one and of several."""
     lines = []
     learned = {one.digest: one for one in train}
     for part, found in (('test', test), ('val', val)):
@@ -456,7 +458,8 @@ def _doubles(train: Sequence[Found], val: Sequence[Found], test: Sequence[Found]
     label: dict[str, Any] = {}
     twofold = {one.digest for one in (*train, *val, *test) if label.setdefault(one.digest, one.label) != one.label}
     if twofold:
-        lines.append(f'warning: {counted(len(twofold), "image")} {differ}')
+        one, several = differ
+        lines.append(f'warning: {counted(len(twofold), "image")} {one if len(twofold) == 1 else several}')
     return lines
 
 

@@ -441,7 +441,7 @@ def _checked(path: Path) -> tuple[Known, bool]:
 
 
 def _too_little(path: Path) -> UserError:
-    """Return the error for too little memory, which is no property of the file and is not cached."""
+    """Return the error for too little memory, which is not a property of the file and is not cached."""
     return UserError(f'there is too little memory to decode {path}; make some free, and give the same command again')
 
 

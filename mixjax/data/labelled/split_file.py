@@ -171,7 +171,7 @@ def drawn(path: str, data: Dataset, rows: np.ndarray | None, seed: int, tested: 
     out = Drawn(**parts)
     known, count = np.unique(out.known, return_counts=True)
     if (count > 1).any():
-        raise UserError(f'{where}: {_name(data, known[count > 1][0])} is there twice')
+        raise UserError(f'{where}: {_name(data, known[count > 1][0])} is listed twice')
     if len(data.ids):
         overlap = {data.ids[int(row)] for row in known}.intersection(tested)
         if overlap:
@@ -184,7 +184,7 @@ def drawn(path: str, data: Dataset, rows: np.ndarray | None, seed: int, tested: 
     for name, is_there, said in zip(data.classes, per_class, wanted, strict=True):
         if is_there != said:
             raise UserError(
-                f'{where}: {said} labelled examples of class {name!r} are announced, and {is_there} are there'
+                f'{where}: {said} labelled examples of class {name!r} are announced, and {is_there} listed'
             )
     return out
 

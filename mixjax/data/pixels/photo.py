@@ -6,7 +6,7 @@ pretrained networks and the published numbers were made with these.
 
 A picture that cannot be read whole raises `Unreadable`; it is never replaced by black or grey pixels. One kind of
 damage cannot be detected: JPEG has no checksum, so bytes that changed in the middle of a file and still give a picture
-go unnoticed. Too little memory raises `OutOfMemory`, which is no property of the file.
+go unnoticed. Too little memory raises `OutOfMemory`, which is not a property of the file.
 """
 
 from __future__ import annotations
@@ -390,8 +390,8 @@ def _as_bytes(values: np.ndarray | _Rows, convert: Callable[[np.ndarray], np.nda
         low, high = _range(values)
         if low < high:
             raise Unreadable(
-                f'its values go from {low:,.10g} to {high:,.10g}, which is nothing in the range of their type: spread '
-                'them over it, or save it as 8 bit'
+                f'its values go from {low:,.10g} to {high:,.10g}, which is a tiny part of the range of their type: '
+                'spread them over it, or save it as 8 bit'
             )
     return out
 

@@ -134,7 +134,7 @@ def test_what_is_no_image_is_counted_and_left_out(tmp_path):
     assert found.unreadable.keys() == {'a/empty.jpg', 'a/gone.png', 'b/sub/broken.png', 'b/text.jpeg'}
     assert '4 images that cannot be read: a/empty.jpg: it is empty' in told(found, 'cannot be read')
     line = told(found, 'no images')
-    assert '5 files that are no images (.txt 3, .mov 1, without an ending 1)' in line
+    assert '5 files that are not images (.txt 3, .mov 1, without an ending 1)' in line
     assert '2 files outside of the class folders' in line and "empty folders: 'nothing', 'only_text'" in line
     assert '4 hidden files' in line
 
@@ -202,8 +202,8 @@ def test_one_class_or_none_is_refused(tmp_path):
     ('extra', 'sentence'),
     [
         (['train/c/1.png'], "the test part has no image that can be read of 'c', and train has"),
-        (['test/d/1.png'], "the test part has images of classes that train has not: 'd'"),
-        (['val/e/1.png'], "the val part has images of classes that train has not: 'e'"),
+        (['test/d/1.png'], "the test part has images of classes that train does not have: 'd'"),
+        (['val/e/1.png'], "the val part has images of classes that train does not have: 'e'"),
     ],
 )
 def test_parts_must_have_the_same_classes(extra, sentence, tmp_path):
@@ -231,7 +231,7 @@ def test_the_same_file_in_train_and_test_is_told(tmp_path):
     assert '1 image of the test part is in the train part too' in told(found, 'warning')
     assert 'test/a/copy.png is train/a/train.png' in told(found, 'warning')
     put(tmp_path / 'p', 'train/b/copy.png', data=(tmp_path / 'p/train/a/train.png').read_bytes())
-    assert '1 image lie' in ' '.join(look(tmp_path / 'p', tmp_path).notes)
+    assert '1 image is in the folders of two classes' in ' '.join(look(tmp_path / 'p', tmp_path).notes)
 
 
 def test_files_are_checked_once(tmp_path, monkeypatch):
@@ -554,8 +554,8 @@ def test_links_to_themselves(tmp_path):
         (tmp_path / 'p' / name).symlink_to(tmp_path / 'p' / name)
     found = look(tmp_path / 'p', tmp_path)
     assert found.unreadable.keys() == {'a/loop.png'} and 'Too many levels' in found.unreadable['a/loop.png']
-    assert '1 file that is no image (without an ending 1)' in told(found, 'no image')
-    assert '1 file outside of the class folders' in told(found, 'no image')
+    assert '1 file that is not an image (without an ending 1)' in told(found, 'not an image')
+    assert '1 file outside of the class folders' in told(found, 'not an image')
 
 
 @contextlib.contextmanager

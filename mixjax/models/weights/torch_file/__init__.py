@@ -106,7 +106,7 @@ def _state_dict(root: Any) -> dict[str, Tensor]:
         entries.setdefault(id(root[key]), (key, root[key]))
     every = {key: tensors for key, entry in entries.values() if (tensors := _tensors_of(entry))}
     found = {key: every[key] for key in WRAPPERS if key in every} or every
-    require(bool(found), f'holds no tensors: its entries are {_listed(root)}')
+    require(bool(found), f'holds no tensors (entries: {_listed(root)})')
     require(len(found) == 1, f'holds several state dicts ({_listed(found)}): save the one that is wanted by itself')
     (tensors,) = found.values()
     if all(name.startswith('module.') for name in tensors):
