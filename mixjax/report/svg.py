@@ -16,6 +16,7 @@ from mixjax.report.words import escape, isolate
 WIDTH, HEIGHT = 400, 270
 COLOURS = 6
 CHAR = 6.3  # approximate width of one character of the labels
+LINE_NAME = 20  # maximum number of characters of `method, kind of batch` beside its line
 
 
 class Series(NamedTuple):
@@ -108,6 +109,13 @@ def short(label: str, most: int = 14) -> str:
     return label if len(label) <= most else label[: most - 1] + '\u2026'
 
 
+def line_name(label: str) -> str:
+    """Return the name of a line as it is written beside it; of `method, kind of batch` only the method is cut."""
+    method, comma, kind = label.rpartition(', ')
+    room = LINE_NAME - len(comma) - len(kind)
+    return f'{short(method, room)}{comma}{kind}' if comma and room > 3 else short(label)
+
+
 def alone(chart: str, rules: str) -> str:
     """Return a chart as a separate file, with the style sheet that it needs (`style.of_chart`)."""
     head, _, rest = chart.partition('>')
@@ -183,7 +191,7 @@ def line_chart(series: Sequence[Series], text: Text, x_label: str, y_label: str,
       x_label, y_label: names of the axes.
       marks: (position, label) on the x axis, in place of round numbers.
     """
-    names = [short(one.label) for one in series]
+    names = [line_name(one.label) for one in series]
     right = WIDTH - 27 - CHAR * max(map(len, names))
     low, high = _range([value for one in series for value in (*one.low, *one.high)], 0.03)
     step = tick_step(low, high)

@@ -110,6 +110,33 @@ def test_dot_chart_has_a_dot_for_each_seed_with_its_value():
     assert mean.attrib['d'].startswith(f'M{reference.attrib["x1"]} ')
 
 
+@pytest.mark.parametrize(
+    ('label', 'name'),
+    [
+        ('lamix, originals', 'lamix, originals'),
+        ('lamix, mean of images', 'lam\u2026, mean of images'),
+        ('a_longer_method, originals', 'a_longer\u2026, originals'),
+        ('method, a long kind of batch', 'method, a lon\u2026'),
+        ('feature_extraction', 'feature_extra\u2026'),
+        ('smile', 'smile'),
+    ],
+)
+def test_line_names_keep_the_kind_of_batch(label, name):
+    assert svg.line_name(label) == name
+
+
+def test_line_names_fit_into_the_chart():
+    """By their estimated width; the lines of a method that alternates can be told apart by their names."""
+    labels = ['lamix, originals', 'lamix, averages', 'a_longer_method, originals', 'smile']
+    chart = svg.line_chart([line(label, i, 1.0, 2.0) for i, label in enumerate(labels)], TEXT, 'step', 'loss')
+    names = [part for part in parse(chart).iter('text') if part.attrib['class'] == 'name']
+    assert len({part.text for part in names}) == 4
+    assert all(0 < float(part.attrib['x']) + svg.CHAR * len(part.text) <= svg.WIDTH for part in names)
+    path = next(path for path in parse(chart).iter('path') if path.attrib['class'] == 'line').attrib['d']
+    steps = [float(pair.split()[0]) for pair in path.removeprefix('M').split('L')]
+    assert steps[-1] - steps[0] > svg.WIDTH / 2 and max(steps) < float(names[0].attrib['x'])
+
+
 def test_long_labels_are_cut_on_the_chart_only():
     text = svg.dot_chart([svg.Dots('a' * 40, 0, ((0, 1.0),), 1.0)], TEXT, '%')
     assert 'a' * 13 + '\u2026</text>' in text and 'a' * 40 + ', seed 0' in text
