@@ -69,8 +69,8 @@ def measure(short: bool = False) -> Part:
             f'{title} ({case.name})', about, [title.lower(), *columns], [row(str(n), one) for n, one in plans.items()]
         )
         for title, about, plans in (
-            ('Devices', 'One seed, its batch shared out; of one device, as the compiler says.', along),
-            ('Seeds', 'So many seeds at once, each on a device of its own.', apart),
+            ('Devices', 'One seed, its batch split over the devices; figures of one device, by the compiler.', along),
+            ('Seeds', 'One seed on each device, side by side.', apart),
         )
     ]
     many = [plan for n, plan in along.items() if n > 1]

@@ -45,7 +45,7 @@ def axes(short: bool) -> Iterator[Axis]:
     yield Axis('classes', (10, 100) if short else (10, 100, 1000, 10_000), 'Only the head and the loss grow.')
     yield Axis(
         'images', (100, 1000) if short else (1000, 10_000, 50_000),
-        'All images lie on the device; a step draws its batch from them, at the same cost.',
+        'All images are on the device; a step draws its batch from them, at the same cost.',
     )  # fmt: skip
     yield Axis('feed', ('resident', 'stream'), 'Images on the device, or read ahead by the host.')
     if accelerated:

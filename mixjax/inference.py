@@ -449,7 +449,7 @@ def predictor_of(workdir: Any, about: dict[str, Any], heads: Tree) -> Callable[.
 class Files(NamedTuple):
     """Image files, and how many other files were left out.
 
-    found: (file, its path from its class folder on; from the folder that was given on, where it lies in none).
+    found: (file, its path from its class folder on; or from the folder that was given, if it is in no class folder).
     others: files that are not images. irregular: pipes, sockets and devices.
     """
 
@@ -461,7 +461,7 @@ class Files(NamedTuple):
 def files(given: Iterable[str | Path]) -> Files:
     """All images of some files and folders.
 
-    A file that is named is taken whatever its name. Folders are searched as training searches them: the same names are
+    A file that is named is read, with any ending. Folders are searched as training searches them: the same names are
     hidden, links are followed, each real folder once.
     """
     found, others, irregular = [], 0, 0

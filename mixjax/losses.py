@@ -1,4 +1,4 @@
-"""Loss functions: pure functions on arrays that return one value per example wherever the formula allows it.
+"""Loss functions: pure functions on arrays that return one value per example where the formula allows it.
 
 The caller reduces (`.mean()`), weights or masks. Shapes: `B` examples, `c` target classes, `m` source classes, `d`
 features; maps are `(B, h, w, C)`. Logarithms are natural. Shapes are checked by chex, which costs nothing inside `jit`.
@@ -261,7 +261,7 @@ def feature_mixup(student: Array, teacher_mix: Array) -> Array:
 def global_label(logits: Array) -> Array:
     """Compute LaMix's learned label, softmax(sigmoid(logits)).
 
-    The sigmoid bounds it: every entry lies in [1 / (1 + (c - 1) e), e / (e + c - 1)].
+    The sigmoid bounds it: every entry is in [1 / (1 + (c - 1) e), e / (e + c - 1)].
 
     Args:
       logits: Scores of the head that learns the label, of shape (B, c).
@@ -496,7 +496,7 @@ def _squared_difference(a: Array, b: Array) -> Array:
 def batch_spectral_shrinkage(features: Array, k: int = 1) -> Array:
     """Sum the k smallest squared singular values of a batch of features (BSS).
 
-    Divided neither by B nor by d. Chen et al. 2019,
+    Not divided by B or d. Chen et al. 2019,
     https://proceedings.neurips.cc/paper/2019/hash/c6bff625bdb0393992c9d4db0c6bbe45-Abstract.html.
 
     The gradient is 2 sum_i sigma_i u_i v_i^T. Differentiating the decomposition itself would divide by differences of

@@ -183,7 +183,7 @@ def box_mask(box: Array, height: int, width: int) -> Array:
       width: The width W of the image.
 
     Returns:
-      bool of shape (..., H, W), whatever the boxes' sizes.
+      bool of shape (..., H, W), for boxes of any size.
 
     Example:
       >>> import jax.numpy as jnp

@@ -165,8 +165,8 @@ def claims_section(tested: Sequence[Outcome], about: str) -> str:
 {about}
 
 Of {count(len(run), 'comparison')} {many[0]} hold, {many[1]} are not shown, and for {many[2]} the opposite holds.{left}
-These counts are no score: many rows tell one fact again (a baseline that is level with fine-tuning or below it gives a
-row of its own to whatever is above fine-tuning).
+These counts are not a score: many rows repeat one fact (each baseline that is no better than fine-tuning adds a row
+for every method that is better).
 
 A difference is the first minus the second, paired over seeds (a seed draws the labelled images, the same for all
 methods), with its standard error: percentage points of accuracy, of probes and of areas; losses and soft targets as

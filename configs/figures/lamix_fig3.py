@@ -2,7 +2,7 @@
 
     mixjax train --config=configs/figures/lamix_fig3.py --workdir=runs/lamix_fig3
 
-Twenty snapshots (45 MB each). The claim: global labels move from 0.14 .. 0.18 to 0.18 .. 0.20, the largest targets lie
+Twenty snapshots (45 MB each). The claim: global labels move from 0.14 .. 0.18 to 0.18 .. 0.20, the largest targets are
 between 0.55 and 0.65 (docs/analysis.md says why not above 0.616).
 Other settings: configs/lamix_cifar100.py. The same on the digits: configs/digits/lamix_fig3.py.
 """

@@ -12,11 +12,11 @@ Open in the paper (no code was released), chosen here:
     effect an epoch late, and an epoch ends with a short batch; here neither is so.
   the accuracy of the last epoch; that code also keeps the best one on the test images.
   normalisation: that code's CIFAR-10 mean and spread for every data set.
-  flips: none for MNIST and SVHN, where a mirrored digit is no digit; taken literally the settings would flip them
+  flips: none for MNIST and SVHN, where a mirrored digit is not a digit; taken literally the settings would flip them
     (--config.image.flip=true). A grey image is given to the network three times.
   CutMix: half of the batches are cut, as in its authors' CIFAR command; the paper does not say.
   resnet50 is that code's, a ResNet with a 3x3 stem; the PuzzleMix section's is another. That code has no
-    WideResNet-28-10, whatever the paper says: it is that of PuzzleMix's code.
+    WideResNet-28-10, contrary to the paper: it is that of PuzzleMix's code.
   lenet gets the learning rate of all others, 0.1, as the text has it. It has no batch normalization, and on the digits
     (configs/digits/tables.py) it learns nothing at that rate and has 0.02: look at the first evaluations of Table 2's
     LeNet runs, which are 40 % correct in the paper, before training them to the end (--config.optim.lr=0.02).

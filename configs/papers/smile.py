@@ -46,7 +46,7 @@ METHODS = {
 }
 WITH_MIXUP = ('l2sp', 'delta', 'bss', 'rifle', 'cotuning', 'regsl')
 CUB = {'l2sp': {'alpha': 0.001}, 'delta': {'alpha': 0.01}, 'rifle': {'resets': 2}}
-# What a data set has of its own: the form of its images, settings of methods.
+# Settings of a data set: the form of its images, settings of methods.
 DATASETS = {
     'cub200': ('short', {**CUB, 'regsl': {'distance': 0.2044, 'head_distance': 23.79, 'scale': 4.738}}),
     'stanford_cars': (

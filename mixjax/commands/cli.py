@@ -69,14 +69,14 @@ def import_modules(given: Sequence[str]) -> None:
 def carry_out(what: Callable[[], int], go_on: str = '') -> int:
     """Do what a command is there for; returns its exit code.
 
-    go_on: what a person is told who interrupts it.
+    go_on: the hint that is printed if the user interrupts it.
     """
     # A CPU has no use for a search of accelerators, and its messages frighten people.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     with terminal.streams() as out:
         code = _carried_out(what, go_on)
         out.flush()
-        # Whoever closes a pipe has read enough; everything else is a loss.
+        # A reader that closes a pipe has read enough; any other error loses output.
         if out.fault is not None and out.fault.errno != errno.EPIPE:
             print(f'mixjax: the output cannot be written: {out.fault.strerror}', file=sys.stderr)
             code = code or UserError.code

@@ -79,7 +79,7 @@ def trials(root: str, suffix: str) -> storage.Place:
 
 
 def _there(folder: storage.Place) -> list[str]:
-    """The names of the runs that lie in a folder."""
+    """The names of the runs in a folder."""
     return sorted(path.name for path in folder.iterdir()) if storage.is_dir(folder) else []
 
 

@@ -92,7 +92,7 @@ class Command(NamedTuple):
       check: raises `UserError` where flags do not go together.
       details: paragraphs of the help.
       exits: a paragraph on the exit codes.
-      resume: what somebody is told who interrupts it.
+      resume: the hint that is printed if the user interrupts it.
     """
 
     name: str
@@ -295,7 +295,7 @@ def usage(command: Command) -> str:
 
 
 def _row(typed: str, text: str, column: int) -> str:
-    """One flag; a long one has a line of its own."""
+    """One flag; a long one has a separate line."""
     indent = ' ' * column
     first = f'  {typed}'.ljust(column) if len(typed) + 4 <= column else f'  {typed}\n{indent}'
     return first + textwrap.fill(text, WIDTH - column, break_on_hyphens=False).replace('\n', f'\n{indent}')

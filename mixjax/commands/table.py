@@ -23,10 +23,10 @@ CHANGED_CODE = Flag(
     'changed-code', 'accept: go on with a run although the source of your own method has changed since it began',
     'accept', choices=('accept',),
 )  # fmt: skip
-PROCESSES = 'Several processes, each with devices of its own, train one run: the same command in each of them.'
+PROCESSES = 'Several processes, each with its own devices, train one run: the same command in each of them.'
 CLUSTER = (
     Flag('distributed', 'auto: as the cluster says that starts them (Cloud TPU, Slurm, Open MPI, Kubernetes); on: it '
-         'is an error if there is none; off: each process is a run of its own', 'MODE', choices=('auto', 'on', 'off'),
+         'is an error if there is none; off: each process is a separate run', 'MODE', choices=('auto', 'on', 'off'),
          default='auto', group=PROCESSES),
     Flag('coordinator', 'without such a cluster: where process 0 listens', 'HOST:PORT', group=PROCESSES),
     Flag('processes', 'how many there are', 'N', group=PROCESSES),
@@ -44,7 +44,7 @@ def check_predict(arguments: Arguments) -> None:
 
 
 def check_report(arguments: Arguments) -> None:
-    """Settings are those of a table's grid, whose runs lie in one folder."""
+    """Settings are those of a table's grid, whose runs are in one folder."""
     if 'table' not in arguments.given and arguments.overrides:
         key, value = arguments.overrides[0]
         raise UserError(f'--config.{key}={value} goes with --table: the settings of finished runs are what they were')
@@ -174,7 +174,7 @@ GRID = Command(
         Flag('run', 'train that run, go on with it, or say that it is finished; auto takes the index from the engine: '
              '$SLURM_ARRAY_TASK_ID or $JOB_COMPLETION_INDEX', 'INDEX'),
         Flag('status', 'how many are done, running, begun and missing, and which'),
-        Flag('runs', "where the work directories lie (runs/<the file's RUNS, or its name>)", 'DIR'),
+        Flag('runs', "the folder of the work directories (runs/<the file's RUNS, or its name>)", 'DIR'),
         IMPORT,
         CHANGED_CODE._replace(help=f'{CHANGED_CODE.help} (of --run)'),
         *(flag._replace(group='Several processes train one run (of --run).') for flag in CLUSTER),
@@ -219,7 +219,7 @@ PREPARE = Command(
     (
         Flag('dataset', 'which one; mixjax train --list names them', 'NAME', required=True),
         Flag('data-dir', 'the folder of all prepared sets ($TFDS_DATA_DIR or ~/tensorflow_datasets)', 'DIR'),
-        Flag('archives', 'where files that were fetched by hand lie (DATA_DIR/downloads/manual)', 'DIR'),
+        Flag('archives', 'the folder of files that were fetched by hand (DATA_DIR/downloads/manual)', 'DIR'),
         Flag('skip-corrupt', 'leave images out that cannot be read, and list them, instead of stopping'),
         Flag('allow-counts', 'take a set whose number of examples is not the published one'),
     ),

@@ -118,7 +118,7 @@ def carried_out(arguments: Arguments) -> int:
     if config.results:
         path = Path(arguments['config'].partition(':')[0])
         name = (path.name if path.is_absolute() else str(path)).removesuffix('.py').removeprefix('configs/')
-        # Other settings are other results, and have a section of their own.
+        # Other settings give other results, which get a separate section.
         name = ', '.join([name, *(f'{key}={value}' for key, value in arguments.overrides if key not in ELSEWHERE)])
         sections.write(config.results, name, sections.results_section(name, workdir))
         print(f'table: {config.results}')

@@ -100,7 +100,7 @@ class TargetSettings(Settings, Protocol):
     classes: float = 1.0  # up to 1 the share of the classes, above it their number
     per_class: int = 0  # labelled examples of each class; 0 takes `rate` of them
     rate: float = 1.0  # share of each class that is labelled, rounded up
-    sampler: str = 'stratified'  # or global_floor_plus_one: `rate` of all examples, whatever their class
+    sampler: str = 'stratified'  # or global_floor_plus_one: `rate` of all examples, regardless of class
     images: int = 0  # labelled examples of all classes together
     counts: tuple[int, ...] = ()  # labelled examples of each class, a number for each
     splits: str = ''  # the splits.json of another run, to repeat its draw
@@ -206,7 +206,7 @@ class Config(Settings, Protocol):
     target: TargetSettings
     source: SourceSettings
     unlabelled: UnlabelledSettings
-    data_dir: str = ''  # where data sets lie, a folder or gs://..; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
+    data_dir: str = ''  # the folder of the data sets, or gs://..; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
     cache_dir: str = ''  # where what costs a pass over the source data is kept; '' is ~/.cache/mixjax
     feed: str = 'auto'  # resident: all images on the devices; stream: read as needed; auto: by their bytes
     store: bool = True  # keep decoded photographs in cache_dir, so that each is decoded once
@@ -227,7 +227,7 @@ class Config(Settings, Protocol):
     keep: str = 'last'  # the network of the last step; best: of the step with the best validation accuracy
     log_every: int = 50
     on_nan: str = 'stop'  # where loss or gradient are not finite; skip: go on without that step
-    devices: int = 0  # how many to use at most; 0 is all: seeds side by side, and the batch of each shared out
+    devices: int = 0  # how many to use at most; 0 is all: seeds side by side, and the batch of each split
     shard_params: bool = False  # cut parameters and optimiser state over the devices of a seed, for large networks
     dispatch: int = 0  # training steps per call of the compiled program; 0 is 1 on a CPU, up to 25 elsewhere
 
@@ -262,7 +262,7 @@ def members(group: type) -> dict[str, Any]:
 
 
 def _made(group: type) -> ConfigDict:
-    """A group's defaults; a member without a default is a group of its own."""
+    """A group's defaults; a member without a default is a group itself."""
     out = ConfigDict()
     for key, kind in members(group).items():
         value = vars(group).get(key)

@@ -34,7 +34,7 @@ def keep(chosen: str) -> None:
     """Turn the cache on.
 
     Several processes use it only if all of them see the same folder: if some found a program and others compiled it,
-    those that compile would wait for the others wherever compilation is shared.
+    those that compile would wait for the others where compilation is shared.
 
     Args:
       chosen: `config.cache_dir`.

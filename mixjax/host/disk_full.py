@@ -1,4 +1,4 @@
-"""Messages for a disk that cannot be written to, or too little memory, wherever in a run it happens."""
+"""Messages for a disk that cannot be written to, or too little memory, anywhere in a run."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def of(text: str | os.PathLike[str]) -> Place:
 def _expanded(text: str | os.PathLike[str]) -> Path:
     """Return a path on a disk, with `~` replaced by the home folder, which must exist.
 
-    No home folder is created, nor a folder called `~`.
+    Neither a home folder nor a folder called `~` is created.
     """
     path = os.fspath(text)
     if not path.startswith('~'):

@@ -1,4 +1,4 @@
-"""Standard output and error of a command: printing never ends the command, nor moves the cursor.
+"""Standard output and error of a command: printing never ends the command and never moves the cursor.
 
 A pipe may be closed (`| head -1`), a disk full (`>/dev/full`), a stream closed from the start (`>&-`), an encoding
 unable to write a name. A run that trains for hours continues all the same; the command reports at its end that output

@@ -72,7 +72,7 @@ def read_regular(path: str | os.PathLike[str], most: int = MOST_BYTES) -> bytes:
 
     Raises:
       ValueError: it is larger. A sparse file is refused by the size that it claims, before anything is read.
-      OSError: it cannot be opened or read, or is no regular file.
+      OSError: it cannot be opened or read, or is not a regular file.
     """
     with open_regular(path) as file:
         size = most if '://' in os.fspath(path) else os.fstat(file.fileno()).st_size

@@ -104,7 +104,7 @@ class Pairs(NamedTuple):
 def require_enough(c: int, m: int) -> None:
     """Refuse c target classes if there are fewer than c source classes, m, to pair with."""
     if c > m:
-        raise UserError(f'{c} target classes cannot each get a source class of their own: the source has only {m}')
+        raise UserError(f'{c} target classes cannot each get a separate source class: the source has only {m}')
 
 
 def pair(score: np.ndarray, sizes: np.ndarray, *, rounds: int = 1, min_images: int = 0, exact: bool = False) -> Pairs:

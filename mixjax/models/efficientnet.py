@@ -8,7 +8,7 @@ and `depth` times as deep, with the published rounding. BN has eps 1e-3 and move
 `padding` has three published forms:
 
     'same'       TensorFlow's, on the map as it is: the originals, and what timm calls `tf_efficientnet_b4`
-    380          TensorFlow's for a map of 380 pixels, at every layer whatever its input: the PyTorch package that
+    380          TensorFlow's for a map of 380 pixels, at every layer, for any input: the PyTorch package that
                  SMILE's experiments use. A stride of 2 pads (0, 1) or (1, 2); at 380 pixels the maps of
                  its third stage have side 47 instead of 48. On maps of even sides it equals 'same'
     'symmetric'  torch's, with BN's eps 1e-5 and step 0.1: torchvision's, and timm's without `tf_`

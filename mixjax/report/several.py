@@ -154,7 +154,7 @@ def _sections(
             kept[place] = one if room >= 0 else ''
     told, gone = LEFT_OUT[much], kept.count('')
     told += f', and so are all details of the last {count(gone, "run")}' if gone else ''
-    own = 'the report of a run by itself has all of it: mixjax report RUN'
+    own = 'the report of a single run has all of it: mixjax report RUN'
     return kept, f'<p class="note">{told}; {own}.</p>' if told else ''
 
 

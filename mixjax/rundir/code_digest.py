@@ -67,7 +67,7 @@ def digests(roots: Iterable[str]) -> dict[str, str]:
 def of_function(name: str, function: Callable[..., Any]) -> dict[str, str]:
     """{name: digest} of a function that was made in memory, such as in a notebook, and of the modules that it uses.
 
-    The digest is of the function and of all that it reaches by name and that lies in the same place: other functions,
+    The digest is of the function and of all that it reaches by name and that is in the same place: other functions,
     classes and plain values.
     """
     seen: dict[str, str] = {}

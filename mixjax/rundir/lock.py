@@ -127,7 +127,7 @@ def _busy(path: Place, found: dict[str, Any]) -> Busy:
 
 @by_first
 def refuse_part(folder: Place, say: Callable[[str], None]) -> None:
-    """Refuse to train one run of a sweep or comparison that is being trained and will come to it."""
+    """Refuse to train one run of a sweep or comparison that is being trained and will reach it."""
     inner = storage.absolute(folder)
     for outer in [*inner.parents][:2]:  # a comparison, and the sweep that it is a value of
         path, name = outer / files.LOCK, inner.relative_to(outer).parts[0]

@@ -150,7 +150,7 @@ def test_more_target_than_source_classes(tmp_path, monkeypatch, capsys):
     words = ['--config=quickstart', '--config.method.name=xmixup', '--config.target.name=glyphs', '--workdir=run']
     words += ['--config.source.name=digits', '--config.model.weights=random://10']
     assert main(words) == 2
-    assert '160 target classes cannot each get a source class of their own' in capsys.readouterr().err
+    assert '160 target classes cannot each get a separate source class' in capsys.readouterr().err
 
 
 def test_an_impossible_method_is_refused_before_another_one_trains(tmp_path, monkeypatch, capsys):

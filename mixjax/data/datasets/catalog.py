@@ -115,7 +115,7 @@ def load(name: str, split: str, *, data_dir: str = '', rule: Rule | None = None,
     _check(facts, split)
     if split == 'test' and not facts.test:
         raise UserError(
-            f'{name} has no test part of its own: load its train part and test on what the labelled draw leaves'
+            f'{name} has no test part: load its train part and test on what the labelled draw leaves'
         )
     message = missing(name, data_dir)
     if message is not None:

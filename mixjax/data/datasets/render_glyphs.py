@@ -214,7 +214,7 @@ def _largest_window(image: np.ndarray) -> np.ndarray:
 def group(similar: np.ndarray, threshold: float = THRESHOLD) -> np.ndarray:
     """Group similar classes: (c, c) -> (c,), for each class the first class of its group.
 
-    Groups are the connected components of the pairs above the threshold. Hence no two first classes are above the
+    Groups are the connected components of the pairs above the threshold. So no two first classes are above the
     threshold.
 
     Args:

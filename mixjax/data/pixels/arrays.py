@@ -39,7 +39,7 @@ class Arrays:
 
 
 def digest(image: np.ndarray) -> str:
-    """Digest an image, whatever its size."""
+    """Digest an image of any size."""
     return blake2b(f'{image.shape} '.encode() + np.ascontiguousarray(image).tobytes(), digest_size=16).hexdigest()
 
 

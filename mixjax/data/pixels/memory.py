@@ -18,7 +18,7 @@ from mixjax.errors import UserError
 
 
 class OutOfMemory(UserError):
-    """Too little memory for something. It is no property of a file, so it is not cached for one."""
+    """Too little memory for something. It is not a property of a file, so it is not cached for one."""
 
 
 class Budget:

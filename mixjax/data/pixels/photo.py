@@ -28,7 +28,7 @@ from mixjax.host import untrusted
 FITS = ('short', 'squash')
 # Radius of Pillow's filters, in source pixels at scale 1.
 REACH = {'nearest': 0.0, 'bilinear': 1.0, 'bicubic': 2.0, 'lanczos': 3.0}
-# Formats that are opened. EPS is not among them: it would start another program, and is no format for photographs.
+# Formats that are opened. EPS is not among them: it would start another program, and is not a format for photographs.
 FORMATS = ('JPEG', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF', 'PPM')
 # Suffixes of their files.
 SUFFIXES = (

@@ -326,7 +326,7 @@ def test_a_damaged_copy(tmp_path):
 def test_load_without_files(name, split):
     facts = catalog.entry(name)
     if not getattr(facts, split):
-        with pytest.raises(UserError, match=f'{name} has no test part of its own'):
+        with pytest.raises(UserError, match=f'{name} has no test part'):
             catalog.load(name, split)
         return
     data = catalog.load(name, split)

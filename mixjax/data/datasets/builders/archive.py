@@ -291,7 +291,7 @@ def _attributes(data: bytes) -> dict[str, bytes]:
 
 
 class _Bounded:
-    """A file that returns at most `LARGEST_DIRECTORY` bytes at once, whatever a header claims."""
+    """A file that returns at most `LARGEST_DIRECTORY` bytes at once, even if a header claims more."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
