@@ -29,7 +29,7 @@ OF_PART = {  # environment variables
 }
 
 
-def one(name: str, short: bool, only: tuple[str, ...], out: Path) -> None:
+def measure_part(name: str, short: bool, only: tuple[str, ...], out: Path) -> None:
     """Measure a part in this process."""
     from benchmarks import parts
     from mixjax.rundir import files
@@ -61,7 +61,7 @@ def environment(name: str) -> dict[str, str]:
     return {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '2', **OF_PART.get(name, {}), 'PYTHONPATH': str(ROOT)}
 
 
-def every(names: tuple[str, ...], short: bool, only: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
+def measure_parts(names: tuple[str, ...], short: bool, only: tuple[str, ...]) -> tuple[dict[str, Any], list[str]]:
     """Return {part: its results}, and the parts that failed."""
     found, failed = {}, []
     with tempfile.TemporaryDirectory() as folder:
@@ -129,7 +129,7 @@ def write(found: dict[str, Any]) -> None:
 def main(words: list[str]) -> int:
     if words[:1] == ['--one']:
         name, out, short, only = words[1:]
-        one(name, bool(int(short)), tuple(filter(None, only.split(','))), Path(out))
+        measure_part(name, bool(int(short)), tuple(filter(None, only.split(','))), Path(out))
         return 0
     flags = {name: value for name, _, value in (word.partition('=') for word in words)}
     names = tuple(flags['--parts'].split(',')) if '--parts' in flags else PARTS
@@ -138,7 +138,7 @@ def main(words: list[str]) -> int:
         return 2
     start = time.perf_counter()
     short, only = '--short' in flags, tuple(filter(None, flags.get('--methods', '').split(',')))
-    found, failed = every(names, short, only)
+    found, failed = measure_parts(names, short, only)
     if found and not short:
         write(found)
     print(f'{time.perf_counter() - start:.0f} s' + (f'; failed: {", ".join(failed)}' if failed else ''))

@@ -107,7 +107,7 @@ def images_a_second(python: str, case: Case, theirs: str, ours: str, short: bool
     """Return {side: images/s in each round}."""
     count = 2 if short else 50
     with tempfile.TemporaryDirectory() as folder:
-        made = steps.made(ours_of(case, ours), Path(folder))
+        made = steps.compile_steps(ours_of(case, ours), Path(folder))
         scripts = {way: Torch(python, case, theirs, way) for way in WAYS}
         try:
             rounds: dict[str, list[float]] = {}
@@ -131,11 +131,11 @@ def ours_of(case: Case, method: str) -> program.Program:
     with config.unlocked():
         config.image.resize = config.synthetic.side = case.side + BORDER
         config.feed = 'resident'
-    on = steps.of_classes(shared_setup(config.lock()), 10, IMAGES, case.side + BORDER)
+    on = steps.with_classes(shared_setup(config.lock()), 10, IMAGES, case.side + BORDER)
     return program.build(config, on)
 
 
-def timed(made: steps.Made, count: int) -> float:
+def timed(made: steps.CompiledSteps, count: int) -> float:
     """Return the seconds of about so many steps, scaled to exactly so many."""
     calls = max(1, round(count / made.count))
     found = timing.interleaved({'': made.call}, 1, repeats=calls)

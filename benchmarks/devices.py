@@ -20,41 +20,42 @@ CASE, SHORT = Case('small', 32, 48), Case('glyphnet', 16, 8)
 EXTRA = 0.05  # of the bytes of the parameters: the most that may be sent besides their gradients
 
 
-def planned(case: Case, devices: int, seeds: int) -> Plan:
+def plan_case(case: Case, devices: int, seeds: int) -> Plan:
     config = steps.settings(case, {'name': 'mixup'}, devices=devices, num_seeds=seeds)
     with config.unlocked():
         config.mix.groups = devices // seeds  # partners are on the same device
     on = slices.find(slices.parse(f'cpu:{devices}'))
-    (found,) = compiled.plans(config, on, 'mixup', compiled.ground(config, on), lambda text: None)
+    (found,) = compiled.plans(config, on, 'mixup', compiled.build_shared(config, on), lambda text: None)
     return found
 
 
-def of(plan: Plan) -> Compiled:
+def compiled_of(plan: Plan) -> Compiled:
     assert plan.compiled is not None
     return plan.compiled
 
 
-def sent(plan: Plan) -> int:
-    return sum(one.bytes for one in of(plan).collectives)
+def bytes_sent(plan: Plan) -> int:
+    return sum(one.bytes for one in compiled_of(plan).collectives)
 
 
 def kinds(plan: Plan) -> dict[str, int]:
     """Return {kind of collective: count}."""
-    return {kind: count for kind, (count, _) in hlo.table(of(plan).collectives).items() if count}
+    return {kind: count for kind, (count, _) in hlo.table(compiled_of(plan).collectives).items() if count}
 
 
 def row(name: str, plan: Plan) -> list[str]:
     told = ', '.join(f'{count} {kind}' for kind, count in kinds(plan).items()) or 'none'
-    return [name, told, mib(sent(plan)), mib(of(plan).temporaries), f'{of(plan).flops / 1e9:.2f}']
+    found = compiled_of(plan)
+    return [name, told, mib(bytes_sent(plan)), mib(found.temporaries), f'{found.flops / 1e9:.2f}']
 
 
-def data(plans: dict[int, Plan]) -> dict[str, Any]:
+def as_data(plans: dict[int, Plan]) -> dict[str, Any]:
     return {
         str(n): {
             'collectives': kinds(plan),
-            'bytes': sent(plan),
-            'temporary bytes': of(plan).temporaries,
-            'flops': of(plan).flops,
+            'bytes': bytes_sent(plan),
+            'temporary bytes': compiled_of(plan).temporaries,
+            'flops': compiled_of(plan).flops,
         }
         for n, plan in plans.items()
     }
@@ -62,7 +63,7 @@ def data(plans: dict[int, Plan]) -> dict[str, Any]:
 
 def measure(short: bool = False) -> Part:
     case, counts = (SHORT, (1, 2, 8)) if short else (CASE, (1, 2, 4, 8))
-    along, apart = {n: planned(case, n, 1) for n in counts}, {n: planned(case, n, n) for n in counts}
+    along, apart = {n: plan_case(case, n, 1) for n in counts}, {n: plan_case(case, n, n) for n in counts}
     columns = ['collectives', 'sent, MiB', 'temporary memory, MiB', 'GFLOP']
     tables = [
         Table(
@@ -74,9 +75,9 @@ def measure(short: bool = False) -> Part:
         )
     ]
     many = [plan for n, plan in along.items() if n > 1]
-    most = max(map(sent, many)) / along[1].params
+    most = max(map(bytes_sent, many)) / along[1].params
     counted = [kinds(plan) for plan in many]
-    between = sum(map(sent, apart.values()))
+    between = sum(map(bytes_sent, apart.values()))
 
     def verdict(what: str, found: str, holds: bool) -> Verdict:
         return Verdict(what, found, HOLDS if holds else MISSED)
@@ -87,4 +88,4 @@ def measure(short: bool = False) -> Part:
         verdict('as many collectives on any number of devices', str(counted[0]), counted[1:] == counted[:-1]),
         verdict('nothing is sent between seeds', f'{between} bytes', not between),
     ]
-    return Part('Devices and seeds', tables, verdicts, {'devices': data(along), 'seeds': data(apart)})
+    return Part('Devices and seeds', tables, verdicts, {'devices': as_data(along), 'seeds': as_data(apart)})

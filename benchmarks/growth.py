@@ -12,7 +12,7 @@ import numpy as np
 
 from benchmarks import steps, timing
 from benchmarks.parts import Part, Table, mib, ms, times
-from benchmarks.steps import Case, Made
+from benchmarks.steps import Case, CompiledSteps
 from benchmarks.timing import Verdict
 from mixjax.train import program
 from mixjax.train.shared import shared_setup
@@ -72,12 +72,12 @@ def changed(case: Case, axis: str, size: Any) -> tuple[Any, int, int, int]:
     return config.lock(), classes, images, count
 
 
-def points(case: Case, axis: Axis, folder: Path) -> dict[str, Made]:
+def points(case: Case, axis: Axis, folder: Path) -> dict[str, CompiledSteps]:
     ways = {}
     for size in axis.sizes:
         config, classes, images, count = changed(case, axis.name, size)
-        on = steps.of_classes(shared_setup(config), classes, images, case.side)
-        ways[f'{size:,}' if isinstance(size, int) else size] = steps.made(
+        on = steps.with_classes(shared_setup(config), classes, images, case.side)
+        ways[f'{size:,}' if isinstance(size, int) else size] = steps.compile_steps(
             program.build(config, on), folder / f'{axis.name}-{size}'.replace(' ', '-'), count
         )
     return ways
@@ -116,7 +116,7 @@ def measure(short: bool = False) -> Part:
     return Part('Growth', tables, verdicts, numbers)
 
 
-def judged(axis: Axis, found: dict[str, np.ndarray], ways: dict[str, Made]) -> list[Verdict]:
+def judged(axis: Axis, found: dict[str, np.ndarray], ways: dict[str, CompiledSteps]) -> list[Verdict]:
     names = list(found)
     first, last = names[0], names[-1]
     ratio = timing.ratio(found[last], found[first])

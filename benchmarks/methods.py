@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks import steps, timing
 from benchmarks.parts import Part, Table, mib, ms, times
-from benchmarks.steps import Case, Made
+from benchmarks.steps import Case, CompiledSteps
 from benchmarks.timing import Verdict
 from mixjax.config import method_registry
 from mixjax.errors import UserError
@@ -110,21 +110,21 @@ def measure(short: bool = False, only: tuple[str, ...] = ()) -> Part:
 
 def programs(
     case: Case, methods: Mapping[str, Mapping[str, Any]], folder: Path
-) -> tuple[dict[str, Made], dict[str, float], dict[str, str]]:
+) -> tuple[dict[str, CompiledSteps], dict[str, float], dict[str, str]]:
     """Return {name: its program}, {name: length of its first stage}, and {name: why this network cannot have it}.
 
     The two stages of a method with a first one are two programs.
     """
-    on = steps.ground(case)
+    on = steps.build_shared(case)
     ways, shares, refused = {}, {}, {}
     for name, method in {BASE: {'name': BASE}, **methods}.items():
         try:
             built = program.build(steps.settings(case, method), on)
             first = built.method.first
-            ways[name + (SECOND if first else '')] = steps.made(built, folder / name)
+            ways[name + (SECOND if first else '')] = steps.compile_steps(built, folder / name)
             if first:
-                stage = seeds.first_stage(built, seeds.prepared(built, built.config.seed, folder / name))
-                ways[name + FIRST] = steps.made(stage, folder / name / 'first')
+                stage = seeds.first_stage(built, seeds.load_or_prepare(built, built.config.seed, folder / name))
+                ways[name + FIRST] = steps.compile_steps(stage, folder / name / 'first')
                 shares[name] = first.share
         except UserError as error:
             refused[name] = str(error).partition('\n')[0]
@@ -132,8 +132,8 @@ def programs(
 
 
 def whole(
-    ways: Mapping[str, Made], found: Mapping[str, np.ndarray], shares: Mapping[str, float]
-) -> tuple[dict[str, Made], dict[str, np.ndarray]]:
+    ways: Mapping[str, CompiledSteps], found: Mapping[str, np.ndarray], shares: Mapping[str, float]
+) -> tuple[dict[str, CompiledSteps], dict[str, np.ndarray]]:
     """Add to the stages of a method its total: the cost of a step with its share of the first stage."""
     ways, found = dict(ways), dict(found)
     for name, share in shares.items():
@@ -147,7 +147,7 @@ def whole(
     return ways, found
 
 
-def table(case: Case, ways: dict[str, Made], found: dict[str, np.ndarray], refused: dict[str, str]) -> Table:
+def table(case: Case, ways: dict[str, CompiledSteps], found: dict[str, np.ndarray], refused: dict[str, str]) -> Table:
     rows = []
     for name, way in sorted(ways.items(), key=lambda item: (item[0] != BASE, CLAIMS.get(item[0], PLAIN).floor)):
         claim = CLAIMS.get(name, Claim(1.0))
@@ -177,7 +177,7 @@ def judged(case: Case, found: dict[str, np.ndarray]) -> list[Verdict]:
     return out
 
 
-def as_data(ways: dict[str, Made], found: dict[str, np.ndarray]) -> dict[str, Any]:
+def as_data(ways: dict[str, CompiledSteps], found: dict[str, np.ndarray]) -> dict[str, Any]:
     return {
         name: {
             'seconds': timing.spread(found[name])._asdict(),

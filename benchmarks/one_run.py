@@ -50,14 +50,14 @@ class Phases:
 
 
 @contextlib.contextmanager
-def watched(phases: Phases) -> Iterator[None]:
+def timed_phases(phases: Phases) -> Iterator[None]:
     """Time the phases of a run inside the block."""
     import jax
     import orbax.checkpoint as ocp
 
     from mixjax import report
     from mixjax.rundir import checkpoint
-    from mixjax.train import evaluate, evaluation, predictions, program, seeds, shared
+    from mixjax.train import accuracy, evaluation, predictions, program, seeds, shared
 
     def built(*args: Any, **kwargs: Any) -> Any:
         found = build(*args, **kwargs)
@@ -78,14 +78,14 @@ def watched(phases: Phases) -> Iterator[None]:
     build = program.build
     wrapped = (
         ('data and weights', shared, 'shared_setup'),
-        ('evaluation', evaluate, 'run'),
-        ('evaluation', evaluate, 'run_each'),
+        ('evaluation', accuracy, 'measure'),
+        ('evaluation', accuracy, 'measure_each'),
         ('checkpoints', checkpoint, 'save'),
         ('checkpoints', ocp.CheckpointManager, 'wait_until_finished'),
         ('checkpoints', ocp.CheckpointManager, 'close'),
-        ('pictures and export', seeds, 'pictures'),
+        ('pictures and export', seeds, 'write_pictures'),
         ('pictures and export', evaluation, 'export_last'),
-        ('pictures and export', predictions, 'keep'),
+        ('pictures and export', predictions, 'save'),
         ('report', report, 'write'),
     )
     with contextlib.ExitStack() as stack:
@@ -116,7 +116,7 @@ def main() -> None:
 
     jax.monitoring.register_event_duration_secs_listener(compiled)
     told = io.StringIO()
-    with watched(phases), contextlib.redirect_stdout(told):
+    with timed_phases(phases), contextlib.redirect_stdout(told):
         code = command.main(asked['words'])
     phases.mark('all')
     Path(asked['out']).write_text(json.dumps({'code': code, 'seconds': phases.seconds}))

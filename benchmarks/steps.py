@@ -56,7 +56,7 @@ def settings(case: Case, method: Mapping[str, Any], **changes: Any) -> Any:
     return config_lib.settle(config_lib.complete(config))
 
 
-class Made(NamedTuple):
+class CompiledSteps(NamedTuple):
     """A compiled program.
 
     flops, temporary, arguments: work and bytes of a step, by the compiler's figures.
@@ -76,34 +76,35 @@ def per_call() -> int:
     return 1 if jax.default_backend() == 'cpu' else schedule.MOST_STEPS_A_CALL
 
 
-def made(built: Program, folder: Path, count: int | None = None) -> Made:
+def compile_steps(program: Program, folder: Path, count: int | None = None) -> CompiledSteps:
     """Compile the training program of a seed, with its data on the devices.
 
     Args:
-      built: the run's programs.
+      program: the run's programs.
       folder: the folder for the result of `prepare`.
       count: number of steps of a call; None for `per_call()`.
     """
     count = count or per_call()
     folder.mkdir(parents=True, exist_ok=True)
-    config = built.config
-    opened = [seeds.open_seed(built, config.seed + i, folder) for i in range(built.mesh.shape['trial'])]
-    placed, ts = seed_batch.place_seeds(built, opened), seed_batch.stack_states(built, [one.state for one in opened])
-    arguments = ts, built.shared.start, placed.frozen, placed.feed.inputs(0, count)
-    compiled = built.advance(count).lower(*arguments).compile()
+    config = program.config
+    opened = [seeds.open_seed(program, config.seed + i, folder) for i in range(program.mesh.shape['trial'])]
+    placed = seed_batch.place_seeds(program, opened)
+    ts = seed_batch.stack_states(program, [one.state for one in opened])
+    arguments = ts, program.shared.start, placed.frozen, placed.feed.inputs(0, count)
+    compiled = program.advance(count).lower(*arguments).compile()
     memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-    call = stepper(built, placed.frozen, ts, placed.feed.inputs, count)
+    call = stepper(program, placed.frozen, ts, placed.feed.inputs, count)
     # The compiler counts a loop of steps once.
-    return Made(
+    return CompiledSteps(
         call, count, cost.get('flops', 0.0), memory.temp_size_in_bytes, memory.argument_size_in_bytes, placed.close
     )
 
 
-def stepper(built: Program, frozen: Tree, ts: Tree, inputs: Callable[[int, int], Tree], count: int = 1) -> Call:
+def stepper(program: Program, frozen: Tree, ts: Tree, inputs: Callable[[int, int], Tree], count: int = 1) -> Call:
     """Make a function that trains `count` more steps in one call of the program, and waits for them.
 
     Args:
-      built: the run's programs.
+      program: the run's programs.
       frozen: the results of `prepare`.
       ts: the state to start from.
       inputs: (step, count) -> the inputs of the program.
@@ -113,14 +114,14 @@ def stepper(built: Program, frozen: Tree, ts: Tree, inputs: Callable[[int, int],
 
     def call() -> object:
         nonlocal ts, at
-        ts, metrics = built.advance(count)(ts, built.shared.start, frozen, inputs(at, count))
+        ts, metrics = program.advance(count)(ts, program.shared.start, frozen, inputs(at, count))
         at += count
         return jax.block_until_ready(metrics)
 
     return call
 
 
-def of_classes(on: Shared, classes: int, images: int, side: int) -> Shared:
+def with_classes(shared: Shared, classes: int, images: int, side: int) -> Shared:
     """Return the same setup with a target of so many classes and images, and no source."""
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (min(images, 256), side, side, 3), np.uint8)
@@ -132,8 +133,8 @@ def of_classes(on: Shared, classes: int, images: int, side: int) -> Shared:
     names = tuple(f'class {k}' for k in range(classes))
     train = Dataset('made', names, labels, read)
     test = Dataset('made', names, labels[:classes], read)
-    return on._replace(sets=Sets(train, test, None))
+    return shared._replace(sets=Sets(train, test, None))
 
 
-def ground(case: Case) -> Shared:
+def build_shared(case: Case) -> Shared:
     return shared_setup(settings(case, {'name': 'finetune'}))

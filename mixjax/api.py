@@ -83,7 +83,7 @@ class Results(dict[str, Any]):
           ...     Results.read(folder)['accuracy']['mean']
           0.5
         """
-        folder = storage.given(workdir)
+        folder = storage.reachable(workdir)
         if not storage.is_file(folder / 'results.json'):
             raise UserError(f'{workdir} has no results.json: it is not the work directory of a finished run')
         found = files.read_json(folder / 'results.json')
@@ -219,7 +219,7 @@ def run(
         stack.enter_context(method_registry.given(makes))
         found = experiment.run(changed, workdir, progress=progress, changed_code=changed_code)
     return Results(
-        found, storage.of(workdir), {name.removeprefix(method_registry.GIVEN): makes[name] for name in makes}
+        found, storage.to_place(workdir), {name.removeprefix(method_registry.GIVEN): makes[name] for name in makes}
     )
 
 

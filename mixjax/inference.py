@@ -217,7 +217,7 @@ class Predictor:
 
     def _read(self, source: Source) -> np.ndarray:
         """`read`, with errors that name the file."""
-        if isinstance(source, str | Path) and storage.is_dir(storage.of(source)):
+        if isinstance(source, str | Path) and storage.is_dir(storage.to_place(source)):
             raise UserError(f'{source} is a folder; give it in a list, [{str(source)!r}], for all images in it')
         try:
             return self.read(source)
@@ -229,7 +229,7 @@ class Predictor:
         """(image, its file or None) of a list, in which folders stand for their images."""
         out: list[tuple[Any, Path | None]] = []
         for one in given:
-            folder = isinstance(one, str | Path) and storage.is_dir(storage.of(one))
+            folder = isinstance(one, str | Path) and storage.is_dir(storage.to_place(one))
             if folder:
                 inside = [path for path, _ in files([one]).found]
                 require(bool(inside), f'there is no image in {one}')
@@ -397,7 +397,7 @@ def described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], di
         if type(about['channels']) is not int or not isinstance(about['method'], dict):
             raise ValueError('its channels or its method are invalid')
         # What a run recorded before it knew of a setting is what its network was published with.
-        own, found = own_images.of_network(about['model']), own_images.sound(about['image'])
+        own, found = own_images.of_network(about['model']), own_images.checked(about['image'])
         more = {'fit': about['image'].get('fit', 'short'), 'pad': about['image'].get('pad', 0)}
         if more['fit'] not in photo.FITS or type(more['pad']) is not int or not 0 <= more['pad'] <= own_images.LARGEST:
             raise ValueError('its image.fit or image.pad is invalid')
@@ -499,7 +499,7 @@ def test_set(workdir: str | Path) -> Images:
     from mixjax.rundir import files as files_of
     from mixjax.train import input_digests, seeds
 
-    folder = storage.of(workdir)
+    folder = storage.to_place(workdir)
     if not (folder / 'config.json').exists():
         raise UserError(f'{workdir} has no config.json, which names the images that a run was tested on; give images')
     config = config_lib.from_data(files_of.read_json(folder / 'config.json'))
@@ -510,5 +510,5 @@ def test_set(workdir: str | Path) -> Images:
     sets = run_data.chosen_sets(config, run_data.load(config, config.target), None)
     input_digests.same_data(sets, folder)
     if sets.test is not None:
-        return seeds.everything(sets.test)
-    return seeds.remaining(sets, run_data.drawn(config, sets, config.seed).known)
+        return seeds.all_images(sets.test)
+    return seeds.undrawn_images(sets, run_data.draw_rows(config, sets, config.seed).known)

@@ -125,5 +125,5 @@ def drawn(chart: Chart, measure: Measure) -> tuple[str, str] | None:
     text = svg.Text(chart.table, chart.title, f'Bands: standard errors over seeds. At the right end: {ends}.')
     y_label = f'points above {chart.base}' if chart.base else 'accuracy %'
     marks = [(point.x, point.mark) for point in chart.points]
-    drawing = svg.alone(svg.line_chart(lines, text, chart.x_label, y_label, marks), style.of_chart())
+    drawing = svg.standalone(svg.line_chart(lines, text, chart.x_label, y_label, marks), style.of_chart())
     return drawing, f'{chart.title}. {text.desc}'

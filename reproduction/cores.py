@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import jax
 
 
-def here() -> list[int]:
+def available_cores() -> list[int]:
     """Return the cores that this process may use."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else list(range(os.cpu_count() or 1))
 
@@ -29,7 +29,7 @@ def run(core: int, words: Sequence[str]) -> tuple[int, str]:
 
 
 @contextlib.contextmanager
-def one() -> Iterator[None]:
+def single_core() -> Iterator[None]:
     """Restrict this process to one core, and no accelerator, inside the block."""
     jax.config.update('jax_platforms', 'cpu')
     if not hasattr(os, 'sched_setaffinity'):

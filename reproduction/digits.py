@@ -46,7 +46,7 @@ ALIKE = 'the same bit for bit'
 RAN = ('mixjax', 'jax', 'commit')  # the versions in the text of the page
 
 
-def said(argument: str) -> Cell:
+def parse_cell(argument: str) -> Cell:
     """Parse `table=order,labels=3,method=smile` as a cell."""
     found = dict(part.split('=') for part in argument.split(','))
     return found['table'], found['labels'], found['method']
@@ -57,8 +57,8 @@ class Runs:
 
     def __init__(self, root: str = '.') -> None:
         self.every = grid.runs(GRID, (), root)
-        runs = {said(spec.partition(':')[2]): run for run in self.every for spec in run.specs}
-        self.cells = {cell: runs[cell] for cell in map(said, grid_files.cells(GRID))}
+        runs = {parse_cell(spec.partition(':')[2]): run for run in self.every for spec in run.specs}
+        self.cells = {cell: runs[cell] for cell in map(parse_cell, grid_files.cells(GRID))}
 
     @functools.cached_property
     def wanted(self) -> dict[Key, Cell]:
@@ -139,7 +139,7 @@ def train(root: str, jobs: int, new: bool = False) -> int:
     lacking = {name for key in runs.wanted if key not in known for name in runs.needed(key)}
     left = [k for k, run in enumerate(runs.every) if not grid.finished(run) and run.folder.name in lacking]
     print(f'{len(runs.every) - len(left)} of {len(runs.every)} runs are finished{" or kept" * new}')
-    free = cores.here()[:jobs]
+    free = cores.available_cores()[:jobs]
 
     def one(index: int) -> int:
         core, start = free.pop(), time.monotonic()
@@ -172,8 +172,8 @@ def repeat(times: int, seed: int | None) -> int:
     verdicts = {}
     for run in drawn:
         with tempfile.TemporaryDirectory() as scratch:
-            code, said = cores.run(cores.here()[-1], words_of(runs.every.index(run), scratch))
-            verdict = 'failed' if code else compared(lines[run.folder.name], Path(scratch) / run.folder.name)
+            code, said = cores.run(cores.available_cores()[-1], words_of(runs.every.index(run), scratch))
+            verdict = 'failed' if code else compare_run(lines[run.folder.name], Path(scratch) / run.folder.name)
         print(f'{cell_of(run)}: {verdict}', flush=True)
         print(said if code else '', file=sys.stderr, end='')
         verdicts[cell_of(run)] = verdict
@@ -188,7 +188,7 @@ results, metrics and weights compared with those behind the numbers above.
     return sum(verdict != ALIKE for verdict in verdicts.values())
 
 
-def compared(line: Line, folder: Path) -> str:
+def compare_run(line: Line, folder: Path) -> str:
     """Return the comparison of a run with its kept numbers."""
     if kept.digest(folder) == line.files:
         return ALIKE
@@ -211,7 +211,7 @@ def keep(root: str) -> int:
       The number of measurements that failed.
     """
     runs, old = Runs(root), kept.read(KEPT)
-    with cores.one():
+    with cores.single_core():
         new, lacking = runs.lines(old)
     wanted = runs.wanted
     kept.write(KEPT, kept.merged(old, new, wanted))
@@ -276,7 +276,8 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument('runs', nargs='?', help='the folder of the runs')
     parser.add_argument('--train', action='store_true', help='first train what is not finished')
     parser.add_argument('--new', action='store_true', help='of those, what has no numbers that are kept')
-    parser.add_argument('--jobs', type=int, default=len(cores.here()), help='so many at once (default: all cores)')
+    every = len(cores.available_cores())
+    parser.add_argument('--jobs', type=int, default=every, help='so many at once (default: all cores)')
     parser.add_argument('--repeat', type=int, default=0, help='train so many runs again and compare')
     parser.add_argument('--seed', type=int, help='of the draw')
     given = parser.parse_args(words)

@@ -48,7 +48,8 @@ def mixed(folder: read.Folder) -> str:
         if run.samples is None:
             raise UserError(f'{run.label} has kept no images; train it again with this version')
         top = row * (side + GAP)
-        parts.append(f'<text class="name" x="0" y="{top + side / 2 + 4:.1f}">{escape(svg.short(run.label, 10))}</text>')
+        name = escape(svg.shorten(run.label, 10))
+        parts.append(f'<text class="name" x="0" y="{top + side / 2 + 4:.1f}">{name}</text>')
         for column, image in enumerate(run.samples.seen[:COLUMNS]):
             left = NAME + column * (side + GAP)
             parts.append(f'<g transform="translate({left:.2f} {top:.2f}) scale({side / len(image):.4f})">')
@@ -86,7 +87,7 @@ def main(words: Sequence[str]) -> None:
     for name, drawing in {'accuracy': accuracy(folder), 'mixed': mixed(folder)}.items():
         for mode, variables in MODES.items():
             file = IMAGES / f'{name}-{mode}.svg'
-            file.write_text(svg.alone(drawing, style.of_chart(variables)))
+            file.write_text(svg.standalone(drawing, style.of_chart(variables)))
             print(f'{file.relative_to(IMAGES.parents[1])}: {file.stat().st_size / 1000:.0f} kB')
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import benchmarks.__main__ as suite
 from benchmarks import methods, parts, timing
-from benchmarks.steps import Case, Made
+from benchmarks.steps import Case, CompiledSteps
 from benchmarks.timing import HOLDS, MISSED, OPEN
 
 
@@ -45,7 +45,7 @@ def test_spread_of_numbers_of_a_normal_law():
 
 def test_a_method_with_a_first_stage_costs_both():
     def made(flops, temporary):
-        return Made(lambda: None, 1, flops, temporary, 7, lambda: None)
+        return CompiledSteps(lambda: None, 1, flops, temporary, 7, lambda: None)
 
     ways = {'finetune': made(3.0, 10), 'two, second stage': made(3.0, 10), 'two, first stage': made(4.0, 12)}
     found = {name: np.array([1.0, 2.0]) * (k + 1) for k, name in enumerate(ways)}

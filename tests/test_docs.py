@@ -39,20 +39,20 @@ def asked(name: str) -> list[Arguments]:
     return [parse(EVERY[name], words) for words in found if 'FILE' not in ' '.join(words)]
 
 
-def test_there_are_commands():
+def test_docs_show_every_command():
     assert len(commands()) > 100
     assert {line.split()[1] for line in commands()} == {'--help', *EVERY}
 
 
 @pytest.mark.parametrize('name', sorted(EVERY))
-def test_flags_that_are_asked_for_exist(name):
+def test_documented_flags_exist(name):
     assert asked(name)
 
 
 @pytest.mark.parametrize(
     'line', [c for c in commands() if c.startswith('mixjax train ') and '--list' not in c and 'FILE' not in c]
 )
-def test_commands_load_their_config(line, monkeypatch, tmp_path):
+def test_documented_train_commands_load_their_config(line, monkeypatch, tmp_path):
     # What the pages speak of: a folder of photographs at home, and the draw of an earlier run.
     for name in ('cat/1.png', 'cat/12.png', 'dog/123.png', 'dog/1234.png'):
         (tmp_path / 'photos' / name).parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def test_commands_load_their_config(line, monkeypatch, tmp_path):
         preflight(config)
 
 
-def test_every_measure_is_asked_for_and_has_a_section():
+def test_every_measure_is_documented():
     found = asked('analyse')
     assert len(found) >= 8 and all(one['workdir'].startswith('runs/') for one in found)
     assert {name for one in found for name in one['what']} >= set(MEASURES)
@@ -79,7 +79,7 @@ def test_every_measure_is_asked_for_and_has_a_section():
 
 
 @pytest.mark.slow
-def test_the_example_method_trains(tmp_path):
+def test_example_method_trains(tmp_path):
     code = next(block for block in blocks('docs/contract.md', 'python') if 'def make' in block)
     assert len(code.splitlines()) <= 30
     (tmp_path / 'my_methods').mkdir()
@@ -96,7 +96,7 @@ def test_the_example_method_trains(tmp_path):
     assert misspelt.returncode == 2 and "did you mean 'method.noise'" in misspelt.stderr
 
 
-def test_the_example_network_trains_and_predicts(tmp_path):
+def test_example_network_trains_and_predicts(tmp_path):
     code = next(block for block in blocks('docs/networks.md', 'python') if 'BACKBONES' in block)
     (tmp_path / 'my_networks').mkdir()
     (tmp_path / 'my_networks' / 'small.py').write_text(code)
@@ -121,7 +121,7 @@ def test_the_example_network_trains_and_predicts(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_method_with_a_memory_trains(tmp_path):
+def test_example_method_with_memory_trains(tmp_path):
     code = next(block for block in blocks('docs/contract.md', 'python') if 'average' in block)
     (tmp_path / 'my_methods').mkdir()
     (tmp_path / 'my_methods' / 'memory.py').write_text(code)
@@ -148,7 +148,7 @@ def test_the_method_with_a_teacher_trains(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_example_wrapper_trains(tmp_path):
+def test_example_wrapper_trains(tmp_path):
     code = next(block for block in blocks('docs/methods.md', 'python') if 'def wrap' in block)
     (tmp_path / 'my_methods').mkdir()
     (tmp_path / 'my_methods' / 'halves.py').write_text(code)
@@ -170,11 +170,11 @@ NOT_RUN = {"catalog.load('cub200'": 'needs the images of CUB-200 (tests/data rea
 COMMANDS = {
     r'mixjax train --list': 'tests/test_main.py',
     r'mixjax train .*(FILE|HOST)': 'a pattern, not a command: names in capitals are to be filled in',
-    r'(XLA_FLAGS=\S+ )?mixjax train': 'test_commands_load_their_config',
-    r'mixjax (predict|report|grid|plan|prepare|analyse|merge) ': 'test_flags_that_are_asked_for_exist',
+    r'(XLA_FLAGS=\S+ )?mixjax train': 'test_documented_train_commands_load_their_config',
+    r'mixjax (predict|report|grid|plan|prepare|analyse|merge) ': 'test_documented_flags_exist',
     r'mixjax (completion|--help)|eval "\$\(mixjax completion': 'tests/commands',
-    r'python -m (benchmarks|reproduction)\.': 'test_modules_and_targets_exist; they run for minutes to hours',
-    r'(\w+=\S+ )*make ': 'test_modules_and_targets_exist; they run for minutes to hours',
+    r'python -m (benchmarks|reproduction)\.': 'test_documented_targets_exist; they run for minutes to hours',
+    r'(\w+=\S+ )*make ': 'test_documented_targets_exist; they run for minutes to hours',
     r'python -m venv|pip install': 'needs a package index (make test-install installs the wheel)',
     r'((\w+=\S+) )*launch/|export |sbatch |docker |kubectl |sky ': 'needs a cluster; make test-launch checks launch/',
 }  # fmt: skip
@@ -204,7 +204,7 @@ def shell() -> list[tuple[str, str]]:
     ]
 
 
-def test_blocks_are_found():
+def test_code_blocks_are_found():
     counts = {page.name: len(python_of(page)) for page in PAGES if page.parent.name != 'launch'}
     assert {name: n for name, n in counts.items() if n} == {
         'README.md': 2, 'contract.md': 8, 'data.md': 1, 'methods.md': 1, 'networks.md': 5, 'pods.md': 1, 'python.md': 4,
@@ -213,14 +213,14 @@ def test_blocks_are_found():
     assert len(shell()) > 80
 
 
-def test_every_command_is_checked_or_says_why_not():
+def test_every_documented_command_is_checked():
     unknown = [(page, line) for page, line in shell() if not any(re.match(known, line) for known in COMMANDS)]
     assert not unknown
     for known in COMMANDS:
         assert any(re.match(known, line) for _, line in shell()), f'{known} is on no page any more'
 
 
-def test_modules_and_targets_exist():
+def test_documented_targets_exist():
     makefile = (ROOT / 'Makefile').read_text()
     targets = {word for line in re.findall(r'^([\w -]+):', makefile, re.MULTILINE) for word in line.split()}
     targets |= {f'test-{kind}' for kind in re.search(r'^KINDS := (.*)$', makefile, re.MULTILINE)[1].split()}
@@ -245,7 +245,7 @@ def worked(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('page', [p for p in PAGES if runnable(p)], ids=lambda p: p.stem)
-def test_the_python_of_a_page_runs_as_it_stands(page, worked):
+def test_python_of_each_page_runs(page, worked):
     run = runnable(page)
     # One thing is changed: a notebook trains for eight steps.
     script = '\n\n'.join(run).replace('config.num_seeds = 1', 'config.num_seeds = 1; config.steps = 8')
@@ -256,13 +256,13 @@ def test_the_python_of_a_page_runs_as_it_stands(page, worked):
         assert (worked / 'runs' / 'notebook' / 'report.html').exists()
 
 
-def test_python_that_is_not_run_is_still_there():
+def test_list_of_skipped_python_is_up_to_date():
     every = [code for page in PAGES for code in python_of(page)]
     for piece, why in NOT_RUN.items():
         assert why and any(piece in code for code in every)
 
 
-def test_the_mathematics_of_the_readme_gives_a_loss():
+def test_readme_maths_example_gives_a_loss():
     (code,) = [code for code in python_of(ROOT / 'README.md') if 'mixed_cross_entropy' in code]
     scope: dict = {}
     exec(code, scope)
@@ -276,7 +276,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r'[^\w\- ]', '', heading.lower()).replace(' ', '-') for heading in headings}
 
 
-def test_links_lead_somewhere():
+def test_links_resolve():
     for page in [*PAGES, ROOT / 'CONTRIBUTING.md', *(ROOT / 'docs/api').glob('*.md')]:
         for target, anchor in re.findall(r'\]\(([^)#:]*)(?:#([^)]*))?\)', page.read_text()):
             file = page.parent / target if target else page

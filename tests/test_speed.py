@@ -23,7 +23,7 @@ from mixjax.host import compile_cache
 from mixjax.maths import class_pairing
 from mixjax.models import layers
 from mixjax.planner import hlo
-from mixjax.train import evaluate, program, schedule, seed_batch, seeds, step
+from mixjax.train import accuracy, program, schedule, seed_batch, seeds, step
 from mixjax.train.shared import shared_setup
 from tests.support import trace
 from tests.support.common import ROOT, assert_same_run, call, environment
@@ -221,7 +221,7 @@ def test_evaluation_is_one_program_without_transfers(base):
     size = built.config.eval_batch_size
     assert sum(masks) == placed.test.count and set(masks[:-1]) == {size} and 0 < masks[-1] <= size
     with jax.transfer_guard_host_to_device('disallow'):
-        (found,) = evaluate.run(built.evaluate, step.variables(base.ts), *placed.test)
+        (found,) = accuracy.measure(built.evaluate, step.variables(base.ts), *placed.test)
     assert built.evaluate._cache_size() == 1 and 0 < found['accuracy'] < 1
 
 
@@ -404,14 +404,14 @@ def test_truncated_cache_entries_are_removed(tmp_path):
     good, torn = zlib.compress(b'program' * 100), zlib.compress(b'program' * 100)[:-9]
     for name, entry in (('a', good), ('b', torn), ('c', b''), ('d', b'\x28\xb5 of another packer')):
         (tmp_path / f'{name}-cache').write_bytes(entry)
-    compile_cache.tidy(tmp_path)
+    compile_cache.clean_up(tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {'a-cache', 'd-cache', compile_cache.STAMP}
     # What was looked at is not read again.
     old = tmp_path / 'a-cache'
     old.write_bytes(torn)
     os.utime(old, (1, 1))
-    compile_cache.tidy(tmp_path)
+    compile_cache.clean_up(tmp_path)
     assert old.exists()
 
 
@@ -421,7 +421,7 @@ def test_oldest_cache_entries_are_evicted_first(tmp_path, monkeypatch):
         path = tmp_path / f'{k}-cache'
         path.write_bytes(b'\x28' * 100)
         os.utime(path, (1000 + k, 1000 + k))
-    compile_cache.tidy(tmp_path)
+    compile_cache.clean_up(tmp_path)
     assert sorted(path.name for path in tmp_path.glob('*-cache')) == ['2-cache', '3-cache']
 
 
@@ -430,14 +430,14 @@ def changed(monkeypatch):
     """What `keep` changes of jax's settings, which stay as they are."""
     found = {}
     monkeypatch.setattr(compile_cache.jax.config, 'update', found.__setitem__)
-    monkeypatch.setattr(compile_cache, 'decided', lambda: False)
+    monkeypatch.setattr(compile_cache, 'user_configured', lambda: False)
     return found
 
 
 def test_compile_cache_is_kept_per_processor_kind(changed, tmp_path):
-    compile_cache.keep(str(tmp_path / 'c'))
-    assert changed['jax_compilation_cache_dir'] == str(tmp_path / 'c' / 'programs' / compile_cache.machine())
-    assert len(compile_cache.machine()) == 16
+    compile_cache.enable(str(tmp_path / 'c'))
+    assert changed['jax_compilation_cache_dir'] == str(tmp_path / 'c' / 'programs' / compile_cache.machine_name())
+    assert len(compile_cache.machine_name()) == 16
 
 
 @pytest.mark.parametrize('words', ['JAX_COMPILATION_CACHE_DIR=/elsewhere', 'JAX_ENABLE_COMPILATION_CACHE=false', ''])
@@ -450,21 +450,21 @@ def test_user_cache_env_vars_win(words):
 
 
 def test_compile_cache_leaves_user_settings_alone(changed, tmp_path, monkeypatch):
-    monkeypatch.setattr(compile_cache, 'decided', lambda: True)
-    compile_cache.keep(str(tmp_path / 'c'))
+    monkeypatch.setattr(compile_cache, 'user_configured', lambda: True)
+    compile_cache.enable(str(tmp_path / 'c'))
     assert changed == {} and not (tmp_path / 'c').exists()
 
 
 def test_unwritable_compile_cache_is_disabled(changed, tmp_path):
     (tmp_path / 'file').write_text('')
-    compile_cache.keep(str(tmp_path / 'file'))
+    compile_cache.enable(str(tmp_path / 'file'))
     assert changed == {}
 
 
 @pytest.mark.slow
 def test_cached_programs_give_the_same_run(tmp_path, monkeypatch):
     """Bit for bit, with a program that a killed process has left half-written, too; and nobody complains."""
-    kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compile_cache.machine())
+    kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compile_cache.machine_name())
     for name in ('one', 'two', 'three'):
         done = call(tmp_path, f'{CONFIG}:smile', f'--workdir={name}')
         assert done.returncode == 0 and done.stderr == '', done.stderr
@@ -482,7 +482,7 @@ def test_cached_programs_give_the_same_run(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_processes_use_the_compile_cache_of_an_earlier_run(tmp_path):
     """They see one folder, the first of them writes to it, and the second run is the first one bit for bit."""
-    kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compile_cache.machine())
+    kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compile_cache.machine_name())
     found = []
     for name in ('one', 'two'):
         (tmp_path / name).mkdir()
@@ -492,8 +492,8 @@ def test_two_processes_use_the_compile_cache_of_an_earlier_run(tmp_path):
 
 
 def test_processes_with_different_cache_folders_disable_the_cache(changed, tmp_path, monkeypatch):
-    monkeypatch.setattr(compile_cache, 'same', lambda folder: False)
-    compile_cache.keep(str(tmp_path / 'c'))
+    monkeypatch.setattr(compile_cache, 'is_shared', lambda folder: False)
+    compile_cache.enable(str(tmp_path / 'c'))
     assert changed == {}
 
 

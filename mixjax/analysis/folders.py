@@ -69,7 +69,7 @@ def measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measur
       A `Measured` for each run and measure.
     """
     # The folder itself may be a symbolic link; files in it are never written through one.
-    return _measure(storage.real(folder), what, asked)
+    return _measure(storage.resolve_links(folder), what, asked)
 
 
 def _measure(folder: Place, what: Sequence[str], asked: Asked) -> Iterator[Measured]:

@@ -23,7 +23,7 @@ from mixjax.errors import UserError
 from mixjax.host.storage import Place
 from mixjax.maths import weight_average
 from mixjax.method import Method
-from mixjax.train import evaluate, mesh, placement, program, seed_batch, seeds
+from mixjax.train import accuracy, mesh, placement, program, seed_batch, seeds
 from mixjax.train.placement import EvalImages
 from mixjax.train.program import Program
 from mixjax.train.shared import setup_to_evaluate
@@ -81,7 +81,7 @@ class Judge(NamedTuple):
             stacked = mesh.shard_over_trials(
                 built.mesh, seed_batch.fill_trials(built, some), built.config.shard_params
             )
-            found += evaluate.run(compiled, stacked, images.batches, images.count)[: len(some)]
+            found += accuracy.measure(compiled, stacked, images.batches, images.count)[: len(some)]
         return found
 
     def reestimated(self, variables: Tree) -> Tree:
@@ -128,23 +128,25 @@ def of(members: Sequence[tuple[Place, int | None]], predict: Callable[..., Array
         yield Judge(None, None, None, None, runs)
         return
     one = next(iter(runs.values()))
-    drawn = [opened.drawn(runs[folder], runs[folder].config.seed if seed is None else seed) for folder, seed in members]
+    drawn = [
+        opened.redraw_rows(runs[folder], runs[folder].config.seed if seed is None else seed) for folder, seed in members
+    ]
     method = Method(_no_loss, predict=predict)
     built = program.build_program(setup_to_evaluate(one.config, one.sets), one.config, method)
     learned, known = (_union([getattr(each, name) for each in drawn]) for name in ('train', 'known'))
     validated = _union([each.val for each in drawn])
     sets, labels = one.sets, one.sets.train.labels
     if sets.val is not None:
-        val = seeds.everything(sets.val)
+        val = seeds.all_images(sets.val)
     else:
-        val = seeds.images(sets.train, validated[~np.isin(validated, learned)])
+        val = seeds.subset(sets.train, validated[~np.isin(validated, learned)])
     if sets.test is not None:
-        test = seeds.everything(sets.test)
+        test = seeds.all_images(sets.test)
     else:
-        test = seeds.remaining(sets, known) if len(known) < len(labels) else None
+        test = seeds.undrawn_images(sets, known) if len(known) < len(labels) else None
     placed = _placed(built, val, sets.val), _placed(built, test, sets.test)
     try:
-        yield Judge(built, *placed, seeds.images(sets.train, learned))
+        yield Judge(built, *placed, seeds.subset(sets.train, learned))
     finally:
         for images in placed:
             if images is not None:

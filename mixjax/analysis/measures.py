@@ -91,7 +91,7 @@ def interpolation(run: Run, asked: Asked) -> Found:
             if len(examples.label) < 2:
                 raise UserError(f'{run.folder}: pairs need two images, and the {part} part has {len(examples.label)}')
             counts[part] = len(examples.label)
-            curves = il.curve(forward, run.seen(examples.image), il.partners(len(examples.label)), lams)
+            curves = il.curve(forward, run.test_inputs(examples.image), il.partners(len(examples.label)), lams)
             for name, values in curves.items():
                 found[part].setdefault(name, []).append(values)
     shown = {'label': f'{asked.of} {asked.scale}', 'feature': f'features {asked.scale}'}
@@ -135,7 +135,7 @@ def singular_values(run: Run, asked: Asked) -> Found:
 def forgetting(run: Run, asked: Asked) -> Found:
     """Return the accuracy of new classifiers on the frozen trunk, for the three subsets of the source images."""
     networks, notes = opened.networks(run, asked.seeds)
-    folder = storage.given(asked.auxiliary) if asked.auxiliary else run.folder
+    folder = storage.reachable(asked.auxiliary) if asked.auxiliary else run.folder
     parts = opened.source(run, folder)
     labels = parts.train.labels
     each: dict[str, list[float]] = {}  # {subset: accuracy of each seed}, NaN where it was left out
@@ -190,11 +190,11 @@ def _probed(parts: Any, rows: np.ndarray, per_class: int) -> tuple[Images, Image
     """Return (train, test) images for a probe on some rows of the source's train part."""
     labels = parts.train.labels
     if parts.test is None:
-        train, test = probe.held_out(labels, probe.some(labels, rows, per_class))
-        return seeds_lib.images(parts.train, train), seeds_lib.images(parts.train, test)
+        train, test = probe.held_out(labels, probe.sample(labels, rows, per_class))
+        return seeds_lib.subset(parts.train, train), seeds_lib.subset(parts.train, test)
     of_classes = np.flatnonzero(np.isin(parts.test.labels, labels[rows]))
-    test = probe.some(parts.test.labels, of_classes, per_class)
-    return seeds_lib.images(parts.train, probe.some(labels, rows, per_class)), seeds_lib.images(parts.test, test)
+    test = probe.sample(parts.test.labels, of_classes, per_class)
+    return seeds_lib.subset(parts.train, probe.sample(labels, rows, per_class)), seeds_lib.subset(parts.test, test)
 
 
 # --- curves from the log ----------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def curves(run: Run, asked: Asked) -> Found:
     returned too, and so are the metrics that the method logs itself.
     """
     del asked
-    lines = tuple(files.lines(run.folder / 'metrics.jsonl'))
+    lines = tuple(files.read_lines(run.folder / 'metrics.jsonl'))
     numbers, arrays, n = {}, {}, 0
     for name, kind, metric in (('loss', 'train', 'loss'), ('accuracy', 'eval', 'accuracy')):
         found = of_lines(lines, kind, metric)

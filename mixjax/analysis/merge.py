@@ -121,8 +121,8 @@ def merge(
     require(len(shares) > 0 and all(0 <= one <= 1 for one in shares), f'share must be from 0 to 1, not {share}')
     require(not (start and uniform), 'start= is of one run, and uniform= of several; give one of them')
     require(statistics in ('average', 'recompute'), f"statistics must be 'average' or 'recompute', not {statistics!r}")
-    folders = [storage.real(storage.given(one)) for one in _listed(runs)]
-    place = storage.real(storage.given(workdir)) if str(workdir) else _beside(folders[0])
+    folders = [storage.resolve_links(storage.reachable(one)) for one in _listed(runs)]
+    place = storage.resolve_links(storage.reachable(workdir)) if str(workdir) else _beside(folders[0])
     _refuse_taken(place)
     found = [member for folder in folders for member in members(folder, seeds)]
     if start and len(found) != 1:
@@ -190,7 +190,8 @@ def members(folder: Place, seeds: bool) -> Iterator[Member]:
         yield first
         return
     config = config_lib.from_data(files.read_json(folder / 'config.json'))
-    for seed, step in evaluation.kept(config, folder, [config.seed + i for i in range(config.num_seeds)]).items():
+    seeds = [config.seed + i for i in range(config.num_seeds)]
+    for seed, step in evaluation.result_steps(config, folder, seeds).items():
         name = f'{folder} seed {seed}'
         if seed == config.seed:
             yield first._replace(name=name, seed=seed)

@@ -98,17 +98,17 @@ class Run:
           most: largest number of images, a fixed random choice; 0 for all.
         """
         if part == 'train':
-            images = seeds.images(self.sets.train, drawn(self, seed).labelled)
+            images = seeds.subset(self.sets.train, redraw_rows(self, seed).labelled)
         elif self.sets.test is not None:
-            images = seeds.everything(self.sets.test)
+            images = seeds.all_images(self.sets.test)
         else:
-            images = seeds.remaining(self.sets, drawn(self, seed).known)
+            images = seeds.undrawn_images(self.sets, redraw_rows(self, seed).known)
         rows = np.arange(len(images.label))
         if most and len(rows) > most:
             rows = np.sort(np.random.RandomState(0).permutation(rows)[:most])
         return Examples(images.image[rows], images.label[rows], len(images.label))
 
-    def seen(self, image: np.ndarray) -> Array:
+    def test_inputs(self, image: np.ndarray) -> Array:
         """Return the test inputs of the network for stored images: the centre, normalised."""
         return augment.centred(jnp.asarray(image), self.geometry)
 
@@ -133,7 +133,7 @@ class Run:
         """Return the features (n, d) of stored images (`Images` or `Examples`), which are read a batch at a time."""
         forward = self.forward(network)
         starts = range(0, len(images.label), self.batch)
-        found = [forward(self.seen(images.image[start : start + self.batch]))['features'] for start in starts]
+        found = [forward(self.test_inputs(images.image[start : start + self.batch]))['features'] for start in starts]
         return np.concatenate([np.asarray(part) for part in found])
 
     def maps(self, network: Network, name: str) -> Callable[[Array], Array]:
@@ -181,9 +181,9 @@ def open_run(folder: Place, batch: int = 256) -> Run:
     return Run(folder, config, sets, net, geometry, batch)
 
 
-def drawn(run: Run, seed: int) -> Any:
+def redraw_rows(run: Run, seed: int) -> Any:
     """Draw again the examples that a seed learned from, and check them against the run's `splits.json`."""
-    found = run_data.drawn(run.config, run.sets, seed)
+    found = run_data.draw_rows(run.config, run.sets, seed)
     path = run.folder / 'splits.json'
     if path.exists():
         rows = found.labelled if run.sets.rows is None else run.sets.rows[found.labelled]
@@ -229,7 +229,7 @@ def networks(run: Run, most: int = 0) -> tuple[list[Network], list[str]]:
     for seed in run.every[: most or None]:
         network = _network(run, seed)
         if network is None:
-            step = evaluation.kept(run.config, run.folder, [seed])[seed]
+            step = evaluation.result_steps(run.config, run.folder, [seed])[seed]
             notes.append(
                 f'seed {seed} is left out: its checkpoint of step {step} is gone, and only the first seed has a '
                 'model.safetensors'
@@ -249,7 +249,7 @@ def _network(run: Run, seed: int) -> Network | None:
 
 def _read(run: Run, seed: int) -> Network | None:
     """Read a seed's network from its checkpoint, which has all heads, or else from the exported model."""
-    step = evaluation.kept(run.config, run.folder, [seed])[seed]
+    step = evaluation.result_steps(run.config, run.folder, [seed])[seed]
     if (run.folder / 'checkpoints' / str(seed) / f'step_{step}').is_dir():
         return checkpointed(run, seed, step)
     if seed == run.config.seed and (run.folder / 'model.safetensors').exists():

@@ -106,7 +106,7 @@ def _targets(run: Run, network: Network, made: list, kind: str, beta: float) -> 
     program = run.programs.setdefault((GLOBAL, 'train'), jax.jit(head))
     found: tuple[list, list] = ([], [])
     for image, label, partner, lam in made:
-        x, share = run.seen(image), jnp.asarray(1.0)
+        x, share = run.test_inputs(image), jnp.asarray(1.0)
         if kind == 'mixed':
             x, share = mix.blend(jnp.asarray(0.5), x, x[partner]), jnp.asarray(lam, jnp.float32)
         local = soft_targets.local_label(jnp.asarray(label), jnp.asarray(label[partner]), share, len(run.classes))
@@ -130,7 +130,7 @@ def activation(run: Run, asked: Asked) -> Found:
         image, label = examples.image[keep], examples.label[keep]
         if not len(label):
             raise UserError(f'{run.folder}: there is no test image of {", ".join(asked.classes)}')
-        x = run.seen(image)
+        x = run.test_inputs(image)
         maps, found = run.maps(network, 'last')(x), run.forward(network)(x)
         if maps.shape[-1] != found['features'].shape[-1] or not np.allclose(
             maps.astype(jnp.float32).mean((1, 2)), found['features'], rtol=1e-2, atol=1e-3
@@ -217,7 +217,7 @@ def _labelled(run: Run, seed: int, asked: Asked) -> tuple[Any, np.ndarray]:
     """Return network inputs and labels of a seed's labelled images of the classes that `asked` names."""
     examples = run.examples(seed, 'train', asked.images)
     keep = np.isin(examples.label, chosen_classes(run, asked, 0))
-    return run.seen(examples.image[keep]), examples.label[keep]
+    return run.test_inputs(examples.image[keep]), examples.label[keep]
 
 
 def _in_plane(run: Run, network: Network, x: Any, label: np.ndarray) -> tuple[np.ndarray, float, float]:

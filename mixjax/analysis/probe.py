@@ -102,7 +102,7 @@ def subsets(chosen: np.ndarray, count: int) -> dict[str, np.ndarray]:
     return {'auxiliary': rows[inside], 'all_but_auxiliary': rows[~inside], 'all': rows}
 
 
-def some(labels: np.ndarray, rows: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
+def sample(labels: np.ndarray, rows: np.ndarray, most: int, seed: int = 0) -> np.ndarray:
     """Choose at random at most `most` of the rows of each class.
 
     Args:

@@ -29,7 +29,7 @@ def measure(arguments: Arguments, again: bool = True) -> int:
     from mixjax.analysis import folders, words
     from mixjax.analysis.measures import Asked
 
-    folder, every = storage.given(arguments['workdir']), 'all' in arguments['what']
+    folder, every = storage.reachable(arguments['workdir']), 'all' in arguments['what']
     what = MEASURES if every else arguments['what']
     if not again and not every and folders.known(folder, what):
         print(f'{", ".join(what)}: measured before; mixjax analyse measures again')

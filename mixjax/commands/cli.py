@@ -24,7 +24,7 @@ def main(words: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if words is None else words)
     if words and words[0] in COMMANDS:
         return run(words[0], words[1:])
-    return carry_out(lambda: _without_command(words))
+    return run_cli(lambda: _without_command(words))
 
 
 def run(name: str, words: Sequence[str]) -> int:
@@ -39,7 +39,7 @@ def run(name: str, words: Sequence[str]) -> int:
         module, _, function = command.run.partition(':')
         return getattr(importlib.import_module(module), function)(arguments)
 
-    return carry_out(what, command.resume)
+    return run_cli(what, command.resume)
 
 
 def _without_command(words: Sequence[str]) -> int:
@@ -66,7 +66,7 @@ def import_modules(given: Sequence[str]) -> None:
         method_registry.import_module(name, '--import')
 
 
-def carry_out(what: Callable[[], int], go_on: str = '') -> int:
+def run_cli(what: Callable[[], int], go_on: str = '') -> int:
     """Do what a command is there for; returns its exit code.
 
     go_on: the hint that is printed if the user interrupts it.
@@ -74,7 +74,7 @@ def carry_out(what: Callable[[], int], go_on: str = '') -> int:
     # A CPU has no use for a search of accelerators, and its messages frighten people.
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
     with terminal.streams() as out:
-        code = _carried_out(what, go_on)
+        code = _run_cli(what, go_on)
         out.flush()
         # A reader that closes a pipe has read enough; any other error loses output.
         if out.fault is not None and out.fault.errno != errno.EPIPE:
@@ -83,7 +83,7 @@ def carry_out(what: Callable[[], int], go_on: str = '') -> int:
     return code
 
 
-def _carried_out(what: Callable[[], int], go_on: str) -> int:
+def _run_cli(what: Callable[[], int], go_on: str) -> int:
     try:
         return what()
     except UserError as error:

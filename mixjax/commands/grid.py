@@ -50,14 +50,14 @@ def runs(file: str, overrides: Sequence[tuple[str, str]], root: str, ask_store: 
     path, _, suffix = file.partition(':')
     if suffix not in ('', 'smoke', 'smoke,full'):
         raise UserError(f'a grid file takes no argument but :smoke, not {suffix!r}: its cells have their own')
-    folder = storage.real(trials(root, suffix))
-    there = [] if storage.remote(folder) and not ask_store else _there(folder)
+    folder = storage.resolve_links(trials(root, suffix))
+    there = [] if storage.is_remote(folder) and not ask_store else _run_names(folder)
     found: dict[str, Run] = {}
     for number, cell in enumerate(grid_files.cells(path)):
         spec, tried = (':'.join(filter(None, [path, ','.join(filter(None, [cell, more]))])) for more in ('', suffix))
         try:
             config = config_lib.load(spec, overrides)
-            name = named(config, left_open(path, cell, overrides))
+            name = named(config, open_settings(path, cell, overrides))
             if name not in found:
                 # The hash tells a run; older versions gave it another name.
                 same = [known for known in there if known.rpartition('-')[2] == name.rpartition('-')[2]]
@@ -71,19 +71,19 @@ def runs(file: str, overrides: Sequence[tuple[str, str]], root: str, ask_store: 
 
 def trials(root: str, suffix: str) -> storage.Place:
     """The folder of a grid's runs; of its trial runs one beside it: `runs/smoke/tables` for `runs/tables`."""
-    place, name = storage.of(root), suffix.replace(',', '_')
+    place, name = storage.to_place(root), suffix.replace(',', '_')
     if not suffix:
         return place
-    bucket = storage.remote(place) and len(place.parts) < 4
+    bucket = storage.is_remote(place) and len(place.parts) < 4
     return place / name if bucket else place.parent / name / place.name
 
 
-def _there(folder: storage.Place) -> list[str]:
+def _run_names(folder: storage.Place) -> list[str]:
     """The names of the runs in a folder."""
     return sorted(path.name for path in folder.iterdir()) if storage.is_dir(folder) else []
 
 
-def left_open(path: str, cell: str, overrides: Sequence[tuple[str, str]]) -> set[str]:
+def open_settings(path: str, cell: str, overrides: Sequence[tuple[str, str]]) -> set[str]:
     """Settings of images that neither the file nor the command line says: they become those of the weights."""
     said, given = config_lib.read(path, cell).image, {key for key, _ in overrides}
     return {key for key in preprocessing.KEYS if not said[key] and f'image.{key}' not in given}
@@ -94,7 +94,7 @@ def named(config: Any, unsaid: set[str]) -> str:
 
     Neither is what the weights will say (`unsaid`): the name must not change once they are downloaded.
     """
-    data = files.as_data(config)
+    data = files.to_data(config)
     for key in (*files.ELSEWHERE, *(f'image.{key}' for key in unsaid)):
         *groups, last = key.split('.')
         functools.reduce(operator.getitem, groups, data).pop(last, None)
@@ -121,7 +121,7 @@ def split(target: Any) -> str:
     return '_'.join(parts) or 'all'
 
 
-def chosen(text: str, count: int) -> int:
+def chosen_index(text: str, count: int) -> int:
     """An index of one of `count` runs, from the command line or from the engine's environment."""
     told = '--run'
     if text == 'auto':
@@ -144,18 +144,18 @@ def lock_of(run: Run) -> Path:
 
 
 @contextlib.contextmanager
-def alone(run: Run) -> Iterator[bool]:
+def exclusive(run: Run) -> Iterator[bool]:
     """Lock a run for the block; yields whether no other process has it. In a job of several the first process locks it.
 
     The lock belongs to the process: however that ends, the system frees it.
     """
     path = lock_of(run)
-    if storage.remote(path) or any(os.environ.get(name, '0') != '0' for name in RANKS):
+    if storage.is_remote(path) or any(os.environ.get(name, '0') != '0' for name in RANKS):
         yield True
         return
     try:
-        storage.make(path.parent)
-        file = storage.appending(path)
+        storage.make_folder(path.parent)
+        file = storage.open_append(path)
     except OSError as error:
         raise UserError(f'{path.parent.parent} cannot be written to: {error.strerror}') from error
     with file:
@@ -178,7 +178,7 @@ def train(arguments: Arguments, every: list[Run], index: int) -> int:
     """Train a run as `mixjax train` does; returns its exit code."""
     run = every[index]
     told = f'run {index} of {len(every)}, {run.specs[0]}'
-    with alone(run) as mine:
+    with exclusive(run) as mine:
         if not mine:
             print(f'mixjax: {told}: another process trains it in {run.folder}', file=sys.stderr)
             return BUSY
@@ -200,7 +200,7 @@ def state(run: Run) -> str:
     if finished(run):
         return 'done'
     path = lock_of(run)
-    if not storage.remote(path) and path.exists():
+    if not storage.is_remote(path) and path.exists():
         with untrusted.open_regular(path) as file:
             if not locked(file, fcntl.LOCK_SH):
                 return 'running'
@@ -228,10 +228,10 @@ def run(arguments: Arguments) -> int:
     root = arguments['runs'] or grid_files.root(file.partition(':')[0])
     offline = arguments['count'] or arguments['list']
     if not offline:
-        storage.given(root)
+        storage.reachable(root)
     every = runs(file, arguments.overrides, root, ask_store=not offline)
     if 'run' in arguments.given:
-        return train(arguments, every, chosen(arguments['run'], len(every)))
+        return train(arguments, every, chosen_index(arguments['run'], len(every)))
     if arguments['count']:
         print(len(every))
     elif arguments['status']:

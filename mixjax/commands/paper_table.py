@@ -65,7 +65,7 @@ def lines(table: str, root: str | Path, overrides: Sequence[tuple[str, str]] = (
 
     def line(number: Number) -> Line:
         run = cells[tuple((key, getattr(number, key)) for key in keys)]
-        return Line(number, *found(number.metric, run.folder, run.config.steps), run.folder.name)
+        return Line(number, *read_number(number.metric, run.folder, run.config.steps), run.folder.name)
 
     out = [line(number) for number in numbers if number.dataset != AVERAGE]
     return out + [average(number, out) for number in numbers if number.dataset == AVERAGE]
@@ -75,7 +75,7 @@ def _said(argument: str) -> list[tuple[str, str]]:
     return [(key, value) for key, _, value in (part.partition('=') for part in argument.split(','))]
 
 
-def found(metric: str, folder: Path, steps: int) -> tuple[Spread | None, str]:
+def read_number(metric: str, folder: Path, steps: int) -> tuple[Spread | None, str]:
     """Read a metric from a run's folder, or the reason why it is not there."""
     from mixjax.rundir import files
 
@@ -119,7 +119,7 @@ def average(number: Number, others: Sequence[Line]) -> Line:
 # --- as text ----------------------------------------------------------------------------------------------------------
 
 
-def shown(found: Sequence[Line]) -> list[str]:
+def varying_dimensions(found: Sequence[Line]) -> list[str]:
     """The dimensions of a table that say something: those with more than one value, and the method."""
     of = [line.number for line in found]
     return [key for key in DIMENSIONS if key == 'method' or len({getattr(other, key) for other in of}) > 1]
@@ -129,7 +129,7 @@ def head(found: Sequence[Line]) -> list[str]:
     metrics = {line.number.metric for line in found}
     (only,) = metrics if len(metrics) == 1 else ('',)
     unit = f'{only} %, ' if only else ''
-    return [*shown(found), f'{unit}ours', 'paper', 'difference']
+    return [*varying_dimensions(found), f'{unit}ours', 'paper', 'difference']
 
 
 def cells(line: Line, dimensions: Sequence[str], mark: str) -> list[str]:
@@ -162,7 +162,7 @@ def summary(found: Sequence[Line]) -> str:
 
 def text(found: Sequence[Line]) -> str:
     """For a terminal: aligned columns; a name that is that of the line above is left out."""
-    dimensions = shown(found)
+    dimensions = varying_dimensions(found)
     rows = [[plain(cell) for cell in cells(line, dimensions, PLAIN)] for line in found]
     names = len(dimensions) - 1
     bare = [
@@ -178,7 +178,7 @@ def text(found: Sequence[Line]) -> str:
 def document(found: Sequence[Line]) -> str:
     """The Markdown file of a table."""
     paper, title, *_ = found[0].number.source.split(' | ')
-    dimensions, top = shown(found), head(found)
+    dimensions, top = varying_dimensions(found), head(found)
     rule = ['--' if i < len(top) - 3 else '--:' for i in range(len(top))]
     body = [[*map(markdown, row[:-3]), *row[-3:]] for row in (cells(line, dimensions, TYPESET) for line in found)]
     rows = ['| ' + ' | '.join(row) + ' |' for row in (top, rule, *body)]
@@ -224,7 +224,7 @@ def write(
 ) -> tuple[list[Line], list[Path]]:
     """Write `<table>.md` and `<table>.csv` into the folder of the runs, or `out` with both endings."""
     found = lines(table, root, overrides)
-    stem = storage.real_file(storage.of(root) / f'{table}.md' if out is None else storage.of(out))
+    stem = storage.resolve_file(storage.to_place(root) / f'{table}.md' if out is None else storage.to_place(out))
     files = {stem.with_suffix('.md'): document(found), stem.with_suffix('.csv'): values(found)}
     for path, content in files.items():
         try:

@@ -35,7 +35,7 @@ def run(arguments: Arguments) -> int:
     from mixjax.planner import tables, verdict
 
     found = []
-    for plan in every(arguments, on):
+    for plan in plan_methods(arguments, on):
         found.append(plan)
         if not arguments['json']:
             print(f'\n{tables.text(plan, on)}', flush=True)
@@ -44,7 +44,7 @@ def run(arguments: Arguments) -> int:
     return int(any(verdict.judge(plan, on).fits is False for plan in found))
 
 
-def every(arguments: Arguments, on: slices.Slice) -> Iterator[Plan]:
+def plan_methods(arguments: Arguments, on: slices.Slice) -> Iterator[Plan]:
     """A plan of every method of the config, one after the other."""
     from mixjax import config as config_lib
     from mixjax.config import method_registry
@@ -57,7 +57,7 @@ def every(arguments: Arguments, on: slices.Slice) -> Iterator[Plan]:
         say(f'the config is a sweep; this is its first run, {name}')
     config = assumed.without_splits(first)
     say('building the network, with shapes in place of data and weights')
-    ground = compiled.ground(config, on)
+    shared = compiled.build_shared(config, on)
     for label in variants.labels(config) or ['']:
         one: Any = variants.single(config, label) if label else config
-        yield from compiled.plans(one, on, label or method_registry.title(config.method), ground, say)
+        yield from compiled.plans(one, on, label or method_registry.title(config.method), shared, say)

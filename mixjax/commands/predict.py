@@ -201,7 +201,7 @@ def write_csv(path: str, answer: Answer) -> None:
 
 def _write(path: str, file: io.StringIO) -> None:
     try:
-        storage.write_named(storage.of(path), file.getvalue().encode())
+        storage.write_named(storage.to_place(path), file.getvalue().encode())
     except OSError as error:
         raise UserError(f'--csv={path} cannot be written: {error.strerror}') from error
 

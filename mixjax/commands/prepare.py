@@ -29,7 +29,7 @@ def prepare(
         raise UserError(f'{name} comes with mixjax or with a package it needs: there is nothing to prepare')
     folder = catalog.folder(name, data_dir)
     root = folder.parents[1]
-    by_hand = storage.of(archives) if archives else root / 'downloads' / 'manual'
+    by_hand = storage.to_place(archives) if archives else root / 'downloads' / 'manual'
     counts = dict.fromkeys(facts.splits, 0)
     if not allow_counts:
         counts = dict(zip(facts.splits, (facts.train, facts.test), strict=True))
@@ -53,9 +53,9 @@ def prepare(
 def _alone(folder: Path) -> Iterator[None]:
     """Refuse to work beside another process on the same set; clear away what one that was killed left."""
     try:
-        parent = storage.real(folder.parent)
-        storage.make(parent)
-        lock = storage.appending(parent / '.mixjax_lock')
+        parent = storage.resolve_links(folder.parent)
+        storage.make_folder(parent)
+        lock = storage.open_append(parent / '.mixjax_lock')
     except OSError as error:
         raise UserError(f'{folder.parent} cannot be written to ({error.strerror}); choose another --data-dir') from None
     try:

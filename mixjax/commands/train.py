@@ -31,7 +31,7 @@ def run(arguments: Arguments) -> int:
         return 0
     from mixjax.host import processes
 
-    with processes.together():
+    with processes.end_together():
         return train(arguments)
 
 
@@ -76,25 +76,25 @@ def train(arguments: Arguments) -> int:
     note = cluster.join(arguments.given)
     if note:
         print(f'mixjax: {note}', file=sys.stderr)
-    with signals.heard():
-        return carried_out(arguments)
+    with signals.handle_sigterm():
+        return train_and_report(arguments)
 
 
-def carried_out(arguments: Arguments) -> int:
+def train_and_report(arguments: Arguments) -> int:
     """`train`, once the processes have met."""
     from mixjax import config as config_lib
     from mixjax.host import processes
 
     import_modules(arguments['import'])
     config = config_lib.load(arguments['config'], arguments.overrides)
-    workdir = storage.real(storage.given(arguments['workdir']))
+    workdir = storage.resolve_links(storage.reachable(arguments['workdir']))
 
     from mixjax.host import compile_cache
     from mixjax.host.progress import Progress
     from mixjax.rundir.files import ELSEWHERE
 
     preflight(config)
-    compile_cache.keep(config.cache_dir)
+    compile_cache.enable(config.cache_dir)
     if config.results:
         from mixjax.report import sections
 
@@ -106,7 +106,7 @@ def carried_out(arguments: Arguments) -> int:
     before = (workdir / 'results.json').exists()
     progress = Progress(0, quiet=not processes.first())
     accept = arguments['changed-code'] or 'refuse'
-    results = experiment.run(config, workdir, progress=progress, command=written(arguments), changed_code=accept)
+    results = experiment.run(config, workdir, progress=progress, command=command_line(arguments), changed_code=accept)
     if not processes.first():
         return 0
     if before and not progress.trained:
@@ -136,7 +136,7 @@ def measure(what: str, workdir: Place, trained: bool) -> None:
     analyse.measure(analyse.of_config(what, workdir), again=trained)
 
 
-def written(arguments: Arguments) -> str:
+def command_line(arguments: Arguments) -> str:
     """The command line as it may be recorded: relative paths; of one outside this folder `.../` and its end."""
 
     def relative(value: str) -> str:

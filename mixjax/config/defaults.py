@@ -244,7 +244,7 @@ def base() -> Config:
       >>> config.steps, config.optim.name
       (9000, 'sgd')
     """
-    return cast(Config, _made(Config))
+    return cast(Config, _default_group(Config))
 
 
 def members(group: type) -> dict[str, Any]:
@@ -261,10 +261,10 @@ def members(group: type) -> dict[str, Any]:
     return found
 
 
-def _made(group: type) -> ConfigDict:
+def _default_group(group: type) -> ConfigDict:
     """A group's defaults; a member without a default is a group itself."""
     out = ConfigDict()
     for key, kind in members(group).items():
         value = vars(group).get(key)
-        out[key] = _made(kind) if value is None or isinstance(value, property) else value
+        out[key] = _default_group(kind) if value is None or isinstance(value, property) else value
     return out

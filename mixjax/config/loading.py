@@ -130,20 +130,20 @@ def _check_groups(config: Config) -> None:
             raise UserError(f"config.{place} must be a method: {{'name': ..., <its knobs>}}")
 
 
-def complete(config: Config, told_by: str = '') -> Config:
+def complete(config: Config, origin: str = '') -> Config:
     """Fill in the default knobs of every method, refuse unknown knobs, and lock the config.
 
     Args:
       config: the config, which is changed.
-      told_by: the file that the config was read from, if it is stored data and not a config that the user wrote.
+      origin: the file that the config was read from, if it is stored data and not a config that the user wrote.
     """
     _check_groups(config)
     for place, node in methods(config).items():
         key = 'name'
         try:
-            method_registry.knobs(method_registry.load(node.name, told_by))
+            method_registry.knobs(method_registry.load(node.name, origin))
             key = 'wrappers'  # errors from here on are about the wrappers
-            known = method_registry.defaults(node, told_by)
+            known = method_registry.defaults(node, origin)
         except UserError as error:
             raise UserError(f'config.{place}.{key}: {error}') from error
         given = {key: value for key, value in node.items() if key not in method_registry.RESERVED}
@@ -243,7 +243,8 @@ def make_smoke(config: Config, *, full: bool) -> None:
     config.synthetic.side = side
     if config.model.weights:
         source = config.source.name
-        known = resolve.entry(config.source, storage.kept(config.cache_dir), made_up=True).classes if source else 0
+        cache = storage.cache_folder(config.cache_dir)
+        known = resolve.entry(config.source, cache, made_up=True).classes if source else 0
         classes = known or weights.classes(config.model.weights, config.model.name)
         config.model.weights = f'{weights.RANDOM}{classes}'
 

@@ -100,7 +100,7 @@ def places(kind: Kind = METHOD) -> dict[str, str]:
     return found | {info.name: f'{kind.package}.{info.name}' for info in modules if not info.name.startswith('_')}
 
 
-def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Method]:
+def load(name: str, origin: str = '', kind: Kind = METHOD) -> Callable[..., Method]:
     """Return the `make` function of a method, or the `wrap` function of a wrapper.
 
     The module path is the registry: `load('xmixup')` finds a module of `mixjax.methods` (or `mixjax.wrappers`), a
@@ -108,14 +108,14 @@ def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Met
 
     Args:
       name: name of the method or wrapper.
-      told_by: the file that the name was read from, if it was not given by the user's command or config. Importing a
+      origin: the file that the name was read from, if it was not given by the user's command or config. Importing a
         module of another package runs it, and a file must not cause that: it must have been imported before.
       kind: METHOD or WRAPPER.
     """
     noun, known = kind.noun, places(kind)
     if name.startswith(GIVEN) and kind is METHOD:
         if name not in _given.get({}):
-            where = f' of {told_by}' if told_by else ''
+            where = f' of {origin}' if origin else ''
             raise UserError(
                 f'the method {name.removeprefix(GIVEN)!r}{where} was given in Python as a function; give it again, in '
                 'mixjax.load(workdir, method=make) or mixjax.train.run(config, workdir, method=make)'
@@ -124,9 +124,9 @@ def load(name: str, told_by: str = '', kind: Kind = METHOD) -> Callable[..., Met
     if not all(part.isidentifier() for part in name.split('.')):
         raise UserError(f'{name!r} is not the name of a {noun} or of a module')
     path = known.get(name, name)
-    if told_by and '.' in name and path not in sys.modules:
+    if origin and '.' in name and path not in sys.modules:
         raise UserError(
-            f'{told_by} names the {noun} {name}, which is not a part of mixjax, and a file may not say what is run; '
+            f'{origin} names the {noun} {name}, which is not a part of mixjax, and a file may not say what is run; '
             f'import {name} first (the commands have --import={name} for it)'
         )
     if '.' not in name and name not in known:
@@ -200,21 +200,21 @@ class Layer(NamedTuple):
     defaults: dict[str, Any]
 
 
-def layers(config: Mapping[str, Any], told_by: str = '') -> list[Layer]:
+def layers(config: Mapping[str, Any], origin: str = '') -> list[Layer]:
     """Return the method that a config names, then its wrappers from the inside out.
 
     Args:
       config: {'name': .., 'wrappers': (..), <settings>}. The prefix of a wrapper's settings is its name (the last
         part of a module path) and `_`.
-      told_by: see `load`.
+      origin: see `load`.
     """
     wrappers = config.get('wrappers', ())
     if not isinstance(wrappers, (tuple, list)) or not all(isinstance(name, str) for name in wrappers):
         raise UserError(f"wrappers must be names of wrappers, as in ('mixup',), not {wrappers!r}")
-    make = load(config['name'], told_by)
+    make = load(config['name'], origin)
     found = [Layer(METHOD, make, '', knobs(make))]
     for name in wrappers:
-        wrap, prefix = load(name, told_by, WRAPPER), f'{name.rpartition(".")[2]}_'
+        wrap, prefix = load(name, origin, WRAPPER), f'{name.rpartition(".")[2]}_'
         if prefix in [layer.prefix for layer in found]:
             raise UserError(f'wrappers has {prefix[:-1]!r} twice, and its settings have only one place')
         found.append(Layer(WRAPPER, wrap, prefix, knobs(wrap, WRAPPER)))
@@ -225,21 +225,21 @@ def layers(config: Mapping[str, Any], told_by: str = '') -> list[Layer]:
     return found
 
 
-def defaults(config: Mapping[str, Any], told_by: str = '') -> dict[str, Any]:
+def defaults(config: Mapping[str, Any], origin: str = '') -> dict[str, Any]:
     """Return {setting: default} of the method that a config names and of its wrappers."""
-    found = layers(config, told_by)
+    found = layers(config, origin)
     return {f'{layer.prefix}{key}': value for layer in found for key, value in layer.defaults.items()}
 
 
-def build(config: Mapping[str, Any], classes_t: int, told_by: str = '') -> Method:
+def build(config: Mapping[str, Any], classes_t: int, origin: str = '') -> Method:
     """Build the `Method` that a config describes, with its wrappers around it; missing settings have their defaults.
 
     Args:
       config: see `layers`.
       classes_t: number of target classes.
-      told_by: see `load`.
+      origin: see `load`.
     """
-    found = layers(config, told_by)
+    found = layers(config, origin)
     given = {key: value for key, value in config.items() if key not in RESERVED}
     known = [f'{layer.prefix}{key}' for layer in found for key in layer.defaults]
     for key in given:
@@ -257,7 +257,7 @@ def build(config: Mapping[str, Any], classes_t: int, told_by: str = '') -> Metho
             if not layer.prefix or error.__cause__ is not None:  # it names the function already
                 raise
             raise UserError(f'{layer.prefix[:-1]}: {error}') from error
-        method = checked(made, name, layer.kind)
+        method = check_method(made, name, layer.kind)
     return method
 
 
@@ -269,7 +269,7 @@ def needs_unlabelled(config: Mapping[str, Any]) -> bool:
         return False
 
 
-def checked(made: Any, name: str, kind: Kind = METHOD) -> Method:
+def check_method(made: Any, name: str, kind: Kind = METHOD) -> Method:
     """Check the fields of a `Method`, and wrap its functions so that their errors name the function and its file.
 
     Args:
@@ -315,7 +315,7 @@ FUNCTIONS = ('loss', 'after_step', 'prepare', 'heads', 'init', 'predict', 'param
 
 
 class _FirstMethod(NamedTuple):
-    """`First.method` with the checks of `checked`."""
+    """`First.method` with the checks of `check_method`."""
 
     make: Callable[[int], Method]
     name: str
@@ -323,7 +323,7 @@ class _FirstMethod(NamedTuple):
     def __call__(self, classes: int) -> Method:
         with user_code(f'method {self.name}: first.method', self.make):
             made = self.make(classes)
-        return checked(made, f'{self.name} (first stage)')
+        return check_method(made, f'{self.name} (first stage)')
 
 
 def _check_groups(groups: Any, name: str) -> None:

@@ -153,13 +153,13 @@ def check(config: Any, base: Any) -> None:
             raise UserError(f'config.{key} must be {sentence}, not {_short(value)}{_close(sentence, value)}')
     for place in ('target', 'source'):
         if config[place].name or place == 'target':
-            _told(f'config.{place}.name', resolve.check, config[place])
+            _name_setting(f'config.{place}.name', resolve.check, config[place])
     if config.unlabelled.name not in ('', splits.REST):
-        _told('config.unlabelled.name', resolve.check, config.unlabelled)
+        _name_setting('config.unlabelled.name', resolve.check, config.unlabelled)
     elif config.unlabelled.dir:
         raise UserError('config.unlabelled.dir is where the images of config.unlabelled.name=folder are; set that too')
-    _told('config.image.augment', specification.augmentations, config.image.augment)
-    _told('config.image.tta', specification.views, config.image.tta)
+    _name_setting('config.image.augment', specification.augmentations, config.image.augment)
+    _name_setting('config.image.tta', specification.views, config.image.tta)
     for label in config.compare:
         if not re.fullmatch(r'[A-Za-z0-9][A-Za-z0-9_-]*', label):
             raise UserError(f'config.compare: {label!r} names a folder; use letters, digits, - and _ only')
@@ -191,7 +191,7 @@ def types(config: Any, base: Any) -> None:
     _same_types(config, base, '')
 
 
-def _told(place: str, function: Callable[..., Any], *given: Any) -> Any:
+def _name_setting(place: str, function: Callable[..., Any], *given: Any) -> Any:
     """Return `function(*given)`; a `UserError` of it names the setting `place`."""
     try:
         return function(*given)
@@ -361,14 +361,14 @@ def _build_methods(config: Any) -> None:
 
     target = config.target
     made_up = bool(config.synthetic.per_class)
-    classes = resolve.entry(target, storage.kept(config.cache_dir), made_up=made_up).classes
+    classes = resolve.entry(target, storage.cache_folder(config.cache_dir), made_up=made_up).classes
     given = target.splits
     if not target.task:
         classes = split_file.count(given, classes) if given else splits.class_count(classes, target.classes)
     for place, node in methods(config).items():
         for key, value in node.items():
             _plain(f'{place}.{key}', value)
-        method = _told(f'config.{place}', method_registry.build, node, classes)
+        method = _name_setting(f'config.{place}', method_registry.build, node, classes)
         _for_task(place, node, method, tasks.of(target.task).name)
 
 

@@ -98,7 +98,7 @@ class Dataset(NamedTuple):
           >>> data.classes, data.labels.tolist()
           (('cat', 'dog'), [0, 0, 1])
         """
-        found = folder.look(str(path), holdout=0.0, cache=storage.kept())
+        found = folder.scan(str(path), holdout=0.0, cache=storage.cache_folder())
         parts = {'train': found.train, 'val': found.val, 'test': found.test}
         some = parts.get(part, ())
         if not some:

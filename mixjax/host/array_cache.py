@@ -61,6 +61,6 @@ class Cache:
 
     def _write(self, name: str, array: np.ndarray) -> None:
         with contextlib.suppress(OSError):
-            storage.make(self._folder)
-            with storage.new(self.path(name)) as file:
+            storage.make_folder(self._folder)
+            with storage.open_atomic(self.path(name)) as file:
                 np.savez(file, array=array)

@@ -54,14 +54,14 @@ def join(flags: dict[str, str]) -> str:
     """
     mode = flags.get('distributed', 'auto')
     require(mode in MODES, f'--distributed={mode} must be {", ".join(MODES[:-1])} or {MODES[-1]}')
-    place = told(flags)
+    place = from_flags(flags)
     if mode == 'off':
         require(place is None, '--distributed=off does not go with --coordinator, --processes and --process')
         return ''
     note = ''
     if place is None:
         try:
-            place = found()
+            place = detected()
         except Exception as error:  # the services that jax asks fail in many ways
             note = f'no cluster is used ({type(error).__name__}: {str(error).strip().partition(chr(10))[0]})'
             # As separate runs, all tasks would write to one work directory.
@@ -78,7 +78,7 @@ def join(flags: dict[str, str]) -> str:
     return ''
 
 
-def told(flags: dict[str, str]) -> Place | None:
+def from_flags(flags: dict[str, str]) -> Place | None:
     """Return the place in the cluster that the flags give; None if they give none."""
     given = [name for name in FLAGS[1:] if name in flags]
     if not given:
@@ -93,7 +93,7 @@ def told(flags: dict[str, str]) -> Place | None:
     return Place(flags['coordinator'], many, which)
 
 
-def found() -> Place | None:
+def detected() -> Place | None:
     """Return the place in the cluster that jax detects; None if there is none, or only one process."""
     if '1' in tasks():
         return None

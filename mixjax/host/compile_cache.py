@@ -30,7 +30,7 @@ STAMP = 'looked'  # its modification time is that of the last search for half-wr
 COARSE = 2.0  # seconds: resolution of time stamps on some file systems
 
 
-def keep(chosen: str) -> None:
+def enable(chosen: str) -> None:
     """Turn the cache on.
 
     Several processes use it only if all of them see the same folder: if some found a program and others compiled it,
@@ -39,27 +39,27 @@ def keep(chosen: str) -> None:
     Args:
       chosen: `config.cache_dir`.
     """
-    if any(processes.gather(decided())):
+    if any(processes.gather(user_configured())):
         return
-    folder = storage.kept(chosen) / 'programs' / machine()
-    if not all(processes.gather(usable(folder))) or not same(folder):
+    folder = storage.cache_folder(chosen) / 'programs' / machine_name()
+    if not all(processes.gather(is_writable(folder))) or not is_shared(folder):
         return
     if processes.first():
         with contextlib.suppress(OSError):
-            tidy(folder)
+            clean_up(folder)
     # Programs that cannot be stored, on a full disk for example, are compiled again; that needs no warning.
     warnings.filterwarnings('ignore', 'Error (reading|writing) persistent compilation')
     jax.config.update('jax_persistent_cache_min_compile_time_secs', WORTH)
     jax.config.update('jax_compilation_cache_dir', str(folder))
 
 
-def decided() -> bool:
+def user_configured() -> bool:
     """Return whether the user has configured jax's cache."""
     known: Any = jax.config  # its attributes are defined at import time
     return bool(known.jax_compilation_cache_dir) or not known.jax_enable_compilation_cache
 
 
-def machine() -> str:
+def machine_name() -> str:
     """Return a folder name for the kind of machine that machine code is valid on."""
     about = [platform.machine(), platform.processor()]
     with contextlib.suppress(OSError), open('/proc/cpuinfo') as file:
@@ -68,24 +68,24 @@ def machine() -> str:
     return hashlib.sha256('\n'.join(about).encode()).hexdigest()[:16]
 
 
-def usable(folder: Path) -> bool:
+def is_writable(folder: Path) -> bool:
     """Return whether files can be written to a folder."""
     try:
-        storage.make(folder)
+        storage.make_folder(folder)
         storage.try_writing(folder)
     except OSError:
         return False
     return True
 
 
-def same(folder: Path) -> bool:
+def is_shared(folder: Path) -> bool:
     """Return whether all processes see the same folder at this path."""
     if processes.count() == 1:
         return True
     probe = folder / processes.from_first(lambda: f'probe-{uuid.uuid4().hex}')
     if processes.first():
         with contextlib.suppress(OSError):
-            storage.create(probe, b'')
+            storage.create_exclusive(probe, b'')
     processes.gather(None)
     seen = processes.gather(probe.exists())
     if processes.first():
@@ -93,7 +93,7 @@ def same(folder: Path) -> bool:
     return all(seen)
 
 
-def tidy(folder: Path) -> None:
+def clean_up(folder: Path) -> None:
     """Remove half-written entries newer than the last search, and the oldest entries if the cache is too large."""
     stamp = folder / STAMP
     since = stamp.stat().st_mtime - COARSE if stamp.exists() else 0.0
@@ -101,7 +101,7 @@ def tidy(folder: Path) -> None:
     found = []
     for path in folder.glob('*-cache'):
         about = path.stat()
-        if about.st_mtime >= since and not whole(path.read_bytes()):
+        if about.st_mtime >= since and not is_complete(path.read_bytes()):
             path.unlink(missing_ok=True)
         else:
             found.append((about.st_mtime, about.st_size, path))
@@ -113,7 +113,7 @@ def tidy(folder: Path) -> None:
         left -= size
 
 
-def whole(entry: bytes) -> bool:
+def is_complete(entry: bytes) -> bool:
     """Return whether an entry of the cache is complete. jax packs by zlib; other formats cannot be checked."""
     if entry[:1] != b'\x78':
         return bool(entry)

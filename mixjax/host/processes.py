@@ -90,7 +90,7 @@ def from_first(make: Callable[[], Made]) -> Made:
             _alone -= 1
         client().key_value_set_bytes(place, pickle.dumps(said))
     else:
-        said = heard(client().blocking_key_value_get_bytes(place, FOREVER))
+        said = decode_message(client().blocking_key_value_get_bytes(place, FOREVER))
     _tidy(place)
     well, made = said
     if not well:
@@ -104,10 +104,10 @@ def by_first(function: Callable[..., Made]) -> Callable[..., Made]:
     """Wrap a function so that the first process runs it for all of them: see `from_first`."""
 
     @functools.wraps(function)
-    def told(*args: Any, **kwargs: Any) -> Made:
+    def from_first_only(*args: Any, **kwargs: Any) -> Made:
         return from_first(lambda: function(*args, **kwargs))
 
-    return told
+    return from_first_only
 
 
 def only_first(function: Callable[..., None]) -> Callable[..., None]:
@@ -129,7 +129,7 @@ def gather(value: Made) -> list[Made]:
     client().key_value_set_bytes(f'{place}/{index()}', pickle.dumps(value))
     found = [client().blocking_key_value_get_bytes(f'{place}/{i}', FOREVER) for i in range(count())]
     _tidy(place)
-    return [heard(one) for one in found]
+    return [decode_message(one) for one in found]
 
 
 def agree(what: str, make: Callable[[], str]) -> None:
@@ -152,7 +152,7 @@ class _Listener(pickle.Unpickler):
         raise UserError(f'another process said {module}.{name}, which is not a type that processes send each other')
 
 
-def heard(message: bytes) -> Any:
+def decode_message(message: bytes) -> Any:
     """Decode a message."""
     return _Listener(io.BytesIO(message)).load()
 
@@ -180,7 +180,7 @@ def _tidy(place: str) -> None:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[None]:
+def end_together() -> Iterator[None]:
     """End all processes if this one ends with an error in the block; an error that all of them have is printed once."""
     try:
         yield
@@ -188,7 +188,7 @@ def together() -> Iterator[None]:
     except BaseException as error:
         if count() == 1:
             raise
-        if isinstance(error, UserError) and alike(str(error)):
+        if isinstance(error, UserError) and all_failed(str(error)):
             liveness.bye()
             if first():
                 raise
@@ -224,7 +224,7 @@ def watch(host: str) -> None:
     Args:
       host: host of the first process.
     """
-    threading.Thread(target=_look, args=(client(),), name='mixjax-watch', daemon=True).start()
+    threading.Thread(target=_poll, args=(client(),), name='mixjax-watch', daemon=True).start()
     if first():
         liveness.listen(client(), f'{ROOT}/lifeline', count(), _died)
     else:
@@ -243,7 +243,7 @@ def _died(process: int) -> None:
         fail(1, sentence)
 
 
-def _look(client: Any) -> None:
+def _poll(client: Any) -> None:
     while distributed.global_state.client is client:
         with contextlib.suppress(Exception):  # no failure; or the key-value store is gone, and jax ends this process
             failed = json.loads(client.key_value_try_get(f'{ROOT}/failed'))
@@ -255,7 +255,7 @@ def _look(client: Any) -> None:
         time.sleep(EVERY)
 
 
-def alike(sentence: str) -> bool:
+def all_failed(sentence: str) -> bool:
     """Return whether all processes have an error now, as when the command or the config is wrong."""
     client().key_value_set(f'{ROOT}/error/{index()}', sentence)
     return _all(f'{ROOT}/error', TOGETHER)

@@ -48,14 +48,14 @@ _state = _State()
 
 
 @contextlib.contextmanager
-def heard() -> Iterator[None]:
+def handle_sigterm() -> Iterator[None]:
     """Handle SIGTERM in the block as described above; for commands, in their main thread."""
     global _state
     _state = _State()
     if threading.current_thread() is not threading.main_thread():  # only the main thread can handle signals
         yield
         return
-    before = signal.signal(signal.SIGTERM, _told)
+    before = signal.signal(signal.SIGTERM, _on_sigterm)
     if processes.count() > 1:
         threading.Thread(target=_attend, args=(processes.client(),), name='mixjax-stop', daemon=True).start()
     try:
@@ -64,7 +64,7 @@ def heard() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _told(*_: Any) -> None:
+def _on_sigterm(*_: Any) -> None:
     _state.asked = True
     if processes.count() == 1 and not _state.inside:  # nothing to save
         raise Stopped(SENTENCE)
@@ -108,7 +108,7 @@ def stop(step: int) -> None:
 
 def _attend(client: Any) -> None:
     """Wait for a request to stop, publish this process's limit, and read the limits of all."""
-    while not _wished(client):
+    while not _stop_requested(client):
         if processes.client() is not client:
             return
         time.sleep(EVERY)
@@ -128,7 +128,7 @@ def _attend(client: Any) -> None:
         _changed.notify_all()
 
 
-def _wished(client: Any) -> bool:
+def _stop_requested(client: Any) -> bool:
     """Return whether a process got the signal; if this one did, publish it to the others."""
     if _state.asked:
         with contextlib.suppress(Exception):  # another one was faster

@@ -4,9 +4,9 @@ A place on a disk is a `pathlib.Path`; one in a store is an `etils.epath.Path`, 
 module has the operations that differ. In a store a file appears whole or not at all, folders need not be made, and
 nothing can be appended to a file.
 
-Everything that mixjax writes goes through `new`, `write`, `create`, `append` and `make`, and none of them follows a
-symbolic link: a work directory may come from somebody else, and a link in it may lead anywhere. A link that the user
-names is different: `real` resolves it once, where a command gets its folder.
+Everything that mixjax writes goes through `open_atomic`, `write`, `create_exclusive`, `append` and `make_folder`, and
+none of them follows a symbolic link: a work directory may come from somebody else, and a link in it may lead anywhere.
+A link that the user names is different: `resolve_links` resolves it once, where a command gets its folder.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
-def remote(place: str | os.PathLike[str]) -> bool:
+def is_remote(place: str | os.PathLike[str]) -> bool:
     """Return whether a place is in an object store."""
     return '://' in os.fspath(place)
 
 
-def of(text: str | os.PathLike[str]) -> Place:
+def to_place(text: str | os.PathLike[str]) -> Place:
     """Return the place that a text names; `~` is the user's home folder."""
-    if not remote(text):
+    if not is_remote(text):
         return _expanded(text)
     where = os.fspath(text)
     if not where.startswith(STORE):
@@ -75,10 +75,10 @@ def _expanded(text: str | os.PathLike[str]) -> Path:
     return Path(f'{folder}{separator}{below}')
 
 
-def given(text: str | os.PathLike[str]) -> Place:
+def reachable(text: str | os.PathLike[str]) -> Place:
     """Return the place that the user named, after checking that its store answers."""
-    place = of(text)
-    if remote(place):
+    place = to_place(text)
+    if is_remote(place):
         try:
             place.exists()
         except Exception as error:  # network or credentials: each client has different errors
@@ -88,7 +88,7 @@ def given(text: str | os.PathLike[str]) -> Place:
 
 def unreachable(place: Place, error: Exception) -> UserError:
     """Return the error for a place that cannot be read or written."""
-    if not remote(place):
+    if not is_remote(place):
         return UserError(f'{place}: {getattr(error, "strerror", None) or error}')
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return UserError(
@@ -108,54 +108,54 @@ def _client() -> None:
         config.conf.setdefault(name, {})['use_listings_cache'] = False
 
 
-def kept(chosen: str = '') -> Path:
+def cache_folder(chosen: str = '') -> Path:
     """Return the cache folder of this machine, whose content is shared by runs. chosen: `config.cache_dir`."""
     home = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
     try:
-        return real(_expanded(chosen or os.environ.get('MIXJAX_CACHE') or f'{home}/mixjax'))
+        return resolve_links(_expanded(chosen or os.environ.get('MIXJAX_CACHE') or f'{home}/mixjax'))
     except UserError as error:
         raise UserError(f'the cache has no folder: {error}, or name one with $MIXJAX_CACHE or cache_dir') from None
 
 
 def is_file(place: Place) -> bool:
     """Return whether a file exists; False for a name that no system allows."""
-    return place.is_file() if remote(place) else os.path.isfile(place)
+    return place.is_file() if is_remote(place) else os.path.isfile(place)
 
 
 def is_dir(place: Place) -> bool:
     """Return whether a folder exists."""
-    return place.is_dir() if remote(place) else os.path.isdir(place)
+    return place.is_dir() if is_remote(place) else os.path.isdir(place)
 
 
 def absolute(place: Place) -> Place:
     """Return the place as an absolute path."""
-    return place if remote(place) else place.absolute()
+    return place if is_remote(place) else place.absolute()
 
 
-def resolved(place: Place) -> Place:
+def realpath(place: Place) -> Place:
     """Return the place with all symbolic links resolved."""
-    return place if remote(place) else Path(os.path.realpath(place))
+    return place if is_remote(place) else Path(os.path.realpath(place))
 
 
-def real(place: Place) -> Place:
+def resolve_links(place: Place) -> Place:
     """Return a place that the user named with symbolic links resolved; unchanged where it has none.
 
     For the folder that a command gets: files below it are written without following links.
     """
-    if remote(place) or os.path.realpath(place) == os.path.abspath(place):
+    if is_remote(place) or os.path.realpath(place) == os.path.abspath(place):
         return place
-    return resolved(place)
+    return realpath(place)
 
 
-def real_file(place: Place) -> Place:
+def resolve_file(place: Place) -> Place:
     """Return a file that the user named, with links in its folder resolved; the file itself is not resolved.
 
     Raises:
       UserError: it is a device, a FIFO or a socket, which a new file would replace.
     """
-    if remote(place):
+    if is_remote(place):
         return place
-    place = real(place.parent) / place.name
+    place = resolve_links(place.parent) / place.name
     with contextlib.suppress(OSError):
         kind = stat.S_IFMT(os.lstat(place).st_mode)
         if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):
@@ -171,18 +171,18 @@ class IsLink(OSError):
 
 
 @contextlib.contextmanager
-def new(place: Place) -> Iterator[BinaryIO]:
+def open_atomic(place: Place) -> Iterator[BinaryIO]:
     """Open a file for writing that replaces `place` at the end of the block; after an error, nothing changes.
 
     Until then it has a random name in the same folder, and is locked. The first time that a process writes to a
     folder, unlocked files of that kind are removed: they are those of killed processes.
     """
-    if remote(place):
+    if is_remote(place):
         made = io.BytesIO()
         yield made
         place.write_bytes(made.getvalue())
         return
-    with _opened(place.parent) as folder:
+    with _open_folder(place.parent) as folder:
         _sweep(folder)
         name, descriptor = _temporary(folder)
         try:
@@ -198,7 +198,7 @@ def new(place: Place) -> Iterator[BinaryIO]:
 
 def write(place: Place, data: bytes) -> None:
     """Write a file whole or not at all."""
-    with new(place) as file:
+    with open_atomic(place) as file:
         file.write(data)
 
 
@@ -208,12 +208,12 @@ def write_named(path: Path, data: bytes) -> None:
         with path.open('wb') as file:
             file.write(data)
     else:
-        write(real_file(path), data)
+        write(resolve_file(path), data)
 
 
-def create(place: Place, data: bytes) -> bool:
+def create_exclusive(place: Place, data: bytes) -> bool:
     """Write a new file, and return False if it exists. Of several processes that try at once, one succeeds."""
-    if remote(place):
+    if is_remote(place):
         import fsspec
 
         try:
@@ -222,7 +222,7 @@ def create(place: Place, data: bytes) -> bool:
         except FileExistsError:
             return False
         return True
-    with _opened(place.parent) as folder:
+    with _open_folder(place.parent) as folder:
         try:
             descriptor = os.open(place.name, _NEW, 0o666, dir_fd=folder)
         except FileExistsError:
@@ -232,18 +232,18 @@ def create(place: Place, data: bytes) -> bool:
     return True
 
 
-def appending(path: Path) -> BinaryIO:
+def open_append(path: Path) -> BinaryIO:
     """Open a file on a disk to append to it, or to lock it; it is created if it does not exist.
 
     Raises:
       IsLink: it is a link.
       OSError: it is not a regular file, or cannot be written.
     """
-    with _opened(path.parent) as folder:
+    with _open_folder(path.parent) as folder:
         try:
             descriptor = os.open(path.name, _APPEND, 0o666, dir_fd=folder)
         except OSError as error:
-            raise _link(path.name, folder, path) or error from None
+            raise _link_error(path.name, folder, path) or error from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, 'it is not a regular file', path)
@@ -252,40 +252,40 @@ def appending(path: Path) -> BinaryIO:
 
 def append(path: Path, data: bytes) -> None:
     """Append to a file on a disk; one with several hard links, perhaps outside, is first replaced by a copy."""
-    with appending(path) as file:
+    with open_append(path) as file:
         if os.fstat(file.fileno()).st_nlink == 1:
             file.write(data)
             return
-    with path.open('rb') as old, new(path) as file:
+    with path.open('rb') as old, open_atomic(path) as file:
         shutil.copyfileobj(old, file)
         file.write(data)
 
 
-def make(folder: Place) -> None:
+def make_folder(folder: Place) -> None:
     """Create a folder and its missing parents; in a store this does nothing."""
-    if not remote(folder):
-        with _opened(folder, make=True):
+    if not is_remote(folder):
+        with _open_folder(folder, make=True):
             pass
 
 
 def try_writing(folder: Place) -> None:
     """Write a file and remove it, to raise the errors of the disk or the store."""
-    if remote(folder):
+    if is_remote(folder):
         probe = folder / f'write{PART}'
         probe.write_bytes(b'')
         probe.unlink()
         return
-    with _opened(folder) as inside:
+    with _open_folder(folder) as inside:
         name, descriptor = _temporary(inside)
         os.close(descriptor)
         with contextlib.suppress(FileNotFoundError):  # another process has removed it in `_sweep`
             os.unlink(name, dir_fd=inside)
 
 
-def links(folder: Path) -> list[str]:
+def list_links(folder: Path) -> list[str]:
     """Return the names of all links in a folder, whose path must contain no link; [] if it is not a folder."""
     try:
-        with _opened(folder) as inside:
+        with _open_folder(folder) as inside:
             listing = os.open('.', os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=inside)
             try:
                 with os.scandir(listing) as items:
@@ -297,13 +297,13 @@ def links(folder: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _opened(folder: Path, make: bool = False) -> Iterator[int]:
+def _open_folder(folder: Path, make: bool = False) -> Iterator[int]:
     """Open a folder whose path contains no link, and yield its descriptor. make: create missing folders."""
     start, *parts = folder.parts if folder.is_absolute() else ('.', *folder.parts)
     descriptor = os.open(start, _FOLDER)
     try:
         for depth, part in enumerate(parts, 1):
-            inner = _step(part, descriptor, Path(start, *parts[:depth]), make)
+            inner = _open_inner(part, descriptor, Path(start, *parts[:depth]), make)
             os.close(descriptor)
             descriptor = inner
         yield descriptor
@@ -311,7 +311,7 @@ def _opened(folder: Path, make: bool = False) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _step(name: str, folder: int, path: Path, make: bool) -> int:
+def _open_inner(name: str, folder: int, path: Path, make: bool) -> int:
     """Open a folder inside another one.
 
     Args:
@@ -330,12 +330,12 @@ def _step(name: str, folder: int, path: Path, make: bool) -> int:
             raise FileNotFoundError(error.errno, error.strerror, path) from None
         with contextlib.suppress(FileExistsError):  # another process was faster
             os.mkdir(name, dir_fd=folder)
-        return _step(name, folder, path, False)
+        return _open_inner(name, folder, path, False)
     except OSError as error:
-        raise _link(name, folder, path) or OSError(error.errno, error.strerror, path) from None
+        raise _link_error(name, folder, path) or OSError(error.errno, error.strerror, path) from None
 
 
-def _link(name: str, folder: int, path: Path) -> IsLink | None:
+def _link_error(name: str, folder: int, path: Path) -> IsLink | None:
     """Return the error of writing to a link, if the name is one."""
     with contextlib.suppress(OSError):
         if stat.S_ISLNK(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):

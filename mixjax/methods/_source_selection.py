@@ -62,7 +62,7 @@ def paired(
     pairs = class_pairing.pair(score, source.sizes, rounds=rounds, min_images=min_images, exact=exact)
     by_class = [np.flatnonzero(source.labels == s) for s in pairs.mapping.T.ravel()]
     if max_images:
-        by_class = thinned(by_class, max_images, random)
+        by_class = thin_out(by_class, max_images, random)
     count = np.array([len(rows) for rows in by_class])
     shape = pairs.mapping.T.shape
     draw = Segments(
@@ -75,7 +75,7 @@ def paired(
     )
     best = class_pairing.pair(score, source.sizes, rounds=len(pairs.mapping), exact=True)
     notes = {'source images': len(draw.rows), 'similarity': pairs.score.mean(), 'best similarity': best.score.mean()}
-    return of(source, draw, notes)
+    return make_selection(source, draw, notes)
 
 
 def at_random(data: Data, count: int, rng: jax.Array) -> Prepared:
@@ -88,29 +88,29 @@ def at_random(data: Data, count: int, rng: jax.Array) -> Prepared:
     """
     source = source_of(data)
     rows = np.sort(_numpy(rng).permutation(len(source.labels))[:count])
-    return of(source, shared(rows, len(data.target.classes)), {'source images': len(rows)})
+    return make_selection(source, same_for_all(rows, len(data.target.classes)), {'source images': len(rows)})
 
 
 def everything(data: Data) -> Prepared:
     """Return the selection of all source images for every target class."""
     source = source_of(data)
     rows = np.arange(len(source.labels))
-    return of(source, shared(rows, len(data.target.classes)), {'source images': len(rows)})
+    return make_selection(source, same_for_all(rows, len(data.target.classes)), {'source images': len(rows)})
 
 
 def pooled(prepared: Prepared, data: Data) -> Prepared:
     """Return the selection with the same images, any of them for any target class."""
     assert prepared.draw is not None
-    return prepared._replace(draw=shared(np.sort(prepared.draw.rows), len(data.target.classes)))
+    return prepared._replace(draw=same_for_all(np.sort(prepared.draw.rows), len(data.target.classes)))
 
 
-def shared(rows: np.ndarray, classes_t: int) -> Segments:
+def same_for_all(rows: np.ndarray, classes_t: int) -> Segments:
     """Return one list of rows that all target classes draw from."""
     one = np.ones((classes_t, 1), np.int32)
     return Segments(rows.astype(np.int32), 0 * one, len(rows) * one, one[:, 0])
 
 
-def of(source: Part, draw: Segments, notes: dict[str, float]) -> Prepared:
+def make_selection(source: Part, draw: Segments, notes: dict[str, float]) -> Prepared:
     """Return the selection with the tables that its source head needs."""
     chosen = np.unique(source.labels[draw.rows]).astype(np.int32)
     column = np.full(len(source.classes), -1, np.int32)
@@ -118,7 +118,7 @@ def of(source: Part, draw: Segments, notes: dict[str, float]) -> Prepared:
     return Prepared({'chosen': chosen, 'column': column}, draw, {name: float(value) for name, value in notes.items()})
 
 
-def thinned(by_class: list[np.ndarray], most: int, random: np.random.RandomState) -> list[np.ndarray]:
+def thin_out(by_class: list[np.ndarray], most: int, random: np.random.RandomState) -> list[np.ndarray]:
     """Return a random part of the rows, `most` in all, at least one of each class: every target class needs one."""
     if most < len(by_class):
         raise UserError(f'max_images={most}, and {len(by_class)} source classes were chosen: at least one of each')

@@ -71,8 +71,8 @@ def make(
             )
         scale = calibration
         if not calibration and data.source is not None:
-            scale = relation_lib.calibrate(*opinions(net, data.source.batches(BATCH, per_class=per_class)))
-        prob = relation_lib.softmax(scale * opinions(net, data.target.batches(BATCH))[0])
+            scale = relation_lib.calibrate(*source_logits(net, data.source.batches(BATCH, per_class=per_class)))
+        prob = relation_lib.softmax(scale * source_logits(net, data.target.batches(BATCH))[0])
         if relation == 'direct':
             return Prepared({'relation': relation_lib.direct(prob, labels, classes_t)}, notes={'calibration': scale})
         found = relation_lib.reverse_fit(prob[~held], labels[~held], prob[held], labels[held], classes_t)
@@ -101,7 +101,7 @@ def make(
     return Method(loss, prepare=prepare, heads=heads, groups={'trunk': slow, 'head:source': slow}, soft_labels=True)
 
 
-def opinions(net: Net, batches: Iterator[dict[str, Array]]) -> tuple[np.ndarray, np.ndarray]:
+def source_logits(net: Net, batches: Iterator[dict[str, Array]]) -> tuple[np.ndarray, np.ndarray]:
     """Return the source logits of the pretrained network, (n, m), and the labels, (n,)."""
     logits, labels = [], []
     for batch in batches:

@@ -26,11 +26,11 @@ from mixjax.models.layers import (
     PooledStem,
     conv,
     kaiming_in,
+    mean_dtype,
     pooled,
     torch_conv,
     unmarked,
     walk,
-    wide,
 )
 from mixjax.models.net import Tap, no_tap
 
@@ -63,7 +63,7 @@ class Transition(nn.Module):
         width = h.shape[-1] // 2
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn')(h, train))
         h = conv(width, 1, dtype=self.dtype, init=self.kernel_init, name='conv')(h)
-        return nn.avg_pool(h.astype(wide(h)), (2, 2), strides=(2, 2)).astype(h.dtype)
+        return nn.avg_pool(h.astype(mean_dtype(h)), (2, 2), strides=(2, 2)).astype(h.dtype)
 
 
 class DenseStage(nn.Module):

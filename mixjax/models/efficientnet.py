@@ -28,8 +28,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mixjax.models import layers
-from mixjax.models.layers import Mark, global_mean, pooled, unmarked, walk, wide
-from mixjax.models.net import Tap, no_tap, silent
+from mixjax.models.layers import Mark, global_mean, mean_dtype, pooled, unmarked, walk
+from mixjax.models.net import Tap, dropout_off, no_tap
 
 Array = jax.Array
 Padding = str | int
@@ -136,11 +136,11 @@ class MBConv(nn.Module):
         s = nn.swish(conv(squeezed, 1, bias=nn.initializers.zeros, name='se_reduce')(s))
         s = conv(inside, 1, bias=nn.initializers.zeros, name='se_expand')(s)
         # The gradient of the gate is a sum over the map.
-        h = (nn.sigmoid(s).astype(wide(s)) * h.astype(wide(h))).astype(h.dtype)
+        h = (nn.sigmoid(s).astype(mean_dtype(s)) * h.astype(mean_dtype(h))).astype(h.dtype)
         last = mark(conv(self.width, 1, name='project_conv')(h))
         h = self.norm(name='project_bn')(last, train)
         if self.stride == 1 and x.shape[-1] == self.width:
-            whole = nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=silent(self, train), name='drop')
+            whole = nn.Dropout(self.drop, broadcast_dims=(1, 2, 3), deterministic=dropout_off(self, train), name='drop')
             h = x + whole(h)
         return h, last
 

@@ -110,14 +110,14 @@ def conv(
     )
 
 
-def wide(*arrays: Array) -> Any:
+def mean_dtype(*arrays: Array) -> Any:
     """Return the type in which means are taken: the type of the arrays, but at least float32."""
     return jnp.promote_types(jnp.result_type(*arrays), jnp.float32)
 
 
 def global_mean(h: Array) -> Array:
     """Return the global average pooling of a map: (B, h, w, C) -> (B, C), float32 or wider."""
-    return jnp.mean(h, axis=(1, 2), dtype=wide(h))
+    return jnp.mean(h, axis=(1, 2), dtype=mean_dtype(h))
 
 
 class BatchNorm(nn.Module):
@@ -140,7 +140,7 @@ class BatchNorm(nn.Module):
         var = self.variable('batch_stats', 'var', jnp.ones, shape, jnp.float32)
         scale = self.param('scale', nn.initializers.ones, shape, jnp.float32)
         bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
-        h = x.astype(wide(x, scale))
+        h = x.astype(mean_dtype(x, scale))
         mu, sigma2 = mean.value, var.value
         if train:
             n = x.size // x.shape[-1]

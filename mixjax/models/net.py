@@ -172,7 +172,7 @@ def torch_linear(rng: Array, fan_in: int, shape: tuple[int, ...], dtype: Any = j
     return jax.random.uniform(rng, shape, dtype, -bound, bound)
 
 
-def silent(module: nn.Module, train: bool) -> bool:
+def dropout_off(module: nn.Module, train: bool) -> bool:
     """Return whether dropout is off: outside of training, or without a key for it."""
     return not (train and module.has_rng('dropout'))
 
@@ -215,7 +215,7 @@ class Network(nn.Module):
         features, maps = self.backbone(tap('input', image), train=train, tap=tap)
         shown, rate = features, getattr(self.backbone, 'dropout', 0.0)
         if rate:
-            shown = nn.Dropout(rate, deterministic=silent(self, train), name='dropout')(features)
+            shown = nn.Dropout(rate, deterministic=dropout_off(self, train), name='dropout')(features)
         return Out(Heads(self.widths, name='heads')(shown), features, maps)
 
 

@@ -26,7 +26,7 @@ Array = jax.Array
 conv = partial(layers.conv, init=torch_conv)
 
 
-def opened(h: Array, width: int, stride: int, raw: bool, dtype: Any, train: bool) -> tuple[Array, Array]:
+def preactivate(h: Array, width: int, stride: int, raw: bool, dtype: Any, train: bool) -> tuple[Array, Array]:
     """Return the shortcut of a block, and a = relu(BN(h)) for its convolutions. Call inside a block.
 
     Where the shape changes the shortcut is a 1x1 convolution of a; elsewhere a, or h itself if `raw`.
@@ -55,7 +55,7 @@ class PreActBlock(nn.Module):
 
     @nn.compact
     def __call__(self, h: Array, train: bool, mark: Mark) -> tuple[Array, Array]:
-        x, h = opened(h, self.width, self.stride, self.raw, self.dtype, train)
+        x, h = preactivate(h, self.width, self.stride, self.raw, self.dtype, train)
         h = conv(self.width, 3, self.stride, dtype=self.dtype, name='conv1')(h)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn2')(h, train))
         last = mark(conv(self.width, 3, dtype=self.dtype, name='conv2')(h))
@@ -72,7 +72,7 @@ class PreActBottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, h: Array, train: bool, mark: Mark) -> tuple[Array, Array]:
-        x, h = opened(h, 4 * self.width, self.stride, self.raw, self.dtype, train)
+        x, h = preactivate(h, 4 * self.width, self.stride, self.raw, self.dtype, train)
         h = conv(self.width, 1, dtype=self.dtype, name='conv1')(h)
         h = nn.relu(BatchNorm(dtype=self.dtype, name='bn2')(h, train))
         h = conv(self.width, 3, self.stride, dtype=self.dtype, name='conv2')(h)

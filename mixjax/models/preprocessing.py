@@ -20,7 +20,7 @@ SIZES = {'b0': (224, 0.875), 'b1': (240, 0.882), 'b2': (260, 0.89), 'b3': (300, 
 SMALL = ('preact', 'cifar', 'lenet', 'wrn', 'densenet121_cifar')
 
 
-def say(size: int, fraction: float, interpolation: str, colours: tuple = IMAGENET) -> dict[str, Any]:
+def settings(size: int, fraction: float, interpolation: str, colours: tuple = IMAGENET) -> dict[str, Any]:
     """Return the settings for seeing the central `size` of an image whose shorter side is size / fraction.
 
     Args:
@@ -38,15 +38,15 @@ def say(size: int, fraction: float, interpolation: str, colours: tuple = IMAGENE
 def of_network(name: str) -> dict[str, Any]:
     """Return the settings that the network was published with."""
     if name.startswith('glyphnet'):
-        return say(16, 1, 'bilinear', ((0.0,), (1.0,)))
+        return settings(16, 1, 'bilinear', ((0.0,), (1.0,)))
     if name.startswith(SMALL):
-        return say(64 if name.endswith('_64') else 32, 1, 'bilinear')
+        return settings(64 if name.endswith('_64') else 32, 1, 'bilinear')
     if name.startswith('efficientnet_'):
-        return say(*SIZES[name.split('_')[1]], 'bicubic')
-    return say(224, 0.875, 'bilinear')
+        return settings(*SIZES[name.split('_')[1]], 'bicubic')
+    return settings(224, 0.875, 'bilinear')
 
 
-def sound(said: Any) -> dict[str, Any]:
+def checked(said: Any) -> dict[str, Any]:
     """Return the settings, of these five, that a file sets; raise `ValueError` for an impossible one."""
     if not isinstance(said, dict):
         raise ValueError('its image is not a group of settings')
@@ -69,16 +69,16 @@ def _colours(values: Any, least: float) -> bool:
     return fit and all(type(v) in (int, float) and least <= v <= 1 for v in values)
 
 
-def stated(about: Mapping[str, Any]) -> dict[str, Any] | None:
+def read_settings(about: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the settings in timm's `config.json` or transformers' `preprocessor_config.json`."""
     facts = about.get('pretrained_cfg')
     if isinstance(facts, dict) and isinstance(facts.get('input_size'), list):
         colours = tuple(facts.get('mean', IMAGENET[0])), tuple(facts.get('std', IMAGENET[1]))
         size, fraction = facts['input_size'][-1], facts.get('crop_pct', 0.875)
-        return sound(say(int(size), float(fraction), str(facts.get('interpolation', 'bilinear')), colours))
+        return checked(settings(int(size), float(fraction), str(facts.get('interpolation', 'bilinear')), colours))
     if 'image_mean' in about and isinstance(about.get('size'), dict):
         size, fraction = about['size'].get('shortest_edge') or about['size'].get('height'), about.get('crop_pct', 0.875)
         way = {2: 'bilinear', 3: 'bicubic'}.get(about.get('resample', 2), 'bilinear')
         colours = tuple(about['image_mean']), tuple(about['image_std'])
-        return sound(say(int(size), float(fraction or 0.875), way, colours))
+        return checked(settings(int(size), float(fraction or 0.875), way, colours))
     return None

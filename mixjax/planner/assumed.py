@@ -41,13 +41,13 @@ def sets(config: Any) -> tuple[Sets, list[str]]:
     nodes = [node for node in (config.target, config.source) if node.name]
     parts = [_parts(config, node) for node in nodes]
     source = parts[1].train if len(parts) > 1 else None
-    told = [f'{node.name}: {_how(config, node, one)}' for node, one in zip(nodes, parts, strict=True)]
+    notes = [f'{node.name}: {_how(config, node, one)}' for node, one in zip(nodes, parts, strict=True)]
     found = run_data.chosen_sets(config, parts[0], source)
     if config.unlabelled.name not in ('', splits.REST):
         more = _parts(config, config.unlabelled).train
         labels = np.full(len(more.labels), -1, np.int32)
         found = found._replace(unlabelled=more._replace(labels=labels, classes=()))
-    return found, told
+    return found, notes
 
 
 def _here(config: Any, node: Any) -> bool:
@@ -128,10 +128,10 @@ def start(config: Any, net: Net, image: Array, data: Sets) -> Tree | None:
     made = jax.eval_shape(lambda key: net.init(key, image, heads), jax.random.key(0))
     dtype = float_type(config)
     made = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), made)
-    return start_lib.treated(spec, made, config.model.head, len(data.train.classes))
+    return start_lib.apply_head_setting(spec, made, config.model.head, len(data.train.classes))
 
 
-def hollow(net: Net, begin: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
+def dummy_network(net: Net, begin: Tree | None) -> tuple[Net, Callable[[Array], Array]]:
     """Return the network as `prepare` sees it, and its features: arbitrary numbers of the right shapes."""
     rng = np.random.default_rng(0)
 
@@ -162,33 +162,33 @@ def hollow(net: Net, begin: Tree | None) -> tuple[Net, Callable[[Array], Array]]
 # --- the result of `prepare` ------------------------------------------------------------------------------------------
 
 
-def prepared(built: Program, per_class: int | None = None) -> tuple[Data, Prepared]:
+def prepared(program: Program, per_class: int | None = None) -> tuple[Data, Prepared]:
     """Return the data of a seed as its method sees them, and the result of `prepare` on them.
 
     Args:
-      built: the run's programs.
+      program: the run's programs.
       per_class: maximum number of examples of a class for `prepare`, where a pass over all would take long.
     """
-    config, data = built.config, built.sets
-    rows = built.draw(config.seed).train
-    target = _part(built, data.train, rows)
+    config, data = program.config, program.sets
+    rows = program.draw(config.seed).train
+    target = _part(program, data.train, rows)
     source = None
     if data.source is not None:
         sizes = seeds.class_sizes(config, data.source)
-        source = _part(built, data.source, np.arange(len(data.source.labels)), sizes)
+        source = _part(program, data.source, np.arange(len(data.source.labels)), sizes)
     few = rows[prepare.some_of_each(data.train.labels[rows], len(data.train.classes), per_class)]
-    more = seeds.unlabelled_images(built, config.seed)
-    unlabelled = None if more is None else _part(built, more, np.arange(len(more.labels)))
-    every = Data(target, source, unlabelled, built.shared.geometry.mean, built.shared.geometry.std)
-    looked_at = every if per_class is None else every._replace(target=_part(built, data.train, few))
-    made = built.method.prepare(built.shared.view[0], looked_at, jax.random.key(config.seed))
+    more = seeds.unlabelled_images(program, config.seed)
+    unlabelled = None if more is None else _part(program, more, np.arange(len(more.labels)))
+    every = Data(target, source, unlabelled, program.shared.geometry.mean, program.shared.geometry.std)
+    looked_at = every if per_class is None else every._replace(target=_part(program, data.train, few))
+    made = program.method.prepare(program.shared.view[0], looked_at, jax.random.key(config.seed))
     return every, made
 
 
-def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray | None = None) -> Part:
+def _part(program: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray | None = None) -> Part:
     """Make a `train.prepare.part` with black images and made-up means."""
     labels, classes = dataset.labels[rows], dataset.classes
-    shape = built.shared.image.shape[1:]
+    shape = program.shared.image.shape[1:]
 
     def batches(size: int, augmented: bool = False, per_class: int | None = None) -> Iterator[dict[str, Array]]:
         chosen = prepare.some_of_each(labels, len(classes), per_class)
@@ -200,18 +200,18 @@ def _part(built: Program, dataset: Dataset, rows: np.ndarray, sizes: np.ndarray 
             start += size
 
     def features() -> np.ndarray:
-        wide = np.asarray(built.shared.view[1](built.shared.image)).shape[-1]
+        wide = np.asarray(program.shared.view[1](program.shared.image)).shape[-1]
         return np.broadcast_to(np.zeros((), np.float32), (len(labels), wide))
 
     def class_means(per_class: int | None = None) -> np.ndarray:
         del per_class
-        wide = np.asarray(built.shared.view[1](built.shared.image)).shape[-1]
+        wide = np.asarray(program.shared.view[1](program.shared.image)).shape[-1]
         return np.random.default_rng(len(classes)).standard_normal((len(classes), wide))
 
     counted = np.bincount(labels[labels >= 0], minlength=len(classes)) if sizes is None else sizes
     return Part(classes, labels, counted, batches, class_means, features)
 
 
-def drawn(made: Prepared) -> str:
+def describe_draw(made: Prepared) -> str:
     """Return a line on the assumed draw of a method; '' if there is none."""
     return '' if made.draw is None else f'{len(made.draw.rows):,} source images are chosen, of classes of equal size'

@@ -22,7 +22,8 @@ from mixjax.host.progress import duration
 from mixjax.method import Data, Prepared
 from mixjax.planner import arguments, assumed, hlo
 from mixjax.planner.slices import GIB, Slice
-from mixjax.train import mesh, placement, program, seeds
+from mixjax.train import mesh, placement, seeds
+from mixjax.train import program as program_lib
 from mixjax.train.program import Program
 from mixjax.train.shared import Shared, build_network, silent
 
@@ -37,7 +38,7 @@ class Plan(NamedTuple):
     program: its mesh, config and method.
     holds: {part: bytes} on a device during training.
     where: placement of the images.
-    told: messages on the assumptions.
+    notes: messages on the assumptions.
     examples: number of training examples of a seed.
     params: bytes of the parameters.
     compiled: None if it was not compiled; `refused` is the reason.
@@ -47,7 +48,7 @@ class Plan(NamedTuple):
     program: Program
     holds: dict[str, int]
     where: placement.Where
-    told: list[str]
+    notes: list[str]
     examples: int
     params: int
     compiled: Compiled | None
@@ -73,11 +74,11 @@ class Compiled(NamedTuple):
     seconds: float
 
 
-def ground(config: Any, on: Slice) -> tuple[Shared, list[str]]:
+def build_shared(config: Any, on: Slice) -> tuple[Shared, list[str]]:
     """Build the shared parts of a config's methods, and a message on each assumption."""
     if config.target.task:
         raise UserError(f'mixjax plan knows runs of one class an image, and config.target.task is {config.target.task}')
-    data, told = assumed.sets(config)
+    data, notes = assumed.sets(config)
     net, geometry, image = build_network(config, data)
     start = assumed.start(config, net, image, data)
     batch = config.batch_size // config.accumulate
@@ -89,13 +90,13 @@ def ground(config: Any, on: Slice) -> tuple[Shared, list[str]]:
             f'a batch of {batch} cannot be split over the {each} devices of a seed: no number of devices '
             'but 1 divides it; change config.batch_size or --topology'
         )
-    view = assumed.hollow(net, start)
+    view = assumed.dummy_network(net, start)
 
     def features(data: Dataset, rows: np.ndarray | None) -> Cache:
         del data, rows
         return Cache(Path(), None)
 
-    return Shared(data, net, geometry, devices, start, image, view, features, '', '', {}, {}, silent), told
+    return Shared(data, net, geometry, devices, start, image, view, features, '', '', {}, {}, silent), notes
 
 
 def plans(config: Any, on: Slice, label: str, shared: tuple[Shared, list[str]], say: Say) -> Iterator[Plan]:
@@ -105,44 +106,44 @@ def plans(config: Any, on: Slice, label: str, shared: tuple[Shared, list[str]], 
       config: the config of the run.
       on: the devices.
       label: name of the method.
-      shared: the result of `ground`.
+      shared: the result of `build_shared`.
       say: prints a line.
     """
-    base, told = shared
+    base, notes = shared
     method = method_registry.build(config.method, len(base.sets.train.classes))
-    built = program.build_program(base, config, method)
-    given = assumed.prepared(built)
-    told = [*told, *filter(None, [assumed.drawn(given[1])])]
+    program = program_lib.build_program(base, config, method)
+    given = assumed.prepared(program)
+    notes = [*notes, *filter(None, [assumed.describe_draw(given[1])])]
     if method.first is not None:
-        before = seeds.first_stage(built, given[1])
-        yield one(before, on, f'{label}, first stage', told, assumed.prepared(before), say)
-    yield one(built, on, label, told, given, say)
+        before = seeds.first_stage(program, given[1])
+        yield compile_plan(before, on, f'{label}, first stage', notes, assumed.prepared(before), say)
+    yield compile_plan(program, on, label, notes, given, say)
 
 
-def one(built: Program, on: Slice, label: str, told: list[str], given: Given, say: Say) -> Plan:
+def compile_plan(program: Program, on: Slice, label: str, notes: list[str], given: Given, say: Say) -> Plan:
     """Count the arguments, and compile unless they alone are too large."""
     data, made = given
-    train, inputs = seeds.program_inputs(built, built.config.seed, made)
+    train, inputs = seeds.program_inputs(program, program.config.seed, made)
     room = None if on.chip is None else int(placement.SHARE * on.chip.free * GIB)
-    where = arguments.where(built, inputs, room)
-    state = arguments.of_trials(built, arguments.state(built, data, made))
-    start, frozen = arguments.everywhere(built, built.shared.start), arguments.of_trials(built, made.frozen)
-    given_inputs = arguments.inputs(built, inputs, where.train)
-    holds = arguments.holds(built, state, start, frozen, given_inputs, where)
-    plan = Plan(label, built, holds, where, told, len(train.label), arguments.size(state.params), None)
+    where = arguments.where(program, inputs, room)
+    state = arguments.of_trials(program, arguments.state(program, data, made))
+    start, frozen = arguments.everywhere(program, program.shared.start), arguments.of_trials(program, made.frozen)
+    given_inputs = arguments.inputs(program, inputs, where.train)
+    holds = arguments.holds(program, state, start, frozen, given_inputs, where)
+    plan = Plan(label, program, holds, where, notes, len(train.label), arguments.size(state.params), None)
     if on.chip is not None and sum(holds.values()) > on.chip.free * GIB:
         return plan._replace(refused='the arrays alone do not fit into the memory of a chip, so nothing was compiled')
     say(f'{label}: compiling for {on.name}; a network such as ResNet-50 takes minutes')
     began = time.monotonic()
     try:
-        found = built.advance(1).lower(state, start, frozen, given_inputs).compile()
+        found = program.advance(1).lower(state, start, frozen, given_inputs).compile()
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise UserError(f'the compiler refused the program: {str(error).splitlines()[0]}') from error
         return plan._replace(refused=_needed(str(error)))
     seconds = time.monotonic() - began
     say(f'{label}: compiled in {duration(seconds)}')
-    return plan._replace(compiled=_read(found, seconds, looped(built)), told=[*told, *_of_loops(built)])
+    return plan._replace(compiled=_read(found, seconds, looped(program)), notes=[*notes, *_of_loops(program)])
 
 
 def _needed(error: str) -> str:
@@ -151,17 +152,17 @@ def _needed(error: str) -> str:
     return 'the compiler: ' + ' '.join((numbers or error.splitlines())[0].partition(': ')[2].split())
 
 
-def looped(built: Program) -> float:
+def looped(program: Program) -> float:
     """Return the ratio of the work of a step to the compiler's count.
 
     `config.accumulate` parts of a batch are one part and a loop over the rest, whose work is counted once.
     """
-    parts = built.config.accumulate
-    return parts / 2 if parts > 1 and mesh.accelerated(built.mesh) else 1.0
+    parts = program.config.accumulate
+    return parts / 2 if parts > 1 and mesh.accelerated(program.mesh) else 1.0
 
 
-def _of_loops(built: Program) -> list[str]:
-    times = looped(built)
+def _of_loops(program: Program) -> list[str]:
+    times = looped(program)
     return (
         [f'the work of a step is {times:g} times that of the two parts of its batch that are counted']
         if times > 1

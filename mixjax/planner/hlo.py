@@ -174,6 +174,6 @@ def table(found: Iterable[Collective]) -> dict[str, tuple[int, int]]:
     return out
 
 
-def of(found: Iterable[Collective], scope: str) -> list[Collective]:
+def in_scope(found: Iterable[Collective], scope: str) -> list[Collective]:
     """Return the collectives that were made under `jax.named_scope(scope)`."""
     return [one for one in found if re.search(rf'(?<!\w){scope}(?!\w)', one.name)]

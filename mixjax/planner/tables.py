@@ -45,7 +45,7 @@ def _facts(plan: Plan, on: Slice) -> list[str]:
         f'{config.model.name} in {config.model.dtype}, batch {config.batch_size} of {plan.examples:,} labelled images',
         plan.where.note,
     ]
-    return out + [f'assumed: {line}' for line in plan.told]
+    return out + [f'assumed: {line}' for line in plan.notes]
 
 
 def _memory(plan: Plan, on: Slice) -> list[str]:
@@ -110,7 +110,7 @@ def data(plan: Plan, on: Slice) -> dict[str, Any]:
         'examples': plan.examples,
         'feed': plan.where.train,
         'test images': plan.where.test,
-        'assumed': plan.told,
+        'assumed': plan.notes,
         'memory': verdict.memory(plan),
         'available': None if on.chip is None else int(on.chip.free * 2**30),
         'parameters': plan.params,

@@ -14,7 +14,8 @@ from mixjax.config import method_registry
 from mixjax.errors import UserError
 from mixjax.planner import arguments, assumed, compiled
 from mixjax.planner.slices import Slice
-from mixjax.train import program, seeds
+from mixjax.train import program as program_lib
+from mixjax.train import seeds
 from mixjax.train.program import Program
 
 FEW = 2  # labelled examples of each class for `prepare`: its passes over them have no meaning here
@@ -30,23 +31,24 @@ class Traced(NamedTuple):
 
 def steps(config: Any, on: Slice) -> list[Traced]:
     """Return the step of a config's method, after that of its first stage if it has one."""
-    shared, _ = compiled.ground(config, on)
-    built = program.build(config, shared)
-    given = assumed.prepared(built, FEW)
+    shared, _ = compiled.build_shared(config, on)
+    program = program_lib.build(config, shared)
+    given = assumed.prepared(program, FEW)
     label = method_registry.title(config.method)
-    if built.method.first is None:
-        return [one(built, label, given)]
-    before = seeds.first_stage(built, given[1])
-    return [one(before, f'{label}, first stage', assumed.prepared(before, FEW)), one(built, label, given)]
+    if program.method.first is None:
+        return [trace_step(program, label, given)]
+    before = seeds.first_stage(program, given[1])
+    first = trace_step(before, f'{label}, first stage', assumed.prepared(before, FEW))
+    return [first, trace_step(program, label, given)]
 
 
-def one(built: Program, label: str, given: compiled.Given) -> Traced:
+def trace_step(program: Program, label: str, given: compiled.Given) -> Traced:
     data, made = given
-    _, inputs = seeds.program_inputs(built, built.config.seed, made)
-    state = arguments.of_trials(built, arguments.state(built, data, made))
-    start, frozen = arguments.everywhere(built, built.shared.start), arguments.of_trials(built, made.frozen)
-    images = arguments.inputs(built, inputs, 'resident')
-    after, metrics = jax.eval_shape(built.advance(1), state, start, frozen, images)
+    _, inputs = seeds.program_inputs(program, program.config.seed, made)
+    state = arguments.of_trials(program, arguments.state(program, data, made))
+    start, frozen = arguments.everywhere(program, program.shared.start), arguments.of_trials(program, made.frozen)
+    images = arguments.inputs(program, inputs, 'resident')
+    after, metrics = jax.eval_shape(program.advance(1), state, start, frozen, images)
     if _shapes(after) != _shapes(state):
         raise UserError(f'{label}: a training step gives back a state of other shapes or types than it was given')
     return Traced(label, sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)), tuple(sorted(metrics)))

@@ -90,7 +90,7 @@ def traffic(plan: Plan) -> list[str]:
     """Return a message on the traffic of the partners of examples between devices, and ways to save it."""
     if plan.compiled is None:
         return []
-    found = hlo.of(plan.compiled.collectives, 'partner')
+    found = hlo.in_scope(plan.compiled.collectives, 'partner')
     if not found:
         return []
     config, d = plan.program.config, plan.program.mesh.shape['data']
@@ -105,7 +105,7 @@ def traffic(plan: Plan) -> list[str]:
 
 def cost(plan: Plan) -> int:
     """Return the bytes a step that the partners of examples send."""
-    return sum(one.bytes for one in hlo.of(plan.compiled.collectives, 'partner')) if plan.compiled else 0
+    return sum(one.bytes for one in hlo.in_scope(plan.compiled.collectives, 'partner')) if plan.compiled else 0
 
 
 class Work(NamedTuple):

@@ -30,7 +30,7 @@ class Found(NamedTuple):
 def gather(paths: Sequence[str | Place]) -> Found:
     """Return the work directories among the paths and in folders of runs. A run that is named must be finished."""
     # Files that a report has written among the runs: `runs/study/*` names them too.
-    given = [path for path in map(storage.given, paths) if len(paths) == 1 or path.name not in BESIDE]
+    given = [path for path in map(storage.reachable, paths) if len(paths) == 1 or path.name not in BESIDE]
     inside = [[] if _is_run(path) else runs(path) for path in given]
     folders: list[Place] = []
     left: list[Place] = []

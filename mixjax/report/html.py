@@ -32,8 +32,8 @@ def write(*workdirs: str | Place, out: str | Place | None = None) -> Place:
     Its tables are written beside it, as `results.md` and `results.csv`; another `out` gives them its name.
     """
     found = gather(workdirs)
-    path = storage.of(out) if out is not None else _beside([storage.of(folder) for folder in workdirs])
-    path = storage.real_file(path)  # the folder may be named by a link, but no file in it is written through one
+    path = storage.to_place(out) if out is not None else _beside([storage.to_place(folder) for folder in workdirs])
+    path = storage.resolve_file(path)  # the folder may be named by a link, but no file in it is written through one
     beside = files.contents(found, path)  # a foreign file is refused before anything is written
     try:
         for place, content in {path: _page(found), **beside}.items():
@@ -46,9 +46,9 @@ def write(*workdirs: str | Place, out: str | Place | None = None) -> Place:
 def _beside(folders: Sequence[Place]) -> Place:
     if len(folders) == 1:
         return folders[0] / 'report.html'
-    if any(map(storage.remote, folders)):
+    if any(map(storage.is_remote, folders)):
         raise UserError('the report of several runs in a store has no default place; name one with --out')
-    common = Path(os.path.commonpath([storage.resolved(folder).parent for folder in folders]))
+    common = Path(os.path.commonpath([storage.realpath(folder).parent for folder in folders]))
     if (common / 'config.json').exists():
         raise UserError(f'{common / "report.html"} is the report of another run; say where this one goes with --out')
     try:
@@ -116,7 +116,7 @@ def _folder(folder: Folder, prefix: str, level: int, budget: int, much: int = se
     kept = {name: block for name, block in blocks.items() if block[1] and (much > several.LEAST or name in LEAST)}
     links = ''.join(f'<li><a href="#{prefix}-{name}">{escape(title)}</a></li>' for name, (title, _) in kept.items())
     label = f' aria-label="Contents of {escape(folder.name)}"' if level > 2 else ' aria-label="Contents"'
-    parts = [_found(folder), several.answered(answer(folder.results)), f'<nav{label}><ul>{links}</ul></nav>']
+    parts = [_found(folder), several.answer_html(answer(folder.results)), f'<nav{label}><ul>{links}</ul></nav>']
     for name, (title, block) in kept.items():
         parts.append(f'<h{level} id="{prefix}-{name}">{escape(title)}</h{level}>\n{block}')
         if name == 'curves' and plan.runs < len(folder.runs) and much == several.ALL:

@@ -29,7 +29,7 @@ def over(workdirs: Sequence[str | Place], folders: Sequence[Folder]) -> str:
     runs = [
         run._replace(label=f'{run.label} {folder.name.rpartition("=")[2]}') for folder in folders for run in folder.runs
     ]
-    top = storage.of(workdirs[0])
+    top = storage.to_place(workdirs[0])
     whole = Folder(top.name, {}, {}, {}, tuple(runs), kept.read(top))
     found = blocks(whole, 's0', 0, ('sweep', 'interpolation', 'spectrum', 'probe'))
     return '\n'.join(f'<h2 id="s0-head-{name}">{title}</h2>\n{block}' for name, (title, block) in found.items())

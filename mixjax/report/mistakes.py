@@ -10,7 +10,7 @@ from mixjax.report import outputs, pictures, png, tables
 from mixjax.report.outputs import Outputs
 from mixjax.report.predictions import Confused, Predictions, confused, matrix
 from mixjax.report.read import Folder, Run
-from mixjax.report.svg import CHAR, WIDTH, Text, frame, short
+from mixjax.report.svg import CHAR, WIDTH, Text, frame, shorten
 from mixjax.report.words import bdi, count, escape, isolate, number
 
 NUMBERS = 12  # number of classes up to which each cell of the matrix has its number
@@ -63,7 +63,7 @@ def _first(folder: Folder, labels: Sequence[str]) -> tuple[list[str], list[str]]
     return first, [label for label in labels if label not in first]
 
 
-def told(pairs: Sequence[Confused], classes: Sequence[str]) -> str:
+def confused_text(pairs: Sequence[Confused], classes: Sequence[str]) -> str:
     """Return the most confused pairs in words."""
     if not pairs:
         return 'No class is taken for another.'
@@ -77,7 +77,7 @@ def _matrix(run: Run, place: str) -> str:
     assert found is not None
     if len(classes) > CELLS:
         return ''
-    cells, words = matrix(found, len(classes)), told(confused(found, len(classes)), classes)
+    cells, words = matrix(found, len(classes)), confused_text(confused(found, len(classes)), classes)
     label = isolate(run.label)
     title = f'{label}: classes and what they are taken for'
     many = f', {count(len(found.seeds), "seed")} together' if len(found.seeds) > 1 else ''
@@ -98,7 +98,7 @@ def _matrix(run: Run, place: str) -> str:
 
 def numbers(cells: np.ndarray, classes: Sequence[str], text: Text) -> str:
     """Return a small matrix with its counts: mistakes are shaded by their share of the row, the diagonal is framed."""
-    names = [short(one, 12) for one in classes]
+    names = [shorten(one, 12) for one in classes]
     longest = CHAR * max(map(len, names))
     left, top = 26 + longest, 20
     wide = (WIDTH - 2 - left) / len(names)

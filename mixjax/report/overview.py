@@ -75,7 +75,7 @@ def lines(folders: Sequence[Folder]) -> list[Line]:
         for row, run in zip(accuracy_rows(folder.results), folder.runs, strict=True)
     ]
     where = [_setting(folder, run) for _, folder, _, run in runs]
-    knobs = told_apart([run for *_, run in runs], where)
+    knobs = distinguishing_settings([run for *_, run in runs], where)
     out = []
     for (place, folder, row, run), setting, told in zip(runs, where, knobs, strict=True):
         base = _base(folder, run, row, runs)
@@ -126,7 +126,7 @@ def _plainly(value: Any) -> Any:
     return {key: one for key, one in value.items() if one != ''} if isinstance(value, Mapping) else value
 
 
-def told_apart(runs: Sequence[Run], where: Sequence[Setting]) -> list[str]:
+def distinguishing_settings(runs: Sequence[Run], where: Sequence[Setting]) -> list[str]:
     """Return the settings that distinguish each run from others of its label: `alpha=0.2, optim.lr=0.01`.
 
     Settings of the method come first.

@@ -38,7 +38,7 @@ class Number(NamedTuple):
 
 
 @cache
-def every() -> tuple[Number, ...]:
+def numbers() -> tuple[Number, ...]:
     """Return all numbers, table by table; methods that are compared with each other are adjacent."""
     text = resources.files('mixjax.report').joinpath('papers.csv').read_text(encoding='utf-8')
     return tuple(
@@ -53,7 +53,7 @@ def every() -> tuple[Number, ...]:
 
 def tables() -> list[str]:
     """Return the names of the tables, in the order of the papers."""
-    return list(dict.fromkeys(number.table for number in every()))
+    return list(dict.fromkeys(number.table for number in numbers()))
 
 
 def of(table: str) -> tuple[Number, ...]:
@@ -61,7 +61,7 @@ def of(table: str) -> tuple[Number, ...]:
     if table not in tables():
         known = [*tables(), *UNPRINTED]
         raise UserError(f'unknown table {table!r}{nearest(table, known)}; the tables are {", ".join(known)}')
-    return tuple(number for number in every() if number.table == table)
+    return tuple(number for number in numbers() if number.table == table)
 
 
 def unprinted(table: str, cells: Iterable[Mapping[str, str]]) -> tuple[Number, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mixjax.report.svg import CHAR, COLOURS, HEIGHT, WIDTH, Scale, Text, frame, short, x_axis, y_axis
+from mixjax.report.svg import CHAR, COLOURS, HEIGHT, WIDTH, Scale, Text, frame, shorten, x_axis, y_axis
 from mixjax.report.words import escape, isolate
 
 
@@ -58,7 +58,7 @@ def bar_chart(bars: Sequence[Bars], names: Sequence[str], text: Text, y_label: s
         parts.append(f'<g class="c{(one.colour - 1) % COLOURS + 1}"><title>{escape(one.label)}</title>')
         at = left + 110 * index
         parts.append(f'<path class="bar" d="M{at:g} 22h9v9h-9Z"/><text class="name" x="{at + 14:g}" y="31">')
-        parts[-1] += f'{escape(short(one.label))}</text>'
+        parts[-1] += f'{escape(shorten(one.label))}</text>'
         for place, value in enumerate(one.values):
             x = left + pitch * (place + 0.1) + width * index
             note = f'<title>{escape(f"{isolate(one.label)}, {isolate(names[place])}: {value:.3f}")}</title>'
@@ -107,6 +107,6 @@ def scatter(clouds: Sequence[Cloud], text: Text, limit: float = 1.05) -> str:
         parts.append(f'<g class="c{(one.colour - 1) % COLOURS + 1}"><title>{escape(one.label)}</title>{points}</g>')
     for one in clouds:
         a, b = x(sum(one.x) / len(one.x)), y(sum(one.y) / len(one.y))
-        name = escape(short(one.label))
+        name = escape(shorten(one.label))
         parts.append(f'<text class="over" text-anchor="middle" x="{a:.1f}" y="{b + 4:.1f}">{name}</text>')
     return frame(text, 310, parts)

@@ -98,8 +98,8 @@ class Unfinished(UserError):
 
 def read(paths: Sequence[str | Place]) -> tuple[Folder, ...]:
     """Read the folders, in the order given; for a sweep, those of its values."""
-    folders = [inner for path in paths for inner in parts(storage.given(path))]
-    resolved = [storage.resolved(folder) for folder in folders]
+    folders = [inner for path in paths for inner in parts(storage.reachable(path))]
+    resolved = [storage.realpath(folder) for folder in folders]
     for index, path in enumerate(resolved):
         if path in resolved[:index]:
             raise UserError(f'{folders[index]} is given twice; name each folder once')

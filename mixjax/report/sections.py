@@ -69,7 +69,7 @@ def _about(folder: Folder) -> str:
 def check(path: str | Path, workdir: Place | None = None) -> None:
     """Refuse a place where no file can be written, and the file of the report's tables; nothing is made."""
     path = Path(path)
-    if workdir is not None and not storage.remote(workdir) and path.absolute() == (workdir / OWN).absolute():
+    if workdir is not None and not storage.is_remote(workdir) and path.absolute() == (workdir / OWN).absolute():
         raise UserError(f'config.results: {path} is where the report of this run has its own tables; name another file')
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if path.is_dir() or not parent.is_dir() or not os.access(parent, os.W_OK):
@@ -88,8 +88,8 @@ def write(path: str | Path, name: str, text: str) -> None:
     begin, end = f'<!-- begin {name}: written by a command, not by hand -->', f'<!-- end {name} -->'
     section = f'{begin}\n{text.strip()}\n{end}\n'
     try:
-        path = storage.real_file(path)
-        storage.make(path.parent)
+        path = storage.resolve_file(path)
+        storage.make_folder(path.parent)
         old = plain_data.read_regular(path).decode() if path.exists() else '# Results\n'
         head, mark, rest = old.partition(begin)
         if not mark:

@@ -56,7 +56,7 @@ def body(
         for place in range(1, len(folders) + 1)
     }
     sheet = filters.sheet(by, several)
-    before = [answered(overview.answer(found)), _left_out(unfinished), filters.form(by, 'result')]
+    before = [answer_html(overview.answer(found)), _left_out(unfinished), filters.form(by, 'result')]
     room = LIMIT - _bytes([*before, sheet, over, table(found, by, set(range(1, len(folders) + 1)))])
     sections, told = _sections(folders, found, by, section, room)
     runs = table(found, by, {place for place, one in enumerate(sections, 1) if one})
@@ -68,7 +68,7 @@ def _methods(found: Sequence[Line]) -> list[str]:
     return sorted({line.row.label for line in found})
 
 
-def answered(found: Answer) -> str:
+def answer_html(found: Answer) -> str:
     """Return the answer, which precedes everything else."""
     # a name before its value in the source, the value above its name on the page
     figures = ''.join(f'<div><dt>{escape(what)}</dt><dd>{escape(value)}</dd></div>' for value, what in found.figures)

@@ -105,7 +105,7 @@ def _style(colour: int) -> str:
     return f'c{(colour - 1) % COLOURS + 1}' + (' dash' if (colour - 1) // COLOURS % 2 else '')
 
 
-def short(label: str, most: int = 14) -> str:
+def shorten(label: str, most: int = 14) -> str:
     return label if len(label) <= most else label[: most - 1] + '\u2026'
 
 
@@ -113,10 +113,10 @@ def line_name(label: str) -> str:
     """Return the name of a line as it is written beside it; of `method, kind of batch` only the method is cut."""
     method, comma, kind = label.rpartition(', ')
     room = LINE_NAME - len(comma) - len(kind)
-    return f'{short(method, room)}{comma}{kind}' if comma and room > 3 else short(label)
+    return f'{shorten(method, room)}{comma}{kind}' if comma and room > 3 else shorten(label)
 
 
-def alone(chart: str, rules: str) -> str:
+def standalone(chart: str, rules: str) -> str:
     """Return a chart as a separate file, with the style sheet that it needs (`style.of_chart`)."""
     head, _, rest = chart.partition('>')
     space = f'{head} xmlns="http://www.w3.org/2000/svg" width="{1.5 * WIDTH:g}">'  # the height follows from the viewBox
@@ -223,7 +223,7 @@ def dot_chart(rows: Sequence[Dots], text: Text, x_label: str, reference: float |
       x_label: name of the x axis.
       reference: position of the dashed line; None for none.
     """
-    names = [short(row.label) for row in rows]
+    names = [shorten(row.label) for row in rows]
     left, right, top, pitch = 10 + CHAR * max(map(len, names)), WIDTH - 12, 8, 28
     bottom = top + pitch * len(rows)
     x = Scale(*_range([value for row in rows for _, value in row.seeds], 0.05), left, right)

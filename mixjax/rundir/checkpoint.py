@@ -40,7 +40,7 @@ def open_folder(folder: Place) -> ocp.CheckpointManager:
         async_options=ocp.AsyncOptions(post_finalization_callback=seal),
     )  # fmt: skip
     try:
-        storage.make(folder)
+        storage.make_folder(folder)
         integrity.refuse_links(folder)
         manager = ocp.CheckpointManager(storage.absolute(folder), options=options)
     except (storage.IsLink, NotADirectoryError, FileExistsError) as error:
@@ -129,7 +129,7 @@ def restore(manager: ocp.CheckpointManager, step: int, state: Tree) -> Tree:
     place = f'{manager.directory.parent.name}/{manager.directory.name}/step_{step}'
     try:
         found: Any = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))
-        integrity.known(found.meta['format'], place)
+        integrity.check_format(found.meta['format'], place)
         restored: Any = manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
         if _form(restored.state) != _form(abstract):
             raise ValueError('its arrays are not those of this network')

@@ -208,7 +208,7 @@ def _with_packages(name: str) -> list[str]:
 # --- modules without a file -------------------------------------------------------------------------------------------
 
 
-def same(one: str, other: str) -> bool:
+def may_be_same(one: str, other: str) -> bool:
     """Return whether two digests may be of the same code. Bytecode of two versions of Python cannot be compared."""
     kinds = {digest.rpartition(' ')[0] for digest in (one, other)}
     return one == other or UNKNOWN in (one, other) or len(kinds) > 1

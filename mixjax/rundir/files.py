@@ -38,20 +38,20 @@ LOCK = 'lock.json'  # the process that trains there (rundir/lock.py)
 before_writing: list[Callable[[Place], None]] = []
 
 
-def by_owner(function: Callable[..., None]) -> Callable[..., None]:
+def if_owner(function: Callable[..., None]) -> Callable[..., None]:
     """Make a function, which writes to the place given first, run in the first process while it has the lock."""
 
     @functools.wraps(function)
-    def looked(path: Place, *args: Any) -> None:
+    def checked(path: Place, *args: Any) -> None:
         if first():
             for look in before_writing:
                 look(path)
             function(path, *args)
 
-    return looked
+    return checked
 
 
-@by_owner
+@if_owner
 def write(path: Place, data: bytes | str) -> None:
     """Write a file atomically."""
     storage.write(path, data.encode() if isinstance(data, str) else data)
@@ -71,10 +71,10 @@ def read_json(path: Place) -> Any:
 @by_first
 def create(folder: Place) -> None:
     try:
-        storage.make(folder)
+        storage.make_folder(folder)
         storage.try_writing(folder)
     except Exception as error:  # of the network, of permissions: each client of a store has different errors
-        if storage.remote(folder):
+        if storage.is_remote(folder):
             raise storage.unreachable(folder, error) from error
         if isinstance(error, OSError):
             raise UserError(f'the work directory {folder} cannot be written to: {error.strerror}') from error
@@ -84,17 +84,17 @@ def create(folder: Place) -> None:
 # --- one config for one directory -------------------------------------------------------------------------------------
 
 
-def as_data(config: Any) -> dict[str, Any]:
+def to_data(config: Any) -> dict[str, Any]:
     """Return a config as JSON has it: tuples become lists."""
     return json.loads(config.to_json(sort_keys=True))
 
 
-def flat(config: dict[str, Any]) -> dict[str, Any]:
+def flatten(config: dict[str, Any]) -> dict[str, Any]:
     return {'.'.join(key): value for key, value in traverse_util.flatten_dict(config, keep_empty_nodes=True).items()}
 
 
 @by_first
-def look(folder: Place, config: Any) -> bool:
+def check_folder(folder: Place, config: Any) -> bool:
     """Check that a directory is new, or was made by the same config; nothing is written.
 
     Only `steps` of a finished run may differ, and only grow: that extends the run.
@@ -112,7 +112,7 @@ def look(folder: Place, config: Any) -> bool:
     before = read_json(path)
     if not isinstance(before, dict) or type(before.get('steps')) is not int:
         raise UserError(f'{path} is damaged; use another --workdir')
-    before, after = flat(before), flat(as_data(config))
+    before, after = flatten(before), flatten(to_data(config))
     keys = (before.keys() | after.keys()) - set(ELSEWHERE)
     if len(config.compare):  # a comparison does not train it; earlier versions named a method there all the same
         keys -= {key for key in keys if key.startswith('method.')}
@@ -136,7 +136,7 @@ def look(folder: Place, config: Any) -> bool:
     return False
 
 
-def parts_of(folder: Place) -> set[str]:
+def run_folders(folder: Place) -> set[str]:
     """Return the folders in a work directory that its sweep or comparison trains in; empty for other folders."""
     path = folder / 'config.json'
     try:
@@ -148,7 +148,7 @@ def parts_of(folder: Place) -> set[str]:
 
 
 def claim(folder: Place, config: Any) -> None:
-    """Write the config of a directory that `look` has accepted; all processes must see it there."""
+    """Write the config of a directory that `check_folder` has accepted; all processes must see it there."""
     record(folder, config)
     if not all(gather((folder / 'config.json').exists())):
         raise UserError(
@@ -160,8 +160,8 @@ def claim(folder: Place, config: Any) -> None:
 @by_first
 def record(folder: Place, config: Any) -> None:
     create(folder)
-    if not (folder / 'config.json').exists() or read_json(folder / 'config.json') != as_data(config):
-        write_json(folder / 'config.json', as_data(config))
+    if not (folder / 'config.json').exists() or read_json(folder / 'config.json') != to_data(config):
+        write_json(folder / 'config.json', to_data(config))
 
 
 @by_first
@@ -220,11 +220,11 @@ def commit() -> str | None:
 _logs: dict[str, tuple[str, float]] = {}
 
 
-@by_owner
+@if_owner
 def append(path: Place, line: dict[str, Any]) -> None:
-    """Append a line. Nothing can be appended in a store, so there `settle` writes the lines."""
+    """Append a line. Nothing can be appended in a store, so there `flush_logs` writes the lines."""
     text = json.dumps(line) + '\n'
-    if not storage.remote(path):
+    if not storage.is_remote(path):
         storage.append(path, text.encode())
         return
     before, when = _logs.get(str(path)) or (path.read_text() if path.exists() else '', 0.0)
@@ -235,15 +235,15 @@ def append(path: Place, line: dict[str, Any]) -> None:
 
 
 @only_first
-def settle(folder: Place) -> None:
+def flush_logs(folder: Place) -> None:
     """Write the pending lines of a folder's files: before a checkpoint, which must not be ahead of them."""
     # Also dropped if they may not be written any more: another run's lines have taken their place.
-    held = {name: _logs.pop(name)[0] for name in [name for name in _logs if storage.of(name).parent == folder]}
+    held = {name: _logs.pop(name)[0] for name in [name for name in _logs if storage.to_place(name).parent == folder]}
     for name, text in held.items():
-        write(storage.of(name), text)
+        write(storage.to_place(name), text)
 
 
-def lines(path: Place) -> Iterable[dict[str, Any]]:
+def read_lines(path: Place) -> Iterable[dict[str, Any]]:
     """Return the complete lines of a file; skip one that a dying process left half-written."""
     if str(path) in _logs or path.exists():
         try:
@@ -260,8 +260,8 @@ def lines(path: Place) -> Iterable[dict[str, Any]]:
                 yield line
 
 
-@by_owner
-def rewind(path: Place, seeds: list[int], step: int) -> None:
+@if_owner
+def rewind_log(path: Place, seeds: list[int], step: int) -> None:
     """Drop the lines of seeds after `step`: it will be trained, and logged, again.
 
     Args:
@@ -269,29 +269,29 @@ def rewind(path: Place, seeds: list[int], step: int) -> None:
       seeds: the seeds whose lines are dropped.
       step: the last step that is kept.
     """
-    settle(path.parent)
+    flush_logs(path.parent)
     if path.exists():
-        kept = [line for line in lines(path) if line['seed'] not in seeds or line['step'] <= step]
+        kept = [line for line in read_lines(path) if line['seed'] not in seeds or line['step'] <= step]
         write(path, ''.join(json.dumps(line) + '\n' for line in kept))
 
 
-@by_owner
-def arrange(path: Place) -> None:
+@if_owner
+def sort_log(path: Place) -> None:
     """Sort the lines of a log by seed and step; lines of the same seed and step keep their order.
 
     The lines of seeds that are trained at once alternate, and the seeds that go on together after a kill depend on
     the checkpoints that were complete by then. A finished log should not depend on that.
     """
-    settle(path.parent)
+    flush_logs(path.parent)
     if path.exists():
-        found = list(lines(path))
+        found = list(read_lines(path))
         ordered = sorted(found, key=lambda line: (line['seed'], line['step']))
         if ordered != found:
             write(path, ''.join(json.dumps(line) + '\n' for line in ordered))
 
 
-@by_owner
+@if_owner
 def write_arrays(path: Place, arrays: dict[str, np.ndarray]) -> None:
     """Write a compressed `.npz` atomically."""
-    with storage.new(path) as file:
+    with storage.open_atomic(path) as file:
         np.savez_compressed(file, **cast(Any, arrays))

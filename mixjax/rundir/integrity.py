@@ -86,7 +86,7 @@ def fault(place: Place) -> str:
         return f'meta/metadata names an invalid format, {str(version)[:40]!r}'
     try:
         if version != FORMAT and not (place / SUMS).exists():
-            return ''  # an older one; anything that is not a checkpoint is refused by `known`
+            return ''  # an older one; anything that is not a checkpoint is refused by `check_format`
         sums = _parsed(place / SUMS)
         there = dict(files(place))
     except (OSError, ValueError) as error:
@@ -122,7 +122,7 @@ def _why(error: Exception) -> str:
     return error.strerror or 'it is not there' if isinstance(error, OSError) else type(error).__name__
 
 
-def known(version: Any, place: str) -> None:
+def check_format(version: Any, place: str) -> None:
     """Refuse a checkpoint of an unknown format."""
     if version not in READ:
         raise UserError(
@@ -137,12 +137,13 @@ def steps(folder: Place) -> list[int]:
         return []
     # On a disk a step gets its name when it is complete; in a store, which cannot rename, a mark.
     found = [item for item in folder.iterdir() if item.name.startswith(STEP)]
-    names = [item.name.removeprefix(STEP) for item in found if not storage.remote(item) or (item / COMMITTED).exists()]
+    whole = [item for item in found if not storage.is_remote(item) or (item / COMMITTED).exists()]
+    names = [item.name.removeprefix(STEP) for item in whole]
     return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
 
 @by_first
-def look(folder: Place, seeds: list[int], say: Callable[[str], None]) -> None:
+def set_aside_damaged(folder: Place, seeds: list[int], say: Callable[[str], None]) -> None:
     """Rename the damaged checkpoints of a run that are newer than an intact one, also of its first stage.
 
     Args:
@@ -177,10 +178,10 @@ def refuse_links(folder: Place) -> None:
 
     Anything that is not a folder is refused too.
     """
-    if not storage.remote(folder) and os.path.lexists(folder) and not os.path.islink(folder) and not folder.is_dir():
+    if not storage.is_remote(folder) and os.path.lexists(folder) and not os.path.islink(folder) and not folder.is_dir():
         raise UserError(f'{folder} is not a folder, so no checkpoints can be kept there; use another --workdir')
     try:
-        found = [] if storage.remote(folder) else storage.links(folder)
+        found = [] if storage.is_remote(folder) else storage.list_links(folder)
     except storage.IsLink as error:
         raise UserError(f'the checkpoints in {folder} cannot be written: {error.strerror}') from error
     if found:
@@ -199,9 +200,9 @@ def _damaged(place: Place) -> list[tuple[int, str, int]]:
             return [(*one, step) for one in bad]
         bad.append((step, why))
     if bad:
-        told = '; '.join(f'{STEP}{step}: {why}' for step, why in bad)
+        faults = '; '.join(f'{STEP}{step}: {why}' for step, why in bad)
         raise UserError(
-            f'no checkpoint in {place} is whole ({told}); nothing was changed: put the files back from a copy, '
+            f'no checkpoint in {place} is whole ({faults}); nothing was changed: put the files back from a copy, '
             'or begin again in another --workdir'
         )
     return []

@@ -36,18 +36,18 @@ _lost: dict[Place, str] = {}
 
 
 @contextlib.contextmanager
-def held(folder: Place, say: Callable[[str], None]) -> Iterator[None]:
+def hold(folder: Place, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of a folder during the block; with several processes the first one holds it.
 
     `rundir.files` writes in the folder only as long as the lock is this run's.
     """
     path = folder / files.LOCK
-    mine = taken(path, say)
+    mine = acquire(path, say)
     if first():
         _tokens[path] = mine['token']
         _lost.pop(path, None)
     done = threading.Event()
-    beating = threading.Thread(target=_beat, args=(path, mine, done), name='mixjax-lock', daemon=True)
+    beating = threading.Thread(target=_heartbeat, args=(path, mine, done), name='mixjax-lock', daemon=True)
     if first():
         beating.start()
     try:
@@ -62,18 +62,18 @@ def held(folder: Place, say: Callable[[str], None]) -> Iterator[None]:
                     path.unlink()
 
 
-def try_all(folders: Iterable[Place], say: Callable[[str], None]) -> None:
+def refuse_locked(folders: Iterable[Place], say: Callable[[str], None]) -> None:
     """Refuse to begin if another run trains in one of these folders; remove the lock of a dead process."""
     for folder in folders:
         if from_first((folder / files.LOCK).exists):
-            with held(folder, say):
+            with hold(folder, say):
                 pass
 
 
 def check(place: Place) -> None:
     """End the run, before it writes there, if another one has taken its lock of that folder, or above it."""
     for path in [path for path in _tokens if path.parent == place or path.parent in place.parents]:
-        _look(path)
+        _check_ours(path)
         if path in _lost:
             raise UserError(_lost[path])
 
@@ -81,9 +81,9 @@ def check(place: Place) -> None:
 files.before_writing.append(check)
 
 
-def _look(path: Place) -> None:
+def _check_ours(path: Place) -> None:
     """Check that a lock is still this run's. In a store the heartbeat does that: each check is a request."""
-    if path not in _lost and not storage.remote(path):
+    if path not in _lost and not storage.is_remote(path):
         _compare(path, _tokens[path])
 
 
@@ -101,11 +101,11 @@ def _compare(path: Place, token: str) -> bool:
 
 
 @by_first
-def taken(path: Place, say: Callable[[str], None]) -> dict[str, Any]:
+def acquire(path: Place, say: Callable[[str], None]) -> dict[str, Any]:
     """Take the lock; return its contents."""
     files.create(path.parent)
-    mine = {**me(), 'since': time.time(), 'beat': 0, 'token': secrets.token_hex(8)}
-    while not _put(path, mine):
+    mine = {**this_owner(), 'since': time.time(), 'beat': 0, 'token': secrets.token_hex(8)}
+    while not _create(path, mine):
         found = _read(path)
         if found is None:
             time.sleep(0.01)  # it was released just now
@@ -131,12 +131,12 @@ def refuse_part(folder: Place, say: Callable[[str], None]) -> None:
     inner = storage.absolute(folder)
     for outer in [*inner.parents][:2]:  # a comparison, and the sweep that it is a value of
         path, name = outer / files.LOCK, inner.relative_to(outer).parts[0]
-        found = _read(path) if name in files.parts_of(outer) else None
+        found = _read(path) if name in files.run_folders(outer) else None
         if found is not None and alive(path, found, say):
             raise _busy(path, found)
 
 
-def me() -> dict[str, Any]:
+def this_owner() -> dict[str, Any]:
     """Return the owner that this process would be. machine: the scope in which process numbers are unique."""
     try:
         machine = Path('/proc/sys/kernel/random/boot_id').read_text().strip()
@@ -165,7 +165,7 @@ def _started(pid: int) -> str:
 
 def alive(path: Place, found: dict[str, Any], say: Callable[[str], None]) -> bool:
     """Return whether the owner of a lock is alive."""
-    if found['machine'] == me()['machine']:
+    if found['machine'] == this_owner()['machine']:
         return _started(found['pid']) == found['started'] != ''
     say(
         f'{path.parent} was in use by process {found["pid"]} on {found["host"]}; '
@@ -182,14 +182,14 @@ def alive(path: Place, found: dict[str, Any], say: Callable[[str], None]) -> boo
     return False
 
 
-def _put(path: Place, lock: dict[str, Any]) -> bool:
+def _create(path: Place, lock: dict[str, Any]) -> bool:
     """Write the lock if there is none."""
-    with _told(path):
-        return storage.create(path, json.dumps(lock).encode())
+    with _explain_write_errors(path):
+        return storage.create_exclusive(path, json.dumps(lock).encode())
 
 
 @contextlib.contextmanager
-def _told(path: Place) -> Iterator[None]:
+def _explain_write_errors(path: Place) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -203,8 +203,8 @@ def _read(path: Place) -> dict[str, Any] | None:
     as a link, a FIFO or a file of gigabytes, counts as a dead owner's: it is replaced, and never followed.
     """
     nobody = {'host': '?', 'machine': '?', 'pid': -1, 'started': '', 'since': 0.0, 'beat': -1, 'token': ''}
-    dead = {**nobody, 'machine': me()['machine']}
-    if not storage.remote(path) and path.is_symlink():
+    dead = {**nobody, 'machine': this_owner()['machine']}
+    if not storage.is_remote(path) and path.is_symlink():
         return dead
     try:
         data = untrusted.read_regular(path, MOST_BYTES)
@@ -224,7 +224,7 @@ def _read(path: Place) -> dict[str, Any] | None:
 
 def _replace(path: Place, found: dict[str, Any], mine: dict[str, Any]) -> bool:
     """Replace the lock of a dead owner; return False if another run was faster. There is always a lock meanwhile."""
-    with _told(path), _alone(path.parent) as sure:
+    with _explain_write_errors(path), _exclusive(path.parent) as sure:
         now = _read(path)
         if now is None or now['token'] != found['token']:
             return False
@@ -235,11 +235,11 @@ def _replace(path: Place, found: dict[str, Any], mine: dict[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def _alone(folder: Place) -> Iterator[bool]:
+def _exclusive(folder: Place) -> Iterator[bool]:
     """Yield whether no other process is in this block for the folder; the system releases it when this one ends."""
     with contextlib.ExitStack() as stack:
         try:
-            if storage.remote(folder):
+            if storage.is_remote(folder):
                 raise OSError('a store has no such locks')
             place = os.open(folder, os.O_RDONLY)
             stack.callback(os.close, place)
@@ -250,7 +250,7 @@ def _alone(folder: Place) -> Iterator[bool]:
             yield True
 
 
-def _beat(path: Place, mine: dict[str, Any], done: threading.Event) -> None:
+def _heartbeat(path: Place, mine: dict[str, Any], done: threading.Event) -> None:
     """Write the heartbeat again and again, as long as this run has the lock."""
     beat = 0
     while not done.wait(BEAT):

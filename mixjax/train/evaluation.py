@@ -18,7 +18,7 @@ from mixjax.host.processes import by_first, only_first
 from mixjax.host.storage import Place
 from mixjax.rundir import files
 from mixjax.tasks import CLASSIFICATION, Task
-from mixjax.train import evaluate, export, mesh, nan_guard, predictions
+from mixjax.train import accuracy, export, mesh, nan_guard, predictions
 from mixjax.train.program import Program
 from mixjax.train.seed_batch import SeedBatch
 from mixjax.train.seeds import test_images, val_images
@@ -27,73 +27,73 @@ from mixjax.train.step import TrainState
 Tree = Any
 
 
-def check(built: Program) -> None:
+def check(program: Program) -> None:
     """Refuse to keep the best network without a validation part."""
-    config = built.config
-    if config.keep == 'best' and not val_count(built, config.seed):
+    config = program.config
+    if config.keep == 'best' and not val_count(program, config.seed):
         raise UserError(
-            f'config.keep=best chooses by the {built.task.primary} on a validation part, and there is none; hold out a '
-            'share of the labelled examples (config.target.val=0.2), or keep the last (config.keep=last)'
+            f'config.keep=best chooses by the {program.task.primary} on a validation part, and there is none; hold out '
+            'a share of the labelled examples (config.target.val=0.2), or keep the last (config.keep=last)'
         )
 
 
-def val_count(built: Program, seed: int) -> int:
+def val_count(program: Program, seed: int) -> int:
     """Return the number of validation examples of a seed."""
-    return len(built.sets.val.labels) if built.sets.val else len(built.draw(seed).rows.val)
+    return len(program.sets.val.labels) if program.sets.val else len(program.draw(seed).rows.val)
 
 
-def evaluate_and_log(built: Program, folder: Place, step: int, ts: TrainState, placed: SeedBatch) -> None:
+def evaluate_and_log(program: Program, folder: Place, step: int, ts: TrainState, placed: SeedBatch) -> None:
     """Evaluate all seeds and log it; keep the predictions of the seeds whose best step so far this is.
 
     The first seed's network is exported if it is the best so far.
 
     Args:
-      built: the run's programs.
+      program: the run's programs.
       folder: the run's folder.
       step: number of steps done.
       ts: the state of all trials.
       placed: the seeds on the devices.
     """
-    metrics, config, together = folder / 'metrics.jsonl', built.config, placed.seeds
-    variables = built.evaluated(ts)
+    metrics, config, together = folder / 'metrics.jsonl', program.config, placed.seeds
+    variables = program.evaluated(ts)
     said: list[Any] = []
-    for kind, program_of, images in (('eval', built.evaluate, placed.test), ('val', built.validate, placed.val)):
-        labels = labels_of(built, together, kind) if images.count else ()
+    for kind, program_of, images in (('eval', program.evaluate, placed.test), ('val', program.validate, placed.val)):
+        labels = labels_of(program, together, kind) if images.count else ()
         if kind == 'eval' and images.count and (config.keep == 'best' or step == config.steps):
-            found, said = evaluate.run_each(program_of, variables, *images, built.task, labels)
+            found, said = accuracy.measure_each(program_of, variables, *images, program.task, labels)
         elif images.count:
-            found = evaluate.run(program_of, variables, *images, built.task, labels)
+            found = accuracy.measure(program_of, variables, *images, program.task, labels)
         else:
             found = []
         for seed, line in zip(together, found, strict=False):
             files.append(metrics, {'seed': seed, 'step': step, 'kind': kind, **nan_guard.plain(line)})
-    result = [seed for seed, at in kept(config, folder, together).items() if said and at == step]
-    predictions.keep(built, folder, step, {seed: said[together.index(seed)] for seed in result})
+    result = [seed for seed, at in result_steps(config, folder, together).items() if said and at == step]
+    predictions.save(program, folder, step, {seed: said[together.index(seed)] for seed in result})
     if config.keep == 'best' and config.seed in result:
-        keep(built, folder, mesh.take(variables, together.index(config.seed)), step)
+        export_network(program, folder, mesh.take_trial(variables, together.index(config.seed)), step)
 
 
-def labels_of(built: Program, together: Sequence[int], kind: str) -> list[evaluate.Labels]:
+def labels_of(program: Program, together: Sequence[int], kind: str) -> list[accuracy.Labels]:
     """Return the labels of each seed's test or validation examples; none for a task whose measures need none.
 
     Args:
-      built: the run's programs.
+      program: the run's programs.
       together: the seeds.
       kind: 'eval' or 'val'.
     """
-    if not built.task.rows:
+    if not program.task.rows:
         return []
     images = test_images if kind == 'eval' else val_images
-    found = [(seed, images(built, seed)) for seed in together]
-    names = built.sets.train.classes
-    return [evaluate.Labels(some.label, built.scale(seed), names) for seed, some in found if some is not None]
+    found = [(seed, images(program, seed)) for seed in together]
+    names = program.sets.train.classes
+    return [accuracy.Labels(some.label, program.scale(seed), names) for seed, some in found if some is not None]
 
 
 @by_first
-def best(folder: Place, task: Task = CLASSIFICATION) -> dict[int, int]:
+def best_steps(folder: Place, task: Task = CLASSIFICATION) -> dict[int, int]:
     """Return {seed: the step at which its primary measure on the validation part is best, the last of equals}."""
     found: dict[int, dict[str, Any]] = {}
-    for line in sorted(files.lines(folder / 'metrics.jsonl'), key=lambda line: line['step']):
+    for line in sorted(files.read_lines(folder / 'metrics.jsonl'), key=lambda line: line['step']):
         if line['kind'] == 'val':
             before = found.setdefault(line['seed'], line)
             if not task.better(before[task.primary], line[task.primary]):
@@ -101,48 +101,50 @@ def best(folder: Place, task: Task = CLASSIFICATION) -> dict[int, int]:
     return {seed: line['step'] for seed, line in found.items()}
 
 
-def kept(config: Any, folder: Place, seeds: Sequence[int]) -> dict[int, int]:
+def result_steps(config: Any, folder: Place, seeds: Sequence[int]) -> dict[int, int]:
     """Return {seed: the step of its resulting network}; so far, for a seed in training that keeps the best."""
-    known = best(folder, tasks.of(config.target.task)) if config.keep == 'best' else {}
+    known = best_steps(folder, tasks.of(config.target.task)) if config.keep == 'best' else {}
     return {seed: known[seed] if config.keep == 'best' else config.steps for seed in seeds}
 
 
-def keep(built: Program, folder: Place, variables: Tree, step: int, whole: bool = False) -> None:
+def export_network(program: Program, folder: Place, variables: Tree, step: int, whole: bool = False) -> None:
     """Export a network.
 
     Args:
-      built: the run's programs.
+      program: the run's programs.
       folder: the run's folder.
       variables: the evaluated variables of one seed.
       step: the step of the network.
       whole: export all heads, and not only the ones that prediction needs.
     """
-    images = built.sets.train
+    images = program.sets.train
     channels = images.read(np.arange(1)).shape[-1]
-    about = export.About(images.classes, channels, built.task, built.scale(built.config.seed))
-    export.model(folder, built.config, built.method, mesh.here(variables), about, step, whole)
+    about = export.About(images.classes, channels, program.task, program.scale(program.config.seed))
+    export.write_model(folder, program.config, program.method, mesh.to_local_device(variables), about, step, whole)
 
 
-def snapshot(built: Program, folder: Place, together: Sequence[int], ts: TrainState, step: int) -> None:
+def snapshot(program: Program, folder: Place, together: Sequence[int], ts: TrainState, step: int) -> None:
     """Keep the first seed's network of this step, with all its heads, in a folder for this step."""
     place = folder / 'snapshots' / str(step)
     files.create(place)
-    keep(built, place, mesh.take(built.evaluated(ts), together.index(built.config.seed)), step, whole=True)
+    mine = mesh.take_trial(program.evaluated(ts), together.index(program.config.seed))
+    export_network(program, place, mine, step, whole=True)
 
 
-def export_last(built: Program, folder: Place, together: list[int], ts: TrainState) -> None:
+def export_last(program: Program, folder: Place, together: list[int], ts: TrainState) -> None:
     """Export the first seed's network at the last step, unless that has been done."""
-    config = built.config
-    if export.is_of(folder, config.steps):
+    config = program.config
+    if export.is_current(folder, config.steps):
         return
     if config.keep == 'last':
-        keep(built, folder, mesh.take(built.evaluated(ts), together.index(config.seed)), config.steps)
+        mine = mesh.take_trial(program.evaluated(ts), together.index(config.seed))
+        export_network(program, folder, mine, config.steps)
     else:
-        still(folder, config.steps)
+        mark_still_best(folder, config.steps)
 
 
 @only_first
-def still(folder: Place, steps: int) -> None:
+def mark_still_best(folder: Place, steps: int) -> None:
     """Mark the exported network as still the best after the run was extended."""
     path = folder / 'model.json'
     files.write_json(path, {**files.read_json(path), 'steps': steps})

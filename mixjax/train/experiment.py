@@ -63,15 +63,15 @@ def run(
     config = config_lib.settle(config_lib.complete(copy.deepcopy(config).unlock()))
     config_lib.check(config)
     shared.preflight(config)
-    folder = storage.real(storage.of(folder))  # no file below it is written through a link
+    folder = storage.resolve_links(storage.to_place(folder))  # no file below it is written through a link
     progress = progress if isinstance(progress, Progress) else Progress(0, quiet=not (progress and processes.first()))
 
     # Refuse a folder of another experiment before anything is loaded: other settings first, then other code.
     values = {name: (one, folder / name) for name, one in variants.swept(config).items()}
     every = [single for one, place in values.values() for single in variants.singles(one, place).values()]
-    files.look(folder, config)
+    files.check_folder(folder, config)
     for single, place in every:
-        files.look(place, single)
+        files.check_folder(place, single)
     for one, place in values.values():
         input_digests.check_code(one, place, changed_code)
     lock.refuse_part(folder, progress.say)
@@ -88,10 +88,10 @@ def run(
             name: plan_experiment(one, place, progress, left, changed_code) for name, (one, place) in values.items()
         }
         progress.total += sum(plan.steps for plan in plans.values())
-        with lock.held(folder, progress.say):
-            files.look(folder, config)  # another process may have been here before the lock was taken
+        with lock.hold(folder, progress.say):
+            files.check_folder(folder, config)  # another process may have been here before the lock was taken
             inside = [place for plan in plans.values() for place in (plan.folder, *(p for _, p in plan.runs.values()))]
-            lock.try_all([place for place in inside if place != folder], progress.say)
+            lock.refuse_locked([place for place in inside if place != folder], progress.say)
             if config.sweep.key:
                 return run_sweep(config, folder, plans, progress, command)
             return run_experiment(plans[''], progress, command)
@@ -104,8 +104,8 @@ def plan_experiment(config: Any, folder: Place, progress: Progress, left: bool, 
       left: whether this run, or another value of its sweep, has steps left to do.
     """
     runs = variants.singles(config, folder)
-    files.look(folder, config)
-    extended = {label for label, (single, place) in runs.items() if files.look(place, single)}
+    files.check_folder(folder, config)
+    extended = {label for label, (single, place) in runs.items() if files.check_folder(place, single)}
     todo = [label for label, (_, place) in runs.items() if files.finished(place, config.steps) is None]
     if todo:
         progress.phase('loading the data and the network')
@@ -131,8 +131,8 @@ def run_sweep(config: Any, folder: Place, plans: dict[str, Plan], progress: Prog
     found = {}
     for name, plan in plans.items():
         progress.say(f'{name}:')
-        with lock.held(plan.folder, progress.say):  # it may also be started as a separate run
-            files.look(plan.folder, plan.config)
+        with lock.hold(plan.folder, progress.say):  # it may also be started as a separate run
+            files.check_folder(plan.folder, plan.config)
             found[name] = run_experiment(plan, progress, command)
     out = {'kind': 'sweep', 'steps': config.steps, 'key': config.sweep.key, 'runs': found}
     files.write_json(folder / 'results.json', out)
@@ -150,8 +150,8 @@ def run_experiment(plan: Plan, progress: Progress, command: str) -> dict[str, An
     for label, (single, place) in plan.runs.items():
         progress.begin(label)
         program = plan.programs.pop(label, None)  # its compiled programs are not needed after its run
-        with lock.held(place, progress.say) if config.compare else contextlib.nullcontext():
-            files.look(place, single)
+        with lock.hold(place, progress.say) if config.compare else contextlib.nullcontext():
+            files.check_folder(place, single)
             if label in plan.extended:
                 progress.say(f'{label}: extended to {single.steps} steps; earlier steps keep the schedule they had')
                 files.describe(place, command, again=True)
@@ -180,7 +180,7 @@ def run_training(
     files.describe(folder, command)
     input_digests.record(folder, inputs)
     results.describe_data(program, folder)
-    integrity.look(folder, seeds.seeds_of(config), progress.say)
+    integrity.set_aside_damaged(folder, seeds.seeds_of(config), progress.say)
     loop.train_run(program, folder, progress)
     found = results.summary(program, folder, label)
     files.write_json(folder / 'results.json', found)

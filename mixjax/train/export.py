@@ -68,7 +68,7 @@ class About(NamedTuple):
 
 
 @only_first
-def model(
+def write_model(
     folder: Place, config: Any, method: Method, variables: Tree, data: About, step: int, whole: bool = False
 ) -> None:
     """Write `model.safetensors` and `model.json`: everything that prediction, or another run, needs.
@@ -92,9 +92,9 @@ def model(
         'dtype': config.model.dtype,
         'classes': list(data.classes),
         'data': config.target.name,
-        'image': files.as_data(config.image),
+        'image': files.to_data(config.image),
         'channels': data.channels,
-        'method': files.as_data(config.method),
+        'method': files.to_data(config.method),
         'steps': config.steps,
         'step': step,
     }
@@ -106,7 +106,7 @@ def model(
 
 
 @by_first
-def is_of(folder: Place, steps: int) -> bool:
+def is_current(folder: Place, steps: int) -> bool:
     """Return whether the model in the folder is from a run of this many steps, and not from before it was extended."""
     path = folder / 'model.json'
     return path.exists() and files.read_json(path)['steps'] == steps
@@ -115,7 +115,7 @@ def is_of(folder: Place, steps: int) -> bool:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def seen(
+def make_viewer(
     net: Net, method: Method, feed: Batch, run: Run, geometry: augment.Geometry
 ) -> Callable[[TrainState, Tree, Tree, Tree], dict[str, Array]]:
     """Make a function that returns a batch, and the images that enter the network in train mode.
@@ -131,7 +131,7 @@ def seen(
       geometry: preprocessing of the images.
     """
 
-    def look(ts: TrainState, start: Tree | None, frozen: Tree, inputs: Tree) -> dict[str, Array]:
+    def view_batch(ts: TrainState, start: Tree | None, frozen: Tree, inputs: Tree) -> dict[str, Array]:
         ctx = context(feed, run, ts, frozen, inputs)
         bound = bind(net, start, ctx.rng)
         entered = []
@@ -156,24 +156,24 @@ def seen(
         label = ctx.batch['label'][:SHOWN]
         return {**pictures, 'label': label if label.ndim == 1 else jnp.full(len(label), -1)}
 
-    return jax.jit(look)
+    return jax.jit(view_batch)
 
 
-def samples(path: Place, look: Callable[[int], dict[str, Array]]) -> None:
+def write_samples(path: Place, view_batch: Callable[[int], dict[str, Array]]) -> None:
     """Write `samples.npz`: from a few steps, the pictures that differ most from the images they were made of.
 
     Some methods leave some batches unchanged, or nearly so.
 
     Args:
       path: the file.
-      look: step -> pictures.
+      view_batch: step -> pictures.
     """
-    found = [jax.tree.map(np.asarray, look(step)) for step in (1, 3, 5, 7)]
+    found = [jax.tree.map(np.asarray, view_batch(step)) for step in (1, 3, 5, 7)]
     changed = [np.abs(one['seen'].astype(int) - one['image']).mean() for one in found]
     files.write_arrays(path, found[int(np.argmax(changed))])
 
 
-def pairs(folder: Place, seed: int, prepared: Prepared, target: Dataset, source: Dataset) -> None:
+def write_pairs(folder: Place, seed: int, prepared: Prepared, target: Dataset, source: Dataset) -> None:
     """Write `pairs.json` and `pairs.npz`: the source classes that each target class draws from, with a picture each.
 
     Args:

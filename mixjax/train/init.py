@@ -175,7 +175,7 @@ def _require_something_learns(program: Program, method: Method, params: Tree, co
 
 def wanted_heads(net: Net, method: Method, prepared: Prepared, data: Data, start: Tree | None) -> dict[str, Head]:
     """Return the method's heads; refuse ones that start from a pretrained classifier if there is none."""
-    wanted = heads(method, len(data.target.classes), 0 if start is None else width(start), prepared)
+    wanted = heads(method, len(data.target.classes), 0 if start is None else pretrained_classes(start), prepared)
     if start is None and any(head.rows is not None and (np.asarray(head.rows) >= 0).any() for head in wanted.values()):
         net.pretrained()  # raises: there is none
     if start is not None and 'target' in start['params']['heads']:
@@ -279,7 +279,7 @@ def method_params(net: Net, method: Method, params: Tree, key: Array) -> Tree:
     return made
 
 
-def width(start: Tree) -> int:
+def pretrained_classes(start: Tree) -> int:
     """Return the number of classes of the pretrained classifier; 0 without one."""
     classifier = start['params'].get('heads', {}).get('source')
     return 0 if classifier is None else int(classifier['bias'].shape[0])

@@ -226,7 +226,7 @@ def _draw_differences(folder: Place, config: Any, sets: Sets) -> list[str]:
     if 'labelled rows' not in said:
         return []
     seeds = range(config.seed, config.seed + config.num_seeds)
-    found = split_file.rows_of(sets.rows, {seed: run_data.drawn(config, sets, seed) for seed in seeds})
+    found = split_file.rows_of(sets.rows, {seed: run_data.draw_rows(config, sets, seed) for seed in seeds})
     changed = {
         seed
         for kind in split_file.ROWS
@@ -256,9 +256,9 @@ def _code_differences(before: Mapping[str, str] | None, now: Mapping[str, str]) 
             lines.append(f'the module {name} is used now, and was not: {code_digest.where(name)}')
         elif name not in now:
             lines.append(f'the module {name} was used, and is not any more')
-        elif not code_digest.same(before[name], now[name]) and name.startswith(method_registry.GIVEN):
+        elif not code_digest.may_be_same(before[name], now[name]) and name.startswith(method_registry.GIVEN):
             title = name.removeprefix(method_registry.GIVEN)
             lines.append(f'the function of the method {title}, or what it uses, has changed')
-        elif not code_digest.same(before[name], now[name]):
+        elif not code_digest.may_be_same(before[name], now[name]):
             lines.append(f'the source of module {name} has changed: {code_digest.where(name)}')
     return lines

@@ -31,7 +31,7 @@ def log_step(
     if not last or not schedule.logged(program.config, step, program.method.period):
         return
     batch_kind = {'batch_kind': kinds[(step - 1) % len(kinds)]} if kinds else {}
-    last, (seconds, steps) = mesh.whole(last), took
+    last, (seconds, steps) = mesh.to_host(last), took
     for i, seed in enumerate(together):
         mine = {name: float(values[i]) for name, values in last.items()}
         about = {'seed': seed, 'step': step, 'kind': 'train', **batch_kind}

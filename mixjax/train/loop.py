@@ -34,7 +34,7 @@ def train_run(program: Program, folder: Place, progress: Progress) -> None:
     for together in seeds.group_seeds(program, folder):
         train_seeds([program] * len(together), together, folder, progress)
     for stage in (folder, folder / 'first'):
-        files.arrange(stage / 'metrics.jsonl')
+        files.sort_log(stage / 'metrics.jsonl')
 
 
 def train_seeds(programs: list[Program], together: list[int], folder: Place, progress: Progress) -> list[Tree]:
@@ -68,17 +68,17 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
         opened = [seeds.open_seed(mine, seed, folder, trunk) for mine, seed, trunk in each]
         placed = seed_batch.place_seeds(program, opened)
         stack.callback(placed.close)
-        stack.callback(files.settle, folder)
+        stack.callback(files.flush_logs, folder)
         progress.say_once(placed.note)
         if first and placed.test.count and not from_first((folder / 'samples.npz').exists):
-            seeds.pictures(program, opened[together.index(config.seed)], folder)
+            seeds.write_pictures(program, opened[together.index(config.seed)], folder)
         begin = [one.state for one in opened]
         if step:
             begin = [checkpoint.restore(m, step, s) for m, s in zip(managers, begin, strict=True)]
         ts = seed_batch.stack_states(program, begin)
         del opened, begin  # the host's copies
         for name in ('metrics.jsonl', 'timing.jsonl'):
-            files.rewind(folder / name, together, step)
+            files.rewind_log(folder / name, together, step)
         progress.skip(step * len(together))
 
         # --- the loop
@@ -100,9 +100,9 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
                 guard.check_state(ts, step)
                 # No seed is more than one checkpoint ahead of another: two are kept, so one is common to all.
                 checkpoint.finish(managers)
-                files.settle(folder)
+                files.flush_logs(folder)
                 for i, manager in enumerate(managers):
-                    checkpoint.save(manager, step, mesh.take(ts, i))  # written while training goes on
+                    checkpoint.save(manager, step, mesh.take_trial(ts, i))  # written while training goes on
             if signals.stopping():
                 checkpoint.finish(managers)
                 signals.stop(step)
@@ -110,7 +110,7 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
             evaluation.export_last(program, folder, together, ts)
         checkpoint.finish(managers)
     ended = program.evaluated(ts)
-    return [mesh.here(mesh.take(ended, i)) for i in range(len(together))]
+    return [mesh.to_local_device(mesh.take_trial(ended, i)) for i in range(len(together))]
 
 
 def train_first_stage(program: Program, together: list[int], folder: Place, progress: Progress) -> list[Tree]:
@@ -120,8 +120,8 @@ def train_first_stage(program: Program, together: list[int], folder: Place, prog
     """
     label = progress.label
     progress.begin(f'{label}, first stage')
-    programs = [seeds.first_stage(program, seeds.prepared(program, seed, folder)) for seed in together]
-    with lock.held(folder / 'first', progress.say):
+    programs = [seeds.first_stage(program, seeds.load_or_prepare(program, seed, folder)) for seed in together]
+    with lock.hold(folder / 'first', progress.say):
         ended = train_seeds(programs, together, folder / 'first', progress)
     progress.begin(label)
     return ended

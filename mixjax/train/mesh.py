@@ -3,8 +3,8 @@
 Seeds of a run are trials: independent, each on a separate row of the mesh, with no traffic between them.
 A tree of all trials has a leading axis, sharded over `trial`; a batch is sharded over `data`.
 
-The devices may be those of several processes. No process then has the whole arrays: `put` takes a tree that each
-process has on its host, `whole` and `take` bring one back (`mixjax.train.transfer`).
+The devices may be those of several processes. No process then has the whole arrays: `to_devices` takes a tree that each
+process has on its host, `to_host` and `take_trial` bring one back (`mixjax.train.transfer`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mixjax.errors import UserError
-from mixjax.train.transfer import here as here
-from mixjax.train.transfer import put
-from mixjax.train.transfer import take as take
-from mixjax.train.transfer import whole as whole
+from mixjax.train.transfer import take_trial as take_trial
+from mixjax.train.transfer import to_devices
+from mixjax.train.transfer import to_host as to_host
+from mixjax.train.transfer import to_local_device as to_local_device
 
 Array = jax.Array
 Tree = Any
@@ -49,11 +49,11 @@ def make(batch: int, trials: int = 1, devices: int = 0, available: Sequence[Any]
     rounds = -(-trials // limit)
     t = -(-trials // rounds)
     d = max(n for n in range(1, limit // t + 1) if batch % n == 0)
-    grid = np.array(chosen(available, t * d)).reshape(t, d)
+    grid = np.array(choose_devices(available, t * d)).reshape(t, d)
     return Mesh(grid, ('trial', 'data'), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def chosen(available: Sequence[Any], many: int) -> list[Any]:
+def choose_devices(available: Sequence[Any], many: int) -> list[Any]:
     """Return `many` of the devices, grouped by process; each process has some of them.
 
     A seed is within one process if possible.
@@ -84,10 +84,10 @@ def shard_batch(x: Array) -> Array:
 
 def replicate(mesh: Mesh, tree: Tree) -> Tree:
     """Put a tree from the host whole on every device."""
-    return put(tree, NamedSharding(mesh, PartitionSpec()))
+    return to_devices(tree, NamedSharding(mesh, PartitionSpec()))
 
 
-def of_trials(mesh: Mesh) -> NamedSharding:
+def trial_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of arrays with a leading axis of trials."""
     return NamedSharding(mesh, PartitionSpec('trial'))
 
@@ -101,10 +101,10 @@ def shard_over_trials(mesh: Mesh, trees: list[Tree], shard_state: bool = False) 
       shard_state: shard large arrays over `data`, instead of whole arrays on each of those devices.
     """
     stacked = jax.tree.map(_stack, *trees)
-    return put(stacked, of_states(mesh, stacked) if shard_state else of_trials(mesh))
+    return to_devices(stacked, state_shardings(mesh, stacked) if shard_state else trial_sharding(mesh))
 
 
-def of_states(mesh: Mesh, tree: Tree) -> Tree:
+def state_shardings(mesh: Mesh, tree: Tree) -> Tree:
     """Return shardings that also split the large arrays of states, with an axis of trials, over `data`."""
     return jax.tree.map(lambda x: NamedSharding(mesh, state_spec(x.shape, mesh.shape['data'])), tree)
 
@@ -119,11 +119,11 @@ def state_spec(shape: tuple[int, ...], parts: int) -> PartitionSpec:
 
 
 def with_sharded_state(mesh: Mesh, steps: Callable) -> Callable:
-    """Return a training program whose output states have the shardings of `of_states`."""
+    """Return a training program whose output states have the shardings of `state_shardings`."""
 
     def every(*trees: Tree) -> tuple[Tree, Tree]:
         states, metrics = steps(*trees)
-        return jax.lax.with_sharding_constraint(states, of_states(mesh, states)), metrics
+        return jax.lax.with_sharding_constraint(states, state_shardings(mesh, states)), metrics
 
     return every
 
@@ -140,10 +140,12 @@ def _stack(*leaves: Any) -> Any:
     return jax.numpy.stack([jax.numpy.asarray(leaf) for leaf in leaves])
 
 
-def of_steps(mesh: Mesh, tree: Tree) -> Tree:
+def put_steps(mesh: Mesh, tree: Tree) -> Tree:
     """Put the (t, count, B, ..) arrays of a streamed feed from the host, with the batch sharded over `data`."""
 
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: put(leaf, NamedSharding(mesh, step_spec(path))), tree)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: to_devices(leaf, NamedSharding(mesh, step_spec(path))), tree
+    )
 
 
 def step_spec(path: Any) -> PartitionSpec:
@@ -152,12 +154,12 @@ def step_spec(path: Any) -> PartitionSpec:
     return PartitionSpec('trial') if whole else PartitionSpec('trial', None, 'data')
 
 
-def parts_of(mesh: Mesh, batch: int) -> int:
+def count_parts(mesh: Mesh, batch: int) -> int:
     """Return the number of parts into which a batch of that size is split over `data`: all of them or 1."""
     return mesh.shape['data'] if batch % mesh.shape['data'] == 0 else 1
 
 
-def to_evaluate(mesh: Mesh, trees: list[Tree], *, same: bool) -> Tree:
+def put_eval_batch(mesh: Mesh, trees: list[Tree], *, same: bool) -> Tree:
     """Put a batch of each trial, sharded over `data`; with `same`, one batch of all trials, without that axis.
 
     Args:
@@ -167,16 +169,16 @@ def to_evaluate(mesh: Mesh, trees: list[Tree], *, same: bool) -> Tree:
     """
     (size,) = {len(leaf) for leaf in jax.tree.leaves(trees)}
     tree = trees[0] if same else jax.tree.map(_stack, *trees)
-    return put(tree, NamedSharding(mesh, evaluated_spec(mesh, size, same=same)))
+    return to_devices(tree, NamedSharding(mesh, evaluated_spec(mesh, size, same=same)))
 
 
 def evaluated_spec(mesh: Mesh, size: int, *, same: bool) -> PartitionSpec:
     """Return the spec of a batch of that size in an evaluation."""
-    data = ('data',) if parts_of(mesh, size) > 1 else ()
+    data = ('data',) if count_parts(mesh, size) > 1 else ()
     return PartitionSpec(*data) if same else PartitionSpec('trial', *data)
 
 
-def shares(mesh: Mesh, spec: PartitionSpec, size: int) -> list[slice]:
+def trial_places(mesh: Mesh, spec: PartitionSpec, size: int) -> list[slice]:
     """Return the places of each trial's batch of `size` that this process needs; all, if it is the only process.
 
     Args:
@@ -224,11 +226,11 @@ def each_trial(mesh: Mesh, function: Callable, shared: tuple[bool, ...]) -> Call
 # --- sharded source images --------------------------------------------------------------------------------------------
 
 
-def shards_of(mesh: Mesh, shards: int) -> int:
+def count_shards(mesh: Mesh, shards: int) -> int:
     """Return the number of parts of the source images: `data`, if every device can have whole shards, else 1."""
     return mesh.shape['data'] if shards > 1 and shards % mesh.shape['data'] == 0 else 1
 
 
 def shard_spec(mesh: Mesh, shards: int) -> PartitionSpec:
     """Return the spec of source images: sharded over `data`, or all on each device."""
-    return PartitionSpec('trial', 'data') if shards_of(mesh, shards) > 1 else PartitionSpec('trial')
+    return PartitionSpec('trial', 'data') if count_shards(mesh, shards) > 1 else PartitionSpec('trial')

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from mixjax.errors import UserError
 from mixjax.train.step import TrainState, variables
-from mixjax.train.transfer import whole
+from mixjax.train.transfer import to_host
 
 Tree = Any
 CHOICES = ('stop', 'skip')  # values of config.on_nan
@@ -42,7 +42,7 @@ class NanGuard:
           The loss of the first seed.
         """
         steps = [step for step, _ in self._left]
-        every = whole([metrics for _, metrics in self._left])
+        every = to_host([metrics for _, metrics in self._left])
         self._left = []
         for i, seed in enumerate(self._seeds):
             for step, metrics in zip(steps, every, strict=True):
@@ -57,7 +57,7 @@ class NanGuard:
 
     def check_state(self, ts: TrainState, step: int) -> None:
         """Refuse to save a checkpoint of overflowed parameters over a good one."""
-        for seed, fine in zip(self._seeds, whole(_all_finite(ts)), strict=False):
+        for seed, fine in zip(self._seeds, to_host(_all_finite(ts)), strict=False):
             if not fine:
                 raise UserError(
                     f'the parameters of seed {seed} are not finite after step {step}{self._before(seed)}; '

@@ -22,7 +22,7 @@ from mixjax.data.feed.batches import Images, Lazy, LongEpochs, Resident
 from mixjax.data.feed.stream import Batches, Stream
 from mixjax.data.pixels.rowfile import size
 from mixjax.host import processes
-from mixjax.train import evaluate, mesh
+from mixjax.train import accuracy, mesh
 from mixjax.train.program import Program
 
 Array = jax.Array
@@ -41,23 +41,23 @@ class Where(NamedTuple):
     note: str
 
 
-def choose(built: Program, inputs: list[Tree], tests: list[Images], budget: int | None = None) -> Where:
+def choose(program: Program, inputs: list[Tree], tests: list[Images], budget: int | None = None) -> Where:
     """Choose a placement by `config.feed`; `auto` is resident if the images fit into their share of the memory.
 
     Args:
-      built: the run's programs.
+      program: the run's programs.
       inputs: the inputs of each seed.
       tests: the images of each evaluation.
       budget: bytes of images that a device may hold; None asks the devices.
     """
-    wanted, budget = built.config.feed, image_budget(built.mesh) if budget is None else budget
-    shards = mesh.shards_of(built.mesh, built.config.mix.shards)
+    wanted, budget = program.config.feed, image_budget(program.mesh) if budget is None else budget
+    shards = mesh.count_shards(program.mesh, program.config.mix.shards)
     needed = max(one['target']['image'].nbytes for one in inputs)
     if 'source' in inputs[0]:
         needed += max(one['source']['image'].nbytes for one in inputs) // shards
     if 'unlabelled' in inputs[0]:
         needed += max(one['unlabelled']['image'].nbytes for one in inputs)
-    test = max(one.image.nbytes for one in tests) // mesh.parts_of(built.mesh, built.config.eval_batch_size)
+    test = max(one.image.nbytes for one in tests) // mesh.count_parts(program.mesh, program.config.eval_batch_size)
     fits = wanted == 'resident' or (wanted == 'auto' and needed <= budget)
     all_fits = fits and (wanted == 'resident' or needed + test <= budget)
     if fits:
@@ -80,40 +80,40 @@ def announce(where: Where, inputs: list[Tree], tests: list[Images]) -> None:
         images.announce()
 
 
-def training_feed(built: Program, where: Where, inputs: list[Tree], data_keys: list[Any]) -> Resident | Stream:
+def training_feed(program: Program, where: Where, inputs: list[Tree], data_keys: list[Any]) -> Resident | Stream:
     """Make the feed of the training program for the seeds with these inputs and data keys.
 
     Args:
-      built: the run's programs.
+      program: the run's programs.
       where: the placement of images.
       inputs: the inputs of each seed.
       data_keys: the data key of each seed.
     """
     if where.train == 'resident':
-        return resident_feed(built, images_on_devices(built, inputs), data_keys)
-    config = built.config
+        return resident_feed(program, images_on_devices(program, inputs), data_keys)
+    config = program.config
     return Stream(
         inputs, data_keys, batch=config.batch_size, groups=config.mix.groups,
-        steps=config.steps, calls=built.calls,
-        put=partial(mesh.of_steps, built.mesh),
-        shares=mesh.shares(built.mesh, PartitionSpec('trial', 'data'), config.batch_size),
-        unlabelled=built.method.unlabelled * config.batch_size,
+        steps=config.steps, calls=program.calls,
+        put=partial(mesh.put_steps, program.mesh),
+        shares=mesh.trial_places(program.mesh, PartitionSpec('trial', 'data'), config.batch_size),
+        unlabelled=program.method.unlabelled * config.batch_size,
     )  # fmt: skip
 
 
-def images_on_devices(built: Program, inputs: list[Tree]) -> Tree:
+def images_on_devices(program: Program, inputs: list[Tree]) -> Tree:
     """Put all images and tables on the devices, as one tree with a leading axis of trials."""
     kinds = {
-        name: mesh.shard_spec(built.mesh, built.config.mix.shards if name == 'source' else 1)
+        name: mesh.shard_spec(program.mesh, program.config.mix.shards if name == 'source' else 1)
         for name in IMAGES
         if name in inputs[0]
     }
     for name, spec in kinds.items():
-        for image in to_read(built.mesh, [one[name]['image'] for one in inputs], spec):
+        for image in images_to_read(program.mesh, [one[name]['image'] for one in inputs], spec):
             image.ensure()
-    out = mesh.shard_over_trials(built.mesh, [_without_images(one) for one in inputs])
+    out = mesh.shard_over_trials(program.mesh, [_without_images(one) for one in inputs])
     for name, spec in kinds.items():
-        out[name]['image'] = read_in(built.mesh, [one[name]['image'] for one in inputs], spec)
+        out[name]['image'] = read_onto_devices(program.mesh, [one[name]['image'] for one in inputs], spec)
     return out
 
 
@@ -122,10 +122,10 @@ def orders_apart(config: Any, count: int, batch: int) -> bool:
     return count >= LONG and config.steps * batch <= 2**32  # beyond that, the count of examples overflows
 
 
-def resident_feed(built: Program, tree: Tree, data_keys: list[Any]) -> Resident:
+def resident_feed(program: Program, tree: Tree, data_keys: list[Any]) -> Resident:
     """Make the feed of images on the devices; the orders of long epochs are made there too, once an epoch."""
-    count, place = batches.of_epoch(tree).shape[1], mesh.of_trials(built.mesh)
-    every = mesh.shard_over_trials(built.mesh, data_keys)
+    count, place = batches.of_epoch(tree).shape[1], mesh.trial_sharding(program.mesh)
+    every = mesh.shard_over_trials(program.mesh, data_keys)
     long: dict[str, LongEpochs] = {}
 
     def orders(of: Callable[[Array], Array], count: int) -> Callable[[int, int], plan.Orders]:
@@ -135,12 +135,12 @@ def resident_feed(built: Program, tree: Tree, data_keys: list[Any]) -> Resident:
 
         return lambda first, many: made(every, np.uint32(first), many)
 
-    size = built.config.batch_size
-    if orders_apart(built.config, count, size):
+    size = program.config.batch_size
+    if orders_apart(program.config, count, size):
         long['orders'] = LongEpochs(size, count, orders(lambda key: plan.streams(key).order, count))
-    more = built.method.unlabelled * size
+    more = program.method.unlabelled * size
     count = tree['unlabelled']['image'].shape[1] if more else 0
-    if orders_apart(built.config, count, more):
+    if orders_apart(program.config, count, more):
         long['unlabelled_orders'] = LongEpochs(more, count, orders(plan.unlabelled_order, count))
     return Resident(tree, long)
 
@@ -169,22 +169,22 @@ class EvalImages(NamedTuple):
             self.batches.close()
 
 
-def eval_images(built: Program, images: list[Images], *, same: bool, resident: bool) -> EvalImages:
+def eval_images(program: Program, images: list[Images], *, same: bool, resident: bool) -> EvalImages:
     """Make the batches of an evaluation.
 
     Args:
-      built: the run's programs.
+      program: the run's programs.
       images: the images of each trial, or with `same` one for all of them; none for no evaluation.
       same: whether all trials have the same images.
       resident: keep the batches on the devices.
     """
-    many, count = built.config.eval_batch_size, len(images[0].label) if images else 0
-    shares = mesh.shares(built.mesh, mesh.evaluated_spec(built.mesh, many, same=same), many)
+    many, count = program.config.eval_batch_size, len(images[0].label) if images else 0
+    shares = mesh.trial_places(program.mesh, mesh.evaluated_spec(program.mesh, many, same=same), many)
 
     def made() -> Iterator[Tree]:
-        each = (evaluate.batches(one, many, share) for one, share in zip(images, shares, strict=False))
+        each = (accuracy.batches(one, many, share) for one, share in zip(images, shares, strict=False))
         for stack in zip(*each, strict=True):
-            yield mesh.to_evaluate(built.mesh, list(stack), same=same)
+            yield mesh.put_eval_batch(program.mesh, list(stack), same=same)
 
     if not resident:
         return EvalImages(Batches(made, math.ceil(count / many)), count)
@@ -197,7 +197,7 @@ def eval_images(built: Program, images: list[Images], *, same: bool, resident: b
 # --- images on the devices --------------------------------------------------------------------------------------------
 
 
-def read_in(mesh: Mesh, images: list[Lazy], spec: PartitionSpec) -> Array:
+def read_onto_devices(mesh: Mesh, images: list[Lazy], spec: PartitionSpec) -> Array:
     """Read the images of each trial onto the devices piece by piece: the host never holds them all.
 
     Args:
@@ -214,8 +214,8 @@ def read_in(mesh: Mesh, images: list[Lazy], spec: PartitionSpec) -> Array:
     return jax.make_array_from_single_device_arrays(shape, sharding, parts)
 
 
-def to_read(mesh: Mesh, images: list[Lazy], spec: PartitionSpec) -> list[Lazy]:
-    """Return the images that `read_in` will read in this process: each once, with one range of its rows."""
+def images_to_read(mesh: Mesh, images: list[Lazy], spec: PartitionSpec) -> list[Lazy]:
+    """Return the images that `read_onto_devices` will read in this process: each once, with one range of its rows."""
     found: dict[int, list[tuple[int, int]]] = {}
     for (trial, _), rows, *_ in _places(_shape(images), NamedSharding(mesh, spec)):
         found.setdefault(id(images[trial]), []).append(rows)

@@ -48,29 +48,29 @@ class Row(NamedTuple):
 
 
 @only_first
-def keep(built: Program, folder: Place, step: int, said: Mapping[int, Any]) -> None:
+def save(program: Program, folder: Place, step: int, said: Mapping[int, Any]) -> None:
     """Write the predictions of some seeds at a step into the file, in place of their earlier ones.
 
     Args:
-      built: the run's programs.
+      program: the run's programs.
       folder: the run's folder.
       step: the step of the predictions.
       said: {seed: its predictions}.
     """
     if not said:
         return
-    path, shared, task = folder / FILE, built.sets.test is not None, built.task
-    rows, pictures = before(path, task)
+    path, shared, task = folder / FILE, program.sets.test is not None, program.task
+    rows, pictures = read_saved(path, task)
     for seed, each in said.items():
-        test = seeds.test_images(built, seed)
-        rows[seed] = of_rows(built, seed, step, each, test.label) if task.rows else of_classes(step, each, test.label)
-        if seed == built.config.seed:
-            worst = largest_losses(built, seed, each, test.label) if task.rows else mistakes(rows[seed])
+        test = seeds.test_images(program, seed)
+        rows[seed] = of_rows(program, seed, step, each, test.label) if task.rows else of_classes(step, each, test.label)
+        if seed == program.config.seed:
+            worst = largest_losses(program, seed, each, test.label) if task.rows else mistakes(rows[seed])
             pictures = {'shown': worst.astype(np.int32), 'image': thumbnails(test.image[worst])}
-    many = len(seeds.test_images(built, next(iter(said))).label)
+    many = len(seeds.test_images(program, next(iter(said))).label)
     rows = {seed: rows[seed] for seed in sorted(rows) if len(rows[seed].label) == many}
     labels, found = [row.label for row in rows.values()], [row.found for row in rows.values()]
-    small = labels[0].dtype if task.rows else np.min_scalar_type(len(built.sets.train.classes) - 1)
+    small = labels[0].dtype if task.rows else np.min_scalar_type(len(program.sets.train.classes) - 1)
     each = {name: np.stack([one[name] for one in found]) for name in FIELDS[task.rows]}
     files.write_arrays(
         path,
@@ -90,14 +90,14 @@ def of_classes(step: int, each: Each, label: np.ndarray) -> Row:
     return Row(step, {'predicted': np.asarray(each.predicted), 'probability': sure}, label)
 
 
-def of_rows(built: Program, seed: int, step: int, each: Any, label: np.ndarray) -> Row:
+def of_rows(program: Program, seed: int, step: int, each: Any, label: np.ndarray) -> Row:
     """Return the predictions of one seed: what a user sees of each example, (n, outputs)."""
-    return Row(step, {'value': built.task.values(np.asarray(each), built.scale(seed))}, label)
+    return Row(step, {'value': program.task.values(np.asarray(each), program.scale(seed))}, label)
 
 
-def largest_losses(built: Program, seed: int, each: Any, label: np.ndarray) -> np.ndarray:
+def largest_losses(program: Program, seed: int, each: Any, label: np.ndarray) -> np.ndarray:
     """Return the indices of the examples with the largest loss; of equal ones the first comes first."""
-    loss = built.task.loss(jnp.asarray(each), jnp.asarray(built.task.fed(label, built.scale(seed))))
+    loss = program.task.loss(jnp.asarray(each), jnp.asarray(program.task.fed(label, program.scale(seed))))
     return np.argsort(-np.nan_to_num(np.asarray(loss)), kind='stable')[:SHOWN]
 
 
@@ -112,7 +112,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
     return np.stack([shrink(image, SIDE) for image in images]) if len(images) else images[:, :1, :1]
 
 
-def before(path: Place, task: Task = CLASSIFICATION) -> tuple[dict[int, Row], dict[str, Any]]:
+def read_saved(path: Place, task: Task = CLASSIFICATION) -> tuple[dict[int, Row], dict[str, Any]]:
     """Read the seeds and the pictures of a file; nothing if it is missing or cannot be read."""
     names = FIELDS[task.rows]
     try:

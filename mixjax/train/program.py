@@ -21,7 +21,7 @@ from mixjax.method import Method, Phase, Prepared, Run
 from mixjax.models.layers import fixed_statistics
 from mixjax.models.net import Net
 from mixjax.tasks import Scale, Task
-from mixjax.train import contract, evaluate, export, mesh, optim, schedule, step
+from mixjax.train import accuracy, contract, export, mesh, optim, schedule, step
 from mixjax.train.shared import Shared, shared_setup
 from mixjax.train.step import TrainState, TrainStep
 
@@ -109,7 +109,7 @@ class Program(NamedTuple):
             self.draws[seed] = run_data.draw_seed(self.config, self.sets, seed)
         return self.draws[seed]
 
-    def on(self, sets: Sets) -> Program:
+    def with_sets(self, sets: Sets) -> Program:
         """Return the same programs with other data of the same shapes."""
         return self._replace(shared=self.shared._replace(sets=sets), draws={}, prepared={})
 
@@ -164,7 +164,7 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
             if cut:
                 made = jax.jit(mesh.with_sharded_state(shared.mesh, every), donate_argnums=0)
             else:
-                made = jax.jit(every, donate_argnums=0, out_shardings=mesh.of_trials(shared.mesh))
+                made = jax.jit(every, donate_argnums=0, out_shardings=mesh.trial_sharding(shared.mesh))
             compiled[count, phase] = made
         return compiled[count, phase]
 
@@ -175,14 +175,14 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
         """Return the evaluation of a batch. same: whether all seeds have the same images."""
         key = method.predict, method.measures, even, cut, same
         if key not in shared.evaluators:
-            batch = evaluate.make(shared.net, method, shared.geometry, placed, config.image.tta, task)
+            batch = accuracy.make(shared.net, method, shared.geometry, placed, config.image.tta, task)
             shared.evaluators[key] = jax.jit(mesh.each_trial(shared.mesh, batch, shared=(False, same, same, same)))
         return shared.evaluators[key]
 
     tested, validated = (
         evaluator(part is not None and not task.scaled) for part in (shared.sets.test, shared.sets.val)
     )
-    seen = export.seen(shared.net, method, feed(), runs[0], shared.geometry)
+    seen = export.make_viewer(shared.net, method, feed(), runs[0], shared.geometry)
     evaluated = evaluated_variables(shared, method, layout)
     draws = {config.seed: draw}
     return Program(
@@ -238,7 +238,7 @@ def evaluated_variables(shared: Shared, method: Method, layout: step.Layout) -> 
         return method.evaluated(shared.net, {'params': params, **model_state}, state)
 
     every = mesh.each_trial(shared.mesh, one, shared=(False, False, False))
-    compiled = jax.jit(every, out_shardings=mesh.of_trials(shared.mesh))
+    compiled = jax.jit(every, out_shardings=mesh.trial_sharding(shared.mesh))
     return lambda ts: compiled(ts.params, ts.model_state, ts.state)
 
 

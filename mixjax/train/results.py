@@ -17,21 +17,21 @@ from mixjax.train.seeds import seeds_of
 
 
 @by_first
-def summary(built: Program, folder: Place, label: str) -> dict[str, Any]:
+def summary(program: Program, folder: Place, label: str) -> dict[str, Any]:
     """Return the contents of `results.json`: the evaluations of the steps that are kept."""
-    config, seeds = built.config, seeds_of(built.config)
-    steps = evaluation.kept(config, folder, seeds)
+    config, seeds = program.config, seeds_of(program.config)
+    steps = evaluation.result_steps(config, folder, seeds)
     final, val = (
         {
             line['seed']: line
-            for line in files.lines(folder / 'metrics.jsonl')
+            for line in files.read_lines(folder / 'metrics.jsonl')
             if line['kind'] == kind and line['step'] == steps.get(line['seed'])
         }
         for kind in ('eval', 'val')
     )
-    drawn = built.draw(config.seed).rows
-    test = len(built.sets.test.labels) if built.sets.test else len(built.sets.train.labels) - len(drawn.known)
-    task, logged = built.task, final[seeds[0]]
+    drawn = program.draw(config.seed).rows
+    test = len(program.sets.test.labels) if program.sets.test else len(program.sets.train.labels) - len(drawn.known)
+    task, logged = program.task, final[seeds[0]]
     if task.rows:
         # Those of each output follow their common ones, as in 'MAE age'.
         more = [name for name in logged if name.partition(' ')[0] in task.named and name != task.primary]
@@ -45,9 +45,9 @@ def summary(built: Program, folder: Place, label: str) -> dict[str, Any]:
         'label': label,
         'method': method_registry.title(config.method),
         'steps': config.steps,
-        'classes': list(built.sets.train.classes),
+        'classes': list(program.sets.train.classes),
         'train_examples': len(drawn.train),
-        'val_examples': evaluation.val_count(built, config.seed),
+        'val_examples': evaluation.val_count(program, config.seed),
         'test_examples': test,
         'keep': config.keep,
         **about,
@@ -71,11 +71,11 @@ def summary(built: Program, folder: Place, label: str) -> dict[str, Any]:
 
 
 @by_first
-def describe_data(built: Program, folder: Place) -> None:
+def describe_data(program: Program, folder: Place) -> None:
     """Write `splits.json`, and `data.json` if there are notes on the data."""
-    sets = built.sets
-    drawn = {seed: built.draw(seed).rows for seed in seeds_of(built.config)}
-    held = split_file.contents(built.config.target.name, sets.whole, sets.train, sets.rows, dict(sets.stamps), drawn)
+    sets = program.sets
+    drawn = {seed: program.draw(seed).rows for seed in seeds_of(program.config)}
+    held = split_file.contents(program.config.target.name, sets.whole, sets.train, sets.rows, dict(sets.stamps), drawn)
     files.write_json(folder / 'splits.json', held)
     if sets.notes:
         notes = {'notes': list(sets.notes), 'unreadable': dict(sets.unreadable)}

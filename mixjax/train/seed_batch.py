@@ -53,40 +53,40 @@ class SeedBatch(NamedTuple):
         self.test.close()
 
 
-def place_seeds(built: Program, opened: list[SeedData]) -> SeedBatch:
+def place_seeds(program: Program, opened: list[SeedData]) -> SeedBatch:
     """Put the seeds' data on the devices, or begin to stream it."""
-    filled, sets = fill_trials(built, opened), built.sets
-    same_test, same_val, seed = built.one_test, built.one_val, opened[0].seed
+    filled, sets = fill_trials(program, opened), program.sets
+    same_test, same_val, seed = program.one_test, program.one_val, opened[0].seed
     frozen = [jax.tree.map(np.asarray, one.prepared.frozen) for one in filled]
     inputs = batches.padded([one.inputs for one in filled])
     if sets.test is not None and same_test:
-        tests = [seeds.fed(built, seed, seeds.everything(sets.test))]
+        tests = [seeds.fed(program, seed, seeds.all_images(sets.test))]
     else:
         tests = [one.test for one in filled if one.test is not None]
     if sets.val is not None and same_val:
-        vals = [seeds.fed(built, seed, seeds.everything(sets.val))]
+        vals = [seeds.fed(program, seed, seeds.all_images(sets.val))]
     else:
         vals = [one.val for one in filled if one.val]
-    where = placement.choose(built, inputs, tests)
+    where = placement.choose(program, inputs, tests)
     placement.announce(where, inputs, tests)
-    feed = placement.training_feed(built, where, inputs, [keys(one.state.key).data for one in filled])
-    test = placement.eval_images(built, tests, same=same_test, resident=where.test == 'resident')
-    frozen = mesh.shard_over_trials(built.mesh, frozen)
-    val = placement.eval_images(built, vals, same=same_val, resident=True)
+    feed = placement.training_feed(program, where, inputs, [keys(one.state.key).data for one in filled])
+    test = placement.eval_images(program, tests, same=same_test, resident=where.test == 'resident')
+    frozen = mesh.shard_over_trials(program.mesh, frozen)
+    val = placement.eval_images(program, vals, same=same_val, resident=True)
     return SeedBatch(tuple(one.seed for one in opened), frozen, feed, test, val, where.note)
 
 
-def stack_states(built: Program, states: list[Tree]) -> Tree:
+def stack_states(program: Program, states: list[Tree]) -> Tree:
     """Put the states of the seeds on the devices as one tree that shares no memory."""
-    return mesh.shard_over_trials(built.mesh, fill_trials(built, states), built.config.shard_params)
+    return mesh.shard_over_trials(program.mesh, fill_trials(program, states), program.config.shard_params)
 
 
-def at_step(built: Program, ts: TrainState, step: int) -> TrainState:
+def at_step(program: Program, ts: TrainState, step: int) -> TrainState:
     """Return the states of all trials with another number of steps done."""
-    steps = mesh.shard_over_trials(built.mesh, [np.asarray(step, np.int32)] * built.mesh.shape['trial'])
+    steps = mesh.shard_over_trials(program.mesh, [np.asarray(step, np.int32)] * program.mesh.shape['trial'])
     return ts._replace(step=steps)
 
 
-def fill_trials(built: Program, items: list[Any]) -> list[Any]:
+def fill_trials(program: Program, items: list[Any]) -> list[Any]:
     """Return one item for each trial: the last is repeated."""
-    return items + [items[-1]] * (built.mesh.shape['trial'] - len(items))
+    return items + [items[-1]] * (program.mesh.shape['trial'] - len(items))

@@ -64,7 +64,7 @@ class Shared(NamedTuple):
     @property
     def start_here(self) -> Tree | None:
         """The pretrained variables as this process may compute with them alone."""
-        return mesh.here(self.start)
+        return mesh.to_local_device(self.start)
 
 
 def preflight(config: Any) -> None:
@@ -94,19 +94,20 @@ def shared_setup(config: Any, say: Say | None = None) -> Shared:
         head=config.model.head, classes_t=sets.train.classes,
     )  # fmt: skip
     # Each process has read them for itself.
-    processes.agree('the data', lambda: json.dumps(run_data.told_apart(sets)))
+    processes.agree('the data', lambda: json.dumps(run_data.fingerprint(sets)))
     processes.agree('the pretrained network', lambda: digest or array_cache.digest(start))
     devices = mesh.make(config.batch_size // config.accumulate, config.num_seeds, config.devices)
     floats = float_type(config)
     if start is not None:
         start = mesh.replicate(devices, jax.tree.map(lambda x: x.astype(floats), start))
-    own = mesh.here(start)
+    own = mesh.to_local_device(start)
     known: dict[tuple[str, str], Cache] = {}
 
     def features(data: Dataset, rows: np.ndarray | None = None) -> Cache:
         name = data.name, '' if rows is None else array_cache.digest(rows)
         if name not in known:
-            known[name] = Cache(storage.kept(config.cache_dir), features_key(config, data, name[1], own, digest))
+            key = features_key(config, data, name[1], own, digest)
+            known[name] = Cache(storage.cache_folder(config.cache_dir), key)
         return known[name]
 
     return Shared(
@@ -197,7 +198,7 @@ def features_key(config: Any, data: Dataset, rows: str, start: Tree | None, dige
         'split': 'train',
         'examples': array_cache.digest((data.labels, data.read(first))),
         'classes': data.classes,
-        'image': {key: value for key, value in files.as_data(config.image).items() if key not in ('augment', 'tta')},
+        'image': {key: value for key, value in files.to_data(config.image).items() if key not in ('augment', 'tta')},
         'batch': config.eval_batch_size,
     }
 

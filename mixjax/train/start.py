@@ -20,12 +20,12 @@ class Start(NamedTuple):
 
     variables: its classifier is the head `source`; with `keep` it is the head `target` too. None
         from scratch.
-    told: a message on how the file was used.
+    note: a message on how the file was used.
     digest: digest of the file's tensors; '' without a file.
     """
 
     variables: Tree | None
-    told: str = ''
+    note: str = ''
     digest: str = ''
 
 
@@ -50,7 +50,7 @@ def pretrained(
     found, loaded = weights.into(spec, net, name, image)
     variables = weights.with_classifier(found, 'source')
     if spec.startswith(weights.RANDOM):
-        return Start(treated(spec, variables, head, len(classes_t)))
+        return Start(apply_head_setting(spec, variables, head, len(classes_t)))
     known = tuple(loaded.about['classes']) if loaded.own else ()
     heads = variables['params']['heads']
     width = len(heads['source']['bias']) if 'source' in heads else 0
@@ -70,12 +70,12 @@ def pretrained(
         'reset': "is left out; the target's is new",
     }[head]
     classifier = f'its classifier of {width} classes {fate}' if width else 'without a classifier'
-    told = f'weights {spec}: {len(jax.tree.leaves(variables))} tensors; {classifier}'
-    start = treated(spec, variables, head, len(classes_t))
-    return Start(start, told, array_cache.digest(loaded.tensors))
+    note = f'weights {spec}: {len(jax.tree.leaves(variables))} tensors; {classifier}'
+    start = apply_head_setting(spec, variables, head, len(classes_t))
+    return Start(start, note, array_cache.digest(loaded.tensors))
 
 
-def treated(spec: str, variables: Tree, head: str, classes_t: int) -> Tree:
+def apply_head_setting(spec: str, variables: Tree, head: str, classes_t: int) -> Tree:
     """Return the variables after applying `config.model.head` to their classifier."""
     heads = dict(variables['params'].get('heads', {}))
     if head == 'reset':

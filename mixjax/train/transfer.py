@@ -21,7 +21,7 @@ Array = jax.Array
 Tree = Any
 
 
-def put(tree: Tree, sharding: Tree) -> Tree:
+def to_devices(tree: Tree, sharding: Tree) -> Tree:
     """Put a tree from the host: each process puts the parts that its devices hold, and ignores the rest.
 
     Args:
@@ -41,19 +41,19 @@ def put(tree: Tree, sharding: Tree) -> Tree:
     return jax.tree.map(one, tree, each)
 
 
-def here(tree: Tree) -> Tree:
+def to_local_device(tree: Tree) -> Tree:
     """Return replicated arrays as arrays on one device of this process, to compute with alone."""
     return jax.tree.map(lambda x: x if x.is_fully_addressable else x.addressable_data(0), tree)
 
 
-def whole(tree: Tree) -> Tree:
+def to_host(tree: Tree) -> Tree:
     """Bring sharded arrays to the host, whole in every process. All processes must call this."""
     if processes.count() == 1:
         return jax.tree.map(np.asarray, tree)
-    return jax.tree.map(np.asarray, here(_gathered(_everywhere(tree))(tree)))
+    return jax.tree.map(np.asarray, to_local_device(_gathered(_everywhere(tree))(tree)))
 
 
-def take(tree: Tree, trial: int) -> Tree:
+def take_trial(tree: Tree, trial: int) -> Tree:
     """Return the part of one trial in separate memory; with several processes, whole on every device."""
     if processes.count() == 1:
         return jax.tree.map(lambda x: x[trial], tree)

@@ -141,8 +141,8 @@ def test_subsets_and_parts_of_source_rows():
     }  # fmt: skip
     labels = np.array([0] * 10 + [1] * 5 + [2])
     rows = np.arange(16)
-    few = probe.some(labels, rows, 3)
-    assert np.bincount(labels[few]).tolist() == [3, 3, 1] and probe.some(labels, rows, 0).tolist() == rows.tolist()
+    few = probe.sample(labels, rows, 3)
+    assert np.bincount(labels[few]).tolist() == [3, 3, 1] and probe.sample(labels, rows, 0).tolist() == rows.tolist()
     train, test = probe.held_out(labels, rows)
     assert np.bincount(labels[test], minlength=3).tolist() == [2, 1, 0]
     assert sorted([*train, *test]) == rows.tolist()

@@ -32,7 +32,7 @@ def run(tmp_path_factory):
     return folder
 
 
-def test_snapshots_are_whole_networks_of_their_steps(run):
+def test_snapshots_hold_all_tensors_and_their_step(run):
     assert sorted(path.name for path in (run / 'snapshots').iterdir()) == ['1', '4']
     last, first = (weights.load(str(run / 'snapshots' / step)) for step in ('4', '1'))
     exported = weights.load(str(run))
@@ -43,7 +43,7 @@ def test_snapshots_are_whole_networks_of_their_steps(run):
     assert (first.about['step'], last.about['step']) == (1, 4)
 
 
-def test_a_run_stops_where_a_snapshot_is_due():
+def test_schedule_stops_at_snapshot_steps():
     config = config_lib.load('quickstart', [('snapshots', '0.11,0.5,1')])
     assert schedule.snapshots(config) == [44, 200, 400]
     config.log_every = config.eval_every = config.checkpoint_every = 1000
@@ -53,7 +53,7 @@ def test_a_run_stops_where_a_snapshot_is_due():
             config_lib.load('quickstart', [('snapshots', wrong)])
 
 
-def test_numbers_are_written_and_shown(run, capsys):
+def test_analyse_writes_and_prints_numbers(run, capsys):
     words = [f'--workdir={run}', '--what=spectrum,curves,interpolation', '--images=40', '--lams=2', '--tail=3']
     assert cli.run('analyse', words) == 0
     out = capsys.readouterr().out
@@ -83,7 +83,7 @@ def test_numbers_are_written_and_shown(run, capsys):
     assert folders.known(run, ['spectrum', 'curves']) and not folders.known(run, ['cam'])
 
 
-def test_what_a_run_lacks_is_said(run, capsys, tmp_path):
+def test_analyse_reports_missing_measures(run, capsys, tmp_path):
     for what, why in (('targets', "no head 'global'"), ('plane', 'glyphnet_plane'), ('sweep', 'of a comparison')):
         assert cli.run('analyse', [f'--workdir={run}', f'--what={what}']) == 2
         assert why in capsys.readouterr().err
@@ -110,7 +110,7 @@ def test_what_a_run_lacks_is_said(run, capsys, tmp_path):
     assert 'is not a folder' in capsys.readouterr().err
 
 
-def test_wrong_words_are_one_sentence(capsys):
+def test_analyse_refuses_wrong_flags_in_one_sentence(capsys):
     cases = {
         '--what=spectrm': "no measure 'spectrm'; did you mean 'spectrum'",
         '--what=': '--what needs one of',
@@ -131,17 +131,17 @@ def test_wrong_words_are_one_sentence(capsys):
     assert analyse.of_config('--what=cam --classes=a,b', 'run')['classes'] == ('a', 'b')
 
 
-def test_the_words_are_those_of_the_measures():
+def test_measure_names_match_in_table_and_analysis():
     assert MEASURES == folders.WHAT
     assert all(f'\n  {name} ' in ANALYSE.details for name in MEASURES)
 
 
-def test_the_command_by_itself(run):
+def test_analyse_runs_as_a_command(run):
     done = call(run.parent, 'analyse', '--workdir=run', '--what=curves', module='mixjax')
     assert done.returncode == 0 and 'end of training' in done.stdout and done.stderr == '', done.stderr
 
 
-def test_every_measure_of_a_comparison_that_the_config_asks_for(tmp_path, monkeypatch, capsys):
+def test_config_analyse_measures_each_run_of_a_comparison(tmp_path, monkeypatch, capsys):
     """Two seeds of three methods; a method with a joint head, one that learns targets, and the probe of all."""
     from mixjax.main import main
 
@@ -191,14 +191,14 @@ def test_every_measure_of_a_comparison_that_the_config_asks_for(tmp_path, monkey
     assert 'did you mean' in capsys.readouterr().err and not (tmp_path / 'new').exists()
 
 
-def test_snapshots_change_nothing_else(run, tmp_path):
+def test_snapshots_do_not_change_results(run, tmp_path):
     plain = [(key, value) for key, value in SETTINGS if key != 'snapshots']
     experiment.run(config_lib.load('quickstart', plain), tmp_path / 'plain')
     for name in ('metrics.jsonl', 'results.json', 'model.safetensors'):
         assert (run / name).read_bytes() == (tmp_path / 'plain' / name).read_bytes()
 
 
-def test_two_units_through_training(tmp_path):
+def test_plane_measure_covers_all_snapshots(tmp_path):
     extra = [('model.name', 'glyphnet_plane'), ('model.weights', ''), ('target.per_class', '20')]
     extra += [('num_seeds', '2'), ('checkpoint_every', '2')]
     experiment.run(config_lib.load('quickstart', [*SETTINGS, *extra]), tmp_path / 'run')

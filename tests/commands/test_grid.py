@@ -269,12 +269,12 @@ def test_two_processes_do_not_train_the_same_run(here, capsys, monkeypatch):
 
 def test_the_processes_of_one_job_share_the_lock(here, monkeypatch):
     (run, *_) = grid_lib.runs('mine.py', [], 'runs')
-    with grid_lib.alone(run) as first:
+    with grid_lib.exclusive(run) as first:
         monkeypatch.setenv('SLURM_PROCID', '1')
-        with grid_lib.alone(run) as second:
+        with grid_lib.exclusive(run) as second:
             assert first and second
         monkeypatch.setenv('SLURM_PROCID', '0')
-        with grid_lib.alone(run) as other_job:
+        with grid_lib.exclusive(run) as other_job:
             assert not other_job
 
 

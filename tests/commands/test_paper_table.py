@@ -154,7 +154,7 @@ def test_a_comparison_without_printed_numbers(tmp_path, capsys):
 
 
 def test_every_metric_is_known():
-    assert {number.metric for number in papers.every()} == {*paper_table.PERCENT, *paper_table.MEASURED}
+    assert {number.metric for number in papers.numbers()} == {*paper_table.PERCENT, *paper_table.MEASURED}
 
 
 def test_runs_with_other_settings(tmp_path, capsys):

@@ -79,7 +79,7 @@ def test_the_exported_model_gives_the_logits_of_the_run_bit_for_bit(run):
     one = jax.tree.map(lambda x: x[0], begin)
     with checkpoint.open_folder(folder / 'checkpoints' / '0') as manager:
         state = checkpoint.restore(manager, config.steps, one)
-    images = seeds.remaining(built.sets, run_data.draw_seed(config, built.sets, 0).train).image[:64]
+    images = seeds.undrawn_images(built.sets, run_data.draw_seed(config, built.sets, 0).train).image[:64]
     loaded = mixjax.load(folder)
 
     @jax.jit
@@ -316,7 +316,7 @@ def test_what_predict_finds_in_a_folder_is_what_training_finds(tmp_path):
         (tmp_path / 'p' / name / f'{k}.png').write_bytes(b'')
     (tmp_path / 'p/test_set/cat/more').symlink_to('../../Training_set/dog')
     (tmp_path / 'p/test_set/fox').symlink_to('../Training_set/cat/dog')
-    inside = folder_scan.listed(tmp_path / 'p')
+    inside = folder_scan.list_parts(tmp_path / 'p')
     for part, found in inside.parts.items():
         place = found[0][0].split('/')[0]
         there = inference.files([tmp_path / 'p' / place]).found

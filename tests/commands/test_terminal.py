@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mixjax.commands import predict
-from mixjax.commands.cli import carry_out
+from mixjax.commands.cli import run_cli
 from mixjax.commands.table import COMMANDS
 from mixjax.errors import UserError
 from mixjax.host import storage, terminal
@@ -78,7 +78,7 @@ def run(code: str, redirect: str = '', **more: str) -> subprocess.CompletedProce
 
 SAYS = """
 import sys
-from mixjax.commands.cli import carry_out
+from mixjax.commands.cli import run_cli
 from mixjax.commands.table import COMMANDS
 from mixjax.errors import UserError
 def what():
@@ -116,7 +116,7 @@ def test_closed_and_full_streams(redirect, fails, code, said):
 def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path):
     """Else what libraries print would be written into it."""
     code = (
-        'import os, sys\nfrom mixjax.commands.cli import carry_out\n'
+        'import os, sys\nfrom mixjax.commands.cli import run_cli\n'
         f'def what():\n    return 10 + os.open({str(tmp_path / "file")!r}, os.O_CREAT | os.O_WRONLY)\n'
         'sys.exit(carry_out(what))'
     )
@@ -125,7 +125,7 @@ def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path):
 
 def test_names_that_the_output_cannot_encode():
     code = (
-        'import sys\nfrom mixjax.commands.cli import carry_out\n'
+        'import sys\nfrom mixjax.commands.cli import run_cli\n'
         'sys.exit(carry_out(lambda: print("k\\u00e4fer \\udcff") or 0))'
     )
     done = run(code, PYTHONIOENCODING='ascii:strict')
@@ -141,8 +141,8 @@ def test_messages_are_safe_and_paths_that_nothing_looked_at_are_told(capsys):
     def fail():
         os.stat('/' + 'x' * 300)
 
-    assert carry_out(refuse) == 2 and capsys.readouterr().err == 'mixjax: no ?[2J?\n'
-    assert carry_out(fail) == 2
+    assert run_cli(refuse) == 2 and capsys.readouterr().err == 'mixjax: no ?[2J?\n'
+    assert run_cli(fail) == 2
     said = capsys.readouterr().err
     assert said.startswith('mixjax: /xxx') and said.endswith(': File name too long\n')
 
@@ -150,7 +150,7 @@ def test_messages_are_safe_and_paths_that_nothing_looked_at_are_told(capsys):
         raise OSError('of no file')
 
     with pytest.raises(OSError, match='of no file'):
-        carry_out(bug)
+        run_cli(bug)
 
 
 @pytest.mark.parametrize('name', ['', *COMMANDS])
@@ -211,14 +211,14 @@ def test_a_home_that_does_not_exist(home, tmp_path, monkeypatch):
     if home is not None:
         monkeypatch.setenv('HOME', home)
     with pytest.raises(UserError, match=r'~/runs/a: .*write the path without ~'):
-        storage.of('~/runs/a')
+        storage.to_place('~/runs/a')
     with pytest.raises(UserError, match=r'the cache has no folder: .*or name one with \$MIXJAX_CACHE or cache_dir'):
-        storage.kept()
-    assert storage.kept(str(tmp_path)) == tmp_path and storage.of('a~/b') == Path('a~/b')
+        storage.cache_folder()
+    assert storage.cache_folder(str(tmp_path)) == tmp_path and storage.to_place('a~/b') == Path('a~/b')
     with pytest.raises(UserError, match='no home folder ~nobody-of-that-name is known'):
-        storage.of('~nobody-of-that-name/x')
+        storage.to_place('~nobody-of-that-name/x')
     monkeypatch.setenv('HOME', str(tmp_path))
-    assert storage.of('~/runs') == tmp_path / 'runs' and storage.kept() == tmp_path / '.cache' / 'mixjax'
+    assert storage.to_place('~/runs') == tmp_path / 'runs' and storage.cache_folder() == tmp_path / '.cache' / 'mixjax'
     assert not list(tmp_path.iterdir())
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mixjax.commands.parser import parse
 from mixjax.commands.table import TRAIN
-from mixjax.commands.train import main, written
+from mixjax.commands.train import command_line, main
 from mixjax.errors import UserError
 from mixjax.report import write as write_report
 from tests.support import harm
@@ -29,7 +29,7 @@ def finished(tmp_path_factory) -> Path:
     return folder
 
 
-def test_what_a_run_prints_and_leaves(finished):
+def test_train_output_and_files(finished):
     text, run = (finished / 'output.txt').read_text(), finished / 'run'
     assert text.startswith('smile on 3 labels per class of digits: 2 seeds x 24 steps, batch 48, glyphnet')
     assert re.search(r'smile +\d\d\.\d\d \+- \d+\.\d\d +2  +\d+\.\d\d( +\d+\.\d\d)?\n', text)
@@ -58,7 +58,7 @@ def test_what_a_run_prints_and_leaves(finished):
 
 
 @pytest.mark.faults
-def test_a_killed_run_ends_as_if_it_had_never_stopped(finished, tmp_path):
+def test_killed_run_resumes_to_the_same_results(finished, tmp_path):
     words = [*SMILE, '--config.num_seeds=2', '--workdir=run']
     kill_after(tmp_path, 0, 20, *words)  # after the checkpoint of step 16, with lines beyond it
     kill_after(tmp_path, 1, 12, *words)
@@ -70,7 +70,7 @@ def test_a_killed_run_ends_as_if_it_had_never_stopped(finished, tmp_path):
         assert (tmp_path / 'run' / name).read_bytes() == (finished / 'run' / name).read_bytes()
 
 
-def test_a_finished_run_says_so_is_extended_and_refuses_other_settings(finished, capsys, monkeypatch):
+def test_finished_run_can_only_be_extended(finished, capsys, monkeypatch):
     monkeypatch.chdir(finished)
     one = jax.devices()[:1]
     monkeypatch.setattr(jax, 'devices', lambda *_: one)  # as in the process that began the run
@@ -102,7 +102,7 @@ def test_a_finished_run_says_so_is_extended_and_refuses_other_settings(finished,
 
 
 @pytest.mark.parametrize('config', ['xmixup_dogs', 'smile_cub', 'lamix_cifar100'])
-def test_without_data_and_weights_one_message_says_what_is_missing(config, tmp_path, monkeypatch, capsys):
+def test_missing_data_and_weights_in_one_message(config, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'nowhere'))
     assert main([f'--config={config}', f'--workdir={tmp_path / "run"}']) == 2
     error = capsys.readouterr().err
@@ -137,14 +137,14 @@ def test_without_data_and_weights_one_message_says_what_is_missing(config, tmp_p
         (['--config=quickstart', '--workdir=x', '--config.method.name=smile', '--config.model.weights='], 'weights'),
     ],
 )  # fmt: skip
-def test_wrong_commands_end_in_one_sentence(words, sentence, tmp_path, monkeypatch, capsys):
+def test_train_refuses_wrong_flags_in_one_sentence(words, sentence, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
     captured = capsys.readouterr()
     assert sentence in captured.err and captured.err.startswith('mixjax: ') and 'Traceback' not in captured.err
 
 
-def test_more_target_than_source_classes(tmp_path, monkeypatch, capsys):
+def test_train_refuses_more_target_than_source_classes(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     # 160 target classes, 10 source classes, and stand-in weights of the source's ten.
     words = ['--config=quickstart', '--config.method.name=xmixup', '--config.target.name=glyphs', '--workdir=run']
@@ -153,7 +153,7 @@ def test_more_target_than_source_classes(tmp_path, monkeypatch, capsys):
     assert '160 target classes cannot each get a separate source class' in capsys.readouterr().err
 
 
-def test_an_impossible_method_is_refused_before_another_one_trains(tmp_path, monkeypatch, capsys):
+def test_comparison_checks_all_methods_before_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(['--config=quickstart', '--config.model.weights=', '--workdir=run']) == 2
     captured = capsys.readouterr()
@@ -162,41 +162,41 @@ def test_an_impossible_method_is_refused_before_another_one_trains(tmp_path, mon
 
 
 @pytest.mark.parametrize('wrong', ['--config.target.per_class=400', '--config.model.dtype=float64'])
-def test_a_refused_setting_leaves_the_folder_free(wrong, tmp_path, monkeypatch):
+def test_refused_setting_leaves_workdir_empty(wrong, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ['--config=quickstart', '--config.method.name=finetune', '--workdir=run', wrong]
     assert main(words) == 2
     assert not list(tmp_path.iterdir())
 
 
-def test_the_exit_code_reaches_the_shell(tmp_path):
+def test_train_exit_code(tmp_path):
     done = call(tmp_path, '--config=quikstart', '--workdir=x')
     assert done.returncode == 2
     assert done.stderr.startswith("mixjax: there is no config 'quikstart'; did you mean 'quickstart'")
 
 
-def test_help_and_list(capsys):
+def test_train_help_and_list(capsys):
     assert main(['--help']) == 0
     assert '--workdir=DIR' in capsys.readouterr().out
     assert main(['--list']) == 0
     assert 'xmixup' in capsys.readouterr().out
 
 
-def test_recorded_commands_have_no_absolute_paths(tmp_path, monkeypatch):
+def test_recorded_command_has_no_absolute_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = [f'--config={tmp_path}/mine.py', '--workdir', f'{tmp_path}/runs/a', '--config.seed=3', '--process=1']
-    assert written(parse(TRAIN, words)) == 'mixjax train --config=mine.py --workdir=runs/a --config.seed=3'
+    assert command_line(parse(TRAIN, words)) == 'mixjax train --config=mine.py --workdir=runs/a --config.seed=3'
     elsewhere = parse(TRAIN, ['--workdir=/elsewhere/b', '--changed_code=accept', '--config=x'])
-    assert written(elsewhere) == 'mixjax train --workdir=.../b --changed-code=accept --config=x'
+    assert command_line(elsewhere) == 'mixjax train --workdir=.../b --changed-code=accept --config=x'
 
 
-def test_a_folder_that_is_no_work_directory(tmp_path, capsys):
+def test_train_refuses_a_folder_of_other_files(tmp_path, capsys):
     (tmp_path / 'thesis.txt').write_text('precious')
     assert main(['--config=quickstart', f'--workdir={tmp_path}']) == 2
     assert 'is not a work directory' in capsys.readouterr().err
 
 
-def test_the_maths_is_light_to_import(tmp_path):
+def test_importing_maths_loads_no_heavy_library(tmp_path):
     heavy = ['tensorflow_datasets', 'grain', 'orbax', 'sklearn', 'matplotlib', 'flax', 'tensorflow', 'ml_collections']
     script = f"""
 import sys, time

@@ -245,15 +245,15 @@ def test_without_a_name_it_is_finetune_and_a_comparison_trains_what_it_compares(
 def test_a_comparison_of_an_earlier_version_is_read_and_goes_on(tmp_path):
     """It named finetune beside what it compared."""
     config = config_lib.load('quickstart')
-    data = files.as_data(config)
+    data = files.to_data(config)
     data['method']['name'] = 'finetune'
     files.write_json(tmp_path / 'config.json', data)
     assert config_lib.from_data(data).to_json(sort_keys=True) == config.to_json(sort_keys=True)
-    assert files.look(tmp_path, config) is False
+    assert files.check_folder(tmp_path, config) is False
     with config.unlocked():
         config.optim.lr = 0.5
     with pytest.raises(UserError, match='optim.lr: 0.01 there, 0.5 now'):
-        files.look(tmp_path, config)
+        files.check_folder(tmp_path, config)
 
 
 def test_one_cycle_has_its_own_warmup():

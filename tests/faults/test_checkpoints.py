@@ -95,10 +95,10 @@ def test_each_kind_of_damage_is_found(damage, runs, tmp_path):
     bad = newest(run)
     before = integrity.steps(bad.parent)
     told, said = damage(bad), []
-    integrity.look(run, [0, 1, 2], said.append)
+    integrity.set_aside_damaged(run, [0, 1, 2], said.append)
     assert len(said) == 1 and told in said[0] and str(bad) in said[0] and f'step {before[1]}' in said[0]
     assert integrity.steps(bad.parent) == before[1:] and (bad.parent / f'{bad.name}-damaged').is_dir()
-    integrity.look(run, [0, 1, 2], said.append)
+    integrity.set_aside_damaged(run, [0, 1, 2], said.append)
     assert len(said) == 1
 
 

@@ -36,7 +36,7 @@ def silent(_):
 def written(folder, **changes):
     """The lock of somebody else."""
     folder.mkdir(exist_ok=True)
-    other = {**lock.me(), 'since': time.time() - 7200, 'beat': 5, 'token': 'other', **changes}
+    other = {**lock.this_owner(), 'since': time.time() - 7200, 'beat': 5, 'token': 'other', **changes}
     (folder / files.LOCK).write_text(json.dumps(other))
     return other
 
@@ -49,7 +49,7 @@ def dead_process():
 
 def test_lock_exists_only_while_a_run_trains(tmp_path):
     path = tmp_path / 'run' / files.LOCK
-    with lock.held(tmp_path / 'run', silent):
+    with lock.hold(tmp_path / 'run', silent):
         first = json.loads(path.read_text())
         assert (first['pid'], first['host']) == (os.getpid(), os.uname().nodename)
         time.sleep(0.3)
@@ -59,21 +59,21 @@ def test_lock_exists_only_while_a_run_trains(tmp_path):
 
 
 def test_second_run_is_refused_with_owner_and_time(tmp_path):
-    with lock.held(tmp_path, silent), pytest.raises(Busy) as error, lock.held(tmp_path, silent):
+    with lock.hold(tmp_path, silent), pytest.raises(Busy) as error, lock.hold(tmp_path, silent):
         pass
     assert f'is in use: process {os.getpid()} on {os.uname().nodename}' in str(error.value) and error.value.code == 3
     written(tmp_path, pid=os.getppid(), started=lock._started(os.getppid()))
     with pytest.raises(Busy, match='2 h 00 min ago'):
-        lock.taken(tmp_path / files.LOCK, silent)
+        lock.acquire(tmp_path / files.LOCK, silent)
 
 
 def test_lock_of_a_dead_local_process_is_taken_over_at_once(tmp_path):
     written(tmp_path, pid=dead_process(), started='123')
     began = time.monotonic()
-    with lock.held(tmp_path, silent):
+    with lock.hold(tmp_path, silent):
         assert time.monotonic() - began < lock.LOST
     written(tmp_path, started='123')  # another process has our number since
-    with lock.held(tmp_path, silent):
+    with lock.hold(tmp_path, silent):
         pass
     assert not list(tmp_path.iterdir())
 
@@ -81,7 +81,7 @@ def test_lock_of_a_dead_local_process_is_taken_over_at_once(tmp_path):
 def test_remote_owner_is_watched_before_takeover(tmp_path):
     said = []
     written(tmp_path, machine='another one', host='far-away', pid=1)
-    with lock.held(tmp_path, said.append):
+    with lock.hold(tmp_path, said.append):
         assert 'far-away' in said[0] and 'sign of life' in said[0]
     other = written(tmp_path, machine='another one', host='far-away', pid=1)
 
@@ -92,19 +92,19 @@ def test_remote_owner_is_watched_before_takeover(tmp_path):
     thread = threading.Thread(target=lives)
     thread.start()
     with pytest.raises(Busy, match='process 1 on far-away'):
-        lock.taken(tmp_path / files.LOCK, said.append)
+        lock.acquire(tmp_path / files.LOCK, said.append)
     thread.join()
 
 
 @pytest.mark.parametrize('text', ['', '{', '[]', '{"pid": "x"}', 'null', '[' * 10**5])
 def test_truncated_lock_is_taken_over(text, tmp_path):
     (tmp_path / files.LOCK).write_text(text)
-    with lock.held(tmp_path, silent):
+    with lock.hold(tmp_path, silent):
         assert json.loads((tmp_path / files.LOCK).read_text())['pid'] == os.getpid()
 
 
 def test_a_run_whose_lock_was_taken_saves_nothing_more(tmp_path):
-    with lock.held(tmp_path, silent):
+    with lock.hold(tmp_path, silent):
         written(tmp_path, pid=77, host='far-away')
         time.sleep(0.3)
         with pytest.raises(UserError, match='process 77 on far-away has it now'):
@@ -117,8 +117,8 @@ WRITES = {
     'a line': lambda folder: files.append(folder / 'metrics.jsonl', LINE),
     'results': lambda folder: files.write_json(folder / 'results.json', {}),
     'arrays': lambda folder: files.write_arrays(folder / 'predictions.npz', {'a': np.zeros(1)}),
-    'the log again': lambda folder: files.rewind(folder / 'metrics.jsonl', [0], 0),
-    'the log in order': lambda folder: files.arrange(folder / 'metrics.jsonl'),
+    'the log again': lambda folder: files.rewind_log(folder / 'metrics.jsonl', [0], 0),
+    'the log in order': lambda folder: files.sort_log(folder / 'metrics.jsonl'),
 }
 
 
@@ -128,7 +128,7 @@ def test_lock_is_checked_before_each_write(what, tmp_path, monkeypatch):
     monkeypatch.setattr(lock, 'BEAT', 1000.0)
     folder, other = tmp_path / 'run', tmp_path / 'other'
     other.mkdir()
-    with lock.held(folder, silent), lock.held(folder / 'inside', silent):
+    with lock.hold(folder, silent), lock.hold(folder / 'inside', silent):
         (folder / 'metrics.jsonl').write_text(json.dumps({**LINE, 'seed': 7}) + '\n')
         written(folder, pid=77, host='far-away')
         before = {path: path.read_bytes() for path in folder.rglob('*') if path.is_file()}
@@ -178,7 +178,7 @@ def test_a_sweep_does_not_begin_where_a_run_of_it_is_trained_alone(inside, tmp_p
     files.record(tmp_path / 'run', given)
     files.record(tmp_path / 'run' / 'per_class=2', config_lib.swept(given)['per_class=2'])
     told = pytest.raises(Busy, match=rf'{inside} is in use: process {os.getpid()}')
-    with lock.held(tmp_path / 'run' / inside, silent), told:
+    with lock.hold(tmp_path / 'run' / inside, silent), told:
         experiment.run(given, tmp_path / 'run')
     assert not list(tmp_path.rglob(files.LOCK))
 
@@ -204,7 +204,7 @@ def test_a_run_of_a_sweep_is_not_trained_alone_meanwhile(inside, tmp_path, monke
 
 def test_unrelated_lock_in_a_parent_folder_is_ignored(tmp_path):
     files.record(tmp_path, sweep_of_comparisons())
-    with lock.held(tmp_path, silent):
+    with lock.hold(tmp_path, silent):
         lock.refuse_part(tmp_path / 'other', silent)
         with pytest.raises(Busy):
             lock.refuse_part(tmp_path / 'per_class=1', silent)
@@ -216,7 +216,7 @@ def test_unrelated_lock_in_a_parent_folder_is_ignored(tmp_path):
 def race(folder, barrier, answers):
     barrier.wait()
     try:
-        answers.put(lock.taken(folder / files.LOCK, silent)['pid'])
+        answers.put(lock.acquire(folder / files.LOCK, silent)['pid'])
     except Busy:
         answers.put(0)
 

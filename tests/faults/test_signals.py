@@ -155,9 +155,9 @@ def test_agreed_stop_step_is_ahead_of_every_process(paces, monkeypatch):
 
 
 def test_without_a_training_loop_the_signal_ends_the_command():
-    with pytest.raises(Stopped, match='goes on from the last checkpoint'), signals.heard():
+    with pytest.raises(Stopped, match='goes on from the last checkpoint'), signals.handle_sigterm():
         signal.raise_signal(signal.SIGTERM)
-    with pytest.raises(Stopped), signals.heard(), signals.training():
+    with pytest.raises(Stopped), signals.handle_sigterm(), signals.training():
         signal.raise_signal(signal.SIGTERM)
         assert signals.stopping() and signals.tick()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

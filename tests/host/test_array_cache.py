@@ -53,10 +53,10 @@ def test_unwritable_cache_folder_is_tolerated(tmp_path):
 
 def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv('MIXJAX_CACHE', str(tmp_path))
-    assert storage.kept('') == tmp_path and str(storage.kept('here')) == 'here'
+    assert storage.cache_folder('') == tmp_path and str(storage.cache_folder('here')) == 'here'
     monkeypatch.delenv('MIXJAX_CACHE')
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'x'))
-    assert storage.kept('') == tmp_path / 'x' / 'mixjax'
+    assert storage.cache_folder('') == tmp_path / 'x' / 'mixjax'
 
 
 def test_digest_sees_values_types_and_places():

@@ -242,7 +242,7 @@ def test_cluster_detection(shown, found, monkeypatch):
     monkeypatch.setitem(sys.modules, 'kubernetes', None)
     for name, value in shown.items():
         monkeypatch.setenv(name, value)
-    assert cluster.found() == found
+    assert cluster.detected() == found
     if found is None:
         assert cluster.join({}) == ''
         with pytest.raises(UserError, match='nothing here shows a cluster'):
@@ -290,6 +290,6 @@ class Device(NamedTuple):
 def test_every_process_has_devices_of_the_mesh(each, many, chosen):
     owners = [process for process, count in enumerate(each) for _ in range(count)]
     devices = [Device(i, process) for i, process in enumerate(owners)]
-    assert [device.id for device in mesh.chosen(devices, many)] == chosen
+    assert [device.id for device in mesh.choose_devices(devices, many)] == chosen
     with pytest.raises(UserError, match='start fewer processes'):
-        mesh.chosen(devices, len(each) - 1)
+        mesh.choose_devices(devices, len(each) - 1)

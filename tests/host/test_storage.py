@@ -53,14 +53,14 @@ def bring(store: Store, name: str, folder: Path) -> Path:
 @pytest.mark.parametrize('text', ['s3://bucket/runs', 'gs://', 'gs:///', 'file://runs'])
 def test_invalid_places_are_refused(text):
     with pytest.raises(UserError, match='gs://BUCKET/FOLDER'):
-        storage.of(text)
+        storage.to_place(text)
 
 
 def test_missing_client_says_what_to_install(monkeypatch):
     monkeypatch.setattr(storage.importlib.util, 'find_spec', lambda name: None)
     storage._client.cache_clear()
     with pytest.raises(UserError, match=r"pip install 'mixjax\[gcs\]'"):
-        storage.of('gs://bucket/runs')
+        storage.to_place('gs://bucket/runs')
     storage._client.cache_clear()
 
 
@@ -68,26 +68,26 @@ def test_a_store_that_does_not_answer(store, monkeypatch):
     def refused(*_, **__):
         raise PermissionError('caller does not have storage.objects.get access')
 
-    monkeypatch.setattr(type(storage.of('gs://bucket/a')), 'exists', refused)
+    monkeypatch.setattr(type(storage.to_place('gs://bucket/a')), 'exists', refused)
     with pytest.raises(UserError, match=r'gs://bucket/a cannot be reached \(PermissionError: caller.*gcloud auth'):
-        storage.given('gs://bucket/a')
+        storage.reachable('gs://bucket/a')
 
 
 @pytest.mark.parametrize('kind', ['disk', 'store'])
 def test_files(kind, tmp_path, store):
-    place = tmp_path if kind == 'disk' else storage.given(f'gs://bucket/{tmp_path.name}')
-    assert not (place / 'a').exists() and storage.remote(place) == (kind == 'store')
+    place = tmp_path if kind == 'disk' else storage.reachable(f'gs://bucket/{tmp_path.name}')
+    assert not (place / 'a').exists() and storage.is_remote(place) == (kind == 'store')
     storage.write(place / 'a', b'one')
     storage.write(place / 'a', b'two')
     assert (place / 'a').read_bytes() == b'two' and [path.name for path in place.iterdir()] == ['a']
     with ThreadPoolExecutor(8) as pool:
-        who = list(pool.map(lambda i: storage.create(place / 'lock', str(i).encode()), range(8)))
+        who = list(pool.map(lambda i: storage.create_exclusive(place / 'lock', str(i).encode()), range(8)))
     assert sum(who) == 1 and (place / 'lock').read_bytes() == str(who.index(True)).encode()
-    assert str(storage.absolute(place)) == str(storage.resolved(place)) == str(place)
+    assert str(storage.absolute(place)) == str(storage.realpath(place)) == str(place)
 
 
 def test_writes_of_other_processes_are_visible(store):
-    place = storage.given('gs://bucket/others')
+    place = storage.reachable('gs://bucket/others')
     assert not place.exists() and not (place / 'a').exists()
     store.put('bucket', 'others/a', b'1')
     assert (place / 'a').exists() and [path.name for path in place.iterdir()] == ['a']
@@ -97,7 +97,7 @@ def test_writes_of_other_processes_are_visible(store):
 
 def test_transient_store_errors_are_retried(store):
     store.refuse = 2
-    storage.write(storage.of('gs://bucket/busy'), b'1')
+    storage.write(storage.to_place('gs://bucket/busy'), b'1')
     assert store.objects['bucket', 'busy'].data == b'1' and not store.refuse
 
 
@@ -167,14 +167,15 @@ def test_a_job_of_two_processes_in_a_store(store, tmp_path):
 
 def test_the_lock_in_a_store(store):
     """One owner; that of a dead one is taken over; given back at the end."""
-    where = storage.of('gs://bucket/locked')
-    dead = {'host': 'a', 'machine': lock.me()['machine'], 'pid': 2**22 + 1, 'started': '1', 'since': 0.0, 'beat': 3}
+    where = storage.to_place('gs://bucket/locked')
+    machine = lock.this_owner()['machine']
+    dead = {'host': 'a', 'machine': machine, 'pid': 2**22 + 1, 'started': '1', 'since': 0.0, 'beat': 3}
     store.put('bucket', 'locked/lock.json', json.dumps({**dead, 'token': 'x'}).encode())
-    with lock.held(where, print):
+    with lock.hold(where, print):
         found = json.loads(store.objects['bucket', 'locked/lock.json'].data)
         assert found['pid'] == os.getpid() and found['token'] != 'x'
         with pytest.raises(Busy, match='gs://bucket/locked is in use'):
-            lock.taken(where / 'lock.json', print)
+            lock.acquire(where / 'lock.json', print)
     assert store.names('bucket').count('locked/lock.json') == 0
 
 
@@ -231,7 +232,7 @@ def test_a_folder_in_a_store(store, tmp_path):
 def test_object_names_outside_of_the_copy_are_refused(store, tmp_path):
     store.put('bucket', 'evil/../../x', b'1')
     with pytest.raises(UserError, match='no name of a file'):
-        bucket_copy.here('gs://bucket/evil', tmp_path / 'cache')
+        bucket_copy.local_copy('gs://bucket/evil', tmp_path / 'cache')
     assert not (tmp_path / 'x').exists() and not list((tmp_path / 'cache').rglob('x'))
 
 
@@ -239,4 +240,4 @@ def test_copy_without_disk_space_is_refused(store, tmp_path, monkeypatch):
     store.put('bucket', 'large/a', b'1')
     monkeypatch.setattr(bucket_copy.shutil, 'disk_usage', lambda _: type('', (), {'free': 10})())
     with pytest.raises(UserError, match=r'gs://bucket/large is .* and .* free; set config\.cache_dir'):
-        bucket_copy.here('gs://bucket/large', tmp_path / 'cache')
+        bucket_copy.local_copy('gs://bucket/large', tmp_path / 'cache')

@@ -310,7 +310,7 @@ def read_splits(path: Path) -> None:
     split_file.count(str(path), 3)
     chosen = split_file.classes(str(path), 'digits', ('a', 'b', 'c'))
     assert set(chosen) <= {0, 1, 2}
-    drawn = split_file.drawn(str(path), data, np.arange(6), 0, ())
+    drawn = split_file.read_draw(str(path), data, np.arange(6), 0, ())
     assert set(drawn.known) <= set(range(6))
 
 
@@ -330,7 +330,7 @@ def read_names(path: Path) -> None:
             (inside / f'{k}.png').write_bytes(png + bytes([k]))
             (inside / f'{k + 20}.png').write_bytes(png + bytes([k + 20]))
     try:
-        found = folder_lib.look(str(top), holdout=0.5, cache=cache)
+        found = folder_lib.scan(str(top), holdout=0.5, cache=cache)
     except UserError as error:
         assert str(error)
         return
@@ -353,7 +353,7 @@ def remembered(_: Path) -> list[bytes]:
 
 
 def read_remembered(path: Path) -> None:
-    for known in folder_scan._remembered(path).values():
+    for known in folder_scan._read_checks(path).values():
         assert isinstance(known, folder_scan.Known) and bool(known.digest) != bool(known.fault)
         assert all(type(number) is int for number in known.stamp)
 
@@ -410,9 +410,9 @@ def read_shape(path: Path) -> None:
                 (top / name).symlink_to('/dev/zero' if kind == 'device' else top / target)
     try:
         with contextlib.suppress(UserError):
-            for found in folder_scan.listed(top).parts.values():
+            for found in folder_scan.list_parts(top).parts.values():
                 _each_once(top, [one for one, _ in found])
-            found = folder_lib.look(str(top), holdout=0, cache=cache)
+            found = folder_lib.scan(str(top), holdout=0, cache=cache)
             labels = {one.path: found.classes[one.label] for one in (*found.train, *found.val, *found.test)}
             assert all(label in name.split('/')[:2] for name, label in labels.items())
         inside, walked = folder_scan.everything(top)
@@ -492,7 +492,7 @@ def read_history(path: Path) -> None:
                 if kind == 'list':
                     data = None
                     with mock.patch.object(folder_scan, 'FRESH', 0):
-                        found = folder_lib.look(str(top), holdout=0, cache=cache)
+                        found = folder_lib.scan(str(top), holdout=0, cache=cache)
                     digests = [folder_scan.digest_of((top / one.path).read_bytes()) for one in found.train]
                     assert digests == [one.digest for one in found.train]
                     opened = of_folder(found, found.train, rule)

@@ -27,7 +27,7 @@ from tests.hostile.weight_readers import READERS as OF_WEIGHTS
 def own_config(folder: Path) -> list[bytes]:
     from tests.support import tiny_config
 
-    return [json.dumps(files.as_data(tiny_config.get_config())).encode()]
+    return [json.dumps(files.to_data(tiny_config.get_config())).encode()]
 
 
 def read_config(path: Path) -> None:
@@ -40,7 +40,7 @@ def read_config(path: Path) -> None:
     shutil.copy(path, folder / 'config.json')
     config = config_lib.complete(tiny_config.get_config())
     with contextlib.suppress(UserError):
-        files.look(folder, config)
+        files.check_folder(folder, config)
     data = files.read_json(path)
     if not isinstance(data, dict):
         raise UserError('config.json')
@@ -75,8 +75,8 @@ def read_lines(path: Path) -> None:
     """What a restart makes of the log."""
     place = path.parent / 'metrics.jsonl'
     shutil.copy(path, place)
-    files.rewind(place, [0], 100)
-    assert all(json.dumps(line) for line in files.lines(place))
+    files.rewind_log(place, [0], 100)
+    assert all(json.dumps(line) for line in files.read_lines(place))
 
 
 def prepared(folder: Path) -> list[bytes]:
@@ -125,7 +125,7 @@ def read_lock(path: Path) -> None:
     place = path.parent / 'locked' / files.LOCK
     place.parent.mkdir(exist_ok=True)
     shutil.copy(path, place)
-    found['machine'] = lock.me()['machine']
+    found['machine'] = lock.this_owner()['machine']
     assert isinstance(lock.alive(place, found, lambda _: None), bool)
 
 
@@ -160,7 +160,7 @@ READERS: dict[str, Reader] = {
     'format of a checkpoint': Reader(
         lambda _: [json.dumps({'format': integrity.FORMAT}).encode()], read_format, flawed,
     ),
-    'lock.json': Reader(lambda _: [json.dumps({**lock.me(), 'since': 1.0, 'beat': 3, 'token': 'x'}).encode()],
+    'lock.json': Reader(lambda _: [json.dumps({**lock.this_owner(), 'since': 1.0, 'beat': 3, 'token': 'x'}).encode()],
                         read_lock, flawed_json),
     'model.json': Reader(lambda _: [json.dumps(ABOUT).encode()], read_model, flawed_json),
 }  # fmt: skip

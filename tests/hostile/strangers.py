@@ -107,14 +107,14 @@ def visited(path: Path, what: Any) -> None:
 def train(run: Path) -> None:
     """All that training writes."""
     lock.LOST = 0.5  # seconds for which a lock that may be half-written is watched
-    with disk_full.explain_write_errors(run), lock.held(run, lambda _: None):
+    with disk_full.explain_write_errors(run), lock.hold(run, lambda _: None):
         files.create(run / 'first')
         for name in ('metrics.jsonl', 'first/metrics.jsonl'):
-            files.rewind(run / name, [0], 100)
+            files.rewind_log(run / name, [0], 100)
             files.append(run / name, {'seed': 0, 'step': 101, 'kind': 'train'})
         files.write_json(run / 'env.json', {})
         files.write_arrays(run / 'samples.npz', {})
-        integrity.look(run, [0], lambda _: None)
+        integrity.set_aside_damaged(run, [0], lambda _: None)
         checkpoint.open_folder(run / 'checkpoints' / '0').close()
 
 

@@ -59,7 +59,7 @@ def test_inconsistent_checkpoint_metadata_is_refused(notes, run):
     """No sum is of it: it is written last. Opening the folder fell over it, whole as the state was."""
     (run / NOTES).write_text(notes)
     said = []
-    integrity.look(run, [0], said.append)
+    integrity.set_aside_damaged(run, [0], said.append)
     assert len(said) == 1 and integrity.ABOUT in said[0] and f'step {made.STEP - 4}' in said[0]
     with checkpoint.open_folder(run / 'checkpoints' / '0') as manager:
         assert checkpoint.latest([manager]) == made.STEP - 4
@@ -68,7 +68,7 @@ def test_inconsistent_checkpoint_metadata_is_refused(notes, run):
 def test_metadata_that_only_orbax_refuses(run):
     notes = json.loads((run / NOTES).read_text())
     (run / NOTES).write_text(json.dumps({**notes, 'metrics': 'none', 'custom_metadata': 3}))
-    integrity.look(run, [0], print)
+    integrity.set_aside_damaged(run, [0], print)
     with pytest.raises(UserError, match='the checkpoints in .* cannot be opened .*; put the files back'):
         restored(run)
 

@@ -119,20 +119,20 @@ def test_setting_values_are_refused_or_traced(folder, monkeypatch):
     campaign(folder, 200, 1)
 
 
-def test_knobs_must_be_representable_on_devices():
+def test_knobs_must_fit_into_int32():
     with pytest.raises(UserError, match=r'config\.method\.ema_every must be a whole number below 2,147,483,648'):
         config_lib.load('quickstart', [('method.name', 'smile'), ('method.ema_every', str(2**63))])
 
 
 @pytest.mark.parametrize('key', ['method.source_weight', 'optim.lr', 'optim.drops'])
-def test_numbers_must_be_representable_on_devices(key):
+def test_numbers_must_fit_into_float32(key):
     """Traced by the campaign once, and infinite in the loss."""
     with pytest.raises(UserError, match=rf'config\.{key} must be a number of at most 3.4e38, not '):
         config_lib.load('quickstart', [('method.name', 'smile'), (key, '-1e300')])
 
 
 @pytest.mark.parametrize('rate', [5e-324, 1e-300, 1e-12])
-def test_a_share_that_is_nearly_nothing_is_one_example_of_each_class(rate):
+def test_tiny_rate_draws_one_example_per_class(rate):
     """Accepted by the campaign once, and nothing was left to train on."""
     labels = np.repeat(np.arange(3), 5)
     assert labels[splits.draw(labels, 'abc', seed=0, rate=rate)].tolist() == [0, 1, 2]

@@ -201,7 +201,7 @@ def test_inconsistent_run_files_are_refused(tmp_path):
     for text in ('1.5', '[]', '"x"', '{"steps": "x"}'):
         (run / 'config.json').write_text(text)
         with pytest.raises(UserError, match='damaged'):
-            files.look(run, None)
+            files.check_folder(run, None)
 
 
 def test_labels_that_no_folder_can_have(tmp_path):
@@ -216,7 +216,7 @@ def test_labels_that_no_folder_can_have(tmp_path):
 def test_lines_of_a_log_whose_steps_are_none(tmp_path):
     path = tmp_path / 'metrics.jsonl'
     path.write_text('{"seed": 0, "step": "x"}\n{"seed": [], "step": 1}\n[]\n{"seed": 0, "step": 3}\n{"step": 2}\n')
-    files.rewind(path, [0], 5)
+    files.rewind_log(path, [0], 5)
     assert path.read_text() == '{"seed": 0, "step": 3}\n'
 
 
@@ -287,7 +287,7 @@ def test_images_that_belong_to_weights():
         [],
     ):
         with pytest.raises(ValueError):
-            preprocessing.sound(said)
+            preprocessing.checked(said)
 
 
 # --- names, and what may be run ---------------------------------------------------------------------------------------

@@ -108,7 +108,7 @@ class Evil:
 @pytest.mark.parametrize('message', [Evil(), [Evil()], {'a': PACKAGE}])
 def test_process_messages_are_parsed_as_data(message, capsys):
     with pytest.raises(UserError, match='which is not a type that processes send each other'):
-        processes.heard(pickle.dumps(message))
+        processes.decode_message(pickle.dumps(message))
     assert capsys.readouterr().out == ''
 
 
@@ -120,11 +120,12 @@ def test_process_messages_round_trip():
 
     draw = Segments(np.arange(5), np.zeros((1, 1), int), np.ones((1, 1), int), np.ones(1, int))
     made = Prepared({'a': {'b': np.eye(3)}, 'c': jnp.arange(3), 'd': np.array('x')}, draw, {'note': np.float64(0.5)})
-    heard = processes.heard(pickle.dumps((True, made)))[1]
+    heard = processes.decode_message(pickle.dumps((True, made)))[1]
     np.testing.assert_array_equal(heard.frozen['a']['b'], np.eye(3))
     np.testing.assert_array_equal(heard.frozen['c'], [0, 1, 2])
     assert heard.notes == {'note': 0.5} and type(heard.draw) is Segments
-    assert processes.heard(pickle.dumps((1, 'x', None, {'a': [1.5]}, {1, 2}))) == (1, 'x', None, {'a': [1.5]}, {1, 2})
+    plain = (1, 'x', None, {'a': [1.5]}, {1, 2})
+    assert processes.decode_message(pickle.dumps(plain)) == plain
 
 
 def test_the_names_that_a_torch_file_may_use():

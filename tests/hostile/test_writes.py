@@ -56,7 +56,7 @@ def written(place):
 
 
 def written_as_array(place):
-    with storage.new(place) as file:
+    with storage.open_atomic(place) as file:
         np.savez(file, a=1)
 
 
@@ -85,8 +85,8 @@ def test_appending_does_not_follow_links(tmp_path, victim):
             with pytest.raises(storage.IsLink, match=f'{name} is a link, and nothing is written through links'):
                 storage.append(folder / name, b'line\n')
             with pytest.raises(storage.IsLink):
-                storage.appending(folder / name)
-            assert not storage.create(folder / name, b'line\n')
+                storage.open_append(folder / name)
+            assert not storage.create_exclusive(folder / name, b'line\n')
         with pytest.raises(OSError):
             storage.append(folder / 'fifo', b'line\n')
         storage.append(folder / 'second name', b'line\n')
@@ -106,23 +106,23 @@ def test_no_folder_is_reached_through_a_link_but_for_the_one_that_a_person_names
     (run / 'deep' / '5').symlink_to('../../home')
     with untouched(victim.parent):
         for place in (run / 'first' / 'x', run / 'deep' / '5' / 'x'):
-            for how in (storage.write, storage.append, storage.create):
+            for how in (storage.write, storage.append, storage.create_exclusive):
                 with pytest.raises(storage.IsLink, match='is a link'):
                     how(place, b'')
             with pytest.raises(storage.IsLink):
-                storage.make(place)
+                storage.make_folder(place)
             with pytest.raises(UserError, match='cannot be written to: .* is a link'):
                 files.create(place.parent)
     (tmp_path / 'named').symlink_to(run)
-    assert storage.real(run) is run and storage.real(tmp_path / 'named' / 'a') == run / 'a'
-    storage.write(storage.real(tmp_path / 'named') / 'a', b'x')
-    storage.write(storage.real_file(tmp_path / 'named' / 'b'), b'x')
+    assert storage.resolve_links(run) is run and storage.resolve_links(tmp_path / 'named' / 'a') == run / 'a'
+    storage.write(storage.resolve_links(tmp_path / 'named') / 'a', b'x')
+    storage.write(storage.resolve_file(tmp_path / 'named' / 'b'), b'x')
     assert (run / 'a').exists() and (run / 'b').exists()
 
 
 def test_relative_places_count_from_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    storage.make(Path('a/b'))
+    storage.make_folder(Path('a/b'))
     storage.write(Path('a/b/c'), b'1')
     storage.write(Path('d'), b'2')
     storage.write(Path('a/../e'), b'3')
@@ -133,7 +133,7 @@ def test_relative_places_count_from_the_current_folder(tmp_path, monkeypatch):
 
 def test_failed_write_leaves_no_file(tmp_path):
     storage.write(tmp_path / 'a', b'old')
-    with pytest.raises(ZeroDivisionError), storage.new(tmp_path / 'a') as file:
+    with pytest.raises(ZeroDivisionError), storage.open_atomic(tmp_path / 'a') as file:
         file.write(b'new')
         file.write(bytes([1 // 0]))
     (tmp_path / 'folder').mkdir()
@@ -146,7 +146,7 @@ HALF = """
 import sys, time
 from pathlib import Path
 from mixjax.host import storage
-with storage.new(Path(sys.argv[1])) as file:
+with storage.open_atomic(Path(sys.argv[1])) as file:
     file.write(b'half')
     file.flush()
     print('.', flush=True)
@@ -262,7 +262,7 @@ def test_checkpoints_are_not_kept_through_links(name, tiny, tmp_path, victim):
     shutil.move(run / name, victim.parent / 'moved')
     (run / name).symlink_to(victim.parent / 'moved')
     with untouched(victim.parent), pytest.raises(UserError, match='is a link'), disk_full.explain_write_errors(run):
-        integrity.look(run, [0], print)
+        integrity.set_aside_damaged(run, [0], print)
         checkpoint.open_folder(run / 'checkpoints' / '0')
 
 
@@ -289,14 +289,14 @@ def test_lock_that_is_not_a_regular_file_is_replaced(kind, tmp_path, victim):
     path = tmp_path / 'run' / files.LOCK
     strangers.put(path, kind, victim.parent)
     began = time.monotonic()
-    with untouched(victim.parent), lock.held(path.parent, lambda _: None):
+    with untouched(victim.parent), lock.hold(path.parent, lambda _: None):
         assert json.loads(path.read_text())['pid'] == os.getpid() and not path.is_symlink()
     assert time.monotonic() - began < 5 and not os.path.lexists(path)
 
 
 def test_a_lock_that_is_a_folder(tmp_path):
     (tmp_path / files.LOCK).mkdir()
-    with pytest.raises(UserError, match='cannot be written to: Is a directory'), lock.held(tmp_path, lambda _: None):
+    with pytest.raises(UserError, match='cannot be written to: Is a directory'), lock.hold(tmp_path, lambda _: None):
         pass
 
 
@@ -323,7 +323,7 @@ def test_predict_does_not_write_where_a_strangers_config_says(tmp_path, monkeypa
     config.compare, config.baseline, config.cache_dir = type(config)(), '', str(tmp_path / 'elsewhere')
     run = tmp_path / 'st'
     files.create(run)
-    files.write_json(run / 'config.json', files.as_data(config))
+    files.write_json(run / 'config.json', files.to_data(config))
     cache = tmp_path / 'own'
     monkeypatch.setenv('MIXJAX_CACHE', str(cache))
     assert len(inference.test_set(run).label)
@@ -384,5 +384,5 @@ def test_link_loops_are_refused(tmp_path, capsys):
 
 def test_a_run_in_a_loop_of_links(tmp_path):
     (tmp_path / 'self').symlink_to('self')
-    with pytest.raises(UserError, match='cannot be written to: self is a link'), lock.held(tmp_path / 'self', print):
+    with pytest.raises(UserError, match='cannot be written to: self is a link'), lock.hold(tmp_path / 'self', print):
         pass

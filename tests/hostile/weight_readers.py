@@ -51,7 +51,7 @@ def beside(_: Path) -> list[bytes]:
 
 
 def read_beside(path: Path) -> None:
-    said = hub.beside(path.with_name('model.safetensors'))
+    said = hub.settings_beside(path.with_name('model.safetensors'))
     assert said == {} or 0 < said['image']['crop'] <= 4096
     path.with_name('model.json').write_bytes(path.read_bytes())
     path.with_name('model.safetensors').touch()

@@ -31,7 +31,7 @@ def bash(*words: str | Path, **env: str) -> subprocess.CompletedProcess:
     return subprocess.run([str(word) for word in words], env=every, capture_output=True, text=True, timeout=60)
 
 
-def test_every_file_is_checked_here():
+def test_launch_folder_has_only_known_files():
     known = {path.name for path in (*SCRIPTS, *DOCKERFILES)} | {'README.md', 'skypilot.yaml'}
     assert {path.name for path in LAUNCH.iterdir()} == known
     assert {path.name for path in SCRIPTS} == {'gke.sh', 'slurm_grid.sh', 'slurm_job.sh', 'tpu.sh'}
@@ -42,7 +42,7 @@ def test_every_file_is_checked_here():
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
-def test_shellcheck_finds_nothing(script):
+def test_shellcheck_passes(script):
     tool = shutil.which('shellcheck', path=f'{Path(sys.executable).parent}:{os.environ["PATH"]}')
     assert tool, 'shellcheck is in the extra `test`'
     found = bash(tool, script)
@@ -51,7 +51,7 @@ def test_shellcheck_finds_nothing(script):
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
 @pytest.mark.parametrize('words', [[], ['--help'], ['-h']])
-def test_help_is_the_head_of_the_file(script, words):
+def test_script_help_is_its_head_comment(script, words):
     said = bash(script, *words, PATH='/usr/bin:/bin')
     assert said.returncode == 0 and not said.stderr
     head = script.read_text().split('\n\nset -')[0]
@@ -60,7 +60,7 @@ def test_help_is_the_head_of_the_file(script, words):
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda path: path.name)
-def test_every_setting_is_at_the_top_and_explained(script):
+def test_script_settings_are_at_the_top_with_comments(script):
     lines = script.read_text().splitlines()
     settings = [i for i, line in enumerate(lines) if re.match(r'[A-Z_]+=\$\{[A-Z_]+:-', line)]
     assert settings and settings == list(range(settings[0], settings[-1] + 1))
@@ -71,7 +71,7 @@ def test_every_setting_is_at_the_top_and_explained(script):
         assert lines[i].partition('=')[0] in rest, f'{lines[i]}: nothing reads it'
 
 
-def test_commands_in_the_files_are_commands():
+def test_train_commands_in_launch_files_parse():
     """What the heads of the files say to type is what mixjax takes."""
     found = 0
     for path in (*SCRIPTS, *DOCKERFILES, LAUNCH / 'skypilot.yaml'):
@@ -132,7 +132,7 @@ JOB = ['job', '--config=quickstart', '--workdir=gs://bucket/run']
         (['grid', '3', 'digits/grid', '--runs=gs://bucket/x'], {'QUEUE': 'team'}, 3),
     ],
 )
-def test_manifests_are_what_the_cluster_takes(words, env, count):
+def test_manifests_match_kubernetes_schemas(words, env, count):
     found = manifests(*words, **env)
     assert len(found) == count == len({manifest['metadata']['name'] for manifest in found})
     for manifest in found:
@@ -148,7 +148,7 @@ def test_manifests_are_what_the_cluster_takes(words, env, count):
         assert spec['completionMode'] == 'Indexed' and spec['completions'] >= spec['parallelism']
 
 
-def test_a_schema_finds_what_is_misspelt():
+def test_schemas_reject_misspelt_keys():
     good = json.dumps(manifests(*JOB)[0])
     for right, misspelt in (
         ('backoffLimit', 'backofLimit'), ('maxRestarts', 'maxRestart'), ('"values"', '"value"'), ('"image"', '"img"'),
@@ -157,7 +157,7 @@ def test_a_schema_finds_what_is_misspelt():
         assert right in good and len(wrong(json.loads(good.replace(right, misspelt)))) >= 1, misspelt
 
 
-def test_a_job_has_all_hosts_of_its_slice_and_a_restart():
+def test_gke_job_has_one_pod_per_host_and_restarts():
     (manifest,) = manifests(*JOB, HOSTS='16', TOPOLOGY='8x8')
     spec = manifest['spec']['replicatedJobs'][0]['template']['spec']
     assert (spec['parallelism'], spec['completions'], spec['backoffLimit']) == (16, 16, 0)
@@ -165,7 +165,7 @@ def test_a_job_has_all_hosts_of_its_slice_and_a_restart():
     assert container(manifest)['args'] == ['train', *JOB[1:]]
 
 
-def test_a_grid_of_single_hosts_is_one_pod_a_run():
+def test_gke_grid_of_single_hosts_has_one_pod_per_run():
     (manifest,) = manifests('grid', '108', 'digits/grid', **SINGLE)
     spec = manifest['spec']['replicatedJobs'][0]['template']['spec']
     assert (spec['completions'], spec['parallelism'], spec['backoffLimitPerIndex']) == (108, 4, 3)
@@ -177,13 +177,13 @@ def test_a_grid_of_single_hosts_is_one_pod_a_run():
     assert manifests('grid', '2', 'x', **SINGLE)[0]['spec']['replicatedJobs'][0]['template']['spec']['parallelism'] == 2
 
 
-def test_a_grid_of_slices_is_one_jobset_a_run():
+def test_gke_grid_of_slices_has_one_jobset_per_run():
     found = manifests('grid', '3', 'digits/grid', '--config.steps=2')
     assert [container(one)['args'][-2:] for one in found] == [['--run', str(i)] for i in range(3)]
     assert container(found[0])['args'][:3] == ['grid', 'digits/grid', '--config.steps=2']
 
 
-def test_words_arrive_as_they_were_typed():
+def test_gke_passes_arguments_unchanged():
     words = ['--config=a b.py', '--config.x="q\\', "--config.y='$HOME' # no", '--config.z=: {', '--workdir=é']
     assert container(manifests('job', *words)[0])['args'] == ['train', *words]
 
@@ -199,7 +199,7 @@ def test_words_arrive_as_they_were_typed():
         (JOB, {'TOPOLOGY': '8x8'}, 'TOPOLOGY=8x8 is not HOSTS=4 times CHIPS=4'),
     ],
 )
-def test_wrong_words_end_in_one_sentence(words, env, sentence):
+def test_gke_refuses_wrong_arguments_in_one_sentence(words, env, sentence):
     done = bash(LAUNCH / 'gke.sh', *words, **env)
     assert done.returncode == 2 and sentence in done.stderr and not done.stdout
 
@@ -213,7 +213,7 @@ def instructions(text: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize('path', DOCKERFILES, ids=lambda path: path.suffix)
-def test_dockerfiles_build_from_what_is_there(path):
+def test_dockerfiles_copy_existing_files(path):
     found = instructions(path.read_text())
     assert {name for name, _ in found} <= {'FROM', 'RUN', 'COPY', 'WORKDIR', 'ENV', 'USER', 'ENTRYPOINT', 'CMD'}
     first, image = found[0]
@@ -245,7 +245,7 @@ def test_dockerfiles_build_from_what_is_there(path):
 # --- SkyPilot ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_skypilot_task_says_what_is_run():
+def test_skypilot_task_runs_the_train_command():
     task = yaml.safe_load((LAUNCH / 'skypilot.yaml').read_text())
     assert task['resources']['job_recovery']['recover_on_exit_codes'] == [42, 143]
     command, *words = shlex.split(task['envs']['COMMAND'])
@@ -255,7 +255,7 @@ def test_the_skypilot_task_says_what_is_run():
 
 
 @pytest.mark.skipif(os.environ.get('LAUNCH_ALL') != '1', reason="SkyPilot's parser is large: LAUNCH_ALL=1 installs it")
-def test_skypilot_reads_the_task(tmp_path):
+def test_skypilot_accepts_the_task(tmp_path):
     python = tmp_path / 'venv' / 'bin' / 'python'
     for words in (
         [sys.executable, '-m', 'venv', tmp_path / 'venv'],

@@ -40,7 +40,7 @@ class Dropped(Tiny):
 
     @nn.compact
     def __call__(self, image, *, train, tap):
-        image = nn.Dropout(0.5, deterministic=net_lib.silent(self, train))(image)
+        image = nn.Dropout(0.5, deterministic=net_lib.dropout_off(self, train))(image)
         return Tiny.__call__(self, image, train=train, tap=tap)
 
 

@@ -13,7 +13,7 @@ from mixjax.config import method_registry
 from mixjax.errors import UserError
 from mixjax.models import net as net_lib
 from mixjax.rundir import checkpoint
-from mixjax.train import evaluate, mesh, prepare, program, seed_batch, seeds, step
+from mixjax.train import accuracy, mesh, prepare, program, seed_batch, seeds, step
 from mixjax.train.shared import shared_setup
 from tests.support.common import assert_trees_equal, fixture
 from tests.support.toy import losses_of, opened, settings, tiny, walk  # noqa: F401 (for every test: tiny)
@@ -33,7 +33,7 @@ def test_progress_names_what_prepare_does(tmp_path, monkeypatch):
     seeds.build_and_try(config, tmp_path, on)
     assert said == ['cotuning: preparing seed 0']  # a moment is not worth a second line
     monkeypatch.setattr(seeds, 'WORTH_SAYING', 0.0)
-    seeds.prepared(program.build(config, on), 1, tmp_path)
+    seeds.load_or_prepare(program.build(config, on), 1, tmp_path)
     assert said[1] == 'cotuning: preparing seed 1' and said[2].startswith('cotuning: prepared seed 1 in ')
     seeds.build_and_try(settings('finetune'), tmp_path / 'other', on)
     assert len(said) == 3  # it has nothing to prepare
@@ -61,7 +61,7 @@ def test_contract(variant, tmp_path):
 
     middle, metrics = walk(built, data, ts, 15)
     with checkpoint.open_folder(tmp_path / 'checkpoints') as manager:
-        checkpoint.save(manager, 15, mesh.take(middle, 0))
+        checkpoint.save(manager, 15, mesh.take_trial(middle, 0))
         manager.wait_until_finished()
         fresh = seeds.open_seed(built, 0, tmp_path)
         resumed = seed_batch.stack_states(built, [checkpoint.restore(manager, 15, fresh.state)])
@@ -83,7 +83,7 @@ def test_contract(variant, tmp_path):
     assert jax.eval_shape(lambda x: x, straight) == shapes
     # The declared heads exist, and predictions are over the target's classes.
     heads = built.method.heads(10, 160, fresh.prepared)
-    one, network = mesh.take(straight, 0), mesh.take(built.evaluated(straight), 0)
+    one, network = mesh.take_trial(straight, 0), mesh.take_trial(built.evaluated(straight), 0)
     assert {n: h['bias'].shape[0] for n, h in one.params['heads'].items()} == {n: h.width for n, h in heads.items()}
     out, _ = built.net.apply(network, jnp.zeros((3, 16, 16, 1)), train=False)
     assert built.method.predict(out).shape == (3, 10)
@@ -141,7 +141,7 @@ def test_sharded_parameters_give_the_same_experiment(method, tmp_path, monkeypat
             for _ in range(20):
                 ts, metrics = built.advance(1)(ts, built.shared.start, data.frozen, data.inputs)
                 losses.append(np.array(metrics['loss']))
-            correct = evaluate.run(built.evaluate, built.evaluated(ts), *data.test)
+            correct = accuracy.measure(built.evaluate, built.evaluated(ts), *data.test)
             found[cut] = np.array(losses), correct, jax.tree.map(np.array, ts.params)
             sizes = [
                 (x.addressable_shards[0].data.size, x.size)
@@ -170,7 +170,7 @@ def test_no_traffic_between_trials(tmp_path):
 def test_seeds_that_differ_in_size_are_trained_apart(tmp_path):
     built = program.build(settings('xmixup', devices=8, num_seeds=3))
     assert seeds.group_seeds(built, tmp_path) == [[0, 1, 2]]
-    narrow = seeds.prepared(built, 1, tmp_path)
+    narrow = seeds.load_or_prepare(built, 1, tmp_path)
     chosen = narrow.frozen['chosen'][:-1]
     prepare.save_prepared(tmp_path / 'prepared-1.npz', narrow._replace(frozen={**narrow.frozen, 'chosen': chosen}))
     assert seeds.group_seeds(built, tmp_path) == [[0, 2], [1]]
@@ -214,7 +214,7 @@ def test_without_pretrained_weights_methods_train_or_refuse(name, tmp_path):
 def test_the_teacher_moves_every_ten_steps_by_the_weights_of_before_the_step(tmp_path):
     built, data, ts = opened(settings('smile'), tmp_path)
     teacher = jax.tree.map(np.array, ts.state['teacher'])
-    assert_trees_equal(mesh.take(teacher, 0), jax.tree.map(np.array, built.shared.start['params']))
+    assert_trees_equal(mesh.take_trial(teacher, 0), jax.tree.map(np.array, built.shared.start['params']))
     for i in range(21):
         before = jax.tree.map(np.array, ts.params['backbone'])
         ts, _ = walk(built, data, ts, 1)
@@ -222,7 +222,8 @@ def test_the_teacher_moves_every_ten_steps_by_the_weights_of_before_the_step(tmp
             teacher['backbone'] = jax.tree.map(lambda t, s: 0.999 * t + 0.001 * s, teacher['backbone'], before)
         chex.assert_trees_all_close(teacher, ts.state['teacher'], rtol=1e-6, atol=1e-8)
     # Its classifier never moves, and its statistics are the pretrained network's: it has none of its own.
-    assert_trees_equal(mesh.take(teacher['heads'], 0), jax.tree.map(np.array, built.shared.start['params']['heads']))
+    heads = jax.tree.map(np.array, built.shared.start['params']['heads'])
+    assert_trees_equal(mesh.take_trial(teacher['heads'], 0), heads)
     assert set(ts.state['teacher']) == {'backbone', 'heads'}
 
 
@@ -249,7 +250,7 @@ def test_moving_average_equals_the_released_code(x64):
 def test_the_source_head_starts_as_the_pretrained_classifier(tmp_path):
     built, data, ts = opened(settings('smile'), tmp_path)
     image = jax.random.normal(jax.random.key(0), (4, 16, 16, 1))
-    one = mesh.take(ts, 0)
+    one = mesh.take_trial(ts, 0)
     out, _ = built.net.apply({'params': one.params, **one.model_state}, image, train=False)
     source = net_lib.bind(built.net, built.shared.start).source(image)
     np.testing.assert_array_equal(out.logits['source'], source.logits['source'])
@@ -287,7 +288,7 @@ def test_xmixup_takes_over_pretrained_rows(tmp_path):
     built, data, ts = opened(settings({'name': 'xmixup', 'source_rows': 'pretrained'}), tmp_path)
     classifier = built.shared.start['params']['heads']['source']
     chosen = np.asarray(data.frozen['chosen'][0])
-    head = mesh.take(ts.params['heads']['joint'], 0)
+    head = mesh.take_trial(ts.params['heads']['joint'], 0)
     np.testing.assert_array_equal(head['kernel'][:, 10:], classifier['kernel'][:, chosen])
     assert not np.isin(head['bias'][:10], classifier['bias']).any()
 
@@ -436,7 +437,7 @@ def test_head_with_its_own_initializer(tmp_path, monkeypatch):
 
     monkeypatch.setattr(method_registry, 'load', lambda name, *_: make)
     built, data, ts = opened(settings('mine'), tmp_path)
-    heads = mesh.take(ts.params['heads'], 0)
+    heads = mesh.take_trial(ts.params['heads'], 0)
     target, wide = heads['target'], heads['wide']
     assert float(jnp.abs(target['bias']).max()) == 0 and 0.005 < float(target['kernel'].std()) < 0.015
     assert float(jnp.abs(wide['bias']).max()) > 0 and wide['bias'].shape == (300,)

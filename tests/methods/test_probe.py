@@ -57,7 +57,7 @@ def test_the_head_is_the_fit_to_the_features(tmp_path):
 
 def test_the_strength_is_that_of_the_best_cross_validation(tmp_path):
     built = program.build(digits({'name': 'probe', 'folds': 3, 'repeats': 2}))
-    made = seeds.prepared(built, 0, tmp_path)
+    made = seeds.load_or_prepare(built, 0, tmp_path)
     data, key = seeds.method_data(built, 0)
     examples = probes.examples(data.target.features(), data.target.labels, 10)
     held = probes.folds(data.target.labels, 3, rng=key, repeats=2)
@@ -69,7 +69,7 @@ def test_one_label_a_class_has_no_folds(tmp_path):
     config = digits('probe')
     with config.unlocked():
         config.target.per_class = 1
-    made = seeds.prepared(program.build(config), 0, tmp_path)
+    made = seeds.load_or_prepare(program.build(config), 0, tmp_path)
     assert made.notes == {'C': 1.0} and made.frozen['kernel'].shape == (8, 10)
 
 
@@ -110,7 +110,7 @@ def test_other_kinds_predict_as_their_mathematics(kind, tmp_path):
 
 def test_lpft_starts_from_the_probe_and_trains(tmp_path):
     built, data, ts = opened(digits('lpft'), tmp_path)
-    made = seeds.prepared(built, 0, tmp_path)
+    made = seeds.load_or_prepare(built, 0, tmp_path)
     np.testing.assert_array_equal(ts.params['heads']['target']['kernel'][0], made.frozen['kernel'])
     before = jax.tree.map(np.array, ts.params)
     ts, metrics = walk(built, data, ts, 3)

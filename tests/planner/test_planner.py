@@ -31,7 +31,7 @@ def tiny(monkeypatch):
 def planned(config, count=8):
     """The plans of a config on virtual devices."""
     on = slices.find(slices.parse(f'cpu:{count}'))
-    shared = compiled.ground(config, on)
+    shared = compiled.build_shared(config, on)
     return on, list(compiled.plans(config, on, config.method.name, shared, lambda text: None))
 
 
@@ -51,7 +51,7 @@ def mixed():
 # --- topologies -------------------------------------------------------------------------------------------------------
 
 
-def test_topologies():
+def test_topology_parsing():
     assert slices.parse('v5e:4x4') == ('v5e:4x4', 'v5e', (4, 4)) and slices.parse('v5e:4x4').count == 16
     assert slices.parse('v4:2x2x4').count == 16 and slices.parse('cpu:8').count == 8
 
@@ -71,32 +71,32 @@ def test_topologies():
         ('cpu:2x2', 'a number from 1'),
     ],
 )
-def test_topologies_that_are_none(name, words, capsys):
+def test_topology_refuses_wrong_names(name, words, capsys):
     assert cli.run('plan', ['--config=quickstart', f'--topology={name}']) == 2
     told = capsys.readouterr().err
     assert words in told and len(told.splitlines()) == 1
 
 
-def test_more_virtual_devices_than_jax_has():
+def test_topology_refuses_more_virtual_devices_than_jax_has():
     with pytest.raises(UserError, match='8 virtual devices'):
         slices.find(slices.parse('cpu:9'))
 
 
-def test_the_environment_of_virtual_devices(monkeypatch):
+def test_environment_variables_for_virtual_devices(monkeypatch):
     monkeypatch.setenv('XLA_FLAGS', '--xla_force_host_platform_device_count=8 --xla_cpu_x=1')
     found = slices.environment(slices.parse('cpu:64'))
     assert found['XLA_FLAGS'].split() == ['--xla_cpu_x=1', '--xla_force_host_platform_device_count=64']
     assert slices.environment(slices.parse('v5e:2x2'))['JAX_PLATFORMS'] == 'cpu'
 
 
-def test_without_libtpu(monkeypatch, capsys):
+def test_plan_without_libtpu_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(slices.importlib.util, 'find_spec', lambda name: None)
     assert cli.run('plan', ['--config=quickstart', '--topology=v5e:2x2']) == 2
     told = capsys.readouterr().err
     assert "pip install 'mixjax[tpu-plan]'" in told and '--topology=cpu:8' in told and len(told.splitlines()) == 1
 
 
-def test_another_libtpu_than_the_one_of_this_jax(monkeypatch):
+def test_libtpu_version_mismatch_warns(monkeypatch):
     monkeypatch.setattr(slices.importlib.util, 'find_spec', lambda name: object())
     jax_version, wanted = slices.fitting()
     assert jax_version == jax.__version__ and wanted.startswith('0.0.')
@@ -120,7 +120,7 @@ LINES = """
 """  # noqa: E501
 
 
-def test_collectives_of_a_text():
+def test_collectives_parsed_from_hlo():
     found = hlo.collectives(LINES)
     assert [one.kind for one in found] == ['all-reduce', 'all-gather', 'all-gather', 'all-reduce', 'collective-permute']
     assert [one.bytes for one in found] == [72 * 4 + 20, 96 * 4, 8 + 32, 4, 8]
@@ -130,7 +130,7 @@ def test_collectives_of_a_text():
         'all-reduce': (2, 312), 'all-gather': (2, 424), 'reduce-scatter': (0, 0),
         'collective-permute': (1, 8), 'all-to-all': (0, 0),
     }  # fmt: skip
-    assert hlo.of(found, 'partner') == [found[1]]
+    assert hlo.in_scope(found, 'partner') == [found[1]]
 
 
 LOOP = """
@@ -161,13 +161,13 @@ ENTRY %main (p: f32[4]) -> f32[4] {
 """
 
 
-def test_collectives_of_a_loop_count_as_often_as_it_runs():
+def test_collectives_in_loops_are_multiplied_by_trip_count():
     table = hlo.table(hlo.collectives(LOOP))
     assert table['all-reduce'] == (4, 3 * 20 + 8) and table['all-gather'] == (1, 28)
     assert table['reduce-scatter'] == (9, 9 * 8)
 
 
-def test_traffic_between_rows_of_a_mesh():
+def test_collectives_between_mesh_rows():
     found = hlo.collectives(LINES)
     two = mesh.make(4, trials=2, devices=4)
     assert two.devices.shape == (2, 2)
@@ -178,7 +178,7 @@ def test_traffic_between_rows_of_a_mesh():
     assert hlo.between_rows(unknown, two) == unknown
 
 
-def test_bytes_of_the_arguments():
+def test_argument_bytes_parsed_from_hlo():
     text = 'HloModule x, entry_computation_layout={(u8[2,5]{1,0:T(8,128)(4,1)}, (f32[3], bf16[]))->f32[7]{0}}, y'
     assert hlo.given(text) == 10 + 12 + 2
 
@@ -189,14 +189,14 @@ def test_bytes_of_the_arguments():
 @pytest.mark.parametrize(
     'variant', ['finetune', *long('xmixup two heads', 'smile', 'cotuning', 'delta', 'regsl self-labelling')]
 )
-def test_shapes_are_those_of_a_run(variant, tmp_path, monkeypatch):
+def test_planned_shapes_match_a_run(variant, tmp_path, monkeypatch):
     """Same tree, types, shapes and layout as the arrays of a run on the same devices."""
     if variant == 'finetune':  # as if its epochs were long
         monkeypatch.setattr(placement, 'LONG', 1)
     config = toy({'name': variant} | VARIANTS[variant], trials=2)
     on = slices.find(slices.parse('cpu:8'))
     calls = []
-    (plan,) = compiled.plans(config, on, variant, compiled.ground(config, on), calls.append)
+    (plan,) = compiled.plans(config, on, variant, compiled.build_shared(config, on), calls.append)
     built = program.build(config)
     assert plan.program.mesh == built.mesh and plan.program.mesh.devices.shape == (2, 4)
     opened = [seeds.open_seed(built, seed, tmp_path) for seed in (0, 1)]
@@ -216,7 +216,7 @@ def test_shapes_are_those_of_a_run(variant, tmp_path, monkeypatch):
     placed.close()
 
 
-def test_every_byte_of_the_arguments_has_a_name(mixed):
+def test_memory_parts_sum_to_the_argument_bytes(mixed):
     for _, (plan,) in mixed.values():
         rows = verdict.memory(plan)
         named = sum(plan.holds.values()) - plan.holds['pretrained network'] - plan.holds['test images']
@@ -227,11 +227,11 @@ def test_every_byte_of_the_arguments_has_a_name(mixed):
         )
 
 
-def test_no_pixel_and_no_weight_is_read():
+def test_plan_reads_no_images_and_no_weights():
     """ResNet-50, ImageNet and a network of the hub, without any of them; the numbers are the catalogue's."""
     config = config_lib.load('xmixup_dogs', [('batch_size', '8'), ('num_seeds', '1')])
     on = slices.find(slices.parse('cpu:8'))
-    ground, told = compiled.ground(config, on)
+    ground, told = compiled.build_shared(config, on)
     assert len(ground.sets.train.labels) == 12_000 and len(ground.sets.source.labels) == 1_281_167
     assert ground.sets.source.read(np.arange(5)).shape == (5, 256, 256, 3)
     assert sum(x.size for x in jax.tree.leaves(ground.start['params'])) == 25_557_032
@@ -245,7 +245,7 @@ def test_no_pixel_and_no_weight_is_read():
     assert state.params['heads']['joint']['bias'].shape == (240,)
 
 
-def test_a_draw_of_another_run(tmp_path):
+def test_plan_with_splits_file(tmp_path):
     rows = {'0': list(range(30)), '1': list(range(25))}
     (tmp_path / 'splits.json').write_text(
         json.dumps({'target': 'cub200', 'labelled rows': rows, 'classes': ['a', 'b']})
@@ -260,13 +260,13 @@ def test_a_draw_of_another_run(tmp_path):
 # --- collectives ------------------------------------------------------------------------------------------------------
 
 
-def test_groups_keep_partners_on_their_device(mixed):
+def test_mix_groups_remove_partner_traffic(mixed):
     (_, (apart,)), (on, (together,)) = mixed[8], mixed[1]
     assert {one.kind for one in apart.compiled.collectives} == {'all-reduce'}
     assert verdict.cost(apart) == 0 and verdict.judge(apart, on).advice == []
     # With one group the images and the labels of the whole batch come to every device: 16 of 16 x 16 x 1 floats,
     # and their one-hot labels.
-    found = hlo.of(together.compiled.collectives, 'partner')
+    found = hlo.in_scope(together.compiled.collectives, 'partner')
     assert {one.kind for one in found} == {'all-gather'}
     images, labels = 16 * 16 * 16 * 4, 16 * 10 * 4
     assert verdict.cost(together) == images + labels
@@ -277,7 +277,7 @@ def test_groups_keep_partners_on_their_device(mixed):
 
 
 @pytest.mark.parametrize('variant', ['smile', *long('xmixup', 'cotrain', 'lamix', 'manifold_mixup')])
-def test_no_image_goes_between_devices(variant):
+def test_no_images_between_devices(variant):
     """With groups for the devices nothing but sums: gradients, statistics of BatchNorm, the loss and its parts."""
     config = toy({'name': variant} | VARIANTS[variant], mix={'groups': 8})
     _, (plan,) = planned(config)
@@ -294,20 +294,20 @@ def test_no_image_goes_between_devices(variant):
 
 
 @pytest.mark.slow
-def test_shards_keep_source_images_on_their_device():
+def test_mix_shards_remove_source_traffic():
     many = {'synthetic': {'per_class': 40, 'side': 16}, 'feed': 'resident'}
     on, (plan,) = planned(toy('xmixup', mix={'groups': 8, 'shards': 8}, **many))
     assert {one.kind for one in plan.compiled.collectives} == {'all-reduce'}
     config = toy('xmixup', mix={'groups': 8}, **many)
     none = on._replace(chip=slices.CHIPS['v5e']._replace(free=0.0))  # so nothing is compiled
-    (whole,) = compiled.plans(config, none, 'xmixup', compiled.ground(config, on), lambda text: None)
+    (whole,) = compiled.plans(config, none, 'xmixup', compiled.build_shared(config, on), lambda text: None)
     target = 400 * (256 + 4)
     dealt, every = (one.holds['training images'] - target for one in (plan, whole))
     assert every > 20_000 and dealt < 0.25 * every  # an eighth of the pixels; labels and tables are everywhere
 
 
 @pytest.mark.parametrize('method', ['finetune', *long('smile')])
-def test_no_traffic_between_seeds_and_no_more_work(method):
+def test_seeds_side_by_side_add_no_traffic_and_no_work(method):
     on, (three,) = planned(toy(method, trials=3), 6)
     _, (one,) = planned(toy(method), 2)
     assert three.program.mesh.devices.shape == (3, 2) and one.program.mesh.devices.shape == (1, 2)
@@ -326,7 +326,7 @@ lines = []
 for count in (4, 64):
     found = config.load('quickstart', [('method.name', 'finetune'), ('num_seeds', '1'), ('batch_size', '64')])
     on = slices.find(slices.parse(f'cpu:{count}'))
-    (plan,) = compiled.plans(found, on, 'finetune', compiled.ground(found, on), lambda text: None)
+    (plan,) = compiled.plans(found, on, 'finetune', compiled.build_shared(found, on), lambda text: None)
     sums = [[one.kind, one.bytes] for one in plan.compiled.collectives]
     lines.append([plan.program.mesh.shape['data'], plan.params, sums])
 print(json.dumps(lines))
@@ -334,7 +334,7 @@ print(json.dumps(lines))
 
 
 @pytest.mark.slow
-def test_collectives_of_four_devices_and_of_sixty_four():
+def test_collectives_of_4_and_64_devices():
     """As many, of as many bytes: the gradients', and less than 1 % more besides the statistics of BatchNorm."""
     env = {**environment(), 'XLA_FLAGS': '--xla_force_host_platform_device_count=64'}
     done = subprocess.run(
@@ -365,7 +365,7 @@ def get_config():
 
 
 @pytest.mark.slow
-def test_a_comparison_has_a_table_for_each_method(tmp_path, capsys):
+def test_plan_of_a_comparison_has_a_table_per_method(tmp_path, capsys):
     (tmp_path / 'mine.py').write_text(COMPARED)
     assert cli.run('plan', [f'--config={tmp_path}/mine.py', '--topology=cpu:4', '--json']) == 0
     told = capsys.readouterr()
@@ -379,7 +379,7 @@ def test_a_comparison_has_a_table_for_each_method(tmp_path, capsys):
     assert tmp_path.joinpath('mine.py').exists() and len(list(tmp_path.iterdir())) == 1  # no trace
 
 
-def test_the_tables_as_text(mixed):
+def test_plan_text_tables(mixed):
     on, (plan,) = mixed[1]
     lines = tables.text(plan, on).splitlines()
     assert lines[0] == 'mixup on cpu:8'
@@ -394,13 +394,13 @@ def test_the_tables_as_text(mixed):
     assert any('GFLOP' in line for line in lines) and 'chip-hours' not in '\n'.join(lines)
 
 
-def test_devices_that_have_nothing_to_do():
+def test_plan_reports_idle_devices():
     on, (plan,) = planned(toy('finetune', trials=3), 8)
     assert plan.program.mesh.devices.shape == (3, 2)
     assert '2 have nothing to do' in tables.text(plan, on)
 
 
-def test_a_batch_that_cannot_be_shared_out(tmp_path, capsys):
+def test_plan_refuses_indivisible_batch(tmp_path, capsys):
     words = ['--config=quickstart', '--topology=cpu:4', '--config.num_seeds=1', '--config.batch_size=7']
     assert cli.run('plan', words) == 2
     told = capsys.readouterr().err.splitlines()
@@ -419,7 +419,7 @@ def test_a_batch_that_cannot_be_shared_out(tmp_path, capsys):
         (['--config=quickstart', '--topology=cpu:8', '--config.bach_size=3'], 'bach_size'),
     ],
 )
-def test_wrong_input(words, part, capsys):
+def test_plan_refuses_wrong_input(words, part, capsys):
     assert cli.run('plan', words) == 2
     told = capsys.readouterr().err
     assert part in told and len(told.splitlines()) == 1
@@ -434,7 +434,7 @@ def on_chips(plan, **free):
     return plan, slices.Slice('v5e:2x4', list(plan.program.mesh.devices.flat), chip)
 
 
-def test_it_fits_or_not(mixed):
+def test_verdict_on_memory(mixed):
     _, (plan,) = mixed[1]
     used = sum(verdict.memory(plan).values())
     fits = verdict.judge(*on_chips(plan, free=1.001 * used / slices.GIB))
@@ -446,12 +446,12 @@ def test_it_fits_or_not(mixed):
     assert 'a slice of 16 or more gives each seed 16, with 1 images each' in words
 
 
-def test_images_that_do_not_fit_are_named_first():
+def test_advice_names_images_first():
     config = toy('xmixup', feed='resident', model={'dtype': 'bfloat16'}, synthetic={'per_class': 40, 'side': 16})
     on = slices.find(slices.parse('cpu:4'))
     small = slices.CHIPS['v5e']._replace(free=100_000 / slices.GIB)
     asked = []
-    (plan,) = compiled.plans(config, on._replace(chip=small), 'xmixup', compiled.ground(config, on), asked.append)
+    (plan,) = compiled.plans(config, on._replace(chip=small), 'xmixup', compiled.build_shared(config, on), asked.append)
     assert plan.compiled is None and not asked and 'nothing was compiled' in plan.refused
     found = verdict.judge(plan, on._replace(chip=small))
     assert found.fits is False and found.advice[0].startswith('--config.feed=stream')
@@ -462,12 +462,13 @@ def test_images_that_do_not_fit_are_named_first():
 
 
 @pytest.mark.slow
-def test_images_are_streamed_where_a_run_would():
+def test_plan_streams_images_by_chip_memory():
     """`auto` looks at the memory of the chip, not at that of this machine."""
     config = toy('xmixup', synthetic={'per_class': 40, 'side': 16})
     on = slices.find(slices.parse('cpu:4'))
     chip = slices.CHIPS['v5e']._replace(free=200_000 / slices.GIB)
-    (plan,) = compiled.plans(config, on._replace(chip=chip), 'xmixup', compiled.ground(config, on), lambda text: None)
+    shared = compiled.build_shared(config, on)
+    (plan,) = compiled.plans(config, on._replace(chip=chip), 'xmixup', shared, lambda text: None)
     assert plan.where.train == plan.where.test == 'stream'
     # Three calls of a step: 4 of the 16 images and labels of the target and of the source, places and partners.
     a_step = 2 * 4 * (256 + 4) + 4 * 4 + 16 * 4 + 4
@@ -475,7 +476,7 @@ def test_images_are_streamed_where_a_run_would():
     assert plan.compiled is not None and {one.kind for one in plan.compiled.collectives} == {'all-reduce'}
 
 
-def test_what_the_compiler_refuses(monkeypatch):
+def test_plan_reports_compiler_errors(monkeypatch):
     def lower(*_):
         raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Ran out of memory, used 20.1G of 15.75G hbm.\nmore')
 
@@ -493,7 +494,7 @@ def other(*_):
     raise jax.errors.JaxRuntimeError('INTERNAL: strange\nand more')
 
 
-def test_hours_of_a_run(mixed):
+def test_hours_of_a_run_are_estimated(mixed):
     _, (plan,) = mixed[1]
     work = verdict.work(*on_chips(plan))
     chip = slices.CHIPS['v5e']
@@ -508,7 +509,7 @@ def test_hours_of_a_run(mixed):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('method', ['mixup', 'xmixup'])
-def test_a_tpu_slice_that_nobody_has(method, tmp_path):
+def test_plan_compiles_for_a_tpu_slice(method, tmp_path):
     """The glyph network on v5e:2x2 and v5e:4x4: it fits, and no image goes between chips unless groups say so."""
     pytest.importorskip('libtpu', reason="libtpu is not installed: pip install 'mixjax[tpu-plan]'")
     found = []

@@ -46,16 +46,16 @@ def value(table, method, **of):
 
 
 def test_how_many_numbers_each_table_has():
-    assert Counter(number.table for number in papers.every()) == NUMBERS
+    assert Counter(number.table for number in papers.numbers()) == NUMBERS
     assert papers.tables() == list(NUMBERS) and sum(NUMBERS.values()) == 381
 
 
 def test_each_number_is_there_once_and_says_where_it_is_from():
-    keys = Counter(number[:6] for number in papers.every())
+    keys = Counter(number[:6] for number in papers.numbers())
     assert max(keys.values()) == 1
-    sources = Counter(number.source for number in papers.every())
+    sources = Counter(number.source for number in papers.numbers())
     assert max(sources.values()) == 1
-    for number in papers.every():
+    for number in papers.numbers():
         paper, _, place = number.table.partition('_table')
         said = number.source.split(' | ')
         assert said[0].lower() == paper and said[1] == f'Table {place}' and len(said) >= 3
@@ -68,14 +68,14 @@ def test_numbers_read_by_eye(line):
 
 
 def test_spreads_and_runs_are_there_where_the_paper_prints_them():
-    bare = {number.table for number in papers.every() if number.std is None and number.dataset != papers.AVERAGE}
+    bare = {number.table for number in papers.numbers() if number.std is None and number.dataset != papers.AVERAGE}
     assert bare == {'smile_table4', 'xmixup_table2', 'xmixup_table3', 'xmixup_table4'}
-    assert {number.n for number in papers.every() if number.table.startswith('lamix')} == {5}
-    assert {number.n for number in papers.every() if number.table.startswith('smile')} == {None}
+    assert {number.n for number in papers.numbers() if number.table.startswith('lamix')} == {5}
+    assert {number.n for number in papers.numbers() if number.table.startswith('smile')} == {None}
 
 
 def test_numbers_that_are_printed_twice_are_the_same():
-    repeated = [n for n in papers.every() if n.note.startswith('also in Table') or 'numbers of Table 1' in n.note]
+    repeated = [n for n in papers.numbers() if n.note.startswith('also in Table') or 'numbers of Table 1' in n.note]
     assert len(repeated) == 3 + 10 + 12 + 4 + 4
     for number in repeated:
         paper = number.table.partition('_')[0]

@@ -28,10 +28,10 @@ def test_counts_by_hand():
     assert matrix(BY_HAND, 3).tolist() == [[2, 2, 0], [3, 2, 1], [0, 0, 2]]
     assert confused(BY_HAND, 3) == [Confused(1, 0, 3, 6), Confused(0, 1, 2, 4), Confused(1, 2, 1, 6)]
     classes = ('cat', 'dog', 'eel')
-    assert mistakes.told(confused(BY_HAND, 3), classes) == (
+    assert mistakes.confused_text(confused(BY_HAND, 3), classes) == (
         'Most often taken for another: dog for cat 3 times; cat for dog 2 times; dog for eel 1 times.'
     )
-    assert mistakes.told([], classes) == 'No class is taken for another.'
+    assert mistakes.confused_text([], classes) == 'No class is taken for another.'
 
 
 @given(st.integers(1, 6), st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=40))

@@ -65,7 +65,7 @@ def test_a_chart_is_a_file_of_its_own():
 
 
 def test_every_chart_shows_cells_that_there_are():
-    cells = set(map(digits.said, grid_files.cells(digits.GRID)))
+    cells = set(map(digits.parse_cell, grid_files.cells(digits.GRID)))
     for chart in charts.CHARTS:
         assert {cell for point in chart.points for cell in point.lines.values()} <= cells
         assert all(not chart.base or chart.base in point.lines for point in chart.points)

@@ -93,7 +93,7 @@ F = ('probabilities raw', 'features raw', 'features unit')
 
 def test_measures_are_read_from_the_folders_of_the_runs(tmp_path, analysed):
     runs = digits.Runs(str(tmp_path))
-    assert list(runs.cells) == list(map(digits.said, grid_files.cells(digits.GRID)))
+    assert list(runs.cells) == list(map(digits.parse_cell, grid_files.cells(digits.GRID)))
     assert runs.lines({}) == ([], [])
     cell = ('smile_table4', '3', 'smile')
     run = runs.cells[cell]
@@ -159,9 +159,9 @@ def test_a_run_that_is_not_what_was_kept_is_named(tmp_path, monkeypatch, capsys)
     digits.keep(str(tmp_path / 'runs'))
     assert capsys.readouterr().out.endswith('left out: 1 run that the grid has no more\n')
     (line,) = kept.read(tmp_path / 'digits.csv').values()
-    assert digits.compared(line, folder) == digits.ALIKE
+    assert digits.compare_run(line, folder) == digits.ALIKE
     unlike = line._replace(files='', values={0: 0.5, 1: 0.745})
-    assert digits.compared(unlike, folder) == 'DIFFERENT, accuracies by up to 0.50 points'
+    assert digits.compare_run(unlike, folder) == 'DIFFERENT, accuracies by up to 0.50 points'
 
 
 @pytest.mark.parametrize(

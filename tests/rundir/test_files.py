@@ -22,33 +22,33 @@ def config(**changes):
 
 def test_only_more_steps_of_a_finished_run_may_differ(tmp_path):
     run = tmp_path / 'run'
-    assert files.look(run, config()) is False and not run.exists()
+    assert files.check_folder(run, config()) is False and not run.exists()
     files.claim(run, config())
-    assert files.look(run, config()) is False
+    assert files.check_folder(run, config()) is False
     with pytest.raises(UserError, match='batch_size: 48 there, 16 now'):
-        files.look(run, config(batch_size=16))
+        files.check_folder(run, config(batch_size=16))
     with pytest.raises(UserError, match='of 400 steps that is not finished'):
-        files.look(run, config(steps=500))
+        files.check_folder(run, config(steps=500))
     files.write_json(run / 'results.json', {'steps': 400})
     with pytest.raises(UserError, match='steps: 400 there, 300 now'):
-        files.look(run, config(steps=300))
+        files.check_folder(run, config(steps=300))
     with pytest.raises(UserError, match='seed'):
-        files.look(run, config(steps=600, seed=1))
+        files.check_folder(run, config(steps=600, seed=1))
     assert files.finished(run, 400) == {'steps': 400}
-    assert files.look(run, config(steps=500)) is True
+    assert files.check_folder(run, config(steps=500)) is True
     files.claim(run, config(steps=500))
     assert json.loads((run / 'config.json').read_text())['steps'] == 500
     # Stopped before the new steps were done: the old results do not count, and it goes on.
-    assert files.finished(run, 500) is None and files.look(run, config(steps=500)) is False
+    assert files.finished(run, 500) is None and files.check_folder(run, config(steps=500)) is False
 
 
 def test_leftovers_of_an_aborted_start_are_not_foreign_files(tmp_path):
     (tmp_path / 'config.json.part').write_text('{')
     (tmp_path / 'write.part').touch()
-    assert files.look(tmp_path, config()) is False
+    assert files.check_folder(tmp_path, config()) is False
     (tmp_path / 'thesis.txt').touch()
     with pytest.raises(UserError, match='is not a work directory'):
-        files.look(tmp_path, config())
+        files.check_folder(tmp_path, config())
 
 
 def test_workdir_that_is_a_file_is_refused(tmp_path):
@@ -58,7 +58,7 @@ def test_workdir_that_is_a_file_is_refused(tmp_path):
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run' / 'config.json').write_text('{"steps": ')
     with pytest.raises(UserError, match='cannot be read'):
-        files.look(tmp_path / 'run', config())
+        files.check_folder(tmp_path / 'run', config())
 
 
 def test_rewind_drops_later_lines_of_one_seed_and_a_half_written_one(tmp_path):
@@ -68,9 +68,9 @@ def test_rewind_drops_later_lines_of_one_seed_and_a_half_written_one(tmp_path):
             files.append(path, {'seed': seed, 'step': step})
     with path.open('a') as file:
         file.write('{"seed": 1, "st')
-    files.rewind(path, [1], 20)
-    assert [(x['seed'], x['step']) for x in files.lines(path)] == [(0, 10), (0, 20), (0, 30), (1, 10), (1, 20)]
-    files.rewind(tmp_path / 'absent.jsonl', [0], 0)
+    files.rewind_log(path, [1], 20)
+    assert [(x['seed'], x['step']) for x in files.read_lines(path)] == [(0, 10), (0, 20), (0, 30), (1, 10), (1, 20)]
+    files.rewind_log(tmp_path / 'absent.jsonl', [0], 0)
 
 
 def test_a_finished_log_does_not_show_which_seeds_were_trained_at_once(tmp_path):
@@ -82,13 +82,13 @@ def test_a_finished_log_does_not_show_which_seeds_were_trained_at_once(tmp_path)
     for name, order in (('once.jsonl', at_once), ('apart.jsonl', apart)):
         for seed, step, kind in order:
             files.append(tmp_path / name, {'seed': seed, 'step': step, 'kind': kind})
-        files.arrange(tmp_path / name)
+        files.sort_log(tmp_path / name)
         found.append((tmp_path / name).read_bytes())
     assert found[0] == found[1]
-    assert [tuple(line.values()) for line in files.lines(tmp_path / 'once.jsonl')] == [
+    assert [tuple(line.values()) for line in files.read_lines(tmp_path / 'once.jsonl')] == [
         (seed, step, kind) for seed in (0, 1) for step in (5, 10) for kind in kinds
     ]
-    files.arrange(tmp_path / 'absent.jsonl')
+    files.sort_log(tmp_path / 'absent.jsonl')
 
 
 def test_prepared_arrays_round_trip(tmp_path):

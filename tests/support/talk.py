@@ -67,13 +67,13 @@ def batches(seeds_: int) -> dict[str, str]:
 
         def one(key, step, inputs, kind=kind):
             if kind == 'stream':
-                return feed_lib.handed(inputs, step)
-            return feed_lib.gathered(inputs, key, step, config.batch_size, config.mix.groups)
+                return feed_lib.select_batch(inputs, step)
+            return feed_lib.gather_batch(inputs, key, step, config.batch_size, config.mix.groups)
 
         every = jax.jit(mesh.each_trial(built.mesh, one, (False, True, False)))
         keys = mesh.shard_over_trials(built.mesh, [step_lib.keys(seed.state.key).data for seed in opened])
         for step in range(3):
-            found = mesh.whole(every(keys, np.int32(step), placed.feed.inputs(step, 1)))
+            found = mesh.to_host(every(keys, np.int32(step), placed.feed.inputs(step, 1)))
             assert found['image'].dtype == found['source_image'].dtype == np.uint8
             text = b''.join(name.encode() + found[name].tobytes() for name in sorted(found))
             out[f'{kind} {step}'] = hashlib.sha256(text).hexdigest()
@@ -83,6 +83,6 @@ def batches(seeds_: int) -> dict[str, str]:
 
 if __name__ == '__main__':
     cluster.join(dict(word[2:].split('=') for word in sys.argv[2:]))
-    with processes.together():
+    with processes.end_together():
         messages()
         print('found', json.dumps(batches(int(sys.argv[1]))))

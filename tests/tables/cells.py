@@ -41,7 +41,7 @@ def every(tables: tuple[str, ...] = ()) -> dict[str, grid.Run]:
 
 def step_of(config: Any) -> str:
     """What tells the program of a training step from others; equal for cells that differ in their data only."""
-    data = files.as_data(config)
+    data = files.to_data(config)
     pretrained = bool(config.model.weights)
     for key in OF_THE_DATA:
         *groups, last = key.split('.')

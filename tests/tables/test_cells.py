@@ -94,7 +94,7 @@ def test_numbers_and_cells_are_the_same_ones(table):
     ],
 )
 def test_the_shipped_examples_are_cells(name, table, argument):
-    assert files.as_data(config_lib.load(name)) == files.as_data(config(table, argument))
+    assert files.to_data(config_lib.load(name)) == files.to_data(config(table, argument))
     assert config_lib.load(f'tables/{table}').num_seeds == 5  # without an argument it is one of the cells
 
 
@@ -125,7 +125,7 @@ def test_settings_of_smile_with_mixup():
     for (dataset, split, method), one in found.items():
         other = plain[dataset, split, method.removesuffix('_mixup')]
         mixed = {} if method == 'smile' else {'wrappers': ['mixup'], 'mixup_alpha': 0.2, 'mixup_fold': True}
-        said, known = files.as_data(one), files.as_data(other)
+        said, known = files.to_data(one), files.to_data(other)
         assert said.pop('method') == {**known.pop('method'), **mixed} and said == known
     names = {method for *_, method in found}
     assert names == {*(f'{name}_mixup' for name in ('l2sp', 'delta', 'bss', 'rifle', 'cotuning', 'regsl')), 'smile'}
@@ -287,5 +287,5 @@ def test_the_page_has_the_numbers_of_this_file():
         said = {(int(many), other) for many, other in re.findall(r'(\d+) in `(\w+)`', row)}
         shared = {(many, frozenset({a, b} - {table})) for many, a, b in SHARED if table in (a, b)}
         assert all((many, frozenset({other})) in shared for many, other in said)
-    assert f'{len(papers.tables())} tables, {len(papers.every())} printed numbers, {len(cells.every())} runs' in page
+    assert f'{len(papers.tables())} tables, {len(papers.numbers())} printed numbers, {len(cells.every())} runs' in page
     assert f'({len(cells.traces())} steps)' in page and f'each of the {len(cells.pairs())} pairs' in page

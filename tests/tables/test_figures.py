@@ -98,8 +98,8 @@ def test_a_figure_has_the_protocol_of_its_papers_tables(name):
             for key in OWN:
                 del config[key]
         wanted = config_lib.load(f'papers/{protocol}:dataset={config.target.name},{cell}')
-        wanted = files.flat(files.as_data(wanted)) | {key: _as_json(value) for key, value in own.items()}
-        found = files.flat(files.as_data(config))
+        wanted = files.flatten(files.to_data(wanted)) | {key: _as_json(value) for key, value in own.items()}
+        found = files.flatten(files.to_data(config))
         assert found == {key: value for key, value in wanted.items() if key.partition('.')[0] not in OWN}, data
 
 

@@ -87,7 +87,7 @@ def test_two_passes_of_one_batch_disagree_and_a_restart_repeats_them(use, tmp_pa
     built, data, ts, _ = begun(settings(), tmp_path)
     middle, before = walk(built, data, ts, 3)
     with checkpoint.open_folder(tmp_path / 'checkpoints') as manager:
-        checkpoint.save(manager, 3, mesh.take(middle, 0))
+        checkpoint.save(manager, 3, mesh.take_trial(middle, 0))
         manager.wait_until_finished()
         # Another process would trace the step anew.
         fresh, data_again, _, one = begun(settings(), tmp_path)

@@ -11,7 +11,7 @@ from mixjax.errors import UserError
 from mixjax.method import Aux, Head, Method, Prepared
 from mixjax.methods import finetune
 from mixjax.models import weights
-from mixjax.train import evaluate
+from mixjax.train import accuracy
 from tests.support.common import Tiny, assert_trees_equal, final_state, lines
 from tests.support.toy import given, opened, settings, train, walk
 
@@ -47,9 +47,9 @@ def test_the_average_is_evaluated_exported_and_analysed(tmp_path):
         exported = weights.load(str(tmp_path / 'run')).variables
         built, data, ts = opened(short(name), tmp_path)
         ts, _ = walk(built, data, ts, 9)
-        found = evaluate.run(built.evaluate, built.evaluated(ts), *data.test)[0]
-        trained = evaluate.run(built.evaluate, {'params': ts.params, **ts.model_state}, *data.test)[0]
-        run = opened_run.open_run(mixjax.host.storage.of(tmp_path / 'run'))
+        found = accuracy.measure(built.evaluate, built.evaluated(ts), *data.test)[0]
+        trained = accuracy.measure(built.evaluate, {'params': ts.params, **ts.model_state}, *data.test)[0]
+        run = opened_run.open_run(mixjax.host.storage.to_place(tmp_path / 'run'))
         (network,), _ = opened_run.networks(run)
     for path, leaf in jax.tree_util.tree_leaves_with_path(exported['params']):
         key = jax.tree_util.keystr(path)
@@ -171,7 +171,7 @@ def test_a_method_that_does_not_train_is_evaluated_once(tmp_path):
     # Its report and its predictions are those of any run.
     from mixjax import report
 
-    page = report.write(mixjax.host.storage.of(tmp_path / 'run'))
+    page = report.write(mixjax.host.storage.to_place(tmp_path / 'run'))
     assert 'fitted' in page.read_text()
 
 

@@ -201,7 +201,7 @@ def test_a_pass_over_the_source_stores_only_what_is_trained_on(feed_kind, tmp_pa
 def test_resident_photographs_are_decoded_at_once_and_told(tmp_path):
     said = []
     data = photo_set(tmp_path, said.append)
-    images = seeds.everything(data)
+    images = seeds.all_images(data)
     images.image.ensure()
     assert len(said) == 1 and said[0].startswith('decoding 6 images')
 
@@ -231,7 +231,7 @@ def test_feed_auto_chooses_by_size_and_logs_it(tmp_path, monkeypatch):
         monkeypatch.setattr(placement, 'image_budget', lambda devices: room)
         with built.config.unlocked():
             built.config.feed = kind
-        tests = [seeds.everything(built.sets.test)]
+        tests = [seeds.all_images(built.sets.test)]
         with built.config.unlocked():
             built.config.eval_batch_size = 8
         return placement.choose(built, [one.inputs], tests)
@@ -293,10 +293,10 @@ def test_images_are_put_on_the_devices_in_pieces(trials, shards, monkeypatch):
     rows = [one.reshape(shards, -1) if shards else one for one in rows]
     lazy = [batches.Lazy(read, one) for one in rows]
     spec = mesh.shard_spec(devices, shards)
-    whole = placement.read_in(devices, lazy, spec)
+    whole = placement.read_onto_devices(devices, lazy, spec)
     monkeypatch.setattr(placement, 'PIECE', 4 * 9)
     asked.clear()
-    pieces = placement.read_in(devices, lazy, spec)
+    pieces = placement.read_onto_devices(devices, lazy, spec)
     assert max(asked) <= 4
     assert whole.sharding == pieces.sharding and (
         not shards or len({str(s.index) for s in pieces.addressable_shards}) == 8
@@ -309,7 +309,7 @@ def test_images_are_put_on_the_devices_in_pieces(trials, shards, monkeypatch):
 @pytest.mark.parametrize(('size', 'same'), [(8, True), (8, False), (6, True)])
 def test_test_batches_are_the_same_read_as_needed(size, same):
     built = program.build(settings('finetune', devices=8, num_seeds=3 if not same else 1, eval_batch_size=size))
-    parts = [seeds.images(built.sets.train, np.arange(20)[::step]) for step in ((1,) if same else (1, -1, 1))]
+    parts = [seeds.subset(built.sets.train, np.arange(20)[::step]) for step in ((1,) if same else (1, -1, 1))]
     there = placement.eval_images(built, parts, same=same, resident=True).batches
     later = placement.eval_images(built, parts, same=same, resident=False).batches
     assert len(there) == len(later) == -(-20 // size)
@@ -353,7 +353,7 @@ def test_no_image_leaves_its_device_where_the_source_is_dealt_out(tmp_path, monk
         return table.reshape(-1, *table.shape[2:])[at]
 
     # The test would see it: rows out of one table that lies spread over the devices.
-    monkeypatch.setattr(batches, 'of_shards', naive)
+    monkeypatch.setattr(batches, 'gather_shards', naive)
     again = program.build(built.config, built.shared)
     assert of_images(compiled(again, placed, ts))
 

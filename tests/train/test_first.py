@@ -25,8 +25,8 @@ def short(**changes):
 
 def test_the_selected_images_are_a_data_set_of_their_own(tmp_path):
     built = program.build(short())
-    made = seeds.prepared(built, 0, tmp_path)
-    images = seeds.selected(built, made)
+    made = seeds.load_or_prepare(built, 0, tmp_path)
+    images = seeds.selected_source(built, made)
     source = built.sets.source
     chosen = made.frozen['chosen']
     assert images.classes == tuple(source.classes[c] for c in chosen) and len(chosen) == 20
@@ -61,7 +61,7 @@ def test_the_run_starts_from_the_trunk_of_the_first_stage(tmp_path):
     for _ in range(8):
         ts, _ = built.advance(1)(ts, built.shared.start, placed.frozen, placed.inputs)
     ended = final_state(run, 0, 8)
-    for name, leaf in jax.tree_util.tree_leaves_with_path(mesh.take(ts.params, 0)):
+    for name, leaf in jax.tree_util.tree_leaves_with_path(mesh.take_trial(ts.params, 0)):
         np.testing.assert_array_equal(ended["['params']" + jax.tree_util.keystr(name)], leaf)
 
 

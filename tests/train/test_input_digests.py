@@ -99,7 +99,7 @@ def killed(made, tmp_path, monkeypatch):
     for name in ('results.json', 'model.json', 'model.safetensors', 'predictions.npz'):
         (here / 'run' / name).unlink()
     shutil.rmtree(here / 'run' / 'checkpoints' / '0' / 'step_4')
-    files.rewind(here / 'run' / 'metrics.jsonl', [0], 3)
+    files.rewind_log(here / 'run' / 'metrics.jsonl', [0], 3)
     yield here
     forget()
 
@@ -161,7 +161,7 @@ def everything(folder):
 
 
 @pytest.mark.parametrize('change', CHANGES, ids=lambda change: change.__name__)
-def test_a_changed_input_is_named_and_refused(change, killed):
+def test_changed_input_is_refused_by_name(change, killed):
     change(killed)
     forget()
     before = everything(killed / 'run')
@@ -173,7 +173,7 @@ def test_a_changed_input_is_named_and_refused(change, killed):
     assert everything(killed / 'run') == before
 
 
-def test_with_the_inputs_it_had_a_killed_run_ends_as_if_it_had_not_been(made, killed):
+def test_killed_run_resumes_with_copies_of_its_inputs(made, killed):
     """Also where they are other files with the same content."""
     for name in ('photos', 'source', 'pretrained'):
         shutil.copytree(killed / name, killed / 'copy')
@@ -186,7 +186,7 @@ def test_with_the_inputs_it_had_a_killed_run_ends_as_if_it_had_not_been(made, ki
     assert (killed / 'run' / 'inputs.json').read_bytes() == (made / 'run' / 'inputs.json').read_bytes()
 
 
-def test_a_run_without_a_record_gets_one_and_is_compared_by_its_splits(made, killed):
+def test_run_without_input_record_is_checked_by_splits(made, killed):
     """As an older version of mixjax has left it."""
     record = killed / 'run' / 'inputs.json'
     record.unlink()
@@ -202,14 +202,14 @@ def test_a_run_without_a_record_gets_one_and_is_compared_by_its_splits(made, kil
     assert record.read_bytes() == (made / 'run' / 'inputs.json').read_bytes()
 
 
-def test_a_val_part_is_seen_without_a_record(killed):
+def test_new_val_part_is_refused_without_input_record(killed):
     (killed / 'run' / 'inputs.json').unlink()
     a_part_to_validate_on(killed)
     with pytest.raises(UserError, match='has a val part now, and had none'):
         experiment.run(mine(), 'run')
 
 
-def test_changed_code_of_a_finished_run_and_of_a_longer_one(made, killed):
+def test_changed_code_must_be_accepted_for_finished_and_extended_runs(made, killed):
     shutil.rmtree(killed / 'run')
     shutil.copytree(made / 'run', killed / 'run')
     other_code(killed)
@@ -234,7 +234,7 @@ def test_changed_code_of_a_finished_run_and_of_a_longer_one(made, killed):
         experiment.run(mine(steps=6), 'run', changed_code='yes')
 
 
-def test_changed_images_are_not_accepted_with_the_code(killed):
+def test_accepting_changed_code_does_not_accept_changed_images(killed):
     other_code(killed)
     a_target_image_less(killed)
     forget()
@@ -243,7 +243,7 @@ def test_changed_images_are_not_accepted_with_the_code(killed):
 
 
 @pytest.mark.parametrize('kind', ['sweep', 'comparison'])
-def test_what_is_finished_is_compared_too_where_others_are_still_to_be_trained(kind, killed):
+def test_inputs_of_finished_parts_are_checked_on_resume(kind, killed):
     """Killed between the first value, or label, and the second one."""
     changes = {'target__splits': '', 'steps': 1}
     if kind == 'sweep':
@@ -263,7 +263,7 @@ def test_what_is_finished_is_compared_too_where_others_are_still_to_be_trained(k
     assert not (killed / 'all' / names[1]).exists()
 
 
-def test_the_record_is_there_before_the_first_stage_begins(killed, monkeypatch):
+def test_input_record_is_written_before_the_first_stage(killed, monkeypatch):
     def stop(*_):
         assert (killed / 'two' / 'inputs.json').exists() and not (killed / 'two' / 'first').exists()
         raise KeyboardInterrupt
@@ -277,7 +277,7 @@ def test_the_record_is_there_before_the_first_stage_begins(killed, monkeypatch):
         experiment.run(given, 'two')
 
 
-def test_predictions_and_measures_compare_with_the_same_record(made, killed):
+def test_predict_and_analyse_check_the_input_record(made, killed):
     shutil.rmtree(killed / 'run')
     shutil.copytree(made / 'run', killed / 'run')
     importlib.import_module('code_of_mine.method')
@@ -296,13 +296,13 @@ DAMAGED = ('[]', '{"weights": 1}', '{"code": {"a": 1}}', '{"target": []}', '{"ea
 
 
 @pytest.mark.parametrize('text', DAMAGED)
-def test_a_damaged_record(text, killed):
+def test_damaged_input_record_is_refused(text, killed):
     (killed / 'run' / 'inputs.json').write_text(text)
     with pytest.raises(UserError, match=r'inputs\.json (is damaged|cannot be read)'):
         experiment.run(mine(), 'run')
 
 
-def test_the_record_names_no_place(made):
+def test_input_record_holds_no_paths(made):
     text = (made / 'run' / 'inputs.json').read_text()
     assert '/' not in text and set(json.loads(text)) == {*input_digests.TEXTS, *input_digests.TABLES}
     assert split_file.ROWS[0] == 'labelled rows'

@@ -112,7 +112,7 @@ def test_equal_accuracies_go_to_the_later_step(tmp_path):
         (0, 5, 0.9, 'eval'), (1, 5, 0.8, 'val'),
     ):  # fmt: skip
         files.append(tmp_path / 'metrics.jsonl', {'seed': seed, 'step': step, 'kind': kind, 'accuracy': accuracy})
-    assert evaluation.best(tmp_path) == {0: 3, 1: 5}
+    assert evaluation.best_steps(tmp_path) == {0: 3, 1: 5}
 
 
 def test_keep_best_without_validation_is_refused(tmp_path):

@@ -16,7 +16,7 @@ from mixjax.data.feed.batches import Images
 from mixjax.method import Aux, Method
 from mixjax.models.net import Net, Out
 from mixjax.report import tables
-from mixjax.train import evaluate
+from mixjax.train import accuracy
 from tests.support.common import lines
 
 CHANGES = {
@@ -129,10 +129,10 @@ def test_examples_that_fill_a_batch_up_are_not_counted():
     # 1 / value is infinite for the zeros that fill the last batch up.
     method = Method(loss=None, measures=lambda out, label: {'x': 1 / out.features[:, 0], 'half': jnp.bfloat16(label)})
     net = Net(init=None, apply=apply, group=None, redraw=None)
-    one = evaluate.make(net, method, Geometry(1, 0, False, (0.0,) * 3, (1.0,) * 3))
+    one = accuracy.make(net, method, Geometry(1, 0, False, (0.0,) * 3, (1.0,) * 3))
     image = np.full((5, 1, 1, 3), 51, np.uint8)
-    found, _ = evaluate.run_each(
+    found, _ = accuracy.measure_each(
         lambda variables, *batch: jax.tree.map(lambda x: x[None], one(variables, *map(jnp.asarray, batch))),
-        {}, list(evaluate.batches(Images(image, np.array([0, 1, 1, 0, 1], np.int32)), 3)), 5,
+        {}, list(accuracy.batches(Images(image, np.array([0, 1, 1, 0, 1], np.int32)), 3)), 5,
     )  # fmt: skip
     np.testing.assert_allclose([found[0]['x'], found[0]['half']], [5.0, 0.6], rtol=1e-6)

@@ -303,7 +303,7 @@ def test_resumed_run_is_the_same_bit_for_bit(name, tmp_path):
     middle, metrics = walk(built, data, ts, 6)
     np.testing.assert_allclose([m['lr'] for m in metrics], [0.003 * (i + 1) / 11 for i in range(6)], rtol=1e-6)
     with checkpoint.open_folder(tmp_path / 'checkpoints') as manager:
-        checkpoint.save(manager, 6, mesh.take(middle, 0))
+        checkpoint.save(manager, 6, mesh.take_trial(middle, 0))
         manager.wait_until_finished()
         fresh = seeds.open_seed(built, 0, tmp_path)
         resumed = seed_batch.stack_states(built, [checkpoint.restore(manager, 6, fresh.state)])

@@ -105,7 +105,7 @@ def test_a_restart_in_any_phase_goes_on_bit_for_bit(at, tmp_path):
         built, data, ts = opened(settings(name, steps=20), tmp_path)
         ts, _ = steps_of(built, data, ts, 0, at)
         with checkpoint.open_folder(tmp_path / 'checkpoints') as manager:
-            checkpoint.save(manager, at, mesh.take(ts, 0))
+            checkpoint.save(manager, at, mesh.take_trial(ts, 0))
             manager.wait_until_finished()
             fresh = seeds.open_seed(built, 0, tmp_path)
             resumed = seed_batch.stack_states(built, [checkpoint.restore(manager, at, fresh.state)])

@@ -95,20 +95,20 @@ def test_average_of_a_run(tmp_path):
     """Training is that of the method alone, bit for bit; the average, computed again in float64, is evaluated."""
     plain, data, other = opened(settings('finetune'), tmp_path)
     built, mine, ts = opened(settings({'name': 'ema', 'decay': 0.3}), tmp_path)
-    average = mesh.take(plain.evaluated(other), 0)
-    assert_trees_equal(mesh.take(built.evaluated(ts), 0), average)
+    average = mesh.take_trial(plain.evaluated(other), 0)
+    assert_trees_equal(mesh.take_trial(built.evaluated(ts), 0), average)
     average = jax.tree.map(lambda x: np.asarray(x, np.float64), average)
     for step in range(6):
         other, _ = walk(plain, data, other, 1)
         ts, _ = walk(built, mine, ts, 1)
         d = min(0.3, (1 + step) / (10 + step))
-        now = mesh.take(plain.evaluated(other), 0)
+        now = mesh.take_trial(plain.evaluated(other), 0)
         average = jax.tree.map(lambda a, w, d=d: d * a + (1 - d) * np.asarray(w, np.float64), average, now)
     assert_trees_equal(ts.params, other.params)
     assert_trees_equal(ts.model_state, other.model_state)
-    found = mesh.take(built.evaluated(ts), 0)
+    found = mesh.take_trial(built.evaluated(ts), 0)
     assert_near(found, average, 1e-5)
-    apart = jax.tree.map(lambda a, b: float(abs(a - b).max()), found, mesh.take(plain.evaluated(other), 0))
+    apart = jax.tree.map(lambda a, b: float(abs(a - b).max()), found, mesh.take_trial(plain.evaluated(other), 0))
     assert min(jax.tree.leaves(apart)) > 0  # statistics too
 
 
@@ -148,11 +148,11 @@ def test_best_average_is_exported(tmp_path):
     built, data, ts = opened(config, tmp_path / 'run')
     ts, _ = walk(built, data, ts, seed['step'])
     exported = load_file(tmp_path / 'run' / 'model.safetensors')
-    names = {'/'.join(key.key for key in path): x for path, x in paths(mesh.take(built.evaluated(ts), 0))}
+    names = {'/'.join(key.key for key in path): x for path, x in paths(mesh.take_trial(built.evaluated(ts), 0))}
     assert exported.keys() == names.keys()
     for name, value in exported.items():
         np.testing.assert_allclose(value, names[name], rtol=1e-4, atol=1e-5, err_msg=name)
-    trained = {'/'.join(key.key for key in path): x for path, x in paths({'params': mesh.take(ts.params, 0)})}
+    trained = {'/'.join(key.key for key in path): x for path, x in paths({'params': mesh.take_trial(ts.params, 0)})}
     assert not np.allclose(exported['params/backbone/stem/conv/kernel'], trained['params/backbone/stem/conv/kernel'])
 
 
@@ -226,22 +226,22 @@ def test_last_phase_is_what_it_starts_from():
 @pytest.mark.parametrize('share', [0.0, 1.0])
 def test_ends_of_the_interpolation(share, tmp_path):
     built, data, ts = opened(settings({'name': 'wiseft', 'share': share, 'heads': 'interpolate'}), tmp_path)
-    start = mesh.take(built.evaluated(ts), 0)
+    start = mesh.take_trial(built.evaluated(ts), 0)
     ts, _ = walk(built, data, ts, 3)
-    trained = mesh.take({'params': ts.params, **ts.model_state}, 0)
+    trained = mesh.take_trial({'params': ts.params, **ts.model_state}, 0)
     assert not np.array_equal(start['params']['backbone']['stem']['conv']['kernel'],
                               trained['params']['backbone']['stem']['conv']['kernel'])  # fmt: skip
-    found = mesh.take(built.evaluated(ts), 0)
+    found = mesh.take_trial(built.evaluated(ts), 0)
     assert_near(found, trained if share else start, 1e-6)
 
 
 def test_around_an_average_the_average_is_interpolated(tmp_path):
     knobs = {'name': 'finetune', 'wrappers': ('ema', 'wiseft'), 'ema_decay': 0.3, 'wiseft_share': 0.25}
     built, data, ts = opened(settings(knobs), tmp_path)
-    start = mesh.take(built.evaluated(ts), 0)
+    start = mesh.take_trial(built.evaluated(ts), 0)
     ts, _ = walk(built, data, ts, 4)
-    state = mesh.take(ts.state, 0)
-    found, average = mesh.take(built.evaluated(ts), 0), state['method']['average']
+    state = mesh.take_trial(ts.state, 0)
+    found, average = mesh.take_trial(built.evaluated(ts), 0), state['method']['average']
     wanted = jax.tree.map(lambda a, b: 0.75 * a + 0.25 * b, start, average)
     for one, other in ((found['params']['backbone'], wanted['params']['backbone']),
                        (found['params']['heads'], average['params']['heads']),

@@ -192,10 +192,10 @@ def test_export_is_a_plain_network(tmp_path):
     assert {k: x.shape for k, x in every['lora'].items()} == {k: x.shape for k, x in every['finetune'].items()}
     built, data, ts = opened(config, tmp_path / 'lora')
     ts, _ = walk(built, data, ts, 4)
-    found = names(mesh.take(built.evaluated(ts), 0))
+    found = names(mesh.take_trial(built.evaluated(ts), 0))
     for name, value in every['lora'].items():
         np.testing.assert_allclose(value, found[name], rtol=1e-4, atol=1e-5)
-    own = names({'params': mesh.take(ts.params, 0)})['params/backbone/stage1/conv/kernel']
+    own = names({'params': mesh.take_trial(ts.params, 0)})['params/backbone/stage1/conv/kernel']
     assert not np.allclose(own, every['lora']['params/backbone/stage1/conv/kernel'], atol=1e-5)
 
 
@@ -299,7 +299,7 @@ def test_run_knows_what_learns(tmp_path):
     """The method's factors and the config's, as the optimiser has them."""
     config = settings({'name': 'bitfit', 'wrappers': ('sam',)}, optim={'freeze': ('stage1',), 'factors': ('heads=10',)})
     built, data, ts = opened(config, tmp_path)
-    one = mesh.take(ts, 0)
+    one = mesh.take_trial(ts, 0)
     ctx = step.context(built.feed, built.run, one, (), jax.tree.map(lambda x: x[0], data.inputs))
     factors = ctx.run.factors(one.params)
     assert factors['backbone']['stem']['bn'] == {'bias': (1, 1), 'scale': (0, 0)}

@@ -369,15 +369,15 @@ def test_config_without_wrappers_is_unchanged(tmp_path):
     assert 'wrappers' not in plain.to_json()
     config = config_lib.load('quickstart').unlock()
     config.compare.finetune.wrappers = ()
-    assert files.as_data(config_lib.complete(config)) == files.as_data(plain)
+    assert files.to_data(config_lib.complete(config)) == files.to_data(plain)
     wrapped = config_lib.load('quickstart', [('compare.finetune.wrappers', 'mixup')])
-    data = json.loads(json.dumps(files.as_data(wrapped)))
-    assert files.as_data(config_lib.from_data(data)) == data
+    data = json.loads(json.dumps(files.to_data(wrapped)))
+    assert files.to_data(config_lib.from_data(data)) == data
     assert config_lib.from_data(data).compare.finetune.wrappers == ('mixup',)
-    (tmp_path / 'config.json').write_text(json.dumps(files.as_data(plain)))
-    assert not files.look(tmp_path, plain)  # an old work directory goes on
+    (tmp_path / 'config.json').write_text(json.dumps(files.to_data(plain)))
+    assert not files.check_folder(tmp_path, plain)  # an old work directory goes on
     with pytest.raises(UserError, match='compare.finetune.mixup_alpha: .*absent'):
-        files.look(tmp_path, wrapped)
+        files.check_folder(tmp_path, wrapped)
 
 
 OWN = """
@@ -466,7 +466,7 @@ def test_with_mixup_the_contract_holds(name, tmp_path):
     shapes = jax.eval_shape(lambda x: x, ts)
     middle, metrics = walk(built, data, ts, 15)
     with checkpoint.open_folder(tmp_path / 'checkpoints') as manager:
-        checkpoint.save(manager, 15, mesh.take(middle, 0))
+        checkpoint.save(manager, 15, mesh.take_trial(middle, 0))
         manager.wait_until_finished()
         fresh = seeds.open_seed(built, 0, tmp_path)
         resumed = seed_batch.stack_states(built, [checkpoint.restore(manager, 15, fresh.state)])

@@ -24,7 +24,7 @@ AT_ONCE = 16  # files that are copied at the same time: for small ones the laten
 LIST = 'copied.json'  # beside the copy: {file: its version in the store}
 
 
-def here(place: str, cache: Path) -> Path:
+def local_copy(place: str, cache: Path) -> Path:
     """Return a folder of this host with the files of `place`: itself, or a copy in `cache` if it is in a store.
 
     Processes of one host share the copy; one of them makes it.
@@ -33,12 +33,12 @@ def here(place: str, cache: Path) -> Path:
       place: a folder on a disk or in a store.
       cache: the cache folder of this host.
     """
-    if not storage.remote(place):
-        return storage.of(place)
-    where = storage.given(place)
+    if not storage.is_remote(place):
+        return storage.to_place(place)
+    where = storage.reachable(place)
     top = cache / 'copies' / hashlib.sha256(str(where).encode()).hexdigest()[:16]
     try:
-        storage.make(top)
+        storage.make_folder(top)
         with _alone(top / 'lock'):
             _copy(where, top)
     except OSError as error:
@@ -48,7 +48,7 @@ def here(place: str, cache: Path) -> Path:
 
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    with storage.appending(path) as file:
+    with storage.open_append(path) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -57,7 +57,7 @@ def _root(data_dir: str) -> str:
     return data_dir or os.environ.get('TFDS_DATA_DIR', '') or '~/tensorflow_datasets'
 
 
-def looked_in(name: str, data_dir: str = '') -> list[str]:
+def searched_folders(name: str, data_dir: str = '') -> list[str]:
     """Return the folders where a prepared copy would be, with `~` not expanded; [] for a set that needs no files."""
     facts = entry(name)
     return [f'{_root(data_dir)}/{facts.tfds}/{facts.version}'] if facts.tfds else []
@@ -65,15 +65,15 @@ def looked_in(name: str, data_dir: str = '') -> list[str]:
 
 def missing(name: str, data_dir: str = '') -> str | None:
     """Return None if the data exist; else a message on what is missing, the folders searched, and how to get it."""
-    facts, folders = entry(name), looked_in(name, data_dir)
+    facts, folders = entry(name), searched_folders(name, data_dir)
     faults = [fault(facts, folder) for folder in folders]
     if not folders or '' in faults:
         return None
     where = [f'  {folder}: {why}' for folder, why in zip(folders, faults, strict=True)]
     root = _root(data_dir)
-    target = 'DIR' if storage.remote(root) else _quoted(root)
+    target = 'DIR' if storage.is_remote(root) else _quoted(root)
     lines = ['  ' + re.sub(r'\bDIR\b', lambda _: target, line) for line in facts.get]
-    if storage.remote(root):
+    if storage.is_remote(root):
         lines.append(f'  gcloud storage cp -r DIR/{facts.tfds} {root}/')
     return '\n'.join([f'the images of {name} ({facts.title}) are missing; looked in', *where, 'to get them:', *lines])
 
@@ -89,7 +89,7 @@ def _quoted(folder: str) -> str:
 def fault(facts: Entry, folder: str | Path) -> str:
     """Return the reason why a folder is not a prepared copy; '' if it is one."""
     try:
-        info = untrusted.parse(untrusted.read_regular(storage.given(str(folder)) / 'dataset_info.json'))
+        info = untrusted.parse(untrusted.read_regular(storage.reachable(str(folder)) / 'dataset_info.json'))
         stored, splits = info.get('fileFormat', 'tfrecord'), {split['name'] for split in info.get('splits', [])}
     except (FileNotFoundError, NotADirectoryError):
         return 'no such copy'
@@ -127,9 +127,9 @@ def load(name: str, split: str, *, data_dir: str = '', rule: Rule | None = None,
 
 def folder(name: str, data_dir: str = '') -> Path:
     """Return the folder of the prepared copy of a data set, on a disk; it need not exist."""
-    if storage.remote(_root(data_dir)):
+    if storage.is_remote(_root(data_dir)):
         raise UserError(f'data sets are prepared on a disk; `gcloud storage cp -r DIR/* {_root(data_dir)}` copies them')
-    return storage.of(looked_in(name, data_dir)[0])
+    return storage.to_place(searched_folders(name, data_dir)[0])
 
 
 def _prepared(facts: Entry, split: str, data_dir: str, rule: Rule | None, cache: Path | None) -> Dataset:
@@ -137,7 +137,7 @@ def _prepared(facts: Entry, split: str, data_dir: str, rule: Rule | None, cache:
     from mixjax.data.datasets import bucket_copy, tfds_copy
     from mixjax.data.pixels import photo
 
-    where = bucket_copy.here(looked_in(facts.name, data_dir)[0], cache or storage.kept())
+    where = bucket_copy.local_copy(searched_folders(facts.name, data_dir)[0], cache or storage.cache_folder())
     part = facts.splits[SPLITS.index(split)]
     counts = dict(zip(facts.splits, (facts.train, facts.test), strict=True))
     known = tfds_copy.index(where, counts, facts.classes)[part]

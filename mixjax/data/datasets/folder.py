@@ -90,7 +90,7 @@ def entry(folder: Folder) -> Entry:
     return Entry(NAME, shown, len(folder.classes), len(folder.train), len(folder.test), PHOTO, reader=NAME)
 
 
-def look(root: str, *, holdout: float, cache: Path, labels: str = '', task: str = '') -> Folder:
+def scan(root: str, *, holdout: float, cache: Path, labels: str = '', task: str = '') -> Folder:
     """List a folder, check the files that are new, and find its parts.
 
     Args:
@@ -103,8 +103,8 @@ def look(root: str, *, holdout: float, cache: Path, labels: str = '', task: str 
     top = _opened(root, cache)
     if labels:
         return _look_in_table(root, top, label_table.read(top, labels, task), labels, holdout, cache)
-    inside = folder_scan.listed(top)
-    known = folder_scan.known(top, inside.files, cache)
+    inside = folder_scan.list_parts(top)
+    known = folder_scan.check_files(top, inside.files, cache)
     unreadable = {path: known[path].fault for path in inside.files if known[path].fault}
     good = {part: [one for one in found if not known[one[0]].fault] for part, found in inside.parts.items()}
     classes = _classes(top, good)
@@ -134,7 +134,7 @@ def unlabelled(root: str, cache: Path) -> Folder:
     """List all images below a folder, in whatever folders they are, without classes: label -1, all in `train`."""
     top = _opened(root, cache)
     paths = [path for path, _ in folder_scan.everything(top)[0]]
-    known = folder_scan.known(top, paths, cache)
+    known = folder_scan.check_files(top, paths, cache)
     unreadable = {path: known[path].fault for path in paths if known[path].fault}
     good = [path for path in paths if not known[path].fault]
     if not good:
@@ -160,7 +160,7 @@ def _look_in_table(root: str, top: Path, table: Table, name: str, holdout: float
             'count from that folder'
         )
     named = sorted(place[file] for file in table.of)
-    known = folder_scan.known(top, named, cache)
+    known = folder_scan.check_files(top, named, cache)
     unreadable = {path: known[path].fault for path in named if known[path].fault}
     good = [Found(p, ids[p], table.of[ids[p]], known[p].digest, known[p].stamp) for p in named if p not in unreadable]
     good.sort(key=lambda one: (one.label if not table.kind else 0, one.id))
@@ -196,7 +196,7 @@ def _opened(root: str, cache: Path) -> Path:
     if not root:
         raise UserError('data set folder: say where your images are, config.target.dir=PATH (or config.source.dir)')
     try:
-        top = bucket_copy.here(root, cache)
+        top = bucket_copy.local_copy(root, cache)
         if top.is_dir():
             return top
     except (OSError, RuntimeError, ValueError):  # a name that no system allows, or no home folder
@@ -339,7 +339,7 @@ class Images:
         try:
             return photo.read(self._bytes(row), self.rule)
         except photo.Unreadable as error:  # the decoder is not the one that checked it
-            folder_scan.forget(self._root, self._cache)
+            folder_scan.forget_checks(self._root, self._cache)
             path = self._root / self._part[row].path
             raise UserError(f'{path} cannot be read: {error}; the next start leaves it out') from None
 
@@ -355,7 +355,7 @@ class Images:
         return data
 
     def _changed(self, row: int, why: str | None) -> UserError:
-        folder_scan.forget(self._root, self._cache)  # or the next start would trust the same stamp again
+        folder_scan.forget_checks(self._root, self._cache)  # or the next start would trust the same stamp again
         return UserError(
             f'{self._root / self._part[row].path} has changed since it was checked: {why}; put it back and give the '
             'same command again, or begin a new run with another --workdir'

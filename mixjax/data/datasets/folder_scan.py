@@ -1,8 +1,8 @@
 """Finds the image files of a folder, and checks each file once.
 
-`listed` finds the parts and classes of a folder; `everything` is for prediction, which needs neither. Both use the
-same `walk`. `known` reads and decodes the files that are new or have changed, and keeps a digest of the bytes of each
-in the cache, so that a second start only has to list the folder.
+`list_parts` finds the parts and classes of a folder; `everything` is for prediction, which needs neither. Both use the
+same `walk`. `check_files` reads and decodes the files that are new or have changed, and keeps a digest of the bytes of
+each in the cache, so that a second start only has to list the folder.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _above(top: Path, starts: Iterable[str]) -> set[Path]:
 
 
 class Listing(NamedTuple):
-    """Result of `listed`. The fields from `empty` on are about files and folders that were left out.
+    """Result of `list_parts`. The fields from `empty` on are about files and folders that were left out.
 
     Attributes:
       parts: {part: [(path, class)]}.
@@ -205,7 +205,7 @@ class Listing(NamedTuple):
         return [path for found in self.parts.values() for path, _ in found]
 
 
-def listed(top: Path) -> Listing:
+def list_parts(top: Path) -> Listing:
     """Find the parts of a folder, their classes and image files."""
     places, unused = _places(top)
     parts, empty, others, again = {}, [], Counter(), []
@@ -233,7 +233,7 @@ def listed(top: Path) -> Listing:
 def everything(top: Path) -> tuple[list[tuple[str, Path]], Walked]:
     """Find all image files of a folder: (path, path from its class folder on), and the `Walked`.
 
-    Class folders are those of `listed`; for a file outside of them, the second path is the first one.
+    Class folders are those of `list_parts`; for a file outside of them, the second path is the first one.
     """
     try:
         places = _places(top)[0].values()
@@ -372,12 +372,12 @@ class Known(NamedTuple):
     fault: str
 
 
-def memory_of(top: Path, cache: Path) -> Path:
+def checks_file(top: Path, cache: Path) -> Path:
     """Return the file of the cached checks of a folder."""
     return cache / 'folders' / f'{zlib.crc32(os.fsencode(top.resolve())):08x}.json'
 
 
-def known(top: Path, files: list[str], cache: Path) -> dict[str, Known]:
+def check_files(top: Path, files: list[str], cache: Path) -> dict[str, Known]:
     """Check each file, or take the cached check if its stamp is the same.
 
     Args:
@@ -388,8 +388,8 @@ def known(top: Path, files: list[str], cache: Path) -> dict[str, Known]:
     Returns:
       {path: check}
     """
-    memory = memory_of(top, cache)
-    before = _remembered(memory)
+    memory = checks_file(top, cache)
+    before = _read_checks(memory)
     out, kept, new = {}, {}, []
     for path in files:
         try:
@@ -418,7 +418,7 @@ def known(top: Path, files: list[str], cache: Path) -> dict[str, Known]:
         finally:
             pool.shutdown(cancel_futures=True)
             bar.close()
-            _remember(memory, kept)
+            _write_checks(memory, kept)
     return out
 
 
@@ -445,15 +445,15 @@ def _too_little(path: Path) -> UserError:
     return UserError(f'there is too little memory to decode {path}; make some free, and give the same command again')
 
 
-def forget(top: Path, cache: Path) -> None:
+def forget_checks(top: Path, cache: Path) -> None:
     """Remove the cached checks of a folder, so that all files are checked again."""
     try:
-        memory_of(top, cache).unlink(missing_ok=True)
+        checks_file(top, cache).unlink(missing_ok=True)
     except OSError:
         return
 
 
-def _remembered(memory: Path) -> dict[str, Known]:
+def _read_checks(memory: Path) -> dict[str, Known]:
     try:
         kept = untrusted.parse(untrusted.read_regular(memory))
         return {path: _known(*facts) for path, facts in kept['files'].items()} if kept['format'] == FORMAT else {}
@@ -471,12 +471,12 @@ def _known(stamp: Any, digest: Any, fault: Any) -> Known:
     return found
 
 
-def _remember(memory: Path, known: dict[str, Known]) -> None:
+def _write_checks(memory: Path, known: dict[str, Known]) -> None:
     """Store the checks; a cache that cannot be written to costs time only."""
     # Files that could not be opened may be readable next time.
     files = {path: list(one) for path, one in known.items() if not one.fault.startswith(CLOSED)}
     try:
-        storage.make(memory.parent)
+        storage.make_folder(memory.parent)
         storage.write(memory, json.dumps({'format': FORMAT, 'files': files}).encode())
     except OSError:
         return

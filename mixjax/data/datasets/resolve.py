@@ -68,7 +68,7 @@ def entry(node: Any, cache: Path, *, made_up: bool = False) -> Entry:
         return given.entry(node.name)
     if node.name != folder.NAME:
         return catalog.entry(node.name)
-    return UNNAMED if made_up and not node.dir else folder.entry(_look(node, cache))
+    return UNNAMED if made_up and not node.dir else folder.entry(_scan(node, cache))
 
 
 def channels(node: Any) -> int:
@@ -97,7 +97,7 @@ def load(node: Any, *, data_dir: str, rule: photo.Rule, cache: Path) -> Parts:
     if node.name == folder.NAME and 'share' in node:  # config.unlabelled: images in any folders, without classes
         return _of_folder(folder.unlabelled(node.dir, cache), rule)
     if node.name == folder.NAME:
-        return _of_folder(_look(node, cache), rule)
+        return _of_folder(_scan(node, cache), rule)
     if node.name.startswith(given.PREFIX):
         train, test, notes = given.parts(node.name, rule, node.get('holdout', 0.0))
         return Parts(train, None, test, notes)
@@ -118,7 +118,7 @@ def made_up(node: Any, cache: Path, *, per_class: int, side: int) -> Parts:
         )
         return Parts(train, None, test)
     elif node.dir and 'share' not in node:
-        classes = _look(node, cache).classes
+        classes = _scan(node, cache).classes
     else:
         classes = tuple(f'class-{k}' for k in range(UNNAMED.classes))
 
@@ -139,8 +139,8 @@ def _made_up_labels(node: Any, labels: np.ndarray, outputs: int) -> np.ndarray:
     return np.eye(max(outputs, 2), dtype=np.float32)[labels][:, :outputs]
 
 
-def _look(node: Any, cache: Path) -> folder.Folder:
-    return folder.look(
+def _scan(node: Any, cache: Path) -> folder.Folder:
+    return folder.scan(
         node.dir, holdout=node.get('holdout', 0.0), cache=cache, labels=node.get('labels', ''),
         task=node.get('task', ''),
     )  # fmt: skip

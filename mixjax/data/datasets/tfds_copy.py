@@ -196,15 +196,15 @@ def _stamp(parts: dict[str, Records]) -> str:
 
 def _elsewhere(folder: Path) -> Path:
     """Return the path in the cache of the index of a folder."""
-    return storage.kept() / f'index-{zlib.crc32(str(folder.resolve()).encode()):08x}.npz'
+    return storage.cache_folder() / f'index-{zlib.crc32(str(folder.resolve()).encode()):08x}.npz'
 
 
 def _write(path: Path, write: Callable[[BinaryIO], Any]) -> bool:
     """Write a file whole or not at all; return False if that fails."""
-    path = storage.real_file(path)
+    path = storage.resolve_file(path)
     try:
-        storage.make(path.parent)
-        with storage.new(path) as file:
+        storage.make_folder(path.parent)
+        with storage.open_atomic(path) as file:
             write(file)
     except OSError:
         return False
@@ -225,7 +225,7 @@ def _load(path: Path, about: str, check: bool, parts: dict[str, Records]) -> dic
 def _collect(records: Records, classes: int, check: bool, bar: Bar) -> tuple[Index, list[dict[str, str]]]:
     """Make the index of a part on all processors, and list its unreadable examples as {name, why, where}."""
 
-    def look(start: int) -> list[tuple[int, bytes, str]]:
+    def read_chunk(start: int) -> list[tuple[int, bytes, str]]:
         numbers = range(start, min(start + CHUNK, len(records)))
         out = []
         for number, record in zip(numbers, records.read(numbers), strict=True):
@@ -236,7 +236,7 @@ def _collect(records: Records, classes: int, check: bool, bar: Bar) -> tuple[Ind
 
     pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
-        seen = [one for chunk in pool.map(look, range(0, len(records), CHUNK)) for one in chunk]
+        seen = [one for chunk in pool.map(read_chunk, range(0, len(records), CHUNK)) for one in chunk]
     finally:
         pool.shutdown(cancel_futures=True)
     good = np.array([not why for _, _, why in seen], bool)

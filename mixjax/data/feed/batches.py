@@ -105,9 +105,9 @@ def batch(
     """
 
     def make(inputs: Tree, key: Array, step: Array) -> dict[str, Array]:
-        found = handed(inputs, step)
+        found = select_batch(inputs, step)
         if 'target' in inputs:
-            found = gathered(inputs, key, step, size, groups)
+            found = gather_batch(inputs, key, step, size, groups)
             found |= gathered_unlabelled(inputs, key, step, unlabelled) if unlabelled else {}
         key_t, key_s = jax.random.split(plan.augmentation(key, step))
         # The barrier prevents fusion, so that the floats of both kinds are equal bit for bit.
@@ -126,7 +126,7 @@ def batch(
     return make
 
 
-def gathered(inputs: Tree, key: Array, step: Array, size: int, groups: int) -> dict[str, Array]:
+def gather_batch(inputs: Tree, key: Array, step: Array, size: int, groups: int) -> dict[str, Array]:
     """Gather a step's examples from all examples, by the plan.
 
     Args:
@@ -145,8 +145,8 @@ def gathered(inputs: Tree, key: Array, step: Array, size: int, groups: int) -> d
     found |= {'index': rows.target, 'partner': rows.partner}
     if source is not None and draw is not None and rows.source is not None:
         shards = draw.start.shape[0] if draw.start.ndim == 3 else 0
-        found['source_image'] = of_shards(source['image'], rows.source, shards)
-        found['source_label'] = of_shards(source['label'], rows.source, shards)
+        found['source_image'] = gather_shards(source['image'], rows.source, shards)
+        found['source_label'] = gather_shards(source['label'], rows.source, shards)
     return found
 
 
@@ -157,7 +157,7 @@ def gathered_unlabelled(inputs: Tree, key: Array, step: Array, size: int) -> dic
     return {'unlabelled_image': image[rows], 'unlabelled_index': rows}
 
 
-def of_shards(table: Array, places: Array, shards: int) -> Array:
+def gather_shards(table: Array, places: Array, shards: int) -> Array:
     """Gather rows of a table, or of the shards of a table.
 
     Args:
@@ -175,7 +175,7 @@ def of_shards(table: Array, places: Array, shards: int) -> Array:
     return found.reshape(len(places), *table.shape[2:])
 
 
-def handed(inputs: Tree, step: Array) -> dict[str, Array]:
+def select_batch(inputs: Tree, step: Array) -> dict[str, Array]:
     """Select a step's examples from those of a `Stream`, for the steps from `first` on; none from another feed."""
     if 'first' not in inputs:
         return {}
@@ -271,14 +271,14 @@ class Resident:
 
     def __init__(self, tree: Tree, long: Mapping[str, LongEpochs] = {}) -> None:  # noqa: B006, never changed
         self._tree, self._long = tree, long
-        self._made: dict[str, tuple[tuple[int, int], plan.Orders]] = {}
+        self._latest_orders: dict[str, tuple[tuple[int, int], plan.Orders]] = {}
 
     def inputs(self, step: int, count: int) -> Tree:
         for name, one in self._long.items():
             wanted = plan.touched(step, count, one.batch, one.count)
-            if name not in self._made or self._made[name][0] != wanted:
-                self._made[name] = wanted, one.orders(*wanted)
-        return {**self._tree, **{name: orders for name, (_, orders) in self._made.items()}}
+            if name not in self._latest_orders or self._latest_orders[name][0] != wanted:
+                self._latest_orders[name] = wanted, one.orders(*wanted)
+        return {**self._tree, **{name: orders for name, (_, orders) in self._latest_orders.items()}}
 
     def close(self) -> None:
         pass

@@ -124,7 +124,7 @@ def examples(inputs: Tree, planner: Planner, step: int, part: slice = slice(None
     return found
 
 
-def around(parts: Sequence[slice]) -> slice:
+def covering_slice(parts: Sequence[slice]) -> slice:
     """Return the smallest slice that covers these parts of a batch; empty ones do not count."""
     there = [part for part in parts if part.stop > part.start]
     return slice(min(part.start for part in there), max(part.stop for part in there)) if there else slice(0, 0)
@@ -160,7 +160,7 @@ class Stream:
             [share for share, i in zip(self._shares, self._trials, strict=True) if i == k] for k in range(len(found))
         ]
         self._seeds = [
-            (tree, Planner(key, tree, batch=batch, groups=groups, unlabelled=unlabelled), around(those))
+            (tree, Planner(key, tree, batch=batch, groups=groups, unlabelled=unlabelled), covering_slice(those))
             for (tree, key), those in zip(found.values(), needed, strict=True)
         ]
         self._steps, self._calls, self._put, self._batch = steps, calls, put, batch

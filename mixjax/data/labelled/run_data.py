@@ -93,7 +93,7 @@ def digest(data: Dataset) -> str:
     return f'{data.name} {hashlib.sha256(about.encode()).hexdigest()}'
 
 
-def told_apart(sets: Sets) -> list[Any]:
+def fingerprint(sets: Sets) -> list[Any]:
     """Return plain data that differs if the data sets differ."""
     others = [digest(part) if part else '' for part in (sets.source, sets.unlabelled)]
     return [sorted(sets.digests.items()), *(others if others[1] else others[:1])]
@@ -107,7 +107,7 @@ def load(config: Any, node: Any, say: Say | None = None) -> sets_lib.Parts:
       node: `config.target` or `config.source`.
       say: see `decoded_cache.stored`.
     """
-    known, image = storage.kept(config.cache_dir), config.image
+    known, image = storage.cache_folder(config.cache_dir), config.image
     if config.synthetic.per_class:
         return sets_lib.made_up(node, known, per_class=config.synthetic.per_class, side=config.synthetic.side)
     rule = photo.Rule(image.resize, image.fit, image.interpolation, channels=colours(config))
@@ -139,12 +139,12 @@ def choose_classes(config: Any, names: Sequence[str]) -> np.ndarray:
     return splits.choose_classes(len(names), target.classes, config.seed)
 
 
-def drawn(config: Any, sets: Sets, seed: int) -> splits.Drawn:
+def draw_rows(config: Any, sets: Sets, seed: int) -> splits.Drawn:
     """Return the rows that a seed learns from and validates on, drawn or from the file `config.target.splits`."""
     target, data = config.target, sets.train
     if target.splits:
         tested = () if sets.test is None else sets.test.ids
-        return with_unlabelled(config, sets, split_file.drawn(target.splits, data, sets.rows, seed, tested), seed)
+        return with_unlabelled(config, sets, split_file.read_draw(target.splits, data, sets.rows, seed, tested), seed)
     labels, classes = splits.strata(data)
     chosen = splits.draw(
         labels, classes, seed=seed, per_class=target.per_class, rate=target.rate,
@@ -193,7 +193,7 @@ class SeedDraw(NamedTuple):
 
 def draw_seed(config: Any, sets: Sets, seed: int) -> SeedDraw:
     """Draw the examples of a seed and of its epochs."""
-    found = drawn(config, sets, seed)
+    found = draw_rows(config, sets, seed)
     balanced = config.target.balance == 'classes'
     epoch = splits.balanced(sets.train.labels[found.train], seed) if balanced else None
     return SeedDraw(found, found.train, epoch)

@@ -92,8 +92,8 @@ def rows_of(rows: np.ndarray | None, drawn: dict[int, Drawn]) -> dict[str, dict[
 def read(path: str) -> dict[str, Any]:
     """Read and check the file."""
     try:
-        where = storage.of(path)
-        if storage.remote(where):
+        where = storage.to_place(path)
+        if storage.is_remote(where):
             return _read(where, 0)
         facts = where.stat()
         if not stat.S_ISREG(facts.st_mode):
@@ -152,7 +152,7 @@ def count(path: str, total: int) -> int:
     return len(read(path).get('classes', range(total)))
 
 
-def drawn(path: str, data: Dataset, rows: np.ndarray | None, seed: int, tested: Sequence[str]) -> Drawn:
+def read_draw(path: str, data: Dataset, rows: np.ndarray | None, seed: int, tested: Sequence[str]) -> Drawn:
     """Return the draw of one seed from the file.
 
     Args:

@@ -53,7 +53,7 @@ class Header(NamedTuple):
     area: int = 0
 
 
-def look(data: bytes, kinds: tuple[str, ...]) -> Header:
+def read_header(data: bytes, kinds: tuple[str, ...]) -> Header:
     """Read the header of an image file; raise `Fault` if it has none, or would take too much work.
 
     Args:

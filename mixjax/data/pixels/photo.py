@@ -160,7 +160,7 @@ def _within_memory(data: bytes, work: Callable[[Header], np.ndarray], rule: Rule
     if not data:
         raise Unreadable('it is empty')
     try:
-        about = image_header.look(data, FORMATS)
+        about = image_header.read_header(data, FORMATS)
     except image_header.Fault as fault:
         raise Unreadable(str(fault)) from None
     need = 2 * len(data) + about.area * PIXEL.get(about.kind, PIXEL_OF_OTHERS)

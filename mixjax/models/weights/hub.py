@@ -27,7 +27,7 @@ def _known() -> dict[str, dict[str, Any]]:
     out: dict[str, dict[str, Any]] = {}
 
     def add(tag: str, network: str, name: str = '', *, size: int, fraction: float, way: str, colours: Any) -> None:
-        said = preprocessing.say(size, fraction, way, colours)
+        said = preprocessing.settings(size, fraction, way, colours)
         out[f'timm/{name or network}.{tag}'] = {'model': network, 'classes': 1000, 'image': said}
 
     for depth in (18, 34, 50, 101, 152):
@@ -84,7 +84,7 @@ def folder(reference: Reference) -> str:
     return f'{cache()}/models--{reference.repository.replace("/", "--")}'
 
 
-def found(reference: Reference) -> Path | None:
+def cached_file(reference: Reference) -> Path | None:
     """Return the weights' file in the cache, or None."""
     here = Path(os.path.expanduser(folder(reference)))  # not expanded where the user has no home
     try:
@@ -101,15 +101,15 @@ def about(reference: Reference, path: Path | None) -> dict[str, Any]:
     """Return the known part of {'model', 'classes', 'image'}: from the table, or from the files beside the weights."""
     if reference.repository in KNOWN:
         return dict(KNOWN[reference.repository])
-    return {} if path is None else beside(path)
+    return {} if path is None else settings_beside(path)
 
 
-def beside(path: Path) -> dict[str, Any]:
+def settings_beside(path: Path) -> dict[str, Any]:
     """Return the image settings that a file beside foreign weights sets; {} if there is none."""
     for name in BESIDE:
         try:
             text = untrusted.read_regular(path.parent / name, untrusted.MOST_TEXT)
-            said = preprocessing.stated(untrusted.parse(text))
+            said = preprocessing.read_settings(untrusted.parse(text))
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, IndexError):
             continue
         if said is not None:
@@ -120,7 +120,7 @@ def beside(path: Path) -> dict[str, Any]:
 def missing(spec: str) -> str | None:
     """Return None if the weights are here, after a download if that is possible; else a message on what to do."""
     reference = parse(spec)
-    if found(reference) is not None:
+    if cached_file(reference) is not None:
         return None
     why = _download(reference)
     if why is None:
@@ -146,7 +146,7 @@ def _download(reference: Reference) -> str | None:
 
     def get(name: str) -> None:
         huggingface_hub.hf_hub_download(
-            reference.repository, name, revision=reference.revision, cache_dir=storage.of(cache()),
+            reference.repository, name, revision=reference.revision, cache_dir=storage.to_place(cache()),
             etag_timeout=10,
         )  # fmt: skip
 

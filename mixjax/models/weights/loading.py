@@ -109,7 +109,7 @@ def missing(spec: str) -> str | None:
 
 
 def _file(spec: str) -> Path:
-    path = storage.given(spec)
+    path = storage.reachable(spec)
     return path / 'model.safetensors' if storage.is_dir(path) or not path.suffix else path
 
 
@@ -128,11 +128,11 @@ def load(spec: str) -> Weights:
             return _read(spec, path, {})
     if spec.startswith(hub.PREFIX):
         reference = hub.parse(spec)
-        path = hub.found(reference)
+        path = hub.cached_file(reference)
         assert path is not None
         return _read(spec, path, hub.about(reference, path))
     path = _file(spec)
-    return _read(spec, path, hub.beside(path))
+    return _read(spec, path, hub.settings_beside(path))
 
 
 def _read(spec: str, path: Path, about: Mapping[str, Any]) -> Weights:
@@ -238,7 +238,7 @@ def image(spec: str, network: str) -> dict[str, Any]:
     own = preprocessing.of_network(network)
     if spec.startswith(hub.PREFIX):
         reference = hub.parse(spec)
-        return {**own, **hub.about(reference, hub.found(reference)).get('image', {})}
+        return {**own, **hub.about(reference, hub.cached_file(reference)).get('image', {})}
     if not spec or spec.startswith((RANDOM, EMBEDDED_PREFIX)):
         return own
     path = _file(spec)
@@ -248,9 +248,9 @@ def image(spec: str, network: str) -> dict[str, Any]:
     try:
         said = untrusted.parse(untrusted.read_regular(beside, untrusted.MOST_TEXT))['image']
     except (OSError, ValueError, TypeError, KeyError):  # not a file of ours
-        return {**own, **hub.beside(path).get('image', {})}
+        return {**own, **hub.settings_beside(path).get('image', {})}
     try:
-        return {**own, **preprocessing.sound(said)}
+        return {**own, **preprocessing.checked(said)}
     except ValueError as error:
         raise UserError(f'weights {spec}: {beside.name} beside them is damaged ({error})') from None
 

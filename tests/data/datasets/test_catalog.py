@@ -203,7 +203,7 @@ def test_cars_have_the_names_of_the_devkit():
     assert theirs[173] == 'Ram C/V Cargo Van Minivan 2012'
 
 
-@pytest.mark.parametrize('ask', [catalog.entry, catalog.class_names, catalog.looked_in, catalog.missing])
+@pytest.mark.parametrize('ask', [catalog.entry, catalog.class_names, catalog.searched_folders, catalog.missing])
 def test_unknown_name(ask):
     with pytest.raises(UserError, match="unknown data set 'stanford_dog'; did you mean 'stanford_dogs'.*cub200"):
         ask('stanford_dog')
@@ -230,15 +230,15 @@ def bare() -> dict[str, str]:
 
 
 def test_where_copies_are_looked_for(monkeypatch):
-    assert catalog.looked_in('cub200') == ['~/tensorflow_datasets/caltech_birds2011/0.2.0']
+    assert catalog.searched_folders('cub200') == ['~/tensorflow_datasets/caltech_birds2011/0.2.0']
     monkeypatch.setenv('TFDS_DATA_DIR', '/data/tfds')
-    assert catalog.looked_in('cub200') == ['/data/tfds/caltech_birds2011/0.2.0']
-    assert catalog.looked_in('cub200', '~/mine') == ['~/mine/caltech_birds2011/0.2.0']
+    assert catalog.searched_folders('cub200') == ['/data/tfds/caltech_birds2011/0.2.0']
+    assert catalog.searched_folders('cub200', '~/mine') == ['~/mine/caltech_birds2011/0.2.0']
 
 
 @pytest.mark.parametrize('name', WITHOUT_FILES)
 def test_nothing_is_missing_where_no_files_are_needed(name):
-    assert catalog.looked_in(name) == []
+    assert catalog.searched_folders(name) == []
     assert catalog.missing(name) is None
 
 

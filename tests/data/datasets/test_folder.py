@@ -25,7 +25,7 @@ RULE = photo.Rule(side=8, channels=3)
 
 
 def look(root, tmp_path, holdout=0.25):
-    return folder.look(str(root), holdout=holdout, cache=tmp_path / 'cache')
+    return folder.scan(str(root), holdout=holdout, cache=tmp_path / 'cache')
 
 
 def ids(part):

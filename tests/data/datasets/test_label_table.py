@@ -113,7 +113,7 @@ def test_many_lines_take_little_time(tmp_path):
 
 
 def look(root, tmp_path, task='', holdout=0.25):
-    return folder.look(str(root), holdout=holdout, cache=tmp_path / 'cache', labels='labels.csv', task=task)
+    return folder.scan(str(root), holdout=holdout, cache=tmp_path / 'cache', labels='labels.csv', task=task)
 
 
 def test_images_that_the_file_names_are_found_and_held_out(tmp_path):
@@ -156,7 +156,7 @@ def test_one_class_an_image_as_from_class_folders(tmp_path):
         'file,label\n' + ''.join(f'{k}.png,{"cat" if k % 2 else "dog"}\n' for k in range(8))
     )
     found = look(root, tmp_path)
-    wanted = folder.look(str(other), holdout=0.25, cache=tmp_path / 'cache')
+    wanted = folder.scan(str(other), holdout=0.25, cache=tmp_path / 'cache')
     assert found.classes == wanted.classes == ('cat', 'dog')
     for part in ('train', 'test'):
         assert [(one.digest, one.label) for one in getattr(found, part)] == [

@@ -61,7 +61,7 @@ def opened(trees, keys, calls=one_by_one):
     return stream.Stream(trees, keys, batch=BATCH, groups=GROUPS, steps=STEPS, calls=calls, put=put)
 
 
-gathered = jax.jit(batches.gathered, static_argnums=(3, 4))
+gathered = jax.jit(batches.gather_batch, static_argnums=(3, 4))
 
 
 def resident(tree, key, step):
@@ -70,7 +70,7 @@ def resident(tree, key, step):
 
 
 def handed(inputs, trial, step):
-    return jax.tree.map(np.asarray, batches.handed(jax.tree.map(lambda x: x[trial], inputs), jnp.asarray(step)))
+    return jax.tree.map(np.asarray, batches.select_batch(jax.tree.map(lambda x: x[trial], inputs), jnp.asarray(step)))
 
 
 def assert_same(a, b):

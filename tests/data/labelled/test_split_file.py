@@ -50,7 +50,7 @@ def test_a_draw_is_repeated(ids, classes, tmp_path):
     np.testing.assert_array_equal(split_file.classes(path, 'toy', NAMES), classes)
     assert split_file.count(path, 4) == len(classes)
     for seed in (0, 1):
-        same(split_file.drawn(path, data, rows, seed, ()), drawn[seed])
+        same(split_file.read_draw(path, data, rows, seed, ()), drawn[seed])
 
 
 def test_rows_are_those_of_the_whole_train_part(tmp_path):
@@ -66,7 +66,7 @@ def test_files_are_found_by_name_where_rows_have_moved(tmp_path):
     path, data, _, drawn = written(tmp_path)
     spare = sorted(set(range(24)) - set(drawn[0].known))[:4]
     moved = dataset(drop=spare)
-    found = split_file.drawn(path, moved, None, 0, ())
+    found = split_file.read_draw(path, moved, None, 0, ())
     assert [moved.ids[k] for k in found.labelled] == [data.ids[k] for k in drawn[0].labelled]
 
 
@@ -74,7 +74,7 @@ def test_the_file_of_an_older_run(tmp_path):
     path = tmp_path / 'old.json'
     path.write_text(json.dumps({'target': 'toy', 'labelled rows': {'0': [0, 6, 12, 18]}}))
     assert split_file.classes(str(path), 'toy', NAMES).tolist() == [0, 1, 2, 3]
-    found = split_file.drawn(str(path), dataset(ids=False), None, 0, ())
+    found = split_file.read_draw(str(path), dataset(ids=False), None, 0, ())
     assert found.labelled.tolist() == [0, 6, 12, 18] and not len(found.val)
 
 
@@ -95,35 +95,35 @@ def test_faults_of_the_examples_are_one_sentence(fault, tmp_path):
     edit, sentence = FAULTS[fault]
     path, data, rows, _ = written(tmp_path, edit=edit)
     with pytest.raises(UserError) as error:
-        split_file.drawn(path, data, rows, 0, ())
+        split_file.read_draw(path, data, rows, 0, ())
     assert sentence in str(error.value) and str(error.value).startswith(f'config.target.splits: {path}, seed 0: ')
-    split_file.drawn(path, data, rows, 1, ())
+    split_file.read_draw(path, data, rows, 1, ())
 
 
 @pytest.mark.parametrize('row', [-1, 24, 'x', 1.5, None])
 def test_invalid_rows_are_refused(row, tmp_path):
     path, data, rows, _ = written(tmp_path, ids=False, edit=lambda held: first(held, what='rows').append(row))
     with pytest.raises(UserError, match='has no example'):
-        split_file.drawn(path, data, rows, 0, ())
+        split_file.read_draw(path, data, rows, 0, ())
 
 
 def test_an_example_of_a_class_that_was_left_out(tmp_path):
     path, data, rows, _ = written(tmp_path, classes=(1, 3), edit=lambda held: first(held).append('a/0.png'))
     with pytest.raises(UserError, match="train part of these classes has no example 'a/0.png'"):
-        split_file.drawn(path, data, rows, 0, ())
+        split_file.read_draw(path, data, rows, 0, ())
 
 
 def test_an_example_that_is_tested_on(tmp_path):
     path, data, rows, drawn = written(tmp_path)
     name = data.ids[int(drawn[0].val[0])]
     with pytest.raises(UserError, match=f"'{name}' is in the test part"):
-        split_file.drawn(path, data, rows, 0, ['other.png', name])
+        split_file.read_draw(path, data, rows, 0, ['other.png', name])
 
 
 def test_a_seed_that_is_not_there(tmp_path):
     path, data, rows, _ = written(tmp_path)
     with pytest.raises(UserError, match='the draws of the seeds 0, 1, and not of 2'):
-        split_file.drawn(path, data, rows, 2, ())
+        split_file.read_draw(path, data, rows, 2, ())
 
 
 @pytest.mark.parametrize(

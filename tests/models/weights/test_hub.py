@@ -56,13 +56,13 @@ def test_a_reference_names_its_recipe():
 
 
 def test_cached_files_are_used(cache):
-    assert hub.found(hub.parse(SPEC)) is None
+    assert hub.cached_file(hub.parse(SPEC)) is None
     here = put(cache, 'timm/resnet50.tv_in1k')
-    assert hub.found(hub.parse(SPEC)) == here and weights.missing(SPEC) is None
-    assert hub.found(hub.parse(f'{SPEC}@abc')) == here
-    assert hub.found(hub.parse(f'{SPEC}@other')) is None
+    assert hub.cached_file(hub.parse(SPEC)) == here and weights.missing(SPEC) is None
+    assert hub.cached_file(hub.parse(f'{SPEC}@abc')) == here
+    assert hub.cached_file(hub.parse(f'{SPEC}@other')) is None
     by_hand = put(cache, 'org/net', revision='')
-    assert hub.found(hub.parse('hf://org/net')) == by_hand
+    assert hub.cached_file(hub.parse('hf://org/net')) == by_hand
 
 
 def test_what_is_missing_and_how_to_get_it(cache, monkeypatch):
@@ -96,7 +96,7 @@ def test_missing_files_are_downloaded(cache, monkeypatch):
 
 
 def test_the_images_that_belong_to_the_weights(cache):
-    assert weights.image(SPEC, 'resnet50') == preprocessing.say(224, 0.875, 'bilinear')
+    assert weights.image(SPEC, 'resnet50') == preprocessing.settings(224, 0.875, 'bilinear')
     assert weights.image('hf://timm/resnet50.tv2_in1k', 'resnet50')['resize'] == 232
     b4 = weights.image('hf://timm/tf_efficientnet_b4.ap_in1k', 'efficientnet_b4')
     assert (b4['resize'], b4['crop'], b4['interpolation'], b4['mean']) == (412, 380, 'bicubic', (0.5, 0.5, 0.5))
@@ -109,7 +109,7 @@ def test_the_images_that_belong_to_the_weights(cache):
     }
     put(cache, 'org/timm-like', **{'config.json': json.dumps({'architecture': 'resnet50', 'pretrained_cfg': facts})})
     said = weights.image('hf://org/timm-like', 'resnet50')
-    assert said == preprocessing.say(288, 1.0, 'bicubic', preprocessing.HALF)
+    assert said == preprocessing.settings(288, 1.0, 'bicubic', preprocessing.HALF)
     facts = {
         'size': {'shortest_edge': 224},
         'crop_pct': 0.875,
@@ -119,7 +119,7 @@ def test_the_images_that_belong_to_the_weights(cache):
     }
     put(cache, 'org/transformers-like', **{'config.json': '{}', 'preprocessor_config.json': json.dumps(facts)})
     said = weights.image('hf://org/transformers-like', 'resnet50')
-    assert said == preprocessing.say(224, 0.875, 'bicubic', ((0.1,) * 3, (0.2,) * 3))
+    assert said == preprocessing.settings(224, 0.875, 'bicubic', ((0.1,) * 3, (0.2,) * 3))
     put(cache, 'org/broken', **{'config.json': '{"pretrained_cfg": {"input_size": [3, "x"]}}'})
     assert weights.image('hf://org/broken', 'resnet50') == preprocessing.of_network('resnet50')
 

@@ -152,7 +152,7 @@ def test_classifier_mode_is_chosen_and_logged(net, variables, tmp_path):
     for head, left in fates.items():
         began = start(net, spec, head)
         assert set(began.variables['params']['heads']) == left
-        assert began.told.startswith(f'weights {spec}: 47 tensors; its classifier of 3 classes {told[head]}')
+        assert began.note.startswith(f'weights {spec}: 47 tensors; its classifier of 3 classes {told[head]}')
 
 
 def test_keep_begins_the_target_where_the_classifier_ended(net, variables, tmp_path):

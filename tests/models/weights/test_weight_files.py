@@ -43,7 +43,7 @@ def test_a_foreign_safetensors_file_becomes_our_variables(network, tmp_path):
         path.write_bytes(save(tensor_names.to_torch(network, variables, dialect)))
         start = start_lib.pretrained(str(path), models.build(network), network, image)
         assert_trees_equal(jax.tree.map(np.asarray, start.variables), variables)
-        assert 'classifier of 7 classes' in start.told
+        assert 'classifier of 7 classes' in start.note
         assert weights.classes(str(path), network) == 7
 
 

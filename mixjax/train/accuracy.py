@@ -46,7 +46,7 @@ class Labels(NamedTuple):
     names: Sequence[str]
 
 
-class Found(NamedTuple):
+class Evaluated(NamedTuple):
     """The result of evaluating a batch: sums, and what the task keeps of each example, (B, ..)."""
 
     sums: Sums
@@ -60,8 +60,8 @@ def make(
     layout: Layout = Layout(),  # noqa: B008, a constant
     views: str = '',
     task: Task = CLASSIFICATION,
-) -> Callable[[Tree, Array, Array, Array], Found]:
-    """Make the evaluation of one batch: (variables, image, label, mask) -> `Found`, its sums over the mask.
+) -> Callable[[Tree, Array, Array, Array], Evaluated]:
+    """Make the evaluation of one batch: (variables, image, label, mask) -> `Evaluated`, its sums over the mask.
 
     Args:
       net: the network.
@@ -80,7 +80,7 @@ def make(
 
         return tta.logits(predict, image, geometry, views)
 
-    def batch(variables: Tree, image: Array, label: Array, mask: Array) -> Found:
+    def batch(variables: Tree, image: Array, label: Array, mask: Array) -> Evaluated:
         whole, seen = layout.whole(variables), layout.shard(image)
         out = None
         if not views or method.measures is not None:
@@ -91,7 +91,7 @@ def make(
             jnp.where(mask, task.loss(logits, label), 0.0).sum(),
             {} if method.measures is None or out is None else own_sums(method.measures(out, label), mask),
         )
-        return Found(sums, task.each(logits))
+        return Evaluated(sums, task.each(logits))
 
     return batch
 
@@ -127,7 +127,7 @@ def batches(test: Images, size: int, part: slice | None = None) -> Iterator[tupl
         yield image, np.pad(label, [(0, short), *[(0, 0)] * (label.ndim - 1)]), mask
 
 
-def run(
+def measure(
     evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int, task: Task = CLASSIFICATION,
     labels: Sequence[Labels] = (),
 ) -> list[dict[str, float]]:  # fmt: skip
@@ -144,27 +144,27 @@ def run(
       labels: those of each trial, if the task's labels are rows; there may be fewer than trials.
     """
     if task.rows:  # whose measures are not sums over the examples
-        return run_each(evaluate, variables, test, count, task, labels)[0]
+        return measure_each(evaluate, variables, test, count, task, labels)[0]
     # The result of a batch is fetched when the next one is on its way.
     found = itertools.chain((evaluate(variables, *batch).sums for batch in test), [None])
-    sums = _over(count, [transfer.whole(one) for one, _ in itertools.pairwise(found)])
+    sums = _over(count, [transfer.to_host(one) for one, _ in itertools.pairwise(found)])
     return [_line(task.measures(one.tally, None, None, ()), one) for one in sums]
 
 
-def run_each(
+def measure_each(
     evaluate: Callable, variables: Tree, test: Sequence[Tree], count: int, task: Task = CLASSIFICATION,
     labels: Sequence[Labels] = (),
 ) -> tuple[list[dict[str, float]], list[Any]]:  # fmt: skip
-    """Return the measures of `run`, and for each trial what the task keeps of each test example, (count, ..) arrays."""
+    """Return the measures of `measure`, and for each trial what the task keeps of each example, (count, ..) arrays."""
     found = itertools.chain((evaluate(variables, *batch) for batch in test), [None])
-    whole = [transfer.whole(one) for one, _ in itertools.pairwise(found)]
+    whole = [transfer.to_host(one) for one, _ in itertools.pairwise(found)]
     sums = _over(count, [one.sums for one in whole])
     columns = jax.tree.map(lambda *parts: np.concatenate(parts, axis=1)[:, :count], *(one.each for one in whole))
     each = [jax.tree.map(lambda column, trial=trial: column[trial], columns) for trial in range(len(sums))]
     if not task.rows:
         return [_line(task.measures(one.tally, None, None, ()), one) for one in sums], each
     lines = [
-        _line(task.measures(one.tally, task.told(mine, known.scale), known.rows, known.names), one)
+        _line(task.measures(one.tally, task.note(mine, known.scale), known.rows, known.names), one)
         for one, mine, known in zip(sums, each, labels, strict=False)
     ]
     return lines, each[: len(lines)]

@@ -8,7 +8,7 @@ from mixjax.data.feed.augment import Geometry
 from mixjax.data.feed.batches import Images
 from mixjax.method import Method
 from mixjax.models.net import Net, Out
-from mixjax.train import evaluate
+from mixjax.train import accuracy
 
 GEOMETRY = Geometry(1, 0, False, (0.0,), (1.0,))
 
@@ -23,18 +23,18 @@ def evaluated(logits, label, size):
         return Out({'target': table[row[:, 0] + 256 * row[:, 1]]}, image, {}), {}
 
     net = Net(init=None, apply=apply, group=None, redraw=None)
-    one = evaluate.make(net, Method(loss=None), GEOMETRY._replace(mean=(0.0,) * 3, std=(1.0,) * 3))
+    one = accuracy.make(net, Method(loss=None), GEOMETRY._replace(mean=(0.0,) * 3, std=(1.0,) * 3))
     rows = np.arange(len(label))
     image = np.stack([rows % 256, rows // 256, 0 * rows], -1).astype(np.uint8)[:, None, None]
-    batches = evaluate.batches(Images(image, np.asarray(label, np.int32)), size)
+    batches = accuracy.batches(Images(image, np.asarray(label, np.int32)), size)
 
     @jax.jit
     def trial(variables, *batch):
         return jax.tree.map(lambda x: x[None], one(variables, *map(jnp.asarray, batch)))
 
     batches = list(batches)
-    (found,), (each,) = evaluate.run_each(trial, {}, batches, len(label))
-    assert evaluate.run(trial, {}, batches, len(label)) == [found]
+    (found,), (each,) = accuracy.measure_each(trial, {}, batches, len(label))
+    assert accuracy.measure(trial, {}, batches, len(label)) == [found]
     return found, each
 
 
