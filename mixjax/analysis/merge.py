@@ -190,8 +190,8 @@ def members(folder: Place, seeds: bool) -> Iterator[Member]:
         yield first
         return
     config = config_lib.from_data(files.read_json(folder / 'config.json'))
-    seeds = [config.seed + i for i in range(config.num_seeds)]
-    for seed, step in evaluation.result_steps(config, folder, seeds).items():
+    every = [config.seed + i for i in range(config.num_seeds)]
+    for seed, step in evaluation.result_steps(config, folder, every).items():
         name = f'{folder} seed {seed}'
         if seed == config.seed:
             yield first._replace(name=name, seed=seed)
