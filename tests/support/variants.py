@@ -79,7 +79,7 @@ VARIANTS = {
         'threshold': 0.13,
     },
     # unlabelled images
-    'fixmatch': {'mu': 2, 'threshold': 0.2},
+    'fixmatch': {'mu': 2, 'threshold': 0.2, 'weight': 0.2},
     'fixmatch plain': {'name': 'fixmatch', 'mu': 1, 'strong': '', 'threshold': 0.0, 'weight': 0.5},
     'selftrain': {},
     'selftrain hard': {'name': 'selftrain', 'labels': 'hard', 'threshold': 0.3, 'mu': 2, 'members': 5},
