@@ -171,13 +171,9 @@ def fixed_statistics(net: Net) -> Net:
         if context.method_name == '__call__' and isinstance(context.module, BatchNorm):
             return call(given[0], False)
         if context.method_name == '__call__' and isinstance(context.module, nn.BatchNorm):
-            # flax refuses to be told in both places, the layer's field and the call.
-            layer, own = context.module, context.module.use_running_average
-            object.__setattr__(layer, 'use_running_average', None)
-            try:
-                return call(*given[:1], **{**named, 'use_running_average': True})
-            finally:
-                object.__setattr__(layer, 'use_running_average', own)
+            # Given as a field or in the call, never both.
+            object.__setattr__(context.module, 'use_running_average', None)
+            return call(*given[:1], **{**named, 'use_running_average': True})
         return call(*given, **named)
 
     def apply(variables: Tree, *given: Any, **named: Any) -> tuple[Out, Tree]:
