@@ -34,6 +34,7 @@ Array = jax.Array
 
 RANK = 64  # of the Hessian's first estimate: 64 to 1280 took the same number of steps, 0 more than twice as many
 PAIRS = 5  # of steps and gradient differences that L-BFGS keeps
+FAR = 10  # ratio of two strengths above which the search goes through others between them
 PATIENCE = 20  # steps without a smaller bound before rounding is blamed
 ABSENT = -1e4  # the intercept of a class without an example, whose minimiser would be minus infinity
 
@@ -74,6 +75,8 @@ class _Problem(NamedTuple):
       basis: (r + 1, k + 1), orthonormal: the first eigenvectors of x^T x, and the intercept.
       squares: (k + 1,), their eigenvalues.
       rest: mean of the other eigenvalues.
+      unit: root mean square length of the rows of x before it was divided by this. Weights are then multiplied by it,
+        and 1 / C divided by its square.
     """
 
     x: Array
@@ -85,6 +88,7 @@ class _Problem(NamedTuple):
     basis: Array
     squares: Array
     rest: Array
+    unit: Array
 
 
 def moments(features: Array, used: Array, *, standardize: bool) -> Moments:
@@ -115,7 +119,7 @@ def path(
       features: (n, d).
       targets: (n, c), rows that sum to 1.
       weights: (n, P), not negative; 0 leaves an example out of a problem.
-      strengths: (S,), values of C, ascending.
+      strengths: (S,), values of C. Ascending ones are fastest.
       standardize: whether each feature is first divided by its standard deviation, over the examples that any problem
         has; the penalty is then that of the divided features.
       tol: a problem is finished as soon as (f - min f) / f is certain to be at most this.
@@ -127,7 +131,7 @@ def path(
         problem, back = _posed(features, targets, weights, used, shift)
 
         def found(w: Array, _: Array) -> tuple[Array, Array]:
-            kernel = w[:, :-1]
+            kernel = w[:, :-1] / problem.unit
             kernel = (kernel if back is None else jnp.einsum('dr,prc->pdc', back, kernel)) / shift.std[:, None]
             bias = w[:, -1] - jnp.einsum('d,pdc->pc', shift.mean, kernel)
             return kernel, centred(bias, problem.closed == 0)
@@ -191,6 +195,9 @@ def _posed(
     if 2 * x.shape[0] <= x.shape[1]:
         back = _span(x)
         x = x @ back
+    unit = jnp.sqrt(jnp.sum(jnp.square(x)) / jnp.maximum(jnp.sum(used), 1))
+    unit = jnp.where(unit > 0, unit, 1)
+    x /= unit
     basis, squares, rest = _eigen(x, min(RANK, *x.shape))
     n, r = x.shape
     top = jnp.arange(targets.shape[1]) == jnp.argmax(targets, 1)[:, None]
@@ -205,6 +212,7 @@ def _posed(
         jax.scipy.linalg.block_diag(basis, jnp.ones((1, 1), x.dtype)),
         jnp.append(squares, n),
         rest,
+        unit,
     ), back
 
 
@@ -277,7 +285,7 @@ class _State(NamedTuple):
       count: steps taken.
       w, logits, gradient: of the point, (P, r + 1, c), (n, P, c), (P, r + 1, c).
       gap: (P,), the bound of (f - min f) / f.
-      least: (P,), the smallest so far.
+      least: (P,) each, gap and f when either last became smaller in earnest.
       quiet: (P,), steps since then.
       pairs: of steps s and gradient differences y, (s, y, 1 / s.y) each, the newest first; 1 / s.y is 0 if unset.
       scale: (P,), of the Hessian's first estimate.
@@ -288,10 +296,25 @@ class _State(NamedTuple):
     logits: Array
     gradient: Array
     gap: Array
-    least: Array
+    least: tuple[Array, Array]
     quiet: Array
     pairs: tuple[tuple[Array, Array, Array], ...]
     scale: Array
+
+
+class _Reached(NamedTuple):
+    """How far `_along` has come: weights and logits of the last two solutions.
+
+    there: whether the last one is that of the strength asked for. decay: 1 / C of the last one, in the units of the
+    problem. gap, steps: see `Path`.
+    """
+
+    there: Array
+    decay: Array
+    last: tuple[Array, Array]
+    before: tuple[Array, Array]
+    gap: Array
+    steps: Array
 
 
 def _along(
@@ -304,16 +327,27 @@ def _along(
     prior = jnp.where(sums > 0, prior - jnp.mean(prior, 1, keepdims=True), 0)
     w = jnp.zeros((weights.shape[1], x.shape[1], y.shape[2]), x.dtype).at[:, -1].set(prior)
 
-    def solve(carry: tuple[tuple[Array, Array], tuple[Array, Array]], strength: Array) -> tuple[Any, Any]:
-        last, before = carry
-        decay = (1 / strength).astype(x.dtype)
-        ahead = last[0] - before[0], last[1] - before[1]
-        t = _search(problem, decay, last, ahead, None, jnp.zeros(len(last[0]), bool))
-        end = _minimise(problem, decay, last[0] + _each(t) * ahead[0], tol, max_iter)
-        return ((end.w, end.logits), last), (found(end.w, end.logits), end.gap, end.count)
+    def solve(carry: Any, strength: Array) -> tuple[Any, Any]:
+        goal = 1 / (strength * problem.unit**2)
+
+        def nearer(state: _Reached) -> _Reached:
+            """Go on to `goal`, or a part of the way: L-BFGS finds no way from far below a large strength."""
+            decay = jnp.maximum(goal, state.decay / FAR)
+            last, before = state.last, state.before
+            ahead = last[0] - before[0], last[1] - before[1]
+            t = _search(problem, decay, last, ahead, None, jnp.zeros(len(last[0]), bool))
+            there = decay == goal
+            end = _minimise(problem, decay, last[0] + _each(t) * ahead[0], jnp.where(there, tol, 1e-2), max_iter)
+            return _Reached(there, decay, (end.w, end.logits), last, end.gap, state.steps + end.count)
+
+        begin = carry._replace(there=jnp.zeros((), bool), steps=jnp.zeros((), jnp.int32))
+        end = jax.lax.while_loop(lambda state: ~state.there, nearer, begin)
+        return end, (found(*end.last), end.gap, end.steps)
 
     first = w, _product(problem, w)
-    _, (out, gap, steps) = jax.lax.scan(solve, (first, first), strengths)
+    decay = jnp.max(sums.sum(1)).astype(x.dtype)  # rows have length 1: the kernel is nearly 0
+    start = _Reached(jnp.zeros((), bool), decay, first, first, jnp.zeros(len(w), w.dtype), jnp.zeros((), jnp.int32))
+    _, (out, gap, steps) = jax.lax.scan(solve, start, strengths)
     return out, gap, steps
 
 
@@ -322,15 +356,15 @@ def _product(problem: _Problem, w: Array) -> Array:
 
 
 def _minimise(problem: _Problem, decay: Array, w: Array, tol: Any, max_iter: Any) -> _State:
-    """Minimise every f_p from `w`, with `decay` = 1 / C."""
+    """Minimise every f_p from `w`, with `decay` = 1 / C in the units of the problem."""
     x, penalised, basis = problem.x, problem.penalised, problem.basis
     logits = _product(problem, w)
     p, rest = _softmax(problem, logits)
     total = jnp.sum(problem.weights, 0)
     bend = jnp.sum(problem.weights * p * rest, 0) / len(x)  # (P, c), h
     others = decay + bend * problem.rest  # (P, c)
-    first = decay + bend[:, None] * problem.squares[:, None]  # (P, k + 1, c)
-    first = first.at[:, -1].add(1e-9 * total - decay)
+    first = bend[:, None] * problem.squares[:, None]  # (P, k + 1, c)
+    first = first.at[:, :-1].add(decay).at[:, -1].add(1e-12 * total)
 
     def newton(g: Array) -> Array:
         """Return the inverse of the Hessian's first estimate times g."""
@@ -346,14 +380,14 @@ def _minimise(problem: _Problem, decay: Array, w: Array, tol: Any, max_iter: Any
         behind = (g - out(along)) / others[:, None]
         return behind + out(along / first - inside(behind))
 
-    def looked_at(w: Array, logits: Array) -> tuple[Array, Array]:
-        """Return the gradient, and the bound of (f - min f) / f."""
+    def looked_at(w: Array, logits: Array) -> tuple[Array, Array, Array]:
+        """Return the gradient, the bound of (f - min f) / f, and f."""
         p, _ = _softmax(problem, logits)
         g = jnp.einsum('nd,npc->pdc', x, _residuals(problem, p)) + decay * penalised * w
         loss = jnp.where(problem.y > 0, problem.y * _log_softmax(problem, logits), 0)
         f = decay / 2 * _dot(penalised * w, w) - jnp.sum(problem.weights * loss, (0, 2))
         bound = _dot(penalised * g, g) / decay + jnp.sum(jnp.square(g[:, -1]) / first[:, -1], -1)
-        return g, bound / 2 / jnp.maximum(f, jnp.finfo(f.dtype).tiny)
+        return g, bound / 2 / jnp.maximum(f, jnp.finfo(f.dtype).tiny), f
 
     def done(state: _State) -> Array:
         return (state.gap <= tol) | (state.quiet >= PATIENCE)
@@ -371,7 +405,7 @@ def _minimise(problem: _Problem, decay: Array, w: Array, tol: Any, max_iter: Any
         t = _search(problem, decay, (state.w, state.logits), (direction, line), slope, done(state))
         s = _each(t) * direction
         w, logits = state.w + s, state.logits + _each_row(t) * line
-        gradient, gap = looked_at(w, logits)
+        gradient, gap, f = looked_at(w, logits)
         y = gradient - state.gradient
         curved = _dot(s, y)
         good = curved > 0
@@ -379,16 +413,16 @@ def _minimise(problem: _Problem, decay: Array, w: Array, tol: Any, max_iter: Any
         # Without progress along the line, the next step starts from the first estimate again.
         kept = [(s, y, jnp.where(good, inverse, 0)) for s, y, inverse in state.pairs[:-1]]
         pairs = ((s, y, jnp.where(good, 1 / jnp.where(good, curved, 1), 0)), *kept)
-        better = gap < 0.9 * state.least
-        return _State(
-            state.count + 1, w, logits, gradient, gap, jnp.where(better, gap, state.least),
-            jnp.where(better, 0, state.quiet + 1), pairs, scale,
-        )  # fmt: skip
+        # From far away, where f falls by decades, the bound may rise.
+        better = (gap < 0.9 * state.least[0]) | (f < (1 - 1e-4) * state.least[1])
+        least = jnp.where(better, gap, state.least[0]), jnp.where(better, f, state.least[1])
+        quiet = jnp.where(better, 0, state.quiet + 1)
+        return _State(state.count + 1, w, logits, gradient, gap, least, quiet, pairs, scale)
 
-    g, gap = looked_at(w, logits)
+    g, gap, f = looked_at(w, logits)
     unset = (jnp.zeros_like(w), jnp.zeros_like(w), jnp.zeros_like(total[:, 0]))
     quiet, scale = jnp.zeros(len(w), jnp.int32), jnp.ones(len(w), w.dtype)
-    start = _State(jnp.zeros((), jnp.int32), w, logits, g, gap, gap, quiet, (unset,) * PAIRS, scale)
+    start = _State(jnp.zeros((), jnp.int32), w, logits, g, gap, (gap, f), quiet, (unset,) * PAIRS, scale)
     return jax.lax.while_loop(lambda state: (state.count < max_iter) & ~jnp.all(done(state)), step, start)
 
 

@@ -114,10 +114,8 @@ class Logistic(NamedTuple):
     max_iter: int = 1000
 
     def fit(self, data: Examples, candidate: float) -> Linear:
-        """Fit for one C. The search comes from smaller ones, at which few steps are enough."""
-        require(candidate > 0, f'the strength C must be positive, not {candidate}')
-        path = np.geomspace(min(1e-3, candidate), candidate, 8)
-        found = self._run(logistic.path, data, data.weights[:, None], path)
+        """Fit for one C."""
+        found = self._run(logistic.path, data, data.weights[:, None], np.array([candidate]))
         return Linear(found.kernel[-1, 0], found.bias[-1, 0])
 
     def held_out(self, data: Examples, train: Array, held: Array) -> tuple[Array, Array]:
@@ -127,7 +125,7 @@ class Logistic(NamedTuple):
         return found[0][back], found[1][back]
 
     def _run(self, program: Any, data: Examples, weights: Array, strengths: np.ndarray, *held: Array) -> Any:
-        require(bool(np.all(strengths > 0)), 'strengths C must be positive')
+        require(bool(np.all(strengths > 0)), f'strengths C must be positive, not {strengths.min()}')
         strengths_ = jnp.asarray(strengths, data.features.dtype)
         return program(data.features, data.targets, weights, *held, strengths_, standardize=self.standardize,
                        tol=self.tol, max_iter=self.max_iter)  # fmt: skip
