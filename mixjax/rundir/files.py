@@ -30,7 +30,12 @@ SETTLE = 30.0  # seconds after which logged lines are written to a store
 # Settings of places, or of steps after the run, that do not change any number.
 ELSEWHERE = ('results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store')
 # Settings that earlier versions had not, with the value that they stand for in a config without them.
-ADDED = {'target.labels': '', 'target.task': ''}
+ADDED = {
+    'image.augment': '', 'image.tta': '', 'optim.clip': 0.0, 'optim.decayed': '', 'optim.layer_decay': 1.0,
+    'optim.warmup': 0.0, 'target.labels': '', 'target.task': '', 'unlabelled.dir': '', 'unlabelled.name': '',
+    'unlabelled.share': 0.5,
+}  # fmt: skip
+BETAS = [0.9, 0.999]  # earlier versions wrote them for every optimiser; now () is the optimiser's own
 LOCK = 'lock.json'  # the process that trains there (rundir/lock.py)
 
 
@@ -117,6 +122,8 @@ def check_folder(folder: Place, config: Any) -> bool:
     if len(config.compare):  # a comparison does not train it; earlier versions named a method there all the same
         keys -= {key for key in keys if key.startswith('method.')}
     before = {**ADDED, **before}
+    if before.get('optim.betas') == BETAS and before.get('optim.name') in ('sgd', 'adam', 'amsgrad'):
+        after = {**after, 'optim.betas': after['optim.betas'] or BETAS}
     changed = sorted(key for key in keys if before.get(key) != after.get(key))
     if changed == ['steps'] and after['steps'] > before['steps']:
         if finished(folder, before['steps']) is None:

@@ -42,6 +42,25 @@ def test_only_more_steps_of_a_finished_run_may_differ(tmp_path):
     assert files.finished(run, 500) is None and files.check_folder(run, config(steps=500)) is False
 
 
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    """Its config lacks the settings that have been added since, and has betas where there are none now."""
+    now = files.flatten(files.to_data(config_lib.base()))
+    assert {key: now[key] for key in files.ADDED} == files.ADDED
+    written = files.to_data(config())
+    for key in files.ADDED:
+        group, _, name = key.partition('.')
+        del written[group][name]
+    del written['unlabelled']
+    written['optim']['betas'] = [0.9, 0.999]
+    files.create(tmp_path / 'run')
+    files.write_json(tmp_path / 'run' / 'config.json', written)
+    assert files.check_folder(tmp_path / 'run', config()) is False
+    other = config().copy_and_resolve_references().unlock()
+    other.optim.warmup = 0.1
+    with pytest.raises(UserError, match='optim.warmup: 0.0 there, 0.1 now'):
+        files.check_folder(tmp_path / 'run', other.lock())
+
+
 def test_leftovers_of_an_aborted_start_are_not_foreign_files(tmp_path):
     (tmp_path / 'config.json.part').write_text('{')
     (tmp_path / 'write.part').touch()
