@@ -19,16 +19,12 @@ from __future__ import annotations
 from functools import cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 
 from mixjax import losses, models
 from mixjax.errors import require
+from mixjax.maths import probe as probes
 from mixjax.method import Array, Aux, Ctx, Data, Method, Net, Prepared, Tree
-from mixjax.methods._passes import passed
-
-STEPS = 100  # of the probe's L-BFGS
 
 
 def make(
@@ -57,8 +53,11 @@ def make(
         if teacher:
             found = read(data.target.classes)
             return Prepared({'teacher': jax.tree.map(np.asarray, found.variables)})
-        features = passed(lambda image: net.source(image).features, data.target)
-        return Prepared({'teacher': probe(features, data.target.labels, classes_t)})
+        net.pretrained()  # raises without weights
+        examples = probes.examples(data.target.features(), data.target.labels, classes_t)
+        fitted = probes.fit(probes.Logistic(standardize=True), examples, 1.0)
+        assert isinstance(fitted, probes.Linear)
+        return Prepared({'teacher': {'kernel': np.asarray(fitted.kernel), 'bias': np.asarray(fitted.bias)}})
 
     def predicted(net: Net, ctx: Ctx) -> Array:
         """Return the teacher's logits, (B, classes_t)."""
@@ -78,32 +77,3 @@ def make(
         return total, Aux(model_state, {'ce': ce, 'divergence': gap})
 
     return Method(loss, prepare=prepare, soft_labels=True)
-
-
-def probe(x: np.ndarray, labels: np.ndarray, classes: int) -> dict[str, np.ndarray]:
-    """Return a classifier {'kernel': (d, classes), 'bias': (classes,)}, fitted to features (n, d).
-
-    It minimises sum_i CE(W^T s(x_i) + b, y_i) + ||W||^2 / 2, s(x) the features with mean 0 and standard deviation 1.
-    """
-    mean, std = x.mean(axis=0), x.std(axis=0)
-    std = np.where(std > 0, std, 1)
-    shown, y = jnp.asarray((x - mean) / std, jnp.float32), jnp.asarray(labels)
-
-    def objective(weights: Tree) -> Array:
-        ce = losses.cross_entropy(shown @ weights['kernel'] + weights['bias'], y)
-        return (ce.sum() + losses.squared_norm(weights['kernel']) / 2) / len(y)
-
-    tx = optax.lbfgs()
-    both = optax.value_and_grad_from_state(objective)
-
-    def step(at: tuple[Tree, Tree], _: None) -> tuple[tuple[Tree, Tree], None]:
-        weights, state = at
-        value, grad = both(weights, state=state)
-        updates, state = tx.update(grad, state, weights, value=value, grad=grad, value_fn=objective)
-        return (optax.apply_updates(weights, updates), state), None
-
-    begin = {'kernel': jnp.zeros((x.shape[1], classes)), 'bias': jnp.zeros(classes)}
-    (found, _), _ = jax.jit(lambda at: jax.lax.scan(step, at, None, length=STEPS))((begin, tx.init(begin)))
-    kernel = np.asarray(found['kernel'], np.float64) / std[:, None]
-    bias = np.asarray(found['bias'], np.float64) - mean @ kernel
-    return {'kernel': kernel.astype(np.float32), 'bias': bias.astype(np.float32)}

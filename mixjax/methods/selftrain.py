@@ -104,11 +104,8 @@ def of_probes(net: Net, data: Data, members: int, rng: Array) -> Iterator[np.nda
     """Yield for each linear probe its votes for the classes of the unlabelled images, one-hot (n, classes)."""
     assert data.unlabelled is not None
     classes, labels = len(data.target.classes), data.target.labels
-
-    def features(image: Array) -> Array:
-        return net.source(image).features
-
-    known, more = (passed(features, part) for part in (data.target, data.unlabelled))
+    net.pretrained()  # raises without weights
+    known, more = (part.features().astype(np.float64) for part in (data.target, data.unlabelled))
     random = np.random.RandomState(np.asarray(jax.random.bits(rng, (4,), 'uint32')))
     for member in range(members):
         own = [random.choice(rows, len(rows)) for c in range(classes) if len(rows := np.flatnonzero(labels == c))]

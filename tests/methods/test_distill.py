@@ -11,11 +11,10 @@ from mixjax import losses, models
 from mixjax.config import method_registry
 from mixjax.errors import UserError
 from mixjax.method import Data, Part
-from mixjax.methods import distill
 from mixjax.models import net as net_lib
 from mixjax.train import experiment
 from tests.support.common import Tiny, assert_trees_equal, tiny_net
-from tests.support.method_setting import CLASSES, B, assert_close, of, setting
+from tests.support.method_setting import CLASSES, B, of, setting
 
 
 @pytest.fixture(autouse=True)
@@ -82,28 +81,12 @@ def test_distillation_from_a_network_by_hand():
     assert gap > 1e-4
 
 
-def test_the_probe_is_the_minimiser():
-    rng = np.random.RandomState(0)
-    x, labels = rng.normal(size=(40, 3)) * [1, 10, 0.1] + 5, np.arange(40) % 4
-    found = distill.probe(x, labels, 4)
-    std, shown = x.std(axis=0), (x - x.mean(axis=0)) / x.std(axis=0)
-    weights = found['kernel'] * std[:, None]
-    z = x @ found['kernel'] + found['bias']
-    p = np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)
-    # Both gradients vanish: of sum CE + ||W||^2 / 2 on standardised features, and of the bias, which has no penalty.
-    np.testing.assert_allclose(shown.T @ (p - np.eye(4)[labels]) + weights, 0, atol=2e-3)
-    np.testing.assert_allclose((p - np.eye(4)[labels]).sum(axis=0), 0, atol=2e-3)
-    # A feature that never varies gets no weight.
-    constant = distill.probe(np.concatenate([x, np.ones((40, 1))], axis=1), labels, 4)
-    assert_close(constant['kernel'][:3], found['kernel'], 1e-3)
-    assert np.abs(constant['kernel'][3]).max() < 1e-6
-
-
 def test_a_probe_teaches_the_labels():
     one = setting('distill')
     images, labels = one.ctx.batch['image'], np.asarray(one.ctx.batch['label'])
     sizes = np.bincount(labels, minlength=CLASSES)
-    part = Part(tuple('abcde'), labels, sizes, lambda size: iter([{'image': images, 'label': labels}]), None)
+    features = np.asarray(one.net.source(images).features)
+    part = Part(tuple('abcde'), labels, sizes, None, None, lambda: features)
     head = one.method.prepare(one.net, Data(part), jax.random.key(0)).frozen['teacher']
     assert {name: x.shape for name, x in head.items()} == {'kernel': (4, CLASSES), 'bias': (CLASSES,)}
     z = one.net.source(images).features @ head['kernel'] + head['bias']

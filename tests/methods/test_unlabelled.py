@@ -143,15 +143,21 @@ def clouds(count, first):
     return Part(tuple('abcde'), labels, sizes, batches, lambda per_class=None: np.zeros((CLASSES, 4)))
 
 
-def both(labelled=10, more=130):
+def seen_by(one, part):
+    """The part with the features of the pretrained network, as the trainer gives it."""
+    (batch,) = part.batches(1000)
+    return part._replace(features=lambda: np.asarray(one.net.source(batch['image']).features))
+
+
+def both(one, labelled=10, more=130):
     unlabelled = clouds(more, 2)
     hidden = unlabelled._replace(classes=(), labels=np.full(more, -1), sizes=np.zeros(0, int))
-    return Data(clouds(labelled, 1), None, hidden), unlabelled.labels
+    return Data(seen_by(one, clouds(labelled, 1)), None, seen_by(one, hidden)), unlabelled.labels
 
 
 def test_probes_label_what_features_tell_apart():
     one = setting('selftrain', members=9)
-    data, truth = both()
+    data, truth = both(one)
     made = one.method.prepare(one.net, data, jax.random.key(0))
     pseudo = made.frozen['pseudo']
     assert pseudo.shape == (130, CLASSES) and pseudo.dtype == np.float32
@@ -166,8 +172,8 @@ def test_probes_label_what_features_tell_apart():
 
 
 def test_hard_pseudo_labels_above_a_threshold():
-    data, _ = both()
     one = setting('selftrain', members=9)
+    data, _ = both(one)
     soft = one.method.prepare(one.net, data, jax.random.key(0)).frozen['pseudo']
     hard = setting('selftrain', members=9, labels='hard', threshold=0.7)
     made = hard.method.prepare(hard.net, data, jax.random.key(0))
@@ -178,22 +184,18 @@ def test_hard_pseudo_labels_above_a_threshold():
 
 
 def test_a_class_without_labels_gets_no_votes():
-    data, _ = both()
-    rows = np.flatnonzero(data.target.labels != 3)
-
-    def batches(size, augmented=False, per_class=None):
-        (batch,) = data.target.batches(100)
-        yield {name: x[rows] for name, x in batch.items()}
-
-    few = data._replace(target=data.target._replace(labels=data.target.labels[rows], batches=batches))
     one = setting('selftrain', members=3)
+    data, _ = both(one)
+    rows = np.flatnonzero(data.target.labels != 3)
+    features = data.target.features()[rows]
+    few = data._replace(target=data.target._replace(labels=data.target.labels[rows], features=lambda: features))
     pseudo = one.method.prepare(one.net, few, jax.random.key(0)).frozen['pseudo']
     assert np.isfinite(pseudo).all() and (pseudo[:, 3] == 0).all()
 
 
 def test_selftrain_needs_unlabelled_images():
-    data, _ = both()
     one = setting('selftrain')
+    data, _ = both(one)
     with pytest.raises(UserError, match='config.unlabelled.name'):
         one.method.prepare(one.net, data._replace(unlabelled=None), jax.random.key(0))
 
