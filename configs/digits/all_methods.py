@@ -4,7 +4,8 @@
 
 Each method has its defaults, none tuned here: the settings of its paper or its authors' code where these
 say them (docs/methods.md names the few that they leave open). The schedule is the quickstart's for all.
-`lamix_puzzle` is the paper's PuzzleMix section (beta 1).
+`lamix_puzzle` is the paper's PuzzleMix section (beta 1). Methods that learn from unlabelled images are in
+configs/digits/unlabelled.py: the digits have no test part, so these test on fewer images.
 """
 
 from mixjax.config import read
@@ -13,6 +14,8 @@ METHODS = {
     'finetune': {},
     # transfer
     'feature_extraction': {},
+    'probe': {},
+    'lpft': {},
     'l2sp': {},
     'delta': {},
     'bss': {},
@@ -23,6 +26,11 @@ METHODS = {
     'cotrain': {},
     'smile': {},
     'xmixup': {},
+    'xcutmix': {},
+    'distill': {},
+    # agreement and contrast
+    'rdrop': {},
+    'supcon': {},
     # which parameters learn, how, and which are evaluated
     'bitfit': {},
     'lntune': {},

@@ -133,18 +133,18 @@ def load(name: str, origin: str = '', kind: Kind = METHOD) -> Callable[..., Meth
         raise UserError(f'unknown {noun} {name!r}{nearest(name, known)}; the {noun}s are {", ".join(sorted(known))}')
     module = import_module(path, f'{noun} {name!r}')
     if kind is METHOD and not hasattr(module, kind.function) and callable(getattr(module, WRAPPER.function, None)):
-        return around(module.wrap)
+        return around(module.wrap, getattr(module, 'AROUND', WRAPPED))
     if not callable(getattr(module, kind.function, None)):
         raise UserError(f'{noun} {name!r}: the module has no function {kind.signature}')
     return getattr(module, kind.function)
 
 
-def around(wrap: Callable[..., Method]) -> Callable[..., Method]:
-    """Return the `make` of a wrapper alone: the wrapper around plain fine-tuning, with the wrapper's settings."""
+def around(wrap: Callable[..., Method], inside: str) -> Callable[..., Method]:
+    """Return the `make` of a wrapper alone: the wrapper around the method `inside`, with the wrapper's settings."""
 
     @functools.wraps(wrap)
     def make(classes_t: int, **settings: Any) -> Method:
-        return wrap(load(WRAPPED)(classes_t), classes_t, **settings)
+        return wrap(load(inside)(classes_t), classes_t, **settings)
 
     return make
 

@@ -9,7 +9,8 @@ and then fine-tuning that is the probe. `share` is the paper's alpha, 0.5 as it 
 The paper starts from a classifier that fits the target. Weights of a head that were drawn at random are no such start,
 and half of them would be noise: with `heads='auto'` a class of a head is interpolated if it starts from weights that
 mean something (a phase before, a pretrained or fitted classifier, `config.model.head=keep`), and is the trained one
-otherwise. The paper has networks without BatchNorm; averaged statistics are only near those of the network between.
+otherwise. As a method of its own, `wiseft` is this wrapper around `lpft`. The paper has networks without BatchNorm;
+averaged statistics are only near those of the network between.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from mixjax.errors import require
 from mixjax.method import Array, Aux, Ctx, Data, Head, Method, Net, Prepared, Tree
 
+AROUND = 'lpft'  # as a method of its own: the start has a classifier that fits the target, as in the paper
 HEADS = ('auto', 'interpolate', 'trained')
 
 
