@@ -132,7 +132,7 @@ def test_seeds_of_another_step_are_left_out(run):
         ({'label': None}, "'label' is missing"),
         ({'label': np.zeros(3, int)}, "'label' is int64"),
         ({'label': np.full(1767, 10)}, "'label' is out of range"),
-        ({'label': np.zeros(1767, int)}, 'does not fit results.json: of seed 0'),
+        ({'label': np.zeros(1767, int)}, 'does not fit results.json: the accuracy of seed 0'),
         ({'predicted': np.zeros((2, 1767))}, "'predicted' is float64"),
         ({'predicted': np.full((2, 1767), -1)}, 'out of range'),
         ({'probability': np.full((2, 1767), np.nan)}, "'probability' holds values that are not probabilities"),

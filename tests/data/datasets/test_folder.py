@@ -133,7 +133,7 @@ def test_what_is_no_image_is_counted_and_left_out(tmp_path):
     assert found.classes == ('a', 'b') and len(found.train) + len(found.test) == 8
     assert found.unreadable.keys() == {'a/empty.jpg', 'a/gone.png', 'b/sub/broken.png', 'b/text.jpeg'}
     assert '4 images that cannot be read: a/empty.jpg: it is empty' in told(found, 'cannot be read')
-    line = told(found, 'no images')
+    line = told(found, 'not images')
     assert '5 files that are not images (.txt 3, .mov 1, without an ending 1)' in line
     assert '2 files outside of the class folders' in line and "empty folders: 'nothing', 'only_text'" in line
     assert '4 hidden files' in line

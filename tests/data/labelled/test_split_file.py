@@ -85,8 +85,8 @@ def first(held, kind='labelled', what='ids'):
 FAULTS = {
     'one too few': (lambda held: first(held).pop(), "2 labelled examples of class 'd' are announced, and 1 listed"),
     'unknown': (lambda held: first(held).append('a/99.png'), "no example 'a/99.png'"),
-    'twice': (lambda held: first(held).append(first(held)[0]), 'is there twice'),
-    'to learn and to validate': (lambda held: first(held, 'validation').append(first(held)[0]), 'is there twice'),
+    'twice': (lambda held: first(held).append(first(held)[0]), 'is listed twice'),
+    'to learn and to validate': (lambda held: first(held, 'validation').append(first(held)[0]), 'is listed twice'),
 }
 
 

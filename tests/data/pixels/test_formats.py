@@ -218,11 +218,11 @@ def test_tiffs_of_colours_that_pillow_does_not_convert():
         (np.array([[0.0, 1.5]], 'f4'), 'from 0 to 1.5'), (np.array([[-0.1, 1.0]], 'f4'), 'from -0.1 to 1'),
         (np.array([[0.0, np.nan]], 'f4'), 'nan'), (np.array([[0.0, np.inf]], 'f4'), 'inf'),
         (np.array([[0.0, 255.0]], 'f4'), 'save it as 8 or 16 bit'),
-        (np.array([[0.0, 0.001]], 'f4'), 'nothing in the range of their type'),
+        (np.array([[0.0, 0.001]], 'f4'), 'a tiny part of the range of their type'),
         (np.array([[0, 255]], 'u4'), 'from 0 to 255, which is a tiny part'),
         (np.array([[0, 65535]], 'i4'), 'from 0 to 65,535, which is a tiny part'),
         (np.array([[0, 255]], 'u2'), 'from 0 to 255, which is a tiny part of the range'),
-        (np.array([[7, 200]], 'i2'), 'nothing'),
+        (np.array([[7, 200]], 'i2'), 'a tiny part'),
     ],
 )  # fmt: skip
 def test_values_that_would_collapse_to_one_grey_are_refused(values, word):

@@ -433,9 +433,9 @@ def test_common_prefix_is_removed_only_from_all_names(read):
     [
         (simple(), 'holds no state dict'),
         (list_of(simple()), 'holds no state dict'),
-        (dict_of({'epoch': b'K\x01', 'arch\n': text('resnet50')}), r'its entries are epoch, arch\n'),
+        (dict_of({'epoch': b'K\x01', 'arch\n': text('resnet50')}), r'entries: epoch, arch\n'),
         (dict_of({}), 'entries: none'),
-        (dict_of({'x' * 200: b'N'}), 'its entries are ' + 'x' * 60),
+        (dict_of({'x' * 200: b'N'}), 'entries: ' + 'x' * 60),
     ],
 )
 @pytest.mark.parametrize('stream', STREAMS)
