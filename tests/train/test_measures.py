@@ -63,7 +63,7 @@ def test_the_measures_are_means_over_the_test_part(done):
         np.testing.assert_allclose(seed['measures']['label'], found['label'][place].mean(), rtol=1e-12)
         test = mixjax.inference.test_set(folder)
         if not place:  # the exported network is that of the first seed
-            p = mixjax.load(folder, method=make).probabilities(test.image)
+            p = mixjax.load(folder).probabilities(test.image)
             brier = np.square(p - np.eye(10)[test.label]).sum(-1).mean()
             np.testing.assert_allclose(seed['measures']['brier'], brier, rtol=1e-4)
     brier = [seed['measures']['brier'] for seed in results['seeds']]
