@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixjax import config as config_lib
-from mixjax.commands import train as trainer
 from mixjax.commands.cli import import_modules
 from mixjax.commands.parser import Arguments
 from mixjax.commands.table import CLUSTER
@@ -26,7 +25,6 @@ from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 from mixjax.models import preprocessing
 from mixjax.rundir import files
-from mixjax.train import input_digests
 
 PASSED = ('import', 'changed-code', *(flag.name for flag in CLUSTER))  # to `mixjax train`
 INDICES = ('SLURM_ARRAY_TASK_ID', 'JOB_COMPLETION_INDEX')
@@ -176,6 +174,9 @@ def locked(file: Any, how: int) -> bool:
 
 def train(arguments: Arguments, every: list[Run], index: int) -> int:
     """Train a run as `mixjax train` does; returns its exit code."""
+    from mixjax.commands import train as trainer  # a list of runs needs neither the trainer nor its libraries
+    from mixjax.train import input_digests
+
     run = every[index]
     told = f'run {index} of {len(every)}, {run.specs[0]}'
     with exclusive(run) as mine:

@@ -224,7 +224,7 @@ def test_soft_targets_are_measured_with_one_lam_a_batch_as_in_training(local_lab
     method = {'local_label': local_label, 'beta': 1.0}
     run = SimpleNamespace(
         config=SimpleNamespace(batch_size=16, method=method), examples=lambda *_: examples, classes=tuple('0123456789'),
-        seen=lambda image: jnp.asarray(image, jnp.float32), programs={}, net=None,
+        test_inputs=lambda image: jnp.asarray(image, jnp.float32), programs={}, net=None,
     )  # fmt: skip
     run.programs['global', 'train'] = lambda variables, x: jnp.zeros((len(x), 10))
     made = pictures._batches(run, 0, Asked())
