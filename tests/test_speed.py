@@ -443,7 +443,7 @@ def test_compile_cache_is_kept_per_processor_kind(changed, tmp_path):
 @pytest.mark.parametrize('words', ['JAX_COMPILATION_CACHE_DIR=/elsewhere', 'JAX_ENABLE_COMPILATION_CACHE=false', ''])
 def test_user_cache_env_vars_win(words):
     name, _, value = words.partition('=')
-    code = 'from mixjax.host import compile_cache as c; print(c.decided())'
+    code = 'from mixjax.host import compile_cache as c; print(c.user_configured())'
     env = environment() | ({name: value} if name else {})
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, env=env, check=True, capture_output=True, text=True)
     assert done.stdout == f'{bool(words)}\n'

@@ -23,4 +23,5 @@ def make(
       strength, folds, repeats, standardize: those of the probe.
     """
     start = probe.make(classes_t, strength=strength, folds=folds, repeats=repeats, standardize=standardize)
-    return finetune.make(classes_t)._replace(prepare=start.prepare, heads=start.heads)
+    # The probe is one of classes.
+    return finetune.make(classes_t)._replace(prepare=start.prepare, heads=start.heads, tasks=start.tasks)

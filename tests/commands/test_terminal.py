@@ -88,7 +88,7 @@ def what():
     if FAILS:
         raise UserError('wrong')
     return 0
-sys.exit(carry_out(what))
+sys.exit(run_cli(what))
 """
 
 
@@ -118,7 +118,7 @@ def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path):
     code = (
         'import os, sys\nfrom mixjax.commands.cli import run_cli\n'
         f'def what():\n    return 10 + os.open({str(tmp_path / "file")!r}, os.O_CREAT | os.O_WRONLY)\n'
-        'sys.exit(carry_out(what))'
+        'sys.exit(run_cli(what))'
     )
     assert run(code, '>&- 2>&- <&-').returncode > 12
 
@@ -126,7 +126,7 @@ def test_a_file_does_not_get_the_number_of_a_closed_stream(tmp_path):
 def test_names_that_the_output_cannot_encode():
     code = (
         'import sys\nfrom mixjax.commands.cli import run_cli\n'
-        'sys.exit(carry_out(lambda: print("k\\u00e4fer \\udcff") or 0))'
+        'sys.exit(run_cli(lambda: print("k\\u00e4fer \\udcff") or 0))'
     )
     done = run(code, PYTHONIOENCODING='ascii:strict')
     assert (done.returncode, done.stdout, done.stderr) == (0, 'k\\xe4fer \\udcff\n', '')

@@ -198,8 +198,8 @@ TARGET = {'target.name': 'folder', 'target.labels': 'labels.csv', 'method.name':
         (
             {'target.task': 'multi_label', 'method.name': 'xmixup'},
             r'config.method: xmixup is for classification only \(its loss needs one class for each image\), and '
-            'config.target.task is multi_label; the methods for multi_label are bss, delta, feature_extraction, '
-            'finetune, l2sp, mixup, rifle',
+            'config.target.task is multi_label; the methods for multi_label are bitfit, bss, delta, ema, '
+            'feature_extraction, finetune, l2sp, lntune, lora, mixup, rifle, sam',
         ),
         ({'target.task': 'regression', 'method.wrappers': 'cutmix'}, r'finetune \+ cutmix is for classif'),
         ({'target.task': 'multi_label', 'method.wrappers': 'puzzlemix'}, r'finetune \+ puzzlemix is for clas'),

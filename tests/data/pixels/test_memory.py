@@ -100,11 +100,11 @@ for k, (name, data) in enumerate(files.items()):
     place.write_bytes(data)
 limit(24 << 20)
 try:
-    print('read', len(folder.look(str(top), holdout=0.0, cache=cache).train))
+    print('read', len(folder.scan(str(top), holdout=0.0, cache=cache).train))
 except UserError as error:
     print(error)
 limit(None)
-found = folder.look(str(top), holdout=0.0, cache=cache)
+found = folder.scan(str(top), holdout=0.0, cache=cache)
 print(len(found.train), found.unreadable)
 """
     first, second = run(script, tmp_path)
