@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mixjax.errors import UserError, require
 from mixjax.host import array_cache
-from mixjax.models import preprocessing, registry, weights
+from mixjax.models import preprocessing, registry
 from mixjax.models.model import About, Model
 
 
@@ -42,6 +42,8 @@ def read(spec: str | Path, name: str = '', *, classes: Sequence[str] = (), dtype
       >>> out.logits['target'].shape
       (2, 160)
     """
+    from mixjax.models import weights  # networks alone need no reader of files
+
     spec = str(spec)
     require(bool(spec), "name the weights to read: a run's folder, a file, hf://OWNER/NAME or embedded://glyphnet")
     loaded = None if spec.startswith(weights.RANDOM) else weights.load(spec)
