@@ -92,7 +92,7 @@ def named(config: Any, unsaid: set[str]) -> str:
 
     Neither is what the weights will say (`unsaid`): the name must not change once they are downloaded.
     """
-    data = files.to_data(config)
+    data = files.without_added(files.to_data(config))
     for key in (*files.ELSEWHERE, *(f'image.{key}' for key in unsaid)):
         *groups, last = key.split('.')
         functools.reduce(operator.getitem, groups, data).pop(last, None)

@@ -5,6 +5,7 @@ With several processes the first one reads and writes, and all of them use what 
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import platform
@@ -94,6 +95,24 @@ def to_data(config: Any) -> dict[str, Any]:
     return json.loads(config.to_json(sort_keys=True))
 
 
+def without_added(data: dict[str, Any]) -> dict[str, Any]:
+    """Return a config as earlier versions wrote it, if all that was added since has the value that it stood for.
+
+    So a run that an earlier version began goes on, and a grid finds its runs by the same names.
+    """
+    data = copy.deepcopy(data)
+    for key, value in ADDED.items():
+        group, _, name = key.partition('.')
+        if isinstance(data.get(group), dict) and data[group].get(name) == value:
+            del data[group][name]
+    if data.get('unlabelled') == {}:
+        del data['unlabelled']
+    optim = data.get('optim')
+    if isinstance(optim, dict) and optim.get('name') in ('sgd', 'adam', 'amsgrad') and optim.get('betas') == []:
+        optim['betas'] = BETAS
+    return data
+
+
 def flatten(config: dict[str, Any]) -> dict[str, Any]:
     return {'.'.join(key): value for key, value in traverse_util.flatten_dict(config, keep_empty_nodes=True).items()}
 
@@ -117,13 +136,10 @@ def check_folder(folder: Place, config: Any) -> bool:
     before = read_json(path)
     if not isinstance(before, dict) or type(before.get('steps')) is not int:
         raise UserError(f'{path} is damaged; use another --workdir')
-    before, after = flatten(before), flatten(to_data(config))
+    before, after = flatten(without_added(before)), flatten(without_added(to_data(config)))
     keys = (before.keys() | after.keys()) - set(ELSEWHERE)
     if len(config.compare):  # a comparison does not train it; earlier versions named a method there all the same
         keys -= {key for key in keys if key.startswith('method.')}
-    before = {**ADDED, **before}
-    if before.get('optim.betas') == BETAS and before.get('optim.name') in ('sgd', 'adam', 'amsgrad'):
-        after = {**after, 'optim.betas': after['optim.betas'] or BETAS}
     changed = sorted(key for key in keys if before.get(key) != after.get(key))
     if changed == ['steps'] and after['steps'] > before['steps']:
         if finished(folder, before['steps']) is None:
