@@ -140,7 +140,7 @@ def test_results_of_a_sweep(tmp_path):
     results = Results({'kind': 'sweep', 'key': 'optim.lr', 'runs': {'lr=0.1': inside, 'lr=1': inside}}, tmp_path)
     assert results.runs['lr=1'].runs['b'].workdir == tmp_path / 'lr=1' / 'b'
     assert results.runs['lr=1'].runs['b'].accuracy == (1.0, None, 1, (1.0,))
-    with pytest.raises(UserError, match='a sweep has no accuracy'):
+    with pytest.raises(UserError, match='a sweep itself has no accuracy'):
         _ = results.accuracy
     with pytest.raises(UserError, match='say which run of the comparison'):
         results.model('lr=1')

@@ -100,7 +100,7 @@ def _of_rows(predictor: Any, test: Any, top: int) -> Answer:
     """The answer for the test images of a run with several labels an image, or with numbers."""
     logits = predictor.logits(test.image)
     values, task = predictor.task.values(logits, predictor.scale), predictor.task
-    measures = task.measures((), task.told(logits, predictor.scale), test.label, predictor.classes)
+    measures = task.measures((), task.reported(logits, predictor.scale), test.label, predictor.classes)
     rows = []
     for k, label in enumerate(test.label):
         if task.scaled:

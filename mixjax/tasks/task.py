@@ -72,7 +72,7 @@ class Task(NamedTuple):
             return labels
         return np.asarray(labels if scale is None else (labels - scale.mean) / scale.std, np.float32)
 
-    def told(self, each: Tree, scale: Scale | None) -> Tree:
+    def reported(self, each: Tree, scale: Scale | None) -> Tree:
         """Return the kept outputs of the devices in the units of the labels; others as they are."""
         return each if scale is None else self.values(each, scale)
 

@@ -135,7 +135,7 @@ def test_numbers_are_standardised_and_come_back():
     fed = REGRESSION.fed(labels, scale)
     assert fed.dtype == np.float32
     np.testing.assert_array_equal(fed, [[-1, -1, 0], [1, 1, 0]])
-    np.testing.assert_array_equal(REGRESSION.note(fed, scale), labels)
+    np.testing.assert_array_equal(REGRESSION.reported(fed, scale), labels)
     np.testing.assert_array_equal(REGRESSION.values(fed, scale), labels)
     assert MULTI_LABEL.scale(labels) is None is CLASSIFICATION.scale(labels[:, 0])
 
