@@ -164,7 +164,7 @@ def measure_each(
     if not task.rows:
         return [_line(task.measures(one.tally, None, None, ()), one) for one in sums], each
     lines = [
-        _line(task.measures(one.tally, task.note(mine, known.scale), known.rows, known.names), one)
+        _line(task.measures(one.tally, task.reported(mine, known.scale), known.rows, known.names), one)
         for one, mine, known in zip(sums, each, labels, strict=False)
     ]
     return lines, each[: len(lines)]
