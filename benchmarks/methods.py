@@ -57,7 +57,7 @@ CLAIMS: dict[str, Claim] = {
     'fixmatch': Claim(15.0),
     **{name: Claim(2 / 3) for name in ('bitfit', 'lntune')},
     'lora': Claim(1.0),
-    **{name: PLAIN for name in ('ema', 'wiseft')},
+    **{name: PLAIN for name in ('lpft', 'ema', 'wiseft')},
     'sam': Claim(2.0, 2.10),
 }
 HALF = 0.55  # ratio of XMixup to Co-Train

@@ -85,7 +85,7 @@ def cases(short: bool) -> list[Case]:
     return found
 
 
-def objective(case: Case, kernel: Any, bias: Any, fold: int, strength: float) -> float:
+def objective(case: Case, kernel: Any, bias: Any, fold: int, strength: Any) -> float:
     """Return the objective, in float64."""
     rows = ~case.held[:, fold]
     kernel = np.asarray(kernel, np.float64)
@@ -118,7 +118,7 @@ def regress(x: np.ndarray, labels: np.ndarray, strengths: np.ndarray, settings: 
         for strength, tol in zip(strengths, settings.tolerances, strict=True):
             model.set_params(C=float(strength), tol=tol).fit(x, labels)
             kernels.append(model.coef_.T.astype(np.float32))
-            biases.append(model.intercept_.astype(np.float32))
+            biases.append(np.asarray(model.intercept_, np.float32))
     return Fitted(kernels, biases, time.process_time() - start)
 
 
@@ -167,7 +167,7 @@ class Theirs:
         self.pool = Parallel(n_jobs=os.cpu_count())
         half = len(case.strengths) // 2  # two halves of each fold, so that no core waits for long
         self.parts = [slice(half, None), slice(0, half)]  # the slow half first
-        self.found: list[Fitted] = []
+        self.found: list[Any] = []
 
     def __call__(self) -> None:
         from joblib import delayed

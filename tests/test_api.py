@@ -250,7 +250,7 @@ def test_without_a_held_out_share_the_rest_is_tested_on(tmp_path):
 
 def test_a_source_that_is_given(tmp_path):
     config = letters()
-    with pytest.raises(UserError, match='both called'):
+    with pytest.raises(UserError, match='two of the data sets are called'):
         mixjax.train.run(config, tmp_path / 'run', target=data(), source=data(1), progress=False)
     with pytest.raises(UserError, match='160 classes that are not the 2 of the source'):
         mixjax.train.run(config, tmp_path / 'run', target=data(), source=data(1, name='other'), progress=False)

@@ -207,7 +207,7 @@ def shell() -> list[tuple[str, str]]:
 def test_code_blocks_are_found():
     counts = {page.name: len(python_of(page)) for page in PAGES if page.parent.name != 'launch'}
     assert {name: n for name, n in counts.items() if n} == {
-        'README.md': 2, 'contract.md': 8, 'data.md': 1, 'methods.md': 1, 'networks.md': 5, 'pods.md': 1, 'python.md': 4,
+        'README.md': 2, 'contract.md': 9, 'data.md': 1, 'methods.md': 1, 'networks.md': 5, 'pods.md': 1, 'python.md': 4,
         'runs.md': 1, 'start.md': 1,
     }  # fmt: skip
     assert len(shell()) > 80

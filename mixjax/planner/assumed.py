@@ -179,7 +179,8 @@ def prepared(program: Program, per_class: int | None = None) -> tuple[Data, Prep
     few = rows[prepare.some_of_each(data.train.labels[rows], len(data.train.classes), per_class)]
     more = seeds.unlabelled_images(program, config.seed)
     unlabelled = None if more is None else _part(program, more, np.arange(len(more.labels)))
-    every = Data(target, source, unlabelled, program.shared.geometry.mean, program.shared.geometry.std)
+    geometry = program.shared.geometry
+    every = Data(target, source, unlabelled, program.task.loss, geometry.mean, geometry.std)
     looked_at = every if per_class is None else every._replace(target=_part(program, data.train, few))
     made = program.method.prepare(program.shared.view[0], looked_at, jax.random.key(config.seed))
     return every, made

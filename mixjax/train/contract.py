@@ -219,7 +219,7 @@ def heads(method: Method, returned: Any, classes_s: int) -> dict[str, Head]:
             raise UserError(f'{where}: {key!r} must be a Head of at least one class, not {head!r}; {wanted}')
         if head.std is not None and not (isinstance(head.std, int | float | np.number) and 0 <= head.std < math.inf):
             raise UserError(f'{where}: the std of {key!r} must be None or a number of at least 0, not {head.std!r}')
-        own = {'kernel': head.kernel, 'bias': head.bias}
+        own: dict[str, Any] = {'kernel': head.kernel, 'bias': head.bias}
         fits = all(is_number(value) and np.shape(value)[-1:] == (head.width,) for value in own.values())
         if not fits and any(value is not None for value in own.values()):
             raise UserError(

@@ -215,15 +215,10 @@ def phase_optimiser(config: Any, method: Method, net: Net, starts: Sequence[int]
 
         return jax.tree.map(both, params, own, more)
 
-    rate = None
-    if phase.restart:
-        anew = optim.schedule(config.optim, max(length, 1))
-
-        def rate(step: Array) -> Array:
-            return anew(step - first)
-
-    tx, rate = optim.make(config.optim, config.steps, factor_of, rate)
-    shown = rate if phase.lr == 1 else lambda step: phase.lr * rate(step)
+    anew = optim.schedule(config.optim, max(length, 1))
+    own = (lambda at: anew(at - first)) if phase.restart else None
+    tx, rate = optim.make(config.optim, config.steps, factor_of, own)
+    shown = rate if phase.lr == 1 else lambda at: phase.lr * rate(at)
     return step.Optimiser(tx, shown, factor_of)
 
 

@@ -124,8 +124,12 @@ def setup_to_evaluate(config: Any, sets: Sets) -> Shared:
     """
     net, geometry, image = build_network(config, sets)
     devices = mesh.make(config.batch_size // config.accumulate, config.num_seeds, config.devices)
-    nothing = Cache(Path(), None)
-    return Shared(sets, net, geometry, devices, None, image, view(net, None), nothing, '', '', {}, {}, silent)
+
+    def features(data: Dataset, rows: np.ndarray | None = None) -> Cache:
+        del data, rows
+        return Cache(Path(), None)
+
+    return Shared(sets, net, geometry, devices, None, image, view(net, None), features, '', '', {}, {}, silent)
 
 
 def silent(line: str) -> None:

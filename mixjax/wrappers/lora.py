@@ -17,6 +17,7 @@ plain network. rank and alpha are 8, as the paper has them for RoBERTa base, whi
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -122,4 +123,5 @@ def wrap(
 
 def flat(tree: Tree) -> dict[Path, Array]:
     """Return {path: leaf} of a nested dict."""
-    return traverse_util.flatten_dict(tree)
+    flattened: Any = traverse_util.flatten_dict(tree)
+    return flattened

@@ -231,7 +231,7 @@ def test_a_folder_in_a_store(store, tmp_path):
 
 def test_object_names_outside_of_the_copy_are_refused(store, tmp_path):
     store.put('bucket', 'evil/../../x', b'1')
-    with pytest.raises(UserError, match='no name of a file'):
+    with pytest.raises(UserError, match='which is not a file name'):
         bucket_copy.local_copy('gs://bucket/evil', tmp_path / 'cache')
     assert not (tmp_path / 'x').exists() and not list((tmp_path / 'cache').rglob('x'))
 
