@@ -130,14 +130,14 @@ def read_lock(path: Path) -> None:
 
 
 def read_model(path: Path) -> None:
-    from mixjax.inference import _described, predictor_of
+    from mixjax.inference import described, predictor_of
 
     said = files.read_json(path)
     if not isinstance(said, dict):
         raise UserError('model.json')
     shutil.copy(path, path.with_name('model.json'))
     classes = weights_described(path)
-    about, _ = _described('run', classes)
+    about, _ = described('run', classes)
     heads: Any = {'source': {'bias': np.zeros(2)}, 'target': {'bias': np.zeros(2)}}
     predictor_of('run', about, heads)
 
