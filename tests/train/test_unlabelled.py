@@ -238,7 +238,9 @@ def test_wrong_settings_are_refused_in_a_sentence(changes, sentence, tmp_path):
 
 def test_without_an_unlabelled_image_there_is_a_way_out(tmp_path):
     with given(consistent) as name:
-        config = settings(name)  # two examples of each class, all of them labelled
+        config = digits(name)
+        with config.unlocked():
+            config.target.per_class = 0  # all of them are labelled
         with pytest.raises(UserError, match='label fewer'):
             train(config, tmp_path / 'run')
 

@@ -165,6 +165,8 @@ def with_unlabelled(config: Any, sets: Sets, found: splits.Drawn, seed: int) -> 
         return found
     share = config.unlabelled.share if sets.test is None else 1.0
     rows = splits.unlabelled(len(sets.train.labels), found, share, seed)
+    if config.synthetic.per_class and not len(rows):
+        rows = found.labelled  # a trial run has few images, and it does not matter which
     if not len(rows):
         raise UserError(
             'config.unlabelled.name=rest: every example of the train part is labelled, so no image is left to learn '
