@@ -1,5 +1,7 @@
 """Unlabelled images and further views of an image: their rows, their pixels, and where they come from."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from PIL import Image
 
 from mixjax import losses, models
 from mixjax.data.feed import augment
-from mixjax.data.labelled import splits
+from mixjax.data.labelled import run_data, splits
 from mixjax.errors import UserError
 from mixjax.method import Aux, Method, Prepared, View
 from mixjax.train import program, seeds, step
@@ -236,13 +238,19 @@ def test_wrong_settings_are_refused_in_a_sentence(changes, sentence, tmp_path):
             train(config, tmp_path / 'run')
 
 
-def test_without_an_unlabelled_image_there_is_a_way_out(tmp_path):
-    with given(consistent) as name:
-        config = digits(name)
-        with config.unlocked():
-            config.target.per_class = 0  # all of them are labelled
-        with pytest.raises(UserError, match='label fewer'):
-            train(config, tmp_path / 'run')
+def test_without_an_unlabelled_image_there_is_a_way_out():
+    """Where there is a test part, and all of the train part is labelled."""
+    config = SimpleNamespace(
+        unlabelled=SimpleNamespace(name='rest', share=0.5), synthetic=SimpleNamespace(per_class=0)
+    )  # fmt: skip
+    sets = SimpleNamespace(test=(), train=SimpleNamespace(labels=np.arange(3)))
+    nothing = np.zeros(0, np.int64)
+    drawn = splits.Drawn(np.arange(3), nothing, nothing)
+    with pytest.raises(UserError, match='label fewer'):
+        run_data.with_unlabelled(config, sets, drawn, 0)
+    # Made-up images of a trial run stand for each other.
+    config.synthetic.per_class = 3
+    assert run_data.with_unlabelled(config, sets, drawn, 0).unlabelled.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
