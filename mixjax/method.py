@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.tree_util import Partial
 
 from mixjax import losses
 from mixjax.models.net import Net, Out
@@ -89,7 +90,9 @@ def _alike(params: Tree) -> Tree:
 
 
 class Run(NamedTuple):
-    """Constants of the run that a method may use: Python numbers, the same at every step of a phase.
+    """Constants of the run that a method may use, the same at every step of a phase.
+
+    The functions are `jax.tree_util.Partial`s, so that a context can be the argument of a compiled function.
 
     phase: the number of the phase, from 0. starts: the first step of each phase.
     loss: the loss of the run's task, (logits, label) -> (B,); `Ctx.loss` calls it.
@@ -103,8 +106,8 @@ class Run(NamedTuple):
     std: tuple[float, ...]
     phase: int = 0
     starts: tuple[int, ...] = (0,)
-    loss: Callable[[Array, Array], Array] = losses.cross_entropy
-    factors: Callable[[Tree], Tree] = _alike
+    loss: Callable[[Array, Array], Array] = Partial(losses.cross_entropy)
+    factors: Callable[[Tree], Tree] = Partial(_alike)
 
 
 class Ctx(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from mixjax.config.validate import TINY
 from mixjax.errors import UserError, user_code
@@ -123,7 +124,7 @@ def try_step(program: Program, prepared: Prepared, data: Data) -> None:
             example['unlabelled_index'] = jnp.concatenate([index] * method.unlabelled)
         example |= {name: more[view.of] for name, view in method.views.items()}
         frozen = jax.tree.map(jnp.asarray, prepared.frozen)
-        run = program.run._replace(phase=phase, factors=program.factors(phase))
+        run = program.run._replace(phase=phase, factors=Partial(program.factors(phase)))
         ctx = Ctx(model_state, state, frozen, example, key, jnp.zeros((), jnp.int32), run)
 
         def loss(params: Tree) -> tuple[Array, Aux]:

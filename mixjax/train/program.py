@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 from jax.sharding import Mesh
+from jax.tree_util import Partial
 
 from mixjax import tasks
 from mixjax.config import method_registry
@@ -139,7 +140,7 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
     epoch, geometry = draw.epoch_length / config.batch_size, shared.geometry
     optimisers = [phase_optimiser(config, method, shared.net, starts, k) for k in range(len(phases))]
     runs = [
-        Run(config.steps, epoch, geometry.mean, geometry.std, k, starts, task.loss, optimiser.factors)
+        Run(config.steps, epoch, geometry.mean, geometry.std, k, starts, Partial(task.loss), Partial(optimiser.factors))
         for k, optimiser in enumerate(optimisers)
     ]
 

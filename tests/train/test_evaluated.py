@@ -111,7 +111,7 @@ def test_added_parameters_are_trained_and_leave_no_trace_in_the_exported_network
         ts, _ = walk(built, data, ts, 9)
     assert set(exported['params']) == {'backbone', 'heads'}
     assert (np.array(ts.params['shift']['bias']) != before).all()
-    start = final_state(tmp_path / 'run', 0, 3)
+    start = final_state(tmp_path / 'run', 0, 6)
     for path, leaf in jax.tree_util.tree_leaves_with_path(exported['params']['backbone']):
         np.testing.assert_array_equal(leaf, start["['params']['backbone']" + jax.tree_util.keystr(path)])
     head, shift = (ts.params[key] for key in ('heads', 'shift'))

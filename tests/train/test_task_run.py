@@ -174,7 +174,7 @@ def test_the_commands_show_it(done, capsys, tmp_path):
     assert set(found['predictions'][0]) == {'file', 'true'} | kinds
     assert cli.run('predict', [run, f'--csv={tmp_path / "out.csv"}', str(here / 'photos')]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == COUNT + 1 and said[-1] == 'left out, 1 file that is no image'
+    assert len(said) == COUNT + 1 and said[-1] == 'left out, 1 file that is not an image'
     assert all(re.search('age [-0-9.e+]+, price, net|%|no label', line) for line in said[:-1])
     with (tmp_path / 'out.csv').open() as file:
         table = list(csv.reader(file))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mixjax import config as config_lib
 from mixjax import losses, models
 from mixjax.data.feed import augment
 from mixjax.data.labelled import run_data, splits
@@ -44,7 +45,8 @@ def digits(name, **changes):
         config.synthetic.per_class, config.synthetic.side, config.source.name = 0, 0, ''
         config.target.name, config.target.per_class = 'digits', 2
         config.model.weights = 'random://5'
-    return config
+        config.unlabelled.name = ''  # what a method needs is found again
+    return config_lib.settle(config)
 
 
 def batch_of(built, data, ts, at):
@@ -66,8 +68,8 @@ def test_the_rest_is_shared_with_the_test_set_only_where_there_is_no_other(tmp_p
     with given(consistent) as name:
         config = settings(name)
         with config.unlocked():
-            config.synthetic.per_class, config.target.per_class = 5, 2
-        other = program.build(config)
+            config.synthetic.per_class, config.target.per_class, config.unlabelled.name = 5, 2, ''
+        other = program.build(config_lib.settle(config))
     found = other.draw(0).rows
     assert sorted([*found.labelled, *found.unlabelled]) == list(range(len(other.sets.train.labels)))
 

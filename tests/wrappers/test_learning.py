@@ -14,7 +14,7 @@ from mixjax.errors import UserError
 from mixjax.method import Aux, Ctx, Method, Run
 from mixjax.train import experiment, init, mesh, program, seeds, step
 from mixjax.wrappers import is_norm, lora, only, sam
-from tests.support.common import assert_trees_equal
+from tests.support.common import SHIPPED, assert_trees_equal
 from tests.support.method_setting import CLASSES, assert_close, of, setting
 from tests.support.toy import opened, settings, tiny, walk  # noqa: F401 (for every test: tiny)
 
@@ -234,7 +234,7 @@ def test_matrices_and_small_convolutions_of_many_channels_are_adapted():
         lora.wrap(Method(None), CLASSES, parts=('stage1',), rank=12).parameters(None, params, jax.random.key(0))
 
 
-@pytest.mark.parametrize('name', models.names())
+@pytest.mark.parametrize('name', SHIPPED)
 def test_every_network_has_kernels_to_adapt(name):
     net = models.build(name)
     image = jnp.zeros((1, 32, 32, 1 if 'glyph' in name or 'lenet' in name else 3))

@@ -248,7 +248,10 @@ def test_a_tap_comes_after_that_of_the_method_and_in_every_pass():
 # --- what cannot be wrapped -------------------------------------------------------------------------------------------
 
 OTHERS = set(method_registry.names(WRAPPER)) - set(MIXING)  # those that leave images and labels as they are
-TAKES_SOFT_LABELS = {*SIX, *OTHERS, 'finetune', 'feature_extraction', 'label_smoothing', 'seqtrain'}
+TAKES_SOFT_LABELS = {
+    *SIX, *OTHERS, 'finetune', 'feature_extraction', 'label_smoothing', 'seqtrain', 'lpft', 'rdrop', 'distill',
+    'selftrain', 'fixmatch',
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('wrapper', MIXING)
@@ -445,7 +448,8 @@ def test_each_of_the_six_with_each_wrapper_traces(name, wrapper):
     (value, aux), grads = jax.eval_shape(run, one.params)
     assert value.shape == () and f'{wrapper}_lam' in aux.metrics
     assert jax.tree.map(jnp.shape, grads) == jax.tree.map(jnp.shape, one.params)
-    assert one.method._replace(loss=plain.loss) == plain
+    assert one.method._replace(loss=plain.loss, tasks=plain.tasks) == plain
+    assert set(one.method.tasks) <= set(plain.tasks)
 
 
 @pytest.mark.parametrize('wrapper', MIXING)
