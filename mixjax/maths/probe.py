@@ -119,6 +119,13 @@ class Logistic(NamedTuple):
         return Linear(found.kernel[-1, 0], found.bias[-1, 0])
 
     def held_out(self, data: Examples, train: Array, held: Array) -> tuple[Array, Array]:
+        """Return (number right, summed log loss), each (K, F), of each candidate on what each fold leaves out.
+
+        Args:
+          data: the examples.
+          train: (n, F) weights of the training part of each fold.
+          held: (n, F) weights of the part that is left out.
+        """
         order = np.argsort(self.candidates, kind='stable')
         found = self._run(logistic.path_scores, data, train, np.array(self.candidates)[order], held)
         back = np.argsort(order, kind='stable')
@@ -155,11 +162,19 @@ class Means(NamedTuple):
     standardize: bool = False
 
     def fit(self, data: Examples, candidate: float) -> Linear:
+        """Fit for one scale s of the logits."""
         found = _means(data, data.weights[:, None], self.cosine, self.standardize)
         kernel, bias = found.kernel[0] * candidate, found.bias[0]
         return Linear(kernel, jnp.where(bias > logistic.ABSENT, bias * candidate, bias))
 
     def held_out(self, data: Examples, train: Array, held: Array) -> tuple[Array, Array]:
+        """Return (number right, summed log loss), each (K, F), of each candidate on what each fold leaves out.
+
+        Args:
+          data: the examples.
+          train: (n, F) weights of the training part of each fold.
+          held: (n, F) weights of the part that is left out.
+        """
         scales = jnp.asarray(self.candidates, data.features.dtype)
         return _mean_scores(data, train, held, scales, self.cosine, self.standardize)
 
@@ -250,9 +265,17 @@ class Neighbours(NamedTuple):
     temperature: float = 0.07
 
     def fit(self, data: Examples, candidate: float) -> Voters:
+        """Return the classifier by `candidate` neighbours."""
         return Voters(data, int(candidate), self.temperature)
 
     def held_out(self, data: Examples, train: Array, held: Array) -> tuple[Array, Array]:
+        """Return (number right, summed log loss), each (K, F), of each candidate on what each fold leaves out.
+
+        Args:
+          data: the examples.
+          train: (n, F) weights of the training part of each fold.
+          held: (n, F) weights of the part that is left out.
+        """
         ks, most = _counts(self.candidates, len(data.features))
         return _vote_scores(data, train, held, ks, most, self.temperature)
 
