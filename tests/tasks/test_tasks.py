@@ -19,7 +19,7 @@ def test_a_method_may_name_every_task():
 
 
 def test_the_loss_of_classes_is_the_cross_entropy_itself():
-    assert method.Run(1, 1.0, (), ()).loss is CLASSIFICATION.loss is losses.cross_entropy
+    assert method.Run(1, 1.0, (), ()).loss.func is CLASSIFICATION.loss is losses.cross_entropy
     assert method.Data(None).loss is losses.cross_entropy
 
 
