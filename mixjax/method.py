@@ -22,6 +22,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from mixjax import losses
+from mixjax.errors import UserError
 from mixjax.models.net import Net, Out
 
 Array = jax.Array
@@ -153,7 +154,7 @@ class Aux(NamedTuple):
 
 
 def _no_features() -> np.ndarray:
-    raise NotImplementedError
+    raise UserError('this part of the data has no features: it was made without a pretrained network')
 
 
 class Part(NamedTuple):

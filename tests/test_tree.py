@@ -39,7 +39,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'data': ('errors', 'host'),
     'rundir': ('errors', 'host', 'version'),
     'tasks': ('errors', 'losses'),
-    'method': ('losses', 'models.net'),
+    'method': ('errors', 'losses', 'models.net'),
     'methods': (*MATHEMATICS, 'method', 'models'),
     'wrappers': (*MATHEMATICS, 'method', 'models'),
     'report': ('errors', 'host.storage', 'host.terminal', 'host.untrusted', 'rundir.thumbnail'),

@@ -273,7 +273,7 @@ class _Making(NamedTuple):
 
     @property
     def statistics(self) -> Statistics:
-        """What can be done: without training images, statistics can only be averaged."""
+        """The treatment of BatchNorm's statistics: as asked, or averaged where there are no training images."""
         return self.asked if self.judged.built is not None else 'average'
 
     def finished(self, variables: Tree, mixture: bool) -> Tree:

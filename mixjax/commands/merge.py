@@ -31,7 +31,7 @@ def written(arguments: Arguments) -> str:
 
 
 def text(out: Any) -> str:
-    """What is told of a merge: a line for each network, what was kept and where it is."""
+    """Format the result of a merge: a line for each network, then the kept one and its folder."""
     parts = [(name, one) for name, one in (('val', out.val_examples), ('test', out.test_examples)) if one]
     lines = []
     if parts:

@@ -84,7 +84,7 @@ def of_test_set(predictor: Any, workdir: str, top: int) -> Answer:
 
 
 def said(predictor: Any, values: np.ndarray, top: int) -> dict[str, Any]:
-    """What is predicted of one image: the likeliest classes, the labels above 0.5, or the numbers.
+    """Return the prediction of one image: the likeliest classes, the labels above 0.5, or the numbers.
 
     values: its probabilities, or numbers.
     """
@@ -124,7 +124,7 @@ def as_text(answer: Answer) -> str:
 
 
 def _in_words(row: Mapping[str, Any]) -> str:
-    """What is predicted of one image, on a line."""
+    """Format the prediction of one image as a line."""
     if 'numbers' in row:
         return ', '.join(f'{plain(name)} {value:.6g}' for name, value in row['numbers'].items())
     if 'labels' in row:
