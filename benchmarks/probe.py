@@ -122,37 +122,67 @@ def regress(x: np.ndarray, labels: np.ndarray, strengths: np.ndarray, settings: 
     return Fitted(kernels, biases, time.process_time() - start)
 
 
-def tuned(case: Case, least: np.ndarray) -> tuple[Settings, str]:
-    """Return the fastest settings that reach every minimum `least` (S,) of the first fold, and what was compared."""
-    from sklearn.linear_model import LogisticRegression
+def fast_enough(case: Case, least: np.ndarray, settings: Settings) -> tuple[Settings, float] | None:
+    """Tighten the tolerances until the first fold's minima are reached; None if they are not by any.
+
+    Args:
+      case: the case, of some strengths.
+      least: (S,), the minima.
+      settings: the tolerances to begin with, dtype and warm starts.
+
+    Returns:
+      The settings, and the CPU seconds of a path with them, on one core.
+    """
     from threadpoolctl import threadpool_limits
 
     rows = ~case.held[:, 0]
-    x, labels = case.x[rows].astype(np.float64), case.labels[rows]
-    tolerances, at = [], 0
-    for strength, minimum in zip(case.strengths, least, strict=True):
-        at = max(0, at - 2)  # each tolerance continues from where the one before ended
-        model = LogisticRegression(C=float(strength), max_iter=20_000, warm_start=True, tol=TOLERANCES[at])
-        model.fit(x, labels)
-        while objective(case, model.coef_.T, model.intercept_, 0, strength) > (1 + CLOSE) * minimum:
-            at += 1
-            model.set_params(tol=TOLERANCES[at]).fit(x, labels)
-        tolerances.append(TOLERANCES[at])
-    some, tried = np.arange(len(tolerances))[:: max(1, len(tolerances) // 7)], {}
+    x, labels = case.x[rows].astype(settings.dtype), case.labels[rows]
     with threadpool_limits(1):
-        for dtype in ('float32', 'float64'):
-            for warm in (False, True):
-                settings = Settings(tuple(tolerances[s] for s in some), dtype, warm)
-                found = regress(x.astype(dtype), labels, case.strengths[some], settings)
-                reached = all(
-                    objective(case, kernel, bias, 0, case.strengths[s]) <= (1 + 1.5 * CLOSE) * least[s]
-                    for s, kernel, bias in zip(some, found.kernels, found.biases, strict=True)
+        while min(settings.tolerances) >= min(TOLERANCES):
+            found = regress(x, labels, case.strengths, settings)
+            above = [
+                objective(case, kernel, bias, 0, strength) / minimum - 1
+                for strength, minimum, kernel, bias in zip(
+                    case.strengths, least, found.kernels, found.biases, strict=True
                 )
-                if reached:
-                    tried[dtype, warm] = found.seconds
-    dtype, warm = min(tried, key=lambda one: tried[one])
-    words = ', '.join(f'{kind} {"warm" if warm else "cold"} {spent:.1f} s' for (kind, warm), spent in tried.items())
-    return Settings(tuple(tolerances), dtype, warm), words
+            ]
+            if max(above) <= CLOSE:
+                return settings, found.seconds
+            tighter = tuple(
+                tol / 10 if far > CLOSE else tol for tol, far in zip(settings.tolerances, above, strict=True)
+            )
+            settings = settings._replace(tolerances=tighter)
+    return None
+
+
+def tuned(case: Case, least: np.ndarray) -> tuple[Settings, str]:
+    """Return the fastest settings that reach every minimum `least` (S,) of the first fold, and what was compared.
+
+    Each kind of settings begins at the loosest tolerance; some of the strengths decide which is fastest, and all of
+    them its tolerances.
+    """
+    from joblib import Parallel, delayed
+
+    every = np.arange(len(case.strengths))
+    some = every[:: max(1, len(every) // 7)]
+    kinds = [(dtype, warm) for dtype in ('float32', 'float64') for warm in (False, True)]
+
+    def tries(chosen: np.ndarray, kinds: list[tuple[str, bool]]) -> list[Any]:
+        part = case._replace(strengths=case.strengths[chosen])
+        start = (TOLERANCES[0],) * len(chosen)
+        return Parallel(n_jobs=os.cpu_count())(
+            delayed(fast_enough)(part, least[chosen], Settings(start, *kind)) for kind in kinds
+        )
+
+    found = {kind: got for kind, got in zip(kinds, tries(some, kinds), strict=True) if got is not None}
+    for kind in sorted(found, key=lambda kind: found[kind][1]):
+        (whole,) = tries(every, [kind])
+        if whole is not None:
+            words = ', '.join(
+                f'{dtype} {"warm" if warm else "cold"} {got[1]:.1f} s' for (dtype, warm), got in found.items()
+            )
+            return whole[0], words
+    raise RuntimeError(f'scikit-learn reaches the minima of {case.title} by none of its settings')
 
 
 class Theirs:

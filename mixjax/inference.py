@@ -397,7 +397,7 @@ def described(workdir: Any, said: Mapping[str, Any]) -> tuple[dict[str, Any], di
         if type(about['channels']) is not int or not isinstance(about['method'], dict):
             raise ValueError('its channels or its method are invalid')
         # What a run recorded before it knew of a setting is what its network was published with.
-        own, found = own_images.of_network(about['model']), own_images.checked(about['image'])
+        own, found = models.image_settings(about['model']), own_images.checked(about['image'])
         more = {'fit': about['image'].get('fit', 'short'), 'pad': about['image'].get('pad', 0)}
         if more['fit'] not in photo.FITS or type(more['pad']) is not int or not 0 <= more['pad'] <= own_images.LARGEST:
             raise ValueError('its image.fit or image.pad is invalid')

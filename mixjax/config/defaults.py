@@ -87,6 +87,8 @@ class ModelSettings(Settings, Protocol):
     head: str = 'source'  # the weights' own classifier: becomes the head `source`; keep: the target's too; reset
     init: str = ''  # the law of what is not pretrained: torch, kaiming or flax; '' is the network's own
     dtype: str = 'float32'  # of the computation; bfloat16 keeps parameters and statistics in float32
+    remat: bool = False  # compute the blocks' activations again in the backward pass: less memory, more work
+    drop_path: float = -1.0  # rate of stochastic depth at the last block; -1 is the network's own
 
 
 class TargetSettings(Settings, Protocol):

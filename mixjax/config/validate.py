@@ -75,6 +75,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
         f"one of {', '.join(initializers.LAWS)}, or '' for the network's own",
     ),
     'model.head': _one_of('source', 'keep', 'reset'),
+    'model.drop_path': (lambda v: v == -1 or 0 <= v < 1, "a number from 0 to below 1, or -1 for the network's own"),
     'target.task': (
         lambda v: v in [task.setting for task in tasks.TASKS.values()],
         "multi_label or regression, or '' for one class an image",

@@ -28,6 +28,7 @@ from mixjax import losses
 from mixjax.errors import UserError, require
 from mixjax.maths import class_relation as relation_lib
 from mixjax.method import Array, Aux, Ctx, Data, Head, Method, Net, Prepared, Tree
+from mixjax.models.net import NO_CLASSIFIER
 
 BATCH = 100  # images in one pass of the pretrained network
 
@@ -108,7 +109,7 @@ def source_logits(net: Net, batches: Iterator[dict[str, Array]]) -> tuple[np.nda
         n = len(batch['label'])
         filled = jnp.pad(batch['image'], [(0, BATCH - n), (0, 0), (0, 0), (0, 0)])  # one shape, one compilation
         found = net.source(filled).logits
-        require('source' in found, 'this method needs the pretrained classifier, which the weights do not hold')
+        require('source' in found, f'this method needs the pretrained classifier, {NO_CLASSIFIER}')
         logits.append(np.asarray(found['source'])[:n])
         labels.append(np.asarray(batch['label']))
     return np.concatenate(logits), np.concatenate(labels)

@@ -28,7 +28,7 @@ import numpy as np
 from mixjax import losses, mix
 from mixjax.errors import require
 from mixjax.method import Array, Aux, Ctx, Data, Head, Method, Net, Prepared, Tree
-from mixjax.models.net import Out
+from mixjax.models.net import NO_CLASSIFIER, Out
 
 
 def make(
@@ -64,13 +64,17 @@ def make(
 
     def heads(classes_t: int, classes_s: int, prepared: Prepared) -> dict[str, Head]:
         del prepared
+        if not classes_s and not source_weight:  # self-supervised weights
+            return {'target': Head(classes_t)}
         return {'target': Head(classes_t), 'source': Head(classes_s, rows=np.arange(classes_s))}
 
     def init(net: Net, params: Tree, prepared: Prepared, data: Data) -> Tree:
         del params, prepared, data
         teacher = net.pretrained()['params']
-        has = 'source' in teacher['heads']
-        require(has, 'this method needs the pretrained classifier, which the weights do not hold')
+        if source_weight:
+            has = 'source' in teacher['heads']
+            way = f'{NO_CLASSIFIER}; or set source_weight to 0'
+            require(has, f'this method needs the pretrained classifier, {way}')
         return {'teacher': teacher}
 
     def loss(net: Net, params: Tree, ctx: Ctx) -> tuple[Array, Aux]:
@@ -81,7 +85,6 @@ def make(
         teacher_variables = {**net.pretrained(), 'params': ctx.state['teacher']}
         teacher, _ = net.apply(teacher_variables, image, train=False)
         feature_t = jax.lax.stop_gradient(shown(teacher))
-        source_t = jax.lax.stop_gradient(jax.nn.softmax(teacher.logits['source']))
 
         image_mix = mix.blend(lam, image, mix.partner(image, partner))
         student, model_state = net.apply(ctx.variables(params), image_mix, train=True)
@@ -89,8 +92,11 @@ def make(
         target_ce = losses.mixed_cross_entropy(student.logits['target'], label, mix.partner(label, partner), lam).mean()
         feature_mix = mix.blend(lam, feature_t, mix.partner(feature_t, partner))
         feature_loss = losses.feature_mixup(shown(student), feature_mix)
-        source_mix = mix.blend(lam, source_t, mix.partner(source_t, partner))
-        source_ce = losses.soft_cross_entropy(student.logits['source'], source_mix).mean()
+        source_ce = jnp.zeros(())
+        if 'source' in student.logits:
+            source_t = jax.lax.stop_gradient(jax.nn.softmax(teacher.logits['source']))
+            source_mix = mix.blend(lam, source_t, mix.partner(source_t, partner))
+            source_ce = losses.soft_cross_entropy(student.logits['source'], source_mix).mean()
 
         total = target_ce + feature_weight * feature_loss + source_weight * source_ce
         metrics = {'lam': lam, 'target_ce': target_ce, 'feature': feature_loss, 'source_ce': source_ce}

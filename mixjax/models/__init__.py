@@ -4,10 +4,21 @@ A new family is one file and one row in `registry`.
 """
 
 from mixjax.models.model import About, Model, prepared
+from mixjax.models.published import Builder, Published
 from mixjax.models.reading import about, read
-from mixjax.models.registry import BACKBONES, DTYPES, SHIPPED, Builder, build, names, unknown
+from mixjax.models.registry import (
+    BACKBONES,
+    DTYPES,
+    NETWORKS,
+    SHIPPED,
+    build,
+    family,
+    image_settings,
+    names,
+    unknown,
+)
 
 __all__ = [
-    'BACKBONES', 'DTYPES', 'SHIPPED', 'About', 'Builder', 'Model', 'about', 'build', 'names', 'prepared', 'read',
-    'unknown',
+    'BACKBONES', 'DTYPES', 'NETWORKS', 'SHIPPED', 'About', 'Builder', 'Model', 'Published', 'about', 'build', 'family',
+    'image_settings', 'names', 'prepared', 'read', 'unknown',
 ]  # fmt: skip

@@ -33,6 +33,8 @@ from mixjax.models.layers import (
     walk,
 )
 from mixjax.models.net import Tap, no_tap
+from mixjax.models.preprocessing import settings
+from mixjax.models.published import Published
 
 Array = jax.Array
 
@@ -106,3 +108,9 @@ class DenseNet(nn.Module):
         ]
         h, maps = walk(h, parts, train=train, tap=tap)
         return pooled(Final(dtype=self.dtype, name='final')(h, train), maps)
+
+
+NETWORKS = {
+    'densenet121': Published(DenseNet, settings(224, 0.875, 'bilinear'), 'densenet'),
+    'densenet121_cifar': Published(partial(DenseNet, small=True), settings(32, 1, 'bilinear'), 'densenet'),
+}

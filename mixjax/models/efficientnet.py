@@ -30,6 +30,8 @@ from flax import linen as nn
 from mixjax.models import layers
 from mixjax.models.layers import Mark, global_mean, mean_dtype, pooled, unmarked, walk
 from mixjax.models.net import Tap, dropout_off, no_tap
+from mixjax.models.preprocessing import settings
+from mixjax.models.published import Published
 
 Array = jax.Array
 Padding = str | int
@@ -57,20 +59,27 @@ B0 = (
 
 
 class Scale(NamedTuple):
-    """A network of the family: factors on B0's width and depth, the image's side, the classifier's dropout."""
+    """A network of the family.
+
+    width, depth: factors on B0's.
+    side: side of the image.
+    dropout: rate of the dropout in front of the classifier.
+    crop: the share of a resized image's side that is seen.
+    """
 
     width: float
     depth: float
     side: int
     dropout: float
+    crop: float
 
 
 SCALES = {
-    'b0': Scale(1.0, 1.0, 224, 0.2),
-    'b1': Scale(1.0, 1.1, 240, 0.2),
-    'b2': Scale(1.1, 1.2, 260, 0.3),
-    'b3': Scale(1.2, 1.4, 300, 0.3),
-    'b4': Scale(1.4, 1.8, 380, 0.4),
+    'b0': Scale(1.0, 1.0, 224, 0.2, 0.875),
+    'b1': Scale(1.0, 1.1, 240, 0.2, 0.882),
+    'b2': Scale(1.1, 1.2, 260, 0.3, 0.89),
+    'b3': Scale(1.2, 1.4, 300, 0.3, 0.904),
+    'b4': Scale(1.4, 1.8, 380, 0.4, 0.922),
 }
 
 
@@ -231,3 +240,19 @@ class EfficientNet(nn.Module):
         parts.append(ConvStage(top, norm, self.dtype, name=f'stage{len(parts) + 1}'))
         stem = MBStem(widened(self.stem, self.width), self.padding, norm, self.dtype, name='stem')
         return pooled(*walk(stem(image, train), parts, train=train, tap=tap))
+
+
+def _networks() -> dict[str, Published]:
+    """Return the networks in three forms: TensorFlow's, for one image size, and with torch's padding."""
+    out: dict[str, Published] = {}
+    for name, scale in SCALES.items():
+        build = partial(EfficientNet, scale.width, scale.depth, scale.dropout)
+        image = settings(scale.side, scale.crop, 'bicubic')
+        out[f'efficientnet_{name}'] = Published(build, image, 'efficientnet')
+        fixed = partial(build, padding=scale.side)
+        out[f'efficientnet_{name}_fixed{scale.side}'] = Published(fixed, image, 'efficientnet')
+        out[f'efficientnet_{name}_symmetric'] = Published(partial(build, padding='symmetric'), image, 'efficientnet')
+    return out
+
+
+NETWORKS = _networks()

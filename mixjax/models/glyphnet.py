@@ -6,6 +6,7 @@ of 16 it has 77,754 parameters (ten classes) and trains in seconds on a laptop.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +15,8 @@ from flax import linen as nn
 from mixjax.models import plane
 from mixjax.models.layers import Stem, run, stages
 from mixjax.models.net import Tap, no_tap
+from mixjax.models.preprocessing import settings
+from mixjax.models.published import Published
 from mixjax.models.resnet import BasicBlock
 
 Array = jax.Array
@@ -35,3 +38,12 @@ class GlyphNet(nn.Module):
         h = Stem(self.width, dtype=self.dtype, name='stem')(image, train)
         found = run(h, stages(BasicBlock, (self.blocks,) * 3, self.width, self.dtype), train=train, tap=tap)
         return plane.behind(*found) if self.plane else found
+
+
+IMAGE = settings(16, 1, 'bilinear', ((0.0,), (1.0,)))
+# `_plane` has a bottleneck of two units, for plots (models/plane.py).
+NETWORKS = {
+    'glyphnet': Published(GlyphNet, IMAGE, 'glyphnet'),
+    'glyphnet_deep': Published(partial(GlyphNet, width=8, blocks=3), IMAGE, 'glyphnet'),
+    'glyphnet_plane': Published(partial(GlyphNet, plane=True), IMAGE, 'glyphnet'),
+}

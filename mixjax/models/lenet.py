@@ -17,6 +17,8 @@ from flax import linen as nn
 
 from mixjax.models.layers import Dense, conv, pooled, torch_bias, torch_conv, walk
 from mixjax.models.net import Tap, no_tap
+from mixjax.models.preprocessing import settings
+from mixjax.models.published import Published
 
 Array = jax.Array
 
@@ -69,3 +71,6 @@ class LeNet(nn.Module):
             LeLinear(fourth, self.dtype, name='stage3'),
         ]
         return pooled(*walk(h, parts, train=train, tap=tap))
+
+
+NETWORKS = {'lenet': Published(LeNet, settings(32, 1, 'bilinear'), 'lenet')}

@@ -56,6 +56,13 @@ def _no_weights(*_: Any) -> Any:
     )
 
 
+EMBEDDINGS = ('cls_token', 'reg_token', 'pos_embed')  # parameters without weight decay
+NO_CLASSIFIER = (
+    'which the weights do not hold (self-supervised networks have none); take weights with one, for example those of '
+    'ImageNet (.._in1k), or a method that needs none, such as lpft or finetune'
+)
+
+
 class Net(NamedTuple):
     """A network as pure functions.
 
@@ -228,9 +235,8 @@ def depths(paths: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
     """Return the depth of each parameter by the names of its modules: 0 for the first layer, the most for the heads.
 
     The layers are `stem`, the blocks `stage1/block0`, `stage1/block1` .., `stage2/block0` .. in the order of their
-    numbers, and the heads together. A name in a stage that has no number belongs to the stage's first block, a stage
-    without numbers is one layer, and so is a numbered part that is no stage (`block7`). `final` belongs to the last
-    block.
+    numbers, and the heads together with `final`, as in timm. A name in a stage that has no number belongs to the
+    stage's first block, a stage without numbers is one layer, and so is a numbered part that is no stage (`block7`).
 
     Args:
       paths: the keys of every parameter of the network.
@@ -246,7 +252,7 @@ def depths(paths: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], int]:
         if isinstance(place, tuple)
     }
     order = {place: i for i, place in enumerate(sorted(set(blocks.values())))}
-    named = {'final': max(len(order) - 1, 0), 'heads': len(order)}
+    named = {'final': len(order), 'heads': len(order)}
     return {path: order[blocks[path]] if path in blocks else named[str(place)] for path, place in places.items()}
 
 

@@ -21,6 +21,8 @@ from flax import linen as nn
 from mixjax.models import layers, plane
 from mixjax.models.layers import BatchNorm, Mark, PlainStem, Stem, run, stages, torch_conv
 from mixjax.models.net import Tap, no_tap
+from mixjax.models.preprocessing import settings
+from mixjax.models.published import Published
 
 Array = jax.Array
 conv = partial(layers.conv, init=torch_conv)
@@ -103,3 +105,18 @@ class PreActResNet(nn.Module):
         block = partial(self.block, raw=self.raw)
         found = run(h, stages(block, self.blocks, self.width, self.dtype), train=train, tap=tap)
         return plane.behind(*found) if self.plane else found
+
+
+SMALL, TINY = settings(32, 1, 'bilinear'), settings(64, 1, 'bilinear')
+PLAIN18 = partial(PreActResNet, (2, 2, 2, 2))
+RAW18 = partial(PreActResNet, (2, 2, 2, 2), raw=True)
+RAW50 = partial(PreActResNet, (3, 4, 6, 3), raw=True, block=PreActBottleneck)
+# `_64` is for 64x64 images: the stem has stride 2. `_plane` has a bottleneck of two units, for plots (models/plane.py).
+NETWORKS = {
+    'preactresnet18': Published(PLAIN18, SMALL, 'preactresnet'),
+    'preactresnet18_plane': Published(partial(PLAIN18, plane=True), SMALL, 'preactresnet'),
+    'preactresnet18_raw': Published(RAW18, SMALL, 'preactresnet'),
+    'preactresnet18_raw_64': Published(partial(RAW18, stride=2), TINY, 'preactresnet'),
+    'preactresnet50_raw': Published(RAW50, SMALL, 'preactresnet'),
+    'preactresnet50_raw_64': Published(partial(RAW50, stride=2), TINY, 'preactresnet'),
+}

@@ -15,10 +15,6 @@ HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 KEYS = ('resize', 'crop', 'interpolation', 'mean', 'std')
 LARGEST = 4096  # side of an image
 
-# EfficientNet's published sizes and crop fractions.
-SIZES = {'b0': (224, 0.875), 'b1': (240, 0.882), 'b2': (260, 0.89), 'b3': (300, 0.904), 'b4': (380, 0.922)}
-SMALL = ('preact', 'cifar', 'lenet', 'wrn', 'densenet121_cifar')
-
 
 def settings(size: int, fraction: float, interpolation: str, colours: tuple = IMAGENET) -> dict[str, Any]:
     """Return the settings for seeing the central `size` of an image whose shorter side is size / fraction.
@@ -33,17 +29,6 @@ def settings(size: int, fraction: float, interpolation: str, colours: tuple = IM
     # 224 / 0.875 is 256 in floating point too, and 380 / 0.922 is 412.1.
     resize = math.floor(size / fraction)
     return {'resize': resize, 'crop': size, 'interpolation': interpolation, 'mean': mean, 'std': std}
-
-
-def of_network(name: str) -> dict[str, Any]:
-    """Return the settings that the network was published with."""
-    if name.startswith('glyphnet'):
-        return settings(16, 1, 'bilinear', ((0.0,), (1.0,)))
-    if name.startswith(SMALL):
-        return settings(64 if name.endswith('_64') else 32, 1, 'bilinear')
-    if name.startswith('efficientnet_'):
-        return settings(*SIZES[name.split('_')[1]], 'bicubic')
-    return settings(224, 0.875, 'bilinear')
 
 
 def checked(said: Any) -> dict[str, Any]:

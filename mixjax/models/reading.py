@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 from mixjax.errors import UserError, require
 from mixjax.host import array_cache
-from mixjax.models import preprocessing, registry
+from mixjax.models import registry
 from mixjax.models.model import About, Model
 
 
 def about(name: str, *, dtype: str = 'float32') -> About:
     """Return the facts of a network without weights: the image settings that it was published with."""
-    image = preprocessing.of_network(name)
+    image = registry.image_settings(name)
     return About('', name, (), 0, image, len(image['mean']), '', dtype)
 
 

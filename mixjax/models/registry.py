@@ -1,61 +1,24 @@
-"""The networks by name, and `build`. A new family is one file and one row here."""
+"""The networks by name, and `build`. A new family is a file with a table `NETWORKS`, and its name in `FAMILIES`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import linen as nn
 
 from mixjax.errors import UserError, nearest, user_code
-from mixjax.models import efficientnet, layers, resnet
-from mixjax.models.densenet import DenseNet
-from mixjax.models.glyphnet import GlyphNet
+from mixjax.models import densenet, efficientnet, glyphnet, lenet, preact, resnet, wideresnet
 from mixjax.models.initializers import LAWS
-from mixjax.models.lenet import LeNet
 from mixjax.models.net import Net, from_linen
-from mixjax.models.preact import PreActBottleneck, PreActResNet
-from mixjax.models.wideresnet import WideResNet
+from mixjax.models.preprocessing import settings
+from mixjax.models.published import Builder, Published
 
-Builder = Callable[..., nn.Module]
-RAW18 = partial(PreActResNet, (2, 2, 2, 2), raw=True)  # manifold mixup's and PuzzleMix's, like the next one
-RAW50 = partial(PreActResNet, (3, 4, 6, 3), raw=True, block=PreActBottleneck)
-CIFAR = {'stem': layers.Stem, 'kernel_init': layers.torch_conv}
-
-
-def _efficientnets() -> dict[str, Builder]:
-    """Return the EfficientNets in three forms: TensorFlow's, for one image size, and with torch's padding."""
-    out: dict[str, Builder] = {}
-    for name, scale in efficientnet.SCALES.items():
-        build = partial(efficientnet.EfficientNet, scale.width, scale.depth, scale.dropout)
-        out[f'efficientnet_{name}'] = build
-        out[f'efficientnet_{name}_fixed{scale.side}'] = partial(build, padding=scale.side)
-        out[f'efficientnet_{name}_symmetric'] = partial(build, padding='symmetric')
-    return out
-
-
-# name -> builder(dtype=..) of a backbone. `_64` is for 64x64 images: the stem has stride 2. `_plane` has a bottleneck
-# of two units, for plots (models/plane.py).
-BACKBONES: dict[str, Builder] = {
-    'cifar_resnet50': partial(resnet.ResNet, *resnet.TABLE['resnet50'], **CIFAR),
-    'densenet121': DenseNet,
-    'densenet121_cifar': partial(DenseNet, small=True),
-    'glyphnet': GlyphNet,
-    'glyphnet_deep': partial(GlyphNet, width=8, blocks=3),
-    'glyphnet_plane': partial(GlyphNet, plane=True),
-    'lenet': LeNet,
-    'preactresnet18': partial(PreActResNet, (2, 2, 2, 2)),
-    'preactresnet18_plane': partial(PreActResNet, (2, 2, 2, 2), plane=True),
-    'preactresnet18_raw': RAW18,
-    'preactresnet18_raw_64': partial(RAW18, stride=2),
-    'preactresnet50_raw': RAW50,
-    'preactresnet50_raw_64': partial(RAW50, stride=2),
-    'wrn28_10': WideResNet,
-    'wrn28_10_64': partial(WideResNet, stride=2),
-    **{name: partial(resnet.ResNet, block, blocks) for name, (block, blocks) in resnet.TABLE.items()},
-    **_efficientnets(),
+FAMILIES = (densenet, efficientnet, glyphnet, lenet, preact, resnet, wideresnet)
+NETWORKS: dict[str, Published] = {
+    name: published for family in FAMILIES for name, published in family.NETWORKS.items()
 }
+BACKBONES: dict[str, Builder] = {name: published.build for name, published in NETWORKS.items()}
 
 SHIPPED = frozenset(BACKBONES)  # the others were registered by a module of the user's
 
@@ -76,13 +39,25 @@ def unknown(name: str) -> str:
     )
 
 
-def build(name: str, *, dtype: str = 'float32', init: str = '') -> Net:
+def image_settings(name: str) -> dict[str, Any]:
+    """Return the image settings that a network was published with; those of a user's own network are ImageNet's."""
+    return dict(NETWORKS[name].image if name in NETWORKS else settings(224, 0.875, 'bilinear'))
+
+
+def family(name: str) -> str:
+    """Return the family of a network, such as 'resnet' or 'vit'; '' for a user's own."""
+    return NETWORKS[name].family if name in NETWORKS else ''
+
+
+def build(name: str, *, dtype: str = 'float32', init: str = '', remat: bool = False, drop_path: float = -1.0) -> Net:
     """Build the network called `name`; parameters, statistics, features and logits are float32 or wider.
 
     Args:
       name: one of `names()`.
       dtype: the type in which the trunk computes and stores its maps, 'float32' or 'bfloat16'.
       init: the initializer of a fresh network, one of `initializers.LAWS`; '' is the published one.
+      remat: whether the backward pass computes the blocks' activations again instead of keeping them in memory.
+      drop_path: rate of stochastic depth at the last block; -1 for the published one.
     """
     if name not in BACKBONES:
         raise UserError(unknown(name))
@@ -94,4 +69,9 @@ def build(name: str, *, dtype: str = 'float32', init: str = '') -> Net:
         backbone = BACKBONES[name](dtype=DTYPES[dtype])
     if not isinstance(backbone, nn.Module):
         raise UserError(f'network {name}: the builder must return a flax.linen.Module, not {type(backbone).__name__}')
-    return from_linen(backbone, init)
+    options = {**({'remat': True} if remat else {}), **({'drop_path': drop_path} if drop_path >= 0 else {})}
+    for option in options:
+        if not hasattr(backbone, option):
+            able = ', '.join(other for other in names() if hasattr(BACKBONES[other](), option))
+            raise UserError(f'network {name} has no setting {option!r}; these networks have it: {able}')
+    return from_linen(backbone.clone(**options) if options else backbone, init)

@@ -15,8 +15,21 @@ from typing import Any
 import jax
 from flax import linen as nn
 
-from mixjax.models.layers import BatchNorm, Initializer, Mark, PooledStem, conv, kaiming_out, run, stages
+from mixjax.models.layers import (
+    BatchNorm,
+    Initializer,
+    Mark,
+    PooledStem,
+    Stem,
+    conv,
+    kaiming_out,
+    run,
+    stages,
+    torch_conv,
+)
 from mixjax.models.net import Tap, no_tap
+from mixjax.models.preprocessing import settings
+from mixjax.models.published import Published
 
 Array = jax.Array
 
@@ -96,4 +109,11 @@ TABLE = {
     'resnet50': (Bottleneck, (3, 4, 6, 3)),
     'resnet101': (Bottleneck, (3, 4, 23, 3)),
     'resnet152': (Bottleneck, (3, 8, 36, 3)),
+}
+
+IMAGE = settings(224, 0.875, 'bilinear')
+CIFAR = partial(ResNet, *TABLE['resnet50'], stem=Stem, kernel_init=torch_conv)
+NETWORKS = {
+    **{name: Published(partial(ResNet, block, blocks), IMAGE, 'resnet') for name, (block, blocks) in TABLE.items()},
+    'cifar_resnet50': Published(CIFAR, settings(32, 1, 'bilinear'), 'resnet'),
 }

@@ -8,6 +8,7 @@ the 8x8 map is the global mean. Dropout, off in its experiments, is left out.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,8 @@ from flax import linen as nn
 from mixjax.models import layers
 from mixjax.models.layers import BatchNorm, Final, Mark, PlainStem, pooled, stages, torch_bias, torch_conv, walk
 from mixjax.models.net import Tap, no_tap
+from mixjax.models.preprocessing import settings
+from mixjax.models.published import Published
 
 Array = jax.Array
 
@@ -62,3 +65,10 @@ class WideResNet(nn.Module):
         parts = stages(WideBlock, (self.blocks,) * 3, 16 * self.widen, self.dtype)
         h, maps = walk(h, parts, train=train, tap=tap)
         return pooled(Final(momentum=0.1, dtype=self.dtype, name='final')(h, train), maps)
+
+
+# `_64` is for 64x64 images: the stem has stride 2.
+NETWORKS = {
+    'wrn28_10': Published(WideResNet, settings(32, 1, 'bilinear'), 'wideresnet'),
+    'wrn28_10_64': Published(partial(WideResNet, stride=2), settings(64, 1, 'bilinear'), 'wideresnet'),
+}

@@ -32,7 +32,8 @@ SETTLE = 30.0  # seconds after which logged lines are written to a store
 ELSEWHERE = ('results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store')
 # Settings that earlier versions had not, with the value that they stand for in a config without them.
 ADDED = {
-    'image.augment': '', 'image.tta': '', 'optim.clip': 0.0, 'optim.decayed': '', 'optim.layer_decay': 1.0,
+    'image.augment': '', 'image.tta': '', 'model.drop_path': -1.0, 'model.remat': False, 'optim.clip': 0.0,
+    'optim.decayed': '', 'optim.layer_decay': 1.0,
     'optim.warmup': 0.0, 'target.labels': '', 'target.task': '', 'unlabelled.dir': '', 'unlabelled.name': '',
     'unlabelled.share': 0.5,
 }  # fmt: skip

@@ -15,7 +15,7 @@ from jax.tree_util import Partial
 from mixjax.config.validate import TINY
 from mixjax.errors import UserError, user_code
 from mixjax.method import Aux, Ctx, Data, Head, Method, Prepared
-from mixjax.models.net import Net
+from mixjax.models.net import NO_CLASSIFIER, Net
 from mixjax.train import contract
 from mixjax.train.accumulate import check_carry
 from mixjax.train.program import Program
@@ -217,7 +217,7 @@ def initial_head(drawn: Tree, head: Head, key: Array, start: Tree | None) -> Tre
 
 def copy_rows(fresh: Tree, head: Head, start: Tree) -> Tree:
     """Return a fresh head with the classes that `head.rows` names copied from the pretrained classifier."""
-    classifier = start['params']['heads'].get('source')
+    classifier = start['params'].get('heads', {}).get('source')
     rows = np.asarray(head.rows)
     taken = np.flatnonzero(rows >= 0)
     if len(rows) != head.width:
@@ -225,7 +225,7 @@ def copy_rows(fresh: Tree, head: Head, start: Tree) -> Tree:
     if len(taken) == 0:
         return fresh
     if classifier is None or rows.max() >= classifier['bias'].shape[0]:
-        raise UserError('the method starts from the pretrained classifier, which the weights do not hold')
+        raise UserError(f'the method starts from the pretrained classifier, {NO_CLASSIFIER}')
     kernel = fresh['kernel'].at[:, taken].set(classifier['kernel'][:, rows[taken]])
     return {'kernel': kernel, 'bias': fresh['bias'].at[taken].set(classifier['bias'][rows[taken]])}
 

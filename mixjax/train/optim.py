@@ -18,7 +18,7 @@ import optax
 from mixjax.config.validate import TINY
 from mixjax.errors import UserError, nearest
 from mixjax.method import Groups
-from mixjax.models.net import depths
+from mixjax.models.net import EMBEDDINGS, depths
 
 Array = jax.Array
 Tree = Any
@@ -132,7 +132,7 @@ def factors(groups: Groups, group: Callable[[tuple[str, ...]], str], params: Tre
         if rate and path in scale:
             rate *= scale[path]
             _require_a_rate(optim, rate, name)
-        if exempt and len(leaf.shape) <= 1:
+        if exempt and (len(leaf.shape) <= 1 or path[-1] in EMBEDDINGS):
             decay = 0.0
         return (rate, decay) if rate else (0.0, 0.0)
 
@@ -164,7 +164,7 @@ def _require_a_rate(optim: Any, factor: float, part: str) -> None:
 
 
 def _exempts(optim: Any) -> bool:
-    """Return whether parameters of one dimension do not decay."""
+    """Return whether parameters of one dimension, and tokens and position embeddings, do not decay."""
     return (optim.decayed or ('matrices' if optim.name in DECOUPLED else 'all')) == 'matrices'
 
 

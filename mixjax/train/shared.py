@@ -141,7 +141,10 @@ def build_network(config: Any, sets: Sets) -> tuple[Net, Geometry, Array]:
     """Build the network, its image preprocessing, and zeros of the shape of an image."""
     # float64 is the type of the variables, and the network follows it.
     dtype = 'bfloat16' if config.model.dtype == 'bfloat16' else 'float32'
-    net = models.build(config.model.name, dtype=dtype, init=config.model.init)
+    net = models.build(
+        config.model.name, dtype=dtype, init=config.model.init, remat=config.model.remat,
+        drop_path=config.model.drop_path,
+    )  # fmt: skip
     channels = run_data.check_images(config, sets)
     side = config.image.crop
     if config.model.name not in models.SHIPPED:

@@ -39,7 +39,7 @@ def test_resnet18_by_hand():
 def test_glyphnet_by_hand():
     expected = {'stem': 0, 'stage1/block0': 1, 'stage2/block0': 2, 'stage3/block0': 3, 'heads': 4}
     assert by_module(paths_of('glyphnet', 16, 1)) == expected
-    assert by_module(paths_of('glyphnet_plane', 16, 1)) == {**expected, 'final': 3}  # with the last block
+    assert by_module(paths_of('glyphnet_plane', 16, 1)) == {**expected, 'final': 4}  # with the heads
     # Blocks are in the order of their numbers, not of their names, and stages without numbers are one layer each.
     assert by_module(paths_of('lenet', 32)) == {'stem': 0, 'stage1/conv': 1, 'stage2/fc': 2, 'stage3/fc': 3, 'heads': 4}
     dense = by_module(paths_of('densenet121'))
@@ -47,7 +47,7 @@ def test_glyphnet_by_hand():
         1, 6, 9, 17,
     )  # fmt: skip
     assert dense['stage2/transition'] == dense['stage2/block0'] == 7
-    assert dense['final'] == dense['stage4/block15'] == 58 and dense['heads'] == 59
+    assert dense['stage4/block15'] == 58 and dense['final'] == dense['heads'] == 59
 
 
 @pytest.mark.parametrize('name', SHIPPED)
@@ -76,7 +76,7 @@ def test_other_ways_to_name_the_blocks():
         paths = [('backbone', 'stem', 'position'), *blocks, ('backbone', 'final', 'norm', 'scale'), *heads]
         found = depths(paths)
         assert [found[path] for path in blocks] == [i + 1 for i in range(12) for _ in inside]
-        assert (found[paths[0]], found[paths[-2]], found[heads[0]]) == (0, 12, 13)
+        assert (found[paths[0]], found[paths[-2]], found[heads[0]]) == (0, 13, 13)
     downsampled = [('backbone', 'stage2', name, 'kernel') for name in ('downsample', 'block1', 'block2')]
     assert list(depths(downsampled).values()) == [0, 0, 1]
     assert depths([('backbone', 'stage1', 'w'), *heads]) == {('backbone', 'stage1', 'w'): 0, heads[0]: 1}

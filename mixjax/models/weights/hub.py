@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
-from mixjax.models import preprocessing
+from mixjax.models import efficientnet, preprocessing
 
 PREFIX = 'hf://'
 FILES = ('model.safetensors', 'pytorch_model.bin')
@@ -37,7 +37,7 @@ def _known() -> dict[str, dict[str, Any]]:
         if depth >= 50:
             add('tv2_in1k', resnet, size=224, fraction=0.965, way='bilinear', colours=preprocessing.IMAGENET)
     add('tv_in1k', 'densenet121', size=224, fraction=0.875, way='bicubic', colours=preprocessing.IMAGENET)
-    for scale, (size, fraction) in preprocessing.SIZES.items():
+    for scale, (_, _, size, _, fraction) in efficientnet.SCALES.items():
         for tag in ('in1k', 'aa_in1k', 'ap_in1k', 'ns_jft_in1k'):
             colours = preprocessing.HALF if tag == 'ap_in1k' else preprocessing.IMAGENET
             network = f'efficientnet_{scale}'

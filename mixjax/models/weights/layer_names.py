@@ -1,13 +1,12 @@
-"""The names of each network's layers in torch code: the tables for `tensor_names.py`.
-
-A dialect is a function of a layer's keys in our tree; a new network needs one row in `of`.
-"""
+"""The names of each network's layers in torch code: the tables for `tensor_names.py`, found by `of`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from itertools import accumulate
+from typing import NamedTuple
 
+import numpy as np
 from flax import linen as nn
 
 from mixjax.models.densenet import DenseNet
@@ -18,13 +17,41 @@ from mixjax.models.resnet import ResNet
 from mixjax.models.wideresnet import WideResNet
 
 Keys = tuple[str, ...]
-Dialect = Callable[[Keys], str]
+STEM: Keys = ('backbone', 'stem', 'conv')  # every network that others have begins with this convolution
+Tensors = Mapping[str, np.ndarray]
 
 
-def _dialect(top: Mapping[str, str], layer: Callable[[int, int, str], str]) -> Dialect:
-    """Make a dialect from `top`, {'stem/conv': name} with `head` for the classifier, and a function for the blocks.
+def unchanged(tensors: Tensors) -> Tensors:
+    """Return the tensors as they are."""
+    return tensors
 
-    The function maps (stage, block, layer) to a name. Stages count from 1, blocks from 0, as in our names.
+
+class Dialect(NamedTuple):
+    """The names of a network's tensors in another library.
+
+    layer: returns the name of a layer: ('backbone', 'stage1', 'block0', 'conv1') -> 'layer1.0.conv1', and
+        ('heads', 'source') -> 'fc'. A parameter that is no kernel, scale or bias, such as a class token, is a layer of
+        its own: ('backbone', 'stem', 'cls_token') -> 'cls_token', in the same layout here and there.
+    read: turns a file's tensors into those that `layer` names, where they are cut otherwise: a file's query, key and
+        value become one matrix. What it does not know stays as it is.
+    write: the inverse of `read`.
+    """
+
+    layer: Callable[[Keys], str]
+    read: Callable[[Tensors], Tensors] = unchanged
+    write: Callable[[Tensors], Tensors] = unchanged
+
+
+def by_blocks(
+    top: Mapping[str, str], layer: Callable[[int, int, str], str], read: Callable[[Tensors], Tensors] = unchanged,
+    write: Callable[[Tensors], Tensors] = unchanged,
+) -> Dialect:  # fmt: skip
+    """Make a dialect from names outside of the blocks, and a function for those inside.
+
+    Args:
+      top: {'stem/conv': name, ..}, with `head` for the classifier.
+      layer: maps (stage, block, 'attn/qkv') to a name. Stages count from 1, blocks from 0, as in our names.
+      read, write: see `Dialect`.
     """
 
     def translate(keys: Keys) -> str:
@@ -33,16 +60,16 @@ def _dialect(top: Mapping[str, str], layer: Callable[[int, int, str], str]) -> D
         path = '/'.join(keys[1:])
         if path in top:
             return top[path]
-        stage, block, name = keys[1:]
-        return layer(int(stage.removeprefix('stage')), int(block.removeprefix('block')), name)
+        stage, block, *name = keys[1:]
+        return layer(int(stage.removeprefix('stage')), int(block.removeprefix('block')), '/'.join(name))
 
-    return translate
+    return Dialect(translate, read, write)
 
 
 def _residual(shortcut: str, top: Mapping[str, str]) -> Dialect:
     """Return the dialect of `layer1.0.conv1` and `layer1.0.<shortcut>.0`."""
     renamed = {'shortcut_conv': f'{shortcut}.0', 'shortcut_bn': f'{shortcut}.1'}
-    return _dialect(top, lambda stage, block, layer: f'layer{stage}.{block}.{renamed.get(layer, layer)}')
+    return by_blocks(top, lambda stage, block, layer: f'layer{stage}.{block}.{renamed.get(layer, layer)}')
 
 
 def _transformers(stage: int, block: int, layer: str) -> str:
@@ -55,7 +82,7 @@ def _transformers(stage: int, block: int, layer: str) -> str:
 CIFAR = {'stem/conv': 'conv1', 'stem/bn': 'bn1', 'final/bn': 'bn1', 'head': 'linear'}
 RESNET = {
     'torchvision': _residual('downsample', {'stem/conv': 'conv1', 'stem/bn': 'bn1', 'head': 'fc'}),
-    'transformers': _dialect(
+    'transformers': by_blocks(
         {
             'stem/conv': 'resnet.embedder.embedder.convolution',
             'stem/bn': 'resnet.embedder.embedder.normalization',
@@ -73,7 +100,7 @@ def _dense(top: Mapping[str, str], transition: str, layer: Callable[[int, int, s
     norm = 'norm' if transition.startswith('features') else 'bn'
     ends = {'bn': norm, 'conv': 'conv'}
     between = {f'{ours}/{end}': f'{name}.{their}' for ours, name in names.items() for end, their in ends.items()}
-    return _dialect({**top, **between}, layer)
+    return by_blocks({**top, **between}, layer)
 
 
 def _densenet(dot: str) -> Dialect:
@@ -101,7 +128,7 @@ DENSENET_CIFAR = {
     )
 }
 LENET = {
-    'cifar': _dialect(
+    'cifar': by_blocks(
         {'stem/conv': 'conv1', 'stage1/conv': 'conv2', 'stage2/fc': 'fc1', 'stage3/fc': 'fc2', 'head': 'fc3'},
         lambda stage, block, name: name,
     )
@@ -161,12 +188,12 @@ def _efficientnet(backbone: EfficientNet) -> dict[str, Dialect]:
     def pytorch(stage: int, block: int, name: str) -> str:
         return f'_blocks.{first[stage - 1] + block}.{PYTORCH[name]}'
 
-    out = {'timm': _dialect(ends('conv_stem', 'bn1', 'conv_head', 'bn2', 'classifier'), timm)}
+    out = {'timm': by_blocks(ends('conv_stem', 'bn1', 'conv_head', 'bn2', 'classifier'), timm)}
     if backbone.padding == 'symmetric':
         top = ends('features.0.0', 'features.0.1', f'features.{last}.0', f'features.{last}.1', 'classifier.1')
-        return {**out, 'torchvision': _dialect(top, torchvision)}
+        return {**out, 'torchvision': by_blocks(top, torchvision)}
     for dialect, head in {'efficientnet_pytorch': '_fc', "SMILE's efficientnet": 'fc'}.items():
-        out[dialect] = _dialect(ends('_conv_stem', '_bn0', '_conv_head', '_bn1', head), pytorch)
+        out[dialect] = by_blocks(ends('_conv_stem', '_bn0', '_conv_head', '_bn1', head), pytorch)
     return out
 
 

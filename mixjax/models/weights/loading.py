@@ -32,7 +32,7 @@ from safetensors.numpy import save as save_tensors
 
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
-from mixjax.models import preprocessing
+from mixjax.models import preprocessing, registry
 from mixjax.models.net import Net
 from mixjax.models.weights import hub, tensor_names, torch_file
 
@@ -222,7 +222,10 @@ def _is_network(variables: Tree) -> bool:
 
 
 def classes(spec: str, network: str) -> int:
-    """Return the number of classes of the weights' classifier; for well-known weights without the file."""
+    """Return the number of classes of the weights' classifier, 0 without one.
+
+    Well-known weights need not be here.
+    """
     if spec.startswith(hub.PREFIX):
         known = hub.KNOWN.get(hub.parse(spec).repository)
         if known is not None:
@@ -235,7 +238,7 @@ def classes(spec: str, network: str) -> int:
 
 def image(spec: str, network: str) -> dict[str, Any]:
     """Return the image settings of the weights (`images.KEYS`): the network's where the weights have none."""
-    own = preprocessing.of_network(network)
+    own = registry.image_settings(network)
     if spec.startswith(hub.PREFIX):
         reference = hub.parse(spec)
         return {**own, **hub.about(reference, hub.cached_file(reference)).get('image', {})}
@@ -293,9 +296,10 @@ def into(spec: str, net: Net, network: str, image: Array, loaded: Weights | None
 
 
 def widths(loaded: Weights, network: str) -> dict[str, int]:
-    """Return {head: number of classes}; a foreign file's classifier is the head `source`."""
+    """Return {head: number of classes}; a foreign file's classifier, if it has one, is the head `source`."""
     if not loaded.own:
-        return {'source': tensor_names.classes_in(network, loaded.tensors)}
+        width = tensor_names.classes_in(network, loaded.tensors)
+        return {'source': width} if width else {}
     heads = loaded.variables['params'].get('heads', {})
     return {name: int(np.shape(head['bias'])[0]) for name, head in heads.items()}
 

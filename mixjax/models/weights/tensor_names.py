@@ -1,19 +1,18 @@
 """Translation of foreign tensor names: between torch's files and our variables.
 
-A *dialect* gives the name of a layer in torch code: a function of the layer's keys in our tree, for example
+A `Dialect` (layer_names.py) gives the names of layers in torch code, for example
 
     ('backbone', 'stage1', 'block0', 'conv1') -> 'layer1.0.conv1'        ('heads', 'source') -> 'fc'
 
 The rest is the same for all: kernel and scale are `.weight`, bias `.bias`, mean `.running_mean`, var
 `.running_var`; a convolution's kernel is OIHW there and HWIO here, a linear one's (out, in) and (in, out).
-`num_batches_tracked` has no counterpart here and is dropped. The file's classifier is the head `source`.
-
-The names themselves are in `layer_names.py`.
+`num_batches_tracked` has no counterpart here and is dropped. The file's classifier is the head `source`; a
+self-supervised network's file has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,12 @@ from mixjax.errors import UserError, require
 from mixjax.models import registry
 from mixjax.models.efficientnet import EfficientNet
 from mixjax.models.weights import layer_names
-from mixjax.models.weights.layer_names import Dialect, Keys
+from mixjax.models.weights.layer_names import Dialect, Keys, Tensors
 
-Tensors = Mapping[str, np.ndarray]
 Tree = Any
 
 LEAVES = {'kernel': 'weight', 'scale': 'weight', 'bias': 'bias', 'mean': 'running_mean', 'var': 'running_var'}
 DROPPED = 'num_batches_tracked'
-STEM = ('backbone', 'stem', 'conv')
 SHOWN = 20
 
 
@@ -45,14 +42,17 @@ def dialects(network: str | nn.Module) -> dict[str, Dialect]:
 
 
 def classes_in(network: str | nn.Module, tensors: Tensors) -> int:
-    """Return the number of classes of the classifier in a foreign file."""
-    known = [name(('heads', 'source')) for name in _known(network).values()]
-    for layer in known:
-        shape = np.shape(tensors.get(f'{layer}.weight', ()))
+    """Return the number of classes of the classifier in a foreign file, 0 without one: self-supervised networks."""
+    known = _known(network)
+    heads = [(dialect.read(tensors), dialect.layer(('heads', 'source'))) for dialect in known.values()]
+    for here, layer in heads:
+        shape = np.shape(here.get(f'{layer}.weight', ()))
         if len(shape) == 2:
             return shape[0]
     _refuse_a_sibling(network, tensors)
-    looked = ', '.join(f'{layer}.weight' for layer in dict.fromkeys(known))
+    if any(f'{dialect.layer(layer_names.STEM)}.weight' in dialect.read(tensors) for dialect in known.values()):
+        return 0
+    looked = ', '.join(f'{layer}.weight' for layer in dict.fromkeys(layer for _, layer in heads))
     raise UserError(f'there is no classifier of a {_called(network)} among the tensors (looked for {looked})')
 
 
@@ -68,24 +68,24 @@ def from_torch(network: str | nn.Module, tensors: Tensors, wanted: Tree) -> Tree
     """
     flat = _flat(wanted)
     assert wanted['params'].get('heads', {}).keys() <= {'source'}, 'a file has one classifier'
-    tensors = {name: tensor for name, tensor in tensors.items() if name.rpartition('.')[2] != DROPPED}
-    best, names = '', {}
-    for dialect, translate in _known(network).items():
-        here = {_name(translate, keys): keys for keys in flat}
-        if not best or len(here.keys() & tensors.keys()) > len(names.keys() & tensors.keys()):
-            best, names = dialect, here
+    given = {name: tensor for name, tensor in tensors.items() if name.rpartition('.')[2] != DROPPED}
+    best, names, tensors = '', {}, given
+    for name, dialect in _known(network).items():
+        here, read = {_name(dialect, keys): keys for keys in flat}, dialect.read(given)
+        if not best or len(here.keys() & read.keys()) > len(names.keys() & tensors.keys()):
+            best, names, tensors = name, here, read
     if not names.keys() & tensors.keys():
         _refuse_a_sibling(network, tensors)
     wrong = [f'{name} is not in the file' for name in names if name not in tensors]
     wrong += [f'{name} has no place in the network' for name in tensors if name not in names]
     for name in names.keys() & tensors.keys():
-        have, want = tuple(tensors[name].shape), flat[names[name]].shape
-        if tuple(have[i] for i in _axes(have)) != tuple(want):
-            wrong.append(f'{name} has shape {have}, the network {tuple(want[i] for i in _back(want))}')
+        have, want, leaf = tuple(tensors[name].shape), flat[names[name]].shape, names[name][-1]
+        if tuple(have[i] for i in _axes(leaf, have)) != tuple(want):
+            wrong.append(f'{name} has shape {have}, the network {tuple(want[i] for i in _back(leaf, want))}')
     if wrong:
         shown = sorted(wrong)[:SHOWN] + ([f'and {len(wrong) - SHOWN} more'] if len(wrong) > SHOWN else [])
         raise UserError(f'the tensors do not fit a {_called(network)} in the names of {best}:\n  ' + '\n  '.join(shown))
-    new = {keys: _to_ours(np.asarray(tensors[name]), flat[keys].dtype) for name, keys in names.items()}
+    new = {keys: _to_ours(keys[-1], np.asarray(tensors[name]), flat[keys].dtype) for name, keys in names.items()}
     return traverse_util.unflatten_dict(new)
 
 
@@ -103,15 +103,15 @@ def to_torch(network: str | nn.Module, variables: Tree, dialect: str, head: str 
     require(
         head in variables.get('params', {}).get('heads', {head: ()}), f'head must be one of the network, not {head!r}'
     )
-    translate, new = known[dialect], {}
+    new = {}
     for keys, leaf in _flat(variables).items():
         if keys[1] == 'heads':
             if keys[2] != head:
                 continue
             keys = (keys[0], 'heads', 'source', *keys[3:])
         leaf = np.asarray(leaf)
-        new[_name(translate, keys)] = np.ascontiguousarray(leaf.transpose(_back(leaf.shape)))
-    return new
+        new[_name(known[dialect], keys)] = np.ascontiguousarray(leaf.transpose(_back(keys[-1], leaf.shape)))
+    return dict(known[dialect].write(new))
 
 
 # --- rules for all dialects -------------------------------------------------------------------------------------------
@@ -122,22 +122,28 @@ def _flat(tree: Tree) -> dict[Keys, Any]:
     return traverse_util.flatten_dict(tree)  # pyright: ignore[reportReturnType]
 
 
-def _name(translate: Dialect, keys: Keys) -> str:
-    return f'{translate(keys[1:-1])}.{LEAVES[keys[-1]]}'
+def _name(dialect: Dialect, keys: Keys) -> str:
+    if keys[-1] in LEAVES:
+        return f'{dialect.layer(keys[1:-1])}.{LEAVES[keys[-1]]}'
+    return dialect.layer(keys[1:])
 
 
-def _axes(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the order in which torch's axes are ours: OIHW to HWIO, (out, in) to (in, out)."""
+def _axes(leaf: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the order in which torch's axes are ours, OIHW to HWIO and (out, in) to (in, out) for kernels."""
+    if leaf != 'kernel':
+        return tuple(range(len(shape)))
     return (2, 3, 1, 0) if len(shape) == 4 else tuple(reversed(range(len(shape))))
 
 
-def _back(shape: Sequence[int]) -> tuple[int, ...]:
+def _back(leaf: str, shape: Sequence[int]) -> tuple[int, ...]:
     """Return the order in which our axes are torch's."""
+    if leaf != 'kernel':
+        return tuple(range(len(shape)))
     return (3, 2, 0, 1) if len(shape) == 4 else tuple(reversed(range(len(shape))))
 
 
-def _to_ours(tensor: np.ndarray, dtype: Any) -> np.ndarray:
-    return np.ascontiguousarray(tensor.transpose(_axes(tensor.shape)), dtype=dtype)
+def _to_ours(leaf: str, tensor: np.ndarray, dtype: Any) -> np.ndarray:
+    return np.ascontiguousarray(tensor.transpose(_axes(leaf, tensor.shape)), dtype=dtype)
 
 
 def _known(network: str | nn.Module) -> dict[str, Dialect]:
@@ -168,6 +174,6 @@ def _refuse_a_sibling(network: str | nn.Module, tensors: Iterable[str]) -> None:
         other = build()
         if not isinstance(other, EfficientNet) or other.clone(padding=backbone.padding) != backbone:
             continue
-        for dialect, translate in dialects(other).items():
-            if dialect not in mine and f'{translate(STEM)}.weight' in tensors:
-                raise UserError(f'these are names of {dialect}, which fit the network {sibling!r} and not this one')
+        for name, dialect in dialects(other).items():
+            if name not in mine and f'{dialect.layer(layer_names.STEM)}.weight' in tensors:
+                raise UserError(f'these are names of {name}, which fit the network {sibling!r} and not this one')

@@ -7,6 +7,7 @@ import types
 import pytest
 
 from mixjax import config as config_lib
+from mixjax import models
 from mixjax.errors import UserError
 from mixjax.models import preprocessing, weights
 from mixjax.models.weights import hub
@@ -121,7 +122,7 @@ def test_the_images_that_belong_to_the_weights(cache):
     said = weights.image('hf://org/transformers-like', 'resnet50')
     assert said == preprocessing.settings(224, 0.875, 'bicubic', ((0.1,) * 3, (0.2,) * 3))
     put(cache, 'org/broken', **{'config.json': '{"pretrained_cfg": {"input_size": [3, "x"]}}'})
-    assert weights.image('hf://org/broken', 'resnet50') == preprocessing.of_network('resnet50')
+    assert weights.image('hf://org/broken', 'resnet50') == models.image_settings('resnet50')
 
 
 def test_a_config_takes_them_where_it_leaves_them_open():
