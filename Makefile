@@ -14,7 +14,7 @@ test-parity test-slow: private SIDE = $(TOGETHER)
 
 help:
 	@echo 'make quickstart    fine-tune with five methods on the embedded benchmark, and write a report'
-	@echo 'make results       20 methods, 3 and 10 labels, 5 seeds: the table of docs/results.md (under an hour)'
+	@echo 'make results       36 methods, 3 and 10 labels, 5 seeds: tables of docs/results.md (two hours on two cores)'
 	@echo 'make results-full  the papers'"'"' tables on the digits, 10 seeds, and their claims; goes on where it was stopped (hours)'
 	@echo 'make test          the tests (15 minutes on two cores)'
 	@echo 'make tables-smoke  try every cell of the papers'"'"' tables; goes on where it was stopped (ARGS: some of the tables)'
@@ -33,6 +33,8 @@ quickstart: .venv/with-test
 results results-full: export JAX_PLATFORMS := cpu
 results: .venv/with-test
 	$(PY) -m mixjax train --config=configs/digits/all_methods.py --workdir=runs/all_methods $(ARGS)
+	$(PY) -m mixjax train --config=configs/digits/later_methods.py --workdir=runs/later_methods $(ARGS)
+	$(PY) -m mixjax train --config=configs/digits/unlabelled.py --workdir=runs/unlabelled $(ARGS)
 
 results-full: .venv/with-test
 	$(PY) -m reproduction.digits runs/digits_tables --train $(ARGS)

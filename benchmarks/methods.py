@@ -97,7 +97,7 @@ def measure(short: bool = False, only: tuple[str, ...] = ()) -> Part:
             for way in ways.values():
                 way.close()
         found = {name: each / ways[name].count for name, each in found.items()}
-        ways, found = whole(ways, found, shares)
+        ways, found = with_totals(ways, found, shares)
         tables.append(table(case, ways, found, refused))
         # Steps too small to be judged are only tried.
         verdicts += [] if short else judged(case, found)
@@ -131,7 +131,7 @@ def programs(
     return ways, shares, refused
 
 
-def whole(
+def with_totals(
     ways: Mapping[str, CompiledSteps], found: Mapping[str, np.ndarray], shares: Mapping[str, float]
 ) -> tuple[dict[str, CompiledSteps], dict[str, np.ndarray]]:
     """Add to the stages of a method its total: the cost of a step with its share of the first stage."""

@@ -216,7 +216,7 @@ def run(
         _give_method(changed, makes, method)
     with contextlib.ExitStack() as stack:
         stack.enter_context(given.use(sets))
-        stack.enter_context(method_registry.given(makes))
+        stack.enter_context(method_registry.with_functions(makes))
         found = experiment.run(changed, workdir, progress=progress, changed_code=changed_code)
     return Results(
         found, storage.to_place(workdir), {name.removeprefix(method_registry.GIVEN): makes[name] for name in makes}
@@ -241,7 +241,7 @@ def _give_method(config: Any, makes: dict[str, Make], method: str | Make | Mappi
         if isinstance(one, str):
             name = one
         else:
-            name = method_registry.given_name(one)
+            name = method_registry.function_name(one)
             if name.startswith(method_registry.GIVEN) and makes.setdefault(name, one) is not one:
                 title = name.removeprefix(method_registry.GIVEN)
                 raise UserError(f'two different functions are called {title!r}; rename one of the methods')

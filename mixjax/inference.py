@@ -337,7 +337,7 @@ def load(
     net = models.build(about['model'], dtype='bfloat16' if about.get('dtype') == 'bfloat16' else 'float32')
     shown = jnp.zeros((1, geometry.crop, geometry.crop, max(rule.channels, len(geometry.mean))))
     variables, _ = weights.into(str(workdir), net, about['model'], shown, loaded)
-    with method_registry.given(_given(workdir, about, method)):
+    with method_registry.with_functions(_given(workdir, about, method)):
         predict = predictor_of(workdir, about, variables['params'].get('heads', {}))
 
     def forward(variables: Tree, inputs: Array) -> Out:
@@ -380,7 +380,7 @@ def _given(workdir: Any, about: Mapping[str, Any], method: Callable[..., Method]
     if method is None:
         return {}
     name = about['method'].get('name', '')
-    method_registry.given_name(method)
+    method_registry.function_name(method)
     if not str(name).startswith(method_registry.GIVEN):
         raise UserError(f'{workdir} was trained with the method {name}, which needs no method=; leave it out')
     return {name: method}

@@ -30,8 +30,8 @@ def cache_of_fixtures(tmp_path_factory):
 def programs(tmp_path_factory):
     """jax's own cache of compiled programs: most of the time of the tests is compiling, and many compile the same ones.
 
-    Only in this process and shared with the other workers. Commands that a test starts keep their programs as users'
-    do, in MIXJAX_CACHE, which is another folder for every test.
+    Shared by the workers and the commands that `tests.support.common.call` runs. Other processes that a test starts
+    keep their programs as users' do, in MIXJAX_CACHE, which is another folder for every test.
     """
     here = tmp_path_factory.getbasetemp()
     folder = (here.parent if 'PYTEST_XDIST_WORKER' in os.environ else here) / 'programs'

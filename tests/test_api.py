@@ -400,9 +400,9 @@ def test_the_digest_of_a_function_is_of_modules_of_ones_own_too(tmp_path, monkey
 def test_the_make_of_a_module_has_the_name_of_the_module():
     from mixjax.methods import smile
 
-    assert method_registry.given_name(smile.make) == 'smile'
-    assert method_registry.given_name(two_heads) == 'given:two_heads'
-    assert method_registry.given_name(functools.partial(smile.make)) == 'given:make'
+    assert method_registry.function_name(smile.make) == 'smile'
+    assert method_registry.function_name(two_heads) == 'given:two_heads'
+    assert method_registry.function_name(functools.partial(smile.make)) == 'given:make'
     with pytest.raises(UserError, match='two different functions'):
         methods = {'a': functools.partial(two_heads, share=0.1), 'b': functools.partial(two_heads, share=0.2)}
         mixjax.train.run(settings(), 'nowhere', target=data(), method=methods)

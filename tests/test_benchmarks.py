@@ -49,7 +49,7 @@ def test_a_method_with_a_first_stage_costs_both():
 
     ways = {'finetune': made(3.0, 10), 'two, second stage': made(3.0, 10), 'two, first stage': made(4.0, 12)}
     found = {name: np.array([1.0, 2.0]) * (k + 1) for k, name in enumerate(ways)}
-    ways, found = methods.whole(ways, found, {'two': 0.5})
+    ways, found = methods.with_totals(ways, found, {'two': 0.5})
     np.testing.assert_array_equal(found['two'], [2 + 1.5, 4 + 3])
     assert (ways['two'].flops, ways['two'].temporary, ways['two'].arguments) == (5.0, 12, 7)
     table = methods.table(Case('glyphnet', 16, 8), ways, found, {})

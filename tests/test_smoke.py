@@ -28,9 +28,10 @@ HEADS = {
         'seqtrain': {'target': 10},
         'lamix_puzzle': {'target': 10, 'global': 10},
     },
+    'digits/later_methods': {'xcutmix': {'joint': 20}, 'probe': {'target': 10}},
 }
 LONG = (
-    'xmixup_dogs', 'smile_cub', 'folder', 'digits/all_methods', 'glyphs_pretrain', 'quickstart', 'lamix_cifar100',
+    'xmixup_dogs', 'smile_cub', 'folder', 'digits/all_methods', 'digits/later_methods', 'glyphs_pretrain', 'quickstart', 'lamix_cifar100',
     'digits/grid', 'digits/lamix', 'digits/tables', 'digits/unlabelled',
 )  # fmt: skip
 
@@ -41,15 +42,16 @@ def test_every_config_is_tested():
     assert set(HEADS) == set(config_lib.shipped()) - others
 
 
-def test_the_table_of_all_methods_has_them_all():
-    config = config_lib.load('digits/all_methods')
-    unlabelled = {'fixmatch', 'selftrain'}  # they test on fewer images
-    assert {node.name for node in config.compare.values()} == set(method_registry.names()) - unlabelled
-    assert unlabelled < {node.name for node in config_lib.load('digits/unlabelled').compare.values()}
-    assert config.sweep.key == 'target.per_class' and config.sweep.numbers == (3, 10) and config.num_seeds == 5
+def test_the_tables_have_all_methods():
+    tables = [config_lib.load(f'digits/{name}') for name in ('all_methods', 'later_methods', 'unlabelled')]
+    named = [{node.name for node in config.compare.values()} for config in tables]
+    assert set.union(*named) == set(method_registry.names())
+    assert {'finetune'} <= set.intersection(*named) and named[0] & named[1] == {'finetune', 'mixup', 'smile'}
+    for config in tables:
+        assert config.sweep.key == 'target.per_class' and config.sweep.numbers == (3, 10) and config.num_seeds == 5
 
 
-@pytest.mark.parametrize('name', [name for name in HEADS if name != 'digits/all_methods'])  # its long form is enough
+@pytest.mark.parametrize('name', [name for name in HEADS if not name.endswith('_methods')])  # their long form is enough
 def test_smoke_forms_are_ready_to_train(name, tmp_path, monkeypatch):
     """All that comes before training, with the backbone's features made up: cheap for the large networks too."""
     monkeypatch.setattr(shared, 'view', lambda net, start: (bind(net, start), lambda image: image.mean((1, 2))))

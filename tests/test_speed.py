@@ -464,6 +464,7 @@ def test_unwritable_compile_cache_is_disabled(changed, tmp_path):
 @pytest.mark.slow
 def test_cached_programs_give_the_same_run(tmp_path, monkeypatch):
     """Bit for bit, with a program that a killed process has left half-written, too; and nobody complains."""
+    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', '')
     kept = Path(os.environ['MIXJAX_CACHE'], 'programs', compile_cache.machine_name())
     for name in ('one', 'two', 'three'):
         done = call(tmp_path, f'{CONFIG}:smile', f'--workdir={name}')

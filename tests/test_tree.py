@@ -285,6 +285,37 @@ def test_only_storage_writes_files():
     assert not found, f'write through mixjax.host.storage: {found}'
 
 
+MOST_ARGUMENTS = 8
+SETTINGS = {'make', 'wrap'}  # of methods and wrappers: their keyword-only arguments are what a config sets
+FRONT_DOOR = {'mixjax.api.run'}
+
+
+def long_signatures(source: str, module: str) -> list[str]:
+    """The functions of `source` with too many arguments, keyword-only ones and those of `__init__` included."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        names = {one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)} - {'self', 'cls'}
+        if len(names) > MOST_ARGUMENTS and node.name not in SETTINGS and f'{module}.{node.name}' not in FRONT_DOOR:
+            found.append(f'{module}.{node.name}: {len(names)} arguments')
+    return found
+
+
+def test_no_function_has_too_many_arguments():
+    found = [each for path in sources() for each in long_signatures(path.read_text(), f'mixjax.{module_name(path)}')]
+    assert not found, f'group what belongs together in a record: {found}'
+
+
+def test_long_signatures_finds():
+    keywords = ', '.join(f'k{i}' for i in range(8))
+    init = f'class A:\n def __init__(self, a, *, {keywords}): ...'
+    assert long_signatures(init, 'm') == ['m.__init__: 9 arguments']
+    assert (
+        long_signatures(init.replace('a, ', ''), 'm') == long_signatures(f'def make(a, *, {keywords}): ...', 'm') == []
+    )
+
+
 def test_importing_the_mathematics_loads_no_heavy_library():
     heavy = {'flax', 'grain', 'matplotlib', 'optax', 'orbax', 'sklearn', 'tensorflow', 'tensorflow_datasets'}
     script = 'import sys; from mixjax import losses, mix; print(*{name.partition(".")[0] for name in sys.modules})'

@@ -1,11 +1,11 @@
-"""Every method on the embedded benchmark, 3 and 10 labels per class, 5 seeds: the table of docs/results.md.
+"""The papers' methods on the embedded benchmark, 3 and 10 labels per class, 5 seeds: a table of docs/results.md.
 
     mixjax train --config=configs/digits/all_methods.py --workdir=runs/all_methods
 
 Each method has its defaults, none tuned here: the settings of its paper or its authors' code where these
 say them (docs/methods.md names the few that they leave open). The schedule is the quickstart's for all.
-`lamix_puzzle` is the paper's PuzzleMix section (beta 1). Methods that learn from unlabelled images are in
-configs/digits/unlabelled.py: the digits have no test part, so these test on fewer images.
+`lamix_puzzle` is the paper's PuzzleMix section (beta 1). Later methods are in configs/digits/later_methods.py, and those
+that learn from unlabelled images in configs/digits/unlabelled.py.
 """
 
 from mixjax.config import read
@@ -14,8 +14,6 @@ METHODS = {
     'finetune': {},
     # transfer
     'feature_extraction': {},
-    'probe': {},
-    'lpft': {},
     'l2sp': {},
     'delta': {},
     'bss': {},
@@ -26,18 +24,6 @@ METHODS = {
     'cotrain': {},
     'smile': {},
     'xmixup': {},
-    'xcutmix': {},
-    'distill': {},
-    # agreement and contrast
-    'rdrop': {},
-    'supcon': {},
-    # which parameters learn, how, and which are evaluated
-    'bitfit': {},
-    'lntune': {},
-    'lora': {},
-    'sam': {},
-    'ema': {},
-    'wiseft': {},
     # mixing
     'label_smoothing': {},
     'mixup': {},

@@ -22,4 +22,5 @@ def get_config():
     config.compare = {label: {'name': label, **knobs} for label, knobs in METHODS.items()}
     config.unlabelled.name = 'rest'
     config.sweep.key, config.sweep.numbers = 'target.per_class', (3, 10)
+    config.results = 'docs/results.md'
     return config

@@ -60,7 +60,7 @@ def of_files(predictor: Any, given: Sequence[str], top: int) -> Answer:
             row['label'] = label
             labelled += 1
             correct += predictor.classes[int(np.argmax(result))] == label
-        rows.append({**row, **said(predictor, result, top)})
+        rows.append({**row, **answer_dict(predictor, result, top)})
     return Answer(rows, correct, labelled, unreadable, others, irregular)
 
 
@@ -76,14 +76,14 @@ def of_test_set(predictor: Any, workdir: str, top: int) -> Answer:
         {
             'file': f'test image {k}',
             'label': predictor.classes[label],
-            **said(predictor, probabilities[k], top),
+            **answer_dict(predictor, probabilities[k], top),
         }
         for k, label in enumerate(test.label)
     ]
     return Answer(rows, int(np.sum(probabilities.argmax(1) == test.label)), len(test.label), {}, 0)
 
 
-def said(predictor: Any, values: np.ndarray, top: int) -> dict[str, Any]:
+def answer_dict(predictor: Any, values: np.ndarray, top: int) -> dict[str, Any]:
     """Return the prediction of one image: the likeliest classes, the labels above 0.5, or the numbers.
 
     values: its probabilities, or numbers.
@@ -107,7 +107,7 @@ def _of_rows(predictor: Any, test: Any, top: int) -> Answer:
             true: Any = dict(zip(predictor.classes, map(float, label), strict=True))
         else:
             true = [predictor.classes[place] for place in np.flatnonzero(label)]
-        rows.append({'file': f'test image {k}', 'true': true, **said(predictor, values[k], top)})
+        rows.append({'file': f'test image {k}', 'true': true, **answer_dict(predictor, values[k], top)})
     return Answer(rows, 0, 0, {}, 0, measures={name: float(value) for name, value in measures.items()})
 
 

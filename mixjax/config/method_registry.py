@@ -58,7 +58,7 @@ _given: ContextVar[Mapping[str, Callable[..., Method]]] = ContextVar('given meth
 
 
 @contextlib.contextmanager
-def given(makes: Mapping[str, Callable[..., Method]]) -> Iterator[None]:
+def with_functions(makes: Mapping[str, Callable[..., Method]]) -> Iterator[None]:
     """Let configs name these `make` functions, {name: function}, inside of the block."""
     token = _given.set({**_given.get({}), **makes})
     try:
@@ -67,7 +67,7 @@ def given(makes: Mapping[str, Callable[..., Method]]) -> Iterator[None]:
         _given.reset(token)
 
 
-def given_name(make: Callable[..., Method]) -> str:
+def function_name(make: Callable[..., Method]) -> str:
     """Return the name by which a config refers to a method that was given as a function.
 
     A module's `make` has the module's name, as ever, so that all commands find it; another function has its own.
@@ -83,7 +83,7 @@ def given_name(make: Callable[..., Method]) -> str:
     return f'{GIVEN}{function.__name__}'
 
 
-def given_function(name: str) -> Callable[..., Method] | None:
+def named_function(name: str) -> Callable[..., Method] | None:
     """The function of a method that was given as one; None of a method that has a module."""
     return load(name) if name.startswith(GIVEN) else None
 
@@ -133,13 +133,13 @@ def load(name: str, origin: str = '', kind: Kind = METHOD) -> Callable[..., Meth
         raise UserError(f'unknown {noun} {name!r}{nearest(name, known)}; the {noun}s are {", ".join(sorted(known))}')
     module = import_module(path, f'{noun} {name!r}')
     if kind is METHOD and not hasattr(module, kind.function) and callable(getattr(module, WRAPPER.function, None)):
-        return around(module.wrap, getattr(module, 'AROUND', WRAPPED))
+        return as_method(module.wrap, getattr(module, 'AROUND', WRAPPED))
     if not callable(getattr(module, kind.function, None)):
         raise UserError(f'{noun} {name!r}: the module has no function {kind.signature}')
     return getattr(module, kind.function)
 
 
-def around(wrap: Callable[..., Method], inside: str) -> Callable[..., Method]:
+def as_method(wrap: Callable[..., Method], inside: str) -> Callable[..., Method]:
     """Return the `make` of a wrapper alone: the wrapper around the method `inside`, with the wrapper's settings."""
 
     @functools.wraps(wrap)

@@ -73,7 +73,7 @@ def inputs(program: Program, given: Tree, kind: str) -> Tree:
             spec = mesh.shard_spec(program.mesh, config.mix.shards if name == 'source' else 1)
             image = out[name]['image']
             out[name]['image'] = _laid(program, image.shape, image.dtype, spec)
-        size = unlabelled_batch(program)
+        size = program.sizes.unlabelled
         epochs = {'orders': (config.batch_size, len(batches.of_epoch(given)))}
         epochs |= {'unlabelled_orders': (size, len(given['unlabelled']['image']))} if size else {}
         for name, (batch, count) in epochs.items():
@@ -83,20 +83,13 @@ def inputs(program: Program, given: Tree, kind: str) -> Tree:
                 out[name] = of_trials(program, orders)
         return out
     key = step.keys(jax.random.key(config.seed)).data
-    planner = stream.Planner(
-        key, given, batch=config.batch_size, groups=config.mix.groups, unlabelled=unlabelled_batch(program)
-    )
+    planner = stream.Planner(key, given, program.sizes)
     found: dict[str, Any] = {name: x[None] for name, x in stream.examples(given, planner, 0).items()}
     found['first'] = np.zeros((), np.int32)
     t = program.mesh.shape['trial']
     return jax.tree_util.tree_map_with_path(
         lambda path, x: _laid(program, (t, *x.shape), x.dtype, mesh.step_spec(path)), found
     )
-
-
-def unlabelled_batch(program: Program) -> int:
-    """Return the number of unlabelled images in a batch."""
-    return program.method.unlabelled * program.config.batch_size
 
 
 def where(program: Program, given: Tree, room: int | None) -> placement.Where:
@@ -131,7 +124,7 @@ def _size(leaf: Shape) -> int:
     return math.prod(shape) * (8 if jnp.issubdtype(leaf.dtype, jax.dtypes.extended) else leaf.dtype.itemsize)
 
 
-def holds(
+def array_bytes(
     program: Program, ts: Tree, start: Tree, frozen: Tree, given: Tree, images: placement.Where
 ) -> dict[str, int]:  # fmt: skip
     """Return {part: bytes} of the arrays on a device during training, inputs of the step's program or not.

@@ -36,7 +36,7 @@ class Plan(NamedTuple):
 
     label: name of the method, or of its first stage.
     program: its mesh, config and method.
-    holds: {part: bytes} on a device during training.
+    array_bytes: {part: bytes} on a device during training.
     where: placement of the images.
     notes: messages on the assumptions.
     examples: number of training examples of a seed.
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
     label: str
     program: Program
-    holds: dict[str, int]
+    array_bytes: dict[str, int]
     where: placement.Where
     notes: list[str]
     examples: int
@@ -129,9 +129,9 @@ def compile_plan(program: Program, on: Slice, label: str, notes: list[str], give
     state = arguments.of_trials(program, arguments.state(program, data, made))
     start, frozen = arguments.everywhere(program, program.shared.start), arguments.of_trials(program, made.frozen)
     given_inputs = arguments.inputs(program, inputs, where.train)
-    holds = arguments.holds(program, state, start, frozen, given_inputs, where)
-    plan = Plan(label, program, holds, where, notes, len(train.label), arguments.size(state.params), None)
-    if on.chip is not None and sum(holds.values()) > on.chip.free * GIB:
+    array_bytes = arguments.array_bytes(program, state, start, frozen, given_inputs, where)
+    plan = Plan(label, program, array_bytes, where, notes, len(train.label), arguments.size(state.params), None)
+    if on.chip is not None and sum(array_bytes.values()) > on.chip.free * GIB:
         return plan._replace(refused='the arrays alone do not fit into the memory of a chip, so nothing was compiled')
     say(f'{label}: compiling for {on.name}; a network such as ResNet-50 takes minutes')
     began = time.monotonic()
@@ -176,6 +176,6 @@ def _read(compiled: Any, seconds: float, times: float) -> Compiled:
     size = memory.argument_size_in_bytes
     return Compiled(
         size, memory.output_size_in_bytes, memory.alias_size_in_bytes, memory.temp_size_in_bytes,
-        memory.generated_code_size_in_bytes, max(size - hlo.given(text), 0),
+        memory.generated_code_size_in_bytes, max(size - hlo.argument_bytes(text), 0),
         times * cost.get('flops', 0.0), times * cost.get('bytes accessed', 0.0), hlo.collectives(text), seconds,
     )  # fmt: skip

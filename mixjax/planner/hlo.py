@@ -97,7 +97,7 @@ def _trips(line: str, lines: dict[str, list[str]]) -> int:
     return int(bounds[0]) if len(bounds) == 1 and 'direction=LT' in inside else 1
 
 
-def given(text: str) -> int:
+def argument_bytes(text: str) -> int:
     """Return the bytes of a program's arguments, by their elements alone."""
     found = re.search(r'entry_computation_layout=\{\((.*?)\)->', text)
     return _bytes(_shapes(found[1])) if found else 0

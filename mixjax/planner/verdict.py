@@ -29,7 +29,7 @@ class Verdict(NamedTuple):
 
 def memory(plan: Plan) -> dict[str, int]:
     """Return {part: bytes} of a device."""
-    rows, found = dict(plan.holds), plan.compiled
+    rows, found = dict(plan.array_bytes), plan.compiled
     if found is not None:
         rows['layout of the arrays'] = found.padding
         # Outputs that do not overwrite the arguments.
@@ -60,7 +60,7 @@ def judge(plan: Plan, on: Slice) -> Verdict:
 def smaller(plan: Plan, on: Slice) -> list[str]:
     """Return ways to make a program smaller that does not fit; those that keep the experiment the same come first."""
     assert on.chip is not None
-    config, rows, free = plan.program.config, plan.holds, on.chip.free * GIB
+    config, rows, free = plan.program.config, plan.array_bytes, on.chip.free * GIB
     t, d = plan.program.mesh.devices.shape
     batch = config.batch_size // config.accumulate
     images = rows['training images'] + rows['test images']

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mixjax.errors import UserError
 from mixjax.host import storage
 from mixjax.host.storage import Place
-from mixjax.report.read import Folder, Unfinished, names, parts, read, whole
+from mixjax.report.read import Folder, Unfinished, finished, names, read, run_folders
 from mixjax.report.words import count
 
 BESIDE = ('report.html', 'results.md', 'results.csv')
@@ -37,7 +37,7 @@ def gather(paths: Sequence[str | Place]) -> Found:
     for path, found in zip(given, inside, strict=True):
         for run in found or [path]:
             try:
-                folders += [whole(part) for part in parts(run)] if found else [run]
+                folders += [finished(folder) for folder in run_folders(run)] if found else [run]
             except Unfinished:
                 left.append(run)
     if not folders:

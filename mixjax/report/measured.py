@@ -11,7 +11,7 @@ import numpy as np
 from mixjax.errors import UserError
 from mixjax.host import storage
 from mixjax.host.storage import Place
-from mixjax.report import curves, kept, pictures, plots, svg, tables
+from mixjax.report import analysis_results, curves, pictures, plots, svg, tables
 from mixjax.report.read import Folder, Run
 from mixjax.report.words import bdi, escape, isolate
 
@@ -30,7 +30,7 @@ def over(workdirs: Sequence[str | Place], folders: Sequence[Folder]) -> str:
         run._replace(label=f'{run.label} {folder.name.rpartition("=")[2]}') for folder in folders for run in folder.runs
     ]
     top = storage.to_place(workdirs[0])
-    whole = Folder(top.name, {}, {}, {}, tuple(runs), kept.read(top))
+    whole = Folder(top.name, {}, {}, {}, tuple(runs), analysis_results.read(top))
     found = blocks(whole, 's0', 0, ('sweep', 'interpolation', 'spectrum', 'probe'))
     return '\n'.join(f'<h2 id="s0-head-{name}">{title}</h2>\n{block}' for name, (title, block) in found.items())
 

@@ -15,7 +15,7 @@ from mixjax.report.words import bdi, count, escape, isolate, number
 
 NUMBERS = 12  # number of classes up to which each cell of the matrix has its number
 CELLS = 300  # number of classes up to which the matrix is a picture; beyond, there is only the list
-LISTED, TOLD = 12, 5  # confused pairs in the table, and in words
+TABLE_PAIRS, TEXT_PAIRS = 12, 5  # confused pairs in the table, and in words
 FULL = 0.5  # opacity of the darkest cell, which has its number on it
 SUREST = (
     'Test images on which the network of the first seed was wrong and surest of it: what it took them for, with '
@@ -68,7 +68,7 @@ def confused_text(pairs: Sequence[Confused], classes: Sequence[str]) -> str:
     if not pairs:
         return 'No class is taken for another.'
     names = [isolate(name) for name in classes]
-    each = (f'{names[one.true]} for {names[one.taken]} {number(one.times)} times' for one in pairs[:TOLD])
+    each = (f'{names[one.true]} for {names[one.taken]} {number(one.times)} times' for one in pairs[:TEXT_PAIRS])
     return f'Most often taken for another: {"; ".join(each)}.'
 
 
@@ -145,7 +145,7 @@ def _table(runs: Sequence[Run]) -> str:
         found.append(confused(run.predictions, len(classes)))
     shares = [{(one.true, one.taken): one.times / one.of for one in pairs} for pairs in found]
     every = {pair: sum(one.get(pair, 0.0) for one in shares) for one in shares for pair in one}
-    most = sorted(every, key=lambda pair: (-every[pair], pair))[:LISTED]
+    most = sorted(every, key=lambda pair: (-every[pair], pair))[:TABLE_PAIRS]
     if not most:
         return '<p>No class is taken for another.</p>'
     head = ['class', 'taken for', *(f'{isolate(run.label)} %' for run in runs)]

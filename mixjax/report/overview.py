@@ -26,7 +26,7 @@ ALIKE = (
     'log_every', 'eval_batch_size', 'devices', 'dispatch', 'snapshots', 'num_seeds', 'shard_params', 'accumulate',
 )  # fmt: skip
 FIRST = tuple(place for _, place in settings.KEYS)
-TOLD = 3  # maximum number of settings that distinguish a run from others
+MAX_SETTINGS = 3  # maximum number of settings that distinguish a run from others
 
 
 class Setting(NamedTuple):
@@ -145,8 +145,8 @@ def distinguishing_settings(runs: Sequence[Run], where: Sequence[Setting]) -> li
         ]
         apart = [key for key in mine if any(key in his and his[key] != mine[key] for his in others)]
         apart.sort(key=lambda key: (not key.startswith('method.'), key not in FIRST, key))
-        parts = [f'{key.removeprefix("method.")}={settings.value_text(mine[key])}' for key in apart[:TOLD]]
-        out.append(', '.join([*parts, *(['\u2026'] if len(apart) > TOLD else [])]))
+        parts = [f'{key.removeprefix("method.")}={settings.value_text(mine[key])}' for key in apart[:MAX_SETTINGS]]
+        out.append(', '.join([*parts, *(['\u2026'] if len(apart) > MAX_SETTINGS else [])]))
     return out
 
 

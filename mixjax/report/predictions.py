@@ -82,10 +82,10 @@ def _of(arrays: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> Predict
     classes, n = len(results['classes']), results['test_examples']
     seed, step, predicted, probability = (arrays[name] for name in ('seed', 'step', 'predicted', 'probability'))
     label = arrays['label']
-    _whole('seed', seed, (len(seed) if seed.ndim else 0,), -(2**53), 2**53)
-    _whole('step', step, seed.shape, 0, 2**53)
-    _whole('predicted', predicted, (len(seed), n), 0, classes)
-    _whole('label', label, predicted.shape if label.ndim > 1 else (n,), 0, classes)
+    _require_integers('seed', seed, (len(seed) if seed.ndim else 0,), -(2**53), 2**53)
+    _require_integers('step', step, seed.shape, 0, 2**53)
+    _require_integers('predicted', predicted, (len(seed), n), 0, classes)
+    _require_integers('label', label, predicted.shape if label.ndim > 1 else (n,), 0, classes)
     if len(set(seed.tolist())) < len(seed):
         raise ValueError('a seed is listed twice')
     if probability.dtype.kind != 'f' or probability.shape != predicted.shape:
@@ -93,14 +93,14 @@ def _of(arrays: Mapping[str, np.ndarray], results: Mapping[str, Any]) -> Predict
     if not ((probability >= 0) & (probability <= 1.001)).all():  # rounded; NaN is neither
         raise ValueError("'probability' holds values that are not probabilities")
     shown, image = arrays.get('shown', np.zeros(0, int)), arrays.get('image', np.zeros((0, 1, 1, 1), np.uint8))
-    _whole('shown', shown, (len(image) if image.ndim == 4 else -1,), 0, n)
+    _require_integers('shown', shown, (len(image) if image.ndim == 4 else -1,), 0, n)
     if image.dtype != np.uint8 or image.shape[-1] not in (1, 3) or 0 in image.shape[1:]:
         raise ValueError(f"'image' holds no pictures ({image.dtype} {image.shape})")
     whole = np.broadcast_to(label.astype(np.int64), predicted.shape)
     return Predictions(tuple(seed.tolist()), predicted.astype(np.int64), probability, whole, shown.astype(int), image)
 
 
-def _whole(name: str, array: np.ndarray, shape: tuple[int, ...], low: int, high: int) -> None:
+def _require_integers(name: str, array: np.ndarray, shape: tuple[int, ...], low: int, high: int) -> None:
     """Refuse anything but integers of that shape from low to below high."""
     if array.dtype.kind not in 'iu' or array.shape != shape:
         raise ValueError(f'{name!r} is {array.dtype} {array.shape}, and not whole numbers {shape}')

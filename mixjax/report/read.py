@@ -14,8 +14,8 @@ import numpy as np
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 from mixjax.host.storage import Place
-from mixjax.report import kept, outputs, predictions, tables
-from mixjax.report.kept import Kept
+from mixjax.report import analysis_results, outputs, predictions, tables
+from mixjax.report.analysis_results import AnalysisResults
 from mixjax.report.outputs import Outputs
 from mixjax.report.predictions import Predictions
 
@@ -64,7 +64,7 @@ class Run(NamedTuple):
     pairs: Pairs | None
     samples: Samples | None
     notes: tuple[str, ...] = ()
-    measured: Kept = Kept()
+    measured: AnalysisResults = AnalysisResults()
     predictions: Predictions | None = None
     outputs: Outputs | None = None
 
@@ -77,7 +77,7 @@ class Folder(NamedTuple):
     config: dict[str, Any]
     env: dict[str, Any]
     runs: tuple[Run, ...]
-    measured: Kept = Kept()
+    measured: AnalysisResults = AnalysisResults()
 
     @property
     def baseline(self) -> str | None:
@@ -98,7 +98,7 @@ class Unfinished(UserError):
 
 def read(paths: Sequence[str | Place]) -> tuple[Folder, ...]:
     """Read the folders, in the order given; for a sweep, those of its values."""
-    folders = [inner for path in paths for inner in parts(storage.reachable(path))]
+    folders = [inner for path in paths for inner in run_folders(storage.reachable(path))]
     resolved = [storage.realpath(folder) for folder in folders]
     for index, path in enumerate(resolved):
         if path in resolved[:index]:
@@ -106,7 +106,7 @@ def read(paths: Sequence[str | Place]) -> tuple[Folder, ...]:
     return tuple(_folder(folder, name) for folder, name in zip(folders, names(resolved), strict=True))
 
 
-def whole(path: Place) -> Place:
+def finished(path: Place) -> Place:
     """Return the folder if its run is finished; refuse it otherwise."""
     results, config = _results(path), _json(path / 'config.json')
     if results.get('steps', config.get('steps')) != config.get('steps'):
@@ -114,7 +114,7 @@ def whole(path: Place) -> Place:
     return path
 
 
-def parts(path: Place) -> list[Place]:
+def run_folders(path: Place) -> list[Place]:
     """Return the folder itself, or for a sweep the folders of its values."""
     results = _results(path)
     if results['kind'] != 'sweep':
@@ -136,17 +136,17 @@ def names(paths: Sequence[Place]) -> list[str]:
 
 
 def _folder(path: Place, name: str) -> Folder:
-    results = _results(whole(path))
+    results = _results(finished(path))
     config, env = _json(path / 'config.json'), _json(path / 'env.json')
     if results['kind'] == 'run':
         return Folder(name, results, config, env, (_run(path, results['label'], results),))
     runs = [_run(path / label, label, _results(path / label)) for label in results['runs']]
-    return Folder(name, results, config, env, tuple(runs), kept.read(path))
+    return Folder(name, results, config, env, tuple(runs), analysis_results.read(path))
 
 
 def _run(path: Place, label: str, results: dict[str, Any]) -> Run:
     metrics = tuple(_lines(path / 'metrics.jsonl'))
-    more = _pairs(path), _samples(path), _notes(path), kept.read(path)
+    more = _pairs(path), _samples(path), _notes(path), analysis_results.read(path)
     rows = 'task' in results
     found = (None, outputs.read(path, results)) if rows else (predictions.read(path, results), None)
     return Run(label, results, _json(path / 'config.json'), metrics, *more, *found)

@@ -67,7 +67,7 @@ def find_inputs(config: Any, shared: Shared | None, changed_code: str = CHANGED_
       changed_code: 'refuse' or 'accept' changed code.
     """
     code = code_digest.digests(roots(config))
-    function = method_registry.given_function(config.method.name)
+    function = method_registry.named_function(config.method.name)
     if function is not None:
         code |= code_digest.of_function(config.method.name, function)
     digests: dict[str, Any] = {'code': code}

@@ -93,11 +93,9 @@ def training_feed(program: Program, where: Where, inputs: list[Tree], data_keys:
         return resident_feed(program, images_on_devices(program, inputs), data_keys)
     config = program.config
     return Stream(
-        inputs, data_keys, batch=config.batch_size, groups=config.mix.groups,
-        steps=config.steps, calls=program.calls,
+        inputs, data_keys, program.sizes, steps=config.steps, calls=program.calls,
         put=partial(mesh.put_steps, program.mesh),
         shares=mesh.trial_places(program.mesh, PartitionSpec('trial', 'data'), config.batch_size),
-        unlabelled=program.method.unlabelled * config.batch_size,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from mixjax import tasks
 from mixjax.config import method_registry
 from mixjax.data.feed import batches
 from mixjax.data.feed.batches import Batch
+from mixjax.data.feed.plan import Sizes
 from mixjax.data.labelled import run_data
 from mixjax.data.labelled.run_data import SeedDraw, Sets
 from mixjax.errors import UserError
@@ -37,7 +38,7 @@ class Program(NamedTuple):
     optimisers: of each phase; their states are the same.
     advance(count, phase), evaluated, evaluate, validate: compiled for all trials at once.
     starts: the first step of each phase of the method.
-    seen: compiled for one trial.
+    show_samples: compiled for one trial.
     draws, prepared: those of each seed, made on first use.
     firsts: programs of the method's first stage, by (classes, examples).
     """
@@ -53,7 +54,7 @@ class Program(NamedTuple):
     evaluated: Callable[[TrainState], Tree]
     evaluate: Callable
     validate: Callable
-    seen: Callable
+    show_samples: Callable
     draws: dict[int, SeedDraw]
     prepared: dict[int, Prepared]
     firsts: dict[tuple[int, int], Program]
@@ -69,6 +70,12 @@ class Program(NamedTuple):
     @property
     def task(self) -> Task:
         return tasks.of(self.config.target.task)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of a batch."""
+        config = self.config
+        return Sizes(config.batch_size, config.mix.groups, self.method.unlabelled * config.batch_size)
 
     @property
     def one_test(self) -> bool:
@@ -183,12 +190,12 @@ def build_program(shared: Shared, config: Any, method: Method) -> Program:
     tested, validated = (
         evaluator(part is not None and not task.scaled) for part in (shared.sets.test, shared.sets.val)
     )
-    seen = export.make_viewer(shared.net, method, feed(), runs[0], shared.geometry)
+    show_samples = export.make_viewer(shared.net, method, feed(), runs[0], shared.geometry)
     evaluated = evaluated_variables(shared, method, layout)
     draws = {config.seed: draw}
     return Program(
-        shared, config, method, feed(), runs[0], optimisers, advance, starts, evaluated, tested, validated, seen,
-        draws, {}, {},
+        shared, config, method, feed(), runs[0], optimisers, advance, starts, evaluated, tested, validated,
+        show_samples, draws, {}, {},
     )  # fmt: skip
 
 

@@ -334,16 +334,14 @@ def write_pictures(program: Program, one: SeedData, folder: Place) -> None:
     if draw is not None and source is not None:
         labelled = Dataset('', program.sets.train.classes, one.train.label, lambda rows: one.train.image[rows])
         export.write_pairs(folder, one.seed, one.prepared, labelled, source)
-    frozen, config, shared = jax.tree.map(jnp.asarray, one.prepared.frozen), program.config, program.shared
-    planner = Planner(
-        step.keys(one.state.key).data, one.inputs, batch=config.batch_size, groups=config.mix.groups,
-        unlabelled=program.method.unlabelled * config.batch_size,
-    )  # fmt: skip
+    frozen, shared = jax.tree.map(jnp.asarray, one.prepared.frozen), program.shared
+    planner = Planner(step.keys(one.state.key).data, one.inputs, program.sizes)
 
     def view_step(step: int) -> Tree:
         found = examples(one.inputs, planner, step)
         inputs = {**{name: x[None] for name, x in found.items()}, 'first': np.int32(step)}
-        return program.seen(one.state._replace(step=jnp.asarray(step, jnp.int32)), shared.start_here, frozen, inputs)
+        state = one.state._replace(step=jnp.asarray(step, jnp.int32))
+        return program.show_samples(state, shared.start_here, frozen, inputs)
 
     # A method may forward inside a transformation; a run does not need the picture.
     with contextlib.suppress(jax.errors.UnexpectedTracerError):

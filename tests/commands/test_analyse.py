@@ -12,7 +12,7 @@ from mixjax.commands import analyse, cli
 from mixjax.commands.table import ANALYSE, MEASURES
 from mixjax.errors import UserError
 from mixjax.models import weights
-from mixjax.report import kept
+from mixjax.report import analysis_results
 from mixjax.train import experiment, schedule
 from tests.support.common import call
 
@@ -72,7 +72,7 @@ def test_analyse_writes_and_prints_numbers(run, capsys):
     lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
     accuracy = [line['accuracy'] for line in lines if line['kind'] == 'eval']
     assert found['curves']['accuracy']['mean'] == accuracy[-1] and found['curves']['best']['fall'] == 0
-    arrays = kept.read(run).arrays('spectrum')['values']
+    arrays = analysis_results.read(run).arrays('spectrum')['values']
     assert arrays.shape == (1, 40) and arrays[0, 0] == 1
     page = (run / 'report.html').read_text()
     assert 'Tail singular values' in page and 'Interpolation loss' in page
@@ -174,10 +174,10 @@ def test_config_analyse_measures_each_run_of_a_comparison(tmp_path, monkeypatch,
     assert targets['settings']['steps'] == [2, 4] and 0.5 < targets['top']['original'][0] <= 0.616
     assert sum(targets['top']['mixed']) < 1 and targets['bounds'][1] == pytest.approx(0.232, abs=1e-3)
     assert targets['n'] == 2 and targets['settings']['seeds'] == [0, 1]
-    arrays = kept.read(tmp_path / 'run' / 'lamix').arrays('targets')
+    arrays = analysis_results.read(tmp_path / 'run' / 'lamix').arrays('targets')
     assert arrays['mixed_top'].shape == (2, 5) and (arrays['mixed_top'][0] != arrays['mixed_top'][1]).all()
     assert arrays['mixed_top'].mean(0).tolist() == targets['top']['mixed']
-    area = kept.read(tmp_path / 'run' / 'lamix').arrays('cam')['area']
+    area = analysis_results.read(tmp_path / 'run' / 'lamix').arrays('cam')['area']
     assert area.shape == (2,) and area.mean() == pytest.approx(found['lamix']['cam']['area']['mean'])
     capsys.readouterr()
     # Finished: nothing is trained and nothing measured again.
@@ -205,7 +205,7 @@ def test_plane_measure_covers_all_snapshots(tmp_path):
     assert cli.run('analyse', [f'--workdir={tmp_path / "run"}', '--what=plane', '--classes=3,8']) == 0
     found = json.loads((tmp_path / 'run' / 'analysis.json').read_text())['plane']
     assert found['steps'] == [1, 4] and found['settings']['classes'] == ['3', '8']
-    arrays = kept.read(tmp_path / 'run').arrays('plane')
+    arrays = analysis_results.read(tmp_path / 'run').arrays('plane')
     assert arrays['codes'].shape == (2, 40, 2) and np.abs(arrays['codes']).max() <= 1
     # Of every seed the checkpoints that are kept; the first one's last is its last snapshot, too.
     assert found['checkpoints']['steps'] == [2, 4] and found['n'] == 2 and found['settings']['seeds'] == [0, 1]

@@ -210,19 +210,20 @@ def test_planned_shapes_match_a_run(variant, tmp_path, monkeypatch):
         memory.temp_size_in_bytes, memory.generated_code_size_in_bytes,
     )  # fmt: skip
     here = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(ts.params))
-    assert plan.params == plan.holds['parameters'] == here
+    assert plan.params == plan.array_bytes['parameters'] == here
     images = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(placed.inputs))
-    assert plan.where.train == 'resident' and plan.holds['training images'] == images
+    assert plan.where.train == 'resident' and plan.array_bytes['training images'] == images
     placed.close()
 
 
 def test_memory_parts_sum_to_the_argument_bytes(mixed):
     for _, (plan,) in mixed.values():
         rows = verdict.memory(plan)
-        named = sum(plan.holds.values()) - plan.holds['pretrained network'] - plan.holds['test images']
+        arrays = plan.array_bytes
+        named = sum(arrays.values()) - arrays['pretrained network'] - arrays['test images']
         assert plan.compiled.arguments == named  # this method does not use the pretrained network
         assert plan.compiled.padding == 0
-        assert sum(rows.values()) == sum(plan.holds.values()) + plan.compiled.temporaries + (
+        assert sum(rows.values()) == sum(plan.array_bytes.values()) + plan.compiled.temporaries + (
             plan.compiled.outputs - plan.compiled.alias
         )
 
@@ -302,7 +303,7 @@ def test_mix_shards_remove_source_traffic():
     none = on._replace(chip=slices.CHIPS['v5e']._replace(free=0.0))  # so nothing is compiled
     (whole,) = compiled.plans(config, none, 'xmixup', compiled.build_shared(config, on), lambda text: None)
     target = 400 * (256 + 4)
-    dealt, every = (one.holds['training images'] - target for one in (plan, whole))
+    dealt, every = (one.array_bytes['training images'] - target for one in (plan, whole))
     assert every > 20_000 and dealt < 0.25 * every  # an eighth of the pixels; labels and tables are everywhere
 
 
@@ -472,7 +473,7 @@ def test_plan_streams_images_by_chip_memory():
     assert plan.where.train == plan.where.test == 'stream'
     # Three calls of a step: 4 of the 16 images and labels of the target and of the source, places and partners.
     a_step = 2 * 4 * (256 + 4) + 4 * 4 + 16 * 4 + 4
-    assert plan.holds['training images'] == 3 * a_step
+    assert plan.array_bytes['training images'] == 3 * a_step
     assert plan.compiled is not None and {one.kind for one in plan.compiled.collectives} == {'all-reduce'}
 
 

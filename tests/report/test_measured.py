@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mixjax.errors import UserError
-from mixjax.report import kept, measured, plots, render, svg
+from mixjax.report import analysis_results, measured, plots, render, svg
 from tests.support import fake
 from tests.support.page import Page, parse
 
@@ -116,7 +116,7 @@ def test_damaged_measures_are_reported(comparison):
         render([comparison])
     (comparison / 'lamix' / 'analysis-cam.npz').unlink()
     with pytest.raises(UserError, match='analysis-cam.npz cannot be read'):
-        kept.read(comparison / 'lamix').arrays('cam')
+        analysis_results.read(comparison / 'lamix').arrays('cam')
     for text in ('{', '[]', '{"cam": 3}'):
         path.write_text(text)
         with pytest.raises(UserError, match='analysis.json'):

@@ -78,9 +78,16 @@ def command(*words: str, module: str = 'mixjax.main') -> list[str]:
 
 
 def call(folder: Path, *words: str, module: str = 'mixjax.main') -> subprocess.CompletedProcess:
-    """Run a command in `folder` to its end."""
+    """Run a command in `folder` to its end, with the compiled programs of all tests (conftest.py).
+
+    An empty JAX_COMPILATION_CACHE_DIR lets it keep its programs as a user's command does.
+    """
+    env = {
+        'JAX_COMPILATION_CACHE_DIR': str(getattr(jax.config, 'jax_compilation_cache_dir') or ''),
+        'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1', **environment(),
+    }  # fmt: skip
     return subprocess.run(
-        command(*words, module=module), cwd=folder, env=environment(), capture_output=True, text=True, timeout=600
+        command(*words, module=module), cwd=folder, env=env, capture_output=True, text=True, timeout=600
     )
 
 

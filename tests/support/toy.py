@@ -40,8 +40,8 @@ def settings(method, **changes):
 @contextlib.contextmanager
 def given(make):
     """The name of a method that is a function, for the configs inside of the block."""
-    name = method_registry.given_name(make)
-    with method_registry.given({name: make}):
+    name = method_registry.function_name(make)
+    with method_registry.with_functions({name: make}):
         yield name
 
 

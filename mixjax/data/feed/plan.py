@@ -19,6 +19,19 @@ Array = jax.Array
 UNLABELLED = 2**32 - 1  # folded into the key of the orders; no epoch has this number
 
 
+class Sizes(NamedTuple):
+    """The sizes of a batch.
+
+    batch: B, number of labelled images.
+    groups: g, number of groups within which partners are drawn; it divides B.
+    unlabelled: number of unlabelled images, a multiple of B.
+    """
+
+    batch: int
+    groups: int = 1
+    unlabelled: int = 0
+
+
 class Draw(NamedTuple):
     """Tables of `method.Segments` that define a draw.
 

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from mixjax.data.feed import plan
+from mixjax.data.feed.plan import Sizes
 
 Array = jax.Array
 Tree = Any
@@ -53,20 +54,18 @@ class Planner:
     Args:
       key: the seed's key for the data.
       inputs: of `batches.seed_inputs`.
-      batch: B.
-      groups: g.
-      unlabelled: number of unlabelled images in a batch.
+      sizes: of a batch.
     """
 
-    def __init__(self, key: Array, inputs: Tree, *, batch: int, groups: int, unlabelled: int = 0) -> None:
+    def __init__(self, key: Array, inputs: Tree, sizes: Sizes) -> None:
         self._label = np.asarray(inputs['target']['label'])
         self._epoch = inputs.get('epoch', np.arange(len(self._label), dtype=np.int32))
-        self._groups, self.unlabelled = groups, unlabelled
+        self._groups, self.unlabelled = sizes.groups, sizes.unlabelled
         self._key, self._draw = jax.device_put((key, inputs.get('draw')), _processor())
-        self._target = Epochs(plan.streams(self._key).order, batch, len(self._epoch))
-        if unlabelled:
+        self._target = Epochs(plan.streams(self._key).order, sizes.batch, len(self._epoch))
+        if sizes.unlabelled:
             count = len(inputs['unlabelled']['image'])
-            self.more = Epochs(plan.unlabelled_order(self._key), unlabelled, count)
+            self.more = Epochs(plan.unlabelled_order(self._key), sizes.unlabelled, count)
 
     def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Return (target, partner, source) of `plan.Rows` for a step."""
@@ -138,33 +137,31 @@ class Stream:
     Args:
       trees: `batches.seed_inputs` of each trial.
       keys: the seeds' keys for the data.
-      batch: B.
-      groups: g.
+      sizes: of a batch.
       steps: number of steps of the run.
       calls: step -> (step, count) of the calls of the program from that step on.
       put: puts a tree of (t, count, B, ..) arrays on the devices.
       shares: places of each trial's batch that need images; () for all. Other places have arbitrary values.
-      unlabelled: number of unlabelled images in a batch, a multiple of B.
     """
 
     def __init__(
-        self, trees: list[Tree], keys: list[Array], *, batch: int, groups: int, steps: int,
-        calls: Callable[[int], Iterable[tuple[int, int]]], put: Callable[[Tree], Tree],
-        shares: Sequence[slice] = (), unlabelled: int = 0,
+        self, trees: list[Tree], keys: list[Array], sizes: Sizes, *, steps: int,
+        calls: Callable[[int], Iterable[tuple[int, int]]], put: Callable[[Tree], Tree], shares: Sequence[slice] = (),
     ) -> None:  # fmt: skip
         # Trials that only fill up the mesh repeat the last seed, which is read once.
         found = {id(tree['target']): (tree, key) for tree, key in zip(trees, keys, strict=True)}
         self._trials = [list(found).index(id(tree['target'])) for tree in trees]
-        self._shares = list(shares) or [slice(0, batch)] * len(trees)
+        self._shares = list(shares) or [slice(0, sizes.batch)] * len(trees)
         needed = [
             [share for share, i in zip(self._shares, self._trials, strict=True) if i == k] for k in range(len(found))
         ]
         self._seeds = [
-            (tree, Planner(key, tree, batch=batch, groups=groups, unlabelled=unlabelled), covering_slice(those))
+            (tree, Planner(key, tree, sizes), covering_slice(those))
             for (tree, key), those in zip(found.values(), needed, strict=True)
         ]
-        self._steps, self._calls, self._put, self._batch = steps, calls, put, batch
-        self._times = {'unlabelled': unlabelled // batch}  # images of each position of the batch, if not one
+        self._steps, self._calls, self._put, self._batch = steps, calls, put, sizes.batch
+        # Images of each position of the batch, if not one.
+        self._times = {'unlabelled': sizes.unlabelled // sizes.batch}
         self._bytes = sum(
             (part.stop - part.start) * self._times.get(name, 1) * int(np.prod(table['image'].shape[-3:]))
             for tree, _, part in self._seeds

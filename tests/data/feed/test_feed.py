@@ -15,10 +15,12 @@ import pytest
 from mixjax.data.feed import batches, plan, stream
 from mixjax.data.feed.augment import Geometry
 from mixjax.data.feed.batches import Images, Lazy
+from mixjax.data.feed.plan import Sizes
 from mixjax.errors import UserError
 from tests.support.common import no_threads_are_left
 
 BATCH, GROUPS, STEPS = 12, 2, 10
+SIZES = Sizes(BATCH, GROUPS)
 GEOMETRY = Geometry(4, 1, True, (0.5, 0.4), (0.2, 0.3))
 PIXELS = np.random.default_rng(0).integers(0, 256, (300, 6, 5, 2), np.uint8)
 KEYS = [jax.random.key(k) for k in range(3)]
@@ -58,7 +60,7 @@ def one_by_one(step):
 
 def opened(trees, keys, calls=one_by_one):
     put = functools.partial(jax.tree.map, jnp.asarray)
-    return stream.Stream(trees, keys, batch=BATCH, groups=GROUPS, steps=STEPS, calls=calls, put=put)
+    return stream.Stream(trees, keys, SIZES, steps=STEPS, calls=calls, put=put)
 
 
 gathered = jax.jit(batches.gather_batch, static_argnums=(3, 4))
@@ -173,7 +175,7 @@ def test_batches_of_both_feeds_are_equal_to_the_last_bit():
 @pytest.mark.parametrize('count', [5, 12, 17, 100])
 def test_host_plan_equals_device_plan(count):
     one = tree(shards=4, count=count)
-    planner = stream.Planner(KEYS[1], one, batch=BATCH, groups=GROUPS)
+    planner = stream.Planner(KEYS[1], one, SIZES)
     label, draw = jax.tree.map(jnp.asarray, (one['target']['label'], one['draw']))
     rows = jax.jit(lambda step: plan.rows(KEYS[1], step, label, batch=BATCH, groups=GROUPS, draw=draw))
     for step in [*range(12), 100_000_007, (2**32 - 1) // BATCH - 1]:
@@ -185,7 +187,7 @@ def test_host_plan_equals_device_plan(count):
 def test_epoch_with_repeated_examples():
     epoch = np.concatenate([np.arange(17), np.repeat([3, 5], 4)])
     one = tree(shards=1, epoch=epoch)
-    planner = stream.Planner(KEYS[1], one, batch=BATCH, groups=GROUPS)
+    planner = stream.Planner(KEYS[1], one, SIZES)
     seen = []
     for step in range(25):
         found = gathered(
@@ -203,9 +205,9 @@ def test_epoch_with_repeated_examples():
 
 def test_host_plan_equals_device_plan_with_64_bit_types():
     one = tree(shards=4)
-    narrow = [stream.Planner(KEYS[1], one, batch=BATCH, groups=GROUPS)(step) for step in range(3)]
+    narrow = [stream.Planner(KEYS[1], one, SIZES)(step) for step in range(3)]
     with jax.enable_x64(True):
-        wide = [stream.Planner(KEYS[1], one, batch=BATCH, groups=GROUPS)(step) for step in range(3)]
+        wide = [stream.Planner(KEYS[1], one, SIZES)(step) for step in range(3)]
     for a, b in zip(jax.tree.leaves(narrow), jax.tree.leaves(wide), strict=True):
         assert a.dtype == b.dtype == np.int32
         np.testing.assert_array_equal(a, b)
@@ -227,7 +229,7 @@ def test_stream_prefetch_is_bounded():
         Images(Lazy(lambda rows: asked.append(1) or PIXELS[rows], np.arange(40)), LABELS), None, None
     )
     host = stream.Stream(
-        [one], KEYS[:1], batch=BATCH, groups=1, steps=10_000, calls=lambda s: ((i, 1) for i in itertools.count(s)),
+        [one], KEYS[:1], Sizes(BATCH), steps=10_000, calls=lambda s: ((i, 1) for i in itertools.count(s)),
         put=lambda tree: tree,
     )  # fmt: skip
     host.inputs(0, 1)
@@ -249,7 +251,7 @@ def test_an_image_that_cannot_be_read_stops_the_step_that_needs_it():
 
     one = batches.seed_inputs(Images(Lazy(fails, np.arange(40)), LABELS), None, None)
     host = opened([one], KEYS[:1])
-    bad = next(s for s in range(STEPS) if 33 in stream.Planner(KEYS[0], one, batch=BATCH, groups=GROUPS)(s)[0])
+    bad = next(s for s in range(STEPS) if 33 in stream.Planner(KEYS[0], one, SIZES)(s)[0])
     for step in range(bad):
         host.inputs(step, 1)
     with pytest.raises(UserError, match='photo 33 is damaged'):

@@ -64,7 +64,7 @@ def members(path: Path) -> Iterator[Member]:
         files: Iterator[Member] = _of_folder(path)
     else:
         files = _of_zip(path) if path.suffix == '.zip' else _of_tar(path)
-    with _whole(path):
+    with _damage_as_user_error(path):
         for name, read in files:
             if not any(part.startswith('._') or part == '__MACOSX' for part in name.parts):
                 yield name, functools.partial(_read, path, read)
@@ -76,12 +76,12 @@ def read_list(path: Path) -> bytes:
 
 
 def _read(path: Path, read: Callable[[], bytes]) -> bytes:
-    with _whole(path):
+    with _damage_as_user_error(path):
         return read()
 
 
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[None]:
+def _damage_as_user_error(path: Path) -> Iterator[None]:
     try:
         yield
     except UserError:

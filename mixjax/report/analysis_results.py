@@ -15,7 +15,7 @@ from mixjax.host.storage import Place
 FILE = 'analysis.json'
 
 
-class Kept(NamedTuple):
+class AnalysisResults(NamedTuple):
     """The measurements of a run. numbers: {measure: its numbers, n and settings}. folder: the folder of its arrays."""
 
     numbers: Mapping[str, Any] = {}
@@ -30,15 +30,15 @@ class Kept(NamedTuple):
             raise UserError(f'{path} cannot be read ({type(error).__name__}): measure {what} again') from error
 
 
-def read(folder: Place) -> Kept:
+def read(folder: Place) -> AnalysisResults:
     """Read the measurements of a folder; none if there is no such file."""
     path = folder / FILE
     if not path.exists():
-        return Kept()
+        return AnalysisResults()
     try:
         found = untrusted.parse(untrusted.read_regular(path, untrusted.MOST_TEXT))
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read ({error}): remove it, and measure again') from error
     if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
         raise UserError(f'{path} was not written by mixjax analyse: remove it, and measure again')
-    return Kept(found, folder)
+    return AnalysisResults(found, folder)
