@@ -31,8 +31,8 @@ HEADS = {
     'digits/later_methods': {'xcutmix': {'joint': 20}, 'probe': {'target': 10}},
 }
 LONG = (
-    'xmixup_dogs', 'smile_cub', 'folder', 'digits/all_methods', 'digits/later_methods', 'glyphs_pretrain', 'quickstart', 'lamix_cifar100',
-    'digits/grid', 'digits/lamix', 'digits/tables', 'digits/unlabelled',
+    'xmixup_dogs', 'smile_cub', 'folder', 'digits/all_methods', 'digits/later_methods', 'glyphs_pretrain', 'quickstart',
+    'lamix_cifar100', 'digits/grid', 'digits/lamix', 'digits/tables', 'digits/unlabelled',
 )  # fmt: skip
 
 

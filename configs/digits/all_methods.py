@@ -4,8 +4,8 @@
 
 Each method has its defaults, none tuned here: the settings of its paper or its authors' code where these
 say them (docs/methods.md names the few that they leave open). The schedule is the quickstart's for all.
-`lamix_puzzle` is the paper's PuzzleMix section (beta 1). Later methods are in configs/digits/later_methods.py, and those
-that learn from unlabelled images in configs/digits/unlabelled.py.
+`lamix_puzzle` is the paper's PuzzleMix section (beta 1). Later methods are in configs/digits/later_methods.py, and
+those that learn from unlabelled images in configs/digits/unlabelled.py.
 """
 
 from mixjax.config import read

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -82,8 +83,9 @@ def call(folder: Path, *words: str, module: str = 'mixjax.main') -> subprocess.C
 
     An empty JAX_COMPILATION_CACHE_DIR lets it keep its programs as a user's command does.
     """
+    shared: Any = jax.config  # its attributes are defined at import time
     env = {
-        'JAX_COMPILATION_CACHE_DIR': str(getattr(jax.config, 'jax_compilation_cache_dir') or ''),
+        'JAX_COMPILATION_CACHE_DIR': shared.jax_compilation_cache_dir or '',
         'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0.1', **environment(),
     }  # fmt: skip
     return subprocess.run(
