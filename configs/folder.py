@@ -6,12 +6,13 @@
 tenth of the rest validates, and the network of the best step by it is kept. `docs/data.md` has the details.
 
 ResNet-50 from ImageNet (or yours: --config.model.weights=.. and --config.model.name=..), batch 32, 2,000 steps; a
-few minutes on a GPU, hours on a CPU. With thousands of images take 30 passes over them: images * 30 / 32 steps.
+few minutes on a GPU, hours on a CPU. With thousands of images take 30 passes over them: images * 30 / 32 steps. The
+optimiser and its learning rate are those of the network's family, if you do not set them.
 The method is SMILE, which does best in the papers where labels are few; a step costs about twice that of
 --config.method.name=finetune. Several seeds (--config.num_seeds=3) tell how much the result varies.
 """
 
-from mixjax.config import base
+from mixjax.config import base, recipes
 
 
 def get_config():
@@ -21,6 +22,7 @@ def get_config():
     config.model.weights = 'hf://timm/resnet50.tv_in1k'
     config.target.name = 'folder'
     config.target.val = 0.1
+    recipes.leave_open(config)  # SGD for a ResNet; AdamW, warm-up and layer-wise decay for a ViT or a ConvNeXt
 
     config.keep = 'best'
     config.steps = 2000

@@ -193,15 +193,17 @@ def from_data(data: dict[str, Any]) -> Config:
 def settle(config: Config) -> Config:
     """Fill in what follows from other settings.
 
-    Image settings that are unset become those of the weights or the network; if a method learns from unlabelled images
-    and no others are named, they are the rest of the train part.
+    Image settings that are unset become those of the weights or the network, and settings of the optimiser that are
+    left open those of the network's recipe (`recipes`); if a method learns from unlabelled images and no others are
+    named, they are the rest of the train part.
     """
     from mixjax import models
-    from mixjax.config import validate, variants
+    from mixjax.config import recipes, validate, variants
     from mixjax.data.labelled import splits
     from mixjax.models import preprocessing, weights
 
     validate.types(config, base())
+    recipes.fill_in(config, models.family(config.model.name))
     image = config.image
     if config.model.name in models.names() and not all(image[key] for key in preprocessing.KEYS):
         own = weights.image(config.model.weights, config.model.name)
