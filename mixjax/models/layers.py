@@ -1,4 +1,4 @@
-"""The layers that the networks share: convolution, batch normalisation, a stage of blocks.
+"""The layers that the networks share: convolution, batch and layer normalisation, a stage of blocks.
 
 Everything is NHWC with HWIO kernels and pads as torch does: the same number of zeros on both sides,
 also where the stride is 2 (XLA's 'SAME' would pad the end only).
@@ -45,6 +45,11 @@ def kaiming_out(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) ->
 def kaiming_in(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """Draw as torchvision's DenseNets do: N(0, 2/fan_in), fan_in = kh kw C_in; not truncated."""
     return jax.random.normal(rng, shape, dtype) * (2 / math.prod(shape[:-1])) ** 0.5
+
+
+def small_normal(rng: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """Draw from N(0, 0.02^2); where it is published as truncated, torch cuts it off at +-2, which no draw reaches."""
+    return 0.02 * jax.random.normal(rng, shape, dtype)
 
 
 def torch_bias(fan_in: int) -> Initializer:
@@ -161,6 +166,26 @@ class BatchNorm(nn.Module):
         return (self.momentum * old + (1 - self.momentum) * new).astype(old.dtype)
 
 
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis, each position by itself: (.., C) -> (.., C).
+
+    y = (x - mean) / sqrt(var + eps) * scale + bias, where var is the mean of (x - mean)^2, taken in a second pass:
+    E[x^2] - E[x]^2 loses its digits where the mean is large.
+    """
+
+    eps: float = 1e-6
+    dtype: Any = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        scale = self.param('scale', nn.initializers.ones, x.shape[-1:], jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, x.shape[-1:], jnp.float32)
+        h = x.astype(mean_dtype(x, scale))
+        h = h - jnp.mean(h, -1, keepdims=True)
+        y = h * jax.lax.rsqrt(jnp.mean(h * h, -1, keepdims=True) + self.eps) * scale + bias
+        return y.astype(self.dtype or jnp.result_type(x, scale))
+
+
 def fixed_statistics(net: Net) -> Net:
     """Return the network with BatchNorm on its running statistics in train mode too, which stay; dropout stays on.
 
@@ -251,27 +276,60 @@ class Stage(nn.Module):
     A block is a module with a field `stride` that maps (h, train, mark) to (h, last), where `last` is the
     output of its last convolution, before normalisation and before the shortcut is added. It hands
     that output to `mark`: for the last block this is the tap `<stage>.conv`, by which DELTA's channels
-    can be switched off.
+    can be switched off. With `remat` the backward pass computes the inside of the blocks again.
     """
 
     block: Callable[..., nn.Module]
     count: int
     stride: int
+    remat: bool = False
 
     @nn.compact
     def __call__(self, h: Array, train: bool, tap: Tap) -> tuple[Array, Array]:
         last = h
         for i in range(self.count):
             mark = partial(tap, f'{self.name}.conv') if i == self.count - 1 else unmarked
-            h, last = self.block(stride=self.stride if i == 0 else 1, name=f'block{i}')(h, train, mark)
+            block = self.block(stride=self.stride if i == 0 else 1, name=f'block{i}')
+            h, last = through(block, h, train=train, mark=mark, remat=self.remat)
         return h, last
+
+
+def through(block: Any, h: Array, *, train: bool, mark: Mark, remat: bool) -> tuple[Array, Array]:
+    """Return block(h, train, mark). Call inside the module that the block belongs to.
+
+    Args:
+      block: a module as `Stage` describes it.
+      h: (B, h, w, C), the block's input.
+      train: whether the network is in train mode.
+      mark: the block's `mark`.
+      remat: whether in train mode the backward pass computes the block's activations again, so that only its input is
+        kept in memory.
+    """
+    if remat and train:
+        # The lambda keeps `train` and `mark`, which are no arrays, out of the arguments.
+        return nn.remat(lambda module, x: module(x, train, mark))(block, h)
+    return block(h, train, mark)
+
+
+def drop_rates(rate: float, counts: Sequence[int]) -> list[tuple[float, ...]]:
+    """Return the blocks' rates of stochastic depth, a tuple for each stage: from 0 at the first to `rate` at the last.
+
+    Args:
+      rate: rate of the last block.
+      counts: number of blocks of each stage.
+    """
+    steps = max(sum(counts) - 1, 1)
+    first = [sum(counts[:stage]) for stage in range(len(counts))]
+    return [tuple(rate * (start + i) / steps for i in range(n)) for start, n in zip(first, counts, strict=True)]
 
 
 def unmarked(h: Array) -> Array:
     return h
 
 
-def stages(block: Callable[..., nn.Module], counts: Sequence[int], width: int, dtype: Any) -> list[Stage]:
+def stages(
+    block: Callable[..., nn.Module], counts: Sequence[int], width: int, dtype: Any, remat: bool = False
+) -> list[Stage]:
     """Make `stage1` .. with `counts[i]` blocks of width `width` 2^i; all but the first halve the resolution.
 
     Args:
@@ -279,9 +337,10 @@ def stages(block: Callable[..., nn.Module], counts: Sequence[int], width: int, d
       counts: number of blocks of each stage.
       width: width of the first stage.
       dtype: see the module's docstring.
+      remat: see `through`.
     """
     return [
-        Stage(partial(block, width=width * 2**i, dtype=dtype), count, stride=1 if i == 0 else 2, name=f'stage{i + 1}')
+        Stage(partial(block, width=width * 2**i, dtype=dtype), count, 1 if i == 0 else 2, remat, name=f'stage{i + 1}')
         for i, count in enumerate(counts)
     ]
 

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mixjax.errors import UserError, nearest, user_code
-from mixjax.models import densenet, efficientnet, glyphnet, lenet, preact, resnet, vit, wideresnet
+from mixjax.models import bit, convnext, densenet, efficientnet, glyphnet, lenet, preact, resnet, vit, wideresnet
 from mixjax.models.initializers import LAWS
 from mixjax.models.net import Net, from_linen
 from mixjax.models.preprocessing import settings
 from mixjax.models.published import Builder, Published
 
-FAMILIES = (densenet, efficientnet, glyphnet, lenet, preact, resnet, vit, wideresnet)
+FAMILIES = (bit, convnext, densenet, efficientnet, glyphnet, lenet, preact, resnet, vit, wideresnet)
 NETWORKS: dict[str, Published] = {name: published for family in FAMILIES for name, published in family.NETWORKS.items()}
 BACKBONES: dict[str, Builder] = {name: published.build for name, published in NETWORKS.items()}
 
@@ -32,8 +32,8 @@ def names() -> list[str]:
 def unknown(name: str) -> str:
     """Return the error message for a name that `build` does not know."""
     return (
-        f'unknown network {name[:80]!r}{nearest(name, BACKBONES)}; the networks are {", ".join(names())}; if it is '
-        'your own, import the module that registers it (the commands have --import=MODULE)'
+        f'unknown network {name[:80]!r}{nearest(name, BACKBONES)}; `mixjax train --list` prints all {len(names())}; if it '
+        'is your own, import the module that registers it (the commands have --import=MODULE)'
     )
 
 

@@ -1,7 +1,7 @@
 """Writes tests/fixtures/narrow_*.npz: small torch networks with random weights, and what they say.
 
     pip install torch==2.13.0 && pip install --no-deps torchvision==0.28.0 timm==1.0.31 transformers
-    PYTHONPATH=. python tests/models/make_narrow.py
+    PYTHONPATH=. python tests/models/make_narrow.py [NAME ..]
 
 By hand, once; the tests read the files and need no torch. Each holds every tensor of the state dict (`state/NAME`), an
 image (B, H, W, C) and the logits in eval mode and float64. `NARROW` in test_narrow.py are the same networks in ours.
@@ -9,6 +9,7 @@ image (B, H, W, C) and the logits in eval mode and float64. `NARROW` in test_nar
 
 from __future__ import annotations
 
+import sys
 import warnings
 from functools import partial
 from typing import Any
@@ -73,6 +74,35 @@ def torchvision_efficientnet() -> Any:
     return torchvision.models.EfficientNet(groups, dropout=0.2, num_classes=CLASSES, last_channel=64)
 
 
+def convnext(grn: bool) -> Any:
+    """timm's: the first version with linear layers, as from tiny upwards, the second with 1x1 convolutions."""
+    _, _, timm = with_torch.libraries()
+    return timm.models.convnext.ConvNeXt(
+        depths=(2, 1, 1, 1), dims=(4, 8, 8, 12), num_classes=CLASSES, use_grn=grn, conv_mlp=grn,
+        ls_init_value=None if grn else 1e-6,
+    )  # fmt: skip
+
+
+def timm_resnet() -> Any:
+    """timm's with a deep stem, averages in the shortcuts, and squeeze-excite."""
+    _, _, timm = with_torch.libraries()
+    resnet = timm.models.resnet
+    return resnet.ResNet(
+        resnet.Bottleneck, (1, 1, 1, 1), num_classes=CLASSES, channels=(2, 4, 8, 16), stem_width=1, stem_type='deep',
+        avg_down=True, block_args={'attn_layer': 'se'},
+    )  # fmt: skip
+
+
+def bit() -> Any:
+    """timm's, of two stages and with four groups in a normalisation."""
+    _, _, timm = with_torch.libraries()
+    resnetv2 = timm.models.resnetv2
+    return resnetv2.ResNetV2(
+        (2, 1), (32, 64), num_classes=CLASSES, stem_chs=8, stem_type='fixed',
+        norm_layer=partial(resnetv2.GroupNormAct, num_groups=4), conv_layer=partial(resnetv2.StdConv2d, eps=1e-8),
+    )  # fmt: skip
+
+
 MAKE = {
     'narrow_resnet_basic': partial(resnet, 'BasicBlock', (2, 1, 1, 1), 4),
     'narrow_resnet_bottleneck': partial(resnet, 'Bottleneck', (2, 1, 1, 1), 3),
@@ -80,12 +110,18 @@ MAKE = {
     'narrow_densenet': densenet,
     'narrow_efficientnet_timm': timm_efficientnet,
     'narrow_efficientnet_torchvision': torchvision_efficientnet,
+    'narrow_convnext': partial(convnext, False),
+    'narrow_convnextv2': partial(convnext, True),
+    'narrow_resnet_timm': timm_resnet,
+    'narrow_bit': bit,
 }
 
 
 def main() -> None:
     warnings.simplefilter('ignore')  # theirs
     for seed, (name, make) in enumerate(MAKE.items()):
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         model = make()
         state = with_torch.randomise(model, seed)
         image = np.random.default_rng(100 + seed).standard_normal((2, SIDE, SIDE, 3)).astype(np.float16)

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from itertools import accumulate
 
+import numpy as np
 from flax import linen as nn
 
+from mixjax.models.bit import BitResNet
+from mixjax.models.convnext import ConvNeXt
 from mixjax.models.densenet import DenseNet
 from mixjax.models.efficientnet import EfficientNet
 from mixjax.models.lenet import LeNet
 from mixjax.models.preact import PreActResNet
-from mixjax.models.resnet import ResNet
+from mixjax.models.resnet import DeepStem, ResNet
 from mixjax.models.vit import VisionTransformer
-from mixjax.models.weights import vit_names
-from mixjax.models.weights.dialect import STEM, Dialect, Keys, Tensors, by_blocks, unchanged
+from mixjax.models.weights import convnext_names, vit_names
+from mixjax.models.weights.dialect import Dialect, Tensors, by_blocks
 from mixjax.models.wideresnet import WideResNet
-
-__all__ = ['STEM', 'Dialect', 'Keys', 'Tensors', 'by_blocks', 'of', 'unchanged']
 
 
 def _residual(shortcut: str, top: Mapping[str, str]) -> Dialect:
@@ -46,6 +47,41 @@ RESNET = {
     ),
     'cifar': _residual('shortcut', CIFAR),
 }
+
+
+def _resnet(backbone: ResNet) -> dict[str, Dialect]:
+    """Return the dialects of a ResNet; only timm has the forms that differ from torchvision's."""
+    plain = backbone.stem is not DeepStem and not backbone.average and not backbone.squeeze
+    if plain:
+        return RESNET
+    # timm's `bn1` is the last normalisation of the stem, and the pooling of a shortcut takes a place in its list.
+    deep = {'conv': '0', 'bn': '1', 'conv2': '3', 'bn2': '4', 'conv3': '6'}
+    stem = {f'stem/{ours}': f'conv1.{place}' for ours, place in deep.items()} | {'stem/bn3': 'bn1'}
+    inside = {'se_reduce': 'se.fc1', 'se_expand': 'se.fc2'}
+    inside |= {f'shortcut_{kind}': f'downsample.{i + backbone.average}' for i, kind in enumerate(('conv', 'bn'))}
+    top = stem if backbone.stem is DeepStem else {'stem/conv': 'conv1', 'stem/bn': 'bn1'}
+    return {
+        'timm': by_blocks(
+            {**top, 'head': 'fc'}, lambda stage, block, name: f'layer{stage}.{block}.{inside.get(name, name)}'
+        )
+    }
+
+
+def _bit() -> Dialect:
+    """Return timm's dialect of a BiT, whose classifier is a 1x1 convolution."""
+    head = 'head.fc.weight'
+
+    def layer(stage: int, block: int, name: str) -> str:
+        return f'stages.{stage - 1}.blocks.{block}.{"downsample.conv" if name == "shortcut_conv" else name}'
+
+    def read(tensors: Tensors) -> Tensors:
+        square = np.shape(tensors.get(head, ()))[2:] == (1, 1)
+        return {**tensors, head: tensors[head][:, :, 0, 0]} if square else tensors
+
+    def write(tensors: Tensors) -> Tensors:
+        return {**tensors, head: tensors[head][:, :, None, None]} if head in tensors else tensors
+
+    return by_blocks({'stem/conv': 'stem.conv', 'final/norm': 'norm', 'head': 'head.fc'}, layer, read, write)
 
 
 def _dense(top: Mapping[str, str], transition: str, layer: Callable[[int, int, str], str]) -> Dialect:
@@ -159,8 +195,12 @@ def of(backbone: nn.Module) -> dict[str, Dialect]:
         return vit_names.dialects(backbone)
     if isinstance(backbone, DenseNet):
         return DENSENET_CIFAR if backbone.small else DENSENET
+    if isinstance(backbone, ConvNeXt):
+        return convnext_names.names(backbone)
+    if isinstance(backbone, ResNet):
+        return _resnet(backbone)
     if getattr(backbone, 'plane', False):
         return {}
     if isinstance(backbone, PreActResNet | WideResNet):
         return {'cifar': RESNET['cifar']}
-    return {ResNet: RESNET, LeNet: LENET}.get(type(backbone), {})
+    return {BitResNet: {'timm': _bit()}, LeNet: LENET}.get(type(backbone), {})

@@ -1,6 +1,6 @@
 """Translation of foreign tensor names: between torch's files and our variables.
 
-A `Dialect` (layer_names.py) gives the names of layers in torch code, for example
+A `Dialect` (dialect.py; the tables are in layer_names.py) gives the names of layers in torch code, for example
 
     ('backbone', 'stage1', 'block0', 'conv1') -> 'layer1.0.conv1'        ('heads', 'source') -> 'fc'
 
@@ -23,7 +23,7 @@ from mixjax.errors import UserError, require
 from mixjax.models import registry
 from mixjax.models.efficientnet import EfficientNet
 from mixjax.models.weights import layer_names
-from mixjax.models.weights.layer_names import Dialect, Keys, Tensors
+from mixjax.models.weights.dialect import STEM, Dialect, Keys, Tensors
 
 Tree = Any
 
@@ -50,7 +50,7 @@ def classes_in(network: str | nn.Module, tensors: Tensors) -> int:
         if len(shape) == 2:
             return shape[0]
     _refuse_a_sibling(network, tensors)
-    if any(f'{dialect.layer(layer_names.STEM)}.weight' in dialect.read(tensors) for dialect in known.values()):
+    if any(f'{dialect.layer(STEM)}.weight' in dialect.read(tensors) for dialect in known.values()):
         return 0
     looked = ', '.join(f'{layer}.weight' for layer in dict.fromkeys(layer for _, layer in heads))
     raise UserError(f'there is no classifier of a {_called(network)} among the tensors (looked for {looked})')
@@ -175,5 +175,5 @@ def _refuse_a_sibling(network: str | nn.Module, tensors: Iterable[str]) -> None:
         if not isinstance(other, EfficientNet) or other.clone(padding=backbone.padding) != backbone:
             continue
         for name, dialect in dialects(other).items():
-            if name not in mine and f'{dialect.layer(layer_names.STEM)}.weight' in tensors:
+            if name not in mine and f'{dialect.layer(STEM)}.weight' in tensors:
                 raise UserError(f'these are names of {name}, which fit the network {sibling!r} and not this one')
