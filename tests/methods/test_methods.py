@@ -1,6 +1,7 @@
 """One contract for every method and variant, and what is particular to each."""
 
 import re
+from functools import partial
 
 import chex
 import jax
@@ -12,10 +13,10 @@ from mixjax import method as method_lib
 from mixjax.config import method_registry
 from mixjax.errors import UserError
 from mixjax.models import net as net_lib
-from mixjax.rundir import checkpoint
 from mixjax.train import accuracy, mesh, prepare, program, seed_batch, seeds, step
 from mixjax.train.shared import shared_setup
 from tests.support.common import assert_trees_equal, fixture
+from tests.support.contract import assert_contract, assert_layouts_agree, laid_out
 from tests.support.toy import losses_of, opened, settings, tiny, walk  # noqa: F401 (for every test: tiny)
 from tests.support.variants import VARIANTS
 
@@ -54,71 +55,19 @@ ALWAYS = (
     'variant', [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.parity) for name in VARIANTS]
 )
 def test_contract(variant, tmp_path):
-    config = settings({'name': variant} | VARIANTS[variant])
-    built, data, ts = opened(config, tmp_path)
-    start, frozen = jax.tree.map(np.array, (built.shared.start, data.frozen))
-    shapes = jax.eval_shape(lambda x: x, ts)
-
-    middle, metrics = walk(built, data, ts, 15)
-    with checkpoint.open_folder(tmp_path / 'checkpoints') as manager:
-        checkpoint.save(manager, 15, mesh.take_trial(middle, 0))
-        manager.wait_until_finished()
-        fresh = seeds.open_seed(built, 0, tmp_path)
-        resumed = seed_batch.stack_states(built, [checkpoint.restore(manager, 15, fresh.state)])
-    straight, rest = walk(built, data, middle, 25)
-    again, rest_again = walk(built, data, resumed, 25)
-
-    # A restart continues bit for bit.
-    assert_trees_equal(straight, again)
-    assert rest == rest_again
-    # Traced once.
-    assert built.advance(1)._cache_size() == 1
-    # Finite, and the loss falls.
-    losses = [m['loss'] for m in metrics + rest]
-    assert np.isfinite([list(m.values()) for m in metrics + rest]).all()
-    assert np.mean(losses[-8:]) < np.mean(losses[:8])
-    # `frozen` and the pretrained network are untouched, and the state keeps its shape.
-    assert_trees_equal(start, jax.tree.map(np.array, built.shared.start))
-    assert_trees_equal(frozen, jax.tree.map(np.array, data.frozen))
-    assert jax.eval_shape(lambda x: x, straight) == shapes
-    # The declared heads exist, and predictions are over the target's classes.
-    heads = built.method.heads(10, 160, fresh.prepared)
-    one, network = mesh.take_trial(straight, 0), mesh.take_trial(built.evaluated(straight), 0)
-    assert {n: h['bias'].shape[0] for n, h in one.params['heads'].items()} == {n: h.width for n, h in heads.items()}
-    out, _ = built.net.apply(network, jnp.zeros((3, 16, 16, 1)), train=False)
-    assert built.method.predict(out).shape == (3, 10)
-
-
-def laid_out(method, devices, trials, dtype='float32'):
-    config = settings(method, devices=devices, num_seeds=trials)
-    config.model.dtype = dtype
-    return program.build(config)
+    assert_contract(settings({'name': variant} | VARIANTS[variant]), tmp_path)
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_every_layout_is_the_same_experiment(variant, tmp_path):
-    """One device, eight for a seed, and three seeds on two each: every seed has the same losses."""
-    method = {'name': variant} | VARIANTS[variant]
-    with jax.enable_x64(True):
-        one, eight, three = (laid_out(method, n, t, 'float64') for n, t in ((1, 1), (8, 1), (8, 3)))
-        shapes = [tuple(built.mesh.devices.shape) for built in (one, eight, three)]
-        assert shapes == [(1, 1), (1, 8), (3, 2)]
-        alone = {seed: losses_of(one, tmp_path / 'one', (seed,))[seed] for seed in range(3)}
-        np.testing.assert_allclose(losses_of(eight, tmp_path / 'eight')[0], alone[0], rtol=1e-9)
-        (tmp_path / 'three').mkdir()
-        together = {}
-        for group in seeds.group_seeds(three, tmp_path / 'three'):
-            together |= losses_of(three, tmp_path / 'three', group)
-    for seed in range(3):
-        np.testing.assert_allclose(together[seed], alone[seed], rtol=1e-9)
-        assert seed == 0 or not np.allclose(together[seed], together[0])
+    assert_layouts_agree(partial(settings, {'name': variant} | VARIANTS[variant]), tmp_path)
 
 
 @pytest.mark.parity
 @pytest.mark.parametrize('method', ['finetune', 'mixup', 'smile', 'xmixup', 'lamix'])
 def test_one_device_and_eight_agree_in_float32(method, tmp_path):
-    one, eight = (losses_of(laid_out(method, n, 1), tmp_path / str(n)) for n in (1, 8))
+    one, eight = (losses_of(laid_out(partial(settings, method), n, 1), tmp_path / str(n)) for n in (1, 8))
     np.testing.assert_allclose(eight[0], one[0], rtol=1e-5)
 
 
