@@ -22,7 +22,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 RESULTS, PAGE = ROOT / 'benchmarks' / 'results', ROOT / 'docs' / 'speed.md'
-PARTS = ('methods', 'against', 'whole', 'growth', 'devices', 'solver', 'probe')
+PARTS = ('methods', 'backbones', 'against', 'whole', 'growth', 'devices', 'solver', 'probe')
 OF_PART = {  # environment variables
     'devices': {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '--xla_force_host_platform_device_count=8'},
     'against': {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'},  # or jax takes most of the device's memory for itself

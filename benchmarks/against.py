@@ -71,6 +71,12 @@ def interpreter() -> str:
     return named or (sys.executable if importlib.util.find_spec('torch') else '')
 
 
+def has_module(python: str, name: str) -> bool:
+    """Return whether an interpreter finds a module."""
+    command = [python, '-c', f'import importlib.util, sys; sys.exit(importlib.util.find_spec({name!r}) is None)']
+    return subprocess.run(command, capture_output=True).returncode == 0
+
+
 def has_gpu(python: str) -> bool:
     command = [python, '-c', 'import torch, sys; sys.exit(not torch.cuda.is_available())']
     return subprocess.run(command, capture_output=True).returncode == 0

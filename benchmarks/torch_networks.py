@@ -88,9 +88,27 @@ def preact(counts: tuple[int, ...], width: int, heads: dict[str, int]) -> Networ
     return Network(stem, PreActBlock, counts, width, 1, heads)
 
 
-def build(name: str, heads: dict[str, int]) -> Network:
-    """Build resnet50, preactresnet18, or small: the networks of the same names on the other side."""
+class Timm(nn.Module):
+    """A network of timm with linear heads: image -> (features, {head: logits})."""
+
+    def __init__(self, name: str, side: int, heads: dict[str, int]) -> None:
+        super().__init__()
+        import timm  # pyright: ignore[reportMissingImports]
+
+        sized = {'img_size': side} if name.startswith('vit_') else {}
+        self.trunk = timm.create_model(name, pretrained=False, num_classes=0, **sized)
+        self.heads = nn.ModuleDict({key: nn.Linear(self.trunk.num_features, n) for key, n in heads.items()})
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        features = self.trunk(image)
+        return features, {name: head(features) for name, head in self.heads.items()}
+
+
+def build(name: str, heads: dict[str, int], side: int = 224) -> nn.Module:
+    """Build resnet50, preactresnet18 or small, or else timm's network: as those of these names on the other side."""
     if name == 'resnet50':
         return resnet50(heads)
+    if name not in ('preactresnet18', 'small'):
+        return Timm(name, side, heads)
     counts, width = {'preactresnet18': ((2, 2, 2, 2), 64), 'small': ((1, 1, 1, 1), 24)}[name]
     return preact(counts, width, heads)

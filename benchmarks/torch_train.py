@@ -6,7 +6,7 @@ It builds everything, trains a few steps to warm up, writes a line with "ready" 
 number on its standard input it trains so many steps and writes their seconds. `benchmarks.against` takes turns
 with it.
 
-network: of torch_networks.py
+network: of torch_networks.py, or a name in timm
 way: tuned     bfloat16 autocast, channels_last, torch.compile, images on the device, no wait for the device in a step
      resident  float32, no compiling, images on the device
      loader    float32, no compiling, a loader with two workers, the loss read in every step: as published scripts do
@@ -137,7 +137,7 @@ class Trainer:
         torch.manual_seed(0)
         heads = {'target': CLASSES} | ({'source': CLASSES_S} if self.method == 'smile' else {})
         layout = torch.channels_last if self.tuned else torch.contiguous_format
-        self.net = build(asked['network'], heads).to(device, memory_format=layout)
+        self.net = build(asked['network'], heads, asked['side']).to(device, memory_format=layout)
         self.teacher = copy.deepcopy(self.net).eval().requires_grad_(False) if self.method == 'smile' else None
         self.optim = torch.optim.SGD(
             self.net.parameters(), 0.01, momentum=0.9, nesterov=True, weight_decay=1e-4,

@@ -3,11 +3,16 @@
     M_k(i, j) = sum_c W[c, k] F[i, j, c]
 
 for the last map F of a network whose features are the mean of F: the mean of M_k is class k's logit without its bias.
+For other networks (a class token, pooling by attention, a norm behind the pooling) the derivative of the logit stands
+for W, at each position: M_k(i, j) = sum_c F[i, j, c] dz_k / dF[i, j, c], of the last stage that the logit depends on in
+its patches (`by_gradient`). For a network of the first kind this is the same map, divided by the number of positions.
 The paper claims that a method looks at narrower regions. Here this is a number: the share of the image where the map
 is above half of its maximum.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +32,43 @@ def activation(maps: Array, kernel: Array, label: Array) -> Array:
       (n, h, w)
     """
     return jnp.einsum('nhwd,dn->nhw', maps, kernel[:, label])
+
+
+def by_gradient(forward: Callable[..., tuple[Array, dict[str, Array]]], x: Array, label: Array, place: str) -> Array:
+    """Return the gradient-weighted map of each image's class.
+
+    Args:
+      forward: (x, tap) -> (logits (n, c), maps), as a network has them in eval mode.
+      x: (n, H, W, C), the inputs.
+      label: (n,), the class whose map is wanted.
+      place: name of the map, which is also its tap's: `stage4`.
+
+    Returns:
+      (n, h, w)
+    """
+
+    def score(shift: Array) -> tuple[Array, tuple[Array, Array]]:
+        kept = {}
+
+        def tap(name: str, hidden: Array) -> Array:
+            if name != place:
+                return hidden
+            kept[name] = hidden
+            return hidden + shift.astype(hidden.dtype)
+
+        logits, maps = forward(x, tap)
+        return jnp.take_along_axis(logits, label[:, None], 1).sum(), (kept[place], maps[place])
+
+    def hidden(x: Array) -> Array:
+        kept = {}
+        forward(x, lambda name, hidden: kept.setdefault(name, hidden))
+        return kept[place]
+
+    shape = jax.eval_shape(hidden, x).shape
+    slope, (found, grid) = jax.grad(score, has_aux=True)(jnp.zeros(shape, jnp.float32))
+    _, height, width, _ = grid.shape
+    positions = (found * slope).sum(-1).reshape(len(x), -1)
+    return positions[:, positions.shape[1] - height * width :].reshape(len(x), height, width)  # without other tokens
 
 
 def enlarge(maps: Array, height: int, width: int) -> Array:

@@ -118,8 +118,7 @@ class Run:
         """Return the function from inputs (n, H, W, C) to {'logits': (n, c), 'features': (n, d)}, in eval mode."""
         plain = set(network.heads) == {'target'}
         if plain not in self.programs:
-            about = {'classes': self.classes, 'method': self.config.method}
-            predict = inference.predictor_of(self.folder, about, network.heads)
+            predict = predictor(self, network)
 
             def apply(variables: Tree, x: Array) -> dict[str, Array]:
                 out, _ = self.net.apply(variables, x, train=False)
@@ -300,6 +299,17 @@ def through_training(run: Run) -> list[Network]:
     kept = list(snapshots(run))
     last = _network(run, run.config.seed)
     return kept if last is None or kept and kept[-1].step >= last.step else [*kept, last]
+
+
+def predictor(run: Run, network: Network) -> Callable[[Any], Array]:
+    """Return the function from the network's output to the logits that are evaluated."""
+    return inference.predictor_of(run.folder, {'classes': run.classes, 'method': run.config.method}, network.heads)
+
+
+def map_names(run: Run, network: Network, x: Array) -> list[str]:
+    """Return the names of the network's maps."""
+    out, _ = jax.eval_shape(lambda v, x: run.net.apply(v, x, train=False), network.variables, x[:1])
+    return list(out.maps)
 
 
 def classifier(run: Run, network: Network) -> Tree:

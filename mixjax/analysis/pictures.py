@@ -17,6 +17,7 @@ from mixjax.analysis.opened import Network, Run
 from mixjax.errors import UserError, nearest
 from mixjax.train.results import spread
 
+Array = jax.Array
 GLOBAL = 'global'  # the head whose softmax of sigmoids is the learned part of a soft target
 BINS = 50
 TOP = 5
@@ -131,16 +132,8 @@ def activation(run: Run, asked: Asked) -> Found:
         if not len(label):
             raise UserError(f'{run.folder}: there is no test image of {", ".join(asked.classes)}')
         x = run.test_inputs(image)
-        maps, found = run.maps(network, 'last')(x), run.forward(network)(x)
-        if maps.shape[-1] != found['features'].shape[-1] or not np.allclose(
-            maps.astype(jnp.float32).mean((1, 2)), found['features'], rtol=1e-2, atol=1e-3
-        ):
-            raise UserError(
-                f'{run.folder}: the features of {run.config.model.name} are not the mean of its last map, so it has '
-                'no class activation maps'
-            )
-        head = opened.classifier(run, network)
-        small = cam.activation(maps.astype(jnp.float32), head['kernel'], jnp.asarray(label))
+        found = run.forward(network)(x)
+        small, place = _class_maps(run, network, x, jnp.asarray(label), found['features'])
         shares = cam.positive(cam.enlarge(small, *x.shape[1:3]))
         mean, without = cam.mean_area(shares)
         areas.append(mean)
@@ -157,7 +150,38 @@ def activation(run: Run, asked: Asked) -> Found:
         raise UserError(f'{run.folder}: no class activation map of a test image is positive anywhere')
     area = spread([one for one in areas if not math.isnan(one)])
     about_them = {'images': int(keep.sum()), 'left out': empty, 'level': 0.5, 'classes': list(asked.classes) or 'all'}
+    if place != 'last':
+        about_them['map'] = f'gradient-weighted at {place}'
     return Found({'area': area, **about(networks, **about_them)}, {**arrays, 'area': np.array(areas)}, notes)
+
+
+def _class_maps(run: Run, network: Network, x: Array, label: Array, features: Array) -> tuple[Array, str]:
+    """Return the map (n, h, w) of each image's class, and the name of the map of the network that it is made of."""
+    maps = run.maps(network, 'last')(x).astype(jnp.float32)
+    if maps.shape[-1] == features.shape[-1] and np.allclose(maps.mean((1, 2)), features, rtol=1e-2, atol=1e-3):
+        return cam.activation(maps, opened.classifier(run, network)['kernel'], label), 'last'
+    predict = opened.predictor(run, network)
+
+    def at(place: str) -> Any:
+        def weighted(variables: Any, x: Array, label: Array) -> dict[str, Array]:
+            def forward(x: Array, tap: Any) -> tuple[Array, dict[str, Array]]:
+                out, _ = run.net.apply(variables, x, train=False, tap=tap)
+                return predict(out), out.maps
+
+            return {'map': cam.by_gradient(forward, x, label, place)}
+
+        return run.programs.setdefault((place, 'by gradient'), jax.jit(weighted))
+
+    places = sorted(name for name in opened.map_names(run, network, x) if name.startswith('stage') and '.' not in name)
+    for place in reversed(places):
+        found = [
+            at(place)(network.variables, x[k : k + run.batch], label[k : k + run.batch])['map']
+            for k in range(0, len(x), run.batch)
+        ]
+        small = jnp.concatenate(found)
+        if bool(jnp.any(small != 0)):  # the last patches say nothing where a class token is pooled
+            return small, place
+    raise UserError(f'{run.folder}: the logits of {run.config.model.name} depend on none of its maps')
 
 
 def _first_of_each(label: np.ndarray, classes: np.ndarray) -> np.ndarray:

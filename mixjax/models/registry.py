@@ -32,8 +32,8 @@ def names() -> list[str]:
 def unknown(name: str) -> str:
     """Return the error message for a name that `build` does not know."""
     return (
-        f'unknown network {name[:80]!r}{nearest(name, BACKBONES)}; `mixjax train --list` prints all {len(names())}; if it '
-        'is your own, import the module that registers it (the commands have --import=MODULE)'
+        f'unknown network {name[:80]!r}{nearest(name, BACKBONES)}; `mixjax train --list` prints all {len(names())}; '
+        'if it is your own, import the module that registers it (the commands have --import=MODULE)'
     )
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,9 @@ from mixjax.analysis import (
 )
 from mixjax.analysis.measures import Asked
 from mixjax.errors import UserError
+from mixjax.models.net import from_linen
+from mixjax.models.transformer import Form
+from mixjax.models.vit import VisionTransformer
 
 RNG = np.random.RandomState(0)
 
@@ -253,6 +257,41 @@ def test_the_mean_of_a_map_is_the_logit_without_its_bias():
     found = cam.activation(jnp.asarray(maps), jnp.asarray(kernel), jnp.asarray(label))
     logits = maps.mean((1, 2)) @ kernel
     np.testing.assert_allclose(found.mean((1, 2)), logits[np.arange(4), label], rtol=1e-4, atol=1e-5)
+
+
+def test_a_map_by_gradient_is_the_activation_map_of_a_mean():
+    maps, kernel, label = RNG.randn(4, 3, 2, 5), RNG.randn(5, 7), jnp.array([0, 6, 2, 2])
+
+    def forward(x, tap):
+        h = tap('stage1', x)
+        return h.mean((1, 2)) @ kernel, {'stage1': h}
+
+    found = cam.by_gradient(forward, jnp.asarray(maps), label, 'stage1')
+    np.testing.assert_allclose(found, cam.activation(maps, jnp.asarray(kernel), label) / 6, rtol=1e-5, atol=1e-6)
+
+
+def test_a_map_by_gradient_of_a_class_token():
+    """Its sum is the derivative of the logit as the patches grow; the last patches do not reach a class token."""
+    net = from_linen(VisionTransformer(Form(16, 2, 32, scale=0.7), 4, 4, 3, registers=1, placed=False))
+    x, label = jnp.asarray(RNG.randn(3, 12, 12, 3)), jnp.array([1, 0, 1])
+    with jax.enable_x64(True):
+        made = jax.jit(net.init, static_argnums=2)(jax.random.key(0), x, FrozenDict({'target': 2}))
+        variables = jax.tree.map(lambda leaf: jnp.asarray(leaf + 0.5 * RNG.randn(*leaf.shape)), made)
+
+        def forward(x, tap):
+            out, _ = net.apply(variables, x, train=False, tap=tap)
+            return out.logits['target'], out.maps
+
+        def logit(grown):
+            factor = jnp.where(jnp.arange(2 + 9) < 2, 1.0, 1.0 + grown)[:, None]
+            out = forward(x, lambda name, h: h * factor if name == 'stage3' else h)[0]
+            return out[jnp.arange(3), label]
+
+        found = cam.by_gradient(forward, x, label, 'stage3')
+        slope = (logit(1e-5) - logit(-1e-5)) / 2e-5
+        assert found.shape == (3, 3, 3) and float(jnp.abs(slope).min()) > 1e-6
+        np.testing.assert_allclose(found.sum((1, 2)), slope, rtol=1e-4)
+        assert not cam.by_gradient(forward, x, label, 'stage4').any()
 
 
 def test_area_and_shares_by_hand():
