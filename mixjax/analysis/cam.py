@@ -3,9 +3,10 @@
     M_k(i, j) = sum_c W[c, k] F[i, j, c]
 
 for the last map F of a network whose features are the mean of F: the mean of M_k is class k's logit without its bias.
-For other networks (a class token, pooling by attention, a norm behind the pooling) the derivative of the logit stands
-for W, at each position: M_k(i, j) = sum_c F[i, j, c] dz_k / dF[i, j, c], of the last stage that the logit depends on in
-its patches (`by_gradient`). For a network of the first kind this is the same map, divided by the number of positions.
+For other networks (a class token, pooling by attention, a norm behind the pooling) the mean derivative of the logit
+stands for W, as in Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391): M_k(i, j) = sum_c a_c F[i, j, c],
+a_c the mean of dz_k / dF[.., c] over all positions, for the last stage whose positions the logit depends on
+(`by_gradient`). For a network of the first kind this is the same map, divided by the number of positions.
 The paper claims that a method looks at narrower regions. Here this is a number: the share of the image where the map
 is above half of its maximum.
 """
@@ -66,9 +67,10 @@ def by_gradient(forward: Callable[..., tuple[Array, dict[str, Array]]], x: Array
 
     shape = jax.eval_shape(hidden, x).shape
     slope, (found, grid) = jax.grad(score, has_aux=True)(jnp.zeros(shape, jnp.float32))
-    _, height, width, _ = grid.shape
-    positions = (found * slope).sum(-1).reshape(len(x), -1)
-    return positions[:, positions.shape[1] - height * width :].reshape(len(x), height, width)  # without other tokens
+    n, height, width, channels = grid.shape
+    # A class token and its like are in front of the positions.
+    found, slope = (part.reshape(n, -1, channels)[:, -height * width :] for part in (found, slope))
+    return jnp.einsum('npd,nd->np', found, slope.mean(1)).reshape(n, height, width)
 
 
 def enlarge(maps: Array, height: int, width: int) -> Array:
