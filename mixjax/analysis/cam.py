@@ -4,7 +4,7 @@
 
 for the last map F of a network whose features are the mean of F: the mean of M_k is class k's logit without its bias.
 For other networks (a class token, pooling by attention, a norm behind the pooling) the mean derivative of the logit
-stands for W, as in Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391): a_c = the mean of dz_k / dF[.., c]
+stands for W, as in Grad-CAM (Selvaraju et al. 2017, https://arxiv.org/abs/1610.02391): a_c = the mean of dz_k / dF[c]
 over all positions, of the last stage whose positions the logit depends on (`by_gradient`). For a network of the first
 kind this is the same map, divided by the number of positions.
 The paper claims that a method looks at narrower regions. Here this is a number: the share of the image where the map

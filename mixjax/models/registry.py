@@ -8,13 +8,25 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mixjax.errors import UserError, nearest, user_code
-from mixjax.models import bit, convnext, densenet, efficientnet, glyphnet, lenet, preact, resnet, vit, wideresnet
+from mixjax.models import (
+    bit,
+    convnext,
+    densenet,
+    dinov3,
+    efficientnet,
+    glyphnet,
+    lenet,
+    preact,
+    resnet,
+    vit,
+    wideresnet,
+)
 from mixjax.models.initializers import LAWS
 from mixjax.models.net import Net, from_linen
 from mixjax.models.preprocessing import settings
 from mixjax.models.published import Builder, Published
 
-FAMILIES = (bit, convnext, densenet, efficientnet, glyphnet, lenet, preact, resnet, vit, wideresnet)
+FAMILIES = (bit, convnext, densenet, dinov3, efficientnet, glyphnet, lenet, preact, resnet, vit, wideresnet)
 NETWORKS: dict[str, Published] = {name: published for family in FAMILIES for name, published in family.NETWORKS.items()}
 BACKBONES: dict[str, Builder] = {name: published.build for name, published in NETWORKS.items()}
 

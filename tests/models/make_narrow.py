@@ -4,7 +4,8 @@
     PYTHONPATH=. python tests/models/make_narrow.py [NAME ..]
 
 By hand, once; the tests read the files and need no torch. Each holds every tensor of the state dict (`state/NAME`), an
-image (B, H, W, C) and the logits in eval mode and float64. `NARROW` in test_narrow.py are the same networks in ours.
+image (B, H, W, C) and the logits in eval mode and float64; of a network without a
+classifier, its features. `NARROW` in test_narrow.py are the same networks in ours.
 """
 
 from __future__ import annotations
@@ -103,6 +104,43 @@ def bit() -> Any:
     )  # fmt: skip
 
 
+def vit(**options: Any) -> Any:
+    """timm's, 8 channels wide, with 5 x 5 positions of patches of 8 pixels for images of 40."""
+    _, _, timm = with_torch.libraries()
+    given = {'img_size': 40, 'patch_size': 8, 'embed_dim': 8, 'depth': 5, 'num_heads': 2, 'mlp_ratio': 2}
+    return timm.models.vision_transformer.VisionTransformer(**{**given, 'num_classes': CLASSES, **options})
+
+
+def clip() -> Any:
+    torch, _, _ = with_torch.libraries()
+    norm = partial(torch.nn.LayerNorm, eps=1e-5)
+    return vit(pre_norm=True, norm_layer=norm, act_layer='quick_gelu')
+
+
+def dinov2_giant() -> Any:
+    """With registers, LayerScale and the packed SwiGLU, and no classifier."""
+    _, _, timm = with_torch.libraries()
+    silu = timm.layers.get_act_layer('silu')
+    return vit(
+        num_classes=0, init_values=1e-5, reg_tokens=4, no_embed_class=True, mlp_layer=timm.layers.SwiGLUPacked,
+        act_layer=silu, mlp_ratio=3,
+    )  # fmt: skip
+
+
+def dinov3() -> Any:
+    """With the split SwiGLU, and biases of query and value."""
+    torch, _, timm = with_torch.libraries()
+    return timm.models.eva.Eva(
+        img_size=40, patch_size=8, embed_dim=8, depth=4, num_heads=2, num_classes=CLASSES, qkv_bias=True, mlp_ratio=2,
+        init_values=1e-5, rope_type='dinov3', rope_temperature=100, rope_rotate_half=True, use_rot_pos_emb=True,
+        use_abs_pos_emb=False, num_reg_tokens=4, use_fc_norm=False, dynamic_img_size=True, swiglu_mlp=True,
+        swiglu_align_to=8, norm_layer=partial(torch.nn.LayerNorm, eps=1e-5),
+    )  # fmt: skip
+
+
+# Sides of the images of the networks that need whole patches.
+PATCHED = ('narrow_vit', 'narrow_clip', 'narrow_deit3', 'narrow_dinov2', 'narrow_dinov3', 'narrow_siglip')
+SIDES = {name: 40 for name in PATCHED}
 MAKE = {
     'narrow_resnet_basic': partial(resnet, 'BasicBlock', (2, 1, 1, 1), 4),
     'narrow_resnet_bottleneck': partial(resnet, 'Bottleneck', (2, 1, 1, 1), 3),
@@ -114,17 +152,25 @@ MAKE = {
     'narrow_convnextv2': partial(convnext, True),
     'narrow_resnet_timm': timm_resnet,
     'narrow_bit': bit,
+    'narrow_vit': vit,
+    'narrow_clip': clip,
+    'narrow_deit3': partial(vit, init_values=1e-6, no_embed_class=True),
+    'narrow_dinov2': dinov2_giant,
+    'narrow_dinov3': dinov3,
+    'narrow_siglip': partial(vit, num_classes=0, class_token=False, global_pool='map', act_layer='gelu_tanh'),
 }
 
 
 def main() -> None:
     warnings.simplefilter('ignore')  # theirs
+    wanted = sys.argv[1:] or MAKE
     for seed, (name, make) in enumerate(MAKE.items()):
-        if sys.argv[1:] and name not in sys.argv[1:]:
+        if name not in wanted:
             continue
         model = make()
         state = with_torch.randomise(model, seed)
-        image = np.random.default_rng(100 + seed).standard_normal((2, SIDE, SIDE, 3)).astype(np.float16)
+        side = SIDES.get(name, SIDE)
+        image = np.random.default_rng(100 + seed).standard_normal((2, side, side, 3)).astype(np.float16)
         logits = with_torch.logits(model, image)
         path = FIXTURES / f'{name}.npz'
         np.savez_compressed(path, image=image, logits=logits, **{f'state/{key}': value for key, value in state.items()})

@@ -8,6 +8,7 @@ from mixjax import models
 from mixjax.errors import UserError
 from mixjax.models.net import depths
 from tests.support.common import SHIPPED
+from tests.support.networks import ALIKE, NETWORKS, is_vit
 
 
 def paths_of(name, side=64, channels=3):
@@ -50,9 +51,20 @@ def test_glyphnet_by_hand():
     assert dense['stage4/block15'] == 58 and dense['final'] == dense['heads'] == 59
 
 
-@pytest.mark.parametrize('name', SHIPPED)
+def test_vision_transformers_as_timm_counts_them():
+    """The patches and tokens, 12 blocks, and the classifier together with the last LayerNorm and the pooling."""
+    for name in ('vit_small_patch14_reg4_dinov2', 'vit_base_patch32_siglip_256', 'vit_small_patch16_dinov3'):
+        side = NETWORKS[name][1][1]
+        blocks = {f'stage{1 + i // 3}/block{i % 3}': 1 + i for i in range(12)}
+        assert by_module(paths_of(name, side)) == {'stem': 0, **blocks, 'final': 13, 'heads': 13}
+    uneven = by_module(paths_of('vit_so400m_patch14_siglip_gap_224', 224))
+    assert [uneven[f'stage{i}/block{b}'] for i, b in ((1, 6), (2, 0), (3, 6), (4, 0), (4, 5))] == [7, 8, 21, 22, 27]
+
+
+@pytest.mark.parametrize('name', [name for name in SHIPPED if name not in ALIKE])
 def test_every_network_has_a_depth_for_each_parameter(name):
-    paths = paths_of(name, *((16, 1) if name.startswith('glyphnet') else (32, 3)))
+    side = NETWORKS[name][1][1] if is_vit(name) else 32
+    paths = paths_of(name, *((16, 1) if name.startswith('glyphnet') else (side, 3)))
     found = depths(paths)
     assert set(found) == set(paths)
     most = max(found.values())

@@ -16,11 +16,11 @@ from mixjax.errors import UserError
 from tests.support import trace
 from tests.support.common import SHIPPED, assert_trees_equal
 from tests.support.filled import filled
-from tests.support.networks import NETWORKS, size
+from tests.support.networks import ALIKE, NETWORKS, is_vit, size
 
 # Those that differ from another one in more than one field: the others need no tracing of their own.
 ONE_FIELD = ('_64', '_symmetric', '_plane')
-DISTINCT = [name for name in NETWORKS if not name.endswith(ONE_FIELD) and '_fixed' not in name]
+DISTINCT = [name for name in NETWORKS if not name.endswith(ONE_FIELD) and '_fixed' not in name and name not in ALIKE]
 HEADS = {'target': 10, 'source': 7}
 
 # Parameters with 1000 classes as torchvision and timm publish them, and the entries of their state dicts.
@@ -36,6 +36,11 @@ PUBLISHED = {
     'efficientnet_b2': (9_109_994, 508),
     'efficientnet_b3': (12_233_232, 574),
     'efficientnet_b4': (19_341_616, 706),
+    'vit_tiny_patch16_224': (5_717_416, 152),
+    'vit_small_patch16_224': (22_050_664, 152),
+    'vit_base_patch16_224': (86_567_656, 152),
+    'vit_large_patch16_224': (304_326_632, 296),
+    'deit3_small_patch16_224': (22_059_496, 176),
 }
 
 
@@ -62,7 +67,7 @@ def test_every_shipped_network_is_tested():
     assert PUBLISHED.keys() <= set(DISTINCT) and set(FAMILIES) <= set(DISTINCT)
 
 
-@pytest.mark.parametrize('name', sorted(NETWORKS.keys() - DISTINCT))
+@pytest.mark.parametrize('name', sorted(NETWORKS.keys() - DISTINCT - ALIKE.keys()))
 def test_the_other_forms_differ_in_one_field(name):
     plain = name.removesuffix('_64').removesuffix('_symmetric').removesuffix('_plane').split('_fixed')[0]
     one, other = models.BACKBONES[name](), models.BACKBONES[plain]()
@@ -70,6 +75,20 @@ def test_the_other_forms_differ_in_one_field(name):
     value = {'stride': 2, 'plane': True, 'padding': NETWORKS[name][1][1] if '_fixed' in name else 'symmetric'}[field]
     assert plain in DISTINCT and getattr(one, field) == value
     assert one == other.clone(**{field: value}) != other
+
+
+def test_vision_transformers_for_other_images_differ_in_the_grid_and_the_activation():
+    for name, plain in ALIKE.items():
+        one, other = models.BACKBONES[name](), models.BACKBONES[plain]()
+        assert one == other.clone(
+            grid=NETWORKS[name][1][1] // one.patch, form=other.form._replace(activation=one.form.activation),
+            spare=one.spare,
+        )  # fmt: skip
+        assert one != other and plain in DISTINCT
+        assert (one.form.activation == 'quick_gelu') == ('quickgelu' in name)
+        assert one.spare == (
+            6 if name.endswith('patch14_siglip_384') or 'siglip_gap_384' in name and one.patch == 14 else 0
+        )
 
 
 @pytest.mark.parametrize('name', DISTINCT)
@@ -82,7 +101,7 @@ def test_number_of_parameters(name):
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_the_published_number_of_parameters_and_tensors(name):
-    params, stats = shapes(name)['params'], shapes(name)['batch_stats']
+    params, stats = shapes(name)['params'], shapes(name).get('batch_stats', {})
     features = params['heads']['target']['kernel'].shape[0]
     count, tensors = PUBLISHED[name]
     assert size(params['backbone']) + 1000 * (features + 1) == count
@@ -94,17 +113,28 @@ def test_the_published_number_of_parameters_and_tensors(name):
 def test_every_parameter_belongs_to_a_part(name):
     net, variables = models.build(name), shapes(name)
     stages = {f'stage{i + 1}' for i in range(NETWORKS[name][0])}
-    last = {'final'} if name.startswith(('densenet', 'wrn')) else set()
+    last = {'final'} if name.startswith(('densenet', 'wrn')) or is_vit(name) else set()
     leaves = jax.tree_util.tree_flatten_with_path(variables['params'])[0]
     groups = [net.group(tuple(key.key for key in path)) for path, _ in leaves]
     assert set(groups) == {'stem', 'head:target', 'head:source', *stages, *last}
     assert groups.count('head:target') == groups.count('head:source') == 2
-    moving = {} if name == 'lenet' else variables['batch_stats']['backbone']  # LeNet knows no normalisation
+    moving = variables.get('batch_stats', {}).get('backbone', {})
+    assert bool(moving) == (name != 'lenet' and not is_vit(name))
     assert set(moving) <= {'stem', *stages, *last}
 
 
 # Of several depths the shallowest and the deepest are enough.
-ENDS = [name for name in DISTINCT if name not in ('resnet34', 'resnet101') and not name.endswith(('b1', 'b2', 'b3'))]
+TRACED = (  # of the vision transformers
+    'vit_tiny_patch16_224', 'deit3_small_patch16_224', 'vit_base_patch32_clip_224', 'vit_small_patch14_dinov2',
+    'vit_small_patch14_reg4_dinov2', 'vit_base_patch32_siglip_256', 'vit_base_patch32_siglip_gap_256',
+    'vit_so400m_patch14_siglip_224', 'vit_small_plus_patch16_dinov3_qkvb',
+)  # fmt: skip
+ENDS = [
+    name
+    for name in DISTINCT
+    if name not in ('resnet34', 'resnet101') and not name.endswith(('b1', 'b2', 'b3'))
+    if not is_vit(name) or name in TRACED
+]
 
 
 @pytest.mark.parametrize('name', ENDS)
@@ -123,6 +153,14 @@ def test_taps_and_maps(name):
     assert set(out.maps) == {'last', *stages, *(f'{stage}.conv' for stage in stages)}
     for stage in stages:
         inner = out.maps[f'{stage}.conv'].shape
+        if is_vit(name):  # taps have the sequence of tokens, maps the patches
+            batch, n, width = shapes[stage]
+            rows, columns = out.maps[stage].shape[1:3]
+            assert out.maps[stage].shape == inner == (batch, rows, columns, width)
+            assert shapes[f'{stage}.conv'] == shapes[stage] == shapes['stem']
+            prefix = 0 if 'siglip' in name else 5 if 'dinov3' in name or 'reg4' in name else 1
+            assert n == prefix + rows * columns and rows == NETWORKS[name][1][1] // models.BACKBONES[name]().patch
+            continue
         assert out.maps[stage].shape == shapes[stage] and inner == shapes[f'{stage}.conv']
         if name.startswith('densenet'):  # a stage's last convolution gives only the newest channels
             assert (*inner[:3], 32) == (*shapes[stage][:3], inner[3])
@@ -160,6 +198,9 @@ SIDES = {
     'preactresnet50_raw_64': (32, 224),
     'wrn28_10': (28, 64),
     'lenet': (28, 64),
+    'vit_small_patch14_reg4_dinov2': (28, 224),
+    'vit_small_patch16_dinov3': (32, 224),
+    'vit_base_patch32_siglip_256': (32, 224),
 }
 
 
@@ -179,7 +220,11 @@ def test_the_64_form_sees_what_the_plain_form_sees_at_half_the_size():
 
 
 # One of each family.
-FAMILIES = ['densenet121_cifar', 'efficientnet_b0', 'glyphnet', 'lenet', 'preactresnet50_raw', 'resnet18', 'wrn28_10']
+FAMILIES = [
+    'densenet121_cifar', 'efficientnet_b0', 'glyphnet', 'lenet', 'preactresnet50_raw', 'resnet18', 'wrn28_10',
+    'vit_base_patch32_clip_224', 'vit_small_patch14_reg4_dinov2',
+    'vit_base_patch32_siglip_256', 'vit_small_plus_patch16_dinov3_qkvb',
+]  # fmt: skip
 
 
 @pytest.mark.parametrize('name', FAMILIES)
@@ -304,11 +349,14 @@ def test_unknown_names_are_told_with_the_nearest_one():
         models.build('glyphnet', dtype='bf16')
 
 
+SMALLER = [name for name in DISTINCT if not is_vit(name) or name in TRACED and 'so400m' not in name]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize('name', DISTINCT)
+@pytest.mark.parametrize('name', SMALLER)
 def test_bfloat16_is_near_float32_in_every_network(name):
     """In eval mode: a sum of L rounding errors of 2^-9 each is about one hundredth at most."""
-    side = 16 if name == 'glyphnet' else 32
+    side = 16 if name == 'glyphnet' else 4 * models.BACKBONES[name]().patch if is_vit(name) else 32
     image = jax.random.normal(jax.random.key(1), (4, side, side, NETWORKS[name][1][-1]))
     nets = {dtype: models.build(name, dtype=dtype) for dtype in ('float32', 'bfloat16')}
     variables = filled(lambda: nets['float32'].init(jax.random.key(0), image, {'target': 5}))

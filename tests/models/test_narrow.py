@@ -13,13 +13,18 @@ from mixjax.errors import UserError
 from mixjax.models.bit import BitResNet
 from mixjax.models.convnext import ConvNeXt
 from mixjax.models.densenet import DenseNet
+from mixjax.models.dinov3 import DinoV3
 from mixjax.models.efficientnet import EfficientNet, Group
 from mixjax.models.net import from_linen
 from mixjax.models.resnet import BasicBlock, Bottleneck, DeepStem, ResNet
+from mixjax.models.transformer import Form
+from mixjax.models.vit import VisionTransformer
 from mixjax.models.weights import tensor_names
 from tests.support.common import assert_trees_equal, fixture
 
 GROUPS = (Group(1, 8, 1, 1, 3), Group(6, 8, 2, 2, 3), Group(6, 16, 2, 2, 5))
+FORM = Form(8, 2, 16)
+GATED = FORM._replace(activation='silu', scale=1e-5)
 # file -> (the network in ours, the dialect of the file)
 NARROW = {
     'narrow_resnet_basic': (ResNet(BasicBlock, (2, 1, 1, 1), width=4), 'torchvision'),
@@ -38,6 +43,21 @@ NARROW = {
         'timm',
     ),
     'narrow_bit': (BitResNet((2, 1), width=8, groups=4), 'timm'),
+    'narrow_vit': (VisionTransformer(FORM, 5, 8, 5), 'timm'),
+    'narrow_clip': (
+        VisionTransformer(FORM._replace(activation='quick_gelu', eps=1e-5), 5, 8, 5, before=True),
+        'timm',
+    ),
+    'narrow_deit3': (VisionTransformer(FORM._replace(scale=1e-6), 5, 8, 5, placed=False), 'timm'),
+    'narrow_dinov2': (
+        VisionTransformer(GATED._replace(gate='packed', hidden=12), 5, 8, 5, registers=4, placed=False),
+        'timm',
+    ),
+    'narrow_dinov3': (DinoV3(GATED._replace(gate='split', eps=1e-5, bias='q, v'), 4, 8), 'timm'),
+    'narrow_siglip': (
+        VisionTransformer(FORM._replace(activation='gelu_tanh'), 5, 8, 5, cls=False, pool='map'),
+        'timm',
+    ),
 }
 
 
@@ -47,10 +67,11 @@ def case(request):
     numbers = fixture(request.param)
     tensors = {name.removeprefix('state/'): value for name, value in numbers.items() if name.startswith('state/')}
     net, image = from_linen(backbone), numbers['image'].astype(np.float32)
-    heads = {'source': tensor_names.classes_in(backbone, tensors)}
+    classes = tensor_names.classes_in(backbone, tensors)
+    heads = {'source': classes} if classes else {}
     wanted = jax.eval_shape(lambda rng: net.init(rng, jnp.asarray(image), heads), jax.random.key(0))
     return SimpleNamespace(
-        backbone=backbone, dialect=dialect, net=net, tensors=tensors, wanted=wanted, image=image,
+        backbone=backbone, classes=classes, dialect=dialect, net=net, tensors=tensors, wanted=wanted, image=image,
         logits=numbers['logits'], variables=tensor_names.from_torch(backbone, tensors, wanted),
     )  # fmt: skip
 
@@ -59,7 +80,7 @@ def test_the_logits_are_torchs(case):
     with jax.enable_x64(True):
         double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), (case.variables, case.image))
         out, _ = jax.jit(lambda v, x: case.net.apply(v, x, train=False))(*double)
-        said = np.asarray(out.logits['source'])
+        said = np.asarray(out.logits['source'] if case.classes else out.features)
     assert np.abs(case.logits[0] - case.logits[1]).max() > 1e-3  # they depend on the image
     np.testing.assert_allclose(said, case.logits, rtol=1e-9, atol=1e-9)
 
@@ -77,15 +98,15 @@ def test_the_round_trip_is_exact(case):
     for dialect in tensor_names.dialects(case.backbone):
         renamed = tensor_names.to_torch(case.backbone, case.variables, dialect)
         assert_trees_equal(tensor_names.from_torch(case.backbone, renamed, case.wanted), case.variables)
-        assert tensor_names.classes_in(case.backbone, renamed) == 5
+        assert tensor_names.classes_in(case.backbone, renamed) == case.classes in (0, 5)
 
 
 def test_every_wrong_tensor_is_told_in_one_message(case):
     broken = dict(case.tensors)
-    lost, bent = list(name for name in broken if name.endswith('.weight') and broken[name].ndim == 4)[:2]
+    lost, bent = list(name for name in broken if name.endswith('.weight') and broken[name].ndim > 1)[:2]
     broken['extra.weight'] = np.zeros(3, np.float32)
     del broken[lost]
-    broken[bent] = broken[bent][:, :, :, :0]
+    broken[bent] = broken[bent][..., :0]
     with pytest.raises(UserError) as error:
         tensor_names.from_torch(case.backbone, broken, case.wanted)
     said = str(error.value)

@@ -39,6 +39,82 @@ NETWORKS |= {
     for form in ('', f'_fixed{side}', '_symmetric')
 }
 
+# Vision transformers: their sides, and the parameters with a 10-way head.
+VITS = {
+    'deit3_base_patch16_224': 85_824_010,
+    'deit3_huge_patch14_224': 630_858_250,
+    'deit3_large_patch16_224': 303_360_010,
+    'deit3_medium_patch16_224': 38_341_642,
+    'deit3_small_patch16_224': 21_678_346,
+    'vit_base_patch14_dinov2': 86_587_402,
+    'vit_base_patch14_reg4_dinov2': 86_589_706,
+    'vit_base_patch16_224': 85_806_346,
+    'vit_base_patch16_clip_224': 85_807_114,
+    'vit_base_patch16_dinov3': 85_648_906,
+    'vit_base_patch16_dinov3_qkvb': 85_667_338,
+    'vit_base_patch16_siglip_224': 92_891_914,
+    'vit_base_patch16_siglip_gap_224': 85_804_810,
+    'vit_base_patch32_224': 87_462_922,
+    'vit_base_patch32_clip_224': 87_463_690,
+    'vit_base_patch32_siglip_256': 94_560_010,
+    'vit_base_patch32_siglip_gap_256': 87_472_906,
+    'vit_base_patch8_224': 85_815_562,
+    'vit_giant_patch14_dinov2': 1_136_494_602,
+    'vit_giant_patch14_reg4_dinov2': 1_136_499_210,
+    'vit_huge_patch14_224': 630_777_610,
+    'vit_large_patch14_clip_224': 303_190_026,
+    'vit_large_patch14_dinov2': 304_377_866,
+    'vit_large_patch14_reg4_dinov2': 304_380_938,
+    'vit_large_patch16_224': 303_311_882,
+    'vit_large_patch16_dinov3': 303_089_674,
+    'vit_large_patch16_dinov3_qkvb': 303_138_826,
+    'vit_large_patch16_siglip_256': 315_966_474,
+    'vit_large_patch16_siglip_gap_256': 303_371_274,
+    'vit_small_patch14_dinov2': 22_060_042,
+    'vit_small_patch14_reg4_dinov2': 22_061_194,
+    'vit_small_patch16_224': 21_669_514,
+    'vit_small_patch16_dinov3': 21_590_794,
+    'vit_small_patch16_dinov3_qkvb': 21_600_010,
+    'vit_small_patch32_224': 22_497_802,
+    'vit_small_plus_patch16_dinov3': 28_687_114,
+    'vit_small_plus_patch16_dinov3_qkvb': 28_696_330,
+    'vit_so400m_patch14_siglip_224': 427_692_234,
+    'vit_so400m_patch14_siglip_gap_224': 412_453_882,
+    'vit_so400m_patch16_siglip_256': 427_899_594,
+    'vit_so400m_patch16_siglip_gap_256': 412_661_242,
+    'vit_tiny_patch16_224': 5_526_346,
+}
+NETWORKS |= {
+    name: (4, (2, side, side, 3), count)
+    for name, count in VITS.items()
+    for side in [518 if name.endswith('dinov2') else 256 if 'dinov3' in name else int(name.rpartition('_')[2])]
+}
+# Those that are another one of these for larger images or with another activation: name -> the other one.
+ALIKE = {
+    **{f'vit_{size}_patch{patch}_384': f'vit_{size}_patch{patch}_224'
+       for patch, sizes in {32: ('small', 'base'), 16: ('tiny', 'small', 'base', 'large')}.items() for size in sizes},
+    **{f'deit3_{size}_patch16_384': f'deit3_{size}_patch16_224' for size in ('small', 'base', 'large')},
+    **{f'vit_{size}_patch{patch}_clip_{form}': f'vit_{size}_patch{patch}_clip_224'
+       for size, patch, forms in [
+           ('base', 32, ['quickgelu_224']), ('base', 16, ['quickgelu_224']),
+           ('large', 14, ['336', 'quickgelu_224', 'quickgelu_336']),
+       ] for form in forms},
+    **{f'vit_{size}_patch{patch}_siglip_{pool}{side}': f'vit_{size}_patch{patch}_siglip_{pool}{first}'
+       for size, patch, first, sides in [
+           ('base', 16, 224, (256, 384, 512)), ('large', 16, 256, (384, 512)), ('so400m', 14, 224, (378, 384)),
+           ('so400m', 16, 256, (384, 512)),
+       ] for side in sides for pool in ('', 'gap_')},
+}  # fmt: skip
+NETWORKS |= {
+    name: (4, (2, side, side, 3), VITS[other])
+    for name, other in ALIKE.items()
+    for side in [int(name.rpartition('_')[2])]
+}
+
+
+def is_vit(name):
+    return name.startswith(('vit_', 'deit3_'))
+
 
 def size(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

@@ -11,6 +11,7 @@ from flax import linen as nn
 from mixjax.models.bit import BitResNet
 from mixjax.models.convnext import ConvNeXt
 from mixjax.models.densenet import DenseNet
+from mixjax.models.dinov3 import DinoV3
 from mixjax.models.efficientnet import EfficientNet
 from mixjax.models.lenet import LeNet
 from mixjax.models.preact import PreActResNet
@@ -192,7 +193,9 @@ def of(backbone: nn.Module) -> dict[str, Dialect]:
     if isinstance(backbone, EfficientNet):
         return _efficientnet(backbone)
     if isinstance(backbone, VisionTransformer):
-        return vit_names.dialects(backbone)
+        return vit_names.of_vit(backbone)
+    if isinstance(backbone, DinoV3):
+        return vit_names.of_dinov3(backbone)
     if isinstance(backbone, DenseNet):
         return DENSENET_CIFAR if backbone.small else DENSENET
     if isinstance(backbone, ConvNeXt):

@@ -59,7 +59,7 @@ def classes_in(network: str | nn.Module, tensors: Tensors) -> int:
 def from_torch(network: str | nn.Module, tensors: Tensors, wanted: Tree) -> Tree:
     """Return foreign tensors as our variables; the error lists every tensor without a counterpart.
 
-    The dialect with the most names in common is used.
+    The dialect with the most names in common is used; of equal ones, that with the fewest names left over.
 
     Args:
       network: a name that `models.build` knows, or a backbone.
@@ -69,11 +69,12 @@ def from_torch(network: str | nn.Module, tensors: Tensors, wanted: Tree) -> Tree
     flat = _flat(wanted)
     assert wanted['params'].get('heads', {}).keys() <= {'source'}, 'a file has one classifier'
     given = {name: tensor for name, tensor in tensors.items() if name.rpartition('.')[2] != DROPPED}
-    best, names, tensors = '', {}, given
+    best, names, tensors, most = '', {}, given, (-1, 0)
     for name, dialect in _known(network).items():
         here, read = {_name(dialect, keys): keys for keys in flat}, dialect.read(given)
-        if not best or len(here.keys() & read.keys()) > len(names.keys() & tensors.keys()):
-            best, names, tensors = name, here, read
+        fit = len(here.keys() & read.keys()), -len(read.keys() - here.keys())
+        if fit > most:
+            best, names, tensors, most = name, here, read, fit
     if not names.keys() & tensors.keys():
         _refuse_a_sibling(network, tensors)
     wrong = [f'{name} is not in the file' for name in names if name not in tensors]

@@ -18,6 +18,7 @@ from mixjax.models.weights import tensor_names
 from mixjax.models.wideresnet import WideResNet
 from tests.support.common import SHIPPED, assert_trees_equal
 from tests.support.filled import filled
+from tests.support.networks import ALIKE, NETWORKS, is_vit
 
 # A few names of each dialect, as published files spell them.
 SPELLED = {
@@ -94,9 +95,64 @@ SPELLED = {
         'stage8/conv': 'features.8.0',
         'head': 'classifier.1',
     },
+    ('deit3_small_patch16_224', 'timm'): {
+        'stem/conv': 'patch_embed.proj',
+        'stem/cls_token': 'cls_token',
+        'stage2/block0/attn/qkv': 'blocks.3.attn.qkv',
+        'stage4/block2/ls2/gamma': 'blocks.11.ls2.gamma',
+        'final/norm': 'norm',
+        'head': 'head',
+    },
+    ('vit_so400m_patch14_siglip_224', 'timm'): {
+        'stem/pos_embed': 'pos_embed',
+        'stage2/block0/mlp/fc1': 'blocks.7.mlp.fc1',
+        'stage4/block5/norm2': 'blocks.26.norm2',
+        'final/pool/latent': 'attn_pool.latent',
+        'final/pool/mlp/fc2': 'attn_pool.mlp.fc2',
+    },
+    ('vit_base_patch16_224', 'transformers'): {
+        'stem/conv': 'vit.embeddings.patch_embeddings.projection',
+        'stage1/block0/attn/proj': 'vit.encoder.layer.0.attention.output.dense',
+        'stage4/block2/mlp/fc2': 'vit.encoder.layer.11.output.dense',
+        'final/norm': 'vit.layernorm',
+        'head': 'classifier',
+    },
+    ('vit_base_patch16_siglip_224', 'transformers'): {
+        'stem/conv': 'vision_model.embeddings.patch_embedding',
+        'stage4/block2/attn/proj': 'vision_model.encoder.layers.11.self_attn.out_proj',
+        'final/pool/latent': 'vision_model.head.probe',
+    },
+    ('vit_base_patch16_clip_quickgelu_224', 'timm'): {'stem/norm': 'norm_pre'},
+    ('vit_base_patch16_clip_quickgelu_224', 'transformers'): {'stem/norm': 'vision_model.pre_layrnorm'},
+    ('vit_giant_patch14_reg4_dinov2', 'dinov2'): {
+        'stem/reg_token': 'register_tokens',
+        'stage4/block9/mlp/fc1': 'blocks.39.mlp.w12',
+        'stage1/block0/ls1/gamma': 'blocks.0.ls1.gamma',
+    },
+    ('vit_giant_patch14_reg4_dinov2', 'transformers'): {
+        'stem/reg_token': 'embeddings.register_tokens',
+        'stage4/block9/mlp/fc1': 'encoder.layer.39.mlp.weights_in',
+        'stage1/block0/ls1/gamma': 'encoder.layer.0.layer_scale1.lambda1',
+    },
+    ('vit_small_plus_patch16_dinov3_qkvb', 'timm'): {
+        'stem/reg_token': 'reg_token',
+        'stage1/block2/attn/q_bias': 'blocks.2.attn.q_bias',
+        'stage1/block2/ls1/gamma': 'blocks.2.gamma_1',
+        'stage4/block2/mlp/fc1_g': 'blocks.11.mlp.fc1_g',
+    },
+    ('vit_small_plus_patch16_dinov3_qkvb', 'dinov3'): {
+        'stem/reg_token': 'storage_tokens',
+        'stage1/block2/ls1/gamma': 'blocks.2.ls1.gamma',
+        'stage4/block2/mlp/fc1_g': 'blocks.11.mlp.w1',
+    },
+    ('vit_small_plus_patch16_dinov3_qkvb', 'transformers'): {
+        'stem/reg_token': 'embeddings.register_tokens',
+        'stage1/block2/attn/v_bias': 'layer.2.attention.v_proj.bias',
+        'stage4/block2/mlp/fc1_g': 'layer.11.mlp.gate_proj',
+    },
 }
 # Of several depths the shallowest and the deepest are enough.
-BETWEEN = ('resnet34', 'resnet101', 'efficientnet_b1', 'efficientnet_b2', 'efficientnet_b3')
+BETWEEN = ('resnet34', 'resnet101', 'efficientnet_b1', 'efficientnet_b2', 'efficientnet_b3', *ALIKE)
 ALL = [(name, dialect) for name in models.names() for dialect in tensor_names.dialects(name)]
 
 
@@ -105,7 +161,7 @@ def test_names_are_spelled_as_in_published_files(name, dialect):
     translate = tensor_names.dialects(name)[dialect]
     for ours, theirs in SPELLED[name, dialect].items():
         keys = ('heads', 'source') if ours == 'head' else ('backbone', *ours.split('/'))
-        assert translate(keys) == theirs
+        assert translate.layer(keys) == theirs
 
 
 def test_every_dialect_is_spelled_once():
@@ -121,7 +177,8 @@ def shapes(name):
     plain = name.removesuffix('_64').removesuffix('_symmetric').split('_fixed')[0]
     if plain != name:
         return shapes(plain)  # the same tree
-    net, image = models.build(name), jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
+    image = jax.ShapeDtypeStruct(NETWORKS[name][1] if is_vit(name) else (2, 32, 32, 3), jnp.float32)
+    net = models.build(name)
     return jax.eval_shape(lambda rng, x: net.init(rng, x, {'source': 9}), jax.random.key(0), image)
 
 
