@@ -36,6 +36,17 @@ PUBLISHED = {
     'efficientnet_b2': (9_109_994, 508),
     'efficientnet_b3': (12_233_232, 574),
     'efficientnet_b4': (19_341_616, 706),
+    'convnext_atto': (3_695_520, 128),
+    'convnext_tiny': (28_589_128, 182),
+    'convnext_xlarge': (350_196_968, 344),
+    'convnextv2_nano': (15_623_800, 160),
+    'convnextv2_large': (197_956_840, 380),
+    'resnet26d': (16_014_408, 188),
+    'resnet50d': (25_576_264, 332),
+    'resnet101d': (44_568_392, 638),
+    'seresnet50': (28_088_024, 384),
+    'resnetv2_50x1_bit': (25_549_352, 153),
+    'resnetv2_101x1_bit': (44_541_480, 306),
 }
 
 
@@ -82,7 +93,7 @@ def test_number_of_parameters(name):
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_the_published_number_of_parameters_and_tensors(name):
-    params, stats = shapes(name)['params'], shapes(name)['batch_stats']
+    params, stats = shapes(name)['params'], shapes(name).get('batch_stats', {})
     features = params['heads']['target']['kernel'].shape[0]
     count, tensors = PUBLISHED[name]
     assert size(params['backbone']) + 1000 * (features + 1) == count
@@ -94,17 +105,19 @@ def test_the_published_number_of_parameters_and_tensors(name):
 def test_every_parameter_belongs_to_a_part(name):
     net, variables = models.build(name), shapes(name)
     stages = {f'stage{i + 1}' for i in range(NETWORKS[name][0])}
-    last = {'final'} if name.startswith(('densenet', 'wrn')) else set()
+    last = {'final'} if name.startswith(('densenet', 'wrn', 'convnext', 'resnetv2')) else set()
     leaves = jax.tree_util.tree_flatten_with_path(variables['params'])[0]
     groups = [net.group(tuple(key.key for key in path)) for path, _ in leaves]
     assert set(groups) == {'stem', 'head:target', 'head:source', *stages, *last}
     assert groups.count('head:target') == groups.count('head:source') == 2
-    moving = {} if name == 'lenet' else variables['batch_stats']['backbone']  # LeNet knows no normalisation
+    still = name == 'lenet' or name.startswith(('convnext', 'resnetv2'))  # without BatchNorm
+    moving = {} if still else variables['batch_stats']['backbone']
     assert set(moving) <= {'stem', *stages, *last}
 
 
 # Of several depths the shallowest and the deepest are enough.
-ENDS = [name for name in DISTINCT if name not in ('resnet34', 'resnet101') and not name.endswith(('b1', 'b2', 'b3'))]
+BETWEEN = ('b1', 'b2', 'b3', 'femto', 'pico', 'nano', '_tiny', '_small', '_base', '_large')
+ENDS = [name for name in DISTINCT if name not in ('resnet34', 'resnet101') and not name.endswith(BETWEEN)]
 
 
 @pytest.mark.parametrize('name', ENDS)
@@ -155,6 +168,9 @@ SIDES = {
     'densenet121': (32, 96),
     'densenet121_cifar': (64,),
     'efficientnet_b0': (32, 64, 96, 75),
+    'convnext_atto': (32, 96, 75),
+    'resnet26d': (32, 75),
+    'resnetv2_50x1_bit': (32, 75),
     'cifar_resnet50': (28, 64),
     'preactresnet18': (28, 64),
     'preactresnet50_raw_64': (32, 224),
@@ -179,7 +195,10 @@ def test_the_64_form_sees_what_the_plain_form_sees_at_half_the_size():
 
 
 # One of each family.
-FAMILIES = ['densenet121_cifar', 'efficientnet_b0', 'glyphnet', 'lenet', 'preactresnet50_raw', 'resnet18', 'wrn28_10']
+FAMILIES = [
+    'convnext_atto', 'convnextv2_atto', 'densenet121_cifar', 'efficientnet_b0', 'glyphnet', 'lenet',
+    'preactresnet50_raw', 'resnet18', 'resnet26d', 'resnetv2_50x1_bit', 'seresnet50', 'wrn28_10',
+]  # fmt: skip
 
 
 @pytest.mark.parametrize('name', FAMILIES)

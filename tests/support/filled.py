@@ -18,7 +18,8 @@ def filled(init: Any, seed: int = 0) -> Any:
         if kind == 'kernel':
             value = z * (2 / np.prod(leaf.shape[:-1])) ** 0.5
         else:
-            value = {'scale': 1 + 0.1 * z, 'bias': 0.1 * z, 'mean': 0.1 * z, 'var': 1 + 0.1 * np.abs(z)}[kind]
+            laws = {'scale': 1 + 0.1 * z, 'gamma': 1 + 0.1 * z, 'bias': 0.1 * z, 'mean': 0.1 * z}
+            value = {**laws, 'var': 1 + 0.1 * np.abs(z)}[kind]
         return jnp.asarray(value, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(init))
