@@ -176,7 +176,7 @@ ALL = [(name, dialect) for name in models.names() for dialect in tensor_names.di
 
 @pytest.mark.parametrize(('name', 'dialect'), SPELLED)
 def test_names_are_spelled_as_in_published_files(name, dialect):
-    translate = tensor_names.dialects(name)[dialect]
+    translate = tensor_names.dialects(name)[dialect].layer
     for ours, theirs in SPELLED[name, dialect].items():
         keys = ('heads', 'source') if ours == 'head' else ('backbone', *ours.split('/'))
         assert translate(keys) == theirs
