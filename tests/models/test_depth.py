@@ -48,6 +48,10 @@ def test_glyphnet_by_hand():
         1, 6, 9, 17,
     )  # fmt: skip
     assert dense['stage2/transition'] == dense['stage2/block0'] == 7
+    convnext = by_module(paths_of('convnextv2_atto'))
+    assert convnext['stem'] == 0 and convnext['stage1/block1'] == 2 and convnext['stage3/block5'] == 10
+    assert convnext['stage2/downsample'] == convnext['stage2/block0'] == 3
+    assert convnext['final'] == convnext['heads'] == 13
     assert dense['stage4/block15'] == 58 and dense['final'] == dense['heads'] == 59
 
 

@@ -11,11 +11,13 @@ from mixjax.models.layers import (
     BatchNorm,
     Dense,
     Final,
+    LayerNorm,
     PlainStem,
     conv,
     global_mean,
     kaiming_in,
     kaiming_out,
+    small_normal,
     torch_bias,
     torch_conv,
 )
@@ -198,3 +200,37 @@ def test_global_mean_of_bfloat16_is_float32():
     mean = global_mean(h)
     assert mean.dtype == jnp.float32
     np.testing.assert_allclose(mean, np.asarray(h, np.float64).mean((1, 2)), rtol=1e-6)
+
+
+def test_layer_norm_is_the_formula_in_float64():
+    x, scale, bias = RNG.standard_normal((2, 3, 5)) * 3 + 7, RNG.uniform(0.5, 2, 5), RNG.standard_normal(5)
+    with jax.enable_x64(True):
+        params = jax.tree.map(jnp.asarray, {'scale': scale, 'bias': bias})
+        y = LayerNorm(eps=1e-3).apply({'params': params}, jnp.asarray(x))
+    mean, var = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    assert y.dtype == np.float64
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-3) * scale + bias, rtol=1e-12, atol=1e-12)
+
+
+def test_layer_norm_keeps_its_digits_where_the_mean_is_large():
+    x = RNG.standard_normal((4, 64))
+    params = {'scale': jnp.ones(64), 'bias': jnp.zeros(64)}
+    near, far = (LayerNorm().apply({'params': params}, jnp.asarray(x + add, jnp.float32)) for add in (0, 4096))
+    np.testing.assert_allclose(far, near, atol=2e-3)  # 4096 has steps of 2^-11; in one pass the error is near 1
+
+
+def test_layer_norm_in_bfloat16_is_computed_in_float32():
+    x = jnp.asarray(RNG.standard_normal((4, 64)) + 8, jnp.bfloat16)
+    params = {'scale': jnp.ones(64), 'bias': jnp.zeros(64)}
+    y = LayerNorm(dtype=jnp.bfloat16).apply({'params': params}, x)
+    exact = np.asarray(x, np.float64)
+    want = (exact - exact.mean(-1, keepdims=True)) / exact.std(-1, keepdims=True)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(y, np.float64), want, rtol=2**-8, atol=1e-4)
+    assert LayerNorm().apply({'params': params}, x).dtype == jnp.float32  # without a type, that of the parameters
+
+
+def test_small_normal_has_deviation_two_hundredths():
+    draws = small_normal(jax.random.key(0), (64, 256))
+    np.testing.assert_allclose(draws.std(), 0.02, rtol=0.02)
+    assert np.abs(draws.mean()) < 1e-3 and np.abs(draws).max() > 0.06

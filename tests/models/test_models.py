@@ -41,6 +41,17 @@ PUBLISHED = {
     'vit_base_patch16_224': (86_567_656, 152),
     'vit_large_patch16_224': (304_326_632, 296),
     'deit3_small_patch16_224': (22_059_496, 176),
+    'convnext_atto': (3_695_520, 128),
+    'convnext_tiny': (28_589_128, 182),
+    'convnext_xlarge': (350_196_968, 344),
+    'convnextv2_nano': (15_623_800, 160),
+    'convnextv2_large': (197_956_840, 380),
+    'resnet26d': (16_014_408, 188),
+    'resnet50d': (25_576_264, 332),
+    'resnet101d': (44_568_392, 638),
+    'seresnet50': (28_088_024, 384),
+    'resnetv2_50x1_bit': (25_549_352, 153),
+    'resnetv2_101x1_bit': (44_541_480, 306),
 }
 
 
@@ -113,13 +124,14 @@ def test_the_published_number_of_parameters_and_tensors(name):
 def test_every_parameter_belongs_to_a_part(name):
     net, variables = models.build(name), shapes(name)
     stages = {f'stage{i + 1}' for i in range(NETWORKS[name][0])}
-    last = {'final'} if name.startswith(('densenet', 'wrn')) or is_vit(name) else set()
+    last = {'final'} if name.startswith(('densenet', 'wrn', 'convnext', 'resnetv2')) or is_vit(name) else set()
     leaves = jax.tree_util.tree_flatten_with_path(variables['params'])[0]
     groups = [net.group(tuple(key.key for key in path)) for path, _ in leaves]
     assert set(groups) == {'stem', 'head:target', 'head:source', *stages, *last}
     assert groups.count('head:target') == groups.count('head:source') == 2
     moving = variables.get('batch_stats', {}).get('backbone', {})
-    assert bool(moving) == (name != 'lenet' and not is_vit(name))
+    still = name == 'lenet' or name.startswith(('convnext', 'resnetv2')) or is_vit(name)  # without BatchNorm
+    assert bool(moving) != still
     assert set(moving) <= {'stem', *stages, *last}
 
 
@@ -129,11 +141,11 @@ TRACED = (  # of the vision transformers
     'vit_small_patch14_reg4_dinov2', 'vit_base_patch32_siglip_256', 'vit_base_patch32_siglip_gap_256',
     'vit_so400m_patch14_siglip_224', 'vit_small_plus_patch16_dinov3_qkvb',
 )  # fmt: skip
+BETWEEN = ('b1', 'b2', 'b3', 'femto', 'pico', 'nano', '_tiny', '_small', '_base', '_large')
 ENDS = [
     name
     for name in DISTINCT
-    if name not in ('resnet34', 'resnet101') and not name.endswith(('b1', 'b2', 'b3'))
-    if not is_vit(name) or name in TRACED
+    if (name in TRACED if is_vit(name) else name not in ('resnet34', 'resnet101') and not name.endswith(BETWEEN))
 ]
 
 
@@ -193,6 +205,9 @@ SIDES = {
     'densenet121': (32, 96),
     'densenet121_cifar': (64,),
     'efficientnet_b0': (32, 64, 96, 75),
+    'convnext_atto': (32, 96, 75),
+    'resnet26d': (32, 75),
+    'resnetv2_50x1_bit': (32, 75),
     'cifar_resnet50': (28, 64),
     'preactresnet18': (28, 64),
     'preactresnet50_raw_64': (32, 224),
@@ -221,9 +236,10 @@ def test_the_64_form_sees_what_the_plain_form_sees_at_half_the_size():
 
 # One of each family.
 FAMILIES = [
-    'densenet121_cifar', 'efficientnet_b0', 'glyphnet', 'lenet', 'preactresnet50_raw', 'resnet18', 'wrn28_10',
-    'vit_base_patch32_clip_224', 'vit_small_patch14_reg4_dinov2',
-    'vit_base_patch32_siglip_256', 'vit_small_plus_patch16_dinov3_qkvb',
+    'convnext_atto', 'convnextv2_atto', 'densenet121_cifar', 'efficientnet_b0', 'glyphnet', 'lenet',
+    'preactresnet50_raw', 'resnet18', 'resnet26d', 'resnetv2_50x1_bit', 'seresnet50', 'wrn28_10',
+    'vit_base_patch32_clip_224', 'vit_small_patch14_reg4_dinov2', 'vit_base_patch32_siglip_256',
+    'vit_small_plus_patch16_dinov3_qkvb',
 ]  # fmt: skip
 
 

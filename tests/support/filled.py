@@ -18,8 +18,8 @@ def filled(init: Any, seed: int = 0) -> Any:
         if kind == 'kernel':
             value = z * (2 / np.prod(leaf.shape[:-1])) ** 0.5
         else:
-            known = {'scale': 1 + 0.1 * z, 'gamma': 1 + 0.1 * z, 'var': 1 + 0.1 * np.abs(z)}
-            value = known.get(kind, 0.1 * z)
+            laws = {'scale': 1 + 0.1 * z, 'gamma': 1 + 0.1 * z, 'var': 1 + 0.1 * np.abs(z)}
+            value = laws.get(kind, 0.1 * z)
         return jnp.asarray(value, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(draw, jax.eval_shape(init))

@@ -23,6 +23,12 @@ NETWORKS = {
     'resnet50': (4, IMAGENET, 23_528_522),
     'resnet101': (4, IMAGENET, 42_520_650),
     'resnet152': (4, IMAGENET, 58_164_298),
+    'resnet26d': (4, IMAGENET, 13_985_898),
+    'resnet50d': (4, IMAGENET, 23_547_754),
+    'resnet101d': (4, (2, 256, 256, 3), 42_539_882),
+    'seresnet50': (4, IMAGENET, 26_059_514),
+    'resnetv2_50x1_bit': (4, IMAGENET, 23_520_842),
+    'resnetv2_101x1_bit': (4, (2, 448, 448, 3), 42_512_970),
     'wrn28_10': (3, SMALL, 36_489_290),
     'wrn28_10_64': (3, DOUBLE, 36_489_290),
 }
@@ -38,6 +44,25 @@ NETWORKS |= {
     for scale, (side, count) in SIZES.items()
     for form in ('', f'_fixed{side}', '_symmetric')
 }
+CONVNEXTS = {
+    'convnext_atto': 3_377_730,
+    'convnext_femto': 4_836_634,
+    'convnext_pico': 8_537_802,
+    'convnext_nano': 14_958_970,
+    'convnext_tiny': 27_827_818,
+    'convnext_small': 49_462_378,
+    'convnext_base': 87_576_714,
+    'convnext_large': 196_245_706,
+    'convnext_xlarge': 348_168_458,
+    'convnextv2_atto': 3_390_610,
+    'convnextv2_femto': 4_852_090,
+    'convnextv2_pico': 8_558_410,
+    'convnextv2_nano': 14_989_210,
+    'convnextv2_tiny': 27_874_186,
+    'convnextv2_base': 87_703_050,
+    'convnextv2_large': 196_435_210,
+}
+NETWORKS |= {name: (4, IMAGENET, count) for name, count in CONVNEXTS.items()}
 
 # Vision transformers: their sides, and the parameters with a 10-way head.
 VITS = {

@@ -52,8 +52,7 @@ RESNET = {
 
 def _resnet(backbone: ResNet) -> dict[str, Dialect]:
     """Return the dialects of a ResNet; only timm has the forms that differ from torchvision's."""
-    plain = backbone.stem is not DeepStem and not backbone.average and not backbone.squeeze
-    if plain:
+    if backbone.stem is not DeepStem and not backbone.average and not backbone.squeeze:
         return RESNET
     # timm's `bn1` is the last normalisation of the stem, and the pooling of a shortcut takes a place in its list.
     deep = {'conv': '0', 'bn': '1', 'conv2': '3', 'bn2': '4', 'conv3': '6'}
@@ -200,7 +199,7 @@ def of(backbone: nn.Module) -> dict[str, Dialect]:
         return DENSENET_CIFAR if backbone.small else DENSENET
     if isinstance(backbone, ConvNeXt):
         return convnext_names.names(backbone)
-    if isinstance(backbone, ResNet):
+    if type(backbone) is ResNet:
         return _resnet(backbone)
     if getattr(backbone, 'plane', False):
         return {}
