@@ -83,6 +83,7 @@ MAY_WRITE = {
     'data.datasets.render_glyphs': {'ZipFile'},  # makes what ships with the package
     'data.datasets.builders.archive': {'ZipFile'},  # to read
     'host.cluster': {'os.open'},  # /dev/null
+    'models.weights.download': {'os.replace'},  # a whole file, within the hub's cache
     'planner.slices': {'open to write'},  # /dev/null
 }
 
