@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         match = listing or file or stored
         repository = hub.repositories.get(match[1]) if match else None
         token = self.headers['Authorization']
-        if repository is None or (repository.access == 'private' and not token):
+        if repository is None or (repository.access == 'private' and not token and not stored):
             return self._fail(404 if token else 401, 'RepoNotFound')
         if repository.status:
             return self._fail(repository.status, '')

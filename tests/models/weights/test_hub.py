@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from huggingface_hub import constants
 
 from mixjax import config as config_lib
 from mixjax import models
@@ -70,6 +71,7 @@ def test_what_is_missing_and_how_to_get_it(cache, monkeypatch):
     assert '--config.model.weights=PATH/model.safetensors' in text and 'pip install' not in text
     assert 'config.json --revision v2\n' in str(weights.missing('hf://org/net@v2'))
     monkeypatch.delenv('HF_HUB_OFFLINE')
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)  # it is read once
     monkeypatch.setenv('HF_ENDPOINT', 'http://127.0.0.1:9')  # where nobody listens
     assert 'no such copy, and the hub cannot be reached (ConnectError)\n' in str(weights.missing(SPEC))
 
