@@ -45,6 +45,12 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv('MIXJAX_CACHE', str(tmp_path_factory.mktemp('cache')))
 
 
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """Tests need no network: what is not in the cache of the Hugging Face hub is missing."""
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+
+
 @pytest.fixture(scope='session')
 def store():
     """An object store, `gs://bucket`; this process and those that it starts are its clients."""

@@ -6,6 +6,7 @@ import configparser
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -75,7 +76,23 @@ def test_extras_are_those_the_documentation_names():
     assert extras == {
         'tpu', 'tpu-plan', 'cuda', 'prepare', 'hub', 'gcs', 'tensorboard', 'report', 'test', 'parity', 'lint', 'docs',
     }  # fmt: skip
-    assert set(importlib.metadata.metadata('mixjax').get_all('Provides-Extra') or []) == extras
+    metadata = importlib.metadata.metadata('mixjax')
+    assert set(metadata.get_all('Provides-Extra') or []) == extras
+    needed = metadata.get_all('Requires-Dist') or []
+    assert any(line.startswith('huggingface_hub') and 'extra' not in line for line in needed)
+    assert not any('extra == "hub"' in line.replace("'", '"') for line in needed)  # old commands may still name it
+
+
+@pytest.mark.parametrize('version', ['311', '312', '313'])
+def test_constraints_name_what_is_always_installed(version):
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / 'setup.cfg')
+    lines = (ROOT / f'constraints-py{version}.txt').read_text().splitlines()
+    needed = setup['options']['install_requires'].split()
+    names = {re.split('[<>=;]', line)[0].lower().replace('_', '-') for line in needed if re.match('[A-Za-z]', line)}
+    pinned = {line.partition('==')[0].lower().replace('_', '-') for line in lines}
+    assert 'huggingface-hub' in names
+    assert names - {'importlib-resources', 'python-version'} <= pinned  # the first for 3.11 only
 
 
 def test_editable_installation_works_in_another_folder(tmp_path):

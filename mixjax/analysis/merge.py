@@ -36,7 +36,8 @@ Rule: TypeAlias = Literal['greedy', 'uniform', 'start']
 Statistics: TypeAlias = Literal['average', 'recompute']
 Folders: TypeAlias = 'str | Path | Sequence[str | Path]'
 FILE = 'merge.json'
-OF_NETWORK = ('format', 'model', 'dtype', 'classes', 'data', 'image', 'channels')  # of `model.json`, as the members'
+# Of `model.json`, as the members'.
+OF_NETWORK = ('format', 'model', 'dtype', 'classes', 'data', 'image', 'channels', 'licence')
 LIKE = ('crop', 'resize', 'interpolation', 'mean', 'std', 'fit')  # settings of images that a network depends on
 
 

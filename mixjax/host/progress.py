@@ -131,8 +131,10 @@ class Progress:
 class Bar:
     """A progress bar for a pass over a data set: one moving line on a terminal, plain lines elsewhere."""
 
-    def __init__(self, total: int, what: str) -> None:
-        self.total, self._what, self._done = total, what, 0
+    def __init__(self, total: int, what: str, *, unit: str = '', scale: int = 1, done: int = 0) -> None:
+        """Begin at `done` of `total`; both are shown divided by `scale`, with the unit behind them."""
+        self.total, self._what, self._done, self._first = total, what, done, done
+        self._unit, self._scale = f' {unit}' if unit else '', scale
         self._began = self._shown = time.monotonic()
         self._moving = sys.stderr.isatty()
         self._lock = threading.Lock()
@@ -144,8 +146,9 @@ class Bar:
             if now - self._shown < (0.1 if self._moving else 10):
                 return
             self._shown = now
-            left = (now - self._began) * (self.total / self._done - 1)
-            line = f'{self._what}, {self._done:,} of {self.total:,}, {left:.0f} s left'
+            left = (now - self._began) * (self.total - self._done) / max(self._done - self._first, 1)
+            done, total = self._done // self._scale, self.total // self._scale
+            line = f'{self._what}, {done:,} of {total:,}{self._unit}, {left:.0f} s left'
             print(
                 f'\r{line}\033[K' if self._moving else line, end='\n' * (not self._moving), file=sys.stderr, flush=True
             )

@@ -25,7 +25,7 @@ def read(spec: str | Path, name: str = '', *, classes: Sequence[str] = (), dtype
     Args:
       spec: what `config.model.weights` takes: a run's folder, a safetensors or torch file, hf://OWNER/NAME,
         embedded://glyphnet, or random://CLASSES for trials.
-      name: the network, one of `names()`; weights that mixjax wrote say it themselves.
+      name: the network, one of `names()`; weights of mixjax, and of timm on the hub, say it themselves.
       classes: the classes that it must know, in this order; weights of others only have a number to compare.
       dtype: the type that it computes in, 'float32' or 'bfloat16'; '' is the one of the weights' run.
 
@@ -48,9 +48,10 @@ def read(spec: str | Path, name: str = '', *, classes: Sequence[str] = (), dtype
     require(bool(spec), "name the weights to read: a run's folder, a file, hf://OWNER/NAME or embedded://glyphnet")
     loaded = None if spec.startswith(weights.RANDOM) else weights.load(spec)
     said = loaded.about if loaded is not None and loaded.own else {}
-    made_for = str(said.get('model', ''))
+    made_for = str(loaded.about.get('model', '')) if loaded is not None else ''
     name = name or made_for
-    if made_for and made_for not in (name, name.partition('_fixed')[0]):
+    foreign = not said and name not in registry.SHIPPED  # a user's own network, which may be any other by its tensors
+    if made_for and made_for not in (name, name.partition('_fixed')[0]) and not foreign:
         raise UserError(f'weights {spec} are of a {made_for!r}, not of a {name!r}; leave the name out')
     if not name:
         raise UserError(f"weights {spec} do not say which network they are of; give its name (name='resnet50')")

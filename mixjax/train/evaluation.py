@@ -119,7 +119,8 @@ def export_network(program: Program, folder: Place, variables: Tree, step: int, 
     """
     images = program.sets.train
     channels = images.read(np.arange(1)).shape[-1]
-    about = export.About(images.classes, channels, program.task, program.scale(program.config.seed))
+    scale, licence = program.scale(program.config.seed), program.shared.licence
+    about = export.About(images.classes, channels, program.task, scale, licence)
     export.write_model(folder, program.config, program.method, mesh.to_local_device(variables), about, step, whole)
 
 

@@ -54,17 +54,19 @@ def plain_heads(method: Method, heads: Tree) -> Tree:
 
 
 class About(NamedTuple):
-    """Facts of the data that a network was trained on.
+    """Facts of the data, and of the weights, that a network was trained on.
 
     classes: names of the target classes, or of the outputs of another task.
     channels: number of channels of the stored images.
     scale: the standardisation of the labels of the first seed, if there is one.
+    licence: of the weights that training started from; '' where it is not known.
     """
 
     classes: tuple[str, ...]
     channels: int
     task: Task
     scale: Scale | None
+    licence: str = ''
 
 
 @only_first
@@ -98,6 +100,8 @@ def write_model(
         'steps': config.steps,
         'step': step,
     }
+    if data.licence:
+        about['licence'] = data.licence
     if data.task.rows:
         about['task'] = data.task.name
     if data.scale is not None:

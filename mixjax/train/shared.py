@@ -45,6 +45,7 @@ class Shared(NamedTuple):
     weights_digest: digest of the weights' tensors; '' without a file.
     initialisers, evaluators: compiled programs that methods share, by the settings in which they differ.
     say: prints a line.
+    licence: of the weights; '' where it is not known.
     """
 
     sets: Sets
@@ -60,6 +61,7 @@ class Shared(NamedTuple):
     initialisers: dict
     evaluators: dict
     say: Say
+    licence: str = ''
 
     @property
     def start_here(self) -> Tree | None:
@@ -69,7 +71,9 @@ class Shared(NamedTuple):
 
 def preflight(config: Any) -> None:
     """Refuse a run whose data or weights are missing, all in one message, before anything is read or made."""
-    problems = [weights.missing(config.model.weights)]
+    spec = config.model.weights
+    # The first process downloads them, so that a disk that all share sees one download; then each looks for itself.
+    problems = [processes.from_first(lambda: weights.missing(spec)) or weights.missing(spec)]
     if not config.synthetic.per_class:
         nodes = {node.name: node for node in (config.target, config.source, config.unlabelled) if node.name}
         nodes.pop(splits.REST, None)
@@ -89,7 +93,7 @@ def shared_setup(config: Any, say: Say | None = None) -> Shared:
     """
     sets = run_data.load_sets(config, say)
     net, geometry, image = build_network(config, sets)
-    start, note, digest = start_lib.pretrained(
+    start, note, digest, licence = start_lib.pretrained(
         config.model.weights, net, config.model.name, image, sets.source.classes if sets.source else (),
         head=config.model.head, classes_t=sets.train.classes,
     )  # fmt: skip
@@ -111,8 +115,9 @@ def shared_setup(config: Any, say: Say | None = None) -> Shared:
         return known[name]
 
     return Shared(
-        sets, net, geometry, devices, start, image, view(net, own), features, note, digest, {}, {}, say or silent
-    )
+        sets, net, geometry, devices, start, image, view(net, own), features, note, digest, {}, {}, say or silent,
+        licence,
+    )  # fmt: skip
 
 
 def setup_to_evaluate(config: Any, sets: Sets) -> Shared:

@@ -22,11 +22,13 @@ class Start(NamedTuple):
         from scratch.
     note: a message on how the file was used.
     digest: digest of the file's tensors; '' without a file.
+    licence: of the weights; '' where it is not known.
     """
 
     variables: Tree | None
     note: str = ''
     digest: str = ''
+    licence: str = ''
 
 
 def pretrained(
@@ -70,9 +72,12 @@ def pretrained(
         'reset': "is left out; the target's is new",
     }[head]
     classifier = f'its classifier of {width} classes {fate}' if width else 'without a classifier'
+    said = loaded.about.get('licence')
+    licence = said if isinstance(said, str) else ''
     note = f'weights {spec}: {len(jax.tree.leaves(variables))} tensors; {classifier}'
+    note += f'; licence {licence[:80]}' if licence else ''
     start = apply_head_setting(spec, variables, head, len(classes_t))
-    return Start(start, note, array_cache.digest(loaded.tensors))
+    return Start(start, note, array_cache.digest(loaded.tensors), licence)
 
 
 def apply_head_setting(spec: str, variables: Tree, head: str, classes_t: int) -> Tree:

@@ -154,3 +154,12 @@ def test_frequent_phases_are_rate_limited(clock):
         progress.phase('evaluating', often=True)
     progress.phase('compiling')
     assert out.getvalue() == 'm  evaluating\n' * 3 + 'm  compiling\n'
+
+
+def test_a_bar_of_bytes_begins_where_an_earlier_one_ended(clock, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, 'isatty', lambda: True, raising=False)
+    bar = progress_lib.Bar(300_000_000, 'weights x', unit='MB', scale=10**6, done=100_000_000)
+    clock[0] += 10
+    bar.add(50_000_000)
+    bar.close()
+    assert 'weights x, 150 of 300 MB, 30 s left' in capsys.readouterr().err

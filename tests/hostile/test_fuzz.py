@@ -31,7 +31,7 @@ from tests.support.common import call
 
 def test_short_fuzz_campaign_finds_nothing(tmp_path):
     """The first few of each reader, always the same; `make fuzz` takes others each time."""
-    done = call(tmp_path, '--minutes=1', '--count=25', '--start=1', module='tests.hostile.fuzz')
+    done = call(tmp_path, '--minutes=1.2', '--count=25', '--start=1', module='tests.hostile.fuzz')
     assert done.returncode == 0, done.stdout + done.stderr
     made = [int(line.split(' inputs in')[0].split()[-1].replace(',', '')) for line in done.stdout.splitlines()[:-1]]
     assert len(made) == len(fuzz.READERS) + len(fuzz.OF_RUNS) and min(made) >= 20, done.stdout

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import save
 
+from mixjax.errors import UserError
 from mixjax.models import weights
-from mixjax.models.weights import hub
+from mixjax.models.weights import hub, shards
 from tests.hostile.mutate import flawed_json
 from tests.hostile.readers import Reader
 from tests.support.common import FIXTURES
@@ -52,15 +54,44 @@ def beside(_: Path) -> list[bytes]:
 
 def read_beside(path: Path) -> None:
     said = hub.settings_beside(path.with_name('model.safetensors'))
-    assert said == {} or 0 < said['image']['crop'] <= 4096
+    assert said.keys() <= {'model', 'image'} and 0 < said.get('image', {'crop': 1})['crop'] <= 4096
     path.with_name('model.json').write_bytes(path.read_bytes())
     path.with_name('model.safetensors').touch()
     found = weights.image(str(path.with_name('model.safetensors')), 'glyphnet')
     assert type(found['resize']) is int and len(found['mean']) in (1, 3)
 
 
+def indices(_: Path) -> list[bytes]:
+    where = {'fc.weight': 'model-00001-of-00002.safetensors', 'fc.bias': 'model-00002-of-00002.safetensors'}
+    return [json.dumps({'metadata': {'total_size': 28}, 'weight_map': where}).encode()]
+
+
+def read_index(path: Path) -> None:
+    weights_of = {'1': {'fc.weight': np.ones((3, 2), np.float32)}, '2': {'fc.bias': np.zeros(3, np.float32)}}
+    for number, tensors in weights_of.items():
+        path.with_name(f'model-0000{number}-of-00002.safetensors').write_bytes(save(tensors))
+    missing = weights.missing(str(path))
+    if missing:  # it names a plain file that is not there
+        raise UserError(missing)
+    assert weights.load(str(path)).tensors.keys() == {'fc.weight', 'fc.bias'}
+
+
+def cards(_: Path) -> list[bytes]:
+    return [
+        b'---\nlicense: other\nlicense_name: of-its-own\ntags:\n- timm\n---\n# Card\n',
+        b'---\nlicense:\n- mit\n---\n',
+    ]
+
+
+def read_card(path: Path) -> None:
+    said = hub.settings_beside(path.with_name('model.safetensors')).get('licence', 'none')
+    assert 0 < len(said) < 500 and said.isprintable()
+
+
 READERS = {
     'safetensors': Reader(safetensors, read_weights, name='model.safetensors'),
     'torch files': Reader(torch_files, read_weights, name='model.pth'),
     'beside weights': Reader(beside, read_beside, flawed_json, name='config.json'),
+    'indices of weights': Reader(indices, read_index, flawed_json, name=shards.INDEX),
+    'cards': Reader(cards, read_card, name='README.md'),
 }

@@ -5,7 +5,8 @@
     hf://timm/resnet50.tv_in1k     the hub, with an explicit tag (weights/hub.py)
     PATH.safetensors               ours, or a foreign one with torch's names
     PATH.pth, .pt, .pth.tar, .bin  a torch checkpoint; read without torch, and nothing in it is run
-    FOLDER                         a run's work directory, or a folder with a model.safetensors
+    FOLDER                         a run's work directory, or a folder with a model.safetensors, or with its index
+                                   (model.safetensors.index.json) and the files that it names (shards.py)
     embedded://glyphnet            weights that ship with mixjax, also ..glyphnet_deep
     random://CLASSES               no file: a stand-in for trials
 
@@ -34,7 +35,7 @@ from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 from mixjax.models import preprocessing, registry
 from mixjax.models.net import Net
-from mixjax.models.weights import hub, tensor_names, torch_file
+from mixjax.models.weights import hub, shards, tensor_names, torch_file
 
 Array = jax.Array
 Tree = Any
@@ -58,7 +59,7 @@ class Weights(NamedTuple):
 
     tensors: {name: array}.
     own: whether the names are ours.
-    about: `model`, `classes` (names; a number for the hub's) and `image`, as far as they are known.
+    about: `model`, `classes` (names; a number for the hub's), `image` and `licence`, as far as they are known.
     """
 
     tensors: dict[str, np.ndarray]
@@ -95,7 +96,7 @@ def missing(spec: str) -> str | None:
         return None if name in EMBEDDED else f'weights {spec}: the embedded weights are {", ".join(EMBEDDED)}'
     path = _file(spec)
     if storage.is_file(path):
-        return None
+        return _lost_shard(spec, path) if shards.is_index(path) else None
     several = sorted(inner.parent.name for inner in path.parent.glob('*/model.safetensors'))
     if several:
         each = ', '.join(f'{spec}/{name}' for name in several)
@@ -110,7 +111,19 @@ def missing(spec: str) -> str | None:
 
 def _file(spec: str) -> Path:
     path = storage.reachable(spec)
-    return path / 'model.safetensors' if storage.is_dir(path) or not path.suffix else path
+    if path.suffix and not storage.is_dir(path):
+        return path
+    whole, index = path / 'model.safetensors', path / shards.INDEX
+    return index if not storage.is_file(whole) and storage.is_file(index) else whole
+
+
+def _lost_shard(spec: str, index: Path) -> str | None:
+    """Return a message if one of the files that an index names is missing."""
+    try:
+        lost = [name for name in shards.read(index) if not storage.is_file(index.parent / name)]
+    except (OSError, ValueError):
+        return None  # reading it says what is wrong
+    return f'the weights {spec} are not whole: {index.name} names {lost[0]}, which is not beside it' if lost else None
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -139,16 +152,18 @@ def _read(spec: str, path: Path, about: Mapping[str, Any]) -> Weights:
     """Read the tensors of a file, whose kind is known from its first bytes."""
     try:
         with untrusted.open_regular(path) as file:
-            head = file.read(64)
-            tensors = torch_file.read(path) if torch_file.is_torch(head) else _safetensors(_whole(file, head))
+            if shards.is_index(path):
+                tensors = _sharded(path)
+            else:
+                head = file.read(64)
+                tensors = torch_file.read(path) if torch_file.is_torch(head) else _safetensors(_whole(file, head))
     except UserError as error:
         raise UserError(f'weights {spec}: {error}') from error
     except MemoryError as error:
         raise UserError(f'weights {spec} cannot be read: they need more memory than there is') from error
     except (OSError, ValueError, KeyError, struct.error, SafetensorError) as error:
-        raise UserError(
-            f'weights {spec} cannot be read: {path.name} is neither a whole safetensors nor a torch file ({error})'
-        ) from error
+        kind = 'no index of whole files' if shards.is_index(path) else 'neither a whole safetensors nor a torch file'
+        raise UserError(f'weights {spec} cannot be read: {path.name} is {kind} ({error})') from error
     for name, tensor in tensors.items():
         if not _finite(tensor):
             raise UserError(f'weights {spec}: the tensor {name} holds NaN or infinite numbers')
@@ -160,12 +175,34 @@ def _read(spec: str, path: Path, about: Mapping[str, Any]) -> Weights:
     return loaded
 
 
+def _sharded(index: Path) -> dict[str, np.ndarray]:
+    """Read the tensors of all files that an index names; each file must hold those that the index says."""
+    out, total = {}, 0
+    for name, wanted in shards.read(index).items():
+        with untrusted.open_regular(index.parent / name) as file:
+            total += file.seek(0, os.SEEK_END)
+            if total > _memory():
+                raise MemoryError
+            file.seek(0)
+            found = _safetensors(_whole(file, file.read(64)))
+        differ = found.keys() ^ wanted
+        if differ:
+            raise ValueError(f'it and {name} differ about the tensor {min(differ)[:80]}')
+        out.update(found)
+    return out
+
+
+def _memory() -> int:
+    """Return the bytes of memory of this machine."""
+    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+
+
 def _whole(file: BinaryIO, head: bytes) -> bytes:
     """Read all bytes of a safetensors file that begins with `head` and is no larger than the machine's memory."""
     (length,) = struct.unpack('<Q', head[:8])
     if not 2 <= length <= MOST_HEADER or head[8:9] != b'{':
         raise ValueError('it has no header')
-    if file.seek(0, os.SEEK_END) > os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES'):
+    if file.seek(0, os.SEEK_END) > _memory():
         raise MemoryError
     file.seek(0)
     return file.read()
@@ -239,14 +276,19 @@ def classes(spec: str, network: str) -> int:
 def image(spec: str, network: str) -> dict[str, Any]:
     """Return the image settings of the weights (`images.KEYS`): the network's where the weights have none."""
     own = registry.image_settings(network)
-    if spec.startswith(hub.PREFIX):
-        reference = hub.parse(spec)
-        return {**own, **hub.about(reference, hub.cached_file(reference)).get('image', {})}
     if not spec or spec.startswith((RANDOM, EMBEDDED_PREFIX)):
         return own
-    path = _file(spec)
-    if not os.path.isfile(path):
-        return own
+    if spec.startswith(hub.PREFIX):
+        reference = hub.parse(spec)
+        if reference.repository in hub.KNOWN:
+            return {**own, **hub.KNOWN[reference.repository]['image']}
+        path = hub.described(reference)
+        if path is None:
+            return own
+    else:
+        path = _file(spec)
+        if not os.path.isfile(path):
+            return own
     beside = path.with_suffix('.json')
     try:
         said = untrusted.parse(untrusted.read_regular(beside, untrusted.MOST_TEXT))['image']
@@ -323,9 +365,11 @@ def fitted(spec: str, loaded: Weights, network: str, wanted: Tree) -> Tree:
       wanted: the network's variables with heads of `widths`; only their shapes matter.
     """
     made_for = loaded.about.get('model', network)
-    # A network for one image size (`_fixed380`) has the weights of the one for any.
-    if made_for not in (network, network.partition('_fixed')[0]):
-        raise UserError(f'weights {spec} are of a {made_for!r}, and config.model.name is {network!r}')
+    # A network for one image size (`_fixed380`) has the weights of the one for any. A network of the user's own may be
+    # any other under a name of its own.
+    if made_for not in (network, network.partition('_fixed')[0]) and (loaded.own or network in registry.SHIPPED):
+        way = f'set it to {made_for}' if made_for in registry.BACKBONES else 'mixjax has no such network'
+        raise UserError(f'weights {spec} are of a {made_for!r}, and config.model.name is {network!r}; {way}')
     if not loaded.own:
         try:
             return tensor_names.from_torch(network, loaded.tensors, wanted)

@@ -1,16 +1,16 @@
-"""References to the hub: what is refused, where the cache is looked into, and the download."""
+"""References to the hub: what is refused, where the cache is looked into, and what is known of the weights."""
 
 import json
-import sys
-import types
 
 import pytest
+from huggingface_hub import constants
 
 from mixjax import config as config_lib
 from mixjax import models
 from mixjax.errors import UserError
 from mixjax.models import preprocessing, weights
 from mixjax.models.weights import hub
+from tests.support import with_torch
 
 SPEC = 'hf://timm/resnet50.tv_in1k'
 
@@ -19,9 +19,7 @@ SPEC = 'hf://timm/resnet50.tv_in1k'
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv('HF_HOME', str(tmp_path))
     monkeypatch.delenv('HF_HUB_CACHE', raising=False)
-    monkeypatch.delenv('HF_HUB_OFFLINE', raising=False)
-    monkeypatch.setitem(sys.modules, 'huggingface_hub', None)
-    monkeypatch.setattr(hub.importlib.util, 'find_spec', lambda name: sys.modules[name])
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     return tmp_path / 'hub'
 
 
@@ -68,32 +66,14 @@ def test_cached_files_are_used(cache):
 
 def test_what_is_missing_and_how_to_get_it(cache, monkeypatch):
     text = str(weights.missing(SPEC))
-    assert f'looked in\n  {cache}/models--timm--resnet50.tv_in1k: no such copy' in text
-    assert 'without huggingface_hub' in text
+    assert f'looked in\n  {cache}/models--timm--resnet50.tv_in1k: no such copy, and HF_HUB_OFFLINE forbids' in text
     assert '\n  hf download timm/resnet50.tv_in1k model.safetensors config.json\n' in text
-    assert '--config.model.weights=PATH/model.safetensors' in text
+    assert '--config.model.weights=PATH/model.safetensors' in text and 'pip install' not in text
     assert 'config.json --revision v2\n' in str(weights.missing('hf://org/net@v2'))
-    monkeypatch.setitem(sys.modules, 'huggingface_hub', types.ModuleType('huggingface_hub'))
-    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
-    assert 'HF_HUB_OFFLINE forbids a download' in str(weights.missing(SPEC))
-
-
-def test_missing_files_are_downloaded(cache, monkeypatch):
-    asked = []
-
-    def download(repository, name, **settings):
-        asked.append((repository, name, settings['revision']))
-        if name != 'model.safetensors':
-            raise OSError('no such file')
-        return put(cache, repository)
-
-    module = types.ModuleType('huggingface_hub')
-    module.hf_hub_download = download  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, 'huggingface_hub', module)
-    assert weights.missing(SPEC) is None
-    assert asked[0] == ('timm/resnet50.tv_in1k', 'model.safetensors', 'main')
-    module.hf_hub_download = lambda *_, **__: 1 / 0  # type: ignore[attr-defined]
-    assert 'the download failed: ZeroDivisionError' in str(weights.missing('hf://org/other'))
+    monkeypatch.delenv('HF_HUB_OFFLINE')
+    monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', False)  # it is read once
+    monkeypatch.setenv('HF_ENDPOINT', 'http://127.0.0.1:9')  # where nobody listens
+    assert 'no such copy, and the hub cannot be reached (ConnectError)\n' in str(weights.missing(SPEC))
 
 
 def test_the_images_that_belong_to_the_weights(cache):
@@ -109,6 +89,7 @@ def test_the_images_that_belong_to_the_weights(cache):
         'std': [0.5] * 3,
     }
     put(cache, 'org/timm-like', **{'config.json': json.dumps({'architecture': 'resnet50', 'pretrained_cfg': facts})})
+    assert weights.image('hf://org/unknown', 'resnet50') == models.image_settings('resnet50')
     said = weights.image('hf://org/timm-like', 'resnet50')
     assert said == preprocessing.settings(288, 1.0, 'bicubic', preprocessing.HALF)
     facts = {
@@ -135,3 +116,57 @@ def test_a_config_takes_them_where_it_leaves_them_open():
     assert (cut.image.resize, cut.image.crop, cut.image.mean) == (243, 224, (0.5,) * 3)  # 412 / 380 x 224
     assert config_lib.load('quickstart').image.resize == 16
     assert config_lib.load('lamix_cifar100').image.resize == 32
+
+
+def test_the_network_and_the_licence_that_belong_to_the_weights(cache):
+    assert hub.about(hub.parse(SPEC), None)['licence'] == 'bsd-3-clause'
+    assert weights.classes('hf://timm/vit_small_patch14_dinov2.lvd142m', 'vit_small_patch14_dinov2') == 0
+    assert weights.image('hf://timm/vit_small_patch14_dinov2.lvd142m', 'vit_small_patch14_dinov2') == (
+        preprocessing.settings(518, 1.0, 'bicubic')
+    )
+    assert weights.classes('hf://timm/convnext_tiny.fb_in22k', 'convnext_tiny') == 21841
+    with pytest.raises(UserError, match='hf://timm/convnextv2_tiny.fcmae_ft_in22k_in1k'):
+        hub.parse('hf://timm/convnextv2_tiny')
+    names = {'tf_efficientnet_b0': 'efficientnet_b0', 'efficientnet_b0': 'efficientnet_b0_symmetric', 'x_y': 'x_y'}
+    for theirs, ours in names.items():  # timm calls Google's padding `tf_`
+        here = put(cache, f'org/{theirs}', **{'config.json': json.dumps({'architecture': theirs})})
+        assert hub.settings_beside(here) == {'model': ours}
+    for wrong in (3, 'a b', ['resnet50'], 'x' * 100):
+        here.with_name('config.json').write_text(json.dumps({'architecture': wrong}))
+        assert hub.settings_beside(here) == {}
+
+
+@pytest.mark.parametrize(
+    ('card', 'licence'),
+    [
+        ('---\nlicense: apache-2.0\ntags:\n- timm\n---\n# Card', 'apache-2.0'),
+        ('---\ntags:\n- timm\nlicense:\n- mit\n- gpl-3.0\n---', 'mit, gpl-3.0'),
+        ("---\nlicense: 'mit'  # comment\n---", 'mit'),
+        ('---\nlicense: [mit, bsd]\n---', 'mit, bsd'),
+        ('---\r\nlicense: other\r\nlicense_name: dinov3-license\r\n---\r\n', 'dinov3-license'),
+        ('---\nlicense: other\n---', 'other'),
+        ('---\nlicense: \x1b[31mred\n---', ''),
+        ('---\nlicense: ' + 'x' * 1000 + '\n---', ''),
+        ('---\nlicense: mit\n', ''),
+        ('# Card\nlicense: mit\n---\n', ''),
+        ('---\ntags: []\n---\nlicense: mit', ''),
+        ('', ''),
+    ],
+)
+def test_the_licence_of_a_card(cache, card, licence):
+    here = put(cache, 'org/net', **{'README.md': card})
+    assert hub.settings_beside(here).get('licence', '') == licence
+
+
+@pytest.mark.parity
+def test_what_is_known_is_what_timm_says():
+    pytest.importorskip('torch', reason='torch is not installed')
+    _, _, timm = with_torch.libraries()
+    for name, row in hub.KNOWN.items():
+        said = timm.models.get_pretrained_cfg(name.removeprefix('timm/'))
+        assert said.hf_hub_id == name and said.license == row['licence'], name
+        assert row['classes'] == (0 if name.endswith('.openai') else said.num_classes), name
+        whole = preprocessing.settings(said.input_size[-1], said.crop_pct, said.interpolation, (said.mean, said.std))
+        if 'tv2_in1k' in name:  # trained at 176, published for 224
+            whole = preprocessing.settings(said.test_input_size[-1], said.test_crop_pct, said.interpolation)
+        assert row['image'] == whole, name
