@@ -8,16 +8,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mixjax.errors import UserError, nearest, user_code
-from mixjax.models import densenet, efficientnet, glyphnet, lenet, preact, resnet, wideresnet
+from mixjax.models import densenet, efficientnet, glyphnet, lenet, mobilenet, preact, resnet, wideresnet
 from mixjax.models.initializers import LAWS
 from mixjax.models.net import Net, from_linen
 from mixjax.models.preprocessing import settings
 from mixjax.models.published import Builder, Published
 
-FAMILIES = (densenet, efficientnet, glyphnet, lenet, preact, resnet, wideresnet)
-NETWORKS: dict[str, Published] = {
-    name: published for family in FAMILIES for name, published in family.NETWORKS.items()
-}
+FAMILIES = (densenet, efficientnet, glyphnet, lenet, mobilenet, preact, resnet, wideresnet)
+NETWORKS: dict[str, Published] = {name: published for family in FAMILIES for name, published in family.NETWORKS.items()}
 BACKBONES: dict[str, Builder] = {name: published.build for name, published in NETWORKS.items()}
 
 SHIPPED = frozenset(BACKBONES)  # the others were registered by a module of the user's
