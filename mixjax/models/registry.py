@@ -16,6 +16,7 @@ from mixjax.models import (
     efficientnet,
     glyphnet,
     lenet,
+    mobilenet,
     preact,
     resnet,
     vit,
@@ -26,7 +27,7 @@ from mixjax.models.net import Net, from_linen
 from mixjax.models.preprocessing import settings
 from mixjax.models.published import Builder, Published
 
-FAMILIES = (bit, convnext, densenet, dinov3, efficientnet, glyphnet, lenet, preact, resnet, vit, wideresnet)
+FAMILIES = (bit, convnext, densenet, dinov3, efficientnet, glyphnet, lenet, mobilenet, preact, resnet, vit, wideresnet)
 NETWORKS: dict[str, Published] = {name: published for family in FAMILIES for name, published in family.NETWORKS.items()}
 BACKBONES: dict[str, Builder] = {name: published.build for name, published in NETWORKS.items()}
 

@@ -22,6 +22,7 @@ from tests.support.common import FIXTURES
 
 CLASSES = 5
 SIDE = 37  # odd and even maps on the way down, so that the kinds of padding differ
+CONTRAST = {'narrow_efficientnet_lite': 8, 'narrow_mobilenetv3': 4}  # so that activations saturate
 
 
 def resnet(kind: str, counts: tuple[int, ...], width: int) -> Any:
@@ -141,6 +142,50 @@ def dinov3() -> Any:
 # Sides of the images of the networks that need whole patches.
 PATCHED = ('narrow_vit', 'narrow_clip', 'narrow_deit3', 'narrow_dinov2', 'narrow_dinov3', 'narrow_siglip')
 SIDES = {name: 40 for name in PATCHED}
+def timm_lite() -> Any:
+    """The first and the last group keep their depth, and stem and top their width, as in `tf_efficientnet_lite1`."""
+    torch, _, timm = with_torch.libraries()
+    from timm.models import _efficientnet_builder as builder  # pyright: ignore[reportMissingImports]
+
+    words = [['ds_r1_k3_s1_e1_c8'], ['ir_r1_k3_s2_e2_c4'], ['ir_r2_k5_s2_e2_c4']]
+    return timm.models.efficientnet.EfficientNet(
+        builder.decode_arch_def(words, depth_multiplier=2.0, fix_first_last=True), num_classes=CLASSES, num_features=24,
+        stem_size=8, fix_stem=True, pad_type='same', act_layer=torch.nn.ReLU6,
+        round_chs_fn=partial(builder.round_channels, multiplier=2.0),
+        norm_layer=partial(torch.nn.BatchNorm2d, eps=1e-3),
+    )  # fmt: skip
+
+
+def timm_mobilenet(words: list[list[str]], activation: str, **head: bool) -> Any:
+    torch, _, timm = with_torch.libraries()
+    from timm.layers import get_act_layer  # pyright: ignore[reportMissingImports]
+    from timm.models import _efficientnet_blocks as blocks  # pyright: ignore[reportMissingImports]
+    from timm.models import _efficientnet_builder as builder  # pyright: ignore[reportMissingImports]
+
+    squeeze = partial(
+        blocks.SqueezeExcite, gate_layer='hard_sigmoid', force_act_layer=torch.nn.ReLU,
+        rd_round_fn=builder.round_channels,
+    )  # fmt: skip
+    return timm.models.mobilenetv3.MobileNetV3(
+        builder.decode_arch_def(words), num_classes=CLASSES, stem_size=8, num_features=24, se_layer=squeeze,
+        act_layer=get_act_layer(activation), **head,
+    )  # fmt: skip
+
+
+V3 = [
+    ['ds_r1_k3_s1_e1_c8_nre'],
+    ['ir_r1_k5_s2_e3_c8_se0.25_nre', 'ir_r1_k3_s1_e2.3_c8'],
+    ['ir_r1_k5_s2_e3_c16_se0.25'],
+    ['cn_r1_k1_s1_c24'],
+]
+V4 = [
+    ['cn_r1_k3_s2_e1_c8', 'cn_r1_k1_s1_e1_c8'],
+    ['er_r1_k3_s2_e2_c8'],
+    ['uir_r1_a5_k5_s2_e3_c8', 'uir_r1_a0_k3_s1_e2_c8', 'uir_r1_a3_k0_s1_e2_c8', 'uir_r1_a0_k0_s1_e2_c8'],
+    ['uir_r1_a3_k0_s2_e2_c16'],
+    ['cn_r1_k1_s1_c24'],
+]
+
 MAKE = {
     'narrow_resnet_basic': partial(resnet, 'BasicBlock', (2, 1, 1, 1), 4),
     'narrow_resnet_bottleneck': partial(resnet, 'Bottleneck', (2, 1, 1, 1), 3),
@@ -158,6 +203,9 @@ MAKE = {
     'narrow_dinov2': dinov2_giant,
     'narrow_dinov3': dinov3,
     'narrow_siglip': partial(vit, num_classes=0, class_token=False, global_pool='map', act_layer='gelu_tanh'),
+    'narrow_efficientnet_lite': timm_lite,
+    'narrow_mobilenetv3': partial(timm_mobilenet, V3, 'hard_swish'),
+    'narrow_mobilenetv4': partial(timm_mobilenet, V4, 'relu', head_bias=False, head_norm=True),
 }
 
 

@@ -38,7 +38,7 @@ def test_b4_has_the_published_blocks():
     b4 = models.BACKBONES['efficientnet_b4']()
     assert isinstance(b4, EfficientNet)
     assert b4.blocks == (2, 4, 4, 6, 6, 8, 2) and sum(b4.blocks) == 32
-    assert b4.dropout == 0.4 and b4.drop_connect == 0.2
+    assert b4.dropout == 0.4 and b4.drop_path == 0.2
 
 
 def test_dropout_grows_with_the_network():
@@ -111,7 +111,7 @@ def image():
 
 def test_dropout_is_between_the_features_and_the_classifier(image):
     """With the identity as classifier the logits are features / keep, or zero."""
-    net = from_linen(SMALL(dropout=0.4, drop_connect=0.0))
+    net = from_linen(SMALL(dropout=0.4, drop_path=0.0))
     variables = filled(lambda: net.init(jax.random.key(0), image, {'target': 32}))
     head = {'kernel': jnp.eye(32), 'bias': jnp.zeros(32)}
     variables = {**variables, 'params': {**variables['params'], 'heads': {'target': head}}}
@@ -178,7 +178,7 @@ def test_drop_connect_grows_linearly_from_zero():
 
 
 def test_without_a_key_and_in_eval_mode_nothing_is_dropped(image):
-    net, still = from_linen(SMALL(dropout=0.5, drop_connect=0.5)), from_linen(SMALL(dropout=0.0, drop_connect=0.0))
+    net, still = from_linen(SMALL(dropout=0.5, drop_path=0.5)), from_linen(SMALL(dropout=0.0, drop_path=0.0))
     variables = filled(lambda: net.init(jax.random.key(0), image, {'target': 3}))
     key = jax.random.key(1)
     bound = bind(net, variables, key)  # as the trainer does
@@ -202,7 +202,7 @@ def test_without_a_key_and_in_eval_mode_nothing_is_dropped(image):
 def test_masks_do_not_depend_on_the_layout():
     """A batch on eight devices, and two trials with a key each, drop what one device drops."""
     image = jax.random.normal(jax.random.key(5), (16, 12, 12, 3))
-    net = from_linen(SMALL(dropout=0.5, drop_connect=0.5))
+    net = from_linen(SMALL(dropout=0.5, drop_path=0.5))
     variables = filled(lambda: net.init(jax.random.key(0), image, {'target': 3}))
     keys = jax.random.split(jax.random.key(1))
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from mixjax.errors import UserError
 from mixjax.models.bit import BitResNet
@@ -15,6 +16,7 @@ from mixjax.models.convnext import ConvNeXt
 from mixjax.models.densenet import DenseNet
 from mixjax.models.dinov3 import DinoV3
 from mixjax.models.efficientnet import EfficientNet, Group
+from mixjax.models.mobilenet import SWISH, V3, V4, fused, inverted, plain, separable, universal
 from mixjax.models.net import from_linen
 from mixjax.models.resnet import BasicBlock, Bottleneck, DeepStem, ResNet
 from mixjax.models.transformer import Form
@@ -25,6 +27,19 @@ from tests.support.common import assert_trees_equal, fixture
 GROUPS = (Group(1, 8, 1, 1, 3), Group(6, 8, 2, 2, 3), Group(6, 16, 2, 2, 5))
 FORM = Form(8, 2, 16)
 GATED = FORM._replace(activation='silu', scale=1e-5)
+SMALL = (
+    (separable(8, 3),),
+    (inverted(8, 5, 2, 3, squeeze=True), inverted(8, 3, 1, 2.3, **SWISH)),
+    (inverted(16, 5, 2, 3, squeeze=True, **SWISH),),
+    (plain(24, 1, **SWISH),),
+)
+EVERY_KIND = (
+    (plain(8, 3, 2), plain(8, 1)),
+    (fused(8, 3, 2, 2),),
+    (universal(5, 5, 8, 3, 2), universal(0, 3, 8, 2), universal(3, 0, 8, 2), universal(0, 0, 8, 2)),
+    (universal(3, 0, 16, 2, 2),),
+    (plain(24, 1),),
+)
 # file -> (the network in ours, the dialect of the file)
 NARROW = {
     'narrow_resnet_basic': (ResNet(BasicBlock, (2, 1, 1, 1), width=4), 'torchvision'),
@@ -58,7 +73,16 @@ NARROW = {
         VisionTransformer(FORM._replace(activation='gelu_tanh'), 5, 8, 5, cls=False, pool='map'),
         'timm',
     ),
-}
+    'narrow_efficientnet_lite': (
+        EfficientNet(
+            2.0, 2.0, groups=(Group(1, 8, 1, 1, 3), Group(2, 4, 1, 2, 3), Group(2, 4, 2, 2, 5)), stem=8, top=24,
+            activation=nn.relu6, squeeze=False, scaled_ends=False,
+        ),
+        'timm',
+    ),
+    'narrow_mobilenetv3': (V3(SMALL, stem=8, top=24), 'timm'),
+    'narrow_mobilenetv4': (V4(EVERY_KIND, stem=8, top=24), 'timm'),
+}  # fmt: skip
 
 
 @pytest.fixture(scope='module', params=NARROW)
@@ -121,3 +145,18 @@ def test_at_most_twenty_are_shown(case):
     with pytest.raises(UserError, match=r'and 40 more$') as error:
         tensor_names.from_torch(case.backbone, {**case.tensors, **strange}, case.wanted)
     assert len(str(error.value).splitlines()) == 22
+
+
+def test_the_lite_network_clips_at_six():
+    """So the comparison with torch sees that the activation is ReLU6."""
+    backbone, _ = NARROW['narrow_efficientnet_lite']
+    numbers = fixture('narrow_efficientnet_lite')
+    tensors = {name.removeprefix('state/'): value for name, value in numbers.items() if name.startswith('state/')}
+    image = jnp.asarray(numbers['image'], jnp.float32)
+    said = []
+    for activation in (nn.relu6, nn.relu):
+        net = from_linen(backbone.clone(activation=activation))
+        wanted = jax.eval_shape(lambda n=net: n.init(jax.random.key(0), image, {'source': 5}))
+        variables = tensor_names.from_torch(backbone, tensors, wanted)
+        said.append(jax.jit(lambda v, n=net: n.apply(v, image, train=False)[0].logits['source'])(variables))
+    assert jnp.abs(said[0] - said[1]).max() > 0.1

@@ -1,4 +1,4 @@
-"""What is particular to vision transformers, on narrow ones. That they are timm's: test_narrow.py, test_vit_parity.py."""
+"""Properties of vision transformers, on narrow ones. test_narrow.py and test_vit_parity.py compare them with timm's."""
 
 from __future__ import annotations
 

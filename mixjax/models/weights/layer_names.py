@@ -14,10 +14,11 @@ from mixjax.models.densenet import DenseNet
 from mixjax.models.dinov3 import DinoV3
 from mixjax.models.efficientnet import EfficientNet
 from mixjax.models.lenet import LeNet
+from mixjax.models.mobilenet import MobileNet
 from mixjax.models.preact import PreActResNet
 from mixjax.models.resnet import DeepStem, ResNet
 from mixjax.models.vit import VisionTransformer
-from mixjax.models.weights import convnext_names, vit_names
+from mixjax.models.weights import convnext_names, mobilenet_names, vit_names
 from mixjax.models.weights.dialect import Dialect, Tensors, by_blocks
 from mixjax.models.wideresnet import WideResNet
 
@@ -179,6 +180,9 @@ def _efficientnet(backbone: EfficientNet) -> dict[str, Dialect]:
         return f'_blocks.{first[stage - 1] + block}.{PYTORCH[name]}'
 
     out = {'timm': by_blocks(ends('conv_stem', 'bn1', 'conv_head', 'bn2', 'classifier'), timm)}
+    if not backbone.squeeze:  # the Lite networks
+        lite = by_blocks(ends('_conv_stem', '_bn0', '_conv_head', '_bn1', '_fc'), pytorch)
+        return out if backbone.padding == 'symmetric' else {**out, 'efficientnet_pytorch': lite}
     if backbone.padding == 'symmetric':
         top = ends('features.0.0', 'features.0.1', f'features.{last}.0', f'features.{last}.1', 'classifier.1')
         return {**out, 'torchvision': by_blocks(top, torchvision)}
@@ -195,6 +199,8 @@ def of(backbone: nn.Module) -> dict[str, Dialect]:
         return vit_names.of_vit(backbone)
     if isinstance(backbone, DinoV3):
         return vit_names.of_dinov3(backbone)
+    if isinstance(backbone, MobileNet):
+        return {'timm': by_blocks(mobilenet_names.TOP, mobilenet_names.timm(backbone))}
     if isinstance(backbone, DenseNet):
         return DENSENET_CIFAR if backbone.small else DENSENET
     if isinstance(backbone, ConvNeXt):

