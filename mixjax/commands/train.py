@@ -55,8 +55,14 @@ def listing() -> str:
         '\n'.join([f'{title}:', *(f'  {name:20} {text}' for name, text in rows.items())])
         for title, rows in about.items()
     ]
-    networks = textwrap.fill(', '.join(models.names()), 78, initial_indent='  ', subsequent_indent='  ')
-    return '\n\n'.join([*lines, f'networks:\n{networks}'])
+    families: dict[str, list[str]] = {}
+    for name in models.names():
+        families.setdefault(models.family(name) or 'your own', []).append(name)
+    networks = [
+        textwrap.fill(f'{family}: {", ".join(names)}', 78, initial_indent='  ', subsequent_indent='    ')
+        for family, names in families.items()
+    ]
+    return '\n\n'.join([*lines, '\n'.join(['networks, by family:', *networks])])
 
 
 def first_line(file: Any) -> str:

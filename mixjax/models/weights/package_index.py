@@ -71,9 +71,11 @@ PACKAGES: dict[str, Package] = {
 
 
 def about(spec: str) -> dict[str, Any]:
-    """Return {'model', 'classes', 'image'} of the weights, which need not be here."""
+    """Return {'model', 'classes', 'image', 'licence'} of the weights, which need not be here."""
     _, package = _parsed(spec)
-    return {'model': package.network, 'classes': package.classes, 'image': dict(package.image)}
+    return {
+        'model': package.network, 'classes': package.classes, 'image': dict(package.image), 'licence': package.licence
+    }  # fmt: skip
 
 
 def file(spec: str) -> Path | None:
