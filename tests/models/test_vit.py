@@ -39,7 +39,7 @@ def image_of(rows, columns, batch=2):
 def made(backbone, heads=None):
     net = from_linen(backbone)
     shape = jnp.zeros((1, 24, 24, 3))
-    return net, filled(lambda: net.init(jax.random.key(0), shape, heads or {'target': 3}))
+    return net, filled(lambda: net.init(jax.random.key(0), shape, {'target': 3} if heads is None else heads))
 
 
 # --- images -----------------------------------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def test_features_are_pooled_from_the_last_map(pool):
 @pytest.mark.parametrize('kind', KINDS)
 def test_all_sums_of_a_bfloat16_network_are_float32(kind):
     net, variables = made(KINDS[kind].clone(dtype=jnp.bfloat16))
-    image = image_of(12, 20)  # the positions are resized
+    image = image_of(12, 20, 8)  # the positions are resized
 
     def loss(params):
         return net.apply({'params': params}, image, train=True)[0].logits['target'].sum()

@@ -11,12 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from safetensors.numpy import load_file
 
 from mixjax import models
 from mixjax.models import transformer
+from mixjax.models.dinov3 import DinoV3
 from mixjax.models.net import from_linen
+from mixjax.models.transformer import Form
+from mixjax.models.vit import VisionTransformer
 from mixjax.models.weights import tensor_names
 from tests.support import with_torch
+from tests.support.filled import filled
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings('ignore')]
 torch = pytest.importorskip('torch', reason='torch is not installed')
@@ -210,3 +215,118 @@ def test_positions_are_resized_as_in_torch():
         with jax.enable_x64(True):
             said = transformer.resized(jnp.asarray(positions), old, new)
         np.testing.assert_allclose(said[0].reshape(*new, 6), want[0].permute(1, 2, 0), rtol=0, atol=1e-12)
+
+
+# --- other libraries --------------------------------------------------------------------------------------------------
+
+FORM = Form(16, 4, 32, eps=1e-6)
+SCALED = FORM._replace(scale=1e-5)
+NARROW = {'hidden_size': 16, 'num_hidden_layers': 5, 'num_attention_heads': 4, 'image_size': 40, 'patch_size': 8}
+# name -> (our network, transformers' class and config, its settings)
+TRANSFORMERS = {
+    'vit': (
+        VisionTransformer(FORM, 5, 8, 5),
+        'ViTForImageClassification', 'ViTConfig',
+        {'intermediate_size': 32, 'layer_norm_eps': 1e-6, 'num_labels': CLASSES},
+    ),
+    'dinov2': (VisionTransformer(SCALED, 5, 8, 5), 'Dinov2Model', 'Dinov2Config', {'mlp_ratio': 2}),
+    'dinov2, gated': (
+        VisionTransformer(SCALED._replace(gate='packed', hidden=48, activation='silu'), 5, 8, 5),
+        'Dinov2Model', 'Dinov2Config',
+        {'mlp_ratio': 4, 'use_swiglu_ffn': True},
+    ),
+    'dinov2, registers': (
+        VisionTransformer(SCALED, 5, 8, 5, registers=4, placed=False),
+        'Dinov2WithRegistersModel', 'Dinov2WithRegistersConfig',
+        {'mlp_ratio': 2},
+    ),
+    'siglip': (
+        VisionTransformer(FORM._replace(activation='gelu_tanh'), 5, 8, 5, cls=False, pool='map'),
+        'SiglipVisionModel', 'SiglipVisionConfig',
+        {'intermediate_size': 32},
+    ),
+    'clip': (
+        VisionTransformer(FORM._replace(activation='quick_gelu', eps=1e-5), 5, 8, 5, before=True),
+        'CLIPVisionModel', 'CLIPVisionConfig',
+        {'intermediate_size': 32},
+    ),
+    'clip, projection': (
+        VisionTransformer(FORM._replace(activation='quick_gelu', eps=1e-5), 5, 8, 5, before=True),
+        'CLIPVisionModelWithProjection', 'CLIPVisionConfig',
+        {'intermediate_size': 32, 'projection_dim': 4},
+    ),
+    'dinov3': (
+        DinoV3(SCALED._replace(eps=1e-5, bias='q, v'), 5, 8, pool='token'),
+        'DINOv3ViTModel', 'DINOv3ViTConfig',
+        {'intermediate_size': 32, 'num_register_tokens': 4},
+    ),
+    'dinov3, gated': (
+        DinoV3(SCALED._replace(eps=1e-5, bias='q, v', gate='split', activation='silu'), 5, 8, pool='token'),
+        'DINOv3ViTModel', 'DINOv3ViTConfig',
+        {'intermediate_size': 32, 'num_register_tokens': 4, 'use_gated_mlp': True, 'hidden_act': 'silu'},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('case', TRANSFORMERS)
+def test_files_of_transformers(case, tmp_path, record_property):
+    """As `save_pretrained` writes them: the names in its files are not those in its memory."""
+    with_torch.libraries()
+    transformers = pytest.importorskip('transformers', reason='transformers is not installed')
+    backbone, kind, config, settings = TRANSFORMERS[case]
+    model = getattr(transformers, kind)(getattr(transformers, config)(**NARROW, **settings))
+    with_torch.randomise(model)
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / 'model.safetensors')
+    image = image_of((40, 40))
+    with torch.no_grad():
+        said = model.double().eval()(pixel_values=in_torch(image), output_hidden_states=True)
+    hidden = said.hidden_states[-1] if kind.endswith('Projection') else None
+    classes = tensor_names.classes_in(backbone, state)
+    assert classes == (CLASSES if case == 'vit' else 0)
+    with jax.enable_x64(True):
+        net = from_linen(backbone)
+        heads = {'source': classes} if classes else {}
+        wanted = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, heads), jnp.zeros(image.shape, jnp.float32))
+        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, np.float64), wanted)
+        variables = jax.tree.map(jnp.asarray, tensor_names.from_torch(backbone, state, wanted))
+        out, _ = jax.jit(lambda v, x: net.apply(v, x, train=False))(variables, jnp.asarray(image))
+    if hidden is not None:
+        pairs = [(out.maps['stage4'], hidden[:, 1:].reshape(2, 5, 5, 16))]
+    elif classes:
+        pairs = [(out.logits['source'], said.logits)]
+    else:
+        prefix = said.last_hidden_state.shape[1] - 25
+        last = said.last_hidden_state[:, prefix:].reshape(2, 5, 5, 16)
+        if case == 'clip':  # the tower's last LayerNorm is only that of the pooled token
+            last = None
+        pairs = [(out.features, said.pooler_output), *([(out.maps['last'], last)] if last is not None else [])]
+    error = max(apart(a, b) for a, b in pairs)
+    record_property('error', error)
+    print(f'{case}: {len(state)} tensors, {error:.1e}')
+    # DINOv3's angles are computed in float32 there.
+    assert error < (1e-5 if 'dinov3' in case else 1e-9)
+    back = tensor_names.to_torch(backbone, variables, 'transformers')
+    again = tensor_names.from_torch(backbone, back, wanted)
+    jax.tree.map(np.testing.assert_array_equal, again, jax.device_get(variables))
+
+
+@pytest.mark.parametrize('name', ['vit_small_patch14_dinov2', 'vit_small_patch14_reg4_dinov2', 'vit_giant'])
+def test_facebooks_names_are_what_timm_reads(name):
+    """What we write in the names of Facebook's DINOv2, timm converts to the tensors that we write in timm's."""
+    _, _, timm = with_torch.libraries()
+    narrow = SCALED._replace(gate='packed', hidden=24, activation='silu') if name == 'vit_giant' else SCALED
+    registers = {'registers': 4, 'placed': False} if 'reg4' in name else {}
+    backbone = VisionTransformer(narrow, 5, 8, 5, **registers)
+    net = from_linen(backbone)
+    variables = filled(lambda: net.init(jax.random.key(0), jnp.zeros((1, 40, 40, 3)), {}))
+    theirs = {k: torch.from_numpy(x) for k, x in tensor_names.to_torch(backbone, variables, 'dinov2').items()}
+    want = tensor_names.to_torch(backbone, variables, 'timm')
+    model = timm.models.vision_transformer.VisionTransformer(
+        img_size=40, patch_size=8, embed_dim=16, depth=5, num_heads=4, num_classes=0, init_values=1e-5,
+        **({'reg_tokens': 4, 'no_embed_class': True} if registers else {}),
+    )  # fmt: skip
+    read = timm.models.vision_transformer.checkpoint_filter_fn(theirs, model)
+    assert read.keys() == want.keys()
+    for key, value in want.items():
+        np.testing.assert_array_equal(read[key].numpy(), value)

@@ -91,11 +91,10 @@ def on_grid(name: str, before: int, side: int) -> Step:
         theirs = math.isqrt(max(positions.shape[1] - before, 0))
         if theirs in (0, side) or theirs**2 + before != positions.shape[1]:
             return tensors
-        wide = positions.astype(np.promote_types(np.float32, positions.dtype if positions.itemsize > 4 else np.float32))
+        wide = positions.astype(np.float64)
         matrix = transformer.resize_matrix(theirs, side)
         grid = np.einsum('ai,bj,ijd->abd', matrix, matrix, wide[0, before:].reshape(theirs, theirs, -1), optimize=True)
-        new = np.concatenate([wide[0, :before], grid.reshape(side**2, -1).astype(wide.dtype)])
-        return {**tensors, name: new[None]}
+        return {**tensors, name: np.concatenate([wide[0, :before], grid.reshape(side**2, -1)])[None]}
 
     return read, unchanged
 
@@ -147,7 +146,7 @@ def folded(token: str, positions: str) -> Step:
     def read(tensors: Tensors) -> Tensors:
         if token not in tensors or np.ndim(tensors.get(positions, ())) != 3:
             return tensors
-        placed = np.asarray(tensors[positions])
+        placed = np.asarray(tensors[positions]).astype(np.float64)
         if placed.shape[1] < 2 or math.isqrt(placed.shape[1] - 1) ** 2 != placed.shape[1] - 1:
             return tensors
         return {**tensors, token: np.asarray(tensors[token]) + placed[:, :1], positions: placed[:, 1:]}
