@@ -36,6 +36,14 @@ PUBLISHED = {
     'efficientnet_b2': (9_109_994, 508),
     'efficientnet_b3': (12_233_232, 574),
     'efficientnet_b4': (19_341_616, 706),
+    'efficientnet_lite0': (4_652_008, 296),
+    'efficientnet_lite1': (5_416_680, 386),
+    'efficientnet_lite2': (6_092_072, 386),
+    'efficientnet_lite3': (8_197_096, 440),
+    'efficientnet_lite4': (13_006_568, 548),
+    'mobilenetv3_large_100': (5_483_032, 312),
+    'mobilenetv4_conv_small': (3_774_024, 278),
+    'mobilenetv4_conv_medium': (9_715_512, 464),
 }
 
 
@@ -94,7 +102,7 @@ def test_the_published_number_of_parameters_and_tensors(name):
 def test_every_parameter_belongs_to_a_part(name):
     net, variables = models.build(name), shapes(name)
     stages = {f'stage{i + 1}' for i in range(NETWORKS[name][0])}
-    last = {'final'} if name.startswith(('densenet', 'wrn')) else set()
+    last = {'final'} if name.startswith(('densenet', 'wrn', 'mobilenet')) else set()
     leaves = jax.tree_util.tree_flatten_with_path(variables['params'])[0]
     groups = [net.group(tuple(key.key for key in path)) for path, _ in leaves]
     assert set(groups) == {'stem', 'head:target', 'head:source', *stages, *last}
@@ -104,7 +112,8 @@ def test_every_parameter_belongs_to_a_part(name):
 
 
 # Of several depths the shallowest and the deepest are enough.
-ENDS = [name for name in DISTINCT if name not in ('resnet34', 'resnet101') and not name.endswith(('b1', 'b2', 'b3'))]
+BETWEEN = ('resnet34', 'resnet101', *(f'efficientnet_{kind}{i}' for kind in ('b', 'lite') for i in (1, 2, 3)))
+ENDS = [name for name in DISTINCT if name not in BETWEEN]
 
 
 @pytest.mark.parametrize('name', ENDS)
@@ -129,7 +138,8 @@ def test_taps_and_maps(name):
         elif name != 'lenet':  # whose convolutions are pooled
             assert inner == shapes[stage]
     assert out.maps['last'].shape == out.maps[stages[-1]].shape
-    assert out.features.shape == (2, out.maps['last'].shape[-1])
+    # A MobileNet has a layer between the pooling and the classifier.
+    assert out.features.shape == (2, 1280 if name.startswith('mobilenet') else out.maps['last'].shape[-1])
     assert {head: logits.shape for head, logits in out.logits.items()} == {'target': (2, 10), 'source': (2, 7)}
     assert jax.tree.map(jnp.shape, state) == {
         key: jax.tree.map(jnp.shape, tree) for key, tree in variables.items() if key != 'params'
@@ -155,6 +165,8 @@ SIDES = {
     'densenet121': (32, 96),
     'densenet121_cifar': (64,),
     'efficientnet_b0': (32, 64, 96, 75),
+    'mobilenetv3_large_100': (32, 75),
+    'mobilenetv4_conv_medium': (32, 75),
     'cifar_resnet50': (28, 64),
     'preactresnet18': (28, 64),
     'preactresnet50_raw_64': (32, 224),
@@ -179,7 +191,10 @@ def test_the_64_form_sees_what_the_plain_form_sees_at_half_the_size():
 
 
 # One of each family.
-FAMILIES = ['densenet121_cifar', 'efficientnet_b0', 'glyphnet', 'lenet', 'preactresnet50_raw', 'resnet18', 'wrn28_10']
+FAMILIES = [
+    'densenet121_cifar', 'efficientnet_b0', 'efficientnet_lite0', 'glyphnet', 'lenet', 'mobilenetv3_large_100',
+    'mobilenetv4_conv_small', 'preactresnet50_raw', 'resnet18', 'wrn28_10',
+]  # fmt: skip
 
 
 @pytest.mark.parametrize('name', FAMILIES)
