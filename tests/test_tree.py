@@ -82,6 +82,7 @@ MAY_WRITE = {
     'data.datasets.bucket_copy': {'get_file', 'os.replace', 'mkdir'},  # the store's client writes a copy to the cache
     'data.datasets.render_glyphs': {'ZipFile'},  # makes what ships with the package
     'data.datasets.builders.archive': {'ZipFile'},  # to read
+    'models.weights.package_index': {'ZipFile'},  # to read
     'host.cluster': {'os.open'},  # /dev/null
     'models.weights.download': {'os.replace'},  # a whole file, within the hub's cache
     'planner.slices': {'open to write'},  # /dev/null

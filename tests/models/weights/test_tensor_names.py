@@ -84,6 +84,31 @@ SPELLED = {
         'head': 'fc',
     },
     ('efficientnet_b0', 'efficientnet_pytorch'): {'stage7/block0/se_expand': '_blocks.15._se_expand', 'head': '_fc'},
+    ('efficientnet_lite0', 'efficientnet_pytorch'): {
+        'stem/bn': '_bn0',
+        'stage2/block1/expand_conv': '_blocks.2._expand_conv',
+        'stage8/conv': '_conv_head',
+        'head': '_fc',
+    },
+    ('efficientnet_lite0_symmetric', 'timm'): {'stage1/block0/project_bn': 'blocks.0.0.bn2', 'stage8/bn': 'bn2'},
+    ('mobilenetv3_large_100', 'timm'): {
+        'stem/conv': 'conv_stem',
+        'stage1/block0/depthwise_conv': 'blocks.0.0.conv_dw',
+        'stage1/block0/project_conv': 'blocks.0.0.conv_pw',
+        'stage3/block2/se_reduce': 'blocks.2.2.se.conv_reduce',
+        'stage6/block0/project_bn': 'blocks.5.0.bn3',
+        'stage7/block0/conv': 'blocks.6.0.conv',
+        'final/conv': 'conv_head',
+        'head': 'classifier',
+    },
+    ('mobilenetv4_conv_medium', 'timm'): {
+        'stage1/block0/expand_conv': 'blocks.0.0.conv_exp',
+        'stage1/block0/project_bn': 'blocks.0.0.bn2',
+        'stage2/block0/start_conv': 'blocks.1.0.dw_start.conv',
+        'stage2/block0/depthwise_bn': 'blocks.1.0.dw_mid.bn',
+        'stage4/block10/project_conv': 'blocks.3.10.pw_proj.conv',
+        'final/bn': 'norm_head',
+    },
     ('efficientnet_b4_symmetric', 'torchvision'): {
         'stem/conv': 'features.0.0',
         'stage1/block0/depthwise_conv': 'features.1.0.block.0.0',
@@ -223,9 +248,9 @@ SPELLED = {
 }
 # Of several depths the shallowest and the deepest are enough.
 BETWEEN = (
-    'resnet34', 'resnet101', 'resnet101d', 'efficientnet_b1', 'efficientnet_b2', 'efficientnet_b3', 'convnext_femto',
-    'convnext_pico', 'convnext_nano', 'convnext_small', 'convnext_base', 'convnext_large', 'convnextv2_femto',
-    'convnextv2_pico', 'convnextv2_nano', 'convnextv2_base', *ALIKE,
+    'resnet34', 'resnet101', 'resnet101d', *(f'efficientnet_{kind}{i}' for kind in ('b', 'lite') for i in (1, 2, 3)),
+    'convnext_femto', 'convnext_pico', 'convnext_nano', 'convnext_small', 'convnext_base', 'convnext_large',
+    'convnextv2_femto', 'convnextv2_pico', 'convnextv2_nano', 'convnextv2_base', *ALIKE,
 )  # fmt: skip
 ALL = [(name, dialect) for name in models.names() for dialect in tensor_names.dialects(name)]
 
