@@ -68,8 +68,10 @@ WHOLE = {
     'resnetv2_101x1_bit': (75,),
 }
 # And those of which one small image is enough.
-DEEP = ('convnext_femto', 'convnext_pico', 'convnext_small', 'convnext_base', 'convnext_large')
-DEEP = (*DEEP, 'convnextv2_femto', 'convnextv2_pico', 'convnextv2_base', 'convnextv2_large')
+DEEP = (
+    *('convnext_femto', 'convnext_pico', 'convnext_small', 'convnext_base', 'convnext_large'),
+    *('convnextv2_femto', 'convnextv2_pico', 'convnextv2_base', 'convnextv2_large'),
+)
 
 
 def made(library, name):
@@ -146,6 +148,7 @@ def errors(theirs, ours):
 
 
 def all_of_ours(network, tensors, image, label):
+    """The same of our network, with the gradients in timm's names."""
     net, dtype = models.build(network), image.dtype
     wanted = torch_names.shapes(network, image.shape[1], tensor_names.classes_in(network, tensors), dtype)
 
@@ -194,14 +197,14 @@ def test_the_same_maps_features_and_gradients(name, side, dtype, record_property
 @pytest.mark.filterwarnings('ignore')
 @pytest.mark.parametrize('name', ['convnext_tiny', 'convnextv2_atto'])
 def test_timm_reads_the_authors_names_as_we_do(name):
-    from timm.models.convnext import checkpoint_filter_fn  # pyright: ignore[reportMissingImports]
-
+    _, _, timm = with_torch.libraries()
     model = made('timm', name)
     tensors = with_torch.randomise(model)
     variables = tensor_names.from_torch(name, tensors, torch_names.shapes(name, SIDE, 11))
     theirs = tensor_names.to_torch(name, variables, 'facebook')
     assert not theirs.keys() & tensors.keys()
-    read = checkpoint_filter_fn({key: torch.from_numpy(value) for key, value in theirs.items()}, model)
+    theirs = {key: torch.from_numpy(value) for key, value in theirs.items()}
+    read = timm.models.convnext.checkpoint_filter_fn(theirs, model)
     assert read.keys() == tensors.keys()
     for key, value in tensors.items():
         np.testing.assert_array_equal(read[key].numpy(), value, err_msg=key)

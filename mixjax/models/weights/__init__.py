@@ -1,7 +1,8 @@
 """Pretrained weights: reading of foreign tensors, from the hub, a file or a run.
 
-`loading` finds a file and reads it; `tensor_names` and `layer_names` translate foreign names of layers; `torch_file`
-reads torch's files without torch. Networks themselves are in `mixjax.models`.
+`loading` finds a file and reads it; `tensor_names` translates foreign names of layers, which are in `layer_names` and
+in a module of names for each large family; `torch_file` reads torch's files without torch. Networks themselves are in
+`mixjax.models`.
 """
 
 from mixjax.models.weights.loading import (
