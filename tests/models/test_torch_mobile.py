@@ -98,6 +98,10 @@ def test_the_same_gradients(name):
     """Of the mean cross-entropy with the statistics of the batch, for every parameter."""
     (model, tensors), image, label = made(name), images(40, 4), np.array([0, 3, 10, 3])
     model = model.double().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Hardsigmoid):
+            # torch's own derivative is 1 / 6 in float32, also for float64; this one has the exact derivative.
+            module.forward = lambda x: torch.nn.functional.relu6(x + 3) / 6
     x = torch.from_numpy(image.astype(np.float64).transpose(0, 3, 1, 2).copy())
     torch.nn.functional.cross_entropy(model(x), torch.from_numpy(label)).backward()
     want = {key: p.grad.numpy() for key, p in model.named_parameters()}
