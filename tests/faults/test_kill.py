@@ -31,6 +31,7 @@ def killed(kind, moments, start, folder, *words):
     assert int(told.removeprefix(f'{kind}: ').split()[0]) >= int(moments)
 
 
+@pytest.mark.faults
 def test_killed_once(tmp_path):
     """With an average beside the parameters; tables, a second data set and two stages are killed by night."""
     killed('smile', 1, 1, tmp_path, '--seconds=3')

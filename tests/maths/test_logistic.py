@@ -130,7 +130,7 @@ def test_without_information_the_classes_have_their_frequencies():
         np.testing.assert_allclose(jax.nn.softmax(found.bias[:, 0]), [share, share], rtol=1e-4)
 
 
-@pytest.mark.parametrize(('n', 'd'), [(90, 20), (40, 100)])
+@pytest.mark.parametrize(('n', 'd'), [(40, 100), pytest.param(90, 20, marks=pytest.mark.slow)])
 def test_weights_of_0_leave_rows_out(n, d):
     """Whatever the row has; together with other problems and alone."""
     x, labels = drawn(n, d, 4)
