@@ -37,7 +37,8 @@ def macs(case: Case) -> float:
     net, image = models.build(case.network), jnp.zeros((1, case.side, case.side, 3))
     variables = jax.eval_shape(lambda key: net.init(key, image, {'target': 1000}), jax.random.key(0))
     compiled = jax.jit(lambda v, x: net.apply(v, x, train=False)[0].logits).lower(variables, image).compile()
-    return compiled.cost_analysis().get('flops', 0.0) / 2
+    cost: Any = compiled.cost_analysis()
+    return cost.get('flops', 0.0) / 2
 
 
 def measure(short: bool = False) -> Part:

@@ -175,9 +175,10 @@ def tuned(case: Case, least: np.ndarray) -> tuple[Settings, str]:
     def tries(chosen: np.ndarray, kinds: list[tuple[str, bool]]) -> list[Any]:
         part = case._replace(strengths=case.strengths[chosen])
         start = (TOLERANCES[0],) * len(chosen)
-        return Parallel(n_jobs=os.cpu_count())(
+        found: Any = Parallel(n_jobs=os.cpu_count())(
             delayed(fast_enough)(part, least[chosen], Settings(start, *kind)) for kind in kinds
         )
+        return found
 
     found = {kind: got for kind, got in zip(kinds, tries(some, kinds), strict=True) if got is not None}
     for kind in sorted(found, key=lambda kind: found[kind][1]):

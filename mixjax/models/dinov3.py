@@ -19,10 +19,11 @@ import jax
 import numpy as np
 from flax import linen as nn
 
+from mixjax.models.layers import small_normal
 from mixjax.models.net import Tap, no_tap
 from mixjax.models.preprocessing import IMAGENET, settings
 from mixjax.models.published import Published
-from mixjax.models.transformer import NORMAL, Final, Form, Grid, Rotation, grid_of, stages, walk
+from mixjax.models.transformer import Final, Form, Grid, Rotation, grid_of, stages, walk
 from mixjax.models.vit import PatchStem
 
 Array = jax.Array
@@ -68,7 +69,7 @@ class DinoV3(nn.Module):
         grid = grid_of(image, self.patch)
         turn = rotation(grid, self.form.width // self.form.heads)
         stem = PatchStem(
-            self.form.width, self.patch, registers=REGISTERS, init=NORMAL, dtype=self.dtype, name='stem'
+            self.form.width, self.patch, registers=REGISTERS, init=small_normal, dtype=self.dtype, name='stem'
         )  # fmt: skip
         parts = stages(self.form, self.depth, self.drop_path, self.remat, self.dtype)
         h, maps = walk(stem(image, grid), parts, grid, train=train, tap=tap, rotation=turn)

@@ -51,7 +51,7 @@ def read(spec: str | Path, name: str = '', *, classes: Sequence[str] = (), dtype
     said = loaded.about if loaded is not None and loaded.own else {}
     name = name or made_for
     foreign = not said and name not in registry.SHIPPED  # a user's own network, which may be any other by its tensors
-    if made_for and made_for not in (name, name.partition('_fixed')[0]) and not foreign:
+    if made_for and not registry.takes_weights_of(name, made_for) and not foreign:
         raise UserError(f'weights {spec} are of a {made_for!r}, not of a {name!r}; leave the name out')
     if not name:
         raise UserError(f"weights {spec} do not say which network they are of; give its name (name='resnet50')")

@@ -60,6 +60,15 @@ def family(name: str) -> str:
     return NETWORKS[name].family if name in NETWORKS else ''
 
 
+def takes_weights_of(name: str, other: str) -> bool:
+    """Return whether a network takes the weights of another one by their shapes and meaning.
+
+    A network for one image size (`_fixed380`) has the weights of the one for any; and OpenAI's weights of CLIP, whose
+    activation is QuickGELU, are named as those of others are.
+    """
+    return other in (name, name.partition('_fixed')[0], name.replace('_clip_quickgelu_', '_clip_'))
+
+
 def build(name: str, *, dtype: str = 'float32', init: str = '', remat: bool = False, drop_path: float = -1.0) -> Net:
     """Build the network called `name`; parameters, statistics, features and logits are float32 or wider.
 

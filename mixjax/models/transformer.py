@@ -19,7 +19,7 @@ import numpy as np
 from flax import linen as nn
 
 from mixjax.errors import UserError
-from mixjax.models.layers import Dense, Mark, mean_dtype, unmarked
+from mixjax.models.layers import Dense, LayerNorm, Mark, drop_rates, mean_dtype, small_normal, unmarked
 from mixjax.models.net import Tap, dropout_off
 
 Array = jax.Array
@@ -38,9 +38,6 @@ ACTIVATIONS = {
     'quick_gelu': quick_gelu,
     'silu': jax.nn.silu,
 }
-
-# Published as truncated at -2 and 2, which is 100 standard deviations away.
-NORMAL = nn.initializers.normal(0.02)
 
 
 class Form(NamedTuple):
@@ -69,27 +66,6 @@ class Form(NamedTuple):
 # --- layers -----------------------------------------------------------------------------------------------------------
 
 
-class LayerNorm(nn.Module):
-    """Layer normalisation over the channels: (.., C) -> (.., C).
-
-    y = (x - mean) / sqrt(var + eps) * scale + bias, where var is the mean of (x - mean)^2, from a second pass over x.
-    """
-
-    eps: float = 1e-6
-    dtype: Any = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        shape = x.shape[-1:]
-        scale = self.param('scale', nn.initializers.ones, shape, jnp.float32)
-        bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
-        h = x.astype(mean_dtype(x, scale))
-        h = h - jnp.mean(h, -1, keepdims=True)
-        var = jnp.mean(h * h, -1, keepdims=True)
-        y = h * jax.lax.rsqrt(var + self.eps) * scale + bias
-        return y.astype(self.dtype or jnp.result_type(x, scale))
-
-
 class LayerScale(nn.Module):
     """A factor for each channel: (.., C) -> (.., C), float32 or wider."""
 
@@ -103,7 +79,7 @@ class LayerScale(nn.Module):
 
 def dense(width: int, name: str, dtype: Any, bias: bool = True) -> Dense:
     """Make a linear layer with the published initialiser: N(0, 0.02^2), bias 0."""
-    return Dense(width, use_bias=bias, kernel_init=NORMAL, dtype=dtype, name=name)
+    return Dense(width, use_bias=bias, kernel_init=small_normal, dtype=dtype, name=name)
 
 
 class Mlp(nn.Module):
@@ -302,10 +278,9 @@ def stages(form: Form, depth: int, drop_path: float, remat: bool, dtype: Any) ->
       remat: see `Block`.
       dtype: see the module's docstring.
     """
-    rates = iter(drop_path * i / max(1, depth - 1) for i in range(depth))
     return [
-        Blocks(form, tuple(next(rates) for _ in range(count)), remat, dtype, name=f'stage{i + 1}')
-        for i, count in enumerate(counts(depth))
+        Blocks(form, rates, remat, dtype, name=f'stage{i + 1}')
+        for i, rates in enumerate(drop_rates(drop_path, counts(depth)))
     ]
 
 

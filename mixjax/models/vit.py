@@ -23,16 +23,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mixjax.models.layers import conv, mean_dtype, torch_bias, torch_conv
+from mixjax.models.layers import LayerNorm, conv, mean_dtype, small_normal, torch_bias, torch_conv
 from mixjax.models.net import Tap, no_tap
-from mixjax.models.preprocessing import HALF, IMAGENET, settings
+from mixjax.models.preprocessing import CLIP, HALF, IMAGENET, settings
 from mixjax.models.published import Published
 from mixjax.models.transformer import (
-    NORMAL,
     Final,
     Form,
     Grid,
-    LayerNorm,
     grid_of,
     resized,
     stages,
@@ -79,7 +77,7 @@ class PatchStem(nn.Module):
         tokens = [self.param(name, self.init, (1, n, width), jnp.float32) for name, n in counts.items() if n]
         if self.grid:
             before = prefix if self.placed else 0
-            positions = self.param('pos_embed', NORMAL, (1, before + self.grid**2, width), jnp.float32)
+            positions = self.param('pos_embed', small_normal, (1, before + self.grid**2, width), jnp.float32)
             h = h + resized(positions[:, before:], (self.grid, self.grid), grid)
             if before:
                 at = 0
@@ -131,6 +129,7 @@ class VisionTransformer(nn.Module):
 
 # name -> (blocks, form)
 SIZES = {
+    'test': (6, Form(64, 2, 192)),
     'tiny': (12, Form(192, 3, 768)),
     'small': (12, Form(384, 6, 1536)),
     'medium': (12, Form(512, 8, 2048)),
@@ -140,7 +139,6 @@ SIZES = {
     'so400m': (27, Form(1152, 16, 4304)),
     'giant': (40, Form(1536, 24, 4096, activation='silu', gate='packed')),
 }
-CLIP_COLOURS = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 def _network(
@@ -171,6 +169,7 @@ def _networks() -> dict[str, Published]:
     for size, patch in plain:
         out[f'vit_{size}_patch{patch}_224'] = _network(size, patch, 224, (0.9, HALF))
         out[f'vit_{size}_patch{patch}_384'] = _network(size, patch, 384, (1.0, HALF))
+    out['test_vit'] = _network('test', 16, 160, (0.95, HALF))
     out['vit_base_patch8_224'] = _network('base', 8, 224, (0.9, HALF))
     out['vit_huge_patch14_224'] = _network('huge', 14, 224, (0.9, HALF))
 
@@ -186,7 +185,7 @@ def _networks() -> dict[str, Published]:
     ]:  # fmt: skip
         for form, act in (('', 'gelu'), ('quickgelu_', 'quick_gelu')):
             out[f'vit_{size}_patch{patch}_clip_{form}{side}'] = _network(
-                size, patch, side, (crop, CLIP_COLOURS), eps=1e-5, act=act, before=True
+                size, patch, side, (crop, CLIP), eps=1e-5, act=act, before=True
             )
 
     for size in ('small', 'base', 'large', 'giant'):

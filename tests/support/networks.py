@@ -117,6 +117,7 @@ NETWORKS |= {
     for name, count in VITS.items()
     for side in [518 if name.endswith('dinov2') else 256 if 'dinov3' in name else int(name.rpartition('_')[2])]
 }
+NETWORKS['test_vit'] = 4, (2, 160, 160, 3), 306_890
 # Those that are another one of these for larger images or with another activation: name -> the other one.
 ALIKE = {
     **{f'vit_{size}_patch{patch}_384': f'vit_{size}_patch{patch}_224'
@@ -141,7 +142,7 @@ NETWORKS |= {
 
 
 def is_vit(name):
-    return name.startswith(('vit_', 'deit3_'))
+    return name.startswith(('vit_', 'deit3_', 'test_vit'))
 LITE = {
     'lite0': (224, 3_383_818),
     'lite0_symmetric': (224, 3_383_818),

@@ -53,7 +53,7 @@ def _known() -> dict[str, dict[str, Any]]:
         scale, _, tag = name.partition('.')
         network = f'efficientnet_{scale}'
         add(tag, f'{network}_symmetric', network, size=size, fraction=0.875)
-    add('in1k', 'tf_efficientnet_lite0', size=224, fraction=0.875, colours=preprocessing.HALF)
+    add('in1k', 'efficientnet_lite0', 'tf_efficientnet_lite0', size=224, fraction=0.875, colours=preprocessing.HALF)
 
     for width in ('small', 'base', 'large'):  # without a classifier
         for kind in ('dinov2', 'reg4_dinov2'):
@@ -62,7 +62,8 @@ def _known() -> dict[str, dict[str, Any]]:
     half = preprocessing.HALF
     add('v2_webli', 'vit_base_patch16_siglip_224', size=224, fraction=0.9, colours=half, classes=0)
     # Its projection to 512 numbers is no classifier.
-    add('openai', 'vit_base_patch16_clip_224', size=224, fraction=0.9, colours=preprocessing.CLIP, classes=0)
+    clip = 'vit_base_patch16_clip_quickgelu_224', 'vit_base_patch16_clip_224'
+    add('openai', *clip, size=224, fraction=0.9, colours=preprocessing.CLIP, classes=0)
     for width in ('tiny', 'small', 'base'):
         add('augreg_in21k_ft_in1k', f'vit_{width}_patch16_224', size=224, fraction=0.9, colours=half)
         add('fb_in22k', f'convnext_{width}', size=224, fraction=0.875, classes=21841)
@@ -77,7 +78,13 @@ def _known() -> dict[str, dict[str, Any]]:
 
 KNOWN: Mapping[str, dict[str, Any]] = _known()
 # timm's name of a network that has another one here.
-_OURS = {name.partition('/')[2].partition('.')[0]: row['model'] for name, row in KNOWN.items()}
+
+
+def network_of(architecture: str) -> str:
+    """Return our name of an architecture of timm. Only their EfficientNets have other names here."""
+    if architecture.startswith('tf_efficientnet_'):
+        return architecture.removeprefix('tf_')
+    return f'{architecture}_symmetric' if architecture.startswith('efficientnet_') else architecture
 
 
 class Reference(NamedTuple):
@@ -171,7 +178,7 @@ def settings_beside(path: Path) -> dict[str, Any]:
             said = untrusted.parse(untrusted.read_regular(path.parent / name, untrusted.MOST_TEXT))
             network = said.get('architecture')
             if isinstance(network, str) and re.fullmatch(r'\w{1,80}', network):
-                out.setdefault('model', _OURS.get(network, network))
+                out.setdefault('model', network_of(network))
             image = preprocessing.read_settings(said)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, IndexError):
             continue

@@ -402,9 +402,8 @@ def fitted(spec: str, loaded: Weights, network: str, wanted: Tree) -> Tree:
       wanted: the network's variables with heads of `widths`; only their shapes matter.
     """
     made_for = loaded.about.get('model', network)
-    # A network for one image size (`_fixed380`) has the weights of the one for any. A network of the user's own may be
-    # any other under a name of its own.
-    if made_for not in (network, network.partition('_fixed')[0]) and (loaded.own or network in registry.SHIPPED):
+    # A network of the user's own may be any other under a name of its own.
+    if not registry.takes_weights_of(network, made_for) and (loaded.own or network in registry.SHIPPED):
         way = f'set it to {made_for}' if made_for in registry.BACKBONES else 'mixjax has no such network'
         raise UserError(f'weights {spec} are of a {made_for!r}, and config.model.name is {network!r}; {way}')
     if not loaded.own:
