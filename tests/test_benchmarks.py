@@ -90,7 +90,7 @@ def test_partial_benchmarks_keep_other_results(tmp_path, monkeypatch):
 def test_unknown_words_end_in_the_help(capsys):
     for words in (['--parts=nothing'], ['--part=methods'], ['methods']):
         assert suite.main(words) == 2
-        assert 'methods, against, whole, growth, devices, solver, probe' in capsys.readouterr().out
+        assert 'methods, backbones, against, whole, growth, devices, solver, probe' in capsys.readouterr().out
 
 
 def test_every_part_is_there():

@@ -152,6 +152,7 @@ class ImageSettings(Settings, Protocol):
 class OptimSettings(Settings, Protocol):
     """The optimiser and the schedule of its learning rate."""
 
+    recipe: str = ''  # network: settings that are -1 or '' are those for the network's family (config/recipes.py)
     name: str = 'sgd'  # sgd, adam or amsgrad, as torch has them; adamw, lion or muon, as optax has them
     lr: float = 0.01
     betas: tuple[float, ...] = ()  # of all but sgd; () is (0.9, 0.999), lion's (0.9, 0.99), muon's (0.9, 0.95)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mixjax.config import method_registry
+from mixjax.config import method_registry, recipes
 from mixjax.config import overrides as overrides_lib
 from mixjax.config.defaults import Config, base
 from mixjax.config.files import read
@@ -37,6 +37,9 @@ def load(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> Config:
     wrappers = {key: value for key, value in overrides if _is_of_method(key, 'wrappers')}
     for key, value in names.items():
         _replace_method(config, key, value)
+    for key, value in overrides:
+        if key == 'model.name':  # a method that is left open goes by the network
+            overrides_lib.apply(config, key, value)
     _check_groups(config)
     for key, _ in overrides:
         if key.startswith('method.') and config.compare:
@@ -103,12 +106,20 @@ def _replace_method(config: Config, key: str, name: str) -> None:
 
 
 def _one_or_several(config: Config) -> None:
-    """Set the method to `finetune` if the config names none; refuse a config with both a method and a comparison."""
+    """Set the method to `finetune` if the config names none; refuse a config with both a method and a comparison.
+
+    A method that is left open becomes the one for the network's family (`recipes`).
+    """
     node = config.method
     if not len(config.compare):
-        if not node.get('name', None):
+        name = node.get('name', None) or DEFAULT
+        if recipes.is_open(name):
+            from mixjax import models
+
+            name = recipes.method_of(name, models.family(config.model.name))
+        if name != node.get('name', None):
             with node.unlocked():
-                node.name = DEFAULT
+                node.name = name
         return
     if node.get('name', None) or len(node) > 1:
         said = node.get('name', None) or ', '.join(node)
@@ -198,7 +209,7 @@ def settle(config: Config) -> Config:
     named, they are the rest of the train part.
     """
     from mixjax import models
-    from mixjax.config import recipes, validate, variants
+    from mixjax.config import validate, variants
     from mixjax.data.labelled import splits
     from mixjax.models import preprocessing, weights
 

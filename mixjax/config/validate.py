@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixjax import models, tasks
-from mixjax.config import method_registry
+from mixjax.config import method_registry, recipes
 from mixjax.config.overrides import LARGEST
 from mixjax.config.overrides import short as _short
 from mixjax.data.datasets import resolve
@@ -100,6 +100,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'image.mean': _COLOURS,
     'image.std': _SPREADS,
     'optim.name': _one_of('sgd', 'adam', 'amsgrad', 'adamw', 'lion', 'muon'),
+    'optim.recipe': (lambda v: v in ('', recipes.NETWORK), "'network', or '' for the settings as they are"),
     'optim.lr': _POSITIVE,
     'optim.betas': (
         lambda v: len(v) in (0, 2) and all(0 <= x < ONE for x in v),

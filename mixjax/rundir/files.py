@@ -33,7 +33,7 @@ ELSEWHERE = ('results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed
 # Settings that earlier versions had not, with the value that they stand for in a config without them.
 ADDED = {
     'image.augment': '', 'image.tta': '', 'model.drop_path': -1.0, 'model.remat': False, 'optim.clip': 0.0,
-    'optim.decayed': '', 'optim.layer_decay': 1.0,
+    'optim.decayed': '', 'optim.layer_decay': 1.0, 'optim.recipe': '',
     'optim.warmup': 0.0, 'target.labels': '', 'target.task': '', 'unlabelled.dir': '', 'unlabelled.name': '',
     'unlabelled.share': 0.5,
 }  # fmt: skip

@@ -25,8 +25,8 @@ NETWORKS = {
 }
 # Those that between them use every part of the contract; all others run with `make test-parity`.
 ALWAYS = {
-    'vit': ('smile', 'xmixup', 'puzzlemix', 'manifold_mixup', 'delta', 'lora'),
-    'convnext': ('smile', 'delta'),
+    'vit': ('smile', 'xmixup', 'manifold_mixup', 'lora'),
+    'convnext': ('delta',),
 }
 CASES = [
     pytest.param(network, variant, marks=() if variant in ALWAYS[network] else pytest.mark.parity)

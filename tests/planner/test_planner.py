@@ -180,7 +180,7 @@ def test_collectives_between_mesh_rows():
 
 def test_argument_bytes_parsed_from_hlo():
     text = 'HloModule x, entry_computation_layout={(u8[2,5]{1,0:T(8,128)(4,1)}, (f32[3], bf16[]))->f32[7]{0}}, y'
-    assert hlo.given(text) == 10 + 12 + 2
+    assert hlo.argument_bytes(text) == 10 + 12 + 2
 
 
 # --- what is assumed is what a run would have -------------------------------------------------------------------------

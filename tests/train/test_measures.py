@@ -82,13 +82,16 @@ def test_they_are_logged_with_every_evaluation(done):
     }
 
 
-def test_they_are_the_same_on_one_device(done, tmp_path):
-    _, results = done
-    alone = run(tmp_path / 'run', devices='1')
-    for one, other in zip(results['seeds'], alone['seeds'], strict=True):
+def test_they_are_the_same_on_one_device(tmp_path):
+    """In float64: in float32 the rounding of another order of sums grows with every step."""
+    with jax.enable_x64(True):
+        every, alone = (
+            run(tmp_path / devices, **{'devices': devices, 'model.dtype': 'float64'}) for devices in ('8', '1')
+        )
+    for one, other in zip(every['seeds'], alone['seeds'], strict=True):
         for name in ('right', 'label'):
             assert one['measures'][name] == other['measures'][name]
-        np.testing.assert_allclose(one['measures']['brier'], other['measures']['brier'], rtol=1e-4)
+        np.testing.assert_allclose(one['measures']['brier'], other['measures']['brier'], rtol=1e-9)
 
 
 def test_the_report_and_the_tables_show_them(done):

