@@ -1,5 +1,7 @@
 """Eight virtual CPU devices for every test, set before jax starts; and no trace in the user's cache."""
 
+import contextlib
+import gc
 import os
 
 import pytest
@@ -38,6 +40,20 @@ def programs(tmp_path_factory):
     jax.config.update('jax_compilation_cache_dir', str(folder))
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
     compilation_cache.reset_cache()  # what was compiled while the tests were collected has settled that there is none
+
+
+# Linux allows a process 65,530 mappings, and a compiled program takes several. Where they run out, the compiler aborts.
+MOST_MAPPINGS = 15_000
+
+
+@pytest.fixture(scope='module', autouse=True)
+def few_programs():
+    """Let go of compiled programs between two modules, before there are too many; those on disk are found again."""
+    yield
+    with contextlib.suppress(OSError), open('/proc/self/maps') as mappings:
+        if sum(1 for _ in mappings) > MOST_MAPPINGS:
+            jax.clear_caches()
+            gc.collect()
 
 
 @pytest.fixture(autouse=True)
