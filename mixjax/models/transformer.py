@@ -41,7 +41,7 @@ ACTIVATIONS = {
 
 
 class Form(NamedTuple):
-    """What the blocks of a transformer look like.
+    """The shape of a transformer's blocks.
 
     width: channels of a token. heads: heads of the attention.
     hidden: channels inside the MLP (of a gated one, after the gate).
@@ -272,7 +272,7 @@ def stages(form: Form, depth: int, drop_path: float, remat: bool, dtype: Any) ->
     """Make `stage1` to `stage4`.
 
     Args:
-      form: what a block looks like.
+      form: the shape of a block.
       depth: number of blocks.
       drop_path: rate of stochastic depth at the last block; it grows linearly from 0.
       remat: see `Block`.

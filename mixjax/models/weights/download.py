@@ -37,7 +37,7 @@ class Unreachable(Exception):
 
 
 class Source(NamedTuple):
-    """Where weights come from and go to.
+    """A repository of the hub, and its place in the cache.
 
     spec: their name, for messages. repository: OWNER/NAME. revision: a branch, tag or commit.
     cache: the hub's cache folder. folder: the repository's folder in it.
@@ -59,7 +59,7 @@ class File(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """What the hub says of a revision: its commit, its licence ('' if the card has none) and {name: sibling}."""
+    """The contents of a revision: its commit, its licence ('' if the card has none) and its files, {name: sibling}."""
 
     commit: str
     licence: str

@@ -130,10 +130,10 @@ def _places(reference: Reference) -> list[Path]:
 
 def cached_file(reference: Reference) -> Path | None:
     """Return the weights' file in the cache, or the index of several that are all there, or None."""
-    return next((place / file for place in _places(reference) for file in FILES if _whole(place / file)), None)
+    return next((place / file for place in _places(reference) for file in FILES if _is_complete(place / file)), None)
 
 
-def _whole(path: Path) -> bool:
+def _is_complete(path: Path) -> bool:
     if not path.is_file() or not shards.is_index(path):
         return path.is_file()
     try:

@@ -190,7 +190,7 @@ def _read(spec: str, path: Path, about: Mapping[str, Any]) -> Weights:
                 tensors = _sharded(path)
             else:
                 head = file.read(64)
-                tensors = torch_file.read(path) if torch_file.is_torch(head) else _safetensors(_whole(file, head))
+                tensors = torch_file.read(path) if torch_file.is_torch(head) else _safetensors(_read_all(file, head))
     except UserError as error:
         raise UserError(f'weights {spec}: {error}') from error
     except MemoryError as error:
@@ -218,7 +218,7 @@ def _sharded(index: Path) -> dict[str, np.ndarray]:
             if total > _memory():
                 raise MemoryError
             file.seek(0)
-            found = _safetensors(_whole(file, file.read(64)))
+            found = _safetensors(_read_all(file, file.read(64)))
         differ = found.keys() ^ wanted
         if differ:
             raise ValueError(f'it and {name} differ about the tensor {min(differ)[:80]}')
@@ -231,7 +231,7 @@ def _memory() -> int:
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
-def _whole(file: BinaryIO, head: bytes) -> bytes:
+def _read_all(file: BinaryIO, head: bytes) -> bytes:
     """Read all bytes of a safetensors file that begins with `head` and is no larger than the machine's memory."""
     (length,) = struct.unpack('<Q', head[:8])
     if not 2 <= length <= MOST_HEADER or head[8:9] != b'{':
