@@ -3,8 +3,8 @@
 The same strengths and folds for both, and the same accuracy: each objective at most 1e-5 above its minimum. For
 scikit-learn, the loosest tolerance that reaches this is found for every strength on the first fold, and all folds run
 in as many processes as there are cores. Its features are float64, and each strength starts from the solution of the one
-before: in float32 it does not come so near to the minima by any tolerance, and without warm starts it takes longer. The minima are those of the tested path with a tolerance of 1e-6, evaluated in
-float64.
+before: in float32 it does not come so near to the minima by any tolerance, and without warm starts it takes longer. The
+minima are those of the tested path with a tolerance of 1e-6, evaluated in float64.
 """
 
 from __future__ import annotations
