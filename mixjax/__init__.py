@@ -14,7 +14,7 @@ from mixjax.version import __version__ as __version__
 
 _MODULES = (
     'analysis', 'config', 'data', 'errors', 'inference', 'losses', 'maths', 'method', 'methods', 'mix', 'models',
-    'report', 'rundir', 'train', 'wrappers',
+    'report', 'rundir', 'search', 'train', 'wrappers',
 )  # fmt: skip
 _NAMES = {
     'Config': 'mixjax.config',
@@ -22,6 +22,7 @@ _NAMES = {
     'Prediction': 'mixjax.inference',
     'Predictor': 'mixjax.inference',
     'Results': 'mixjax.api',
+    'best': 'mixjax.api',
     'create_model': 'mixjax.models.create',
     'load': 'mixjax.inference',
     'merge': 'mixjax.analysis.merge',

@@ -13,10 +13,12 @@ from mixjax import mix as mix
 from mixjax import models as models
 from mixjax import report as report
 from mixjax import rundir as rundir
+from mixjax import search as search
 from mixjax import train as train
 from mixjax import wrappers as wrappers
 from mixjax.analysis.merge import merge as merge
 from mixjax.api import Results as Results
+from mixjax.api import best as best
 from mixjax.config import Config as Config
 from mixjax.data.dataset import Dataset as Dataset
 from mixjax.inference import Prediction as Prediction

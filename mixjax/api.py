@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -24,10 +24,11 @@ from mixjax.host.progress import Progress
 from mixjax.inference import Predictor
 from mixjax.method import Method
 from mixjax.rundir import files
+from mixjax.search import best as search
 from mixjax.train import experiment
 
 Make: TypeAlias = Callable[..., Method]
-Kind: TypeAlias = Literal['run', 'comparison', 'sweep']
+Kind: TypeAlias = Literal['run', 'comparison', 'sweep', 'search']
 
 
 class Accuracy(NamedTuple):
@@ -70,7 +71,8 @@ class Results(dict[str, Any]):
         """Read the results of a finished run.
 
         Args:
-          workdir: its work directory; of a comparison or a sweep the whole, or the folder of one of its runs.
+          workdir: its work directory; of a comparison or a sweep the whole, or the folder of one of its runs; or that
+            of a search.
 
         Returns:
           The results.
@@ -84,6 +86,8 @@ class Results(dict[str, Any]):
           0.5
         """
         folder = storage.reachable(workdir)
+        if storage.is_file(folder / search.BEST):
+            return cls(_of_search(files.read_json(folder / search.BEST)), folder)
         if not storage.is_file(folder / 'results.json'):
             raise UserError(f'{workdir} has no results.json: it is not the work directory of a finished run')
         found = files.read_json(folder / 'results.json')
@@ -93,12 +97,19 @@ class Results(dict[str, Any]):
 
     @property
     def kind(self) -> Kind:
-        """The kind: 'run' of one method, 'comparison' of several, or 'sweep' over the values of a setting."""
+        """The kind: 'run' of one method, 'comparison' of several, 'sweep' over a setting, or 'search' (`best`)."""
         return self['kind']
 
     @property
     def accuracy(self) -> Accuracy:
-        """The test accuracy of a run; a comparison or a sweep has one for each of its `runs`."""
+        """The test accuracy of a run; a comparison or a sweep has one for each of its `runs`.
+
+        Of a search it is the one to expect of its network: on the test part, or without one by cross-validation,
+        without the flattery of the choice.
+        """
+        if self.kind == 'search':
+            share = (self['test'] if 'test' in self else self['expected'])['accuracy']
+            return Accuracy(share, None, 1, (share,))
         if self.kind != 'run':
             first = next(iter(self.runs))
             raise UserError(
@@ -114,6 +125,8 @@ class Results(dict[str, Any]):
     @property
     def primary(self) -> Accuracy:
         """The primary measure of a run on the test part: the accuracy, mAP of several labels, or MAE of numbers."""
+        if self.kind == 'search':
+            return self.accuracy
         if self.kind != 'run':
             first = next(iter(self.runs))
             raise UserError(
@@ -129,6 +142,8 @@ class Results(dict[str, Any]):
         """The parts, {label: results}: of a comparison by method, of a sweep by value; of a run its own alone."""
         if self.kind == 'run':
             return {self['label']: self}
+        if self.kind == 'search':
+            return {}
         return {label: Results(one, self.workdir / label, self._makes) for label, one in self['runs'].items()}
 
     def model(self, label: str = '', *, batch: int = 64) -> Predictor:
@@ -141,6 +156,8 @@ class Results(dict[str, Any]):
         Returns:
           The predictor, as `mixjax.load` gives it.
         """
+        if self.kind == 'search':
+            return inference.load(self.workdir, batch=batch)
         runs = self.runs
         if label not in runs and (label or self.kind != 'run'):
             wrong = f'there is no run {label!r}{nearest(label, runs)}' if label else f'say which run of the {self.kind}'
@@ -255,3 +272,59 @@ def _give_method(config: Any, makes: dict[str, Make], method: str | Make | Mappi
         return
     config.method = node(method, config.method)
     config.compare, config.baseline = ConfigDict(), ''
+
+
+def best(
+    folder: str | Path, workdir: str | Path = '', *, minutes: float = 30.0, networks: Sequence[str] = (),
+    methods: Sequence[str] = (), unknown: float = 0.0, settings: Mapping[str, object] | None = None,
+    progress: bool = True,
+) -> Results:  # fmt: skip
+    """Search for the best classifier of a folder in the time that there is; the same call goes on after a stop.
+
+    Args:
+      folder: a folder with a sub-folder of images for each class.
+      workdir: where all of it goes; '' is runs/NAME-best.
+      minutes: the time for everything.
+      networks: networks to try, each NAME, NAME=WEIGHTS or WEIGHTS; without any, those of today that can be had.
+      methods: methods to try: 'probe', and names of methods of fine-tuning; without any, probe, lpft and smile.
+      unknown: share of the images of known classes that may be called unknown; 0 calls none so.
+      settings: {key: value} of settings for all trials, such as {'image.crop': 128}.
+      progress: whether lines are printed.
+
+    Returns:
+      What was found: `results.accuracy` to expect, `results.model()` to predict with, `results.report()`.
+
+    Example:
+      >>> import mixjax, numpy as np, pathlib, tempfile
+      >>> from PIL import Image
+      >>> with tempfile.TemporaryDirectory() as place:
+      ...     rng, photos = np.random.default_rng(0), pathlib.Path(place, 'photos')
+      ...     for name, grey in {'bright': 180, 'dark': 20}.items():
+      ...         (photos / name).mkdir(parents=True)
+      ...         for k in range(4):
+      ...             pixels = rng.integers(0, 60, (16, 16), np.uint8) + np.uint8(grey)
+      ...             Image.fromarray(pixels).save(photos / name / f'{k}.png')
+      ...     results = mixjax.best(
+      ...         photos, pathlib.Path(place, 'found'), networks=['glyphnet'], methods=['probe'], progress=False
+      ...     )
+      ...     predict = results.model()
+      >>> results.kind, results.accuracy.mean, predict(np.full((16, 16), 200, np.uint8)).name
+      ('search', 1.0, 'bright')
+    """
+    def text(value: object) -> str:
+        return ','.join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+    given = {'search.minutes': minutes, 'search.networks': tuple(networks), 'search.methods': tuple(methods)}
+    given |= {'search.unknown': unknown, 'target.dir': str(folder), **(settings or {})}
+    overrides = [(key, text(value)) for key, value in given.items() if value != ()]
+    place = storage.resolve_links(storage.to_place(workdir or search.workdir_of(str(folder))))
+    found = search.best(overrides, place, say=print if progress else _silent, quiet=not progress)
+    return Results(_of_search(found), place)
+
+
+def _silent(line: str) -> None:
+    del line
+
+
+def _of_search(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {'kind': 'search', **found}

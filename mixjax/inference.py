@@ -6,6 +6,9 @@
     dogs.probabilities(images)            # (n, H, W, C), uint8 or floats from 0 to 1 -> (n, classes)
     dogs.features(['one.jpg', 'two.jpg'])  # (2, d), what the classifier sees
 
+A network of `mixjax best` has a temperature, which its probabilities are calibrated with, and may have a threshold: an
+image whose likeliest class is less probable is called `unknown`.
+
 Of a run with several labels an image (`config.target.task`) a call gives all labels whose probability is above 0.5; of
 one with numbers, `ages.numbers(images)` gives them.
 
@@ -49,6 +52,9 @@ Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float32]]
 Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 Pixels: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]] | np.ndarray[Any, np.dtype[np.floating[Any]]] | jax.Array
 Source: TypeAlias = 'str | Path | bytes | Pixels | Image'
+
+
+UNKNOWN = 'unknown'
 
 
 class Ranked(NamedTuple):
@@ -98,6 +104,8 @@ class Predictor:
     apply: (B, H, W, C) uint8 stored images -> (B, classes) logits, compiled for one batch size.
     batch: that size. embed: the same images -> (B, d) features.
     task: what the classes and the logits are. scale: the units of numbers.
+    temperature: the logits are divided by it before the softmax.
+    threshold: the probability that the likeliest class must have, or the image is `unknown`; 0 for any.
     """
 
     classes: tuple[str, ...]
@@ -108,6 +116,8 @@ class Predictor:
     embed: Callable[[np.ndarray], Array]
     task: Task = CLASSIFICATION
     scale: Scale | None = None
+    temperature: float = 1.0
+    threshold: float = 0.0
 
     @overload
     def __call__(self, source: Source, top: int = 5) -> Prediction: ...
@@ -156,7 +166,7 @@ class Predictor:
                 f'this network predicts numbers ({", ".join(self.classes[:5])}), which have no probabilities; '
                 'predictor.numbers(images) gives them'
             )
-        return self.task.values(self.logits(images), self.scale)
+        return self.values(images)
 
     def numbers(self, images: Source | Sequence[Source]) -> Numbers:
         """The numbers that a network for regression predicts, in the units of its labels.
@@ -172,11 +182,11 @@ class Predictor:
                 f'this network predicts {"labels" if self.task.rows else "classes"} and no numbers; '
                 'predictor.probabilities(images) gives their probabilities'
             )
-        return self.task.values(self.logits(images), self.scale)
+        return self.values(images)
 
     def values(self, images: Source | Sequence[Source]) -> np.ndarray:
         """Compute what a user sees: the numbers of a network for regression, else the probabilities."""
-        return self.task.values(self.logits(images), self.scale)
+        return self.task.values(self.logits(images) / np.float32(self.temperature), self.scale)
 
     def logits(self, images: Source | Sequence[Source]) -> Floats:
         """Compute the outputs of the classifier before the softmax; see `probabilities`.
@@ -271,10 +281,20 @@ class Predictor:
             )
 
     def ranked(self, probabilities: np.ndarray, top: int = 5) -> Prediction:
-        """The `top` likeliest classes of one row of probabilities; of several labels an image all above 0.5."""
+        """The `top` likeliest classes of one row of probabilities; of several labels an image all above 0.5.
+
+        If none reaches the threshold, `unknown` comes before them, with the probability that the likeliest is wrong.
+        """
         order = np.argsort(-probabilities, kind='stable')
         order = [k for k in order if probabilities[k] > 0.5] if self.task.rows else order[:top]
-        return Prediction(Ranked(self.classes[k], float(probabilities[k])) for k in order)
+        found = Prediction(Ranked(self.classes[k], float(probabilities[k])) for k in order)
+        if self.is_unknown(probabilities):
+            found.insert(0, Ranked(UNKNOWN, 1 - float(probabilities.max())))
+        return found
+
+    def is_unknown(self, probabilities: np.ndarray) -> bool:
+        """Whether no class of one row of probabilities reaches the threshold."""
+        return not self.task.rows and bool(probabilities.max() < self.threshold)
 
     def _named(self, probabilities: np.ndarray, top: int, file: Path | None) -> Prediction:
         found = self.ranked(probabilities, top)
@@ -352,8 +372,18 @@ def load(
     )
     return Predictor(
         tuple(about['classes']), about, rule, lambda images: logits(variables, jnp.asarray(images)), batch,
-        lambda images: features(variables, jnp.asarray(images)), *_task(workdir, about),
+        lambda images: features(variables, jnp.asarray(images)), *_task(workdir, about), *_calibrated(workdir, about),
     )  # fmt: skip
+
+
+def _calibrated(workdir: Any, about: Mapping[str, Any]) -> tuple[float, float]:
+    """Read temperature and threshold of `model.json`; it may be any file."""
+    temperature, rule = about.get('temperature', 1.0), about.get('unknown', {})
+    threshold = rule.get('threshold', 0.0) if isinstance(rule, dict) else None
+    for value, good in ((temperature, lambda v: 1e-3 <= v <= 1e3), (threshold, lambda v: 0 <= v <= 1)):
+        if type(value) not in (int, float) or not good(value):
+            raise UserError(f'{workdir}: model.json is damaged (its temperature or its threshold cannot be)')
+    return float(temperature), float(threshold)
 
 
 def _task(workdir: Any, about: Mapping[str, Any]) -> tuple[Task, Scale | None]:
@@ -495,7 +525,7 @@ def test_set(workdir: str | Path) -> Images:
     """The images that the model of a run was tested on: those of its first seed."""
     from mixjax import config as config_lib
     from mixjax.data.datasets import resolve as sets_lib
-    from mixjax.data.labelled import run_data
+    from mixjax.data.labelled import run_data, splits
     from mixjax.rundir import files as files_of
     from mixjax.train import input_digests, seeds
 
@@ -507,6 +537,8 @@ def test_set(workdir: str | Path) -> Images:
     lost = None if config.synthetic.per_class else sets_lib.missing(config.target, config.data_dir)
     if lost:
         raise UserError(lost)
+    if config.target.test == splits.NOTHING:
+        raise UserError(f'{workdir} was tested on nothing (config.target.test=none); give images')
     sets = run_data.chosen_sets(config, run_data.load(config, config.target), None)
     input_digests.same_data(sets, folder)
     if sets.test is not None:

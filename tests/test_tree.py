@@ -46,14 +46,17 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'config': ('data', 'errors', 'host', 'method', 'models', 'tasks'),
     'train': (*MATHEMATICS, 'config', 'data', 'host', 'method', 'models', 'rundir', 'tasks', 'version'),
     'inference': ('config', 'data', 'errors', 'host', 'method', 'models', 'rundir', 'tasks', 'train'),
-    'api': ('config', 'data', 'errors', 'host', 'inference', 'method', 'report', 'rundir', 'train'),
+    'api': ('config', 'data', 'errors', 'host', 'inference', 'method', 'report', 'rundir', 'search', 'train'),
     'analysis': (
         *MATHEMATICS, 'config', 'data', 'host', 'inference', 'method', 'models', 'report', 'rundir', 'train', 'version',
     ),
+    'search': (
+        'config', 'data', 'errors', 'host', 'maths', 'models', 'rundir', 'train',
+    ),
     'planner': ('config', 'data', 'errors', 'host', 'method', 'models', 'train'),
     'commands': (
-        'analysis', 'config', 'data', 'errors', 'host', 'inference', 'models', 'planner', 'report', 'rundir', 'train',
-        'version',
+        'analysis', 'config', 'data', 'errors', 'host', 'inference', 'models', 'planner', 'report', 'rundir', 'search',
+        'train', 'version',
     ),
     'main': ('commands',),
     '__main__': ('commands',),

@@ -55,11 +55,13 @@ def of_files(predictor: Any, given: Sequence[str], top: int) -> Answer:
             unreadable[str(path)] = result
             continue
         row: dict[str, Any] = {'file': str(path)}
-        label = None if predictor.task.rows else inference.label_of(below[path], predictor.classes)
+        known = (*predictor.classes, *[inference.UNKNOWN] * (predictor.threshold > 0))
+        label = None if predictor.task.rows else inference.label_of(below[path], known)
         if label is not None:
             row['label'] = label
             labelled += 1
-            correct += predictor.classes[int(np.argmax(result))] == label
+            named = inference.UNKNOWN if predictor.is_unknown(result) else predictor.classes[int(np.argmax(result))]
+            correct += named == label
         rows.append({**row, **answer_dict(predictor, result, top)})
     return Answer(rows, correct, labelled, unreadable, others, irregular)
 
@@ -80,7 +82,9 @@ def of_test_set(predictor: Any, workdir: str, top: int) -> Answer:
         }
         for k, label in enumerate(test.label)
     ]
-    return Answer(rows, int(np.sum(probabilities.argmax(1) == test.label)), len(test.label), {}, 0)
+    right = probabilities.argmax(1) == test.label
+    right &= ~np.array([predictor.is_unknown(row) for row in probabilities], bool)
+    return Answer(rows, int(right.sum()), len(test.label), {}, 0)
 
 
 def answer_dict(predictor: Any, values: np.ndarray, top: int) -> dict[str, Any]:

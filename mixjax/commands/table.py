@@ -81,6 +81,13 @@ def check_merge(arguments: Arguments) -> None:
         raise UserError('--share needs a number from 0 to 1, or several with commas')
 
 
+def minutes(text: str) -> str:
+    """The `type` of a flag whose value is a number of minutes; it stays a text."""
+    if not re.fullmatch(r'[0-9]+(\.[0-9]*)?|\.[0-9]+', text) or not 0 < float(text) <= 100_000:
+        raise UserError(f'--minutes must be a number above 0, not {short(text)!r}')
+    return text
+
+
 def shares(text: str) -> tuple[float, ...]:
     """The `type` of a flag whose value is several shares with commas; `0,0.1,..,1` fills in the numbers between."""
     words = names(text)
@@ -119,6 +126,36 @@ TRAIN = Command(
     settings=True,
     exits='Exit codes: 0 done, 2 wrong input (one message says what to do), 3 another process trains in that work '
     'directory, 42 stopped by SIGTERM, and saved, 130 interrupted (of the last two, run it again to go on).',
+    resume=SAME_COMMAND,
+)  # fmt: skip
+
+BEST = Command(
+    'best', 'search for the best classifier of a folder, in the time that there is', 'mixjax.commands.best:run',
+    (
+        'mixjax best ~/photos --minutes=30',
+        'mixjax best ~/photos --networks=vit_small_patch14_dinov2,convnext_tiny --methods=probe,lpft,smile',
+    ),
+    (
+        Flag('minutes', 'the time for everything (30)', 'N', minutes),
+        Flag('workdir', 'where all of it goes (runs/NAME-best); the same command goes on after a stop', 'DIR'),
+        Flag('networks', 'networks to try, with commas: NAME, NAME=WEIGHTS or WEIGHTS; without it, those of today '
+             'whose weights are here or can be fetched', 'NAMES', names, ()),
+        Flag('methods', 'methods to try, with commas: probe, and those of fine-tuning (probe, lpft, smile)', 'NAMES',
+             names, ()),
+        Flag('unknown', 'call an image unknown if no class is probable enough; 5 % of the images of known classes are '
+             'then given up (--config.search.unknown)'),
+        Flag('dry-run', 'look at the folder, say what would be done, and stop'),
+        IMPORT,
+    ),
+    Positional('FOLDER', 'a folder with a sub-folder of images for each class', 1, 1),
+    settings=True,
+    details='Looks at the images: unreadable ones, copies, images in two classes. Then a probe on the features of each '
+    'network, which can be used within a minute or two; then as many trials of fine-tuning as the time allows, by '
+    'cross-validation, on fewer and fewer candidates; then the best, trained on all images. Prints what accuracy to '
+    'expect, without the flattery of the choice, and writes a report. --config.KEY=VALUE sets anything for all trials, '
+    'and --config.search.KEY the search itself.',
+    exits='Exit codes: 0 done, 2 wrong input (one message says what to do), 3 another process searches in that work '
+    'directory, 42 stopped by SIGTERM, 130 interrupted (of the last two, run it again to go on).',
     resume=SAME_COMMAND,
 )  # fmt: skip
 
@@ -307,5 +344,5 @@ COMPLETION = Command(
     details='It completes commands, flags, and the names of shipped configs after --config; elsewhere, files.',
 )  # fmt: skip
 
-EVERY = (TRAIN, PREDICT, REPORT, GRID, PLAN, PREPARE, ANALYSE, MERGE, COMPLETION)
+EVERY = (BEST, TRAIN, PREDICT, REPORT, GRID, PLAN, PREPARE, ANALYSE, MERGE, COMPLETION)
 COMMANDS = {command.name: command for command in EVERY}

@@ -106,6 +106,7 @@ class TargetSettings(Settings, Protocol):
     images: int = 0  # labelled examples of all classes together
     counts: tuple[int, ...] = ()  # labelled examples of each class, a number for each
     splits: str = ''  # the splits.json of another run, to repeat its draw
+    test: str = ''  # tested on: '' the test part, else what is not labelled; rest: what is not labelled; none: nothing
     val: float = 0.0  # share of the labelled examples that is not learned from: to validate on
     add_rest: bool = False  # learn from the rest of the train part too
     balance: str = 'images'  # an epoch has each image once; classes: all classes equally often
@@ -171,6 +172,17 @@ class OptimSettings(Settings, Protocol):
     layer_decay: float = 1.0  # factor of the learning rate from each block to the one before it; 1 is none
 
 
+class SearchSettings(Settings, Protocol):
+    """The search for the best classifier of a folder (`mixjax best`); a run does not use them."""
+
+    minutes: float = 30.0  # for everything
+    networks: tuple[str, ...] = ()  # NAME, NAME=WEIGHTS or WEIGHTS; () is those of search/backbones.py that can be had
+    methods: tuple[str, ...] = ()  # probe and methods of fine-tuning; () is probe, lpft, and smile with a classifier
+    folds: int = 5  # of the cross-validation; fewer where no class has so many images
+    repeats: int = 0  # how often folds are drawn anew; 0 is 1 to 5, more for fewer images
+    unknown: float = 0.0  # share of the images of known classes that may be called unknown; 0 calls none so
+
+
 class Config(Settings, Protocol):
     """All settings of a run. The defaults fine-tune ImageNet networks by the protocol of SMILE's released code.
 
@@ -215,6 +227,7 @@ class Config(Settings, Protocol):
     store: bool = True  # keep decoded photographs in cache_dir, so that each is decoded once
     cache_limit: float = 0.5  # what they may take there: up to 1 a share of the room on the disk, above it bytes
     synthetic: SyntheticSettings
+    search: SearchSettings
 
     image: ImageSettings
     optim: OptimSettings

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from mixjax.errors import UserError, nearest
 
 LARGEST = 2**1000  # largest integer that is converted to a float
-WORDS = ('optim.freeze', 'optim.factors')  # tuples of words that may be empty
+WORDS = ('optim.freeze', 'optim.factors', 'search.networks', 'search.methods')  # tuples of words that may be empty
 
 
 def apply(config: Any, key: str, text: str) -> None:

@@ -115,8 +115,14 @@ class Logistic(NamedTuple):
 
     def fit(self, data: Examples, candidate: float) -> Linear:
         """Fit for one C."""
-        found = self._run(logistic.path, data, data.weights[:, None], np.array([candidate]))
-        return Linear(found.kernel[-1, 0], found.bias[-1, 0])
+        return self.classifiers(data, data.weights[:, None], (candidate,))[0][0]
+
+    def classifiers(self, data: Examples, train: Array, candidates: tuple[float, ...]) -> list[list[Linear]]:
+        """Return the classifier of each candidate, and of each of the training parts in `train`, (n, F) weights."""
+        order = np.argsort(candidates, kind='stable')
+        found = self._run(logistic.path, data, train, np.array(candidates)[order])
+        back = np.argsort(order, kind='stable')
+        return [[Linear(found.kernel[k, f], found.bias[k, f]) for f in range(train.shape[1])] for k in back]
 
     def held_out(self, data: Examples, train: Array, held: Array) -> tuple[Array, Array]:
         """Return (number right, summed log loss), each (K, F), of each candidate on what each fold leaves out.
@@ -163,9 +169,17 @@ class Means(NamedTuple):
 
     def fit(self, data: Examples, candidate: float) -> Linear:
         """Fit for one scale s of the logits."""
-        found = _means(data, data.weights[:, None], self.cosine, self.standardize)
-        kernel, bias = found.kernel[0] * candidate, found.bias[0]
-        return Linear(kernel, jnp.where(bias > logistic.ABSENT, bias * candidate, bias))
+        return self.classifiers(data, data.weights[:, None], (candidate,))[0][0]
+
+    def classifiers(self, data: Examples, train: Array, candidates: tuple[float, ...]) -> list[list[Linear]]:
+        """Return the classifier of each candidate, and of each of the training parts in `train`, (n, F) weights."""
+        found = _means(data, train, self.cosine, self.standardize)
+
+        def scaled(scale: float, f: int) -> Linear:
+            bias = found.bias[f]
+            return Linear(found.kernel[f] * scale, jnp.where(bias > logistic.ABSENT, bias * scale, bias))
+
+        return [[scaled(scale, f) for f in range(train.shape[1])] for scale in candidates]
 
     def held_out(self, data: Examples, train: Array, held: Array) -> tuple[Array, Array]:
         """Return (number right, summed log loss), each (K, F), of each candidate on what each fold leaves out.
@@ -226,6 +240,7 @@ def _mean_scores(
 
 # --- nearest neighbours -----------------------------------------------------------------------------------------------
 
+FIT_BYTES = 1 << 28  # of the classifiers that `out_of_fold` fits at once
 FLOOR = 1e-3  # share of the uniform distribution in the probabilities of neighbours: a class may have no vote
 
 
@@ -266,7 +281,12 @@ class Neighbours(NamedTuple):
 
     def fit(self, data: Examples, candidate: float) -> Voters:
         """Return the classifier by `candidate` neighbours."""
-        return Voters(data, int(candidate), self.temperature)
+        return self.classifiers(data, data.weights[:, None], (candidate,))[0][0]
+
+    def classifiers(self, data: Examples, train: Array, candidates: tuple[float, ...]) -> list[list[Voters]]:
+        """Return the classifier of each candidate, and of each of the training parts in `train`, (n, F) weights."""
+        parts = [data._replace(weights=train[:, f]) for f in range(train.shape[1])]
+        return [[Voters(part, int(k), self.temperature) for part in parts] for k in candidates]
 
     def held_out(self, data: Examples, train: Array, held: Array) -> tuple[Array, Array]:
         """Return (number right, summed log loss), each (K, F), of each candidate on what each fold leaves out.
@@ -422,3 +442,28 @@ def cross_validate(kind: Kind, data: Examples, held: Any) -> Validation:
     right, loss = (np.asarray(one, np.float64).sum(1) / total for one in kind.held_out(data, train, jnp.asarray(out)))
     order = np.lexsort((np.where(np.isnan(loss), np.inf, loss), -right))
     return Validation(candidates, right, loss, held.shape[1], float(candidates[order[0]]))
+
+
+def out_of_fold(kind: Kind, data: Examples, held: Any, candidates: tuple[float, ...]) -> np.ndarray:
+    """Return the log probabilities of the examples that each fold leaves out, (K, m, c).
+
+    Args:
+      kind: `Logistic`, `Means` or `Neighbours`.
+      data: the examples.
+      held: (n, F) bool, of `folds`; m is the number of its places. They are in the order of `np.nonzero(held.T)`.
+      candidates: (K,), of the kind.
+    """
+    held = np.asarray(held, bool)
+    count, classes, d = held.sum(0), data.targets.shape[1], data.features.shape[1]
+    at_once = max(1, int(FIT_BYTES // (4 * len(candidates) * d * classes)))  # all classifiers of a fold are in memory
+    features, most = np.asarray(data.features), int(count.max())
+    out = np.empty((len(candidates), held.sum(), classes), np.float32)
+    ends = np.concatenate([[0], np.cumsum(count)])
+    for first in range(0, held.shape[1], at_once):
+        some = held[:, first : first + at_once]
+        for k, row in enumerate(kind.classifiers(data, data.weights[:, None] * ~some, candidates)):
+            for f, classifier in enumerate(row, first):
+                rows = np.flatnonzero(held[:, f])
+                filled = features[np.resize(rows, most)]  # one shape, one compilation
+                out[k, ends[f] : ends[f + 1]] = np.asarray(classifier.log_probs(filled))[: len(rows)]
+    return out

@@ -47,7 +47,7 @@ def make(
     Args:
       classes_t: number of target classes.
       kind: 'logistic', 'means' or 'knn'.
-      strength: C of the logistic regression; 0 chooses it by cross-validation.
+      strength: C of the logistic regression, or the scale of the class means; 0 chooses it by cross-validation.
       folds, repeats: number of folds, and of times that they are drawn anew: one draw says little of few labels.
       standardize: whether features are divided by their standard deviation before they are fitted.
       k, temperature: number of neighbours, and temperature of their votes, for 'knn'.
@@ -63,11 +63,9 @@ def make(
         held = probes.folds(data.target.labels, folds, rng=rng, repeats=repeats)
         if kind == 'knn':
             settings = probes.Neighbours(candidates=(k,), default=k, temperature=temperature)
-        elif kind == 'means':
-            settings = probes.Means(standardize=standardize)
         else:
             chosen = {'candidates': (strength,), 'default': strength} if strength else {}
-            settings = probes.Logistic(**chosen, standardize=standardize)
+            settings = probes.KINDS[kind](**chosen, standardize=standardize)
         found = probes.cross_validate(settings, examples, held)
         name = {'logistic': 'C', 'means': 'scale', 'knn': 'k'}[kind]
         notes = {name: found.best}

@@ -23,6 +23,10 @@ class Answer(NamedTuple):
 def answer(results: Mapping[str, Any]) -> Answer:
     """Return the answer of a run or a comparison."""
     rows = accuracy_rows(results)
+    if _untested(results):
+        learned = next(iter(_runs(results)))['train_examples']
+        headline = f'Trained on all {count(learned, "image")}; nothing was left to test on.'
+        return Answer(headline, (), ('Its accuracy is not known (config.target.test=none).',))
     best = best_row(rows)
     run = results['runs'][best.label] if results['kind'] == 'comparison' else results
     figures = [_accuracy_figure(best, run)]
@@ -46,6 +50,14 @@ def answer(results: Mapping[str, Any]) -> Answer:
     if not rival.baseline:
         remarks.append(_second(best, rival))
     return Answer(headline, tuple(figures), tuple(remarks))
+
+
+def _runs(results: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(results['runs'].values()) if results['kind'] == 'comparison' else [results]
+
+
+def _untested(results: Mapping[str, Any]) -> bool:
+    return not any(run['test_examples'] for run in _runs(results))
 
 
 def paired(row: Row, other: Row) -> Difference | None:

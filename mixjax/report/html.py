@@ -14,16 +14,16 @@ from typing import Any
 from mixjax.errors import UserError
 from mixjax.host import storage
 from mixjax.host.storage import Place
-from mixjax.report import curves, files, measured, mistakes, pictures, settings, several, style, svg, tables
+from mixjax.report import best, curves, files, measured, mistakes, pictures, settings, several, style, svg, tables
 from mixjax.report.answer import answer
 from mixjax.report.gather import Found, gather
+from mixjax.report.page import document
 from mixjax.report.read import Folder, Run
 from mixjax.report.words import bdi, count, escape, isolate, number
 
 BUDGET = 1_800_000  # bytes for the pictures of the whole page
 LEAST = ('accuracy', 'curves', 'settings', 'repeat')  # the sections of each of very many runs
 MEASURES = 8  # number of a method's own measures that have a curve
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # nothing can be fetched or run
 
 
 def write(*workdirs: str | Place, out: str | Place | None = None) -> Place:
@@ -31,6 +31,8 @@ def write(*workdirs: str | Place, out: str | Place | None = None) -> Place:
 
     Its tables are written beside it, as `results.md` and `results.csv`; another `out` gives them its name.
     """
+    if len(workdirs) == 1 and best.is_search(workdirs[0]):
+        return best.write(workdirs[0], out)
     found = gather(workdirs)
     path = storage.to_place(out) if out is not None else _beside([storage.to_place(folder) for folder in workdirs])
     path = storage.resolve_file(path)  # the folder may be named by a link, but no file in it is written through one
@@ -65,20 +67,13 @@ def render(workdirs: Sequence[str | Place]) -> str:
 def _page(found: Found) -> str:
     folders, sheet = found.folders, ''
     if len(folders) == 1 and not found.grid:
-        title, body = settings.title(folders[0]), _folder(folders[0], 's', 2, BUDGET)
-        top = f'<p class="sub">{escape(settings.subtitle(folders[0]))}</p>'
+        title, subtitle = settings.title(folders[0]), settings.subtitle(folders[0])
+        body = _folder(folders[0], 's', 2, BUDGET)
     else:
-        title, top = f'{count(len(folders), "run")} of mixjax', ''
+        title, subtitle = f'{count(len(folders), "run")} of mixjax', ''
         over = measured.over(found.sweep, folders)
         body, sheet = several.body(folders, found.unfinished, over, _section(len(folders)))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f'<title>{escape(title)}</title>\n<style>\n{style.sheet()}{sheet}</style>\n</head>\n<body>\n'
-        f'<header><h1>{escape(title)}</h1>{top}</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
-    )
+    return document(title, subtitle, body, style.sheet() + sheet)
 
 
 def _section(many: int) -> several.Section:

@@ -34,7 +34,8 @@ ELSEWHERE = ('results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed
 ADDED = {
     'image.augment': '', 'image.tta': '', 'model.drop_path': -1.0, 'model.remat': False, 'optim.clip': 0.0,
     'optim.decayed': '', 'optim.layer_decay': 1.0, 'optim.recipe': '',
-    'optim.warmup': 0.0, 'target.labels': '', 'target.task': '', 'unlabelled.dir': '', 'unlabelled.name': '',
+    'optim.warmup': 0.0, 'target.labels': '', 'target.task': '', 'target.test': '',
+    'unlabelled.dir': '', 'unlabelled.name': '',
     'unlabelled.share': 0.5,
 }  # fmt: skip
 BETAS = [0.9, 0.999]  # earlier versions wrote them for every optimiser; now () is the optimiser's own
@@ -102,6 +103,7 @@ def without_added(data: dict[str, Any]) -> dict[str, Any]:
     So a run that an earlier version began goes on, and a grid finds its runs by the same names.
     """
     data = copy.deepcopy(data)
+    data.pop('search', None)  # of `mixjax best`, which sets everything that its runs use
     for key, value in ADDED.items():
         group, _, name = key.partition('.')
         if isinstance(data.get(group), dict) and data[group].get(name) == value:

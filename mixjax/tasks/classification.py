@@ -28,10 +28,11 @@ class Counts(NamedTuple):
 
 
 class Each(NamedTuple):
-    """The predicted class of each example, (B,), and its probability, (B,)."""
+    """The predicted class of each example, (B,), its probability, (B,), and the logits, (B, c)."""
 
     predicted: Any
     probability: Any
+    logits: Any
 
 
 def rank(logits: Array, label: Array) -> Array:
@@ -58,8 +59,8 @@ def tally(logits: Array, label: Array, mask: Array) -> Counts:
 
 
 def each(logits: Array) -> Each:
-    """Return the likeliest class of each example."""
-    return Each(jnp.argmax(logits, axis=-1), jax.nn.softmax(logits, axis=-1).max(-1))
+    """Return the likeliest class of each example, and how likely all are."""
+    return Each(jnp.argmax(logits, axis=-1), jax.nn.softmax(logits, axis=-1).max(-1), logits)
 
 
 def measures(counts: Counts, each: Any, label: Any, names: Sequence[str]) -> dict[str, float]:

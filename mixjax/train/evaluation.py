@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from mixjax import tasks
+from mixjax.data.labelled import splits
 from mixjax.errors import UserError
 from mixjax.host.processes import by_first, only_first
 from mixjax.host.storage import Place
@@ -30,6 +31,11 @@ Tree = Any
 def check(program: Program) -> None:
     """Refuse to keep the best network without a validation part."""
     config = program.config
+    if config.keep == 'best' and config.target.test == splits.NOTHING:
+        raise UserError(
+            'config.target.test=none learns from all examples and evaluates nothing, so the last network is kept '
+            '(config.keep=last)'
+        )
     if config.keep == 'best' and not val_count(program, config.seed):
         raise UserError(
             f'config.keep=best chooses by the {program.task.primary} on a validation part, and there is none; hold out '

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax.errors import UnexpectedTracerError
 
+from mixjax.data.labelled import splits
 from mixjax.errors import user_code
 from mixjax.host import signals
 from mixjax.host.processes import from_first
@@ -70,7 +71,9 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
         stack.callback(placed.close)
         stack.callback(files.flush_logs, folder)
         progress.say_once(placed.note)
-        if first and placed.test.count and not from_first((folder / 'samples.npz').exists):
+        untested = config.target.test == splits.NOTHING
+        exported = first and (untested or placed.test.count > 0)  # a first stage leaves no network of its own
+        if exported and not from_first((folder / 'samples.npz').exists):
             seeds.write_pictures(program, opened[together.index(config.seed)], folder)
         begin = [one.state for one in opened]
         if step:
@@ -93,7 +96,7 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
             if placed.test.count and schedule.evaluated(config, step):
                 progress.phase(f'seed {placed.name}  step {step}/{config.steps}  evaluating', often=True)
                 evaluation.evaluate_and_log(program, folder, step, ts, placed)
-            if first and placed.test.count and step in schedule.snapshots(config):
+            if exported and step in schedule.snapshots(config):
                 evaluation.snapshot(program, folder, together, ts, step)
             if schedule.saved(config, step) or signals.stopping():
                 lock.check(folder)  # a process that lost the work directory while it slept must not write there
@@ -106,7 +109,7 @@ def train_seeds(programs: list[Program], together: list[int], folder: Place, pro
             if signals.stopping():
                 checkpoint.finish(managers)
                 signals.stop(step)
-        if first and placed.test.count:
+        if exported:
             evaluation.export_last(program, folder, together, ts)
         checkpoint.finish(managers)
     ended = program.evaluated(ts)

@@ -4,6 +4,7 @@
   predicted        (k, n) the predicted class of each test example
   probability      (k, n) float32, of that class
   label            (k, n) the true classes; (n,) if all seeds are tested on the same examples
+  logits           (k, n, classes) float32, unless n * classes is above `MOST_LOGITS`
   shown, image     the first seed's most confident mistakes: which examples, (m,), and pictures, (m, H, W, C) uint8
 
 Of a task whose labels are rows it has, in the place of the predicted class and its probability,
@@ -36,6 +37,7 @@ from mixjax.train.program import Program
 FILE = 'predictions.npz'
 # The arrays of each example, of classes and of a task whose labels are rows.
 FIELDS = {False: ('predicted', 'probability'), True: ('value',)}
+MOST_LOGITS = 1 << 20  # 4 MiB for each seed
 SHOWN, SIDE = 12, 96  # maximum number of pictures, and maximum height and width of each
 
 
@@ -71,7 +73,7 @@ def save(program: Program, folder: Place, step: int, said: Mapping[int, Any]) ->
     rows = {seed: rows[seed] for seed in sorted(rows) if len(rows[seed].label) == many}
     labels, found = [row.label for row in rows.values()], [row.found for row in rows.values()]
     small = labels[0].dtype if task.rows else np.min_scalar_type(len(program.sets.train.classes) - 1)
-    each = {name: np.stack([one[name] for one in found]) for name in FIELDS[task.rows]}
+    each = {name: np.stack([one[name] for one in found]) for name in found[0]}
     files.write_arrays(
         path,
         {
@@ -85,9 +87,10 @@ def save(program: Program, folder: Place, step: int, said: Mapping[int, Any]) ->
 
 
 def of_classes(step: int, each: Each, label: np.ndarray) -> Row:
-    """Return the predictions of one seed: the likeliest class of each example, and its probability."""
-    sure = np.nan_to_num(np.asarray(each.probability, np.float32))
-    return Row(step, {'predicted': np.asarray(each.predicted), 'probability': sure}, label)
+    """Return the predictions of one seed: the likeliest class of each example, its probability, and the logits."""
+    sure, logits = np.nan_to_num(np.asarray(each.probability, np.float32)), np.asarray(each.logits, np.float32)
+    few = {'logits': logits} if logits.size <= MOST_LOGITS else {}
+    return Row(step, {'predicted': np.asarray(each.predicted), 'probability': sure, **few}, label)
 
 
 def of_rows(program: Program, seed: int, step: int, each: Any, label: np.ndarray) -> Row:
@@ -114,9 +117,9 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
 def read_saved(path: Place, task: Task = CLASSIFICATION) -> tuple[dict[int, Row], dict[str, Any]]:
     """Read the seeds and the pictures of a file; nothing if it is missing or cannot be read."""
-    names = FIELDS[task.rows]
     try:
         found = untrusted.arrays(path) if path.exists() else {}
+        names = [*FIELDS[task.rows], *(['logits'] if 'logits' in found else [])]
         label = np.broadcast_to(found['label'], found[names[0]].shape) if found else []
         each = zip(found['step'], *(found[name] for name in names), label, strict=True) if found else ()
         every = zip(found.get('seed', ()), each, strict=True)

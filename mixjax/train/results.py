@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mixjax.config import method_registry
-from mixjax.data.labelled import split_file
+from mixjax.data.labelled import split_file, splits
 from mixjax.host.processes import by_first
 from mixjax.host.storage import Place
 from mixjax.rundir import files
@@ -30,7 +30,10 @@ def summary(program: Program, folder: Place, label: str) -> dict[str, Any]:
         for kind in ('eval', 'val')
     )
     drawn = program.draw(config.seed).rows
+    untested = config.target.test == splits.NOTHING
     test = len(program.sets.test.labels) if program.sets.test else len(program.sets.train.labels) - len(drawn.known)
+    if untested:
+        test, final = 0, {seed: {program.task.primary: None, 'loss': None} for seed in seeds}
     task, logged = program.task, final[seeds[0]]
     if task.rows:
         # Those of each output follow their common ones, as in 'MAE age'.
@@ -114,6 +117,8 @@ def sentence(found: dict[str, Any]) -> str:
     """Return the result of a run in words: `81.50 +- 0.70 % correct (n=3)`, `mAP 0.7134 +- 0.012 (n=3)`."""
     primary = found.get('primary', 'accuracy')
     mean, std, n = (found[primary][key] for key in ('mean', 'std', 'n'))
+    if not found['test_examples']:
+        return f'trained on {found["train_examples"]:,} images, and tested on none'
     if primary == 'accuracy':
         return f'{100 * mean:.2f}{"" if std is None else f" +- {100 * std:.2f}"} % correct (n={n})'
     if mean is None:

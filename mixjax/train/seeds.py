@@ -68,11 +68,12 @@ def seeds_of(config: Any) -> list[int]:
 def build_and_try(config: Any, folder: Place, shared: Shared | None = None) -> Program:
     """Build a run and try what can fail in it, without writing to its folder."""
     program = program_lib.build(config, shared)
-    for seed in seeds_of(config):
+    for seed in seeds_of(config) if config.target.test != splits.NOTHING else ():
         if program.sets.test is None and len(program.draw(seed).rows.known) == len(program.sets.train.labels):
             raise UserError(
                 'every example is labelled, so none is left to test on; lower config.target.'
                 + ('per_class' if config.target.per_class else 'rate')
+                + ', or learn from all of them and test on nothing (config.target.test=none)'
             )
     _try_first_step(program, folder)
     return program
@@ -243,6 +244,8 @@ def undrawn_images(sets: Sets, known: np.ndarray) -> Images:
 def test_images(program: Program, seed: int) -> Images:
     """Return the test examples of a seed, in the order of evaluation."""
     sets = program.sets
+    if program.config.target.test == splits.NOTHING:
+        return subset(sets.train, np.arange(0))
     return all_images(sets.test) if sets.test is not None else undrawn_images(sets, program.draw(seed).rows.known)
 
 

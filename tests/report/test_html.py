@@ -10,6 +10,7 @@ import pytest
 
 from mixjax.errors import UserError
 from mixjax.report import html, render, write
+from mixjax.report import page as frame
 from tests.support import fake
 from tests.support.page import Page, decode
 
@@ -59,7 +60,7 @@ def test_page_has_no_external_resources_or_scripts(page):
     style = next(text for where, text in page.texts if where == 'style')
     assert 'url(' not in style and '@import' not in style
     policy = next(tag.attributes for tag in page.named('meta') if 'http-equiv' in tag.attributes)
-    assert policy['content'] == html.POLICY
+    assert policy['content'] == frame.POLICY
 
 
 def test_links_lead_somewhere_and_ids_are_unique(page):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from mixjax.errors import UserError
-from mixjax.report import answer, filters, html, overview, render, several, write
+from mixjax.report import answer, filters, overview, render, several, write
+from mixjax.report import page as frame
 from mixjax.report.filters import Kind
 from mixjax.report.gather import gather
 from mixjax.report.read import read
@@ -163,7 +164,7 @@ def test_damaged_run_is_reported(tmp_path):
 def test_the_page_has_the_answer_filters_a_table_and_each_run(root):
     text = render([root])
     page = Page(text)
-    assert [tag.attributes['content'] for tag in page.named('meta') if 'http-equiv' in tag.attributes] == [html.POLICY]
+    assert [tag.attributes['content'] for tag in page.named('meta') if 'http-equiv' in tag.attributes] == [frame.POLICY]
     assert not page.named('script') and len(text.encode()) < 3_000_000
     first = next(text for where, text in page.texts if where == 'p')
     assert first.startswith('smile is ahead of finetune in 3 of 3 settings')

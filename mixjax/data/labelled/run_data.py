@@ -69,6 +69,8 @@ def chosen_sets(config: Any, target: sets_lib.Parts, source: Dataset | None) -> 
       source: the source's train part, or None.
     """
     parts = {'train': target.train, 'test': target.test, 'val': target.val}
+    if config.target.test:  # all that is used is drawn from the train part
+        parts |= {'test': None, 'val': None}
     stamps = {name: split_file.stamp(part) for name, part in parts.items() if part is not None}
     digests = {name: digest(part) for name, part in parts.items() if part is not None}
     whole, rows = target.train.classes, None

@@ -16,6 +16,8 @@ from mixjax.data.pixels.decoded_cache import Subset
 from mixjax.errors import UserError, require
 
 REST = 'rest'  # a value of `config.unlabelled.name`: the examples that are not drawn
+NOTHING = 'none'  # a value of `config.target.test`: no example is tested on
+TESTS = ('', REST, NOTHING)
 SAMPLERS = ('stratified', 'global_floor_plus_one')
 
 

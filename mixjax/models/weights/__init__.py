@@ -19,6 +19,7 @@ from mixjax.models.weights.loading import (
     into,
     load,
     missing,
+    network,
     to_bytes,
     widths,
     with_classifier,
@@ -26,5 +27,5 @@ from mixjax.models.weights.loading import (
 
 __all__ = [
     'EMBEDDED', 'EMBEDDED_PREFIX', 'PUBLISHED', 'RANDOM', 'Fitted', 'Weights', 'classes', 'fit', 'fitted', 'image',
-    'into', 'load', 'missing', 'to_bytes', 'widths', 'with_classifier',
+    'into', 'load', 'missing', 'network', 'to_bytes', 'widths', 'with_classifier',
 ]  # fmt: skip

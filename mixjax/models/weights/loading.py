@@ -138,6 +138,25 @@ def missing(spec: str) -> str | None:
     )
 
 
+def is_here(spec: str) -> bool:
+    """Return whether the weights are on this machine; nothing is downloaded."""
+    source = _source(spec)
+    if source is not None:
+        return source.file(spec) is not None
+    return missing(spec) is None
+
+
+def network(spec: str) -> str:
+    """Return the name of the network that weights are of, as they or what is beside them say; '' if they do not."""
+    if spec.startswith(EMBEDDED_PREFIX):
+        return spec.removeprefix(EMBEDDED_PREFIX)
+    source = _source(spec)
+    about = load(spec).about if source is None else source.about(spec)
+    if source is None and 'model' not in about:
+        about = hub.settings_beside(_file(spec))
+    return str(about.get('model', ''))
+
+
 def _source(spec: str) -> Source | None:
     """Return the source that a reference belongs to; None for files, runs and embedded weights."""
     return next((source for prefix, source in SOURCES.items() if spec.startswith(prefix)), None)
@@ -302,7 +321,7 @@ def classes(spec: str, network: str) -> int:
         known = source.about(spec)
         if 'classes' in known:
             return known['classes']
-    elif not (file := _file(spec)).is_file() and file.name in PUBLISHED:
+    elif not spec.startswith(EMBEDDED_PREFIX) and not (file := _file(spec)).is_file() and file.name in PUBLISHED:
         return PUBLISHED[file.name][0]
     loaded = load(spec)
     return len(loaded.about['classes']) if loaded.own else tensor_names.classes_in(network, loaded.tensors)

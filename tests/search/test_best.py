@@ -1,0 +1,247 @@
+"""The whole search, on folders of handwritten digits with the embedded network: what it finds, keeps and says."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import mixjax
+from mixjax.data.datasets import embedded
+from mixjax.errors import UserError
+from mixjax.report import best as page
+from mixjax.search import best, trials
+from tests.support.common import call
+from tests.support.page import Page
+
+NETWORK = 'glyphnet'
+SETTINGS = {'devices': 1, 'search.folds': 3, 'search.repeats': 1, 'batch_size': 16}
+
+
+def write_digits(root, per_class, classes=4, first=0):
+    image, label, names = embedded.digits()
+    for k in range(classes):
+        for n, row in enumerate(np.flatnonzero(label == k)[first : first + per_class]):
+            place = root / names[k] / f'{n}.png'
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image[row, ..., 0]).save(place)
+    return root
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    """Twelve of each of four digits, with a copy, a wrong label, and a file that is no image."""
+    root = write_digits(tmp_path_factory.mktemp('photos') / 'digits', 12)
+    shutil.copy(root / '0' / '0.png', root / '0' / 'copy.png')
+    shutil.copy(root / '1' / '3.png', root / '2' / 'twofold.png')
+    shutil.move(root / '0' / '7.png', root / '3' / 'wrong.png')
+    (root / '3' / 'broken.png').write_bytes(b'not an image')
+    return root
+
+
+def steady_times(patch):
+    """Patch what is measured by constants: the plan does not depend on the machine then."""
+
+    def measured(common, trial, folder, *, tested, forward, quiet):
+        return trial._replace(step=0.05, start=2.0, fold=0.2)
+
+    patch.setattr(trials, 'measure', measured)
+    patch.setattr(best, 'seconds_an_image', lambda built: 0.001)
+    patch.setattr(best, 'FACTORS', (1.0,))
+
+
+@pytest.fixture
+def steady(monkeypatch):
+    steady_times(monkeypatch)
+
+
+def search(photos, workdir, **more):
+    settings = {**SETTINGS, **more.pop('settings', {})}
+    given = {'minutes': 2, 'networks': [NETWORK], 'methods': ['probe', 'lpft'], **more}
+    return mixjax.best(photos, workdir, settings=settings, progress=False, **given)
+
+
+@pytest.fixture(scope='module')
+def found(photos, tmp_path_factory):
+    """A search with trials of fine-tuning."""
+    patch = pytest.MonkeyPatch()
+    steady_times(patch)
+    try:
+        yield search(photos, tmp_path_factory.mktemp('search') / 'run', unknown=0.1)
+    finally:
+        patch.undo()
+
+
+def test_what_it_finds(found):
+    assert found.kind == 'search' and found['images'] == 50 and found['classes'] == ['0', '1', '2', '3']
+    tried = {one['label']: one for one in found['tried']}
+    assert sum(one['method']['name'] == 'lpft' for one in tried.values()) == 2  # the last stages, and all
+    whole = [one for one in tried.values() if one['whole']]
+    assert any(one['method']['name'] == 'lpft' for one in whole)
+    best_one = max(whole, key=lambda one: (one['accuracy'], -one['loss']))
+    assert found['winner']['accuracy'] == best_one['accuracy']
+    low, high = found['expected']['interval']
+    assert low < found.accuracy.mean < high and found.accuracy.mean <= found['expected']['selected'] + 1e-9
+    assert found['lead']['mean'] >= 0
+
+
+def test_the_wrong_label_is_named_and_the_copies_are(found):
+    first = found['doubtful'][0]
+    assert (first['image'], first['label'], first['taken for']) == ('3/wrong.png', '3', '0')
+    assert sorted(found['contradictions'][0]) == ['1/3.png', '2/twofold.png']
+    assert found['measured'] == 48  # nobody knows what these two are
+    assert found['copies'] == {'exact': 2, 'alike': 2} and found['independent'] == 47
+    assert any('broken.png' in note for note in found['notes'])
+
+
+def test_it_predicts_with_calibrated_probabilities_and_says_unknown(found, photos):
+    predict = found.model()
+    about = json.loads((found.workdir / 'model.json').read_text())
+    assert about['temperature'] == found['calibration']['temperature'] == predict.temperature
+    assert predict.threshold == found['calibration']['threshold'] > 0
+    images = predict.read(photos / '0' / '5.png')[None]
+    expected = np.exp(predict.logits(images) / predict.temperature)
+    np.testing.assert_allclose(predict.probabilities(images), expected / expected.sum(), rtol=1e-5)
+    sure = predict.ranked(np.array([0.97, 0.01, 0.01, 0.01]))
+    unsure = predict.ranked(np.array([0.26, 0.25, 0.25, 0.24]))
+    assert sure.name == '0' and len(sure) == 4
+    assert unsure.name == 'unknown' and unsure.probability == pytest.approx(0.74) and unsure[1].name == '0'
+
+
+def test_the_page_answers_first_and_shows_the_doubtful(found):
+    text = found.report().read_text()
+    read = Page(text)
+    titles = [words for where, words in read.texts if where == 'h2']
+    assert titles[:2] == ['What was tried', 'Labels that may be wrong'] and 'More labels' in titles
+    assert page.headline(found) in read.text()
+    assert '3/wrong.png' in read.text() and not read.named('script')
+    assert len(read.named('img')) >= len(found['doubtful'])
+
+
+def test_a_search_that_was_killed_ends_with_the_same_network(photos, tmp_path, steady, monkeypatch):
+    """It is stopped after each of its steps in turn, and goes on each time."""
+    whole = search(photos, tmp_path / 'whole')
+    left = [1]
+    real = trials.train
+
+    def train(*args, **named):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return real(*args, **named)
+
+    monkeypatch.setattr(trials, 'train', train)
+    kills = 0
+    while True:
+        try:
+            again = search(photos, tmp_path / 'again')
+            break
+        except KeyboardInterrupt:
+            kills += 1
+            left[0] = kills + 1  # runs that are finished are opened again
+    assert kills >= 3
+    same = ('winner', 'expected', 'lead', 'calibration', 'doubtful', 'growth')
+    for key in same:
+        a, b = ({k: v for k, v in one[key].items() if k != 'seconds'} if isinstance(one[key], dict) else one[key]
+                for one in (whole, again))  # fmt: skip
+        assert a == b, key
+    for name in ('model.safetensors', 'best.npz'):
+        assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'again' / name).read_bytes()
+
+
+def test_without_time_the_probe_is_the_answer(photos, tmp_path, steady):
+    found = search(photos, tmp_path / 'run', minutes=0.1)
+    assert found['winner']['method']['name'] == 'probe' and (tmp_path / 'run' / 'model.safetensors').exists()
+    assert any('no fine-tuning was tried' in line for line in page.sentences(found))
+
+
+def test_a_test_part_is_kept_for_the_end(photos, tmp_path, steady):
+    root = tmp_path / 'parts'
+    write_digits(root / 'train', 8)
+    write_digits(root / 'test', 10, first=100)
+    found = search(root, tmp_path / 'run', methods=['probe'])
+    assert found['images'] == 32 and found['test']['images'] == 40
+    assert found.accuracy.mean == found['test']['accuracy']
+    again = mixjax.load(tmp_path / 'run')
+    images = [p for p in sorted((root / 'test').rglob('*.png'))]
+    right = np.mean([one.name == path.parent.name for one, path in zip(again(images), images, strict=True)])
+    assert right == pytest.approx(found['test']['accuracy'])
+
+
+def test_a_dry_run_writes_nothing_and_says_what_it_would_do(photos, tmp_path):
+    said = []
+    overrides = [('target.dir', str(photos)), ('search.networks', NETWORK)]
+    assert best.best(overrides, tmp_path / 'run', say=said.append, quiet=True, dry_run=True) == {}
+    assert not (tmp_path / 'run').exists()
+    text = '\n'.join(said)
+    assert 'copies' in text and 'of two classes' in text and 'folds' in text and 'broken.png' in text
+
+
+def test_other_images_or_settings_need_another_folder(photos, tmp_path, steady):
+    search(photos, tmp_path / 'run', methods=['probe'])
+    (tmp_path / 'run' / 'best.json').unlink()
+    with pytest.raises(UserError, match='other settings'):
+        search(photos, tmp_path / 'run', methods=['probe'], minutes=3)
+    more = shutil.copytree(photos, tmp_path / 'more')
+    shutil.copy(more / '0' / '1.png', more / '1' / 'another.png')
+    with pytest.raises(UserError, match='other'):
+        search(more, tmp_path / 'run', methods=['probe'])
+
+
+@pytest.mark.parametrize(
+    ('per_class', 'classes', 'words'),
+    [(1, 4, 'no class has two'), (5, 1, 'at least 2 are needed'), (0, 0, 'no folder')],
+)
+def test_folders_that_say_nothing_end_in_a_sentence(tmp_path, per_class, classes, words):
+    write_digits(tmp_path / 'photos', per_class, classes)
+    with pytest.raises(UserError, match=words):
+        search(tmp_path / 'photos', tmp_path / 'run')
+
+
+def test_everything_a_duplicate_ends_in_a_sentence(tmp_path):
+    write_digits(tmp_path / 'photos', 1, 2)
+    for name in ('0', '1'):
+        for k in range(3):
+            shutil.copy(tmp_path / 'photos' / name / '0.png', tmp_path / 'photos' / name / f'again{k}.png')
+    with pytest.raises(UserError, match='no class has two'):
+        search(tmp_path / 'photos', tmp_path / 'run')
+
+
+def test_two_images_of_each_class_are_enough_for_an_answer_that_knows_little(tmp_path, steady):
+    write_digits(tmp_path / 'photos', 2, 2)
+    found = search(tmp_path / 'photos', tmp_path / 'run', methods=['probe'])
+    low, high = found['expected']['interval']
+    assert high - low > 0.3
+    assert any('interval is wide' in line for line in page.sentences(found))
+
+
+def test_unknown_networks_and_missing_weights_end_in_a_sentence(photos, tmp_path):
+    with pytest.raises(UserError, match='resnet5[05]'):
+        search(photos, tmp_path / 'run', networks=['resnet5'])
+    with pytest.raises(UserError, match='missing'):
+        search(photos, tmp_path / 'run', networks=['resnet50=nowhere/model.safetensors'])
+
+
+def test_the_command(photos, tmp_path):
+    words = [
+        'best',
+        str(photos),
+        '--minutes=0.5',
+        f'--networks={NETWORK}',
+        '--methods=probe',
+        '--workdir=run',
+        '--unknown',
+    ]
+    done = call(tmp_path, *words, '--config.devices=1', module='mixjax')
+    assert done.returncode == 0, done.stderr
+    assert 'can predict now' in done.stdout and 'expect ' in done.stdout and 'report: run/report.html' in done.stdout
+    assert 'glyphnet, logistic' in done.stdout
+    done = call(tmp_path, 'predict', '--workdir=run', str(photos), module='mixjax')
+    assert done.returncode == 0 and 'accuracy' in done.stdout
+    done = call(tmp_path, 'report', 'run', module='mixjax')
+    assert done.returncode == 0, done.stderr
+    done = call(tmp_path, *words, '--config.devices=1', module='mixjax')
+    assert 'nothing was trained' in done.stdout
+    wrong = call(tmp_path, 'best', str(photos), '--minutes=soon', module='mixjax')
+    assert wrong.returncode == 2 and 'must be a number' in wrong.stderr
