@@ -92,7 +92,7 @@ def step_times(case: Case, short: bool, python: str) -> tuple[dict[str, Any], di
         if torch is not None:
             calls['torch, finetune'] = lambda: torch.train(1)
         try:
-            found = timing.interleaved(calls, 2 if short else 7)
+            found = timing.interleaved(calls, 2 if short else 3 if jax.default_backend() == 'cpu' else 7)
         finally:
             if torch is not None:
                 torch.close()

@@ -164,14 +164,17 @@ def test_example_wrapper_trains(tmp_path):
 # --- every block of code ----------------------------------------------------------------------------------------------
 
 # Python that is not run here, by a piece of it, and why.
-NOT_RUN = {"catalog.load('cub200'": 'needs the images of CUB-200 (tests/data reads miniatures of it in this way)'}
+NOT_RUN = {
+    "catalog.load('cub200'": 'needs the images of CUB-200 (tests/data reads miniatures of it in this way)',
+    "mixjax.best('~/photos'": 'needs photographs and half an hour (tests/search calls it on digits)',
+}
 
 # Commands by their beginning: what runs or parses them, or why nothing does.
 COMMANDS = {
     r'mixjax train --list': 'tests/test_main.py',
     r'mixjax train .*(FILE|HOST)': 'a pattern, not a command: names in capitals are to be filled in',
     r'(XLA_FLAGS=\S+ )?mixjax train': 'test_documented_train_commands_load_their_config',
-    r'mixjax (predict|report|grid|plan|prepare|analyse|merge) ': 'test_documented_flags_exist',
+    r'mixjax (best|predict|report|grid|plan|prepare|analyse|merge) ': 'test_documented_flags_exist',
     r'mixjax (completion|--help)|eval "\$\(mixjax completion': 'tests/commands',
     r'python -m (benchmarks|reproduction)\.': 'test_documented_targets_exist; they run for minutes to hours',
     r'(\w+=\S+ )*make ': 'test_documented_targets_exist; they run for minutes to hours',
@@ -207,7 +210,8 @@ def shell() -> list[tuple[str, str]]:
 def test_code_blocks_are_found():
     counts = {page.name: len(python_of(page)) for page in PAGES if page.parent.name != 'launch'}
     assert {name: n for name, n in counts.items() if n} == {
-        'README.md': 2, 'contract.md': 9, 'data.md': 1, 'methods.md': 1, 'networks.md': 5, 'pods.md': 1, 'python.md': 4,
+        'README.md': 2, 'best.md': 1, 'contract.md': 9,
+        'data.md': 1, 'methods.md': 1, 'networks.md': 5, 'pods.md': 1, 'python.md': 4,
         'runs.md': 1, 'start.md': 1,
     }  # fmt: skip
     assert len(shell()) > 80

@@ -22,6 +22,7 @@ from flax import linen as nn
 from flax.linen.dtypes import promote_dtype
 
 from mixjax.errors import UserError
+from mixjax.models import depthwise
 from mixjax.models.net import Net, Out, Tap
 
 Array = jax.Array
@@ -111,6 +112,7 @@ def conv(
         use_bias=bias is not None,
         kernel_init=init,
         bias_init=nn.initializers.zeros if bias is None else bias,
+        conv_general_dilated=depthwise.general if options.get('feature_group_count', 1) == width > 1 else None,
         **options,
     )
 

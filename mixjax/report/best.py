@@ -110,8 +110,11 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
     else:
         by = f'{100 * lead["mean"]:+.1f} +- {100 * lead["stderr"]:.1f} points'
         chance = 'more than chance' if lead['clear'] else 'which may be chance'
-        out.append(f'The best probe, {isolate(probe["label"])}, had {100 * probe["accuracy"]:.1f} %; the winner is '
-                   f'ahead by {by}, {chance}.')  # fmt: skip
+        better = '' if lead['mean'] > 0 else '; its log loss is lower'
+        out.append(
+            f'The best probe, {isolate(probe["label"])}, had {100 * probe["accuracy"]:.1f} %; the difference of the '
+            f'winner to it is {by}, {chance}{better}.'
+        )
     if 'test' not in found:
         selected, share = found['expected']['selected'], found['expected']['accuracy']
         out.append(
@@ -129,8 +132,8 @@ def sentences(found: Mapping[str, Any]) -> list[str]:
         out.append(f'Measured on {found["independent"]} independent images, so the interval is wide.')
     if found['doubtful']:
         out.append(
-            f'{count(len(found["doubtful"]), "image")} that were left out are taken for another class: the report shows them, '
-            'the likeliest wrong labels first.'
+            f'{count(len(found["doubtful"]), "image")} that were left out are taken for another class; the report '
+            'shows them, the likeliest wrong labels first.'
         )
     return out
 
@@ -139,21 +142,22 @@ def table(found: Mapping[str, Any]) -> list[list[str]]:
     """Return the table of what was tried, the best first: a row of titles, then a row for each entry."""
     order = sorted(found['tried'], key=lambda one: (not one['whole'], -one['accuracy'], one['loss']))
     probes = [one for one in order if one['method'].get('name') == 'probe']
-    shown = [one for one in order if one not in probes] + _best_of_each(probes)
+    chosen = found['winner']['label']
+    shown = [one for one in order if one not in probes] + _best_of_each(probes, chosen)
     rows = [
         [
-            one['label'], f'{100 * one["accuracy"]:.1f}', f'{one["loss"]:.3f}',
-            f'{one["folds"]} of {found["folds"] * found["repeats"]}', f'{one["seconds"]:.0f}',
+            one['label'] + (' (chosen)' if one['label'] == chosen else ''), f'{100 * one["accuracy"]:.1f}',
+            f'{one["loss"]:.3f}', f'{one["folds"]} of {found["folds"] * found["repeats"]}', f'{one["seconds"]:.0f}',
         ]
         for one in sorted(shown, key=order.index)
     ]  # fmt: skip
     return [['tried', 'accuracy %', 'log loss', 'folds', 'seconds'], *rows]
 
 
-def _best_of_each(probes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the best strength of each kind of probe on each network; they are in order."""
+def _best_of_each(probes: Sequence[Mapping[str, Any]], chosen: str) -> list[Mapping[str, Any]]:
+    """Return the best strength of each kind of probe on each network, or the one that was chosen; they are in order."""
     first: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for one in probes:
+    for one in sorted(probes, key=lambda one: one['label'] != chosen):
         first.setdefault((one['network'], str(one['method'].get('kind'))), one)
     return list(first.values())
 
@@ -198,7 +202,8 @@ def _tried(found: Mapping[str, Any]) -> str:
     )
     note = (
         '<p class="note">A trial that was behind on its first folds was not run on the others; its accuracy is of '
-        'fewer images. Of each kind of probe the best strength is shown.</p>'
+        'fewer images. Of each kind of probe the best strength is shown. Chosen is the lowest log loss among '
+        'those whose accuracy is within a standard error of the highest.</p>'
     )
     left = ''.join(
         f'<p class="note">{bdi(name)} is left out: {escape(why)}.</p>' for name, why in found['left out'].items()

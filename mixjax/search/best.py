@@ -305,7 +305,7 @@ def first_row(search: Search) -> Row0:
         mine = entries.probe_entries(
             backbone.name, network, features[network], search.labels, search.classes, search.folds, search.clock
         )
-        place = entries.best(entries.compare(mine, search.looked.groups))
+        place = selection.choose(entries.compare(mine, search.looked.groups))
         search.say(f'{mine[place].label}: {_percent(mine[place])} in cross-validation')
         found += mine
     if not found:
@@ -314,7 +314,7 @@ def first_row(search: Search) -> Row0:
             f'or smaller images (--config.image.crop); {"; ".join(f"{name}: {why}" for name, why in left_out.items())}'
         )
     search.remember(timed=True, **{'left out': left_out, 'seconds an image': seconds})
-    place = entries.best(entries.compare(found, search.looked.groups))
+    place = selection.choose(entries.compare(found, search.looked.groups))
     if not (search.folder / 'model.json').exists():
         train_on_all(search, found[place], 1, 'probe')
         publish(search, found[place], 'probe')
@@ -522,7 +522,7 @@ def finish(search: Search, row0: Row0, plan: Plan, every: list[Entry]) -> dict[s
     """Choose the winner, train it on all images if it is not there yet, and write what was found."""
     whole = [one for one in every if one.repeats]
     scores = entries.compare(whole, search.looked.groups)
-    winner = whole[entries.best(scores)]
+    winner = whole[selection.choose(scores)]
     if winner is not row0.entries[row0.best]:
         search.say(f'{winner.label}: training on all {len(search.labels):,} images')
         train_on_all(search, winner, plan.last_steps if winner.tuned else 1, 'winner')

@@ -161,8 +161,3 @@ def compare(entries: Sequence[Entry], groups: np.ndarray) -> selection.Scores:
         np.stack([getattr(one, name)[:repeats, there].mean(0) for one in entries], 1) for name in ('correct', 'loss')
     )
     return selection.Scores(correct, loss, groups[there])
-
-
-def best(scores: selection.Scores) -> int:
-    """Return the place of the best entry."""
-    return selection.choose(scores.correct.mean(0), scores.loss.mean(0))

@@ -70,6 +70,8 @@ def calibrate(entry: Entry, labels: np.ndarray, unknown: float) -> dict[str, flo
     """Return the temperature of an entry, and with a share of unknowns the least probability of a known class."""
     logits, known = left_out(entry, labels)
     temperature = selection.fit_temperature(logits, known)
+    before, after = (selection.calibration(logits, known, t).brier for t in (1.0, temperature))
+    temperature = 1.0 if before <= after else temperature  # votes of neighbours are no softmax of anything
     out = {'temperature': temperature}
     if unknown:
         out['threshold'] = selection.rejection_threshold(logits, unknown, temperature)

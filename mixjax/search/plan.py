@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-EPOCHS = (30, 20, 12, 8, 5)  # passes over the labelled images of a fold
+EPOCHS = (30, 20, 12, 8, 5, 3)  # passes over the labelled images of a fold
 LEAST_STEPS = 20
 ENOUGH = 4  # trials for which fewer epochs are accepted; beyond it, epochs come first
 SPARE = 0.85  # share of the time that is planned: the machine may become slower

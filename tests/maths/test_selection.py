@@ -16,8 +16,14 @@ def scores(correct, groups=None):
     )
 
 
-def test_the_best_of_equal_ones_is_that_of_the_lower_loss_and_then_the_first():
-    assert selection.choose(np.array([0.5, 0.7, 0.7, 0.7]), np.array([0.1, 0.4, 0.3, 0.3])) == 2
+def test_a_clear_lead_is_taken_and_one_by_chance_is_left_to_the_loss():
+    right = np.tile([[1.0, 0.0, 1.0]], (20, 1))
+    right[0] = [0.0, 1.0, 1.0]  # the third is ahead of the first by one image of 20
+    loss = np.tile([[0.1, 0.01, 0.3]], (20, 1))
+    assert selection.choose(selection.Scores(right, loss, np.arange(20))) == 0
+    right[:9, 0] = 0.0  # and now by nine
+    assert selection.choose(selection.Scores(right, loss, np.arange(20))) == 2
+    assert selection.choose(selection.Scores(right, 0 * loss, np.arange(20))) == 2
 
 
 def test_wilson_has_the_published_form():

@@ -164,7 +164,7 @@ def test_eps_and_momentum_of_each_normalisation(case):
 
     def record(call, args, kwargs, context):
         if isinstance(context.module, models.layers.BatchNorm):
-            name = tensor_names.dialects(case.name)[case.dialect](context.module.path)
+            name = tensor_names.dialects(case.name)[case.dialect].layer(context.module.path)
             found[name] = (context.module.eps, 1 - context.module.momentum)
         return call(*args, **kwargs)
 

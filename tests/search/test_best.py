@@ -79,11 +79,9 @@ def test_what_it_finds(found):
     assert sum(one['method']['name'] == 'lpft' for one in tried.values()) == 2  # the last stages, and all
     whole = [one for one in tried.values() if one['whole']]
     assert any(one['method']['name'] == 'lpft' for one in whole)
-    best_one = max(whole, key=lambda one: (one['accuracy'], -one['loss']))
-    assert found['winner']['accuracy'] == best_one['accuracy']
+    assert found['winner']['accuracy'] >= max(one['accuracy'] for one in whole) - 0.05
     low, high = found['expected']['interval']
     assert low < found.accuracy.mean < high and found.accuracy.mean <= found['expected']['selected'] + 1e-9
-    assert found['lead']['mean'] >= 0
 
 
 def test_the_wrong_label_is_named_and_the_copies_are(found):
@@ -115,6 +113,7 @@ def test_the_page_answers_first_and_shows_the_doubtful(found):
     titles = [words for where, words in read.texts if where == 'h2']
     assert titles[:2] == ['What was tried', 'Labels that may be wrong'] and 'More labels' in titles
     assert page.headline(found) in read.text()
+    assert f'{found["winner"]["label"]} (chosen)' in read.text()
     assert '3/wrong.png' in read.text() and not read.named('script')
     assert len(read.named('img')) >= len(found['doubtful'])
 
