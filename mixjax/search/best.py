@@ -19,6 +19,7 @@ import numpy as np
 from mixjax import config as config_lib
 from mixjax.config import Config
 from mixjax.data.dataset import Dataset
+from mixjax.data.datasets.folder import counted
 from mixjax.data.labelled import run_data, split_file, splits
 from mixjax.data.labelled.run_data import Sets
 from mixjax.errors import UserError
@@ -44,6 +45,7 @@ FACTORS = (1.0, 3.0, 1 / 3)  # of the learning rate
 FEATURES = 0.4  # share of the time that features may take
 REPEATS = ((50, 5), (200, 3), (1000, 2))  # labelled images up to which folds are drawn so often; 1 beyond
 BATCH, FEW = 32, 160  # size of a batch; half of it for fewer images
+EVALUATED = 32  # size of a batch that is timed
 
 
 class Looked(NamedTuple):
@@ -156,12 +158,15 @@ def best(
     for line in lines:
         say(line)
     if dry_run:
+        for line in time_parts(overrides, config, found, looked, drawn):
+            say(line)
         return {}
+    known = remembered(folder, overrides, found, looked)
     if (folder / BEST).exists():
         say(f'{folder} holds a finished search; nothing was trained')
         return files.read_json(folder / BEST)
     with disk_full.explain_write_errors(folder), lock.hold(folder, say):
-        search = begin(overrides, folder, config, found, looked, drawn, say, quiet, began, command)
+        search = begin(overrides, folder, config, found, looked, drawn, say, quiet, began, command, known)
         row0 = first_row(search)
         plan = make_plan(search, row0)
         every = [*row0.entries, *run_trials(search, plan)]
@@ -186,9 +191,7 @@ def look(overrides: Sequence[tuple[str, str]], backbone: Backbone, say: Say) -> 
     contradictions = [(int(g), row) for row, g in enumerate(groups) if train.labels[row] != train.labels[g]]
     lines = list(sets.notes)
     if twins:
-        lines.append(
-            f'{twins:,} images are copies of others, {same:,} of them exact; copies are on one side of every fold'
-        )
+        lines.append(f'copies of other images: {twins:,}, {same:,} of them exact; they are on one side of every fold')
     for one, other in contradictions[:5]:
         lines.append(
             f'alike, and of two classes: {names[one]} ({train.classes[train.labels[one]]}) and {names[other]} '
@@ -225,11 +228,13 @@ def describe(config: Config, found: Sequence[Backbone], looked: Looked, drawn: F
     )  # fmt: skip
     if unmeasured:
         lines.append(
-            f'{unmeasured} images are the only ones of their class, or alike and of two: they are learned from, '
-            'and never measured'
+            f'learned from and never measured: {counted(unmeasured, "image")}, the only ones of their class, or alike '
+            'and of two classes'
         )
     if sizes.min() < 5:
         lines.append(f'the smallest class has {sizes.min()} images: differences of a few points will be within chance')
+    if looked.sets.val is not None:
+        lines.append(f'the validation part, {len(looked.sets.val.labels):,} images, is not used: folds validate')
     if looked.sets.test is not None:
         lines.append(f'the test part, {len(looked.sets.test.labels):,} images, is not looked at before the end')
     names = ', '.join(f'{one.name} ({one.weights})' for one in found)
@@ -241,16 +246,35 @@ def describe(config: Config, found: Sequence[Backbone], looked: Looked, drawn: F
     return lines
 
 
-def begin(
-    overrides: Sequence[tuple[str, str]], folder: Place, config: Config, found: Sequence[Backbone], looked: Looked,
-    drawn: Folds, say: Say, quiet: bool, began: float, command: str,
-) -> Search:  # fmt: skip
-    """Write the folds and the settings, or compare them with those of a search that goes on."""
-    last = drawn.count * drawn.repeats
-    many = len(looked.train.labels)
-    batch = BATCH if many >= FEW else BATCH // 2
-    tested = looked.sets.test is not None
-    common = Common(overrides, found, str(folder / SPLITS), last, batch, tested)
+def time_parts(
+    overrides: Sequence[tuple[str, str]], config: Config, found: Sequence[Backbone], looked: Looked, drawn: Folds
+) -> list[str]:  # fmt: skip
+    """Return how long the parts of a search take, as far as a batch of each network tells."""
+    many, lines, spent = len(looked.train.labels), [], 0.0
+    for backbone in found:
+        setup = shared.shared_setup(trials.base(overrides, backbone, 'probe'))
+        each = seconds_an_image(setup, EVALUATED)
+        spent += each * many
+        steps = planning.steps_of(planning.EPOCHS[-1], drawn.learned.shape[1], batch_of(many))
+        trial = drawn.count * steps * 3 * each * batch_of(many)
+        lines.append(
+            f'{backbone.name}: features of all images in {duration(each * many)}; a trial of fine-tuning all of it on '
+            f'{drawn.count} folds takes {duration(trial)} at least'
+        )
+    left = max(0.0, 60 * config.search.minutes - spent)
+    lines.append(f'that leaves {duration(left)} for probes, trials, and the winner on all images; nothing was trained')
+    return lines
+
+
+def batch_of(images: int) -> int:
+    """Return the size of a batch for so many labelled images."""
+    return BATCH if images >= FEW else BATCH // 2
+
+
+def remembered(
+    folder: Place, overrides: Sequence[tuple[str, str]], found: Sequence[Backbone], looked: Looked
+) -> dict[str, Any]:  # fmt: skip
+    """Return what `plan.json` holds of a search that goes on, or will hold of a new one; refuse that of another one."""
     asked = {
         'format': 1,
         'settings': sorted([key, text] for key, text in overrides if key not in files.ELSEWHERE),
@@ -262,6 +286,18 @@ def begin(
         if known.get(key) != asked[key]:
             what = {'data': 'other images', 'settings': 'other settings', 'networks': 'other networks'}.get(key, key)
             raise UserError(f'{folder} holds a search with {what}; use another --workdir')
+    return {**asked, **known}
+
+
+def begin(
+    overrides: Sequence[tuple[str, str]], folder: Place, config: Config, found: Sequence[Backbone], looked: Looked,
+    drawn: Folds, say: Say, quiet: bool, began: float, command: str, known: dict[str, Any],
+) -> Search:  # fmt: skip
+    """Write the folds and the settings. known: what `plan.json` holds, see `remembered`."""
+    last = drawn.count * drawn.repeats
+    many = len(looked.train.labels)
+    tested = looked.sets.test is not None
+    common = Common(overrides, found, str(folder / SPLITS), last, batch_of(many), tested)
     rows = {seed: splits.Drawn(mine, *[np.zeros(0, np.int64)] * 2) for seed, mine in enumerate(drawn.learned)}
     rows[last] = splits.Drawn(np.arange(many), *[np.zeros(0, np.int64)] * 2)
     held = split_file.contents(
@@ -270,7 +306,7 @@ def begin(
     files.create(folder)
     files.write_json(folder / SPLITS, held)
     files.describe(folder, command)
-    search = Search(folder, config, common, looked, drawn, say, quiet, began, command, {**asked, **known})
+    search = Search(folder, config, common, looked, drawn, say, quiet, began, command, known)
     search.remember()
     return search
 
@@ -290,7 +326,7 @@ def first_row(search: Search) -> Row0:
         config = trials.settings(search.common, network, {'name': 'probe'}, seeds=[search.common.last], steps=1)
         built = program.build(config, shared.shared_setup(config))
         if 'timed' not in search.known:  # a search that goes on computes what it computed before
-            seconds[backbone.name] = seconds_an_image(built)
+            seconds[backbone.name] = seconds_an_image(built.shared, config.eval_batch_size)
             needed = seconds[backbone.name] * len(search.labels)
             room = FEATURES * 60 * search.config.search.minutes - search.clock()
             if needed > room:
@@ -325,11 +361,9 @@ def first_row(search: Search) -> Row0:
     return Row0(found, place, features)
 
 
-def seconds_an_image(built: program.Program) -> float:
+def seconds_an_image(setup: shared.Shared, batch: int) -> float:
     """Return how long the features of an image take, by one batch."""
-    batch = built.config.eval_batch_size
-    image = jax.numpy.zeros((batch, *built.shared.image.shape[1:]))
-    features = built.shared.view[1]
+    image, features = jax.numpy.zeros((batch, *setup.image.shape[1:])), setup.view[1]
     jax.block_until_ready(features(image))
     began = time.monotonic()
     jax.block_until_ready(features(image))

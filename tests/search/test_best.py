@@ -47,7 +47,7 @@ def steady_times(patch):
         return trial._replace(step=0.05, start=2.0, fold=0.2)
 
     patch.setattr(trials, 'measure', measured)
-    patch.setattr(best, 'seconds_an_image', lambda built: 0.001)
+    patch.setattr(best, 'seconds_an_image', lambda setup, batch: 0.001)
     patch.setattr(best, 'FACTORS', (1.0,))
 
 
@@ -175,6 +175,7 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would_do(photos, tmp_path):
     assert not (tmp_path / 'run').exists()
     text = '\n'.join(said)
     assert 'copies' in text and 'of two classes' in text and 'folds' in text and 'broken.png' in text
+    assert 'features of all images in' in text and 'nothing was trained' in text
 
 
 def test_other_images_or_settings_need_another_folder(photos, tmp_path, steady):
