@@ -378,12 +378,13 @@ def load(
 
 def _calibrated(workdir: Any, about: Mapping[str, Any]) -> tuple[float, float]:
     """Read temperature and threshold of `model.json`; it may be any file."""
-    temperature, rule = about.get('temperature', 1.0), about.get('unknown', {})
-    threshold = rule.get('threshold', 0.0) if isinstance(rule, dict) else None
-    for value, good in ((temperature, lambda v: 1e-3 <= v <= 1e3), (threshold, lambda v: 0 <= v <= 1)):
-        if type(value) not in (int, float) or not good(value):
-            raise UserError(f'{workdir}: model.json is damaged (its temperature or its threshold cannot be)')
-    return float(temperature), float(threshold)
+    rule = about.get('unknown', {})
+    found: dict[str, Any] = {'temperature': about.get('temperature', 1.0)}
+    found['threshold'] = rule.get('threshold', 0.0) if isinstance(rule, dict) else rule
+    for name, least, most in (('temperature', 1e-3, 1e3), ('threshold', 0, 1)):
+        if type(found[name]) not in (int, float) or not least <= found[name] <= most:
+            raise UserError(f'{workdir}: model.json is damaged (its {name} cannot be); give a run folder')
+    return float(found['temperature']), float(found['threshold'])
 
 
 def _task(workdir: Any, about: Mapping[str, Any]) -> tuple[Task, Scale | None]:

@@ -130,7 +130,7 @@ def run(cell: Cell, folder: Path) -> dict[str, Any]:
     seconds = time.monotonic() - began
     found = json.loads((search / 'best.json').read_text())
     classes = [int(name) for name in found['classes']]
-    label = np.array([classes.index(k) for k in drawn.label])
+    label = np.array([classes.index(int(k)) for k in drawn.label])
 
     import mixjax
 
@@ -142,7 +142,7 @@ def run(cell: Cell, folder: Path) -> dict[str, Any]:
     sure = model.probabilities(test).max(1)
     rows = np.argsort([str(data.label[row]) for row in drawn.rows], kind='stable')
     learned = np.stack([model.read(image) for image in data.image[drawn.rows[rows]]])
-    y = np.array([classes.index(data.label[row]) for row in drawn.rows[rows]])
+    y = np.array([classes.index(int(k)) for k in data.label[drawn.rows[rows]]])
     x, x_test = probe.features(learned), probe.features(test)
     other, took = regression(x, y, x_test, label, found['folds'])
     tuned, steps = fine_tuning(cell, data, folder, search, test, label)
@@ -186,7 +186,7 @@ def regression(
 
     began = time.monotonic()
     parts = StratifiedKFold(max(2, min(folds, int(np.bincount(y).min()))), shuffle=True, random_state=0)
-    model = LogisticRegressionCV(Cs=np.logspace(-4, 4, 20), cv=parts, max_iter=2000)
+    model = LogisticRegressionCV(Cs=np.logspace(-4, 4, 20).tolist(), cv=parts, max_iter=2000)  # pyright: ignore
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         fitted = make_pipeline(StandardScaler(), model).fit(x, y)
@@ -228,7 +228,7 @@ def probes(
         method = one['method']
         if method['name'] != 'probe' or method['kind'] in out:
             continue
-        settings = kinds.KINDS[method['kind']](**({} if method['kind'] == 'knn' else {'standardize': True}))
+        settings = kinds.of_kind(method['kind'])
         fitted = kinds.fit(settings, data, method.get('k', method.get('strength')))
         out[method['kind']] = float((np.asarray(fitted.log_probs(x_test)).argmax(1) == label).mean())
     return out

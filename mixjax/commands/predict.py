@@ -60,8 +60,8 @@ def of_files(predictor: Any, given: Sequence[str], top: int) -> Answer:
         if label is not None:
             row['label'] = label
             labelled += 1
-            named = inference.UNKNOWN if predictor.is_unknown(result) else predictor.classes[int(np.argmax(result))]
-            correct += named == label
+            taken = inference.UNKNOWN if predictor.is_unknown(result) else predictor.classes[int(np.argmax(result))]
+            correct += taken == label
         rows.append({**row, **answer_dict(predictor, result, top)})
     return Answer(rows, correct, labelled, unreadable, others, irregular)
 

@@ -130,10 +130,10 @@ TRAIN = Command(
 )  # fmt: skip
 
 BEST = Command(
-    'best', 'search for the best classifier of a folder, in the time that there is', 'mixjax.commands.best:run',
+    'best', 'search for the best classifier of a folder, in a given time', 'mixjax.commands.best:run',
     (
         'mixjax best ~/photos --minutes=30',
-        'mixjax best ~/photos --networks=vit_small_patch14_dinov2,convnext_tiny --methods=probe,lpft,smile',
+        'mixjax best ~/photos --networks=convnext_tiny --methods=probe,lpft,smile',
     ),
     (
         Flag('minutes', 'the time for everything (30)', 'N', minutes),

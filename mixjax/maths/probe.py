@@ -349,6 +349,24 @@ KINDS: dict[str, type[Logistic] | type[Means] | type[Neighbours]] = {
 }  # fmt: skip
 
 
+def of_kind(kind: str, candidate: float = 0.0, *, standardize: bool = True) -> Kind:
+    """Return the settings of a kind of probe, one of `KINDS`.
+
+    Args:
+      kind: 'logistic', 'means' or 'knn'.
+      candidate: the only C, scale or k; 0 for those of the kind.
+      standardize: see `Logistic`; neighbours are compared as they are.
+    """
+    if kind == 'knn':
+        k = int(candidate)
+        return Neighbours(candidates=(k,), default=k) if candidate else Neighbours()
+    if kind == 'means':
+        chosen = Means(candidates=(candidate,), default=candidate) if candidate else Means()
+        return chosen._replace(standardize=standardize)
+    chosen = Logistic(candidates=(candidate,), default=candidate) if candidate else Logistic()
+    return chosen._replace(standardize=standardize)
+
+
 class Validation(NamedTuple):
     """Result of `cross_validate`.
 

@@ -61,11 +61,9 @@ def make(
         net.pretrained()  # raises without weights: random features are no start
         examples = probes.examples(data.target.features(), data.target.labels, classes_t)
         held = probes.folds(data.target.labels, folds, rng=rng, repeats=repeats)
-        if kind == 'knn':
-            settings = probes.Neighbours(candidates=(k,), default=k, temperature=temperature)
-        else:
-            chosen = {'candidates': (strength,), 'default': strength} if strength else {}
-            settings = probes.KINDS[kind](**chosen, standardize=standardize)
+        settings = probes.of_kind(kind, k if kind == 'knn' else strength, standardize=standardize)
+        if isinstance(settings, probes.Neighbours):
+            settings = settings._replace(temperature=temperature)
         found = probes.cross_validate(settings, examples, held)
         name = {'logistic': 'C', 'means': 'scale', 'knn': 'k'}[kind]
         notes = {name: found.best}

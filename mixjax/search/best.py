@@ -70,6 +70,24 @@ class Looked(NamedTuple):
         return self.sets.train
 
 
+class Asked(NamedTuple):
+    """What is searched for, before anything is trained.
+
+    Attributes:
+      overrides: settings, as (key, text).
+      config: these settings, of which those of the search are used.
+      backbones: the networks.
+      looked: the images.
+      folds: the folds.
+    """
+
+    overrides: Sequence[tuple[str, str]]
+    config: Config
+    backbones: Sequence[Backbone]
+    looked: Looked
+    folds: Folds
+
+
 class Row0(NamedTuple):
     """The probes. entries: all of them. best: the place of the best. features: those of each network, or None."""
 
@@ -153,20 +171,19 @@ def best(
     found, notes = backbones.chosen(config.search.networks)
     began = time.monotonic()  # downloads do not count
     looked = look(overrides, found[0], say)
-    drawn = draw_folds(config, looked)
-    lines = [*notes, *describe(config, found, looked, drawn)]
-    for line in lines:
+    asked = Asked(overrides, config, found, looked, draw_folds(config, looked))
+    for line in (*notes, *describe(asked)):
         say(line)
     if dry_run:
-        for line in time_parts(overrides, config, found, looked, drawn):
+        for line in time_parts(asked):
             say(line)
         return {}
-    known = remembered(folder, overrides, found, looked)
+    known = remembered(folder, asked)
     if (folder / BEST).exists():
         say(f'{folder} holds a finished search; nothing was trained')
         return files.read_json(folder / BEST)
     with disk_full.explain_write_errors(folder), lock.hold(folder, say):
-        search = begin(overrides, folder, config, found, looked, drawn, say, quiet, began, command, known)
+        search = begin(asked, folder, known, say=say, quiet=quiet, began=began, command=command)
         row0 = first_row(search)
         plan = make_plan(search, row0)
         every = [*row0.entries, *run_trials(search, plan)]
@@ -217,8 +234,9 @@ def draw_folds(config: Config, looked: Looked) -> Folds:
     return folds.draw(labels, looked.groups, count=min(config.search.folds, max(sizes)), repeats=repeats)
 
 
-def describe(config: Config, found: Sequence[Backbone], looked: Looked, drawn: Folds) -> list[str]:
+def describe(asked: Asked) -> list[str]:
     """Return what the search will do, and why."""
+    config, looked, drawn = asked.config, asked.looked, asked.folds
     sizes = np.bincount(looked.train.labels, minlength=len(looked.train.classes))
     unmeasured = int((~drawn.measured).sum())
     lines = [*looked.lines]
@@ -237,7 +255,7 @@ def describe(config: Config, found: Sequence[Backbone], looked: Looked, drawn: F
         lines.append(f'the validation part, {len(looked.sets.val.labels):,} images, is not used: folds validate')
     if looked.sets.test is not None:
         lines.append(f'the test part, {len(looked.sets.test.labels):,} images, is not looked at before the end')
-    names = ', '.join(f'{one.name} ({one.weights})' for one in found)
+    names = ', '.join(f'{one.name} ({one.weights})' for one in asked.backbones)
     lines.append(f'networks: {names}')
     lines.append(
         f'in {config.search.minutes:g} minutes: features and probes at most {FEATURES:.0%} of the time, then as many '
@@ -246,13 +264,11 @@ def describe(config: Config, found: Sequence[Backbone], looked: Looked, drawn: F
     return lines
 
 
-def time_parts(
-    overrides: Sequence[tuple[str, str]], config: Config, found: Sequence[Backbone], looked: Looked, drawn: Folds
-) -> list[str]:  # fmt: skip
+def time_parts(asked: Asked) -> list[str]:
     """Return how long the parts of a search take, as far as a batch of each network tells."""
-    many, lines, spent = len(looked.train.labels), [], 0.0
-    for backbone in found:
-        setup = shared.shared_setup(trials.base(overrides, backbone, 'probe'))
+    many, drawn, lines, spent = len(asked.looked.train.labels), asked.folds, [], 0.0
+    for backbone in asked.backbones:
+        setup = shared.shared_setup(trials.base(asked.overrides, backbone, 'probe'))
         each = seconds_an_image(setup, EVALUATED)
         spent += each * many
         steps = planning.steps_of(planning.EPOCHS[-1], drawn.learned.shape[1], batch_of(many))
@@ -261,7 +277,7 @@ def time_parts(
             f'{backbone.name}: features of all images in {duration(each * many)}; a trial of fine-tuning all of it on '
             f'{drawn.count} folds takes {duration(trial)} at least'
         )
-    left = max(0.0, 60 * config.search.minutes - spent)
+    left = max(0.0, 60 * asked.config.search.minutes - spent)
     lines.append(f'that leaves {duration(left)} for probes, trials, and the winner on all images; nothing was trained')
     return lines
 
@@ -271,42 +287,39 @@ def batch_of(images: int) -> int:
     return BATCH if images >= FEW else BATCH // 2
 
 
-def remembered(
-    folder: Place, overrides: Sequence[tuple[str, str]], found: Sequence[Backbone], looked: Looked
-) -> dict[str, Any]:  # fmt: skip
+def remembered(folder: Place, asked: Asked) -> dict[str, Any]:
     """Return what `plan.json` holds of a search that goes on, or will hold of a new one; refuse that of another one."""
-    asked = {
+    facts = {
         'format': 1,
-        'settings': sorted([key, text] for key, text in overrides if key not in files.ELSEWHERE),
-        'networks': [one._asdict() for one in found],
-        'data': json.loads(json.dumps(run_data.fingerprint(looked.sets))),
+        'settings': sorted([key, text] for key, text in asked.overrides if key not in files.ELSEWHERE),
+        'networks': [one._asdict() for one in asked.backbones],
+        'data': json.loads(json.dumps(run_data.fingerprint(asked.looked.sets))),
     }
     known = files.read_json(folder / PLAN) if (folder / PLAN).exists() else {}
-    for key in known and asked:
-        if known.get(key) != asked[key]:
+    for key in known and facts:
+        if known.get(key) != facts[key]:
             what = {'data': 'other images', 'settings': 'other settings', 'networks': 'other networks'}.get(key, key)
             raise UserError(f'{folder} holds a search with {what}; use another --workdir')
-    return {**asked, **known}
+    return {**facts, **known}
 
 
 def begin(
-    overrides: Sequence[tuple[str, str]], folder: Place, config: Config, found: Sequence[Backbone], looked: Looked,
-    drawn: Folds, say: Say, quiet: bool, began: float, command: str, known: dict[str, Any],
-) -> Search:  # fmt: skip
+    asked: Asked, folder: Place, known: dict[str, Any], *, say: Say, quiet: bool, began: float, command: str
+) -> Search:
     """Write the folds and the settings. known: what `plan.json` holds, see `remembered`."""
-    last = drawn.count * drawn.repeats
-    many = len(looked.train.labels)
+    looked, drawn = asked.looked, asked.folds
+    last, many = drawn.count * drawn.repeats, len(looked.train.labels)
     tested = looked.sets.test is not None
-    common = Common(overrides, found, str(folder / SPLITS), last, batch_of(many), tested)
+    common = Common(asked.overrides, asked.backbones, str(folder / SPLITS), last, batch_of(many), tested)
     rows = {seed: splits.Drawn(mine, *[np.zeros(0, np.int64)] * 2) for seed, mine in enumerate(drawn.learned)}
     rows[last] = splits.Drawn(np.arange(many), *[np.zeros(0, np.int64)] * 2)
     held = split_file.contents(
-        config.target.name, looked.sets.whole, looked.train, looked.sets.rows, dict(looked.sets.stamps), rows
+        asked.config.target.name, looked.sets.whole, looked.train, looked.sets.rows, dict(looked.sets.stamps), rows
     )
     files.create(folder)
     files.write_json(folder / SPLITS, held)
     files.describe(folder, command)
-    search = Search(folder, config, common, looked, drawn, say, quiet, began, command, known)
+    search = Search(folder, asked.config, common, looked, drawn, say, quiet, began, command, known)
     search.remember()
     return search
 
@@ -336,10 +349,10 @@ def first_row(search: Search) -> Row0:
                 search.say(f'{backbone.name} is left out: {left_out[backbone.name]}')
                 continue
         data, _ = seeds.method_data(built, search.common.last)
-        features[network] = data.target.features()
+        features[network] = own = data.target.features()
         search.say(f'{backbone.name}: features of all images after {duration(search.clock() - began)}')
         mine = entries.probe_entries(
-            backbone.name, network, features[network], search.labels, search.classes, search.folds, search.clock
+            backbone.name, network, own, search.labels, search.classes, search.folds, search.clock
         )
         place = selection.choose(entries.compare(mine, search.looked.groups))
         search.say(f'{mine[place].label}: {_percent(mine[place])} in cross-validation')

@@ -102,7 +102,7 @@ def probe_entries(name: str, network: int, features: np.ndarray, labels: np.ndar
     for kind, knob, title, most in (('logistic', 'strength', 'C', MOST), ('means', 'strength', '', 1),
                                     ('knn', 'k', 'k', MOST)):  # fmt: skip
         began = clock()
-        settings = probes.KINDS[kind](**({'standardize': True} if kind != 'knn' else {}))  # as the method `probe`
+        settings = probes.of_kind(kind)  # as the method `probe`
         found = probes.cross_validate(settings, data, held)
         order = np.lexsort((found.log_loss, -found.accuracy))[:most]
         best = tuple(found.candidates[sorted(order)].tolist())
@@ -149,15 +149,15 @@ def read_trial(folders: Sequence[tuple[Place, Sequence[int]]], folds: Folds, lab
 
 
 def compare(entries: Sequence[Entry], groups: np.ndarray) -> selection.Scores:
-    """Return the scores of several entries on the repeats and examples that all of them have.
+    """Return the scores of several entries on the same examples, each over the whole repeats that it has.
 
     Args:
-      entries: the entries.
+      entries: the entries, each with a whole repeat at least.
       groups: (n,), see `selection.Scores`.
     """
-    repeats = min(one.repeats for one in entries)
     there = ~np.isnan(entries[0].correct[0])
     correct, loss = (
-        np.stack([getattr(one, name)[:repeats, there].mean(0) for one in entries], 1) for name in ('correct', 'loss')
+        np.stack([getattr(one, name)[: one.repeats, there].mean(0) for one in entries], 1)
+        for name in ('correct', 'loss')
     )
     return selection.Scores(correct, loss, groups[there])

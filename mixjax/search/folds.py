@@ -47,7 +47,7 @@ class Folds(NamedTuple):
     @property
     def measured(self) -> np.ndarray:
         """(n,) bool, the examples that are left out by some fold."""
-        return self.held.any((1, 2))
+        return np.asarray(self.held.any((1, 2)))
 
 
 def draw(labels: np.ndarray, groups: np.ndarray, *, count: int, repeats: int, seed: int = 0) -> Folds:

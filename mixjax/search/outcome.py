@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from mixjax.data.dataset import Dataset
@@ -205,7 +206,7 @@ def more_labels(facts: Facts) -> dict[str, Any]:
         count = float(train.sum(0).mean())
         if counts and count < 1.2 * counts[-1]:  # a few images of each class: a share of them is not another number
             continue
-        (row,) = probes.Logistic(standardize=True).classifiers(data, train.astype(np.float32), (strength,))
+        (row,) = probes.Logistic(standardize=True).classifiers(data, jnp.asarray(train, np.float32), (strength,))
         right = [
             np.asarray(one.log_probs(facts.features)).argmax(1)[out] == labels[out]
             for one, out in zip(row, held.T, strict=True)
@@ -213,7 +214,7 @@ def more_labels(facts: Facts) -> dict[str, Any]:
         counts.append(count)
         shares.append(share)
         accuracies.append(float(np.concatenate(right).mean()))
-    out = {'images': counts, 'shares': shares, 'accuracy': accuracies}
+    out: dict[str, Any] = {'images': counts, 'shares': shares, 'accuracy': accuracies}
     if len(counts) > 1:
         law = selection.growth(np.array(counts), np.array(accuracies))
         out['twice'] = {'images': 2 * len(labels), 'accuracy': law.accuracy(2 * len(labels))}

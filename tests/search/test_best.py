@@ -5,28 +5,17 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import mixjax
-from mixjax.data.datasets import embedded
 from mixjax.errors import UserError
 from mixjax.report import best as page
 from mixjax.search import best, trials
 from tests.support.common import call
+from tests.support.digits import write_digits
 from tests.support.page import Page
 
 NETWORK = 'glyphnet'
 SETTINGS = {'devices': 1, 'search.folds': 3, 'search.repeats': 1, 'batch_size': 16}
-
-
-def write_digits(root, per_class, classes=4, first=0):
-    image, label, names = embedded.digits()
-    for k in range(classes):
-        for n, row in enumerate(np.flatnonzero(label == k)[first : first + per_class]):
-            place = root / names[k] / f'{n}.png'
-            place.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image[row, ..., 0]).save(place)
-    return root
 
 
 @pytest.fixture(scope='module')
@@ -138,8 +127,8 @@ def test_a_search_that_was_killed_ends_with_the_same_network(photos, tmp_path, s
             break
         except KeyboardInterrupt:
             kills += 1
-            left[0] = kills + 1  # runs that are finished are opened again
-    assert kills >= 3
+            left[0] = kills  # trials that are finished are opened again
+    assert kills >= 2
     same = ('winner', 'expected', 'lead', 'calibration', 'doubtful', 'growth')
     for key in same:
         a, b = ({k: v for k, v in one[key].items() if k != 'seconds'} if isinstance(one[key], dict) else one[key]
