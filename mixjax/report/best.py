@@ -14,7 +14,7 @@ import numpy as np
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 from mixjax.host.storage import Place
-from mixjax.report import pictures, several, style, svg, tables
+from mixjax.report import pictures, png, several, style, svg, tables
 from mixjax.report.answer import Answer
 from mixjax.report.mistakes import CELLS, NUMBERS, coloured, confused_text, numbers
 from mixjax.report.page import document
@@ -243,13 +243,18 @@ def _alike(found: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def _confusion(found: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    cells, classes = arrays['confusion'], found['classes']
-    if cells.shape != (len(classes), len(classes)):
+    counts, classes = arrays['confusion'], found['classes']
+    inside = counts.ndim == 2 and counts.shape[1] == 3 and bool((counts >= 0).all())
+    if not inside or not (counts[:, :2] < len(classes)).all():
         raise KeyError('confusion')
-    total = cells.sum(1)
-    wrong = [(int(t), int(k)) for t, k in zip(*np.nonzero(cells * (1 - np.eye(len(classes), dtype=int))), strict=True)]
-    pairs = sorted((Confused(t, k, int(cells[t, k]), int(total[t])) for t, k in wrong),
-                   key=lambda one: (-one.times, one.true, one.taken))  # fmt: skip
+    total = np.bincount(counts[:, 0], counts[:, 2], len(classes))
+    pairs = sorted(
+        (Confused(t, k, times, int(total[t])) for t, k, times in counts.tolist() if t != k),
+        key=lambda one: (-one.times, one.true, one.taken),
+    )
+    cells = np.zeros((len(classes),) * 2 if len(classes) <= CELLS else (0, 0), np.int64)
+    if len(cells):
+        cells[counts[:, 0], counts[:, 1]] = counts[:, 2]
     words = confused_text(pairs, classes)
     text = Text('confusion-chart', 'Classes and what they are taken for', words)
     chart = ''
@@ -257,8 +262,6 @@ def _confusion(found: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> st
         note = 'Each row a class, each column what it is taken for, when it was left out.'
         chart = f'<figure class="plot">{numbers(cells, classes, text)}<figcaption>{note}</figcaption></figure>'
     elif len(classes) <= CELLS:
-        from mixjax.report import png
-
         side = len(classes)
         image = png.data_uri(coloured(cells))
         chart = (

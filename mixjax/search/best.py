@@ -26,6 +26,7 @@ from mixjax.errors import UserError
 from mixjax.host import disk_full, storage
 from mixjax.host.progress import duration
 from mixjax.host.storage import Place
+from mixjax.maths import probe as probes
 from mixjax.maths import selection
 from mixjax.models import weights
 from mixjax.rundir import files, lock
@@ -36,7 +37,7 @@ from mixjax.search.entries import Entry
 from mixjax.search.folds import Folds
 from mixjax.search.plan import Plan, Trial
 from mixjax.search.trials import Common, Say
-from mixjax.train import program, seeds, shared
+from mixjax.train import predictions, program, seeds, shared
 
 PLAN, BEST, SPLITS = 'plan.json', 'best.json', 'splits.json'
 METHODS = ('probe', 'lpft')  # tried by themselves, and with a pretrained classifier `WITH_CLASSIFIER` too
@@ -46,6 +47,11 @@ FEATURES = 0.4  # share of the time that features may take
 REPEATS = ((50, 5), (200, 3), (1000, 2))  # labelled images up to which folds are drawn so often; 1 beyond
 BATCH, FEW = 32, 160  # size of a batch; half of it for fewer images
 EVALUATED = 32  # size of a batch that is timed
+MOST = 5_000_000  # probabilities of an entry
+PROBES = 0.15  # share of the time that the probes of a network may take
+# Seconds of the logistic regression's path on two cores, by images, features, classes, folds and strengths: 8 s of
+# 2,000 x 1,280, 100 classes, 5 folds and 20 strengths (docs/speed.md). An accelerator is at least so many times faster.
+SECONDS, FASTER = 8 / (2000 * 1280 * 100 * 5 * 20), 20
 
 
 class Looked(NamedTuple):
@@ -171,6 +177,7 @@ def best(
     found, notes = backbones.chosen(config.search.networks)
     began = time.monotonic()  # downloads do not count
     looked = look(overrides, found[0], say)
+    check(config, overrides, found[0], looked)
     asked = Asked(overrides, config, found, looked, draw_folds(config, looked))
     for line in (*notes, *describe(asked)):
         say(line)
@@ -217,6 +224,18 @@ def look(overrides: Sequence[tuple[str, str]], backbone: Backbone, say: Say) -> 
     if len(contradictions) > 5:
         lines.append(f'and {len(contradictions) - 5:,} more such pairs')
     return Looked(sets, groups, same, contradictions, lines)
+
+
+def check(config: Config, overrides: Sequence[tuple[str, str]], backbone: Backbone, looked: Looked) -> None:
+    """Refuse what would only fail after minutes: unknown methods, and more classes than can be compared."""
+    for name in config.search.methods:
+        trials.base(overrides, backbone, name)
+    many, classes = len(looked.train.labels), len(looked.train.classes)
+    if many * classes > MOST:
+        raise UserError(
+            f'a search keeps a probability for each image and each class, and {many:,} images of {classes:,} classes '
+            f'are too many ({MOST:,} at most); train one network with --config=folder'
+        )
 
 
 def draw_folds(config: Config, looked: Looked) -> Folds:
@@ -332,27 +351,29 @@ def first_row(search: Search) -> Row0:
     found: list[Entry] = []
     features: list[np.ndarray | None] = [None] * len(search.common.backbones)
     left_out, seconds = (dict(search.known.get(name, {})) for name in ('left out', 'seconds an image'))
-    for network, backbone in enumerate(search.common.backbones):
-        if backbone.name in left_out:
+    for network in range(len(search.common.backbones)):
+        name = search.common.name(network)
+        if name in left_out:
             continue
         began = search.clock()
         config = trials.settings(search.common, network, {'name': 'probe'}, seeds=[search.common.last], steps=1)
         built = program.build(config, shared.shared_setup(config))
         if 'timed' not in search.known:  # a search that goes on computes what it computed before
-            seconds[backbone.name] = seconds_an_image(built.shared, config.eval_batch_size)
-            needed = seconds[backbone.name] * len(search.labels)
+            seconds[name] = seconds_an_image(built.shared, config.eval_batch_size)
+            needed = seconds[name] * len(search.labels)
             room = FEATURES * 60 * search.config.search.minutes - search.clock()
             if needed > room:
-                left_out[backbone.name] = (
-                    f'its features take {duration(needed)}, and there is room for {duration(room)}'
-                )
-                search.say(f'{backbone.name} is left out: {left_out[backbone.name]}')
+                left_out[name] = f'its features take {duration(needed)}, and there is room for {duration(room)}'
+                search.say(f'{name} is left out: {left_out[name]}')
                 continue
         data, _ = seeds.method_data(built, search.common.last)
         features[network] = own = data.target.features()
-        search.say(f'{backbone.name}: features of all images after {duration(search.clock() - began)}')
+        search.say(f'{name}: features of all images after {duration(search.clock() - began)}')
+        strengths = strengths_of(search, own)
+        if len(strengths) < len(probes.Logistic().candidates):
+            search.say(f'{name}: {len(strengths) or "no"} strengths of the logistic regression, to save time')
         mine = entries.probe_entries(
-            backbone.name, network, own, search.labels, search.classes, search.folds, search.clock
+            name, network, own, search.labels, search.classes, search.folds, search.clock, strengths
         )
         place = selection.choose(entries.compare(mine, search.looked.groups))
         search.say(f'{mine[place].label}: {_percent(mine[place])} in cross-validation')
@@ -383,6 +404,18 @@ def seconds_an_image(setup: shared.Shared, batch: int) -> float:
     return (time.monotonic() - began) / batch
 
 
+def strengths_of(search: Search, features: np.ndarray) -> tuple[float, ...]:
+    """Return the strengths of the logistic regression that there is time for: all, a few, or none.
+
+    It goes by the size of the problem, and not by the clock: a search that goes on must do the same.
+    """
+    every = probes.Logistic().candidates
+    size = features.size * search.classes * search.folds.count * search.folds.repeats
+    fast = 1 if jax.default_backend() == 'cpu' else FASTER
+    room = PROBES * 60 * search.config.search.minutes * fast / SECONDS
+    return every if len(every) * size <= room else every[4:17:3] if 5 * size <= room else ()
+
+
 def _percent(entry: Entry) -> str:
     return f'{100 * float(np.nanmean(entry.correct)):.1f} %'
 
@@ -395,10 +428,14 @@ def make_plan(search: Search, row0: Row0) -> Plan:
     if 'plan' in search.known:
         return planning.from_data(search.known['plan'])
     timed: list[Trial] = []
+    tested = len(search.labels) - search.folds.learned.shape[1]
+    can = tested * search.classes <= predictions.MOST_LOGITS
+    if not can:
+        search.say(f'no trials: a run does not keep predictions of {tested:,} images and {search.classes:,} classes')
     accuracy = {one.network: 0.0 for one in row0.entries}
     for one in row0.entries:
         accuracy[one.network] = max(accuracy[one.network], float(np.nanmean(one.correct)))
-    for network in sorted(accuracy, key=lambda n: -accuracy[n]):
+    for network in sorted(accuracy, key=lambda n: -accuracy[n]) if can else ():
         for method in methods_of(search, network):
             first = len(timed)
             for trial in variants(search, network, method):
@@ -430,7 +467,7 @@ def planned(search: Search, every: Sequence[Trial]) -> Plan:
 
 def variants(search: Search, network: int, method: str) -> list[Trial]:
     """Return what is tried of a network and a method, the quickest first: on CPUs also its last third alone."""
-    whole = Trial(f'{search.common.backbones[network].name}-{method}', network, method, (), 1.0, 0.0, 0.0, 0.0)
+    whole = Trial(f'{search.common.name(network)}-{method}', network, method, (), 1.0, 0.0, 0.0, 0.0)
     if jax.default_backend() != 'cpu':
         return [whole]
     below = trials.lower_parts(search.common, network)
@@ -439,7 +476,7 @@ def variants(search: Search, network: int, method: str) -> list[Trial]:
 
 def time_trial(search: Search, trial: Trial) -> Trial | None:
     """Return a trial with its times; None if it does not fit in the time, as far as can be said before, or then."""
-    forward = search.known['seconds an image'][search.common.backbones[trial.network].name]
+    forward = search.known['seconds an image'][search.common.name(trial.network)]
     tested = len(search.labels) - search.folds.learned.shape[1]
     passes = 1 if trial.freeze else 3  # of a step, at least: a backward pass costs two
     guess = trial._replace(step=passes * search.common.batch * forward, fold=tested * forward)

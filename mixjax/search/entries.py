@@ -84,7 +84,7 @@ def make(
 
 
 def probe_entries(name: str, network: int, features: np.ndarray, labels: np.ndarray, classes: int, folds: Folds,
-                  clock: Callable[[], float]) -> list[Entry]:  # fmt: skip
+                  clock: Callable[[], float], strengths: tuple[float, ...]) -> list[Entry]:  # fmt: skip
     """Return the entries of the probes on a network's features: of each kind the best few strengths.
 
     Args:
@@ -95,14 +95,19 @@ def probe_entries(name: str, network: int, features: np.ndarray, labels: np.ndar
       classes: number of classes.
       folds: the folds.
       clock: returns the seconds so far.
+      strengths: of the logistic regression; () for none of it.
     """
     data = probes.examples(features, labels, classes)
     held = folds.held.reshape(len(labels), -1)
     out = []
     for kind, knob, title, most in (('logistic', 'strength', 'C', MOST), ('means', 'strength', '', 1),
                                     ('knn', 'k', 'k', MOST)):  # fmt: skip
+        if kind == 'logistic' and not strengths:
+            continue
         began = clock()
         settings = probes.of_kind(kind)  # as the method `probe`
+        if isinstance(settings, probes.Logistic):
+            settings = settings._replace(candidates=strengths)
         found = probes.cross_validate(settings, data, held)
         order = np.lexsort((found.log_loss, -found.accuracy))[:most]
         best = tuple(found.candidates[sorted(order)].tolist())

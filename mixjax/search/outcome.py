@@ -5,7 +5,7 @@ of `best.npz`:
 
   shown       (m,) rows of the images whose label is doubtful, the most doubtful first
   image       (m, H, W, C) uint8, their pictures
-  confusion   (classes, classes) counts; rows are true classes
+  confusion   (k, 3) true class, class that it is taken for, and how often
   pair        (p, 2, H, W, C) uint8, pictures that are alike, of two classes
 """
 
@@ -169,8 +169,8 @@ def doubts(facts: Facts, temperature: float) -> tuple[list[dict[str, Any]], dict
         }
         for k in wrong
     ]  # fmt: skip
-    counts = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(counts, (labels[measured], taken[measured]), 1)
+    places, times = np.unique(labels[measured] * len(names) + taken[measured], return_counts=True)
+    counts = np.stack([places // len(names), places % len(names), times], 1)
     pairs = [
         (int(g), k) for k, g in enumerate(facts.groups) if labels[k] != labels[g]
     ][:PAIRS]  # fmt: skip
@@ -191,12 +191,15 @@ def pictures(data: Dataset, rows: np.ndarray) -> np.ndarray:
 def more_labels(facts: Facts) -> dict[str, Any]:
     """Return the accuracy with fewer labelled images, by the same folds, and what twice as many may give.
 
-    It is measured with the probe on the winner's network, which is quick; {} without its features.
+    It is measured with the logistic regression on the winner's network, which is quick; {} if that was too large.
     """
-    if facts.features is None:
+    mine = [
+        one for one in facts.every if one.network == facts.winner.network and one.method.get('kind') == 'logistic'
+    ]
+    if facts.features is None or not mine:
         return {}
     labels, folds = facts.train.labels, facts.folds
-    strength = facts.probe.method.get('strength') or 1.0
+    strength = max(mine, key=lambda one: float(np.nanmean(one.correct))).method['strength']
     data = probes.examples(facts.features, labels, len(facts.train.classes))
     held = folds.held.reshape(len(labels), -1)
     random = np.random.RandomState(0)

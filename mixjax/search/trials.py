@@ -47,6 +47,12 @@ class Common(NamedTuple):
     batch: int
     tested: bool
 
+    def name(self, network: int) -> str:
+        """Return the name of a network; of several with the same architecture each has a number."""
+        mine = self.backbones[network].name
+        alike = [place for place, one in enumerate(self.backbones) if one.name == mine]
+        return mine if len(alike) == 1 else f'{mine}-{1 + alike.index(network)}'
+
 
 def base(overrides: Overrides, backbone: Backbone, method: str) -> Config:
     """Return the config of a network and a method on the folder, with all of its images in the train part."""

@@ -107,6 +107,7 @@ def test_the_page_answers_first_and_shows_the_doubtful(found):
     assert len(read.named('img')) >= len(found['doubtful'])
 
 
+@pytest.mark.slow  # and real kills are in tests/faults
 def test_a_search_that_was_killed_ends_with_the_same_network(photos, tmp_path, steady, monkeypatch):
     """It is stopped after each of its steps in turn, and goes on each time."""
     whole = search(photos, tmp_path / 'whole')
@@ -203,6 +204,30 @@ def test_two_images_of_each_class_are_enough_for_an_answer_that_knows_little(tmp
     low, high = found['expected']['interval']
     assert high - low > 0.3
     assert any('interval is wide' in line for line in page.sentences(found))
+
+
+def test_unknown_methods_are_refused_before_anything_is_computed(photos, tmp_path):
+    with pytest.raises(UserError, match='lpft'):
+        search(photos, tmp_path / 'run', methods=['probe', 'lpf'])
+    assert not (tmp_path / 'run').exists()
+
+
+def test_two_weights_of_one_network_are_told_apart(photos, tmp_path, steady):
+    twice = [NETWORK, f'{NETWORK}={tmp_path / "copy"}']
+    search(photos, tmp_path / 'first', methods=['probe'])
+    shutil.copytree(tmp_path / 'first' / 'probe', tmp_path / 'copy')
+    found = search(photos, tmp_path / 'run', networks=twice, methods=['probe'])
+    names = {one['label'].partition(',')[0] for one in found['tried']}
+    assert names == {'glyphnet-1', 'glyphnet-2'}
+
+
+def test_the_logistic_regression_is_cut_to_the_time(photos, tmp_path, steady, monkeypatch):
+    monkeypatch.setattr(best, 'SECONDS', 1e-2)
+    found = search(photos, tmp_path / 'run', methods=['probe'])
+    assert {one['method']['kind'] for one in found['tried']} == {'means', 'knn'} and found['growth'] == {}
+    monkeypatch.setattr(best, 'MOST', 10)
+    with pytest.raises(UserError, match='too many'):
+        search(photos, tmp_path / 'other', methods=['probe'])
 
 
 def test_unknown_networks_and_missing_weights_end_in_a_sentence(photos, tmp_path):
