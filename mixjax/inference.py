@@ -293,7 +293,7 @@ class Predictor:
         return found
 
     def is_unknown(self, probabilities: np.ndarray) -> bool:
-        """Whether no class of one row of probabilities reaches the threshold."""
+        """Return whether no class of one row of probabilities reaches the threshold."""
         return not self.task.rows and bool(probabilities.max() < self.threshold)
 
     def _named(self, probabilities: np.ndarray, top: int, file: Path | None) -> Prediction:

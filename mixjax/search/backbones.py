@@ -57,7 +57,7 @@ def parse(text: str) -> Backbone:
             )
         here = [spec for spec in known if loading.is_here(spec)]
         return Backbone(text, next((spec for spec in (*here, *known) if weights.missing(spec) is None), known[0]))
-    lost = weights.missing(text) if '/' in text else models.unknown(text)
+    lost = weights.missing(text) if '/' in text or '.' in text else models.unknown(text)
     if lost:
         raise UserError(lost)
     network = weights.network(text)
