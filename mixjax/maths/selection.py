@@ -221,6 +221,7 @@ class Growth(NamedTuple):
     rate: float
 
     def accuracy(self, count: float) -> float:
+        """Return the accuracy with so many labelled images."""
         return 1 - min(1.0, self.scale * count**-self.rate)
 
 
