@@ -117,7 +117,7 @@ def sentence(found: dict[str, Any]) -> str:
     """Return the result of a run in words: `81.50 +- 0.70 % correct (n=3)`, `mAP 0.7134 +- 0.012 (n=3)`."""
     primary = found.get('primary', 'accuracy')
     mean, std, n = (found[primary][key] for key in ('mean', 'std', 'n'))
-    if mean is None and not found['test_examples']:
+    if not found.get('test_examples', 1):  # nothing was tested
         return f'trained on {found["train_examples"]:,} images, and tested on none'
     if primary == 'accuracy':
         return f'{100 * mean:.2f}{"" if std is None else f" +- {100 * std:.2f}"} % correct (n={n})'
