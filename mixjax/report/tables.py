@@ -57,7 +57,9 @@ class Primary(NamedTuple):
         return 'percentage points' if self.percent else self.name
 
     def text(self, value: float) -> str:
-        return percent(value) if self.percent else short(None if math.isnan(value) else value)
+        if math.isnan(value):
+            return short(None)
+        return percent(value) if self.percent else short(value)
 
     def deviation(self, value: float) -> str:
         return percent(value) if self.percent else f'{value:.2g}'
