@@ -91,7 +91,10 @@ def load(name: str) -> Data:
 
 
 class Drawn(NamedTuple):
-    """What a draw learns from and is tested on; unknown: images of classes that were left out."""
+    """The images of a draw: rows to learn from, and images to test on.
+
+    test, label: of the known classes. unknown: images of the two classes that were left out.
+    """
 
     rows: np.ndarray
     test: np.ndarray

@@ -168,7 +168,7 @@ def _best_of_each(probes: Sequence[Mapping[str, Any]], chosen: str) -> list[Mapp
 def body(found: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     """Return the page below its title."""
     blocks = {
-        'tried': ('What was tried', _tried(found)),
+        'tried': ('What was tried', _table_html(found)),
         'doubtful': ('Labels that may be wrong', _doubtful(found, arrays)),
         'alike': ('Alike, and of two classes', _alike(found, arrays)),
         'confusion': ('Confused classes', _confusion(found, arrays)),
@@ -190,7 +190,7 @@ def body(found: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     return '\n'.join(parts)
 
 
-def _tried(found: Mapping[str, Any]) -> str:
+def _table_html(found: Mapping[str, Any]) -> str:
     head, *rows = table(found)
     caption = 'Accuracy on images that the folds left out; seconds are those of all folds'
     whole = tables.html_table(caption, head, rows[:SHOWN], numbers=4)

@@ -24,7 +24,7 @@ BATCH = 256
 
 
 class Prints(NamedTuple):
-    """What is kept of each image.
+    """The fingerprints of some images.
 
     Attributes:
       digest: (n,) digests of the pixels, as bytes.

@@ -55,7 +55,7 @@ SECONDS, FASTER = 8 / (2000 * 1280 * 100 * 5 * 20), 20
 
 
 class Looked(NamedTuple):
-    """What a folder holds.
+    """The images of a folder, and facts about them.
 
     Attributes:
       sets: the images.
@@ -77,7 +77,7 @@ class Looked(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What is searched for, before anything is trained.
+    """The task of a search: settings, networks, images and folds.
 
     Attributes:
       overrides: settings, as (key, text).
@@ -176,7 +176,7 @@ def best(
         )
     found, notes = backbones.chosen(config.search.networks)
     began = time.monotonic()  # downloads do not count
-    looked = look(overrides, found[0], say)
+    looked = inspect_images(overrides, found[0], say)
     check(config, overrides, found[0], looked)
     asked = Asked(overrides, config, found, looked, draw_folds(config, looked))
     for line in (*notes, *describe(asked)):
@@ -200,7 +200,7 @@ def best(
 # --- before anything is trained ---------------------------------------------------------------------------------------
 
 
-def look(overrides: Sequence[tuple[str, str]], backbone: Backbone, say: Say) -> Looked:
+def inspect_images(overrides: Sequence[tuple[str, str]], backbone: Backbone, say: Say) -> Looked:
     """Read all images once, and find those that are alike."""
     config = trials.base(overrides, backbone, 'probe')
     shared.preflight(config)

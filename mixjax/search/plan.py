@@ -60,7 +60,7 @@ class Rung(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is carried out.
+    """The trials of a search, and the rungs on which they are run.
 
     Attributes:
       trials: all trials, the most promising first.

@@ -73,7 +73,9 @@ def save(program: Program, folder: Place, step: int, said: Mapping[int, Any]) ->
     rows = {seed: rows[seed] for seed in sorted(rows) if len(rows[seed].label) == many}
     labels, found = [row.label for row in rows.values()], [row.found for row in rows.values()]
     small = labels[0].dtype if task.rows else np.min_scalar_type(len(program.sets.train.classes) - 1)
-    each = {name: np.stack([one[name] for one in found]) for name in found[0]}
+    # Seeds of a run that an earlier version began have no logits.
+    shared_names = [name for name in found[0] if all(name in one for one in found)]
+    each = {name: np.stack([one[name] for one in found]) for name in shared_names}
     files.write_arrays(
         path,
         {
