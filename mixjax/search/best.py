@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from mixjax import config as config_lib
-from mixjax.config import Config
+from mixjax import models
+from mixjax.config import Config, recipes
 from mixjax.data.dataset import Dataset
 from mixjax.data.datasets.folder import counted
 from mixjax.data.labelled import run_data, split_file, splits
@@ -40,7 +41,7 @@ from mixjax.search.trials import Common, Say
 from mixjax.train import predictions, program, seeds, shared
 
 PLAN, BEST, SPLITS = 'plan.json', 'best.json', 'splits.json'
-METHODS = ('probe', 'lpft')  # tried by themselves, and with a pretrained classifier `WITH_CLASSIFIER` too
+METHODS = ('finetune', 'lpft')  # tried by themselves, and with a pretrained classifier `WITH_CLASSIFIER` too
 WITH_CLASSIFIER = 'smile'
 FACTORS = (1.0, 3.0, 1 / 3)  # of the learning rate
 FEATURES = 0.4  # share of the time that features may take
@@ -428,7 +429,7 @@ def make_plan(search: Search, row0: Row0) -> Plan:
     if 'plan' in search.known:
         return planning.from_data(search.known['plan'])
     timed: list[Trial] = []
-    tested = len(search.labels) - search.folds.learned.shape[1]
+    tested = tested_by(search)
     can = tested * search.classes <= predictions.MOST_LOGITS
     if not can:
         search.say(f'no trials: a run does not keep predictions of {tested:,} images and {search.classes:,} classes')
@@ -466,9 +467,10 @@ def planned(search: Search, every: Sequence[Trial]) -> Plan:
 
 
 def variants(search: Search, network: int, method: str) -> list[Trial]:
-    """Return what is tried of a network and a method, the quickest first: on CPUs also its last third alone."""
+    """Return what is tried of a network and a method, the quickest first: its last third alone where all is slow."""
     whole = Trial(f'{search.common.name(network)}-{method}', network, method, (), 1.0, 0.0, 0.0, 0.0)
-    if jax.default_backend() != 'cpu':
+    many = planned(search, [guessed(search, whole)] * planning.ENOUGH)
+    if jax.default_backend() != 'cpu' or len(many.trials) == planning.ENOUGH and many.steps >= planning.GOOD_STEPS:
         return [whole]
     below = trials.lower_parts(search.common, network)
     return [whole._replace(label=f'{whole.label}-top', freeze=below), whole]
@@ -476,23 +478,36 @@ def variants(search: Search, network: int, method: str) -> list[Trial]:
 
 def time_trial(search: Search, trial: Trial) -> Trial | None:
     """Return a trial with its times; None if it does not fit in the time, as far as can be said before, or then."""
-    forward = search.known['seconds an image'][search.common.name(trial.network)]
-    tested = len(search.labels) - search.folds.learned.shape[1]
-    passes = 1 if trial.freeze else 3  # of a step, at least: a backward pass costs two
-    guess = trial._replace(step=passes * search.common.batch * forward, fold=tested * forward)
-    if not planned(search, [guess]).rungs:
+    if not planned(search, [guessed(search, trial)]).rungs:
         search.say(f'{trial.label}: not tried, {duration(search.left())} are too little for it')
         return None
     search.say(f'{trial.label}: timing a few steps')
     found = trials.measure(
-        search.common, trial, search.folder / 'timing' / trial.label, tested=tested, forward=forward,
-        quiet=search.quiet,
+        search.common, trial, search.folder / 'timing' / trial.label, tested=tested_by(search),
+        forward=forward_of(search, trial), quiet=search.quiet,
     )  # fmt: skip
     search.say(f'{trial.label}: {found.step:.2g} s a step, {duration(found.start)} to compile')
     if not planned(search, [found]).rungs:
         search.say(f'{trial.label}: not tried, {duration(search.left())} are too little for it')
         return None
     return found
+
+
+def guessed(search: Search, trial: Trial) -> Trial:
+    """Return a trial with the times that it has at least, by those of its network's features."""
+    passes = 1 if trial.freeze else 3  # of a step: a backward pass costs two
+    forward = forward_of(search, trial)
+    return trial._replace(step=passes * search.common.batch * forward, fold=tested_by(search) * forward)
+
+
+def forward_of(search: Search, trial: Trial) -> float:
+    """Return the seconds of a forward pass of one image, as they were measured for the features."""
+    return search.known['seconds an image'][search.common.name(trial.network)]
+
+
+def tested_by(search: Search) -> int:
+    """Return the number of images that a fold is measured on."""
+    return len(search.labels) - search.folds.learned.shape[1]
 
 
 def methods_of(search: Search, network: int) -> list[str]:
@@ -502,7 +517,8 @@ def methods_of(search: Search, network: int) -> list[str]:
         return [name for name in named if name != 'probe']
     backbone = search.common.backbones[network]
     more = [WITH_CLASSIFIER] if weights.classes(backbone.weights, backbone.name) else []
-    return [name for name in (*METHODS, *more) if name != 'probe']
+    first = recipes.METHODS.get(models.family(backbone.name), METHODS[0])
+    return sorted((*METHODS, *more), key=lambda name: name != first)
 
 
 def explain(plan: Plan, every: Sequence[Trial], search: Search) -> list[str]:

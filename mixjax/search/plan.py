@@ -1,20 +1,24 @@
 """The plan of a search: which trials are made, with how many steps and folds, from measured times.
 
 It is successive halving over folds. All trials are run on the first folds; those that are ahead go on to further folds,
-and the last ones have seen them all. Every trial has the same number of epochs, chosen so that the time is enough.
+and the last ones have seen them all. Every trial has the same number of epochs, chosen so that the time is enough: with
+few images many, since it is steps that a network needs to learn its classes, and these are cheap then.
 A plan is made once and then carried out as it stands, whatever the clock says, so that a search that was killed ends
 with the same choice.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-EPOCHS = (30, 20, 12, 8, 5, 3)  # passes over the labelled images of a fold
-LEAST_STEPS = 20
-ENOUGH = 4  # trials for which fewer epochs are accepted; beyond it, epochs come first
+EPOCHS = (1000, 500, 250, 120, 60, 30, 20, 12, 8, 5, 3)  # passes over the labelled images of a fold
+USUAL = 30  # epochs; more of them only up to `MOST_STEPS`
+LEAST_STEPS, GOOD_STEPS, MOST_STEPS = 20, 200, 1000
+ENOUGH = 4  # trials for which fewer steps are accepted
+JUDGED = 40  # images that a trial is measured on before two thirds of the trials end
 SPARE = 0.85  # share of the time that is planned: the machine may become slower
 KEPT = 3  # of how many trials one goes on
 STOPS = 10  # checkpoints of a trial
@@ -82,16 +86,23 @@ def steps_of(epochs: int, images: int, batch: int) -> int:
     return max(LEAST_STEPS, math.ceil(epochs * images / batch))
 
 
-def ladder(trials: int, folds: int, repeats: int) -> tuple[Rung, ...]:
+def lengths(learned: int, batch: int) -> list[tuple[int, int]]:
+    """Return the lengths that a trial may have, as (epochs, steps)."""
+    every = [(epochs, steps_of(epochs, learned, batch)) for epochs in EPOCHS]
+    return [(epochs, steps) for epochs, steps in every if epochs <= USUAL or steps <= MOST_STEPS]
+
+
+def ladder(trials: int, folds: int, repeats: int, first: int = 2) -> tuple[Rung, ...]:
     """Return the rungs for a number of trials.
 
-    Two folds show which trials are far behind; so each rung has two times the folds of all before it, and a third of
-    the trials. The last rung is made of all folds of whole repeats.
+    The first folds show which trials are far behind; each further rung has two times the folds of all before it, and a
+    third of the trials. The last rung is made of all folds of whole repeats.
 
     Args:
       trials: number of trials.
       folds: number of folds of a repeat.
       repeats: number of repeats that the last rung sees.
+      first: number of folds of the first rung.
 
     Example:
       >>> ladder(6, 5, 1)
@@ -99,14 +110,14 @@ def ladder(trials: int, folds: int, repeats: int) -> tuple[Rung, ...]:
       >>> ladder(1, 3, 2)
       (Rung(trials=1, folds=(0, 1, 2, 3, 4, 5)),)
     """
-    rungs, first, every = [], 0, folds * repeats
+    rungs, start, every = [], 0, folds * repeats
     while trials > 2:
-        end = max(2, 3 * first) if first else 2
+        end = 3 * start if start else first
         if end >= every:
             break
-        rungs.append(Rung(trials, tuple(range(first, end))))
-        trials, first = math.ceil(trials / KEPT), end
-    return (*rungs, Rung(trials, tuple(range(first, every))))
+        rungs.append(Rung(trials, tuple(range(start, end))))
+        trials, start = math.ceil(trials / KEPT), end
+    return (*rungs, Rung(trials, tuple(range(start, every))))
 
 
 def cost(trials: Sequence[Trial], rungs: Sequence[Rung], steps: int, last_steps: int) -> float:
@@ -123,8 +134,9 @@ def make(
 ) -> Plan:
     """Make the plan that uses the time best.
 
-    The most epochs with which `ENOUGH` trials fit are taken, and with these as many trials and repeats as fit. If so
-    many fit with none, the plan is that of the most trials, and of these of the most epochs.
+    Of all plans that fit, the one that has, in this order: enough trials (`ENOUGH`); steps enough to learn something
+    (`GOOD_STEPS`); a first rung that measures each trial on enough images (`JUDGED`); more repeats of the folds; more
+    epochs; more trials.
 
     Args:
       trials: all that there are, the most promising first.
@@ -135,22 +147,17 @@ def make(
       folds: folds of a repeat.
       repeats: repeats of the folds.
     """
-    found: list[tuple[tuple[int, int], Plan]] = []
-    for epochs in EPOCHS:
-        steps, last = steps_of(epochs, learned, batch), steps_of(epochs, images, batch)
-        fits = [
-            (count, repeat, rungs, needed)
-            for count in range(len(trials), 0, -1)
-            for repeat in range(repeats, 0, -1)
-            if (needed := cost(trials[:count], rungs := ladder(count, folds, repeat), steps, last)) <= SPARE * seconds
-        ]
-        if fits:
-            count, _, rungs, needed = fits[0]
-            plan = Plan(tuple(trials[:count]), epochs, steps, last, rungs, needed)
-            found.append(((min(count, ENOUGH, len(trials)), epochs), plan))
-    if not found:
-        return Plan((), 0, 0, 0, (), 0.0)
-    return max(found, key=lambda one: one[0])[1]
+    judged = max(2, math.ceil(JUDGED / max(1, images - learned)))
+    best: tuple[tuple[int, ...], Plan] = ((), Plan((), 0, 0, 0, (), 0.0))
+    for (epochs, steps), count, repeat, first in itertools.product(
+        lengths(learned, batch), range(1, len(trials) + 1), range(1, repeats + 1), sorted({2, judged})
+    ):
+        rungs, last = ladder(count, folds, repeat, first), steps_of(epochs, images, batch)
+        needed = cost(trials[:count], rungs, steps, last)
+        worth = min(count, ENOUGH), min(steps, GOOD_STEPS), first, repeat, epochs, count
+        if needed <= SPARE * seconds and worth > best[0]:
+            best = worth, Plan(tuple(trials[:count]), epochs, steps, last, rungs, needed)
+    return best[1]
 
 
 def to_data(plan: Plan) -> dict[str, Any]:

@@ -54,3 +54,18 @@ def test_epochs_come_before_more_than_enough_trials():
     needed = plan.cost(many[:4], plan.ladder(4, 5, 1), plan.steps_of(30, 80, 16), plan.steps_of(30, 100, 16))
     found = plan.make(many, seconds=needed / plan.SPARE + 1, **ROOM)
     assert found.epochs == 30 and 4 <= len(found.trials) < 12
+
+
+def test_a_handful_of_images_is_passed_over_often_and_measured_before_it_is_judged():
+    few = {'images': 24, 'learned': 19, 'batch': 16, 'folds': 5, 'repeats': 3}
+    cheap = [trial(0.004, 5.0, 0.05, str(k)) for k in range(9)]
+    found = plan.make(cheap, seconds=300, **few)
+    assert plan.GOOD_STEPS <= found.steps <= plan.MOST_STEPS and found.epochs > plan.USUAL
+    assert len(found.rungs[0].folds) * 5 >= plan.JUDGED  # a fold is measured on five images
+    assert len(found.trials) >= plan.ENOUGH
+
+
+def test_the_passes_over_many_images_are_bounded():
+    assert max(plan.lengths(19, 16))[1] == plan.steps_of(500, 19, 16)  # 1,000 epochs would be 1,188 steps
+    assert max(plan.lengths(800, 32)) == (30, 750)
+    assert max(plan.lengths(80_000, 32)) == (30, 75_000)
