@@ -21,6 +21,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, overload
@@ -40,7 +41,7 @@ from mixjax.host import storage
 from mixjax.method import Method
 from mixjax.models import preprocessing as own_images
 from mixjax.models import weights
-from mixjax.models.net import Out
+from mixjax.models.net import Net, Out
 from mixjax.tasks import CLASSIFICATION, Scale, Task
 
 if TYPE_CHECKING:
@@ -96,13 +97,44 @@ class Prediction(list[Ranked]):
         return self[0]
 
 
+class Network(NamedTuple):
+    """A network with everything that is between a stored image and its logits, as pure functions.
+
+    Attributes:
+      net: the network.
+      variables: its variables.
+      predict: forward pass -> the logits of the classes.
+      geometry: crop and colours.
+      tta: the views of an image, as `config.image.tta`.
+    """
+
+    net: Net
+    variables: Tree
+    predict: Callable[[Out], Array]
+    geometry: augment.Geometry
+    tta: str
+
+    def forward(self, variables: Tree, inputs: Array) -> Out:
+        """Return the forward pass of normalised crops, (B, crop, crop, C)."""
+        return self.net.apply(variables, inputs, train=False)[0]
+
+    def logits(self, variables: Tree, images: Array) -> Array:
+        """Return the logits of stored images: (B, H, W, C) uint8 -> (B, classes)."""
+        return tta.logits(
+            lambda inputs: self.predict(self.forward(variables, inputs)), images, self.geometry, self.tta
+        )  # fmt: skip
+
+    def features(self, variables: Tree, images: Array) -> Array:
+        """Return what the classifier sees of the centres of stored images: (B, H, W, C) uint8 -> (B, d)."""
+        return self.forward(variables, augment.centre(images, self.geometry)).features.astype(jnp.float32)
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A trained network with its classes and its preprocessing; `mixjax.load` makes one.
 
     classes: their names. about: all that `model.json` says. rule: how a file becomes a stored image.
-    apply: (B, H, W, C) uint8 stored images -> (B, classes) logits, compiled for one batch size.
-    batch: that size. embed: the same images -> (B, d) features.
+    network: the network, for gradients and exports. batch: how many images are predicted at once.
     task: what the classes and the logits are. scale: the units of numbers.
     temperature: the logits are divided by it before the softmax.
     threshold: the probability that the likeliest class must have, or the image is `unknown`; 0 for any.
@@ -111,9 +143,8 @@ class Predictor:
     classes: tuple[str, ...]
     about: dict[str, Any]
     rule: photo.Rule
-    apply: Callable[[np.ndarray], Array]
+    network: Network
     batch: int
-    embed: Callable[[np.ndarray], Array]
     task: Task = CLASSIFICATION
     scale: Scale | None = None
     temperature: float = 1.0
@@ -193,7 +224,7 @@ class Predictor:
 
         With `config.image.tta` they are the logarithms of the mean probabilities over the views.
         """
-        return self._batched(self.apply, images)
+        return self._batched(self._compiled[0], images)
 
     def features(self, images: Source | Sequence[Source]) -> Floats:
         """Compute the inputs of the classifier: the pooled last map of the network, for the centre crop.
@@ -209,7 +240,17 @@ class Predictor:
           >>> mixjax.load('embedded://glyphnet').features(np.zeros((3, 16, 16, 1), np.uint8)).shape
           (3, 64)
         """
-        return self._batched(self.embed, images)
+        return self._batched(self._compiled[1], images)
+
+    @cached_property
+    def _compiled(self) -> tuple[Callable[[np.ndarray], Array], Callable[[np.ndarray], Array]]:
+        """The functions of `logits` and `features`; variables are an argument, or they would be constants in both."""
+        network, variables = self.network, self.network.variables
+        logits, features = jax.jit(network.logits), jax.jit(network.features)
+        return (
+            lambda images: logits(variables, jnp.asarray(images)),
+            lambda images: features(variables, jnp.asarray(images)),
+        )
 
     def read(self, source: Source) -> np.ndarray:
         """One image as the run would have stored it, (side, side, C) uint8.
@@ -360,19 +401,9 @@ def load(
     with method_registry.with_functions(_given(workdir, about, method)):
         predict = predictor_of(workdir, about, variables['params'].get('heads', {}))
 
-    def forward(variables: Tree, inputs: Array) -> Out:
-        return net.apply(variables, inputs, train=False)[0]
-
-    def averaged(variables: Tree, images: Array) -> Array:
-        return tta.logits(lambda inputs: predict(forward(variables, inputs)), images, geometry, image['tta'])
-
-    logits = jax.jit(averaged)
-    features = jax.jit(
-        lambda variables, images: forward(variables, augment.centre(images, geometry)).features.astype(jnp.float32)
-    )
+    network = Network(net, variables, predict, geometry, image['tta'])
     return Predictor(
-        tuple(about['classes']), about, rule, lambda images: logits(variables, jnp.asarray(images)), batch,
-        lambda images: features(variables, jnp.asarray(images)), *_task(workdir, about), *_calibrated(workdir, about),
+        tuple(about['classes']), about, rule, network, batch, *_task(workdir, about), *_calibrated(workdir, about),
     )  # fmt: skip
 
 
