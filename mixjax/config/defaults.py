@@ -177,9 +177,9 @@ class SearchSettings(Settings, Protocol):
 
     minutes: float = 30.0  # for everything
     networks: tuple[str, ...] = ()  # NAME, NAME=WEIGHTS or WEIGHTS; () is those of search/backbones.py that can be had
-    methods: tuple[str, ...] = ()  # probe and methods of fine-tuning; () is probe, lpft, and smile with a classifier
-    folds: int = 5  # of the cross-validation; fewer where no class has so many images
-    repeats: int = 0  # how often folds are drawn anew; 0 is 1 to 5, more for fewer images
+    methods: tuple[str, ...] = ()  # probe and methods of fine-tuning; () is those for the networks' families
+    folds: int = 0  # of the cross-validation; 0 is 8 up to 50 images and 5 for more
+    repeats: int = 0  # how often folds are drawn anew; 0 is 1 to 3, more for fewer images
     unknown: float = 0.0  # share of the images of known classes that may be called unknown; 0 calls none so
 
 

@@ -88,7 +88,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'search.minutes': _POSITIVE,
     'search.networks': (lambda v: all(isinstance(x, str) and x for x in v), 'names of networks'),
     'search.methods': (lambda v: all(isinstance(x, str) and x for x in v), 'names of methods'),
-    'search.folds': _within(2, 100),
+    'search.folds': (lambda v: v == 0 or 2 <= v <= 100, '0, or from 2 to 100'),
     'search.repeats': _within(0, 100),
     'search.unknown': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
     'target.test': (lambda v: v in splits.TESTS, "'', rest or none"),

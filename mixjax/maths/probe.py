@@ -241,6 +241,7 @@ def _mean_scores(
 # --- nearest neighbours -----------------------------------------------------------------------------------------------
 
 FIT_BYTES = 1 << 28  # of the classifiers that `out_of_fold` fits at once
+LOOKED_FOR = 32  # neighbours, at least
 FLOOR = 1e-3  # share of the uniform distribution in the probabilities of neighbours: a class may have no vote
 
 
@@ -301,8 +302,9 @@ class Neighbours(NamedTuple):
 
 
 def _counts(ks: tuple[int, ...], n: int) -> tuple[Array, int]:
+    """Return the numbers of neighbours, n at most, and how many are looked for: few sizes, since each is compiled."""
     require(min(ks) >= 1, f'k, the number of neighbours, must be at least 1, not {min(ks)}')
-    return jnp.asarray(np.minimum(ks, n)), min(max(ks), n)
+    return jnp.asarray(np.minimum(ks, n)), min(max(LOOKED_FOR, 1 << (int(max(ks)) - 1).bit_length()), n)
 
 
 def _unit(x: Array) -> Array:

@@ -41,11 +41,12 @@ from mixjax.search.trials import Common, Say
 from mixjax.train import predictions, program, seeds, shared
 
 PLAN, BEST, SPLITS = 'plan.json', 'best.json', 'splits.json'
-METHODS = ('finetune', 'lpft')  # tried by themselves, and with a pretrained classifier `WITH_CLASSIFIER` too
-WITH_CLASSIFIER = 'smile'
+WITH_CLASSIFIER = 'smile'  # is tried, too, where the weights have one
 FACTORS = (1.0, 3.0, 1 / 3)  # of the learning rate
 FEATURES = 0.4  # share of the time that features may take
-REPEATS = ((50, 5), (200, 3), (1000, 2))  # labelled images up to which folds are drawn so often; 1 beyond
+# Labelled images up to which there are so many folds, drawn so often. With a handful of images a fifth of them is much:
+# what learns from the others would be compared on another task.
+FOLDS = ((50, 8, 3), (200, 5, 3), (1000, 5, 2), (10**9, 5, 1))
 BATCH, FEW = 32, 160  # size of a batch; half of it for fewer images
 EVALUATED = 32  # size of a batch that is timed
 MOST = 5_000_000  # probabilities of an entry
@@ -250,8 +251,9 @@ def draw_folds(config: Config, looked: Looked) -> Folds:
             f'{config.target.dir} has {len(sizes)} classes and {single} different images, so no class has two: nothing '
             'can be left out to measure anything on; add images, two of each class at least'
         )
-    repeats = config.search.repeats or next((many for most, many in REPEATS if len(labels) <= most), 1)
-    return folds.draw(labels, looked.groups, count=min(config.search.folds, max(sizes)), repeats=repeats)
+    count, repeats = next((count, repeats) for most, count, repeats in FOLDS if len(labels) <= most)
+    count = min(config.search.folds or count, sum(size for size in sizes if size > 1))
+    return folds.draw(labels, looked.groups, count=count, repeats=config.search.repeats or repeats)
 
 
 def describe(asked: Asked) -> list[str]:
@@ -511,14 +513,18 @@ def tested_by(search: Search) -> int:
 
 
 def methods_of(search: Search, network: int) -> list[str]:
-    """Return the methods of fine-tuning that are tried with a network."""
+    """Return the methods of fine-tuning that are tried with a network.
+
+    The method of its family's recipe comes first. That is LP-FT for transformers and ConvNeXt alone: with BN, the
+    features that a probe is fitted to are not those of train mode, and the first steps undo it.
+    """
     named = search.config.search.methods
     if named:
         return [name for name in named if name != 'probe']
     backbone = search.common.backbones[network]
+    first = recipes.METHODS.get(models.family(backbone.name), 'finetune')
     more = [WITH_CLASSIFIER] if weights.classes(backbone.weights, backbone.name) else []
-    first = recipes.METHODS.get(models.family(backbone.name), METHODS[0])
-    return sorted((*METHODS, *more), key=lambda name: name != first)
+    return list(dict.fromkeys((first, 'finetune', *more)))
 
 
 def explain(plan: Plan, every: Sequence[Trial], search: Search) -> list[str]:

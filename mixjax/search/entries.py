@@ -28,7 +28,7 @@ class Entry(NamedTuple):
       factor: of the learning rate.
       freeze: parts of the network that stay as they are.
       correct: (R, n), 1 where it was right on an example that a fold of this repeat left out; nan where none did.
-      loss: (R, n), the log loss there.
+      loss: (R, n), the log loss there, with the temperature that is best for all of them: the winner will have one.
       logits: its logits there, (R, n, c); nan where there are none.
       repeats: number of repeats of which all folds are there.
       seconds: how long it took.
@@ -72,10 +72,9 @@ def make(
     """Make an entry of its logits (R, n, c) for what the folds leave out; nan where they do not, or not yet."""
     there = ~np.isnan(logits[..., 0])
     correct, loss = np.full(there.shape, np.nan), np.full(there.shape, np.nan)
-    for repeat, mine in enumerate(there):
-        some, known = logits[repeat, mine], labels[mine]
-        correct[repeat, mine] = some.argmax(-1) == known
-        loss[repeat, mine] = selection.log_loss(some, known)
+    some, known = logits[there], np.broadcast_to(labels, there.shape)[there]
+    correct[there] = some.argmax(-1) == known
+    loss[there] = selection.log_loss(some, known, selection.fit_temperature(some, known))
     repeats = int(np.cumprod((there == folds.measured).all(1)).sum())
     return Entry(label, network, method, factor, freeze, correct, loss, logits, repeats, seconds)
 

@@ -12,6 +12,7 @@ from mixjax.report import best as page
 from mixjax.search import best, trials
 from tests.support.common import call
 from tests.support.digits import write_digits
+from tests.support.once import once
 from tests.support.page import Page
 
 NETWORK = 'glyphnet'
@@ -20,24 +21,28 @@ SETTINGS = {'devices': 1, 'search.folds': 3, 'search.repeats': 1, 'batch_size': 
 
 @pytest.fixture(scope='module')
 def photos(tmp_path_factory):
-    """Twelve of each of four digits, with a copy, a wrong label, and a file that is no image."""
-    root = write_digits(tmp_path_factory.mktemp('photos') / 'digits', 12)
-    shutil.copy(root / '0' / '0.png', root / '0' / 'copy.png')
-    shutil.copy(root / '1' / '3.png', root / '2' / 'twofold.png')
-    shutil.move(root / '0' / '7.png', root / '3' / 'wrong.png')
-    (root / '3' / 'broken.png').write_bytes(b'not an image')
-    return root
+    """Eight of each of four digits, with a copy, a wrong label, and a file that is no image."""
+
+    def fill(root):
+        write_digits(root, 8)
+        shutil.copy(root / '0' / '0.png', root / '0' / 'copy.png')
+        shutil.copy(root / '1' / '3.png', root / '2' / 'twofold.png')
+        shutil.move(root / '0' / '7.png', root / '3' / 'wrong.png')
+        (root / '3' / 'broken.png').write_bytes(b'not an image')
+
+    return once(tmp_path_factory, 'digits', fill)
 
 
 def steady_times(patch):
-    """Patch what is measured by constants: the plan does not depend on the machine then."""
+    """Patch what is measured by constants, and the clock: the plan does not depend on the machine then."""
 
     def measured(common, trial, folder, *, tested, forward, quiet):
-        return trial._replace(step=0.05, start=2.0, fold=0.2)
+        return trial._replace(step=0.25, start=2.0, fold=0.2)
 
     patch.setattr(trials, 'measure', measured)
     patch.setattr(best, 'seconds_an_image', lambda setup, batch: 0.001)
     patch.setattr(best, 'FACTORS', (1.0,))
+    patch.setattr(best.Search, 'clock', lambda search: 1.0)
 
 
 @pytest.fixture
@@ -54,16 +59,33 @@ def search(photos, workdir, **more):
 @pytest.fixture(scope='module')
 def found(photos, tmp_path_factory):
     """A search with trials of fine-tuning."""
-    patch = pytest.MonkeyPatch()
-    steady_times(patch)
-    try:
-        yield search(photos, tmp_path_factory.mktemp('search') / 'run', unknown=0.1)
-    finally:
-        patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        steady_times(patch)
+
+        def again(folder):
+            return search(photos, folder, minutes=1, unknown=0.1)
+
+        return again(once(tmp_path_factory, 'search', again))
+
+
+@pytest.fixture(scope='module')
+def probed(photos, tmp_path_factory):
+    """The folder of a search without trials, and what its command printed: (folder, command, text)."""
+    words = ['best', str(photos), '--minutes=2', f'--networks={NETWORK}', '--methods=probe', '--workdir=run',
+             '--unknown', *[f'--config.{name}={value}' for name, value in SETTINGS.items()]]  # fmt: skip
+
+    def fill(folder):
+        folder.mkdir()
+        done = call(folder, *words, module='mixjax')
+        assert done.returncode == 0, done.stderr
+        (folder / 'printed').write_text(done.stdout)
+
+    folder = once(tmp_path_factory, 'probed', fill)
+    return folder, words, (folder / 'printed').read_text()
 
 
 def test_what_it_finds(found):
-    assert found.kind == 'search' and found['images'] == 50 and found['classes'] == ['0', '1', '2', '3']
+    assert found.kind == 'search' and found['images'] == 34 and found['classes'] == ['0', '1', '2', '3']
     tried = {one['label']: one for one in found['tried']}
     assert sum(one['method']['name'] == 'lpft' for one in tried.values()) == 2  # the last stages, and all
     whole = [one for one in tried.values() if one['whole']]
@@ -77,8 +99,8 @@ def test_the_wrong_label_is_named_and_the_copies_are(found):
     first = found['doubtful'][0]
     assert (first['image'], first['label'], first['taken for']) == ('3/wrong.png', '3', '0')
     assert sorted(found['contradictions'][0]) == ['1/3.png', '2/twofold.png']
-    assert found['measured'] == 48  # nobody knows what these two are
-    assert found['copies'] == {'exact': 2, 'alike': 2} and found['independent'] == 47
+    assert found['measured'] == 32  # nobody knows what these two are
+    assert found['copies'] == {'exact': 2, 'alike': 2} and found['independent'] == 31
     assert any('broken.png' in note for note in found['notes'])
 
 
@@ -139,18 +161,27 @@ def test_a_search_that_was_killed_ends_with_the_same_network(photos, tmp_path, s
         assert (tmp_path / 'whole' / name).read_bytes() == (tmp_path / 'again' / name).read_bytes()
 
 
-def test_without_time_the_probe_is_the_answer(photos, tmp_path, steady):
-    found = search(photos, tmp_path / 'run', minutes=0.1)
-    assert found['winner']['method']['name'] == 'probe' and (tmp_path / 'run' / 'model.safetensors').exists()
+def test_without_trials_the_probe_is_the_answer(probed):
+    folder, _, printed = probed
+    found = json.loads((folder / 'run' / 'best.json').read_text())
+    assert found['winner']['method']['name'] == 'probe' and (folder / 'run' / 'model.safetensors').exists()
     assert any('no fine-tuning was tried' in line for line in page.sentences(found))
+    assert 'can predict now' in printed and 'expect ' in printed and 'report: run/report.html' in printed
+    assert 'glyphnet, logistic' in printed
+
+
+def test_without_time_for_features_there_is_a_sentence(photos, tmp_path, steady):
+    with pytest.raises(UserError, match='no network is fast enough here: give more --minutes'):
+        search(photos, tmp_path / 'run', minutes=0.001)
 
 
 def test_a_test_part_is_kept_for_the_end(photos, tmp_path, steady):
     root = tmp_path / 'parts'
     write_digits(root / 'train', 8)
+    write_digits(root / 'train', 10, 1)
     write_digits(root / 'test', 10, first=100)
     found = search(root, tmp_path / 'run', methods=['probe'])
-    assert found['images'] == 32 and found['test']['images'] == 40
+    assert found['images'] == 34 and found['test']['images'] == 40
     assert found.accuracy.mean == found['test']['accuracy']
     again = mixjax.load(tmp_path / 'run')
     images = [p for p in sorted((root / 'test').rglob('*.png'))]
@@ -168,15 +199,16 @@ def test_a_dry_run_writes_nothing_and_says_what_it_would_do(photos, tmp_path):
     assert 'features of all images in' in text and 'nothing was trained' in text
 
 
-def test_other_images_or_settings_need_another_folder(photos, tmp_path, steady):
-    search(photos, tmp_path / 'run', methods=['probe'])
+def test_other_images_or_settings_need_another_folder(photos, probed, tmp_path):
+    shutil.copytree(probed[0] / 'run', tmp_path / 'run')
     (tmp_path / 'run' / 'best.json').unlink()
-    with pytest.raises(UserError, match='other settings'):
-        search(photos, tmp_path / 'run', methods=['probe'], minutes=3)
+    words = [word for word in probed[1] if not word.startswith('--minutes')]
+    done = call(tmp_path, *words, '--minutes=3', module='mixjax')
+    assert done.returncode == 2 and 'holds a search with other settings' in done.stderr
     more = shutil.copytree(photos, tmp_path / 'more')
     shutil.copy(more / '0' / '1.png', more / '1' / 'another.png')
-    with pytest.raises(UserError, match='other'):
-        search(more, tmp_path / 'run', methods=['probe'])
+    done = call(tmp_path, *[str(more) if word == str(photos) else word for word in probed[1]], module='mixjax')
+    assert done.returncode == 2 and 'holds a search with other' in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -212,22 +244,22 @@ def test_unknown_methods_are_refused_before_anything_is_computed(photos, tmp_pat
     assert not (tmp_path / 'run').exists()
 
 
-def test_two_weights_of_one_network_are_told_apart(photos, tmp_path, steady):
-    twice = [NETWORK, f'{NETWORK}={tmp_path / "copy"}']
-    search(photos, tmp_path / 'first', methods=['probe'])
-    shutil.copytree(tmp_path / 'first' / 'probe', tmp_path / 'copy')
-    found = search(photos, tmp_path / 'run', networks=twice, methods=['probe'])
+def test_two_weights_of_one_network_are_told_apart(photos, probed, tmp_path, steady):
+    """Twice the same network, under two names; and the logistic regression is cut to the time, to nothing here."""
+    twice = [NETWORK, f'{NETWORK}={probed[0] / "run" / "probe"}']
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(best, 'SECONDS', 1e-2)
+        found = search(photos, tmp_path / 'run', networks=twice, methods=['probe'])
     names = {one['label'].partition(',')[0] for one in found['tried']}
     assert names == {'glyphnet-1', 'glyphnet-2'}
-
-
-def test_the_logistic_regression_is_cut_to_the_time(photos, tmp_path, steady, monkeypatch):
-    monkeypatch.setattr(best, 'SECONDS', 1e-2)
-    found = search(photos, tmp_path / 'run', methods=['probe'])
     assert {one['method']['kind'] for one in found['tried']} == {'means', 'knn'} and found['growth'] == {}
+
+
+def test_too_many_probabilities_are_refused_before_anything_is_computed(photos, tmp_path, monkeypatch):
     monkeypatch.setattr(best, 'MOST', 10)
     with pytest.raises(UserError, match='too many'):
         search(photos, tmp_path / 'other', methods=['probe'])
+    assert not (tmp_path / 'other').exists()
 
 
 def test_unknown_networks_and_missing_weights_end_in_a_sentence(photos, tmp_path):
@@ -237,25 +269,13 @@ def test_unknown_networks_and_missing_weights_end_in_a_sentence(photos, tmp_path
         search(photos, tmp_path / 'run', networks=['resnet50=nowhere/model.safetensors'])
 
 
-def test_the_command(photos, tmp_path):
-    words = [
-        'best',
-        str(photos),
-        '--minutes=0.5',
-        f'--networks={NETWORK}',
-        '--methods=probe',
-        '--workdir=run',
-        '--unknown',
-    ]
-    done = call(tmp_path, *words, '--config.devices=1', module='mixjax')
-    assert done.returncode == 0, done.stderr
-    assert 'can predict now' in done.stdout and 'expect ' in done.stdout and 'report: run/report.html' in done.stdout
-    assert 'glyphnet, logistic' in done.stdout
+def test_the_commands_after_a_search(photos, probed, tmp_path):
+    shutil.copytree(probed[0] / 'run', tmp_path / 'run')
     done = call(tmp_path, 'predict', '--workdir=run', str(photos), module='mixjax')
     assert done.returncode == 0 and 'accuracy' in done.stdout
     done = call(tmp_path, 'report', 'run', module='mixjax')
     assert done.returncode == 0, done.stderr
-    done = call(tmp_path, *words, '--config.devices=1', module='mixjax')
+    done = call(tmp_path, *probed[1], module='mixjax')
     assert 'nothing was trained' in done.stdout
     wrong = call(tmp_path, 'best', str(photos), '--minutes=soon', module='mixjax')
     assert wrong.returncode == 2 and 'must be a number' in wrong.stderr
