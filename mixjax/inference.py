@@ -555,11 +555,33 @@ def label_of(below: Path, classes: Sequence[str]) -> str | None:
 
 def test_set(workdir: str | Path) -> Images:
     """The images that the model of a run was tested on: those of its first seed."""
+    from mixjax.data.labelled import run_data, splits
+    from mixjax.train import seeds
+
+    config, sets = _sets(workdir)
+    if config.target.test == splits.NOTHING:
+        raise UserError(f'{workdir} was tested on nothing (config.target.test=none); give images')
+    if sets.test is not None:
+        return seeds.all_images(sets.test)
+    return seeds.undrawn_images(sets, run_data.draw_rows(config, sets, config.seed).known)
+
+
+def training_set(workdir: str | Path) -> Images:
+    """The images of a run's train part that its first seed knew the classes of."""
+    from mixjax.data.labelled import run_data
+    from mixjax.train import seeds
+
+    config, sets = _sets(workdir)
+    return seeds.subset(sets.train, run_data.draw_rows(config, sets, config.seed).known)
+
+
+def _sets(workdir: str | Path) -> tuple[Any, Any]:
+    """The config of a run, and its data sets, which are still those that it was trained with."""
     from mixjax import config as config_lib
     from mixjax.data.datasets import resolve as sets_lib
-    from mixjax.data.labelled import run_data, splits
+    from mixjax.data.labelled import run_data
     from mixjax.rundir import files as files_of
-    from mixjax.train import input_digests, seeds
+    from mixjax.train import input_digests
 
     folder = storage.to_place(workdir)
     if not (folder / 'config.json').exists():
@@ -569,10 +591,6 @@ def test_set(workdir: str | Path) -> Images:
     lost = None if config.synthetic.per_class else sets_lib.missing(config.target, config.data_dir)
     if lost:
         raise UserError(lost)
-    if config.target.test == splits.NOTHING:
-        raise UserError(f'{workdir} was tested on nothing (config.target.test=none); give images')
     sets = run_data.chosen_sets(config, run_data.load(config, config.target), None)
     input_digests.same_data(sets, folder)
-    if sets.test is not None:
-        return seeds.all_images(sets.test)
-    return seeds.undrawn_images(sets, run_data.draw_rows(config, sets, config.seed).known)
+    return config, sets

@@ -53,10 +53,13 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'search': (
         'config', 'data', 'errors', 'host', 'maths', 'models', 'rundir', 'train',
     ),
+    'export': (
+        'config', 'data', 'errors', 'host', 'inference', 'maths', 'method', 'models', 'rundir', 'tasks', 'version',
+    ),
     'planner': ('config', 'data', 'errors', 'host', 'method', 'models', 'train'),
     'commands': (
-        'analysis', 'config', 'data', 'errors', 'host', 'inference', 'models', 'planner', 'report', 'rundir', 'search',
-        'train', 'version',
+        'analysis', 'config', 'data', 'errors', 'export', 'host', 'inference', 'models', 'planner', 'report', 'rundir',
+        'search', 'train', 'version',
     ),
     'main': ('commands',),
     '__main__': ('commands',),

@@ -181,6 +181,28 @@ PREDICT = Command(
     'named after classes, the accuracy is printed too.',
 )  # fmt: skip
 
+EXPORT = Command(
+    'export', 'write a trained network in a form that other programs read', 'mixjax.commands.export:run',
+    (
+        'mixjax export runs/pets --to=timm',
+        'mixjax export runs/pets --to=onnx,stablehlo --out=pets',
+    ),
+    (
+        Flag('to', 'forms, with commas: timm (and transformers), torchvision, onnx, stablehlo, safetensors (ours)',
+             'FORMS', names, (), required=True),
+        Flag('out', 'a new or empty folder (export/FORM in the run); with several forms, a folder for each in it',
+             'DIR'),
+        Flag('images', 'images that the written file is compared on', 'N', int, 64, least=1),
+        IMPORT,
+    ),
+    Positional('RUN', 'the work directory of a finished run (of a comparison: RUN/METHOD)', 1, 1),
+    details='Writes the network with its classes, preprocessing, temperature and licence, and a README.md with what is '
+    'known of it. The file is then opened by the other program (torch with timm or torchvision, onnxruntime, '
+    'jax.export; without torch its names are read back), and is kept only if it gives the same probabilities on '
+    "images of the run's test part: 1e-4 at most between them.",
+    exits='Exit codes: 0 done, 2 wrong input, or a form that cannot hold this network (one message says why).',
+)  # fmt: skip
+
 REPORT = Command(
     'report', "write the report of finished runs, or a paper's table beside them", 'mixjax.commands.report:run',
     (
@@ -344,5 +366,5 @@ COMPLETION = Command(
     details='It completes commands, flags, and the names of shipped configs after --config; elsewhere, files.',
 )  # fmt: skip
 
-EVERY = (BEST, TRAIN, PREDICT, REPORT, GRID, PLAN, PREPARE, ANALYSE, MERGE, COMPLETION)
+EVERY = (BEST, TRAIN, PREDICT, EXPORT, REPORT, GRID, PLAN, PREPARE, ANALYSE, MERGE, COMPLETION)
 COMMANDS = {command.name: command for command in EVERY}

@@ -85,6 +85,13 @@ def network_of(architecture: str) -> str:
     return f'{architecture}_symmetric' if architecture.startswith('efficientnet_') else architecture
 
 
+def architecture_of(network: str) -> str:
+    """Return timm's name of a network of ours; the inverse of `network_of`."""
+    if network.startswith('efficientnet_') and network.endswith('_symmetric'):
+        return network.removesuffix('_symmetric')
+    return f'tf_{network}' if network.startswith('efficientnet_') else network
+
+
 class Reference(NamedTuple):
     """OWNER/NAME and the revision."""
 
