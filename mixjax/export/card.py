@@ -166,12 +166,8 @@ def accuracy(facts: Mapping[str, Any]) -> list[str]:
     if best:
         known = best.get('test', best['expected'])
         low, high = known['interval']
-        where = (
-            f'{known["images"]:,} test images' if 'test' in best else 'in cross-validation, corrected for the choice'
-        )
-        return [
-            f'Accuracy: {100 * known["accuracy"]:.1f} % {where} (90 % interval {100 * low:.1f} to {100 * high:.1f} %).'
-        ]
+        where = f'of {known["images"]:,} test images' if 'test' in best else 'in cross-validation'
+        return [interval(known['accuracy'], where, low, high)]
     first = next(iter(results.get('seeds', [])), {})
     share, count = first.get('accuracy'), results.get('test_examples', 0)
     if share is None or not count:

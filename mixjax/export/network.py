@@ -18,6 +18,7 @@ from mixjax.host import storage
 from mixjax.host.storage import Place
 from mixjax.inference import Predictor
 from mixjax.method import Method
+from mixjax.models import weights
 from mixjax.rundir import files
 
 Array = jax.Array
@@ -47,23 +48,20 @@ class Exported(NamedTuple):
       predictor: the network, computing in float32 whatever the run did.
       folder: where it was read from.
       samples: images to compare on.
+      probabilities: (n, classes), what the network says of the samples; numbers, of a regression.
       facts: those of the run that there are: `config`, `results`, `best`, `env`, as in the files of these names.
     """
 
     predictor: Predictor
     folder: str
     samples: Samples
+    probabilities: np.ndarray
     facts: Mapping[str, Any]
 
     @property
     def about(self) -> dict[str, Any]:
         """The contents of `model.json`."""
         return self.predictor.about
-
-    @property
-    def probabilities(self) -> np.ndarray:
-        """Return what the network says of the samples."""
-        return self.predictor.values(self.samples.image)
 
 
 def read(workdir: str, *, images: int = IMAGES, method: Callable[..., Method] | None = None) -> Exported:
@@ -77,9 +75,18 @@ def read(workdir: str, *, images: int = IMAGES, method: Callable[..., Method] | 
     predictor = inference.load(workdir, method=method)
     network = predictor.network._replace(net=models.build(predictor.about['model']))
     predictor = dataclasses.replace(predictor, network=network)
-    folder = storage.to_place(workdir) if storage.is_dir(storage.to_place(workdir)) else None
+    folder = folder_of(workdir)
+    some = samples(folder, predictor, images)
     facts = {} if folder is None else facts_of(folder)
-    return Exported(predictor, workdir, samples(workdir, folder, predictor, images), facts)
+    return Exported(predictor, workdir, some, predictor.values(some.image), facts)
+
+
+def folder_of(workdir: str) -> Place | None:
+    """Return the folder that a network was read from; None if it was a file, or an embedded network."""
+    if workdir.startswith(weights.EMBEDDED_PREFIX):
+        return None
+    place = storage.to_place(workdir)
+    return place if storage.is_dir(place) else None
 
 
 def facts_of(folder: Place) -> dict[str, Any]:
@@ -101,7 +108,7 @@ def run_of(folder: Place) -> Place:
     return next((folder / part for part in PARTS if storage.is_file(folder / part / 'config.json')), folder)
 
 
-def samples(workdir: str, folder: Place | None, predictor: Predictor, most: int) -> Samples:
+def samples(folder: Place | None, predictor: Predictor, most: int) -> Samples:
     """Return images of the run's test part, else of those that it learned from, else generated ones."""
     loads = {'test images': inference.test_set, 'training images': inference.training_set}
     for origin, load in loads.items() if folder is not None else ():

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mixjax.errors import UserError, nearest
-from mixjax.export import card, stablehlo, torch_form, verify
+from mixjax.export import card, network, stablehlo, torch_form, verify
 from mixjax.export.network import Exported
 from mixjax.export.verify import Maps, Verified
 from mixjax.host import storage, untrusted
@@ -95,8 +95,7 @@ def form_of(name: str) -> Form:
 
 def folder_of(workdir: str, form: str) -> Place:
     """Return the default folder of an export: inside the run, or in the current folder if it is no run's."""
-    place = storage.to_place(workdir)
-    return (place if storage.is_dir(place) else storage.to_place('.')) / 'export' / form
+    return (network.folder_of(workdir) or storage.to_place('.')) / 'export' / form
 
 
 def export(exported: Exported, name: str, folder: Place) -> Written:
