@@ -566,13 +566,25 @@ def test_set(workdir: str | Path) -> Images:
     return seeds.undrawn_images(sets, run_data.draw_rows(config, sets, config.seed).known)
 
 
-def training_set(workdir: str | Path) -> Images:
-    """The images of a run's train part that its first seed knew the classes of."""
+def validation_set(workdir: str | Path) -> Images | None:
+    """The images of a run's validation part, that of its first seed; None if it had none."""
     from mixjax.data.labelled import run_data
     from mixjax.train import seeds
 
     config, sets = _sets(workdir)
-    return seeds.subset(sets.train, run_data.draw_rows(config, sets, config.seed).known)
+    if sets.val is not None:
+        return seeds.all_images(sets.val)
+    rows = run_data.draw_rows(config, sets, config.seed).val
+    return seeds.subset(sets.train, rows) if len(rows) else None
+
+
+def training_set(workdir: str | Path) -> Images:
+    """The labelled images that the first seed of a run learned from."""
+    from mixjax.data.labelled import run_data
+    from mixjax.train import seeds
+
+    config, sets = _sets(workdir)
+    return seeds.subset(sets.train, run_data.draw_rows(config, sets, config.seed).train)
 
 
 def _sets(workdir: str | Path) -> tuple[Any, Any]:

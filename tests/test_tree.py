@@ -51,7 +51,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *MATHEMATICS, 'config', 'data', 'host', 'inference', 'method', 'models', 'report', 'rundir', 'train', 'version',
     ),
     'search': (
-        'config', 'data', 'errors', 'host', 'maths', 'models', 'rundir', 'train',
+        'config', 'data', 'errors', 'host', 'inference', 'maths', 'models', 'rundir', 'train',
     ),
     'export': (
         'config', 'data', 'errors', 'host', 'inference', 'maths', 'method', 'models', 'rundir', 'tasks', 'version',

@@ -354,6 +354,27 @@ MERGE = Command(
     'serves mixjax predict and config.model.weights as a run does. Runs stay as they are.',
 )  # fmt: skip
 
+CALIBRATE = Command(
+    'calibrate', 'fit the probabilities of a finished run to how often they are right', 'mixjax.commands.calibrate:run',
+    (
+        'mixjax calibrate runs/pets',
+        'mixjax calibrate runs/pets --folds=5 --unknown',
+    ),
+    (
+        Flag('folds', 'train so many networks as the run was, each without a part of the labelled images, and fit to '
+             'what they say of it; without it, to the validation part (config.target.val)', 'N', int, 0, least=2),
+        Flag('unknown', 'also set a threshold below which an image is unknown; 5 % of the images of known classes are '
+             'then given up'),
+        IMPORT,
+    ),
+    Positional('WORKDIR', 'the work directory of a finished run (of a comparison: RUN/METHOD)', 1, 1),
+    details='The logits are divided by a temperature (Guo et al. 2017), so that of the images with a probability of '
+    '80 % about 80 in 100 are right. It goes into model.json, which predict and export use; calibration.json and the '
+    'report have the calibration error and the Brier score before and after.',
+    exits='Exit codes: 0 done, 2 wrong input (one message says what to do).',
+    resume=SAME_COMMAND,
+)  # fmt: skip
+
 COMPLETION = Command(
     'completion', 'print the completion script for a shell', 'mixjax.commands.completion:run',
     (
@@ -366,5 +387,5 @@ COMPLETION = Command(
     details='It completes commands, flags, and the names of shipped configs after --config; elsewhere, files.',
 )  # fmt: skip
 
-EVERY = (BEST, TRAIN, PREDICT, EXPORT, REPORT, GRID, PLAN, PREPARE, ANALYSE, MERGE, COMPLETION)
+EVERY = (BEST, TRAIN, PREDICT, EXPORT, REPORT, GRID, PLAN, PREPARE, ANALYSE, CALIBRATE, MERGE, COMPLETION)
 COMMANDS = {command.name: command for command in EVERY}

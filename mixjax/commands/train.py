@@ -118,6 +118,10 @@ def train_and_report(arguments: Arguments) -> int:
     if before and not progress.trained:
         print(f'{workdir} holds a finished run of this config; nothing was trained.')
         print('To train longer raise --config.steps; for another run use another --workdir.')
+    if config.calibrate:
+        from mixjax.commands import calibrate
+
+        calibrate.of_config(config.calibrate, workdir, results, bool(progress.trained))
     if config.analyse:
         measure(config.analyse, workdir, bool(progress.trained))
     show(results, workdir)

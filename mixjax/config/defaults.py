@@ -214,6 +214,7 @@ class Config(Settings, Protocol):
     baseline: str = ''  # label of the one that the others are compared with; '' is the first by name
     sweep: SweepSettings  # the whole run once for each value of one number
     results: str = ''  # a Markdown file that gets the accuracy table too
+    calibrate: str = ''  # fit a temperature at the end: val (to the validation part), or folds (to five folds)
     analyse: str = ''  # what mixjax analyse is asked for at the end: '--what=interpolation,spectrum'
     mix: MixSettings
 

@@ -85,6 +85,7 @@ RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     'target.holdout': (lambda v: 0 <= v < 1, 'at least 0 and below 1'),
     'target.classes': (lambda v: 0 < v < math.inf and (v <= 1 or v == int(v)), 'a share up to 1, or a whole number'),
     'target.sampler': _one_of(*splits.SAMPLERS),
+    'calibrate': _one_of('', 'val', 'folds'),
     'search.minutes': _POSITIVE,
     'search.networks': (lambda v: all(isinstance(x, str) and x for x in v), 'names of networks'),
     'search.methods': (lambda v: all(isinstance(x, str) and x for x in v), 'names of methods'),
@@ -341,6 +342,8 @@ def _task(config: Any) -> None:
                 f'config.target.{key} needs one class for each image, and config.target.task={task} has none; the '
                 'labelled images are chosen at random, by config.target.rate or config.target.images'
             )
+    if config.calibrate:
+        raise UserError(f'config.calibrate is for one class an image, and config.target.task is {task}')
     if config.analyse:
         raise UserError(f'config.analyse measures runs of one class an image, and config.target.task is {task}')
     if tasks.of(task).scaled and config.model.head == 'keep':

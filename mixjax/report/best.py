@@ -14,7 +14,7 @@ import numpy as np
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 from mixjax.host.storage import Place
-from mixjax.report import pictures, png, several, style, svg, tables
+from mixjax.report import calibration, pictures, png, several, style, svg, tables
 from mixjax.report.answer import Answer
 from mixjax.report.mistakes import CELLS, NUMBERS, coloured, confused_text, numbers
 from mixjax.report.page import document
@@ -173,7 +173,7 @@ def body(found: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
         'alike': ('Alike, and of two classes', _alike(found, arrays)),
         'confusion': ('Confused classes', _confusion(found, arrays)),
         'growth': ('More labels', _growth(found)),
-        'calibration': ('Probabilities', _calibration(found)),
+        'calibration': ('Probabilities', calibration.section(found['calibration'], 'predictions for left-out images')),
         'folder': ('The folder', _folder(found)),
         'use': ('Use it', _use(found)),
     }
@@ -291,38 +291,6 @@ def _growth(found: Mapping[str, Any]) -> str:
         f'<figure class="plot">{chart}<figcaption>The probe on the winner\u2019s network, with a share of the images '
         'of each class. The dashed end is a power law through the points, and a guess.</figcaption></figure>'
     )
-
-
-def _calibration(found: Mapping[str, Any]) -> str:
-    one = found['calibration']
-    bins = [(a, b) for a, b, _ in one['after']['bins']]
-    before = [(a, b) for a, b, _ in one['before']['bins']]
-    chart = ''
-    if len(bins) > 1:
-        lines = [Series('perfect', 0, (0.0, 100.0), (0.0, 100.0), (0.0, 100.0), (0.0, 100.0))]
-        for label, colour, points in (('before', 2, before), ('after', 1, bins)):
-            x, y = (tuple(100 * point[k] for point in points) for k in (0, 1))
-            lines += [Series(label, colour, x, y, y, y)] if len(points) > 1 else []
-        text = Text('calibration-chart', 'Share that is right by the probability that was said', 'See the table.')
-        chart = svg.line_chart(lines, text, 'probability (%)', 'right (%)')
-        chart = f'<figure class="plot">{chart}<figcaption>Close to the dashed line is good.</figcaption></figure>'
-    rows = [
-        [name, f'{100 * one[key]["error"]:.1f}', f'{one[key]["brier"]:.3f}']
-        for name, key in (('before', 'before'), ('after', 'after'))
-    ]
-    head = ['temperature', 'calibration error %', 'Brier score']
-    listed = tables.html_table(
-        f'On {one["examples"]:,} predictions for images that were left out', head, rows, numbers=2
-    )
-    words = (
-        f'<p>Temperature {one["temperature"]:.3g}: the logits are divided by it, so that 80 % means right in 80 of 100.'
-        '</p>'
-    )
-    if 'threshold' in one:
-        words += (
-            f'<p>An image whose likeliest class has less than {100 * one["threshold"]:.0f} % is called unknown.</p>'
-        )
-    return f'{words}<div class="two">{chart}<div>{listed}</div></div>'
 
 
 def _folder(found: Mapping[str, Any]) -> str:

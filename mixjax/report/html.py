@@ -14,7 +14,20 @@ from typing import Any
 from mixjax.errors import UserError
 from mixjax.host import storage
 from mixjax.host.storage import Place
-from mixjax.report import best, curves, files, measured, mistakes, pictures, settings, several, style, svg, tables
+from mixjax.report import (
+    best,
+    calibration,
+    curves,
+    files,
+    measured,
+    mistakes,
+    pictures,
+    settings,
+    several,
+    style,
+    svg,
+    tables,
+)
 from mixjax.report.answer import answer
 from mixjax.report.gather import Found, gather
 from mixjax.report.page import document
@@ -102,6 +115,7 @@ def _folder(folder: Folder, prefix: str, level: int, budget: int, much: int = se
             'Surest mistakes' if primary.percent else 'Largest losses',
             mistakes.surest(folder, folder.runs[: plan.runs], plan.side),
         ),
+        'calibration': ('Probabilities', calibration.of_runs(folder.runs, prefix)),
         **measured.blocks(folder, prefix, budget // 4),
         'pairs': ('Class pairs', _pairs(folder.runs[: plan.runs], plan)),
         'samples': ('What the network saw', _samples(folder.runs[: plan.runs], plan)),

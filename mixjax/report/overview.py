@@ -19,7 +19,8 @@ from mixjax.report.words import TYPESET, count
 BASELINE = 'finetune'  # the method that every paper compares with; a comparison names another baseline
 # Settings of a method, or without influence on the numbers; and those that a setting has in words.
 OWN = (
-    'method', 'compare', 'baseline', 'results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store',
+    'method', 'compare', 'baseline', 'results', 'analyse', 'calibrate', 'cache_dir', 'cache_limit', 'data_dir', 'feed',
+    'store',
 )  # fmt: skip
 ALIKE = (
     *(key for key in OWN if key != 'method'), 'target', 'source', 'sweep', 'checkpoint_every', 'eval_every',

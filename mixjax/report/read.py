@@ -14,7 +14,7 @@ import numpy as np
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
 from mixjax.host.storage import Place
-from mixjax.report import analysis_results, outputs, predictions, tables
+from mixjax.report import analysis_results, calibration, outputs, predictions, tables
 from mixjax.report.analysis_results import AnalysisResults
 from mixjax.report.outputs import Outputs
 from mixjax.report.predictions import Predictions
@@ -55,6 +55,7 @@ class Run(NamedTuple):
     notes: messages on its data.
     measured: the results of `mixjax analyse`.
     predictions: predictions on the test examples, of classes. outputs: of several labels, or of numbers.
+    calibration: the result of `mixjax calibrate`.
     """
 
     label: str
@@ -67,6 +68,7 @@ class Run(NamedTuple):
     measured: AnalysisResults = AnalysisResults()
     predictions: Predictions | None = None
     outputs: Outputs | None = None
+    calibration: dict[str, Any] | None = None
 
 
 class Folder(NamedTuple):
@@ -149,7 +151,7 @@ def _run(path: Place, label: str, results: dict[str, Any]) -> Run:
     more = _pairs(path), _samples(path), _notes(path), analysis_results.read(path)
     rows = 'task' in results
     found = (None, outputs.read(path, results)) if rows else (predictions.read(path, results), None)
-    return Run(label, results, _json(path / 'config.json'), metrics, *more, *found)
+    return Run(label, results, _json(path / 'config.json'), metrics, *more, *found, calibration.read(path))
 
 
 def _notes(path: Place) -> tuple[str, ...]:

@@ -29,9 +29,10 @@ from mixjax.version import __version__
 Tree = Any
 SETTLE = 30.0  # seconds after which logged lines are written to a store
 # Settings of places, or of steps after the run, that do not change any number.
-ELSEWHERE = ('results', 'analyse', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store')
+ELSEWHERE = ('results', 'analyse', 'calibrate', 'cache_dir', 'cache_limit', 'data_dir', 'feed', 'store')
 # Settings that earlier versions had not, with the value that they stand for in a config without them.
 ADDED = {
+    'calibrate': '',
     'image.augment': '', 'image.tta': '', 'model.drop_path': -1.0, 'model.remat': False, 'optim.clip': 0.0,
     'optim.decayed': '', 'optim.layer_decay': 1.0, 'optim.recipe': '',
     'optim.warmup': 0.0, 'target.labels': '', 'target.task': '', 'target.test': '',

@@ -69,7 +69,17 @@ def left_out(entry: Entry, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def calibrate(entry: Entry, labels: np.ndarray, unknown: float) -> dict[str, float]:
     """Return the temperature of an entry, and with a share of unknowns the least probability of a known class."""
-    logits, known = left_out(entry, labels)
+    return fitted(*left_out(entry, labels), unknown)
+
+
+def fitted(logits: np.ndarray, known: np.ndarray, unknown: float) -> dict[str, float]:
+    """Return the temperature for logits (n, c) of examples (n,) that were not learned from, and the threshold.
+
+    Args:
+      logits: of the examples.
+      known: their classes.
+      unknown: share of the examples that may be called unknown; 0 for no threshold.
+    """
     temperature = selection.fit_temperature(logits, known)
     before, after = (selection.calibration(logits, known, t).brier for t in (1.0, temperature))
     temperature = 1.0 if before <= after else temperature  # votes of neighbours are no softmax of anything
