@@ -4,12 +4,14 @@
 
     dogs = engine.open_onnx('model.onnx')
     dogs.probabilities(['photo.jpg', 'other.png'])  # (2, classes)
+
+Everything that it needs is in the file, also the preprocessing.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Writes a predictor as one ONNX file: from pixels of any size to probabilities, with the weights and the preprocessing.
+"""Writes a predictor as one ONNX file: from pixels of any size to probabilities, with weights and preprocessing.
 
     onnx.write('model.onnx', mixjax.load('runs/dogs'), {})
 
@@ -43,11 +43,13 @@ class Written(NamedTuple):
     """Facts of a file that was written.
 
     bytes: its size. nodes: number of its operations. facts: its metadata.
+    notes: sentences on what is not as in the run.
     """
 
     bytes: int
     nodes: int
     facts: dict[str, Any]
+    notes: tuple[str, ...]
 
 
 def write(
@@ -86,7 +88,7 @@ def write(
         made = onnx_int8.quantised(made, np.asarray(calibration))
     data = made.SerializeToString()
     storage.write_named(storage.to_place(str(path)), data)
-    return Written(len(data), len(made.graph.node), facts)
+    return Written(len(data), len(made.graph.node), facts, notes(predictor))
 
 
 def model(predictor: Predictor, facts: Mapping[str, Any], precision: str = 'float32') -> Any:
@@ -107,6 +109,16 @@ def model(predictor: Predictor, facts: Mapping[str, Any], precision: str = 'floa
     )
     outputs = _outputs(graph, {'probabilities': name}, {'probabilities': ('n', len(predictor.classes))})
     return graph.model([images], outputs, {'mixjax': json.dumps(facts, ensure_ascii=False)})
+
+
+def notes(predictor: Predictor) -> tuple[str, ...]:
+    """Return sentences on what a file does otherwise than the predictor."""
+    if predictor.about.get('dtype') != 'bfloat16':
+        return ()
+    return (
+        'the network computes in bfloat16 in mixjax and with more digits in the file, so their probabilities differ by '
+        'the rounding of bfloat16',
+    )
 
 
 def metadata(predictor: Predictor, precision: str = 'float32') -> dict[str, Any]:
@@ -147,7 +159,8 @@ def _values(network: Network, predictor: Predictor) -> Callable[[Tree, Array], A
         if predictor.temperature != 1:
             logits = logits / jnp.float32(predictor.temperature)
         if predictor.scale is not None:
-            return jnp.asarray(predictor.scale.mean, jnp.float32) + jnp.asarray(predictor.scale.std, jnp.float32) * logits
+            mean, std = (jnp.asarray(one, jnp.float32) for one in predictor.scale)
+            return mean + std * logits
         return jax.nn.sigmoid(logits) if predictor.task.rows else jax.nn.softmax(logits, axis=-1)
 
     return values

@@ -171,7 +171,8 @@ def _relu(graph: Graph, node: Node) -> Node | str | None:
 
 def _activation(graph: Graph, node: Node) -> bool:
     """Return whether an operation with a constant is of a type that activations have."""
-    return any(value.dtype in (np.float32, np.float16) for name in node.inputs if (value := graph.value(name)) is not None)
+    values = [graph.value(name) for name in node.inputs]
+    return any(value is not None and value.dtype in (np.float32, np.float16) for value in values)
 
 
 def _clip(graph: Graph, node: Node) -> Node | None:

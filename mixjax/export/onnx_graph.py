@@ -73,7 +73,9 @@ class Graph:
         self.nodes.append(Node(op, tuple(inputs), names, attributes, name, notes or {}))
         return names
 
-    def instead(self, node: Node, op: str, *inputs: str, notes: Mapping[str, Any] | None = None, **attributes: Any) -> Node:
+    def instead(
+        self, node: Node, op: str, *inputs: str, notes: Mapping[str, Any] | None = None, **attributes: Any
+    ) -> Node:
         """Return a node to put in the place of another one."""
         name = self._unique('/'.join([*node.name.split('/')[:-1], op]))
         return Node(op, inputs, node.outputs, attributes, name, notes or {})

@@ -18,10 +18,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import export
+from jax import export, lax
 from jax.extend import core
 
-from mixjax.errors import UserError
+from mixjax.errors import UserError, user_code
 from mixjax.export.onnx_graph import Graph, kind
 
 Order = tuple[int, ...]
@@ -110,7 +110,8 @@ class Lowering:
         leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
         shown = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), variables)
         batch = jax.ShapeDtypeStruct((self._symbol, *shape), dtype)
-        closed, made = jax.make_jaxpr(function, return_shape=True)(shown, batch)
+        with user_code('the network, traced for a batch of any length,', function):
+            closed, made = jax.make_jaxpr(function, return_shape=True)(shown, batch)
         given = tensor((BATCH, *shape), dtype, tuple(range(len(shape) + 1)), images)
         values = self.run(closed.jaxpr, closed.consts, [*(_fixed(leaf, _path(path)) for path, leaf in leaves), given])
         self.graph.scope = ''
@@ -123,7 +124,8 @@ class Lowering:
         known.update(zip(jaxpr.invars, arguments, strict=True))
 
         def read(atom: Any) -> Value:
-            return _fixed(np.asarray(atom.val, atom.aval.dtype)) if isinstance(atom, core.Literal) else known[atom]
+            literal: Any = atom
+            return _fixed(np.asarray(literal.val, literal.aval.dtype)) if isinstance(atom, core.Literal) else known[atom]
 
         for equation in jaxpr.eqns:
             self.graph.scope = _scope(equation) or self.graph.scope
@@ -139,7 +141,8 @@ class Lowering:
                 return found
         if name not in RULES:
             raise UserError(
-                f'the network cannot be written as ONNX: it uses the operation {name} of JAX, for which there is no rule'
+                f'the network cannot be written as ONNX: it uses the operation {name} of JAX, for which there is no '
+                'rule'
             )
         return RULES[name](self, equation, values)
 
@@ -317,8 +320,10 @@ SIMPLE = {
 # Primitives that change no value.
 SAME = ('copy', 'copy_p', 'name', 'optimization_barrier', 'sharding_constraint', 'stop_gradient')
 # Others that are computed place by place, so that a constant stays short along axes where it repeats.
-PLACEWISE = ('clamp', 'convert_element_type', 'erfc', 'expm1', 'integer_pow', 'is_finite', 'log1p', 'ne', 'rem', 'rsqrt',
-             'select_n', 'square')  # fmt: skip
+PLACEWISE = (
+    'clamp', 'convert_element_type', 'erfc', 'expm1', 'integer_pow', 'is_finite', 'log1p', 'ne', 'rem', 'round',
+    'rsqrt', 'select_n', 'square',
+)  # fmt: skip
 ELEMENTWISE = frozenset([*SIMPLE, *SAME, *PLACEWISE])
 # Primitives with functions inside, and others that are never computed as one operation of constants.
 FUNCTIONS = ('checkpoint', 'closed_call', 'custom_jvp_call', 'custom_vjp_call', 'jit', 'remat2')
@@ -413,6 +418,14 @@ COMPOSED: dict[str, Callable[..., str]] = {
 RULES.update({name: _composed(build) for name, build in COMPOSED.items()})
 
 
+@rule('round')
+def _round(low: Lowering, equation: Any, values: list[Value]) -> Value:
+    if equation.params['rounding_method'] != lax.RoundingMethod.TO_NEAREST_EVEN:
+        raise _unsupported('a rounding of halves away from zero')
+    order = values[0].order
+    return _made(low, equation, order, low.graph.add('Round', values[0].layouts[order]))
+
+
 @rule('select_n')
 def _select(low: Lowering, equation: Any, values: list[Value]) -> Value:
     which, *cases = values
@@ -466,9 +479,11 @@ def _reshape(low: Lowering, equation: Any, values: list[Value]) -> Value:
     if not mixed:
         return _renamed(value, shape, {old[0]: new[0] for old, new in groups})
     order = next((order for order in reversed(value.layouts) if all(_adjacent(old, order) for old, _ in mixed)), None)
-    if order is None:
-        order = tuple(axis for axis, size in enumerate(value.shape) if size != 1)
-    name = low.full(value, order) if value.held != frozenset(order) else low.permuted(value, order)
+    if order is not None:
+        name = low.permuted(value, order)
+    else:
+        order = _side_by_side([old for old, _ in mixed], value)
+        name = low.full(value, order)
     becomes = {old[0]: new for old, new in groups}
     after = tuple(axis for first in order if first in becomes for axis in becomes[first])
     return tensor(shape, value.dtype, after, low.reshaped(name, [shape[axis] for axis in after]))
@@ -493,6 +508,15 @@ def _adjacent(axes: Order, order: Order) -> bool:
         return False
     first = order.index(axes[0])
     return order[first : first + len(axes)] == axes
+
+
+def _side_by_side(groups: Sequence[Order], value: Value) -> Order:
+    """Return an order of the axes of a tensor, like the stored one, in which those of a group follow one another."""
+    found: list[int] = []
+    for axis in (*value.order, *(axis for axis, size in enumerate(value.shape) if size != 1)):
+        if axis not in found:
+            found += next((group for group in groups if axis in group), (axis,))
+    return tuple(found)
 
 
 def _tensor(low: Lowering, value: Value) -> Value:
@@ -605,22 +629,31 @@ def _pad(low: Lowering, equation: Any, values: list[Value]) -> Value:
 
 @rule('gather')
 def _gather(low: Lowering, equation: Any, values: list[Value]) -> Value:
-    """Lower the choice of one part, `x[:, 1:]`, or of several places along one axis, `x[:, places]`."""
+    """Lower the choice of a part, `x[:, 1:]`, and of places along one axis, `x[:, places]`, also of both."""
     (value, places), shape = values, low.sizes(equation.outvars[0].aval.shape)
-    numbers, lengths = equation.params['dimension_numbers'], low.sizes(equation.params['slice_sizes'])
+    numbers, lengths = equation.params['dimension_numbers'], list(low.sizes(equation.params['slice_sizes']))
     axes, gone = numbers.start_index_map, numbers.collapsed_slice_dims
-    if places.array is not None and places.array.ndim == 1:
-        part = _window(low, value, {axis: _fixed(at) for axis, at in zip(axes, places.array, strict=True)}, lengths)
+    if places.array is None:
+        raise _unsupported('a choice of elements at places that depend on the image (gather)')
+    # One column for each axis; rows are the places that are taken.
+    columns = dict(zip(axes, np.moveaxis(np.broadcast_to(places.array, places.shape), -1, 0), strict=True))
+    inside = all((0 <= at).all() and (at <= value.shape[k] - lengths[k]).all() for k, at in columns.items())
+    moving = [axis for axis, at in columns.items() if at.ndim and (axis in gone or not _uniform(at))]
+    if not inside or len(moving) > 1 or numbers.operand_batching_dims or moving and gone != tuple(moving):
+        raise _unsupported('a choice of elements other than a part, or whole rows along one axis (gather)')
+    for axis in moving:
+        lengths[axis] = value.shape[axis]
+    starts = {axis: _fixed(at.flat[0]) for axis, at in columns.items() if axis not in moving}
+    value = _window(low, value, starts, lengths)
+    if not moving:
         kept = [axis for axis in range(len(lengths)) if axis not in gone]
-        return _renamed(low.without(part, gone), shape, {axis: k for k, axis in enumerate(kept)})
-    rank, axis = len(places.shape) - 1, axes[0]
-    kept = tuple(k for k in range(len(shape)) if not axis <= k < axis + rank)
-    rows = all(k == axis or size == value.shape[k] for k, size in enumerate(lengths))
-    if places.array is None or not rows or axes != gone or len(axes) != 1 or numbers.offset_dims != kept:
-        raise _unsupported('a choice of elements other than whole rows at fixed places (gather)')
-    at = low.graph.constant(np.clip(places.array[..., 0], 0, value.shape[axis] - 1).astype(np.int64))
-    name = low.graph.add('Gather', low.full(value, tuple(range(len(value.shape)))), at, axis=axis)
-    return tensor(shape, value.dtype, tuple(range(len(shape))), name)
+        return _renamed(low.without(value, gone), shape, dict(zip(kept, numbers.offset_dims, strict=True)))
+    rank, order = places.array.ndim - 1, tuple(range(len(shape)))
+    if numbers.offset_dims != tuple(axis for axis in order if not moving[0] <= axis < moving[0] + rank):
+        raise _unsupported('a choice of rows that become another axis (gather)')
+    at = low.graph.constant(columns[moving[0]].astype(np.int64))
+    name = low.graph.add('Gather', low.full(value, tuple(range(len(value.shape)))), at, axis=moving[0])
+    return tensor(shape, value.dtype, order, name)
 
 
 @rule('dim_as_value')
@@ -635,7 +668,9 @@ def _dim_as_value(low: Lowering, equation: Any, values: list[Value]) -> Value:
 
 # --- sums, products and convolutions ----------------------------------------------------------------------------------
 
-REDUCTIONS = {'reduce_max': 'ReduceMax', 'reduce_min': 'ReduceMin', 'reduce_prod': 'ReduceProd', 'reduce_sum': 'ReduceSum'}
+REDUCTIONS = {
+    'reduce_max': 'ReduceMax', 'reduce_min': 'ReduceMin', 'reduce_prod': 'ReduceProd', 'reduce_sum': 'ReduceSum',
+}  # fmt: skip
 
 
 @rule(*REDUCTIONS)
@@ -678,7 +713,8 @@ def _dot(low: Lowering, equation: Any, values: list[Value]) -> Value:
         for value, summed, batch in ((left, left_sum, left_batch), (right, right_sum, right_batch))
     )
     shape = low.sizes(equation.outvars[0].aval.shape)
-    rows, columns = ([a for a in free if value.shape[a] != 1] for free, value in ((left_free, left), (right_free, right)))
+    rows = [axis for axis in left_free if left.shape[axis] != 1]
+    columns = [axis for axis in right_free if right.shape[axis] != 1]
     # Where the axes of the result are: those of the batch, then the left and the right ones.
     place = {('b', k): k for k in range(len(left_batch))}
     place |= {('l', axis): len(place) + k for k, axis in enumerate(left_free)}

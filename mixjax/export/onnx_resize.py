@@ -1,9 +1,10 @@
 """The preparation of photographs as ONNX nodes: from pixels of any size to stored images, as `photo.fit` makes them.
 
 An axis is resized by a product of matrices, as in `resample`: a block of pixels shares the source pixels around it, and
-has a matrix of weights for them, which the graph computes from the length of the axis. Pillow's weights are multiples of
-2**-22; as float64 they and every sum of them are exact, so the bytes are Pillow's. (For photographs of less than about
-1000 pixels `photo.fit` rounds its weights to 2**-16, and one byte in a thousand differs by 1.)
+has a matrix of weights for them, which the graph computes from the length of the axis. Pillow's weights are multiples
+of 2**-22; as float64 they and every sum of them are exact. So the bytes are Pillow's for a whole image. Those of
+`photo.fit` differ by 1 in at most two of a thousand: it gives Pillow the edges of a crop in float32, and rounds the
+weights of small photographs to 2**-16.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mixjax.data.pixels import photo
 from mixjax.errors import require
 from mixjax.export.onnx_graph import Graph, kind
 
+SCOPE = 'prepare'  # of the names of the nodes
 BLOCK = 8  # pixels
 ONE = 1 << 22  # a weight of 1
 
@@ -50,7 +52,7 @@ def add(graph: Graph, images: str, rule: photo.Rule) -> str:
         f'images of interpolation {rule.interpolation} are not resized in ONNX; the networks that are exported have '
         f'{" or ".join(WEIGHTS)}',
     )
-    graph.scope = 'prepare'
+    graph.scope = SCOPE
     size = [graph.add('Shape', images, start=axis, end=axis + 1) for axis in (1, 2)]
     short = graph.add('Min', *size)
     rows, columns = (_axis(graph, one, short, rule) for one in size)
