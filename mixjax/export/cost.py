@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mixjax.errors import require
+
 
 class Cost(NamedTuple):
     """Two predictions of the same labelled images compared.
@@ -41,11 +43,14 @@ def cost(labels: Any, before: np.ndarray, after: np.ndarray, task: str = 'classi
 
     Example:
       >>> import numpy as np
+
+from mixjax.errors import require
       >>> found = cost([0, 1], np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([[0.8, 0.2], [0.6, 0.4]]))
       >>> found.before, found.after, found.lost, found.gained, found.changed
       (1.0, 0.5, 1, 0, 1)
     """
-    labels, largest = np.asarray(labels), float(np.abs(after - before).max(initial=0))
+    require(len(labels) > 0, 'the cost of a precision is measured on labelled images, and there are none')
+    labels, largest = np.asarray(labels), float(np.abs(after - before).max())
     if task == 'regression':
         errors = [float(np.abs(one - labels).mean()) for one in (before, after)]
         changed = (np.abs(after - before) > 0.01 * np.std(labels, axis=0)).any(1)

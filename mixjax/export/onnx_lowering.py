@@ -125,7 +125,9 @@ class Lowering:
 
         def read(atom: Any) -> Value:
             literal: Any = atom
-            return _fixed(np.asarray(literal.val, literal.aval.dtype)) if isinstance(atom, core.Literal) else known[atom]
+            if isinstance(atom, core.Literal):
+                return _fixed(np.asarray(literal.val, literal.aval.dtype))
+            return known[atom]
 
         for equation in jaxpr.eqns:
             self.graph.scope = _scope(equation) or self.graph.scope
@@ -637,7 +639,7 @@ def _gather(low: Lowering, equation: Any, values: list[Value]) -> Value:
         raise _unsupported('a choice of elements at places that depend on the image (gather)')
     # One column for each axis; rows are the places that are taken.
     columns = dict(zip(axes, np.moveaxis(np.broadcast_to(places.array, places.shape), -1, 0), strict=True))
-    inside = all((0 <= at).all() and (at <= value.shape[k] - lengths[k]).all() for k, at in columns.items())
+    inside = all((at >= 0).all() and (at <= value.shape[k] - lengths[k]).all() for k, at in columns.items())
     moving = [axis for axis, at in columns.items() if at.ndim and (axis in gone or not _uniform(at))]
     if not inside or len(moving) > 1 or numbers.operand_batching_dims or moving and gone != tuple(moving):
         raise _unsupported('a choice of elements other than a part, or whole rows along one axis (gather)')

@@ -89,7 +89,7 @@ FUNCTIONS = {
     'rounding': lambda w, x: jnp.floor(3 * x) + jnp.ceil(2 * x) + jnp.round(x) * (jnp.floor(x) % 2),
     'integers': lambda w, x: ((7 * x).astype(jnp.int32) // 3 + (7 * x).astype(jnp.int32) % 5).astype(jnp.float32),
     'choices': lambda w, x: jnp.where((x > 0.2) & ~(x >= 1) | (x < w['vector']), x, 2 * w['vector'])
-    + jnp.clip(x, -0.5, 0.25) + jnp.where(x != x.max(), 1.0, 0.0),
+    + jnp.clip(x, -0.5, 0.25) + jnp.where(x != x.max((1, 2, 3), keepdims=True), 1.0, 0.0),
     'finite': lambda w, x: jnp.isfinite(1 / jnp.maximum(x, 0)).astype(jnp.float32),
     'log of sums': lambda w, x: jax.nn.logsumexp(x, axis=(1, 3)) + jax.nn.log_softmax(x, axis=2)[:, 0, 0, :1],
     'types': lambda w, x: ((9 * x).astype(jnp.int32).astype(jnp.float16) / 2).astype(jnp.bfloat16).astype(jnp.float32),

@@ -1,0 +1,61 @@
+"""Every network that ships as ONNX, with random weights: narrow ones of each kind, and by night all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx as onnx_package
+import pytest
+
+from mixjax import models
+from mixjax.errors import UserError
+from mixjax.export import engine, onnx
+from tests.support.narrow import NARROW
+from tests.support.predictors import random_predictor, sharpened, stored_images
+
+LARGE = {'deit3_huge_patch14_224', 'vit_giant_patch14_dinov2', 'vit_giant_patch14_reg4_dinov2', 'vit_huge_patch14_224'}
+
+
+def assert_same(predictor, path):
+    """The file predicts what the predictor does, of one image and of three; returns the operations of its network."""
+    images = stored_images(predictor, 3)
+    sharpened(predictor, images)
+    wanted = predictor.probabilities(images)
+    assert wanted.max() > 0.3 and np.ptp(wanted, axis=0).max() > 0.01  # they depend on the image
+    onnx.write(path, predictor, {})
+    found = engine.open_onnx(path)
+    for count in (3, 1):
+        probabilities = found.probabilities(images[:count])
+        np.testing.assert_allclose(probabilities, wanted[:count], rtol=0, atol=1e-4)
+        assert (probabilities.argmax(1) == wanted[:count].argmax(1)).all()
+    nodes = onnx_package.load(path).graph.node
+    return [node for node in nodes if not node.name.startswith('prepare')]
+
+
+@pytest.mark.parametrize('name', NARROW)
+def test_narrow_networks_predict_the_same(name, monkeypatch, tmp_path):
+    backbone = NARROW[name][0]
+    monkeypatch.setitem(models.BACKBONES, name, lambda dtype=None: backbone.clone(dtype=dtype))
+    nodes = assert_same(random_predictor(name, 40), tmp_path / 'model.onnx')
+    kinds = {node.op_type for node in nodes}
+    if 'conv' in name or 'res' in name or 'mobile' in name or 'efficient' in name:
+        assert 'Conv' in kinds and not kinds & {'Loop', 'If', 'Scan', 'Slice'}  # depthwise ones are no sums of shifts
+    if 'vit' in name:
+        assert {'Gelu', 'LayerNormalization', 'Softmax'} <= kinds
+
+
+@pytest.mark.parametrize('name', ['preactresnet18', 'wrn28_10', 'cifar_resnet50'])
+def test_wide_networks_predict_the_same(name, tmp_path):
+    """Those that have no narrow form, on tiny images."""
+    assert_same(random_predictor(name, 8), tmp_path / 'model.onnx')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', sorted(set(models.SHIPPED) - LARGE))
+def test_all_networks_predict_the_same(name, tmp_path):
+    assert_same(random_predictor(name), tmp_path / 'model.onnx')
+
+
+@pytest.mark.slow
+def test_a_network_above_two_gigabytes_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r'the weights of this network are 2\.5 GB; export a smaller network, or in'):
+        onnx.write(tmp_path / 'model.onnx', random_predictor('vit_huge_patch14_224'), {})
