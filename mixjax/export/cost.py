@@ -43,8 +43,6 @@ def cost(labels: Any, before: np.ndarray, after: np.ndarray, task: str = 'classi
 
     Example:
       >>> import numpy as np
-
-from mixjax.errors import require
       >>> found = cost([0, 1], np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([[0.8, 0.2], [0.6, 0.4]]))
       >>> found.before, found.after, found.lost, found.gained, found.changed
       (1.0, 0.5, 1, 0, 1)

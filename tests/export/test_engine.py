@@ -134,7 +134,7 @@ DAMAGES = {
     'channels': (lambda model, facts: {**facts, 'image': {'channels': 4}}, 'is damaged .*channels'),
     'threshold': (lambda model, facts: {**facts, 'threshold': 'high'}, 'is damaged .*threshold'),
     'task': (lambda model, facts: {**facts, 'task': None}, 'is damaged .*task'),
-    'output': (lambda model, facts: model.graph.output.add().CopyFrom(model.graph.input[0]), 'is damaged|is no ONNX file'),
+    'output': (lambda model, facts: model.graph.output.add().CopyFrom(model.graph.input[0]), 'is damaged|no ONNX file'),
 }  # fmt: skip
 
 

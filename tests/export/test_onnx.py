@@ -56,7 +56,8 @@ def letters_file(letters, tmp_path_factory):
 
 def test_photographs_of_all_sizes_give_the_predictors_probabilities(letters, letters_file, tmp_path):
     draw = np.random.default_rng(0)
-    images = [draw.integers(0, 256, size, np.uint8) for size in ((16, 16), (16, 16, 1), (40, 31), (9, 200, 3), (16, 16))]
+    sizes = ((16, 16), (16, 16, 1), (40, 31), (9, 200, 3), (16, 16))
+    images = [draw.integers(0, 256, size, np.uint8) for size in sizes]
     paths = [tmp_path / f'{k}.png' for k in range(2)]
     for path, image in zip(paths, (images[2], images[3]), strict=True):
         Image.fromarray(image).save(path)
@@ -173,7 +174,8 @@ def test_bfloat16_networks_are_written_in_float32(tmp_path):
     np.testing.assert_allclose(found.probabilities(images), full.probabilities(images), rtol=0, atol=1e-6)
     assert np.abs(half.probabilities(images) - full.probabilities(images)).max() > 1e-4
     assert written.facts['trained_in'] == 'bfloat16' and 'bfloat16' in written.notes[0]
-    assert {one.data_type for one in proto(tmp_path).graph.initializer} <= {1, 2, 7, 11}  # float32, uint8, int64, float64
+    kinds = {one.data_type for one in proto(tmp_path).graph.initializer}
+    assert kinds <= {1, 2, 7, 11}  # float32, uint8, int64, float64
 
 
 def test_float16_halves_the_file(letters, letters_file, glyphs, tmp_path):

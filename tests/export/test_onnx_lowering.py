@@ -103,7 +103,7 @@ FUNCTIONS = {
     .reshape(x.shape[0], 6, 5, 2, 4).mean((1, 2, 4)),
     'axes across': lambda w, x: jnp.swapaxes(x.reshape(x.shape[0], 6, 5, 2, 2), 1, 3).reshape(x.shape[0], 2, 60),
     'squeezed': lambda w, x: jnp.squeeze(x.mean((1, 2), keepdims=True), (1, 2))[:, None, :, None] * 2,
-    'joined': lambda w, x: jnp.concatenate([jnp.broadcast_to(w['token'], (x.shape[0], 1, 5, 4)), x, x[:, ::-1]], axis=1),
+    'joined': lambda w, x: jnp.concatenate([jnp.broadcast_to(w['token'], (x.shape[0], 1, 5, 4)), x, x[:, ::-1]], 1),
     'joined maps': lambda w, x: jnp.concatenate(
         [conv(x, w['kernel'], window_strides=(1, 1), padding='SAME'), x, x.sum((1, 2), keepdims=True) + 0 * x], -1
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx as onnx_package
 import pytest
@@ -9,9 +11,12 @@ import pytest
 from mixjax import models
 from mixjax.errors import UserError
 from mixjax.export import engine, onnx
+from mixjax.models.preact import PreActResNet
+from mixjax.models.wideresnet import WideResNet
 from tests.support.narrow import NARROW
 from tests.support.predictors import random_predictor, sharpened, stored_images
 
+TOKENS = {'vit', 'dinov2', 'dinov3', 'siglip'}  # with class tokens, registers or queries for each image
 LARGE = {'deit3_huge_patch14_224', 'vit_giant_patch14_dinov2', 'vit_giant_patch14_reg4_dinov2', 'vit_huge_patch14_224'}
 
 
@@ -31,22 +36,23 @@ def assert_same(predictor, path):
     return [node for node in nodes if not node.name.startswith('prepare')]
 
 
-@pytest.mark.parametrize('name', NARROW)
+NAMES = ('resnet_basic', 'resnet_timm', 'densenet', 'efficientnet_timm', 'efficientnet_lite', 'convnext', 'convnextv2',
+         'bit', 'vit', 'dinov2', 'dinov3', 'siglip', 'mobilenetv3', 'mobilenetv4')  # fmt: skip
+BACKBONES: dict[str, Any] = {name: NARROW[f'narrow_{name}'][0] for name in NAMES}
+BACKBONES |= {'preactresnet': PreActResNet((1, 1, 1, 1), 4), 'wideresnet': WideResNet(1, 1)}
+
+
+@pytest.mark.parametrize('name', BACKBONES)
 def test_narrow_networks_predict_the_same(name, monkeypatch, tmp_path):
-    backbone = NARROW[name][0]
-    monkeypatch.setitem(models.BACKBONES, name, lambda dtype=None: backbone.clone(dtype=dtype))
-    nodes = assert_same(random_predictor(name, 40), tmp_path / 'model.onnx')
+    """One of each family; those with positions for 5 x 5 patches see 3 x 3, for which they are resized."""
+    monkeypatch.setitem(models.BACKBONES, name, lambda dtype=None: BACKBONES[name].clone(dtype=dtype))
+    nodes = assert_same(random_predictor(name, 24 if name in TOKENS else 40, seed=1), tmp_path / 'model.onnx')
     kinds = {node.op_type for node in nodes}
-    if 'conv' in name or 'res' in name or 'mobile' in name or 'efficient' in name:
-        assert 'Conv' in kinds and not kinds & {'Loop', 'If', 'Scan', 'Slice'}  # depthwise ones are no sums of shifts
-    if 'vit' in name:
-        assert {'Gelu', 'LayerNormalization', 'Softmax'} <= kinds
-
-
-@pytest.mark.parametrize('name', ['preactresnet18', 'wrn28_10', 'cifar_resnet50'])
-def test_wide_networks_predict_the_same(name, tmp_path):
-    """Those that have no narrow form, on tiny images."""
-    assert_same(random_predictor(name, 8), tmp_path / 'model.onnx')
+    assert 'Conv' in kinds and not kinds & {'Expand', 'If', 'Loop', 'Scan'} - ({'Expand'} if name in TOKENS else set())
+    if name in TOKENS:
+        assert {'LayerNormalization', 'Softmax'} <= kinds
+    else:
+        assert 'Slice' not in kinds  # a depthwise convolution is one, and no sum of shifted products
 
 
 @pytest.mark.slow

@@ -79,7 +79,7 @@ def test_stored_images_stay_as_they_are(name):
 
 
 def test_wide_images_of_the_stored_height_are_cropped():
-    """10 columns more than the 32 that are kept: 5 on each side; 9 more: 4, since the half of 9 goes to the even one."""
+    """Of 10 columns more than are kept, 5 go on each side; of 9 the first 4, and of 3 the first 2, the even ones."""
     rule, image = RULES['bilinear'], noisy(32, 42, 3)
     np.testing.assert_array_equal(resized(image[None], rule)[0], image[:, 5:37])
     np.testing.assert_array_equal(resized(image[None, :, :41], rule)[0], image[:, 4:36])

@@ -47,7 +47,7 @@ def random_predictor(
             return 0.5 + np.abs(normal)
         if what in ('scale', 'gamma'):
             return 1 + 0.2 * normal
-        return 0.1 * normal if leaf.ndim < 2 else normal / np.float32(np.prod(leaf.shape[:-1]) ** 0.5)
+        return 0.1 * normal if leaf.ndim < 2 else normal * np.float32((3 / np.prod(leaf.shape[:-1])) ** 0.5)
 
     variables = jax.tree_util.tree_map_with_path(drawn, shapes)
     geometry = augment.Geometry(crop, 0, False, tuple(image['mean']), tuple(image['std']))
@@ -59,10 +59,11 @@ def random_predictor(
 
 
 def sharpened(predictor: Predictor, images: np.ndarray) -> Predictor:
-    """The predictor with a classifier that is sure of some images and not of others."""
-    head = predictor.network.variables['params']['heads']['target']
-    factor = 3 / predictor.logits(images).std()
-    head.update({part: values * factor for part, values in head.items()})
+    """The predictor with a classifier whose answers differ between images, and of which it is sure."""
+    head, logits = predictor.network.variables['params']['heads']['target'], predictor.logits(images)
+    middle = logits.mean(0)
+    factor = 2 / (logits - middle).std()
+    head.update(kernel=head['kernel'] * factor, bias=(head['bias'] - middle) * factor)
     return predictor
 
 
