@@ -20,8 +20,10 @@ def run(arguments: Arguments) -> int:
         if arguments['out']:
             folder = storage.to_place(arguments['out'])
             folder = folder / form.name if len(forms) > 1 else folder
-        made = write.export(exported, form.name, folder)
+        made = write.export(exported, form.name, folder, arguments['precision'])
         for name, size in made.files.items():
             print(f'{folder / name}  {size / 1e6:.2f} MB', flush=True)
         print(f'{folder / write.CARD}\n{form.name}: {made.verified.words()}', flush=True)
+        if made.cost is not None:
+            print(made.cost.words(), flush=True)
     return 0

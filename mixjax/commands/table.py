@@ -192,6 +192,8 @@ EXPORT = Command(
              'FORMS', names, (), required=True),
         Flag('out', 'a new or empty folder (export/FORM in the run); with several forms, a folder for each in it',
              'DIR'),
+        Flag('precision', 'of onnx: float32, float16, or int8, whose ranges are those of training images', 'TYPE',
+             choices=('float32', 'float16', 'int8'), default='float32'),
         Flag('images', 'images that the written file is compared on', 'N', int, 64, least=1),
         IMPORT,
     ),

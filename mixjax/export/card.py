@@ -11,6 +11,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from mixjax.export.cost import Cost
 from mixjax.export.network import Exported
 from mixjax.export.verify import Verified
 from mixjax.maths import selection
@@ -68,8 +69,15 @@ model('photo.jpg')
 }  # fmt: skip
 
 
-def text(exported: Exported, form: str, verified: Verified) -> str:
-    """Return the card of a network in a form."""
+def text(exported: Exported, form: str, verified: Verified, paid: Cost | None = None) -> str:
+    """Return the card of a network in a form.
+
+    Args:
+      exported: the network.
+      form: name of the form.
+      verified: the comparison.
+      paid: the cost of the precision.
+    """
     predictor, about = exported.predictor, exported.about
     noun = 'outputs' if predictor.task.scaled else 'labels' if predictor.task.rows else 'classes'
     names = ', '.join(markdown(name) for name in predictor.classes)
@@ -82,6 +90,7 @@ def text(exported: Exported, form: str, verified: Verified) -> str:
         '## Facts\n',
         *[f'- {line}' for line in lines_of(exported)],
         f'- Export: {verified.words()}.',
+        *([f'- {paid.words()}.'] if paid is not None else []),
         '\n## Limits\n',
         *[f'- {line}' for line in limits(exported)],
     ]

@@ -24,6 +24,7 @@ from mixjax.rundir import files
 Array = jax.Array
 Tree = Any
 IMAGES = 64  # that a written file is compared on
+RANGES = 100  # that the ranges of 8-bit numbers are taken from
 PARTS = ('', 'winner', 'probe')  # of a search, the folders of its runs; a run is its own
 
 
@@ -57,6 +58,16 @@ class Exported(NamedTuple):
     samples: Samples
     probabilities: np.ndarray
     facts: Mapping[str, Any]
+
+    @property
+    def calibration(self) -> np.ndarray:
+        """Return up to a hundred training images, as they are stored; where there are none, the samples."""
+        folder = folder_of(self.folder)
+        if folder is not None:
+            with contextlib.suppress(UserError):
+                found = inference.training_set(run_of(folder)).image
+                return np.asarray(found[np.linspace(0, len(found) - 1, min(RANGES, len(found))).astype(int)])
+        return self.samples.image
 
     @property
     def about(self) -> dict[str, Any]:

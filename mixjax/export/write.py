@@ -9,7 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mixjax.errors import UserError, nearest
-from mixjax.export import card, network, stablehlo, torch_form, verify
+from mixjax.export import card, cost, engine, network, onnx, stablehlo, torch_form, verify
+from mixjax.export.cost import Cost
 from mixjax.export.network import Exported
 from mixjax.export.verify import Maps, Verified
 from mixjax.host import storage, untrusted
@@ -26,15 +27,17 @@ class Form(NamedTuple):
 
     Attributes:
       name: its name.
-      contents: returns the files, {name: contents}, without the card.
+      contents: (network, precision) -> the files, {name: contents}, without the card.
       probabilities: returns what the written folder says of the samples, and which program read it.
       maps: returns the maps of its network for the first two samples; None where they cannot be had.
+      precisions: those that it has, the first by default.
     """
 
     name: str
-    contents: Callable[[Exported], dict[str, bytes]]
+    contents: Callable[[Exported, str], dict[str, bytes]]
     probabilities: Callable[[Place, Exported], tuple[np.ndarray, str]]
     maps: Callable[[Place, Exported], Maps] | None = None
+    precisions: tuple[str, ...] = ('float32',)
 
 
 def _torch(library: torch_form.Library) -> Form:
@@ -44,13 +47,29 @@ def _torch(library: torch_form.Library) -> Form:
 
     return Form(
         library.name,
-        lambda exported: torch_form.contents(exported, library),
+        lambda exported, _: torch_form.contents(exported, library),
         probabilities,
         lambda folder, exported: torch_form.maps(folder, exported, library),
     )
 
 
-def _own(exported: Exported) -> dict[str, bytes]:
+ONNX = 'model.onnx'
+
+
+def _onnx(exported: Exported, precision: str) -> dict[str, bytes]:
+    images = exported.calibration if precision == 'int8' else None
+    return {ONNX: onnx.to_bytes(exported.predictor, {}, precision=precision, calibration=images)[0]}
+
+
+def _onnx_again(folder: Place, exported: Exported) -> tuple[np.ndarray, str]:
+    return engine.open_onnx(folder / ONNX).probabilities(exported.samples.image), 'onnxruntime'
+
+
+def _stablehlo_again(folder: Place, exported: Exported) -> tuple[np.ndarray, str]:
+    return stablehlo.open_file(folder / stablehlo.FILE)(exported.samples.image), 'jax.export'
+
+
+def _own(exported: Exported, _: str) -> dict[str, bytes]:
     return {'model.safetensors': weights.to_bytes(exported.predictor.network.variables)}
 
 
@@ -66,24 +85,28 @@ FORMS = {
         _torch(torch_form.TIMM),
         _torch(torch_form.TORCHVISION),
         Form(
-            'stablehlo',
-            stablehlo.contents,
-            lambda folder, exported: (
-                stablehlo.open_file(folder / stablehlo.FILE)(exported.samples.image),
-                'jax.export',
-            ),
+            'onnx',
+            _onnx,
+            _onnx_again,
+            lambda _, exported: onnx.layers(exported.predictor, exported.samples.image[:2]),
+            onnx.PRECISIONS,
         ),
+        Form('stablehlo', lambda exported, _: stablehlo.contents(exported), _stablehlo_again),
         Form('safetensors', _own, _own_again),
     )
 }
 
 
 class Written(NamedTuple):
-    """The result of an export: the folder, its files with their sizes in bytes, and the comparison."""
+    """The result of an export: the folder, its files with their sizes in bytes, and the comparison.
+
+    cost: of a precision below float32, what it costs on labelled images; None if there are none.
+    """
 
     folder: Place
     files: dict[str, int]
     verified: Verified
+    cost: Cost | None = None
 
 
 def form_of(name: str) -> Form:
@@ -98,24 +121,57 @@ def folder_of(workdir: str, form: str) -> Place:
     return (network.folder_of(workdir) or storage.to_place('.')) / 'export' / form
 
 
-def export(exported: Exported, name: str, folder: Place) -> Written:
+def export(exported: Exported, name: str, folder: Place, precision: str = 'float32') -> Written:
     """Write a network in a form, read it back, compare, and keep it only if it gives the same probabilities.
+
+    With a precision below float32 that is required of the form in float32; what was written is compared, too, and what
+    it costs in accuracy is measured.
 
     Args:
       exported: the network.
       name: of the form.
       folder: where to; new, empty, or an earlier export.
+      precision: one of the form's.
     """
     form = form_of(name)
+    if precision not in form.precisions:
+        raise UserError(f'the form {name} has the precision {" or ".join(form.precisions)}, and not {precision}')
     check_folder(folder)
-    made = form.contents(exported)
-    about = {**exported.about, 'dtype': 'float32'}
-    made['model.json'] = (json.dumps(about, indent=2) + '\n').encode()
     files.create(folder)
     (folder / RECORD).unlink(missing_ok=True)  # until the comparison is done, this is no export
-    for file, data in made.items():
-        storage.write(folder / file, data)
+    about = {**exported.about, 'dtype': 'float32'}
+    beside = {'model.json': (json.dumps(about, indent=2) + '\n').encode()}
+    made, verified = _verified(exported, form, folder, beside)
+    paid = None
+    if precision != 'float32':
+        low = {**form.contents(exported, precision), **beside}
+        for file, data in low.items():
+            storage.write(folder / file, data)
+        found, by = form.probabilities(folder, exported)
+        verified, made = verify.compare(exported, found, by), low
+        paid = costs(exported, found)
+    storage.write(folder / CARD, card.text(exported, form.name, verified, paid).encode())
+    record = {'form': form.name, 'precision': precision, 'mixjax': __version__, 'verified': verified._asdict()}
+    files.write_json(folder / RECORD, record)
+    return Written(folder, {file: len(data) for file, data in made.items()}, verified, paid)
+
+
+def costs(exported: Exported, found: np.ndarray) -> Cost | None:
+    """Return what another precision costs on the samples; None if they have no labels."""
+    label = exported.samples.label
+    if label is None:
+        return None
+    return cost.cost(label, exported.probabilities, found, exported.predictor.task.name)
+
+
+def _verified(
+    exported: Exported, form: Form, folder: Place, beside: dict[str, bytes]
+) -> tuple[dict[str, bytes], Verified]:
+    """Write a form in float32 and compare it; remove it if it is not equal."""
+    made = {**form.contents(exported, 'float32'), **beside}
     try:
+        for file, data in made.items():
+            storage.write(folder / file, data)
         found, by = form.probabilities(folder, exported)
         verified = verify.compare(exported, found, by)
         maps = form.maps
@@ -124,11 +180,7 @@ def export(exported: Exported, name: str, folder: Place) -> Written:
         for file in made:
             (folder / file).unlink(missing_ok=True)
         raise
-    storage.write(folder / CARD, card.text(exported, form.name, verified).encode())
-    record = {'form': form.name, 'mixjax': __version__, 'verified': verified._asdict()}
-    files.write_json(folder / RECORD, record)
-    sizes = {file: len(data) for file, data in made.items()}
-    return Written(folder, sizes, verified)
+    return made, verified
 
 
 def check_folder(folder: Place) -> None:

@@ -79,8 +79,8 @@ def test_what_differs_is_removed_and_the_first_layer_is_named(opened, tmp_path, 
     """A convolution of the second stage is damaged on the way."""
     real = write.FORMS['timm']
 
-    def damaged(exported):
-        files = real.contents(exported)
+    def damaged(exported, precision):
+        files = real.contents(exported, precision)
         (tmp_path / 'w').write_bytes(files['model.safetensors'])
         tensors = load_file(tmp_path / 'w')
         tensors['layer2.0.conv1.weight'] = tensors['layer2.0.conv1.weight'] * 3

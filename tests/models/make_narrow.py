@@ -5,7 +5,7 @@
 
 By hand, once; the tests read the files and need no torch. Each holds every tensor of the state dict (`state/NAME`), an
 image (B, H, W, C) and the logits in eval mode and float64; of a network without a
-classifier, its features. `NARROW` in test_narrow.py are the same networks in ours.
+classifier, its features. `NARROW` in tests/support/narrow.py are the same networks in ours.
 """
 
 from __future__ import annotations
