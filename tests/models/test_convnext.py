@@ -148,7 +148,6 @@ def test_the_settings_are_set_by_name():
 # --- activations that are computed again ------------------------------------------------------------------------------
 
 REMAT = {
-    'convnext': SMALL(drop_path=0.4),
     'convnextv2': SMALL(grn=True, drop_path=0.4),
     'resnet': ResNet(BasicBlock, (1, 2), width=4),
     'bit': BitResNet((1, 1), width=4, groups=2),

@@ -86,7 +86,7 @@ def test_they_are_the_same_on_one_device(tmp_path):
     """In float64: in float32 the rounding of another order of sums grows with every step."""
     with jax.enable_x64(True):
         every, alone = (
-            run(tmp_path / devices, **{'devices': devices, 'model.dtype': 'float64'}) for devices in ('8', '1')
+            run(tmp_path / devices, **{'devices': devices, 'model.dtype': 'float64'}) for devices in ('2', '1')
         )
     for one, other in zip(every['seeds'], alone['seeds'], strict=True):
         for name in ('right', 'label'):
