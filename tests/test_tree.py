@@ -48,7 +48,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'inference': ('config', 'data', 'errors', 'host', 'method', 'models', 'rundir', 'tasks', 'train'),
     'api': ('config', 'data', 'errors', 'host', 'inference', 'method', 'report', 'rundir', 'search', 'train'),
     'analysis': (
-        *MATHEMATICS, 'config', 'data', 'host', 'inference', 'method', 'models', 'report', 'rundir', 'train', 'version',
+        *MATHEMATICS, 'config', 'data', 'host', 'inference', 'method', 'models', 'report', 'rundir', 'tasks', 'train',
+        'version',
     ),
     'search': (
         'config', 'data', 'errors', 'host', 'maths', 'models', 'rundir', 'train',

@@ -38,9 +38,13 @@ CLUSTER = (
 
 
 def check_predict(arguments: Arguments) -> None:
-    """Either images or the test set."""
+    """Either images or the test set, and pictures only of images."""
     if bool(arguments.positional) == arguments['test']:
         raise UserError('give images or folders, or --test for the test set of the run')
+    if arguments['why'] and arguments['test']:
+        raise UserError('--why explains images that are given; leave --test out')
+    if 'out' in arguments.given and not arguments['why']:
+        raise UserError('--out is the folder of the pictures that --why draws; add --why')
 
 
 def check_report(arguments: Arguments) -> None:
@@ -164,12 +168,16 @@ PREDICT = Command(
     (
         'mixjax predict --workdir=runs/pets photo.jpg more/ --top=3',
         'mixjax predict --workdir=runs/pets --test',
+        'mixjax predict --workdir=runs/pets --why photo.jpg',
     ),
     (
         Flag('workdir', 'the work directory of a run (of a comparison: RUN/METHOD)', 'DIR', required=True),
         Flag('top', 'how many classes to show; of several labels an image all above 0.5 are', 'N', int, 5, least=1),
         Flag('batch', 'images that are predicted at once', 'N', int, 64, least=1),
         Flag('test', "predict the run's own test set"),
+        Flag('why', 'draw why-NAME.png for each image: where the network finds the likeliest class, and the nearest '
+             'labelled images'),
+        Flag('out', 'where --why draws', 'DIR', default='.'),
         Flag('json', 'print JSON'),
         Flag('csv', 'also write a table', 'FILE'),
         IMPORT._replace(help='a module to import first, such as one with a method or a network of yours; repeated, or '
