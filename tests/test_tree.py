@@ -51,13 +51,14 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
         *MATHEMATICS, 'config', 'data', 'host', 'inference', 'method', 'models', 'report', 'rundir', 'tasks', 'train',
         'version',
     ),
+    'serve': ('analysis', 'data', 'errors', 'host', 'inference', 'models', 'report', 'tasks', 'version'),
     'search': (
         'config', 'data', 'errors', 'host', 'maths', 'models', 'rundir', 'train',
     ),
     'planner': ('config', 'data', 'errors', 'host', 'method', 'models', 'train'),
     'commands': (
         'analysis', 'config', 'data', 'errors', 'host', 'inference', 'models', 'planner', 'report', 'rundir', 'search',
-        'train', 'version',
+        'serve', 'train', 'version',
     ),
     'main': ('commands',),
     '__main__': ('commands',),

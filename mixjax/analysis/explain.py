@@ -145,28 +145,33 @@ def explanation(predictor: Predictor, photograph: Photograph, seen: Seen, neares
 # --- the photograph ---------------------------------------------------------------------------------------------------
 
 
-def open_photograph(source: Source, predictor: Predictor, most: int = SIDES[1]) -> Photograph:
-    """Decode an image, and find what the network sees of it.
+def open_photograph(source: Source, predictor: Predictor) -> Photograph:
+    """Decode an image, and find what the network sees of it; raises `photo.Unreadable` for what is not a picture."""
+    return photograph_of(read_pixels(source), predictor)
 
-    Args:
-      source: the image.
-      predictor: the network.
-      most: the longer side of `pixels`, at most.
 
-    Raises:
-      photo.Unreadable: it is not a picture.
-    """
-    rule, geometry = predictor.rule, predictor.network.geometry
+def read_pixels(source: Source) -> np.ndarray:
+    """Decode an image, upright: (H, W, 3) uint8; raises `photo.Unreadable` for what is not a picture."""
     if isinstance(source, str | Path):
         source = photo.file_bytes(source)
     if isinstance(source, bytes):
-        pixels = photo.decode(source, upright=rule.upright)
-    elif arrays.is_picture(source):
-        pixels = arrays.of_picture(source, 3)
-    else:
-        pixels = arrays.colours(np.asarray(source), 3)
+        return photo.decode(source, upright=True)
+    if arrays.is_picture(source):
+        return arrays.of_picture(source, 3)
+    return arrays.colours(np.asarray(source), 3)
+
+
+def photograph_of(pixels: np.ndarray, predictor: Predictor, most: int = SIDES[1]) -> Photograph:
+    """Return a photograph with what a network sees of it.
+
+    Args:
+      pixels: (H, W, 3) uint8.
+      predictor: the network.
+      most: the longer side of the photograph as it is shown, at most.
+    """
+    rule, geometry = predictor.rule, predictor.network.geometry
     height, width = pixels.shape[:2]
-    stored = photo.fit(photo.grey(pixels) if rule.channels == 1 else pixels, rule)
+    stored = as_stored(pixels, predictor)
     top, left, bottom, right = photo.fit_box(height, width, rule)
     inner = augment.centre_box(stored.shape[0], stored.shape[1], geometry)
     down, across = (bottom - top) / stored.shape[0], (right - left) / stored.shape[1]
@@ -175,6 +180,11 @@ def open_photograph(source: Source, predictor: Predictor, most: int = SIDES[1]) 
         (top + inner[2] * down) / height, (left + inner[3] * across) / width,
     )  # fmt: skip
     return Photograph(shown(pixels, most), stored, box)
+
+
+def as_stored(pixels: np.ndarray, predictor: Predictor) -> np.ndarray:
+    """Return an image (H, W, 3) as the network's run would have stored it, (side, side, C) uint8."""
+    return photo.fit(photo.grey(pixels) if predictor.rule.channels == 1 else pixels, predictor.rule)
 
 
 def shown(pixels: np.ndarray, most: int) -> np.ndarray:

@@ -189,6 +189,32 @@ PREDICT = Command(
     'named after classes, the accuracy is printed too.',
 )  # fmt: skip
 
+SERVE = Command(
+    'serve', 'try networks on a local page, and answer requests over HTTP', 'mixjax.commands.serve:run',
+    (
+        'mixjax serve runs/pets',
+        'mixjax serve runs/pets runs/pets-best --port=8080',
+    ),
+    (
+        Flag('host', 'the address to listen on; any other than that of this machine alone needs a token', 'HOST',
+             default='127.0.0.1'),
+        Flag('port', 'the port to listen on; 0 for any that is free', 'N', int, 8000, least=0),
+        Flag('token', 'what a client must send (Authorization: Bearer TOKEN); without it, one is made where it is '
+             'needed ($MIXJAX_TOKEN)', 'TOKEN'),
+        Flag('batch', 'images that are predicted at once, at most', 'N', int, 16, least=1),
+        Flag('queue', 'images that may be in work or wait; of more, requests are refused (503)', 'N', int, 128,
+             least=1),
+        Flag('workers', 'threads that decode images (as many as there are cores, at most 4)', 'N', int, 0, least=0),
+        IMPORT._replace(help='a module to import first, such as one with a method or a network of yours; repeated, or '
+                        'with commas'),
+    ),
+    Positional('RUN', 'the work directory of a run (of a comparison: RUN/METHOD) or of a search by mixjax best', 1),
+    details='Opens a page to drop photographs on: it shows the classes with their probabilities, where the network '
+    'finds the likeliest class, and the nearest labelled images; several networks side by side. POST /predict answers '
+    'programs (docs/serve.md). Nothing that is sent is kept or leaves this machine.',
+    exits='Exit codes: 0 ended by Ctrl+C or SIGTERM, 2 wrong input (one message says what to do).',
+)  # fmt: skip
+
 REPORT = Command(
     'report', "write the report of finished runs, or a paper's table beside them", 'mixjax.commands.report:run',
     (
@@ -352,5 +378,5 @@ COMPLETION = Command(
     details='It completes commands, flags, and the names of shipped configs after --config; elsewhere, files.',
 )  # fmt: skip
 
-EVERY = (BEST, TRAIN, PREDICT, REPORT, GRID, PLAN, PREPARE, ANALYSE, MERGE, COMPLETION)
+EVERY = (BEST, TRAIN, PREDICT, SERVE, REPORT, GRID, PLAN, PREPARE, ANALYSE, MERGE, COMPLETION)
 COMMANDS = {command.name: command for command in EVERY}
