@@ -11,6 +11,7 @@ import numpy as np
 from mixjax import inference
 from mixjax.data.feed.batches import Lazy
 from mixjax.data.labelled import run_data
+from mixjax.data.pixels import decoded_cache
 from mixjax.errors import UserError
 from mixjax.host import array_cache, storage
 from mixjax.inference import Floats, Learned, Predictor
@@ -102,6 +103,8 @@ def labelled_images(workdir: str, predictor: Predictor) -> Labelled:
       UserError: the images are not known, or not as they were; the message says why.
     """
     learned = inference.training_set(workdir)
+    # They are read once, and then one by one: nothing is added to the cache of decoded images.
+    learned = learned._replace(data=learned.data._replace(read=decoded_cache.passing(learned.data.read)))
     if len(learned.rows) > MOST:
         chosen = np.random.RandomState(0).permutation(len(learned.rows))[:MOST]
         learned = learned._replace(rows=learned.rows[np.sort(chosen)])

@@ -19,9 +19,10 @@ def run(arguments: Arguments) -> int:
     try:
         from mixjax.serve import app, server
     except ModuleNotFoundError as error:
-        if (error.name or '').partition('.')[0] not in ('starlette', 'uvicorn'):
+        package = (error.name or '').partition('.')[0]
+        if package not in ('starlette', 'uvicorn'):
             raise
-        raise UserError(f"`mixjax serve` needs {error.name}: pip install 'mixjax[serve]'") from None
+        raise UserError(f"`mixjax serve` needs {package}: pip install 'mixjax[serve]'") from None
     from mixjax.host import compile_cache
     from mixjax.serve import access
     from mixjax.serve.metrics import Metrics

@@ -1,9 +1,9 @@
 """Access to a server: not for pages of other sites, not by a foreign name, from other machines only with a token.
 
-A server on the loopback address has no password, so everything that a browser on the machine opens could ask it. Two
+A server on the loopback address needs no password, so everything that a browser on the machine opens could ask it. Two
 headers prevent that, which a page cannot set: `Host` must name this machine (a name that an attacker's DNS points to
-127.0.0.1 does not), and `Origin`, where a browser sends it, must be the server's own. On any other address a token is
-needed, which no other site knows.
+127.0.0.1 does not), and `Origin`, where a browser sends it, must be the server's own. On any other address, and where
+the user wants it, requests need a token, which no other site knows; then the names do not matter, as behind a proxy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Access(NamedTuple):
 
     Attributes:
       loopback: whether it listens on this machine alone.
-      token: the token that is needed; '' if none is.
+      token: the token that is needed; '' if none is, which is so on the loopback address only.
     """
 
     loopback: bool
@@ -35,12 +35,13 @@ class Access(NamedTuple):
 
     def check(self, path: str, headers: Mapping[str, str]) -> None:
         """Raise `Refused` for a request that is not allowed. headers: by lower-case names."""
-        host, origin = headers.get('host', ''), headers.get('origin')
-        if self.loopback and not is_local(host):
-            raise Refused(403, 'this server answers to the names localhost and 127.0.0.1 only')
-        if origin is not None and not same_origin(origin, host):
-            raise Refused(403, 'pages of other sites may not ask this server')
-        if self.token and path not in OPEN and not self._knows(headers.get('authorization', '')):
+        if not self.token:
+            host, origin = headers.get('host', ''), headers.get('origin')
+            if not is_local(host):
+                raise Refused(403, 'this server answers to the names localhost and 127.0.0.1 only')
+            if origin is not None and not same_origin(origin, host):
+                raise Refused(403, 'pages of other sites may not ask this server')
+        elif path not in OPEN and not self._knows(headers.get('authorization', '')):
             raise Refused(
                 401, 'this server needs its token, in the header Authorization: Bearer TOKEN', WWW_Authenticate='Bearer'
             )

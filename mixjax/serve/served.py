@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import io
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from mixjax.serve.room import Limits
 
 SHOWN, SMALL = 640, 112  # pixels of a photograph with its map, and of a labelled image
 QUALITY = 85  # of JPEG
+TIMED = 3  # runs of a batch
+GAIN = 0.9  # time an image of a larger batch, by that of a smaller one, from which on it is used
 NO_WAY = 'no map could be made of this image'
 
 
@@ -61,7 +64,8 @@ class Served:
         self._metrics = metrics
         self._by_size = {size: dataclasses.replace(predictor, batch=size) for size in sizes(limits.batch)}
         self.compile()
-        self._batcher: Batcher[Job, Seen] = Batcher(self._counted, limits.batch, limits.patience, f'mixjax {name}')
+        most = max(self._by_size)
+        self._batcher: Batcher[Job, Seen] = Batcher(self._counted, most, limits.patience, f'mixjax {name}')
         self.submit, self.close = self._batcher.submit, self._batcher.close
 
     @property
@@ -75,14 +79,17 @@ class Served:
         return self._batcher.alive
 
     def compile(self) -> None:
-        """Compile everything that an answer needs, by predicting noise."""
+        """Compile everything that an answer needs, by predicting noise, and keep the sizes that are worth it."""
         rule = self.predictor.rule
         noise = np.random.RandomState(0).randint(0, 256, (rule.side, rule.side, rule.channels), np.uint8)
-        for size in self._by_size:
-            found = self._compute([Job(noise, False)] * size)
-            if not np.isfinite(found[0].values).all():
+        seconds = {}
+        for size, predictor in self._by_size.items():
+            images = np.repeat(noise[None], size, 0)
+            if not np.isfinite(predictor.values(images)).all():
                 raise UserError(f'{self.name} predicts no numbers (nan): its training has failed; serve another run')
-        self._compute([Job(noise, True)])
+            seconds[size] = min(_seconds(predictor, images) for _ in range(TIMED))
+        self._by_size = {size: self._by_size[size] for size in useful(seconds)}
+        self._explained(noise)
 
     # --- an answer, in its order --------------------------------------------------------------------------------------
 
@@ -150,6 +157,12 @@ class Served:
         }
 
 
+def _seconds(predictor: Predictor, images: np.ndarray) -> float:
+    began = time.perf_counter()
+    predictor.values(images)
+    return time.perf_counter() - began
+
+
 def _of_values(values: np.ndarray) -> Seen:
     return Seen(values, np.zeros(0, np.float32), int(np.argmax(values)), None)
 
@@ -184,6 +197,25 @@ def sizes(most: int) -> tuple[int, ...]:
     while 4 * found[-1] < most:
         found.append(4 * found[-1])
     return tuple(dict.fromkeys([*found, most]))
+
+
+def useful(seconds: Mapping[int, float]) -> tuple[int, ...]:
+    """Return the sizes of batches whose time an image is clearly less than that of all smaller ones.
+
+    On a CPU large networks gain nothing by batches, and an image would wait for the others.
+
+    Args:
+      seconds: {size: time of a batch}, in order.
+
+    Example:
+      >>> useful({1: 1.0, 4: 2.0, 16: 8.0}), useful({1: 0.03, 4: 0.13})
+      ((1, 4), (1,))
+    """
+    found: list[int] = []
+    for size, time_ in seconds.items():
+        if all(time_ / size < GAIN * seconds[other] / other for other in found):
+            found.append(size)
+    return tuple(found)
 
 
 def parts(count: int, known: Sequence[int]) -> list[int]:

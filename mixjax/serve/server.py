@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mixjax.errors import UserError
+from mixjax.errors import UserError, require
 
 MOST_CONNECTIONS = 512
 GRACE = 5.0  # seconds: for the answer to a request that took too long, and for requests when the server ends
@@ -28,6 +28,7 @@ KEEP = 20  # seconds that a connection stays open without a request
 
 def listen(host: str, port: int) -> socket.socket:
     """Return a socket that is bound to an address; port 0 is any free one."""
+    require(port <= 65_535, f'--port={port} is no port; they go up to 65535, and 0 is any that is free')
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError):

@@ -59,6 +59,7 @@ def test_the_token():
         rules.check(path, {'host': 'anything'})
     for path in ('/predict', '/models', '/metrics', '/nowhere'):
         rules.check(path, {'host': 'x', 'authorization': f'Bearer {TOKEN}'})
+        rules.check(path, {'host': 'x', 'authorization': f'Bearer {TOKEN}', 'origin': 'https://proxy.example'})
         rules.check(path, {'host': 'x', 'authorization': f'bearer {TOKEN}'})
         for wrong in ('', TOKEN, f'Basic {TOKEN}', 'Bearer', f'Bearer {TOKEN}x', f'Bearer {TOKEN[:-1]}', 'Bearer \xff'):
             found = refused(rules.check, path, {'host': 'x', 'authorization': wrong})
@@ -161,6 +162,12 @@ def test_parts_hold_all_images_and_waste_less_than_half(most):
         found = served.parts(count, known)
         assert set(found) <= set(known) and count <= sum(found) <= 2 * count
         assert sum(found[:-1]) < count  # none is empty
+
+
+def test_sizes_are_used_where_they_save_time():
+    assert served.useful({1: 0.03, 4: 0.12, 16: 0.6}) == (1,)
+    assert served.useful({1: 1.0, 4: 1.1, 16: 1.6}) == (1, 4, 16)
+    assert served.useful({1: 1.0, 4: 3.9, 16: 8.0}) == (1, 16)  # the one in between does not
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------

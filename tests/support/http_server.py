@@ -1,20 +1,24 @@
-"""A server of `mixjax serve` in this process, on a free port, and requests to it."""
+"""A server of `mixjax serve`, in this process or in one of its own, on a free port, and requests to it."""
 
 from __future__ import annotations
 
 import contextlib
 import http.client
 import json
+import re
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mixjax.serve import access, app, server
 from mixjax.serve.metrics import Metrics
 from mixjax.serve.room import Limits, Room
 from mixjax.serve.served import Job, Prepared
+from tests.support.common import command, environment
 
 
 class Answer(NamedTuple):
@@ -112,3 +116,28 @@ def serving(
             yield Running(bound.getsockname()[1], service)
     for model in models.values():
         model.close()
+
+
+@contextlib.contextmanager
+def started(folder: Path, *words: str) -> Iterator[tuple[subprocess.Popen, int, str]]:
+    """The command, once it listens: (process, its port, what it has printed so far)."""
+    small = [] if any(word.startswith('--batch') for word in words) else ['--batch=1']  # to compile less
+    env = {**environment(), 'MIXJAX_CACHE': str(folder / 'cache')}
+    process = subprocess.Popen(
+        command('serve', '--port=0', *small, *words, module='mixjax'), cwd=folder, env=env, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    watch = threading.Timer(120, process.kill)
+    watch.start()
+    said = ''
+    try:
+        while 'open http://' not in said:
+            line = process.stdout.readline()
+            assert line, said
+            said += line
+        yield process, int(re.search(r'http://[^/]*:(\d+)/', said)[1]), said
+    finally:
+        watch.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
