@@ -32,9 +32,12 @@ import numpy as np
 
 from mixjax import models, tasks
 from mixjax.config import method_registry
+from mixjax.data.dataset import Dataset
 from mixjax.data.datasets import folder_scan
+from mixjax.data.datasets.folder import NAME as FOLDER
 from mixjax.data.feed import augment, specification, tta
 from mixjax.data.feed.batches import Images
+from mixjax.data.labelled.run_data import Sets
 from mixjax.data.pixels import arrays, photo
 from mixjax.errors import UserError, require
 from mixjax.host import storage
@@ -56,6 +59,7 @@ Source: TypeAlias = 'str | Path | bytes | Pixels | Image'
 
 
 UNKNOWN = 'unknown'
+SEARCHED = ('winner', 'probe')  # runs of a search (`mixjax best`) whose network may be that of the search
 
 
 class Ranked(NamedTuple):
@@ -252,6 +256,11 @@ class Predictor:
             lambda images: features(variables, jnp.asarray(images)),
         )
 
+    @cached_property
+    def programs(self) -> dict[Any, Callable]:
+        """A cache of further compiled programs of this network."""
+        return {}
+
     def read(self, source: Source) -> np.ndarray:
         """One image as the run would have stored it, (side, side, C) uint8.
 
@@ -336,6 +345,24 @@ class Predictor:
     def is_unknown(self, probabilities: np.ndarray) -> bool:
         """Return whether no class of one row of probabilities reaches the threshold."""
         return not self.task.rows and bool(probabilities.max() < self.threshold)
+
+    def as_data(self, values: np.ndarray, top: int = 5) -> dict[str, Any]:
+        """Return the prediction of one image as plain data, as `mixjax predict --json` prints it.
+
+        Args:
+          values: its row of probabilities, or of numbers.
+          top: how many classes to give.
+
+        Returns:
+          {'top': [{'class', 'probability'}, ..]}, {'labels': [..], 'probabilities': {name: p}} or
+          {'numbers': {name: number}}.
+        """
+        if self.task.scaled:
+            return {'numbers': dict(zip(self.classes, map(float, values), strict=True))}
+        if self.task.rows:
+            every = dict(zip(self.classes, map(float, values), strict=True))
+            return {'labels': [name for name, _ in self.ranked(values)], 'probabilities': every}
+        return {'top': [{'class': name, 'probability': p} for name, p in self.ranked(values, top)]}
 
     def _named(self, probabilities: np.ndarray, top: int, file: Path | None) -> Prediction:
         found = self.ranked(probabilities, top)
@@ -550,7 +577,7 @@ def label_of(below: Path, classes: Sequence[str]) -> str | None:
     return next((folders[part] for part in (*parts[:1], *reversed(parts)) if part in folders), None)
 
 
-# --- the run's own test set -------------------------------------------------------------------------------------------
+# --- the images of a run ----------------------------------------------------------------------------------------------
 
 
 def test_set(workdir: str | Path) -> Images:
@@ -558,7 +585,10 @@ def test_set(workdir: str | Path) -> Images:
     from mixjax.data.labelled import run_data, splits
     from mixjax.train import seeds
 
-    config, sets = _sets(workdir)
+    place = storage.to_place(workdir)
+    if not (place / 'config.json').exists():
+        raise UserError(f'{workdir} has no config.json, which names the images that a run was tested on; give images')
+    config, sets = open_data(place)
     if config.target.test == splits.NOTHING:
         raise UserError(f'{workdir} was tested on nothing (config.target.test=none); give images')
     if sets.test is not None:
@@ -571,38 +601,73 @@ def validation_set(workdir: str | Path) -> Images | None:
     from mixjax.data.labelled import run_data
     from mixjax.train import seeds
 
-    config, sets = _sets(workdir)
+    config, sets = open_data(run_folder(workdir))
     if sets.val is not None:
         return seeds.all_images(sets.val)
     rows = run_data.draw_rows(config, sets, config.seed).val
     return seeds.subset(sets.train, rows) if len(rows) else None
 
 
-def training_set(workdir: str | Path) -> Images:
-    """The labelled images that the first seed of a run learned from."""
+class Learned(NamedTuple):
+    """The labelled images that a model learned from.
+
+    Attributes:
+      data: their data set.
+      rows: their rows in it.
+      folder: the folder that the names of the data set's examples count from; '' where they are no files.
+    """
+
+    data: Dataset
+    rows: np.ndarray
+    folder: str
+
+
+def training_set(workdir: str | Path) -> Learned:
+    """The labelled images that the model of a run, or of a search by `mixjax best`, learned from.
+
+    Of a run with several seeds they are those of the first one, whose network is the model.
+    """
     from mixjax.data.labelled import run_data
-    from mixjax.train import seeds
 
-    config, sets = _sets(workdir)
-    return seeds.subset(sets.train, run_data.draw_rows(config, sets, config.seed).train)
+    config, sets = open_data(run_folder(workdir))
+    where = config.target.dir if config.target.name == FOLDER else ''
+    return Learned(sets.train, run_data.draw_rows(config, sets, config.seed).labelled, where)
 
 
-def _sets(workdir: str | Path) -> tuple[Any, Any]:
-    """The config of a run, and its data sets, which are still those that it was trained with."""
+def run_folder(workdir: str | Path) -> storage.Place:
+    """Return the folder with the config of a model: the work directory, or of a search that of its run."""
+    from mixjax.rundir import files as files_of
+
+    text = str(workdir).removesuffix('/model.safetensors')
+    if '://' not in text or text.startswith(storage.STORE):
+        place = storage.to_place(text)
+        if (place / 'config.json').exists():
+            return place
+        about = files_of.read_json(place / 'model.json') if (place / 'model.json').exists() else None
+        inner = about.get('run') if isinstance(about, dict) else None
+        if inner in SEARCHED and (place / inner / 'config.json').exists():
+            return place / inner
+    raise UserError(f'{workdir} has no config.json, which names the images that a network learned from')
+
+
+def open_data(workdir: storage.Place) -> tuple[Any, Sets]:
+    """Return the config of a run and its target data set, which is the one that the run was trained on.
+
+    Neither the pretrained weights nor the source data are needed, so neither is fetched.
+    """
     from mixjax import config as config_lib
     from mixjax.data.datasets import resolve as sets_lib
     from mixjax.data.labelled import run_data
     from mixjax.rundir import files as files_of
     from mixjax.train import input_digests
 
-    folder = storage.to_place(workdir)
-    if not (folder / 'config.json').exists():
-        raise UserError(f'{workdir} has no config.json, which names the images that a run was tested on; give images')
-    config = config_lib.from_data(files_of.read_json(folder / 'config.json'))
-    # Neither the pretrained weights nor the source data are needed, so neither is fetched.
+    config = config_lib.from_data(files_of.read_json(workdir / 'config.json'))
     lost = None if config.synthetic.per_class else sets_lib.missing(config.target, config.data_dir)
     if lost:
         raise UserError(lost)
+    if config.target.splits and (workdir / 'splits.json').exists():
+        with config.unlocked():  # the file that the config names may be gone, and the run has a copy
+            config.target.splits = str(workdir / 'splits.json')
     sets = run_data.chosen_sets(config, run_data.load(config, config.target), None)
-    input_digests.same_data(sets, folder)
+    input_digests.same_data(sets, workdir)
     return config, sets

@@ -174,7 +174,7 @@ COMMANDS = {
     r'mixjax train --list': 'tests/test_main.py',
     r'mixjax train .*(FILE|HOST)': 'a pattern, not a command: names in capitals are to be filled in',
     r'(XLA_FLAGS=\S+ )?mixjax train': 'test_documented_train_commands_load_their_config',
-    r'mixjax (best|predict|report|grid|plan|prepare|analyse|merge) ': 'test_documented_flags_exist',
+    r'mixjax (best|predict|serve|report|grid|plan|prepare|analyse|merge) ': 'test_documented_flags_exist',
     r'mixjax (completion|--help)|eval "\$\(mixjax completion': 'tests/commands',
     r'python -m (benchmarks|reproduction)\.': 'test_documented_targets_exist; they run for minutes to hours',
     r'(\w+=\S+ )*make ': 'test_documented_targets_exist; they run for minutes to hours',

@@ -48,8 +48,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'inference': ('config', 'data', 'errors', 'host', 'method', 'models', 'rundir', 'tasks', 'train'),
     'api': ('config', 'data', 'errors', 'host', 'inference', 'method', 'report', 'rundir', 'search', 'train'),
     'analysis': (
-        *MATHEMATICS, 'config', 'data', 'host', 'inference', 'method', 'models', 'report', 'rundir', 'train', 'version',
+        *MATHEMATICS, 'config', 'data', 'host', 'inference', 'method', 'models', 'report', 'rundir', 'tasks', 'train',
+        'version',
     ),
+    'serve': ('analysis', 'data', 'errors', 'host', 'inference', 'models', 'report', 'tasks', 'version'),
     'search': (
         'config', 'data', 'errors', 'host', 'inference', 'maths', 'models', 'rundir', 'train',
     ),
@@ -59,7 +61,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'planner': ('config', 'data', 'errors', 'host', 'method', 'models', 'train'),
     'commands': (
         'analysis', 'config', 'data', 'errors', 'export', 'host', 'inference', 'models', 'planner', 'report', 'rundir',
-        'search', 'train', 'version',
+        'search', 'serve', 'train', 'version',
     ),
     'main': ('commands',),
     '__main__': ('commands',),

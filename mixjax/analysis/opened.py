@@ -168,14 +168,7 @@ def open_run(folder: Place, batch: int = 256) -> Run:
     config = config_lib.from_data(files.read_json(folder / 'config.json'))
     if files.finished(folder, config.steps) is None:
         raise UserError(f'{folder} is not finished: give the command that began it again')
-    lost = None if config.synthetic.per_class else sets_lib.missing(config.target, config.data_dir)
-    if lost:
-        raise UserError(lost)
-    if config.target.splits and (folder / 'splits.json').exists():
-        with config.unlocked():  # the file that the config names may be gone, and the run has a copy
-            config.target.splits = str(folder / 'splits.json')
-    sets = run_data.chosen_sets(config, run_data.load(config, config.target), None)
-    input_digests.same_data(sets, folder)
+    config, sets = inference.open_data(folder)
     net, geometry, _ = build_network(config, sets)
     return Run(folder, config, sets, net, geometry, batch)
 
@@ -304,12 +297,6 @@ def through_training(run: Run) -> list[Network]:
 def predictor(run: Run, network: Network) -> Callable[[Any], Array]:
     """Return the function from the network's output to the logits that are evaluated."""
     return inference.predictor_of(run.folder, {'classes': run.classes, 'method': run.config.method}, network.heads)
-
-
-def map_names(run: Run, network: Network, x: Array) -> list[str]:
-    """Return the names of the network's maps."""
-    out, _ = jax.eval_shape(lambda v, x: run.net.apply(v, x, train=False), network.variables, x[:1])
-    return list(out.maps)
 
 
 def classifier(run: Run, network: Network) -> Tree:

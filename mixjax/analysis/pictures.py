@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixjax import mix
-from mixjax.analysis import cam, embedding, opened, soft_targets
+from mixjax.analysis import cam, class_maps, embedding, opened, soft_targets
 from mixjax.analysis import interpolation as il
 from mixjax.analysis.measures import Asked, Found, about
 from mixjax.analysis.opened import Network, Run
@@ -157,31 +157,12 @@ def activation(run: Run, asked: Asked) -> Found:
 
 def _class_maps(run: Run, network: Network, x: Array, label: Array, features: Array) -> tuple[Array, str]:
     """Return the map (n, h, w) of each image's class, and the name of the map of the network that it is made of."""
-    maps = run.maps(network, 'last')(x).astype(jnp.float32)
-    if maps.shape[-1] == features.shape[-1] and np.allclose(maps.mean((1, 2)), features, rtol=1e-2, atol=1e-3):
-        return cam.activation(maps, opened.classifier(run, network)['kernel'], label), 'last'
-    predict = opened.predictor(run, network)
-
-    def at(place: str) -> Any:
-        def weighted(variables: Any, x: Array, label: Array) -> dict[str, Array]:
-            def forward(x: Array, tap: Any) -> tuple[Array, dict[str, Array]]:
-                out, _ = run.net.apply(variables, x, train=False, tap=tap)
-                return predict(out), out.maps
-
-            return {'map': cam.by_gradient(forward, x, label, place)}
-
-        return run.programs.setdefault((place, 'by gradient'), jax.jit(weighted))
-
-    places = sorted(name for name in opened.map_names(run, network, x) if name.startswith('stage') and '.' not in name)
-    for place in reversed(places):
-        found = [
-            at(place)(network.variables, x[k : k + run.batch], label[k : k + run.batch])['map']
-            for k in range(0, len(x), run.batch)
-        ]
-        small = jnp.concatenate(found)
-        if bool(jnp.any(small != 0)):  # the last patches say nothing where a class token is pooled
-            return small, place
-    raise UserError(f'{run.folder}: the logits of {run.config.model.name} depend on none of its maps')
+    source = class_maps.Source(
+        run.net, network.variables, opened.predictor(run, network),
+        lambda: opened.classifier(run, network)['kernel'], run.batch, run.programs,
+        f'{run.config.model.name} ({run.folder})',
+    )  # fmt: skip
+    return class_maps.class_maps(source, class_maps.Inputs(x, label, features, run.maps(network, 'last')(x)))
 
 
 def _first_of_each(label: np.ndarray, classes: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ class Answer(NamedTuple):
     """Predictions: a row for each image, how many with a known class are right, and the files left out.
 
     measures: those of the run's task on its test images, of another task than classification.
+    notes: further sentences.
     """
 
     rows: list[dict[str, Any]]
@@ -32,6 +34,7 @@ class Answer(NamedTuple):
     others: int
     irregular: int = 0
     measures: Mapping[str, float] = {}
+    notes: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float | None:
@@ -62,7 +65,7 @@ def of_files(predictor: Any, given: Sequence[str], top: int) -> Answer:
             labelled += 1
             taken = inference.UNKNOWN if predictor.is_unknown(result) else predictor.classes[int(np.argmax(result))]
             correct += taken == label
-        rows.append({**row, **answer_dict(predictor, result, top)})
+        rows.append({**row, **predictor.as_data(result, top)})
     return Answer(rows, correct, labelled, unreadable, others, irregular)
 
 
@@ -78,26 +81,13 @@ def of_test_set(predictor: Any, workdir: str, top: int) -> Answer:
         {
             'file': f'test image {k}',
             'label': predictor.classes[label],
-            **answer_dict(predictor, probabilities[k], top),
+            **predictor.as_data(probabilities[k], top),
         }
         for k, label in enumerate(test.label)
     ]
     right = probabilities.argmax(1) == test.label
     right &= ~np.array([predictor.is_unknown(row) for row in probabilities], bool)
     return Answer(rows, int(right.sum()), len(test.label), {}, 0)
-
-
-def answer_dict(predictor: Any, values: np.ndarray, top: int) -> dict[str, Any]:
-    """Return the prediction of one image: the likeliest classes, the labels above 0.5, or the numbers.
-
-    values: its probabilities, or numbers.
-    """
-    if predictor.task.scaled:
-        return {'numbers': dict(zip(predictor.classes, map(float, values), strict=True))}
-    if predictor.task.rows:
-        every = dict(zip(predictor.classes, map(float, values), strict=True))
-        return {'labels': [name for name, _ in predictor.ranked(values)], 'probabilities': every}
-    return {'top': [{'class': name, 'probability': p} for name, p in predictor.ranked(values, top)]}
 
 
 def _of_rows(predictor: Any, test: Any, top: int) -> Answer:
@@ -111,8 +101,49 @@ def _of_rows(predictor: Any, test: Any, top: int) -> Answer:
             true: Any = dict(zip(predictor.classes, map(float, label), strict=True))
         else:
             true = [predictor.classes[place] for place in np.flatnonzero(label)]
-        rows.append({'file': f'test image {k}', 'true': true, **answer_dict(predictor, values[k], top)})
+        rows.append({'file': f'test image {k}', 'true': true, **predictor.as_data(values[k], top)})
     return Answer(rows, 0, 0, {}, 0, measures={name: float(value) for name, value in measures.items()})
+
+
+def explained(predictor: Any, answer: Answer, workdir: str, out: str) -> Answer:
+    """Draw why each image is predicted as it is, and return the answer with what was found.
+
+    Args:
+      predictor: the network.
+      answer: the answer for files.
+      workdir: its work directory.
+      out: the folder of the pictures.
+    """
+    from mixjax.analysis import drawing
+    from mixjax.analysis.explain import NO_MAP, explain
+    from mixjax.analysis.neighbours import labelled_images
+
+    notes, labelled = (NO_MAP,) if predictor.task.scaled else (), None
+    try:
+        labelled = labelled_images(workdir, predictor)
+    except UserError as error:
+        notes = (*notes, f'no labelled images are shown: {error}')
+    folder = storage.resolve_links(storage.to_place(out))
+    rows, names = [], set()
+    for row in answer.rows:
+        found = explain(predictor, row['file'], labelled)
+        path = folder / _unused(f'why-{Path(row["file"]).stem}', names)
+        try:
+            storage.make_folder(folder)
+            storage.write(path, drawing.draw(found))
+        except OSError as error:
+            raise UserError(f'{path} cannot be written: {error.strerror}; choose another --out') from error
+        near = [{'file': one.name, 'label': one.label, 'similarity': one.similarity} for one in found.nearest]
+        why = {'picture': str(path), 'nearest': near}
+        rows.append({**row, 'why': why if found.map is None else {'class': found.name, **why}})
+    return answer._replace(rows=rows, notes=notes)
+
+
+def _unused(stem: str, names: set[str]) -> str:
+    """Return the name of a picture that no other one has."""
+    name = next(name for k in itertools.count(1) if (name := f'{stem}{f"-{k}" if k > 1 else ""}.png') not in names)
+    names.add(name)
+    return name
 
 
 # --- what it looks like -----------------------------------------------------------------------------------------------
@@ -120,10 +151,9 @@ def _of_rows(predictor: Any, test: Any, top: int) -> Answer:
 
 def as_text(answer: Answer) -> str:
     width = min(max((len(row['file']) for row in answer.rows), default=0), 60)
-    lines = [
-        f'{plain(row["file"]):{width}}  {_in_words(row)}'
-        for row in answer.rows
-    ]
+    lines = []
+    for row in answer.rows:
+        lines += [f'{plain(row["file"]):{width}}  {_in_words(row)}', *_why_in_words(row.get('why'))]
     return '\n'.join([*lines, *summary(answer)])
 
 
@@ -135,6 +165,19 @@ def _in_words(row: Mapping[str, Any]) -> str:
         found = row['probabilities']
         return ', '.join(f'{plain(name)} {100 * found[name]:.1f} %' for name in row['labels']) or 'no label'
     return ', '.join(f'{plain(one["class"])} {100 * one["probability"]:.1f} %' for one in row['top'])
+
+
+def _why_in_words(why: Mapping[str, Any] | None) -> list[str]:
+    """Format an explanation as lines below the prediction."""
+    if why is None:
+        return []
+    where = f' shows where the network finds {plain(why["class"])}' if 'class' in why else ''
+    lines = [f'  {plain(why["picture"])}{where}']
+    for place, one in enumerate(why['nearest']):
+        head = '' if place else 'nearest labelled images:'
+        name = f'  {plain(one["file"])}' if one['file'] else ''
+        lines.append(f'  {head:24}  {one["similarity"]:.3f} {plain(one["label"])}{name}')
+    return lines
 
 
 def summary(answer: Answer) -> list[str]:
@@ -157,7 +200,7 @@ def summary(answer: Answer) -> list[str]:
     if answer.measures:
         shown = ', '.join(f'{plain(name)} {value:.4g}' for name, value in answer.measures.items())
         lines.append(f'{shown} ({counted(len(answer.rows), "image")})')
-    return lines
+    return [*lines, *answer.notes]
 
 
 def counted(n: int, what: str) -> str:
@@ -172,6 +215,8 @@ def as_json(answer: Answer) -> str:
         whole['measures'] = {name: value if math.isfinite(value) else None for name, value in answer.measures.items()}
     if answer.unreadable:
         whole['unreadable'] = answer.unreadable
+    if answer.notes:
+        whole['notes'] = answer.notes
     return json.dumps(whole, indent=2)
 
 
@@ -222,6 +267,8 @@ def run(arguments: Arguments) -> int:
         answer = of_test_set(predictor, workdir, top)
     else:
         answer = of_files(predictor, arguments.positional, top)
+    if arguments['why']:
+        answer = explained(predictor, answer, workdir, arguments['out'])
     if arguments['csv']:
         write_csv(arguments['csv'], answer)
     if arguments['json']:

@@ -38,9 +38,13 @@ CLUSTER = (
 
 
 def check_predict(arguments: Arguments) -> None:
-    """Either images or the test set."""
+    """Either images or the test set, and pictures only of images."""
     if bool(arguments.positional) == arguments['test']:
         raise UserError('give images or folders, or --test for the test set of the run')
+    if arguments['why'] and arguments['test']:
+        raise UserError('--why explains images that are given; leave --test out')
+    if 'out' in arguments.given and not arguments['why']:
+        raise UserError('--out is the folder of the pictures that --why draws; add --why')
 
 
 def check_report(arguments: Arguments) -> None:
@@ -164,12 +168,16 @@ PREDICT = Command(
     (
         'mixjax predict --workdir=runs/pets photo.jpg more/ --top=3',
         'mixjax predict --workdir=runs/pets --test',
+        'mixjax predict --workdir=runs/pets --why photo.jpg',
     ),
     (
         Flag('workdir', 'the work directory of a run (of a comparison: RUN/METHOD)', 'DIR', required=True),
         Flag('top', 'how many classes to show; of several labels an image all above 0.5 are', 'N', int, 5, least=1),
         Flag('batch', 'images that are predicted at once', 'N', int, 64, least=1),
         Flag('test', "predict the run's own test set"),
+        Flag('why', 'draw why-NAME.png for each image: where the network finds the likeliest class, and the nearest '
+             'labelled images'),
+        Flag('out', 'where --why draws', 'DIR', default='.'),
         Flag('json', 'print JSON'),
         Flag('csv', 'also write a table', 'FILE'),
         IMPORT._replace(help='a module to import first, such as one with a method or a network of yours; repeated, or '
@@ -203,6 +211,32 @@ EXPORT = Command(
     'jax.export; without torch its names are read back), and is kept only if it gives the same probabilities on '
     "images of the run's test part: 1e-4 at most between them.",
     exits='Exit codes: 0 done, 2 wrong input, or a form that cannot hold this network (one message says why).',
+)  # fmt: skip
+
+SERVE = Command(
+    'serve', 'try networks on a local page, and answer requests over HTTP', 'mixjax.commands.serve:run',
+    (
+        'mixjax serve runs/pets',
+        'mixjax serve runs/pets runs/pets-best --port=8080',
+    ),
+    (
+        Flag('host', 'the address to listen on; any other than that of this machine alone needs a token', 'HOST',
+             default='127.0.0.1'),
+        Flag('port', 'the port to listen on; 0 for any that is free', 'N', int, 8000, least=0),
+        Flag('token', 'what a client must send (Authorization: Bearer TOKEN); without it, one is made where it is '
+             'needed ($MIXJAX_TOKEN)', 'TOKEN'),
+        Flag('batch', 'images that are predicted at once, at most', 'N', int, 16, least=1),
+        Flag('queue', 'images that may be in work or wait; of more, requests are refused (503)', 'N', int, 128,
+             least=1),
+        Flag('workers', 'threads that decode images (as many as there are cores, at most 4)', 'N', int, 0, least=0),
+        IMPORT._replace(help='a module to import first, such as one with a method or a network of yours; repeated, or '
+                        'with commas'),
+    ),
+    Positional('RUN', 'the work directory of a run (of a comparison: RUN/METHOD) or of a search by mixjax best', 1),
+    details='Opens a page to drop photographs on: it shows the classes with their probabilities, where the network '
+    'finds the likeliest class, and the nearest labelled images; several networks side by side. POST /predict answers '
+    'programs (docs/serve.md). Nothing that is sent is kept or leaves this machine.',
+    exits='Exit codes: 0 ended by Ctrl+C or SIGTERM, 2 wrong input (one message says what to do).',
 )  # fmt: skip
 
 REPORT = Command(
@@ -389,5 +423,5 @@ COMPLETION = Command(
     details='It completes commands, flags, and the names of shipped configs after --config; elsewhere, files.',
 )  # fmt: skip
 
-EVERY = (BEST, TRAIN, PREDICT, EXPORT, REPORT, GRID, PLAN, PREPARE, ANALYSE, CALIBRATE, MERGE, COMPLETION)
+EVERY = (BEST, TRAIN, PREDICT, SERVE, EXPORT, REPORT, GRID, PLAN, PREPARE, ANALYSE, CALIBRATE, MERGE, COMPLETION)
 COMMANDS = {command.name: command for command in EVERY}

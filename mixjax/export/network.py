@@ -13,6 +13,7 @@ import numpy as np
 
 from mixjax import inference, models
 from mixjax.data.feed import augment
+from mixjax.data.feed.batches import Images, Lazy
 from mixjax.errors import UserError
 from mixjax.host import storage
 from mixjax.host.storage import Place
@@ -65,8 +66,7 @@ class Exported(NamedTuple):
         folder = folder_of(self.folder)
         if folder is not None:
             with contextlib.suppress(UserError):
-                found = inference.training_set(run_of(folder)).image
-                return np.asarray(found[np.linspace(0, len(found) - 1, min(RANGES, len(found))).astype(int)])
+                return chosen(training_images(folder), RANGES)[0]
         return self.samples.image
 
     @property
@@ -108,28 +108,39 @@ def facts_of(folder: Place) -> dict[str, Any]:
             if storage.is_file(folder / part / f'{name}.json'):
                 found[name] = files.read_json(folder / part / f'{name}.json')
     with contextlib.suppress(UserError):  # the data are no longer there
-        label = inference.training_set(run_of(folder)).label
+        label = training_images(folder).label
         if label.ndim == 1:
             found['labels per class'] = np.bincount(label, minlength=1).tolist()
     return found
 
 
-def run_of(folder: Place) -> Place:
-    """Return the folder of the run that a network came from; of a search, that of the run that it kept."""
-    return next((folder / part for part in PARTS if storage.is_file(folder / part / 'config.json')), folder)
+def training_images(folder: Place) -> Images:
+    """Return the labelled images that a network learned from."""
+    found = inference.training_set(str(folder))
+    return Images(Lazy(found.data.read, found.rows), found.data.labels[found.rows])
+
+
+def test_images(folder: Place) -> Images:
+    """Return the images that a network was tested on."""
+    return inference.test_set(inference.run_folder(str(folder)))
+
+
+def chosen(found: Images, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return so many of the images, from all of them, and their labels."""
+    rows = np.unique(np.linspace(0, len(found.label) - 1, min(most, len(found.label))).astype(int))
+    return np.asarray(found.image[rows]), found.label[rows]
 
 
 def samples(folder: Place | None, predictor: Predictor, most: int) -> Samples:
     """Return images of the run's test part, else of those that it learned from, else generated ones."""
-    loads = {'test images': inference.test_set, 'training images': inference.training_set}
+    loads = {'test images': test_images, 'training images': training_images}
     for origin, load in loads.items() if folder is not None else ():
         try:
-            found = load(run_of(folder))  # pyright: ignore[reportArgumentType]
+            found = load(folder)  # pyright: ignore[reportArgumentType]
         except UserError:  # the run has no such part, or its data are no longer there
             continue
-        rows = np.unique(np.linspace(0, len(found.label) - 1, min(most, len(found.label))).astype(int))
-        label = found.label[rows] if found.label.ndim == 1 else None
-        return Samples(np.asarray(found.image[rows]), label, origin)
+        image, label = chosen(found, most)
+        return Samples(image, label if label.ndim == 1 else None, origin)
     side, channels = predictor.rule.side or predictor.network.geometry.crop, predictor.rule.channels
     return Samples(smooth_noise(most, side, channels), None, 'generated images')
 

@@ -614,6 +614,7 @@ def publish(search: Search, entry: Entry, place: str) -> dict[str, float]:
     calibrated = outcome.calibrate(entry, search.labels, search.config.search.unknown)
     about = files.read_json(search.folder / place / 'model.json')
     whole = (search.folder / place / 'model.safetensors').read_bytes()
+    about['run'] = place
     about['temperature'] = calibrated['temperature']
     if 'threshold' in calibrated:
         about['unknown'] = {'threshold': calibrated['threshold'], 'share': search.config.search.unknown}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -15,26 +16,33 @@ WAIT = 60.0  # seconds for one answer
 
 
 class Browser:
-    """One page of a width. console: what it has said there, in words. Spoken to by a pipe, in the DevTools protocol."""
+    """One page of a width. console: what it has said there, in words. Spoken to by a pipe, in the DevTools protocol.
 
-    def __init__(self, page: Path, width: int, *, dark: bool = False) -> None:
+    page: a file, or an address with a folder for the browser's own files. flags: further ones of Chromium.
+    """
+
+    def __init__(
+        self, page: Path | tuple[str, Path], width: int, *, dark: bool = False, flags: tuple[str, ...] = ()
+    ) -> None:
+        address, home = page if isinstance(page, tuple) else (page.as_uri(), page.parent)
         found = shutil.which('chromium') or shutil.which('google-chrome')
         assert found, 'this test needs Chromium: apt-get install -y chromium'
         (ours, theirs), (answers, said) = os.pipe(), os.pipe()
         command = [
             found, '--headless', '--no-sandbox', '--disable-gpu', '--disable-dev-shm-usage', '--hide-scrollbars',
-            f'--user-data-dir={page.parent / "profile"}', '--remote-debugging-pipe', 'about:blank',
+            f'--user-data-dir={home / "profile"}', '--remote-debugging-pipe', *flags, 'about:blank',
         ]  # fmt: skip
         # It reads from 3 and writes to 4; by high numbers on the way, as these may be among ours.
         shell = f'exec 98<&{ours} 99>&{said}; exec "$0" "$@" 3<&98 4>&99'
         self.process = subprocess.Popen(
             ['bash', '-c', shell, *command], pass_fds=(ours, said), stderr=subprocess.DEVNULL,
-            env={**os.environ, 'HOME': str(page.parent)},
+            env={**os.environ, 'HOME': str(home)},
         )  # fmt: skip
         os.close(ours)
         os.close(said)
         self.say, self.hear, self.buffer, self.number = theirs, answers, b'', 0
         self.console: list[str] = []
+        self.events: list[dict[str, Any]] = []
         self.loaded, self.session = 0, None
         target = self.call('Target.createTarget', url='about:blank')['targetId']
         self.session = self.call('Target.attachToTarget', targetId=target, flatten=True)['sessionId']
@@ -43,7 +51,7 @@ class Browser:
         self.call('Emulation.setDeviceMetricsOverride', width=width, height=900, deviceScaleFactor=1, mobile=False)
         scheme = {'name': 'prefers-color-scheme', 'value': 'dark' if dark else 'light'}
         self.call('Emulation.setEmulatedMedia', features=[scheme])
-        self.call('Page.navigate', url=page.as_uri())
+        self.call('Page.navigate', url=address)
         while not self.loaded:
             self._next(time.monotonic() + WAIT)
 
@@ -78,6 +86,7 @@ class Browser:
         message = json.loads(text)
         event = message.get('method', '')
         self.loaded += event == 'Page.loadEventFired'
+        self.events += [message] if event else []
         if event in ('Runtime.consoleAPICalled', 'Runtime.exceptionThrown', 'Log.entryAdded'):
             self.console.append(json.dumps(message['params'])[:500])
         return message
@@ -94,6 +103,21 @@ class Browser:
         found = self.call('Runtime.evaluate', expression=expression, returnByValue=True)
         assert 'exceptionDetails' not in found, found
         return found['result'].get('value')
+
+    def wait(self, expression: str, seconds: float = WAIT) -> Any:
+        """The value of an expression in the page, once it is true."""
+        until = time.monotonic() + seconds
+        while not (found := self.ask(expression)):
+            assert time.monotonic() < until, f'{expression} does not become true; it says {self.console}'
+            time.sleep(0.05)
+        return found
+
+    def shot(self, path: Path, width: int, *, whole: bool = True) -> None:
+        """Write a picture of the page."""
+        height = self.ask('document.documentElement.scrollHeight') if whole else 900
+        clip = {'x': 0, 'y': 0, 'width': width, 'height': height, 'scale': 1}
+        data = self.call('Page.captureScreenshot', format='png', clip=clip, captureBeyondViewport=True)['data']
+        path.write_bytes(base64.b64decode(data))
 
     def tab_to(self, selector: str, most: int = 60) -> int:
         """Press Tab until an element has the focus; how often that took."""

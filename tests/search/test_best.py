@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mixjax
+from mixjax import inference
 from mixjax.errors import UserError
 from mixjax.report import best as page
 from mixjax.search import best, trials
@@ -108,6 +109,8 @@ def test_it_predicts_with_calibrated_probabilities_and_says_unknown(found, photo
     predict = found.model()
     about = json.loads((found.workdir / 'model.json').read_text())
     assert about['temperature'] == found['calibration']['temperature'] == predict.temperature
+    learned = inference.training_set(found.workdir)  # the run that the network is of
+    assert about['run'] in inference.SEARCHED and len(learned.rows) == found['images']
     assert predict.threshold == found['calibration']['threshold'] > 0
     images = predict.read(photos / '0' / '5.png')[None]
     expected = np.exp(predict.logits(images) / predict.temperature)

@@ -99,5 +99,15 @@ def centre(image: Array, geometry: Geometry) -> Array:
     return normalise(image[:, row : row + geometry.crop, column : column + geometry.crop], geometry)
 
 
+def centre_box(height: int, width: int, geometry: Geometry) -> tuple[int, int, int, int]:
+    """Return the top, left, bottom and right of the centre crop in a stored image; below 0 in the border around it."""
+    found = []
+    for side in (height, width):
+        border = (max(geometry.crop - side, 0) + 1) // 2
+        found.append((side + 2 * border - geometry.crop) // 2 - border)
+    top, left = found
+    return top, left, top + geometry.crop, left + geometry.crop
+
+
 # For use outside of jit: one small program, instead of one for each operation.
 centred = jax.jit(centre, static_argnums=1)

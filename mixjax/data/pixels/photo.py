@@ -463,7 +463,18 @@ def fit(image: np.ndarray, rule: Rule) -> np.ndarray:
     if rule.interpolation == 'nearest':
         return image[_nearest(height, rows, side)[:, None], _nearest(width, columns, side)]
     fast = resample.bilinear(image, rows, columns, side) if rule.interpolation == 'bilinear' else None
-    return _resample(image, rows, columns, rule) if fast is None else fast
+    return _resample(image, rule) if fast is None else fast
+
+
+def fit_box(height: int, width: int, rule: Rule) -> tuple[float, float, float, float]:
+    """Return the top, left, bottom and right of the part of an image that `fit` keeps, in its pixels."""
+    if not rule.side:
+        return 0.0, 0.0, float(height), float(width)
+    short = min(height, width)
+    spans = [(size, _span(size, short, rule)) for size in (height, width)]
+    top, left = (span.first * size / span.length for size, span in spans)
+    bottom, right = ((span.first + rule.side) * size / span.length for size, span in spans)
+    return top, left, bottom, right
 
 
 class _Span(NamedTuple):
@@ -489,13 +500,10 @@ def _nearest(size: int, span: _Span, side: int) -> np.ndarray:
     return at[span.first :].astype(np.int64)
 
 
-def _resample(image: np.ndarray, rows: _Span, columns: _Span, rule: Rule) -> np.ndarray:
+def _resample(image: np.ndarray, rule: Rule) -> np.ndarray:
     from PIL import Image
 
-    (top, bottom), (left, right) = (
-        (span.first * size / span.length, (span.first + rule.side) * size / span.length)
-        for span, size in ((rows, image.shape[0]), (columns, image.shape[1]))
-    )
+    top, left, bottom, right = fit_box(image.shape[0], image.shape[1], rule)
     # Pillow copies its input, so it gets only the part that the filter can reach.
     reach = [1 + REACH[rule.interpolation] * max(1.0, edge / rule.side) for edge in (bottom - top, right - left)]
     row, column = max(math.floor(top - reach[0]), 0), max(math.floor(left - reach[1]), 0)
