@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mixjax.errors import UserError
 from mixjax.host import storage, untrusted
@@ -14,9 +14,6 @@ from mixjax.host.storage import Place
 from mixjax.report import svg, tables
 from mixjax.report.svg import Series, Text
 from mixjax.report.words import bdi
-
-if TYPE_CHECKING:
-    from mixjax.report.read import Run
 
 FILE = 'calibration.json'
 
@@ -35,24 +32,23 @@ def read(folder: Place) -> dict[str, Any] | None:
     return found
 
 
-def of_runs(runs: Sequence[Run], prefix: str) -> str:
+def of_runs(runs: Sequence[tuple[str, dict[str, Any] | None]], prefix: str) -> str:
     """Return the section of a report as HTML; '' if no run was calibrated.
 
     Args:
-      runs: the runs.
+      runs: label and calibration of each.
       prefix: of the ids.
     """
     parts = []
-    for place, run in enumerate(runs):
-        found = run.calibration
+    for place, (label, found) in enumerate(runs):
         if found is None:
             continue
         try:
             shown = section(found, str(found['origin']), f'{prefix}-{place}')
             shown += table(found['test'], 'test images') if 'test' in found else ''
-            parts.append((f'<h4>{bdi(run.label)}</h4>' if len(runs) > 1 else '') + shown + kept(found))
+            parts.append((f'<h4>{bdi(label)}</h4>' if len(runs) > 1 else '') + shown + kept(found))
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f'{FILE} of {run.label} is damaged ({error}); remove it, and calibrate again') from error
+            raise UserError(f'{FILE} of {label} is damaged ({error}); remove it, and calibrate again') from error
     return ''.join(parts)
 
 
