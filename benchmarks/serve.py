@@ -24,7 +24,7 @@ Check = Callable[[int, bytes], None]
 
 
 class Load(NamedTuple):
-    """What clients ask for.
+    """Load that clients put on a server.
 
     Attributes:
       host, port: of the server.
@@ -43,7 +43,7 @@ class Load(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What came of it.
+    """Measured answers of a server.
 
     Attributes:
       codes: how many answers had each status.

@@ -17,7 +17,7 @@ pytest.register_assert_rewrite('tests.support')
 import jax  # noqa: E402 (after the devices are chosen)
 from jax.experimental.compilation_cache import compilation_cache  # noqa: E402
 
-from tests.support import digit_run, object_store  # noqa: E402
+from tests.support import object_store  # noqa: E402
 
 
 @pytest.fixture(scope='session', autouse=True)
@@ -79,4 +79,6 @@ def store():
 @pytest.fixture(scope='session')
 def digits_run(tmp_path_factory):
     """The work directory of a run on a folder of digits, `photos` beside it; whoever changes it takes a copy."""
+    from tests.support import digit_run  # it imports the trainer
+
     return digit_run.train_on_digits(tmp_path_factory.mktemp('digits'))

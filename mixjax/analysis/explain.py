@@ -37,7 +37,7 @@ LEVEL = 0.5  # of the line around the region, as in `cam.area`
 
 
 class Photograph(NamedTuple):
-    """A photograph, and what the network gets of it.
+    """Photograph with the part of it that a network sees.
 
     Attributes:
       pixels: (H, W, 3) uint8, upright; at most as large as it is shown.
@@ -52,7 +52,7 @@ class Photograph(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the network says of one image.
+    """Outputs of a network for one image.
 
     Attributes:
       values: (classes,), its probabilities or numbers.
@@ -68,7 +68,7 @@ class Seen(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Why a network predicts what it predicts for one image.
+    """Explanation of the prediction for one image.
 
     Attributes:
       prediction: the likeliest classes; of a network for numbers it is empty.

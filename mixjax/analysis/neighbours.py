@@ -121,4 +121,5 @@ def labelled_images(workdir: str, predictor: Predictor) -> Labelled:
     features = array_cache.Cache(folder, key).get('labelled', lambda: unit(predictor.features(images)))
     if features.shape != (len(learned.rows), width(predictor)) or features.dtype != np.float32:
         raise UserError(f'{folder} holds features that are not those of the labelled images; remove it')
+    learned.data.read(learned.rows[:1])  # opens the cache's files now, and not in front of a client
     return Labelled(learned, features, predictor.task)

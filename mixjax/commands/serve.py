@@ -36,7 +36,7 @@ def run(arguments: Arguments) -> int:
     # Before the networks are loaded, which takes a while: a port in use is said at once.
     bound = server.listen(arguments['host'], arguments['port'])
     with bound:
-        rules = access.rules(bound.getsockname()[0], arguments['token'] or os.environ.get(TOKEN, ''))
+        rules = access.rules(bound.getsockname()[0], token_of(arguments))
         compile_cache.enable('')
         metrics = Metrics()
         models = {
@@ -54,6 +54,11 @@ def run(arguments: Arguments) -> int:
             model.close()
     say(f'stopped; {metrics.images:,} {"image was" if metrics.images == 1 else "images were"} predicted')
     return 0
+
+
+def token_of(arguments: Arguments) -> str:
+    """Return the user's token: of the command line, or else of the environment; '' if there is none."""
+    return arguments['token'] or os.environ.get(TOKEN, '')
 
 
 def load(name: str, workdir: str, limits: Any, metrics: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a request asks for: its images, and how they are to be answered."""
+"""Requests for predictions: their images, and how these are to be answered."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Refused(Exception):
 
 
 class Room:
-    """What the requests of the moment hold; used by the thread of the event loop alone."""
+    """Count of what all requests hold at this moment; used by the thread of the event loop alone."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -59,7 +59,7 @@ class Room:
 
 
 class Ticket:
-    """What one request holds, until it is closed; it must be, after the last thread that works for the request."""
+    """Share of one request, held until it is closed, which must be after the last thread that works for it."""
 
     def __init__(self, room: Room) -> None:
         self._room = room

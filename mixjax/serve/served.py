@@ -75,7 +75,7 @@ class Served:
 
     @property
     def alive(self) -> bool:
-        """Whether its thread runs."""
+        """True while its thread runs."""
         return self._batcher.alive
 
     def compile(self) -> None:

@@ -64,9 +64,7 @@ def test_a_dropped_photograph(run, port, tmp_path):
         browser.wait(DONE)
         assert browser.loaded == 1  # it has not opened the file
         assert browser.ask('document.querySelectorAll(".model").length') == 2  # side by side
-        left, right = (
-            f'[...document.querySelectorAll(".model")][{k}].getBoundingClientRect()' for k in (0, 1)
-        )
+        left, right = (f'[...document.querySelectorAll(".model")][{k}].getBoundingClientRect()' for k in (0, 1))
         assert browser.ask(f'{left}.top === {right}.top && {left}.right <= {right}.left')
         head = browser.ask('document.querySelector(".headline").innerText')
         assert head.startswith('1 ') and head.endswith(' %')

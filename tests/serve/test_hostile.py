@@ -30,7 +30,7 @@ def letters():
 
 
 def expected(data: bytes) -> str | None:
-    """What the decoder says of a file: why it cannot be read; None if it can."""
+    """Return why the decoder cannot read a file; None if it can."""
     try:
         photo.decode(data, upright=True)
     except photo.Unreadable as error:
@@ -45,7 +45,7 @@ def check(running, kind: str, data: bytes) -> bool:
     if answer.status == 200:
         assert kind == 'application/json' or expected(data) is None
         return False
-    (key, sentence), = answer.body.items()
+    ((key, sentence),) = answer.body.items()
     assert key == 'error' and sentence and '\n' not in sentence and '\x1b' not in sentence
     assert 'Traceback' not in sentence and str(Path.cwd()) not in sentence
     if answer.status == 422 and kind != 'application/json':

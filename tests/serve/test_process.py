@@ -13,11 +13,12 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from mixjax.commands import cli
+from mixjax.commands import cli, parser
+from mixjax.commands import serve as command
+from mixjax.commands.table import SERVE
 from mixjax.serve import server
 from tests.support.common import ROOT, call, environment
 from tests.support.http_server import ask, started
@@ -40,7 +41,21 @@ def files(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
 
 
+def documented(port, folder):
+    """Make the requests of docs/serve.md with curl."""
+    page = (ROOT / 'docs' / 'serve.md').read_text()
+    lines = [line.strip() for line in page.splitlines() if line.startswith('    ') and 'curl ' in line]
+    lines = [line for line in lines if 'http://127.0.0.1:8000/' in line]
+    assert len(lines) == 5
+    for line in lines:
+        line = line.replace(':8000', f':{port}').replace('curl ', 'curl --silent --fail ', 1)
+        done = subprocess.run(['bash', '-c', line], cwd=folder, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, (line, done)
+        assert 'metrics' in line or 'error' not in json.loads(done.stdout)
+
+
 def test_it_answers_writes_nothing_and_ends_with_a_line(digits_run, tmp_path):
+    shutil.copy(digits_run.parent / 'photos' / '1' / '0.png', tmp_path / 'photo.jpg')
     with started(tmp_path, str(digits_run)) as (process, port, said):
         assert 'run: glyphnet, 4 classes, 20 labelled images; compiling\n' in said
         assert said.endswith(f'open http://127.0.0.1:{port}/ in a browser (Ctrl+C ends it)\n')
@@ -49,6 +64,7 @@ def test_it_answers_writes_nothing_and_ends_with_a_line(digits_run, tmp_path):
         answer = request(port, '/predict?why=1', image)
         assert answer.status == 200 and answer.body['images'][0]['models'][0]['top'][0]['class'] == '2'
         assert request(port, '/predict', b'no').status == 422 and request(port, '/').status == 200
+        documented(port, tmp_path)
         assert files(tmp_path) | files(digits_run) == before
         # Its port is taken.
         second = call(tmp_path, 'serve', str(digits_run), f'--port={port}', module='mixjax')
@@ -65,21 +81,7 @@ def test_it_answers_writes_nothing_and_ends_with_a_line(digits_run, tmp_path):
             time.sleep(0.8)
             slow.send(image[100:])
             assert slow.getresponse().status == 200
-        assert process.stdout.read() == 'stopped; 2 images were predicted\n' and process.wait(60) == 0
-
-
-def test_documented_requests_are_answered(digits_run, tmp_path):
-    page = (ROOT / 'docs' / 'serve.md').read_text()
-    lines = [line.strip() for line in page.splitlines() if line.startswith('    ') and 'curl ' in line]
-    lines = [line for line in lines if 'http://127.0.0.1:8000/' in line]
-    assert len(lines) == 5 and shutil.which('curl')
-    shutil.copy(digits_run.parent / 'photos' / '1' / '0.png', tmp_path / 'photo.jpg')
-    with started(tmp_path, str(digits_run)) as (_, port, _):
-        for line in lines:
-            line = line.replace(':8000', f':{port}').replace('curl ', 'curl --silent --fail ', 1)
-            done = subprocess.run(['bash', '-c', line], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-            assert done.returncode == 0, (line, done)
-            assert 'metrics' in line or 'error' not in json.loads(done.stdout)
+        assert process.stdout.read() == 'stopped; 4 images were predicted\n' and process.wait(60) == 0
 
 
 def test_other_machines_need_the_token_that_is_printed(tmp_path):
@@ -129,10 +131,7 @@ def test_addresses_that_are_printed():
         assert server.url('0.0.0.0', bound, '') == f'http://{socket.gethostname()}:{port}/'
 
 
-def test_the_token_of_the_environment_is_not_on_the_command_line(tmp_path, monkeypatch):
-    monkeypatch.setenv('MIXJAX_TOKEN', 'from-the-environment-1')
-    with started(tmp_path, 'embedded://glyphnet') as (process, port, _):
-        assert request(port, '/models').status == 401
-        told = request(port, '/models', Authorization='Bearer from-the-environment-1')
-        assert told.status == 200 and json.dumps(told.body)
-        assert 'from-the-environment' not in Path(f'/proc/{process.pid}/cmdline').read_text()
+def test_the_token_of_the_environment_need_not_be_on_the_command_line(monkeypatch):
+    monkeypatch.setenv('MIXJAX_TOKEN', 'from-the-environment')
+    assert command.token_of(parser.parse(SERVE, ['x'])) == 'from-the-environment'
+    assert command.token_of(parser.parse(SERVE, ['x', '--token=given'])) == 'given'

@@ -1,4 +1,4 @@
-"""Who may ask, what is asked for, how much fits, and the numbers: each by itself."""
+"""Access, requests, limits, sizes of batches and metrics: each by itself."""
 
 import base64
 import json
