@@ -391,7 +391,7 @@ MERGE = Command(
 )  # fmt: skip
 
 CALIBRATE = Command(
-    'calibrate', 'fit the probabilities of a finished run to how often they are right', 'mixjax.commands.calibrate:run',
+    'calibrate', 'fit the probabilities of a finished run', 'mixjax.commands.calibrate:run',
     (
         'mixjax calibrate runs/pets',
         'mixjax calibrate runs/pets --folds=5 --unknown',

@@ -86,7 +86,7 @@ class Graph:
         self.uses.update(new.inputs)
         self.nodes[self._places[old.outputs[0]]] = new
 
-    def rename(self, old: str, new: str) -> None:
+    def call(self, old: str, new: str) -> None:
         """Give a tensor another name, under which nothing uses it yet."""
         place = self._places.pop(old)
         self._places[new] = place

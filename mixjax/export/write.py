@@ -137,8 +137,6 @@ def export(exported: Exported, name: str, folder: Place, precision: str = 'float
     if precision not in form.precisions:
         raise UserError(f'the form {name} has the precision {" or ".join(form.precisions)}, and not {precision}')
     check_folder(folder)
-    files.create(folder)
-    (folder / RECORD).unlink(missing_ok=True)  # until the comparison is done, this is no export
     about = {**exported.about, 'dtype': 'float32'}
     beside = {'model.json': (json.dumps(about, indent=2) + '\n').encode()}
     made, verified = _verified(exported, form, folder, beside)
@@ -169,6 +167,8 @@ def _verified(
 ) -> tuple[dict[str, bytes], Verified]:
     """Write a form in float32 and compare it; remove it if it is not equal."""
     made = {**form.contents(exported, 'float32'), **beside}
+    files.create(folder)
+    (folder / RECORD).unlink(missing_ok=True)  # until the comparison is done, this is no export
     try:
         for file, data in made.items():
             storage.write(folder / file, data)

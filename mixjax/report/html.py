@@ -115,7 +115,10 @@ def _folder(folder: Folder, prefix: str, level: int, budget: int, much: int = se
             'Surest mistakes' if primary.percent else 'Largest losses',
             mistakes.surest(folder, folder.runs[: plan.runs], plan.side),
         ),
-        'calibration': ('Probabilities', calibration.of_runs([(run.label, run.calibration) for run in folder.runs], prefix)),
+        'calibration': (
+            'Probabilities',
+            calibration.of_runs([(run.label, run.calibration) for run in folder.runs], prefix),
+        ),
         **measured.blocks(folder, prefix, budget // 4),
         'pairs': ('Class pairs', _pairs(folder.runs[: plan.runs], plan)),
         'samples': ('What the network saw', _samples(folder.runs[: plan.runs], plan)),
