@@ -46,6 +46,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     'config': ('data', 'errors', 'host', 'method', 'models', 'tasks'),
     'train': (*MATHEMATICS, 'config', 'data', 'host', 'method', 'models', 'rundir', 'tasks', 'version'),
     'inference': ('config', 'data', 'errors', 'host', 'method', 'models', 'rundir', 'tasks', 'train'),
+    'export': ('data', 'errors', 'host', 'inference', 'models', 'version'),
     'api': ('config', 'data', 'errors', 'host', 'inference', 'method', 'report', 'rundir', 'search', 'train'),
     'analysis': (
         *MATHEMATICS, 'config', 'data', 'host', 'inference', 'method', 'models', 'report', 'rundir', 'train', 'version',
