@@ -9,6 +9,7 @@ MODULES = {
     'mixjax.api': {'Results', 'Results.read', 'run'},
     'mixjax.config.defaults': {'Config', 'base'},
     'mixjax.data.dataset': {'Dataset.from_arrays', 'Dataset.from_folder'},
+    'mixjax.export.cost': {'cost'},
     'mixjax.inference': {'Prediction', 'Predictor.__call__', 'Predictor.features', 'load'},
     'mixjax.models.create': {'create_model'},
     'mixjax.models.reading': {'read'},

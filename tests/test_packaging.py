@@ -74,8 +74,8 @@ def test_extras_are_those_the_documentation_names():
     setup.read(ROOT / 'setup.cfg')
     extras = set(setup['options.extras_require'])
     assert extras == {
-        'tpu', 'tpu-plan', 'cuda', 'prepare', 'hub', 'gcs', 'tensorboard', 'report', 'onnx', 'serve', 'test', 'parity', 'lint',
-        'docs',
+        'tpu', 'tpu-plan', 'cuda', 'prepare', 'hub', 'gcs', 'tensorboard', 'report', 'onnx', 'serve', 'test', 'parity',
+        'lint', 'docs',
     }  # fmt: skip
     metadata = importlib.metadata.metadata('mixjax')
     assert set(metadata.get_all('Provides-Extra') or []) == extras

@@ -189,7 +189,7 @@ def _outputs(graph: Graph, tensors: Mapping[str, str], axes: Mapping[str, tuple[
     same = onnx_fusion.simplify(graph)
     ports = []
     for name, inner in tensors.items():
-        graph.call(graph.add('Identity', same.get(inner, inner)), name)
+        graph.relabel(graph.add('Identity', same.get(inner, inner)), name)
         ports.append(Port(name, np.float32, axes[name]))
     return ports
 

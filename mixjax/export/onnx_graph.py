@@ -86,7 +86,7 @@ class Graph:
         self.uses.update(new.inputs)
         self.nodes[self._places[old.outputs[0]]] = new
 
-    def call(self, old: str, new: str) -> None:
+    def relabel(self, old: str, new: str) -> None:
         """Give a tensor another name, under which nothing uses it yet."""
         place = self._places.pop(old)
         self._places[new] = place
@@ -160,10 +160,11 @@ class Graph:
                 for n in nodes
             ],
             'mixjax', [_described(port) for port in inputs], [_described(port) for port in outputs],
-            [numpy_helper.from_array(array, tidy[name]) for name, array in constants.items()],
         )  # fmt: skip
         opset = [helper.make_opsetid('', OPSET)]
         model = helper.make_model(graph, opset_imports=opset, ir_version=IR, producer_name='mixjax')
+        for name, array in constants.items():  # one by one, so that there are no two copies of all
+            model.graph.initializer.add().CopyFrom(numpy_helper.from_array(array, tidy[name]))
         helper.set_model_props(model, dict(facts))
         return model
 

@@ -94,7 +94,7 @@ class Lowering:
 
     def __init__(self, graph: Graph, batch: str) -> None:
         self.graph = graph
-        self._batch = batch
+        self._batch, self._length = batch, ''
         (self._symbol,) = export.symbolic_shape('n')
 
     def add(self, function: Callable[..., Any], variables: Any, images: str, shape: Sequence[int], dtype: Any) -> Any:
@@ -182,7 +182,9 @@ class Lowering:
 
     def length(self) -> str:
         """Return the name of the length of the batch, (1,) int64."""
-        return self.graph.add('Shape', self._batch, start=0, end=1)
+        if not self._length:
+            self._length = self.graph.add('Shape', self._batch, start=0, end=1)
+        return self._length
 
     def vector(self, sizes: Sequence[int]) -> str:
         """Return the name of a shape as a vector."""
@@ -191,8 +193,9 @@ class Lowering:
             lengths = list(group)
             if not batched:
                 parts.append(self.graph.ints(*lengths))
-            else:
-                parts += [self.graph.add('Mul', self.length(), self.graph.ints(size // BATCH)) for size in lengths]
+            for times in [size // BATCH for size in lengths if batched]:
+                one = self.length()
+                parts.append(one if times == 1 else self.graph.add('Mul', one, self.graph.ints(times)))
         return parts[0] if len(parts) == 1 else self.graph.add('Concat', *parts, axis=0)
 
     def reshaped(self, name: str, sizes: Sequence[int]) -> str:
