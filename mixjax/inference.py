@@ -430,11 +430,11 @@ def load(
 
     network = Network(net, variables, predict, geometry, image['tta'])
     return Predictor(
-        tuple(about['classes']), about, rule, network, batch, *_task(workdir, about), *_calibrated(workdir, about),
+        tuple(about['classes']), about, rule, network, batch, *task_of(workdir, about), *calibrated(workdir, about),
     )  # fmt: skip
 
 
-def _calibrated(workdir: Any, about: Mapping[str, Any]) -> tuple[float, float]:
+def calibrated(workdir: Any, about: Mapping[str, Any]) -> tuple[float, float]:
     """Read temperature and threshold of `model.json`; it may be any file."""
     rule = about.get('unknown', {})
     found: dict[str, Any] = {'temperature': about.get('temperature', 1.0)}
@@ -445,7 +445,7 @@ def _calibrated(workdir: Any, about: Mapping[str, Any]) -> tuple[float, float]:
     return float(found['temperature']), float(found['threshold'])
 
 
-def _task(workdir: Any, about: Mapping[str, Any]) -> tuple[Task, Scale | None]:
+def task_of(workdir: Any, about: Mapping[str, Any]) -> tuple[Task, Scale | None]:
     """Read the task of `model.json` and the units of its numbers; it may be any file."""
     name, found = about.get('task', ''), about.get('scale', {})
     if not isinstance(name, str) or name and name not in tasks.NAMES:

@@ -261,7 +261,12 @@ def run(arguments: Arguments) -> int:
 
     import_modules(arguments['import'])
     workdir = arguments['workdir']
-    predictor = inference.load(workdir, batch=arguments['batch'])
+    if arguments['engine']:
+        from mixjax.export import predictor as exported
+
+        predictor: inference.Predictor = exported.load(workdir, arguments['engine'], arguments['batch'])
+    else:
+        predictor = inference.load(workdir, batch=arguments['batch'])
     top = min(arguments['top'], len(predictor.classes))
     if arguments['test']:
         answer = of_test_set(predictor, workdir, top)

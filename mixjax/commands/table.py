@@ -43,6 +43,8 @@ def check_predict(arguments: Arguments) -> None:
         raise UserError('give images or folders, or --test for the test set of the run')
     if arguments['why'] and arguments['test']:
         raise UserError('--why explains images that are given; leave --test out')
+    if arguments['engine'] and (arguments['why'] or arguments['test']):
+        raise UserError('--engine predicts images that are given; --why and --test are for the work directory of a run')
     if 'out' in arguments.given and not arguments['why']:
         raise UserError('--out is the folder of the pictures that --why draws; add --why')
 
@@ -175,6 +177,8 @@ PREDICT = Command(
         Flag('top', 'how many classes to show; of several labels an image all above 0.5 are', 'N', int, 5, least=1),
         Flag('batch', 'images that are predicted at once', 'N', int, 64, least=1),
         Flag('test', "predict the run's own test set"),
+        Flag('engine', 'predict with an exported file (mixjax export), whose folder --workdir is', 'NAME',
+             choices=('onnx', 'stablehlo')),
         Flag('why', 'draw why-NAME.png for each image: where the network finds the likeliest class, and the nearest '
              'labelled images'),
         Flag('out', 'where --why draws', 'DIR', default='.'),

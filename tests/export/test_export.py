@@ -6,11 +6,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import load_file
 
 import mixjax
 from mixjax.errors import UserError
-from mixjax.export import card, network, stablehlo, torch_form, verify, write
+from mixjax.export import card, network, predictor, stablehlo, torch_form, verify, write
 from mixjax.models.weights import hub
 from tests.support.common import call
 from tests.support.written import write_network
@@ -113,6 +114,16 @@ def test_the_own_form_predicts_like_the_run(glyphs, tmp_path):
     again = mixjax.load(tmp_path / 'out')
     np.testing.assert_array_equal(again.probabilities(glyphs.samples.image), glyphs.probabilities)
     assert again.classes == glyphs.predictor.classes
+
+
+def test_files_predict_like_the_network(glyphs, tmp_path):
+    for name in predictor.ENGINES:
+        write.export(glyphs, name, tmp_path / name)
+        found = predictor.load(str(tmp_path / name), name, batch=2)
+        assert found.classes == glyphs.predictor.classes
+        np.testing.assert_allclose(found.values(glyphs.samples.image), glyphs.probabilities, atol=verify.CLOSE)
+        with pytest.raises(UserError, match='no features'):
+            found.features(glyphs.samples.image)
 
 
 def test_stablehlo_takes_any_batch_and_is_for_all_platforms(glyphs, tmp_path):
@@ -221,6 +232,15 @@ def test_the_command(tmp_path):
     assert 'stablehlo: read by jax.export: 3 generated images' in done.stdout
     for form, file in (('stablehlo', stablehlo.FILE), ('safetensors', 'model.safetensors')):
         assert (tmp_path / 'out' / form / file).exists() and (tmp_path / 'out' / form / 'README.md').exists()
+    for engine, form in (('stablehlo', 'stablehlo'), ('onnx', 'safetensors')):
+        Image.fromarray(np.full((20, 30), 90, np.uint8)).save(tmp_path / 'photo.png')
+        said = call(tmp_path, 'predict', f'--workdir=out/{form}', f'--engine={engine}', 'photo.png', module='mixjax')
+        if engine == form:
+            assert said.returncode == 0 and said.stdout.count('%') == 5, said.stderr
+            own = call(tmp_path, 'predict', f'--workdir={GLYPHS}', 'photo.png', module='mixjax')
+            assert said.stdout == own.stdout
+        else:
+            assert said.returncode == 2 and 'has no model.onnx' in said.stderr
     shutil.rmtree(tmp_path / 'out')
     wrong = call(tmp_path, 'export', GLYPHS, '--to=stablehl', module='mixjax')
     assert wrong.returncode == 2 and "no form 'stablehl'; did you mean 'stablehlo'?" in wrong.stderr
