@@ -6,6 +6,7 @@ import importlib
 import pytest
 
 MODULES = {
+    'mixjax.analysis.explain': {'explain'},
     'mixjax.api': {'Results', 'Results.read', 'run'},
     'mixjax.config.defaults': {'Config', 'base'},
     'mixjax.data.dataset': {'Dataset.from_arrays', 'Dataset.from_folder'},
@@ -13,6 +14,7 @@ MODULES = {
     'mixjax.inference': {'Prediction', 'Predictor.__call__', 'Predictor.features', 'load'},
     'mixjax.models.create': {'create_model'},
     'mixjax.models.reading': {'read'},
+    'mixjax.serve.served': {'parts', 'sizes', 'useful'},
 }
 
 

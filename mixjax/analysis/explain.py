@@ -120,7 +120,7 @@ def explain(predictor: Predictor, source: Source, labelled: Labelled | None = No
       >>> image = np.zeros((32, 16), np.uint8)
       >>> image[8:24, 7:9] = 255  # a vertical stroke
       >>> found = explain(mixjax.load('embedded://glyphnet'), image)
-      >>> found.map.shape, float(found.map.max()), found.overlay.shape
+      >>> found.map.shape, round(float(found.map.max()), 3), found.overlay.shape
       ((16, 16), 1.0, (320, 160, 3))
     """
     try:

@@ -127,7 +127,8 @@ def test_the_map_of_a_network_that_pools_its_last_map_is_its_logit(letters):
     np.testing.assert_allclose(found.values, letters.probabilities(image[None])[0], atol=1e-6)
     np.testing.assert_allclose(found.features, letters.features(image[None])[0], atol=1e-5)
     assert found.label == letters.probabilities(image[None])[0].argmax() and found.map is not None
-    assert found.map.shape == (16, 16) and found.map.min() >= 0 and found.map.max() == 1
+    assert found.map.shape == (16, 16) and found.map.min() >= 0
+    assert found.map.max() == pytest.approx(1, abs=1e-6)  # XLA may multiply by the reciprocal
     variables = letters.network.variables
     out = letters.network.forward(variables, jnp.asarray(image[None] / 255.0, jnp.float32))
     head = variables['params']['heads']['target']
