@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from mixjax.export.cost import Cost
 from mixjax.export.network import Exported
+from mixjax.export.paths import without_paths
 from mixjax.export.verify import Verified
 from mixjax.maths import selection
 from mixjax.models.weights import hub
@@ -203,23 +203,6 @@ def limits(exported: Exported) -> list[str]:
         'It was measured on images like those it was trained on; with other cameras or places it may be worse.'
     )
     return lines
-
-
-def without_paths(command: str) -> str:
-    """Return a command line, or a setting, in which every path is its last name only."""
-
-    def last(word: str) -> str:
-        name, mark, value = word.rpartition('=')
-        if re.match(r'(hf|pypi|embedded|random)://', value):
-            return word
-        parts = [part for part in value.replace('\\', '/').split('/') if part not in ('', '.', '~')]
-        return name + mark + (parts[-1] if '/' in value.replace('\\', '/') and parts else value)
-
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        words = command.split()
-    return shlex.join(last(word) for word in words) if len(words) > 1 else last(command)
 
 
 def markdown(name: str) -> str:

@@ -15,6 +15,7 @@ from mixjax import inference, models
 from mixjax.data.feed import augment
 from mixjax.data.feed.batches import Images, Lazy
 from mixjax.errors import UserError
+from mixjax.export.paths import public
 from mixjax.host import storage
 from mixjax.host.storage import Place
 from mixjax.inference import Predictor
@@ -85,7 +86,7 @@ def read(workdir: str, *, images: int = IMAGES, method: Callable[..., Method] | 
     """
     predictor = inference.load(workdir, method=method)
     network = predictor.network._replace(net=models.build(predictor.about['model']))
-    predictor = dataclasses.replace(predictor, network=network)
+    predictor = dataclasses.replace(predictor, network=network, about=public(predictor.about))
     folder = folder_of(workdir)
     some = samples(folder, predictor, images)
     facts = {} if folder is None else facts_of(folder)

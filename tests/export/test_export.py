@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 import mixjax
 from mixjax.errors import UserError
-from mixjax.export import card, network, predictor, stablehlo, torch_form, verify, write
+from mixjax.export import card, network, paths, predictor, stablehlo, torch_form, verify, write
 from mixjax.models.weights import hub
 from tests.support.common import call
 from tests.support.written import write_network
@@ -216,7 +216,15 @@ def test_a_search_says_the_accuracy_to_expect():
     ],
 )
 def test_paths_become_their_last_names(given, said):
-    assert card.without_paths(given) == said
+    assert paths.without_paths(given) == said
+
+
+def test_paths_of_the_method_do_not_leave(tmp_path):
+    """Distillation has the folder of its teacher among its settings."""
+    method = {'name': 'distill', 'teacher': '/home_of/someone/runs/teacher', 'weight': 0.5}
+    folder = write_network(tmp_path / 'run', 'lenet', 32, method=method)
+    about = network.read(str(folder), images=2).about
+    assert about['method'] == {'name': 'distill', 'teacher': 'teacher', 'weight': 0.5}
 
 
 def test_class_names_do_not_format_the_card():
