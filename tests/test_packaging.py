@@ -74,7 +74,7 @@ def test_extras_are_those_the_documentation_names():
     setup.read(ROOT / 'setup.cfg')
     extras = set(setup['options.extras_require'])
     assert extras == {
-        'tpu', 'tpu-plan', 'cuda', 'prepare', 'hub', 'gcs', 'tensorboard', 'report', 'test', 'parity', 'lint', 'docs',
+        'tpu', 'tpu-plan', 'cuda', 'prepare', 'hub', 'gcs', 'tensorboard', 'report', 'onnx', 'test', 'parity', 'lint', 'docs',
     }  # fmt: skip
     metadata = importlib.metadata.metadata('mixjax')
     assert set(metadata.get_all('Provides-Extra') or []) == extras
