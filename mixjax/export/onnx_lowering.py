@@ -221,7 +221,7 @@ class Lowering:
         if value.array is not None:
             array = _transposed(value, order)
             ones = next((k for k, size in enumerate(array.shape) if size != 1), array.ndim)
-            return self.graph.constant(array.reshape(array.shape[ones:]).astype(value.dtype), value.label)
+            return self.graph.constant(array.reshape(array.shape[ones:]).astype(value.dtype, copy=False), value.label)
         held = tuple(axis for axis in order if axis in value.held)
         name = self.permuted(value, held)
         first = order.index(held[0]) if held else len(order)
@@ -240,7 +240,7 @@ class Lowering:
             array = _transposed(value, order)
             static = [1 if _batched(size) else size for size in sizes]
             array = np.broadcast_to(array, static)
-            name = self.graph.constant(array.astype(value.dtype), value.label)
+            name = self.graph.constant(array.astype(value.dtype, copy=False), value.label)
             return self.graph.add('Expand', name, self.vector(sizes)) if static != sizes else name
         value = self.without(value, value.held.difference(order))
         held = tuple(axis for axis in order if axis in value.held)
@@ -314,7 +314,7 @@ def _scope(equation: Any) -> str:
 # --- the rules --------------------------------------------------------------------------------------------------------
 
 RULES: dict[str, Rule] = {}
-# Primitives that are one ONNX operation on operands of equal shapes.
+# Elementwise primitives that are one ONNX operation.
 SIMPLE = {
     'abs': 'Abs', 'add': 'Add', 'add_any': 'Add', 'and': 'And', 'ceil': 'Ceil', 'cos': 'Cos', 'div': 'Div',
     'eq': 'Equal', 'erf': 'Erf', 'exp': 'Exp', 'floor': 'Floor', 'ge': 'GreaterOrEqual', 'gt': 'Greater',
@@ -324,14 +324,15 @@ SIMPLE = {
 }  # fmt: skip
 # Primitives that change no value.
 SAME = ('copy', 'copy_p', 'name', 'optimization_barrier', 'sharding_constraint', 'stop_gradient')
-# Others that are computed place by place, so that a constant stays short along axes where it repeats.
-PLACEWISE = (
+# Other elementwise primitives, which have a rule of their own.
+OTHERS = (
     'clamp', 'convert_element_type', 'erfc', 'expm1', 'integer_pow', 'is_finite', 'log1p', 'ne', 'rem', 'round',
     'rsqrt', 'select_n', 'square',
 )  # fmt: skip
-ELEMENTWISE = frozenset([*SIMPLE, *SAME, *PLACEWISE])
+# Of constants they are computed without repeating what repeats.
+ELEMENTWISE = frozenset([*SIMPLE, *SAME, *OTHERS])
 # Primitives with functions inside, and others that are never computed as one operation of constants.
-FUNCTIONS = ('checkpoint', 'closed_call', 'custom_jvp_call', 'custom_vjp_call', 'jit', 'remat2')
+FUNCTIONS = ('checkpoint', 'closed_call', 'custom_jvp_call', 'custom_vjp_call', 'jit')
 CALLS = frozenset([*FUNCTIONS, 'broadcast_in_dim', 'cond', 'dim_as_value', 'platform_index', 'scan'])
 
 
@@ -355,7 +356,7 @@ def _unsupported(what: str) -> UserError:
     return UserError(f'the network cannot be written as ONNX: it has {what}, for which there is no rule')
 
 
-# --- each place by itself ---------------------------------------------------------------------------------------------
+# --- elementwise operations -------------------------------------------------------------------------------------------
 
 
 def _operands(low: Lowering, values: Sequence[Value]) -> tuple[list[str], Order]:
@@ -783,16 +784,18 @@ def _pool(low: Lowering, equation: Any, values: list[Value]) -> Value:
     rank = len(window)
     moved = [k for k in range(rank) if (window[k], steps[k], tuple(pads[k])) != (1, 1, (0, 0))]
     still = [k for k in range(rank) if k not in moved]
-    # MaxPool and AveragePool take (N, C, places ..), and pad with what is no match for a value, or counts as 0.
+    # MaxPool and AveragePool take (N, C, axes of the map ..); the first pads with -inf, the second with 0.
     moved = still[2:] + moved
     if len(still) < 2 or any(step != 1 for step in given['base_dilation']):
-        raise _unsupported('pooling that is not over the places of a map (reduce_window)')
+        raise _unsupported('pooling over other axes than those of a map (reduce_window)')
     order = (*still[:2], *sorted(moved))
-    places = order[2:]
+    pooled = order[2:]
     options: dict[str, Any] = {
-        'kernel_shape': [window[k] for k in places], 'strides': [steps[k] for k in places],
-        'dilations': [given['window_dilation'][k] for k in places], 'pads': _both([pads[k] for k in places]),
+        'kernel_shape': [window[k] for k in pooled], 'strides': [steps[k] for k in pooled],
+        'pads': _both([pads[k] for k in pooled]),
     }  # fmt: skip
+    if any(step != 1 for step in given['window_dilation']):  # onnxruntime's int8 pooling has no such attribute
+        options['dilations'] = [given['window_dilation'][k] for k in pooled]
     name = low.full(value, order)
     if equation.primitive.name == 'reduce_window_max':
         return _made(low, equation, order, low.graph.add('MaxPool', name, **options))

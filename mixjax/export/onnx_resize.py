@@ -3,8 +3,8 @@
 An axis is resized by a product of matrices, as in `resample`: a block of pixels shares the source pixels around it, and
 has a matrix of weights for them, which the graph computes from the length of the axis. The weights are rounded as in
 `fit`, to multiples of 2**-16 or, as Pillow does, of 2**-22; as float64 they and every sum of them are exact. So the
-bytes are those of `fit`, but for large photographs of which a part is cut off: `fit` gives Pillow the edges of that
-part, which it rounds to float32, and a few bytes in ten thousand differ by 1.
+bytes are those of `fit`, with one exception: where Pillow resizes a part of a photograph, it rounds the edges of the
+part to float32, and a few bytes in ten thousand differ by 1.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PILLOW, QUICK = 1 << 22, 1 << 16  # a weight of 1, there and in `resample`
 
 
 class _Window(NamedTuple):
-    """The source pixels of the blocks of an axis: `count` from `start`, (blocks, 1); `begin` to `end` of all."""
+    """The source pixels of blocks: `count` of each, from `start` on, (blocks, 1); of all of them, `begin` to `end`."""
 
     start: str
     count: str

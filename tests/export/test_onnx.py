@@ -18,6 +18,8 @@ from mixjax import tasks
 from mixjax.data.datasets import embedded
 from mixjax.errors import UserError
 from mixjax.export import cost, engine, onnx, onnx_graph
+from mixjax.maths import probe as probes
+from mixjax.methods import probe
 from mixjax.models import weights
 from mixjax.tasks import Scale
 from tests.support.predictors import CLASSES, random_predictor, stored_images
@@ -150,6 +152,20 @@ def test_a_border_where_the_crop_is_larger(tmp_path):
     predictor = random_predictor('lenet', 24, crop=32)
     found, images = exported(tmp_path, predictor)[1], stored_images(predictor, 2)
     np.testing.assert_allclose(found.probabilities(images), predictor.probabilities(images), rtol=0, atol=1e-6)
+
+
+def test_neighbours_vote_in_the_file(small, tmp_path):
+    """The prediction of a run's method is a part of the network, here that of k nearest neighbours."""
+    features = np.abs(np.random.default_rng(0).standard_normal((20, 84)))
+    examples = probes.examples(features, np.arange(20) % CLASSES, CLASSES)
+    params = {**small.network.variables['params'], 'heads': {'neighbours': probe.neighbours(examples, CLASSES)}}
+    network = small.network._replace(
+        variables={**small.network.variables, 'params': params},
+        predict=lambda out: probe.votes(out, CLASSES, 3, 0.1),
+    )
+    predictor = dataclasses.replace(small, network=network)
+    found, images = exported(tmp_path, predictor)[1], stored_images(small, 4)
+    np.testing.assert_allclose(found.probabilities(images), predictor.probabilities(images), rtol=0, atol=1e-5)
 
 
 def test_grey_images_for_a_network_of_colours(tmp_path):
