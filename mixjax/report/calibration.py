@@ -44,21 +44,22 @@ def of_runs(runs: Sequence[tuple[str, dict[str, Any] | None]], prefix: str) -> s
         if found is None:
             continue
         try:
-            shown = section(found, str(found['origin']), f'{prefix}-{place}')
-            shown += table(found['test'], 'test images') if 'test' in found else ''
-            parts.append((f'<h4>{bdi(label)}</h4>' if len(runs) > 1 else '') + shown + kept(found))
+            more = (table(found['test'], 'test images') if 'test' in found else '') + kept(found)
+            shown = section(found, str(found['origin']), f'{prefix}-{place}', more)
+            parts.append((f'<h4>{bdi(label)}</h4>' if len(runs) > 1 else '') + shown)
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f'{FILE} of {label} is damaged ({error}); remove it, and calibrate again') from error
     return ''.join(parts)
 
 
-def section(one: Mapping[str, Any], of: str, prefix: str = '') -> str:
+def section(one: Mapping[str, Any], of: str, prefix: str = '', more: str = '') -> str:
     """Return a calibration as HTML.
 
     Args:
       one: temperature, number of examples, and how well probabilities fit before and after it.
       of: what the examples are.
       prefix: of the ids.
+      more: HTML below the table.
     """
     words = (
         f'<p>Temperature {one["temperature"]:.3g}: the logits are divided by it, so that 80 % means right in 80 of 100.'
@@ -68,7 +69,7 @@ def section(one: Mapping[str, Any], of: str, prefix: str = '') -> str:
         words += (
             f'<p>An image whose likeliest class has less than {100 * one["threshold"]:.0f} % is called unknown.</p>'
         )
-    return f'{words}<div class="two">{diagram(one, prefix)}<div>{table(one, of)}</div></div>'
+    return f'{words}<div class="two">{diagram(one, prefix)}<div>{table(one, of)}{more}</div></div>'
 
 
 def diagram(one: Mapping[str, Any], prefix: str = '') -> str:
@@ -96,4 +97,4 @@ def table(one: Mapping[str, Any], of: str) -> str:
 def kept(found: Mapping[str, Any]) -> str:
     """Return what is right of the surest images, as a table."""
     rows = [[f'{100 * one["kept"]:.0f}', f'{100 * one["right"]:.1f}'] for one in found['kept']]
-    return tables.html_table('The surest images', ['kept %', 'right %'], rows, numbers=2)
+    return tables.html_table('The surest images', ['kept %', 'right %'], rows, numbers=1)
