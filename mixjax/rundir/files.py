@@ -106,9 +106,10 @@ def without_added(data: dict[str, Any]) -> dict[str, Any]:
     data = copy.deepcopy(data)
     data.pop('search', None)  # of `mixjax best`, which sets everything that its runs use
     for key, value in ADDED.items():
-        group, _, name = key.partition('.')
-        if isinstance(data.get(group), dict) and data[group].get(name) == value:
-            del data[group][name]
+        *groups, name = key.split('.')
+        inside = data.get(groups[0]) if groups else data
+        if isinstance(inside, dict) and inside.get(name) == value:
+            del inside[name]
     if data.get('unlabelled') == {}:
         del data['unlabelled']
     optim = data.get('optim')

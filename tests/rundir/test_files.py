@@ -48,8 +48,8 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path):
     assert {key: now[key] for key in files.ADDED} == files.ADDED
     written = files.to_data(config())
     for key in files.ADDED:
-        group, _, name = key.partition('.')
-        del written[group][name]
+        *groups, name = key.split('.')
+        del (written[groups[0]] if groups else written)[name]
     del written['unlabelled']
     written['optim']['betas'] = [0.9, 0.999]
     files.create(tmp_path / 'run')
