@@ -178,7 +178,7 @@ def open_timm(folder: Place, exported: Exported) -> Callable[[np.ndarray], np.nd
     import timm  # pyright: ignore[reportMissingImports]
     import torch  # pyright: ignore[reportMissingImports]
 
-    model = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
+    model = timm.create_model(f'local-dir:{folder}', pretrained=True).train(False)
     return lambda x: _forward(torch, model, x)
 
 
@@ -222,7 +222,7 @@ def open_torchvision(folder: Place, exported: Exported) -> Callable[[np.ndarray]
     model = build(num_classes=len(exported.predictor.classes))
     tensors = load_tensors((folder / WEIGHTS).read_bytes())
     model.load_state_dict({name: torch.from_numpy(np.array(tensor)) for name, tensor in tensors.items()})
-    return lambda x: _forward(torch, model.eval(), x)
+    return lambda x: _forward(torch, model.train(False), x)
 
 
 TIMM = Library('timm', in_timm, ('timm', 'torchvision'), timm_config, open_timm)
