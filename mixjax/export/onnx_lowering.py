@@ -332,7 +332,7 @@ OTHERS = (
 # Of constants they are computed without repeating what repeats.
 ELEMENTWISE = frozenset([*SIMPLE, *SAME, *OTHERS])
 # Primitives with functions inside, and others that are never computed as one operation of constants.
-FUNCTIONS = ('checkpoint', 'closed_call', 'custom_jvp_call', 'custom_vjp_call', 'jit')
+FUNCTIONS = ('closed_call', 'custom_jvp_call', 'custom_vjp_call', 'jit', 'remat2')
 CALLS = frozenset([*FUNCTIONS, 'broadcast_in_dim', 'cond', 'dim_as_value', 'platform_index', 'scan'])
 
 

@@ -11,6 +11,7 @@ import pytest
 from mixjax import models
 from mixjax.errors import UserError
 from mixjax.export import engine, onnx
+from mixjax.models.densenet import DenseNet
 from mixjax.models.preact import PreActResNet
 from mixjax.models.wideresnet import WideResNet
 from tests.support.narrow import NARROW
@@ -36,10 +37,11 @@ def assert_same(predictor, path):
     return [node for node in nodes if not node.name.startswith('prepare')]
 
 
-NAMES = ('resnet_basic', 'resnet_timm', 'densenet', 'efficientnet_timm', 'efficientnet_lite', 'convnext', 'convnextv2',
+NAMES = ('resnet_basic', 'resnet_timm', 'efficientnet_timm', 'efficientnet_lite', 'convnext', 'convnextv2',
          'bit', 'vit', 'dinov2', 'dinov3', 'siglip', 'mobilenetv3', 'mobilenetv4')  # fmt: skip
 BACKBONES: dict[str, Any] = {name: NARROW[f'narrow_{name}'][0] for name in NAMES}
-BACKBONES |= {'preactresnet': PreActResNet((1, 1, 1, 1), 4), 'wideresnet': WideResNet(1, 1)}
+BACKBONES |= {'densenet': DenseNet((1, 2, 1), growth=4), 'preactresnet': PreActResNet((1, 1, 1, 1), 4),
+              'wideresnet': WideResNet(1, 1)}  # fmt: skip
 
 
 @pytest.mark.parametrize('name', BACKBONES)

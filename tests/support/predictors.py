@@ -47,7 +47,7 @@ def random_predictor(
             return 0.5 + np.abs(normal)
         if what in ('scale', 'gamma'):
             return 1 + 0.2 * normal
-        return 0.1 * normal if leaf.ndim < 2 else normal * np.float32((2 / np.prod(leaf.shape[:-1])) ** 0.5)
+        return 0.02 * normal if leaf.ndim < 2 else normal * np.float32((2 / np.prod(leaf.shape[:-1])) ** 0.5)
 
     variables = jax.tree_util.tree_map_with_path(drawn, shapes)
     geometry = augment.Geometry(crop, 0, False, tuple(image['mean']), tuple(image['std']))
