@@ -176,7 +176,7 @@ COMMANDS = {
     r'mixjax train .*(FILE|HOST)': 'a pattern, not a command: names in capitals are to be filled in',
     r'(XLA_FLAGS=\S+ )?mixjax train': 'test_documented_train_commands_load_their_config',
     r'mixjax (best|predict|serve|export|report|grid|plan|prepare) ': 'test_documented_flags_exist',
-    r'mixjax (analyse|calibrate|merge) ': 'test_documented_flags_exist',
+    r'mixjax (analyse|calibrate|merge|push) ': 'test_documented_flags_exist',
     r'mixjax (completion|--help)|eval "\$\(mixjax completion': 'tests/commands',
     r'python -m (benchmarks|reproduction)\.': 'test_documented_targets_exist; they run for minutes to hours',
     r'(\w+=\S+ )*make ': 'test_documented_targets_exist; they run for minutes to hours',

@@ -243,6 +243,24 @@ SERVE = Command(
     exits='Exit codes: 0 ended by Ctrl+C or SIGTERM, 2 wrong input (one message says what to do).',
 )  # fmt: skip
 
+PUSH = Command(
+    'push', 'send a trained network to the Hugging Face hub', 'mixjax.commands.push:run',
+    (
+        'mixjax push runs/pets hf://me/pets --dry-run',
+        'mixjax push runs/pets/export/onnx hf://me/pets-onnx --private',
+    ),
+    (
+        Flag('private', 'make a new repository private'),
+        Flag('dry-run', 'say what would be sent, and stop'),
+        IMPORT,
+    ),
+    Positional('RUN hf://OWNER/NAME', 'the work directory of a run, which is exported for timm first, or the folder of '
+               'an export; and the repository', 2, 2),
+    details='Sends the files that the export wrote, and nothing else: no images, and of paths their last names only. '
+    'It needs a token that may write (`hf auth login`, or HF_TOKEN).',
+    exits='Exit codes: 0 done, 2 wrong input, or the hub refuses (one message says why).',
+)  # fmt: skip
+
 REPORT = Command(
     'report', "write the report of finished runs, or a paper's table beside them", 'mixjax.commands.report:run',
     (
@@ -427,5 +445,5 @@ COMPLETION = Command(
     details='It completes commands, flags, and the names of shipped configs after --config; elsewhere, files.',
 )  # fmt: skip
 
-EVERY = (BEST, TRAIN, PREDICT, SERVE, EXPORT, REPORT, GRID, PLAN, PREPARE, ANALYSE, CALIBRATE, MERGE, COMPLETION)
+EVERY = (BEST, TRAIN, PREDICT, SERVE, EXPORT, PUSH, REPORT, GRID, PLAN, PREPARE, ANALYSE, CALIBRATE, MERGE, COMPLETION)
 COMMANDS = {command.name: command for command in EVERY}

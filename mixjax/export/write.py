@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -149,7 +149,10 @@ def export(exported: Exported, name: str, folder: Place, precision: str = 'float
         verified, made = verify.compare(exported, found, by), low
         paid = costs(exported, found)
     storage.write(folder / CARD, card.text(exported, form.name, verified, paid).encode())
-    record = {'form': form.name, 'precision': precision, 'mixjax': __version__, 'verified': verified._asdict()}
+    record = {
+        'form': form.name, 'precision': precision, 'mixjax': __version__, 'files': sorted([*made, CARD]),
+        'verified': verified._asdict(),
+    }  # fmt: skip
     files.write_json(folder / RECORD, record)
     return Written(folder, {file: len(data) for file, data in made.items()}, verified, paid)
 
@@ -192,9 +195,12 @@ def check_folder(folder: Place) -> None:
         raise UserError(f'{folder} holds other files ({", ".join(inside[:3])}); give an empty folder with --out')
 
 
-def record_of(folder: Place) -> dict[str, object]:
+def record_of(folder: Place) -> dict[str, Any]:
     """Return the record of an export; refuse a folder that is none."""
     try:
-        return untrusted.parse(untrusted.read_regular(folder / RECORD, untrusted.MOST_TEXT))
+        found = untrusted.parse(untrusted.read_regular(folder / RECORD, untrusted.MOST_TEXT))
+        if not isinstance(found, dict):
+            raise ValueError('it is of another format')
+        return found
     except (OSError, ValueError) as error:
-        raise UserError(f'{folder} is no export of mixjax (it has no {RECORD}); see mixjax export') from error
+        raise UserError(f'{folder} is no export of mixjax (its {RECORD} cannot be read); see mixjax export') from error

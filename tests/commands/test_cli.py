@@ -175,7 +175,7 @@ def test_the_page_has_the_table():
 
 def test_modules_are_imported_by_every_command_that_loads_a_config_or_a_network():
     assert {command.name for command in COMMANDS.values() if any(flag.name == 'import' for flag in command.flags)} == {
-        'best', 'train', 'predict', 'serve', 'export', 'grid', 'plan', 'analyse', 'calibrate', 'merge',
+        'best', 'train', 'predict', 'serve', 'export', 'push', 'grid', 'plan', 'analyse', 'calibrate', 'merge',
     }  # fmt: skip
 
 

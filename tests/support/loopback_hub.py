@@ -1,11 +1,13 @@
 """A Hugging Face hub on 127.0.0.1: repositories in memory, with the faults of a network on request.
 
 `HF_ENDPOINT` is its address. It answers what the client of the hub asks for: the listing of a revision, and HEAD and
-GET of files with their hashes and ranges; large files are redirected to another address, as to the hub's store.
+GET of files with their hashes and ranges; large files are redirected to another address, as to the hub's store. And
+what it asks for when it sends: a new repository, which files are large (none), and a commit.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -28,6 +30,8 @@ class Repository:
       files: its contents.
       card: its metadata, such as {'license': 'mit'}.
       branches: names of its commit.
+      private: made as a private one.
+      messages: of the commits that were sent.
       access: 'open', 'gated' (needs consent and a token) or 'private' (looks as if it were not there).
       large: files that are kept in the store, with a SHA-256.
       cut: {name: bytes after which the connection is closed}; taken off by the first request that it cuts.
@@ -53,6 +57,8 @@ class Repository:
     ranges: bool = True
     listed: bool = True
     status: int = 0
+    private: bool = False
+    messages: list[str] = dataclasses.field(default_factory=list)
 
 
 class Hub:
@@ -65,6 +71,7 @@ class Hub:
       sent: bytes of files that were sent.
       store: the address of large files, which is another host by its name.
       signed: paths of the requests that had a token.
+      writes: status with which everything that is sent is refused; 0 to take it.
     """
 
     def __init__(self, address: str) -> None:
@@ -74,6 +81,7 @@ class Hub:
         self.sent = 0
         self.store = address.replace('127.0.0.1', 'localhost')
         self.signed: list[str] = []
+        self.writes = 0
         self.lock = threading.Lock()
 
     def add(self, name: str, files: dict[str, bytes], **settings: Any) -> Repository:
@@ -108,6 +116,40 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self._answer()
+
+    def do_POST(self) -> None:
+        hub: Hub = self.server.hub  # type: ignore[attr-defined]
+        path = unquote(self.path.partition('?')[0])
+        body = self.rfile.read(int(self.headers['Content-Length'] or 0))
+        if hub.writes or not self.headers['Authorization']:
+            return self._fail(hub.writes or 401, '')
+        with hub.lock:
+            hub.asked.append(f'POST {path}')
+        if path == '/api/repos/create':
+            said = json.loads(body)
+            name = f'{said["organization"]}/{said["name"]}'
+            found = json.dumps({'url': f'{hub.address}/{name}', 'id': name}).encode()
+            if name in hub.repositories:
+                return self._body(found, 409)
+            hub.add(name, {}, private=bool(said.get('private')) or said.get('visibility') == 'private')
+            return self._body(found)
+        if path == '/api/validate-yaml':  # of a card
+            return self._body(b'{"warnings": [], "errors": []}')
+        match = re.fullmatch(r'/api/models/([^/]+/[^/]+)/(preupload|commit)/main', path)
+        assert match is not None, path
+        if match[2] == 'preupload':
+            files = [{'path': one['path'], 'uploadMode': 'regular', 'shouldIgnore': False}
+                     for one in json.loads(body)['files']]  # fmt: skip
+            return self._body(json.dumps({'files': files}).encode())
+        for line in body.splitlines():
+            one = json.loads(line)
+            if one['key'] == 'header':
+                hub.repositories[match[1]].messages.append(one['value']['summary'])
+            else:
+                assert one['key'] == 'file' and one['value']['encoding'] == 'base64'
+                hub.repositories[match[1]].files[one['value']['path']] = base64.b64decode(one['value']['content'])
+        url = f'{hub.address}/{match[1]}/commit/{COMMIT}'
+        return self._body(json.dumps({'success': True, 'commitOid': COMMIT, 'commitUrl': url}).encode())
 
     def _answer(self) -> None:
         hub: Hub = self.server.hub  # type: ignore[attr-defined]
