@@ -43,7 +43,7 @@ def run(arguments: Arguments) -> int:
             name: load(name, workdir, limits, metrics)
             for name, workdir in zip(names(arguments.positional), arguments.positional, strict=True)
         }
-        with ThreadPoolExecutor(limits.workers, 'mixjax-decode') as pool:
+        with ThreadPoolExecutor(limits.workers, 'serve-decode') as pool:
             service = app.Service(models, limits, rules, metrics, Room(limits), pool)
             address = server.url(arguments['host'], bound, rules.token)
             server.serve_until_stopped(

@@ -65,7 +65,7 @@ class Served:
         self._by_size = {size: dataclasses.replace(predictor, batch=size) for size in sizes(limits.batch)}
         self.compile()
         most = max(self._by_size)
-        self._batcher: Batcher[Job, Seen] = Batcher(self._counted, most, limits.patience, f'mixjax {name}')
+        self._batcher: Batcher[Job, Seen] = Batcher(self._counted, most, limits.patience, f'serve {name}')
         self.submit, self.close = self._batcher.submit, self._batcher.close
 
     @property

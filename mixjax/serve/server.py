@@ -113,7 +113,7 @@ def make_server(app: Any, seconds: float) -> uvicorn.Server:
 @contextlib.contextmanager
 def running(server: uvicorn.Server, bound: socket.socket) -> Iterator[threading.Thread]:
     """Run a server in a thread for the time of the block; it listens when the block begins."""
-    thread = threading.Thread(target=server.run, kwargs={'sockets': [bound]}, name='mixjax-serve', daemon=True)
+    thread = threading.Thread(target=server.run, kwargs={'sockets': [bound]}, name='serve', daemon=True)
     thread.start()
     try:
         while thread.is_alive() and not server.started:
