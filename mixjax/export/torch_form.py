@@ -154,7 +154,10 @@ def timm_config(exported: Exported) -> dict[str, str]:
         'pretrained_cfg': pretrained,
     }
     if models.family(about['model']) in ('vit', 'dinov3'):
-        config['model_args'] = {'dynamic_img_size': True}  # positions are resized in the forward pass, as ours are
+        # Positions stay on the published grid, and are resized in the forward pass, as ours are. Without the size timm
+        # would put them on the grid of its default, and resize them twice.
+        native = models.image_settings(about['model'])['crop']
+        config['model_args'] = {'img_size': native, 'dynamic_img_size': True}
     return {'config.json': json.dumps(config, indent=2, ensure_ascii=False) + '\n'}
 
 

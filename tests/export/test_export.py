@@ -58,6 +58,14 @@ def test_timms_config_says_how_images_are_prepared(opened, tmp_path):
     assert (prepared['first_conv'], prepared['classifier']) == ('conv1', 'fc')
 
 
+def test_timm_puts_positions_on_the_published_grid(tmp_path):
+    """And resizes them once, to the grid of the images: it would else resize them to that of its default before."""
+    exported = network.read(str(write_network(tmp_path / 'run', 'test_vit', 96)), images=2)
+    said = json.loads(torch_form.timm_config(exported)['config.json'])
+    assert said['model_args'] == {'img_size': 160, 'dynamic_img_size': True}
+    assert said['pretrained_cfg']['input_size'] == [3, 96, 96]
+
+
 def test_torchvisions_settings_are_those_of_its_transforms(opened, tmp_path):
     write.export(opened, 'torchvision', tmp_path / 'out')
     said = json.loads((tmp_path / 'out' / 'preprocessing.json').read_text())
